@@ -1,0 +1,1 @@
+//! What a Code Defender incident looks like, once Slack's wire format is read. Pure.

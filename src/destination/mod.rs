@@ -1,0 +1,129 @@
+//! Destinations: whatever takes an alert. `delivery` calls [`Destination::deliver`] and follows the
+//! [`Advice`] of its error; it never learns what kind of receiver it is.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{alert::Alert, ids::DestinationName};
+
+pub mod http;
+pub mod preset;
+pub mod template;
+
+/// Something that takes alerts.
+#[async_trait]
+pub trait Destination: Send + Sync + fmt::Debug {
+    /// Its configured name.
+    fn name(&self) -> &DestinationName;
+
+    /// Makes one attempt. The same alert may be delivered again: the idempotency key is its id.
+    ///
+    /// # Errors
+    /// [`DeliveryError`]; its [`DeliveryError::advice`] says what to do.
+    async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError>;
+}
+
+/// The destination has the alert.
+#[derive(Clone, Debug, Default)]
+pub struct Receipt {
+    /// Whether it had it already.
+    pub duplicate: bool,
+    /// The HTTP status, if the destination speaks HTTP.
+    pub status: Option<u16>,
+    /// The beginning of the answer. No secrets.
+    pub excerpt: String,
+    /// The created case's id, or empty.
+    pub reference_id: String,
+    /// A link to it, or empty.
+    pub reference_url: String,
+}
+
+/// What an answer that is not a success contains.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The beginning of the body. No secrets.
+    pub excerpt: String,
+}
+
+/// Why an attempt failed, by who is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The destination did not answer in time.
+    #[error("no answer within the time limit")]
+    TimedOut,
+    /// There is no way to the destination: DNS, connection, TLS, proxy, refused address.
+    #[error("the destination cannot be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// 401 or 403: our credentials are wrong.
+    #[error("the destination refused our credentials with status {}", _0.status)]
+    Auth(Answer),
+    /// 429, or an answer with a `Retry-After`.
+    #[error("the destination asks for fewer requests, status {}", answer.status)]
+    Throttled {
+        /// The answer.
+        answer: Answer,
+        /// How long it asks us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The destination is at fault: any status that does not blame this alert.
+    #[error("the destination failed with status {}", _0.status)]
+    Destination(Answer),
+    /// This alert is at fault: refused, or no request could be made of it.
+    #[error("the alert was refused: {reason}")]
+    Alert {
+        /// The answer, if one was received.
+        answer: Option<Answer>,
+        /// What is wrong, in a few words.
+        reason: String,
+    },
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Keep the alert, try again by the schedule; it counts towards the breaker.
+    Retry,
+    /// Keep the alert, try again after that time (or the floor for throttling, if none is given).
+    RetryAfter(Option<Duration>),
+    /// Keep the alert; read the credentials again; it counts towards the breaker.
+    HoldDestination,
+    /// Three tries, then dead.
+    GiveUp,
+}
+
+impl DeliveryError {
+    /// What to do about it.
+    pub const fn advice(&self) -> Advice {
+        match self {
+            Self::TimedOut | Self::Unreachable(_) | Self::Destination(_) => Advice::Retry,
+            Self::Throttled { retry_after, .. } => Advice::RetryAfter(*retry_after),
+            Self::Auth(_) => Advice::HoldDestination,
+            Self::Alert { .. } => Advice::GiveUp,
+        }
+    }
+
+    /// The attempt's class, as a metric label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Unreachable(_) | Self::Destination(_) => "destination_fault",
+            Self::Throttled { .. } => "throttled",
+            Self::Auth(_) => "auth",
+            Self::Alert { .. } => "alert_fault",
+        }
+    }
+
+    /// The answer, if the destination gave one.
+    pub const fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::TimedOut | Self::Unreachable(_) => None,
+            Self::Auth(answer) | Self::Destination(answer) | Self::Throttled { answer, .. } => {
+                Some(answer)
+            }
+            Self::Alert { answer, .. } => answer.as_ref(),
+        }
+    }
+}

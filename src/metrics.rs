@@ -1,0 +1,223 @@
+//! Every metric the relay exports: one enum, from which the documentation is made as well.
+//!
+//! A [`Metrics`] is a value, not a global: two relays in one test do not count into one another.
+
+use std::{fmt, sync::Arc};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+/// What a metric counts or measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Seconds, in buckets.
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($variant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        /// The name of a metric. What it means is in its help text.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "the help text beside each says it")]
+        pub enum Metric { $($variant),+ }
+
+        impl Metric {
+            /// Every metric, in the order in which they are documented.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The full name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => concat!("slack_soar_relay_", $name)),+ }
+            }
+
+            /// One sentence for whoever reads the number.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help),+ }
+            }
+
+            /// Whether it counts or measures.
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind),+ }
+            }
+
+            /// The names of its labels, in the order in which values are given.
+            pub const fn labels(self) -> &'static [&'static str] {
+                match self { $(Self::$variant => &[$($label),*]),+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    EventsReceived Counter "events_received_total" ["app", "source"]
+        "Messages that reached the relay, by push (a request whose signature was verified), catch_up or backfill.";
+    SlackRetries Counter "slack_retries_total" ["reason"]
+        "Requests that Slack marked as a retry, by Slack's reason.";
+    Events Counter "events_total" ["app", "outcome", "reason"]
+        "Events by what became of them: accepted, duplicate, ignored or rejected, and why.";
+    EventAge Histogram "event_age_seconds" []
+        "How old a pushed event was when it arrived, by Slack's event_time.";
+    Ack Histogram "ack_seconds" []
+        "From the request's head to the answer to Slack.";
+    Commit Histogram "commit_seconds" []
+        "One commit of the store, flush to disk included.";
+    Deliveries Gauge "deliveries" ["destination", "state"]
+        "Deliveries that are not finished well: pending, leased, dead, paused or orphaned.";
+    DeliveryAttempts Counter "delivery_attempts_total" ["destination", "class"]
+        "Attempts to deliver, by how the destination answered.";
+    Delivery Histogram "delivery_seconds" ["destination"]
+        "From receiving the event to the destination's acceptance.";
+    EndToEnd Histogram "end_to_end_seconds" ["destination"]
+        "From the message's Slack timestamp to the destination's acceptance.";
+    OldestPending Gauge "oldest_pending_timestamp_seconds" ["destination"]
+        "When the oldest undelivered alert of the destination was accepted; 0 when there is none.";
+    DeadLetters Counter "dead_letters_total" ["destination", "reason"]
+        "Deliveries given up: kept, visible, to be retried by hand.";
+    BreakerOpen Gauge "breaker_open" ["destination"]
+        "1 while the destination's breaker is open and only probes are sent.";
+    MissedPush Counter "missed_push_total" ["app", "channel", "cause"]
+        "Incidents that only catch-up brought, ten minutes after they were posted.";
+    CatchUpLastSuccess Gauge "catch_up_last_success_timestamp_seconds" ["app", "channel"]
+        "When the channel's history was last read to its end.";
+    SlackApiCalls Counter "slack_api_calls_total" ["method", "result"]
+        "Calls of Slack's Web API.";
+    AppRateLimited Counter "app_rate_limited_total" ["app"]
+        "Minutes in which Slack withheld events because of its rate limit.";
+    ClockSkew Gauge "clock_skew_seconds" []
+        "Our clock minus Slack's, from the newest authentic request. At 300 every event is refused.";
+    StoreUsed Gauge "store_used_bytes" []
+        "Bytes in use in the store, write-ahead log included.";
+    StoreFree Gauge "store_free_bytes" []
+        "Bytes left until the store's max_size.";
+    StaleLeases Counter "stale_leases_total" []
+        "Outcomes that came after their lease had passed to another worker, and were not recorded.";
+    ConfigReload Gauge "config_last_reload_successful" []
+        "1 if the newest configuration is in use, 0 if it was refused and the one before it is.";
+    BuildInfo Gauge "build_info" ["version", "commit"]
+        "Always 1; the labels say what is running.";
+}
+
+/// Buckets in seconds, from a commit on a fast disk to Slack's 3-second limit and beyond.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 3.0, 10.0,
+    60.0, 300.0, 3600.0,
+];
+
+/// The values of one relay's metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<PrometheusRecorder>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Every metric known by its help text, no series yet.
+    ///
+    /// # Panics
+    /// Never: the buckets are a constant that is not empty.
+    #[expect(
+        clippy::expect_used,
+        reason = "the buckets are a constant, and not empty"
+    )]
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+            .expect("SECONDS is not empty")
+            .build_recorder();
+        for metric in Metric::ALL {
+            let (name, help) = (metric.name().into(), metric.help().into());
+            match metric.kind() {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                Kind::Histogram => recorder.describe_histogram(name, None, help),
+            }
+        }
+        Self(Arc::new(recorder))
+    }
+
+    /// The counter with these label values; it is exported from now on, at 0 at first.
+    pub fn counter(&self, metric: Metric, values: &[&str]) -> Counter {
+        self.0.register_counter(&key(metric, values), &METADATA)
+    }
+
+    /// The gauge with these label values; it is exported from now on, at 0 at first.
+    pub fn gauge(&self, metric: Metric, values: &[&str]) -> Gauge {
+        self.0.register_gauge(&key(metric, values), &METADATA)
+    }
+
+    /// The histogram with these label values.
+    pub fn histogram(&self, metric: Metric, values: &[&str]) -> Histogram {
+        self.0.register_histogram(&key(metric, values), &METADATA)
+    }
+
+    /// All series in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.handle().render()
+    }
+
+    /// Moves measured values into their buckets. Between two calls each value takes 8 bytes, so
+    /// a loop calls this every few seconds.
+    pub fn upkeep(&self) {
+        self.0.handle().run_upkeep();
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("slack_soar_relay", Level::INFO, None);
+
+fn key(metric: Metric, values: &[&str]) -> Key {
+    debug_assert_eq!(metric.labels().len(), values.len(), "{}", metric.name());
+    let labels: Vec<Label> = metric
+        .labels()
+        .iter()
+        .zip(values)
+        .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+        .collect();
+    Key::from_parts(metric.name(), labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_exported_at_zero_as_soon_as_it_is_known() {
+        let metrics = Metrics::new();
+        let counter = metrics.counter(Metric::Events, &["main", "accepted", ""]);
+        let series = "slack_soar_relay_events_total{app=\"main\",outcome=\"accepted\",reason=\"\"}";
+        assert!(
+            metrics.render().contains(&format!("{series} 0\n")),
+            "{}",
+            metrics.render()
+        );
+        counter.increment(2);
+        assert!(metrics.render().contains(&format!("{series} 2\n")));
+        assert!(
+            !Metrics::new().render().contains(series),
+            "two relays share nothing"
+        );
+    }
+
+    #[test]
+    fn a_histogram_has_buckets() {
+        let metrics = Metrics::new();
+        metrics.histogram(Metric::Commit, &[]).record(0.002);
+        assert!(
+            metrics
+                .render()
+                .contains("commit_seconds_bucket{le=\"0.0025\"} 1\n")
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Starting tasks and ending them: the one door for `spawn`, the two steps of a graceful stop, and
+//! the heartbeats by which `/livez` knows that the loops still turn.
+//!
+//! First step, *draining*: not ready, still accepting. Second step, *stopping*: nothing new.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
+
+/// Shared by everything that runs until the process ends. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    heartbeats: Arc<Mutex<BTreeMap<String, Heartbeat>>>,
+}
+
+impl Shutdown {
+    /// Nothing is ending yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a task that [`Shutdown::finished`] waits for.
+    pub fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(task)
+    }
+
+    /// First step: readiness goes off, connections are closed after their answer.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Second step: nothing new is accepted or started.
+    pub fn stop(&self) {
+        self.draining.cancel();
+        self.stopping.cancel();
+    }
+
+    /// Whether the first step has been taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Whether the second step has been taken.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Ends when the first step is taken.
+    pub fn drained(&self) -> WaitForCancellationFutureOwned {
+        self.draining.clone().cancelled_owned()
+    }
+
+    /// Ends when the second step is taken.
+    pub fn stopped(&self) -> WaitForCancellationFutureOwned {
+        self.stopping.clone().cancelled_owned()
+    }
+
+    /// Ends when every task has ended; call it after [`Shutdown::stop`].
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Registers a loop that must call [`Heartbeat::beat`] at least every 30 seconds.
+    pub fn heartbeat(&self, name: &str, now: Instant) -> Heartbeat {
+        let heartbeat = Heartbeat {
+            start: now,
+            last_ms: Arc::new(AtomicU64::new(0)),
+        };
+        let mut all = self
+            .heartbeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.to_owned(), heartbeat.clone());
+        heartbeat
+    }
+
+    /// The loops that have been silent for longer than `limit`.
+    pub fn silent_loops(&self, now: Instant, limit: Duration) -> Vec<String> {
+        let all = self
+            .heartbeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .filter(|(_, heartbeat)| heartbeat.age(now) > limit)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Forgets a loop that has ended on purpose.
+    pub fn forget_heartbeat(&self, name: &str) {
+        self.heartbeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+    }
+}
+
+/// One loop's sign of life.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    start: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Heartbeat {
+    /// Says that the loop still turns.
+    pub fn beat(&self, now: Instant) {
+        let since_start = now.saturating_duration_since(self.start).as_millis();
+        self.last_ms.store(
+            u64::try_from(since_start).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        let last = self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_loop_that_stopped_turning_is_named() {
+        let shutdown = Shutdown::new();
+        let start = Clock::system().instant();
+        let (alive, _dead) = (
+            shutdown.heartbeat("a", start),
+            shutdown.heartbeat("b", start),
+        );
+        let later = start + Duration::from_secs(60);
+        alive.beat(later);
+        assert_eq!(shutdown.silent_loops(later, Duration::from_secs(30)), ["b"]);
+        shutdown.forget_heartbeat("b");
+        assert!(
+            shutdown
+                .silent_loops(later, Duration::from_secs(30))
+                .is_empty()
+        );
+    }
+}

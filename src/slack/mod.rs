@@ -1,0 +1,1 @@
+//! Everything that knows Slack's wire formats, and nothing else does.
