@@ -11,6 +11,7 @@ pub mod http_client;
 pub mod http_server;
 pub mod ids;
 pub mod intake;
+pub mod logging;
 pub mod metrics;
 pub mod ops;
 pub mod secret;

@@ -1,1 +1,106 @@
-//! (being written)
+//! From Slack's message to the store: what is an incident, where it goes, and the answer to Slack.
+//!
+//! [`events_api`] takes pushes; catch-up enters at the same [`Admission::admit`]. This module never
+//! talks to a destination: it meets `delivery` only in the store.
+
+pub mod events_api;
+pub mod routing;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::{
+    clock::Timestamp,
+    code_defender::matcher::{Found, Matcher, Reason, Verdict, Watch},
+    ids::{AppName, ChannelId},
+    intake::routing::Route,
+    slack::message::Message,
+    store::{NewAlert, NewMessage, Source},
+};
+
+/// Decides what is an incident and where it goes.
+#[derive(Debug)]
+pub struct Admission {
+    matcher: Matcher,
+    watches: BTreeMap<AppName, Watch>,
+    routes: Vec<Route>,
+}
+
+/// How a message came to us, and what its envelope said.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// The app that received it.
+    pub app: &'a AppName,
+    /// By push, catch-up or backfill.
+    pub source: Source,
+    /// Slack's `event_id`, or empty.
+    pub event_id: &'a str,
+    /// Slack's `team_id`, or empty.
+    pub team: &'a str,
+    /// Slack's `event_time` in seconds, or 0.
+    pub event_time: i64,
+    /// When it reached us.
+    pub received_at: Timestamp,
+}
+
+/// What a message is to us.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It has incidents: to be stored.
+    Incident(NewMessage),
+    /// It has none: counted, and forgotten.
+    Ignored(Reason),
+}
+
+impl Admission {
+    /// An admission for the configured apps.
+    pub fn new(matcher: Matcher, watches: BTreeMap<AppName, Watch>, routes: Vec<Route>) -> Self {
+        Self { matcher, watches, routes }
+    }
+
+    /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
+    /// is an incident in it.
+    pub fn admit<'t>(
+        &self,
+        message: &Message<'_>,
+        post: Post<'_>,
+        raw: impl FnOnce() -> Option<&'t str>,
+    ) -> Admitted {
+        let Some(watch) = self.watches.get(post.app) else {
+            return Admitted::Ignored(Reason::Channel);
+        };
+        let found = match self.matcher.judge(message, watch) {
+            Verdict::Ignored(reason) => return Admitted::Ignored(reason),
+            Verdict::Incidents(found) => found,
+        };
+        let raw = Bytes::copy_from_slice(raw().unwrap_or_default().as_bytes());
+        let key = message.key(post.app, &raw);
+        let alerts = found
+            .into_iter()
+            .map(|found| self.new_alert(post.app, &key.channel, found))
+            .collect();
+        Admitted::Incident(NewMessage {
+            posted_at: message.posted_at(post.event_time),
+            source: post.source,
+            event_id: post.event_id.to_owned(),
+            team: post.team.to_owned(),
+            received_at: post.received_at,
+            is_edit: message.is_edit,
+            key,
+            raw,
+            alerts,
+        })
+    }
+
+    fn new_alert(&self, app: &AppName, channel: &ChannelId, found: Found) -> NewAlert {
+        let Found { ordinal, attachment, incident } = found;
+        NewAlert {
+            ordinal,
+            attachment,
+            level: incident.risk.level.as_str(),
+            search: incident.search_text(),
+            destinations: routing::route(&self.routes, app, channel, &incident),
+        }
+    }
+}

@@ -487,6 +487,18 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Gives a lease back unused: due as before, no attempt counted.
     async fn release(&self, lease: Lease);
 
+    /// Gives up what is pending for a destination, not leased, and counts its age from before
+    /// `born_before`; returns how many that were. A paused destination's age stands still.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn expire(
+        &self,
+        destination: &DestinationName,
+        born_before: Timestamp,
+        reason: &'static str,
+    ) -> Result<u64, StoreError>;
+
     /// When the destination's next delivery is due; `None` if none is waiting, or it is paused.
     ///
     /// # Errors

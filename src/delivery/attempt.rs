@@ -1,0 +1,273 @@
+//! One attempt: make the alert, hand it to the destination, record what became of it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics::{Counter, Histogram};
+
+use crate::{
+    alert::{
+        Alert,
+        mapping::{Origin, alert_from},
+    },
+    clock::{Clock, Timestamp},
+    code_defender::matcher::Matcher,
+    delivery::{
+        breaker::{Breaker, RecentAlerts},
+        outcome::{DEAD_REASONS, Situation, Verdict, decide},
+    },
+    destination::{DeliveryError, Destination, Receipt},
+    ids::{DestinationName, MessageTs},
+    logging::chain,
+    metrics::{Metric, Metrics},
+    shutdown::Shutdown,
+    slack::{self, message},
+    store::{self, Delivery, Lease, Next, Outcome, Store, Unrecorded},
+};
+
+/// Between two tries to record an outcome while the store fails.
+const RECORD_PAUSE: Duration = Duration::from_millis(250);
+
+/// What attempts at one destination share.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    pub(super) destination: Arc<dyn Destination>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    pub(super) shutdown: Shutdown,
+    pub(super) matcher: Arc<Matcher>,
+    pub(super) max_age: Duration,
+    pub(super) health: Mutex<Health>,
+    /// Outcomes that the store has not taken yet: while there are any, nothing new begins.
+    pub(super) unrecorded: AtomicUsize,
+    pub(super) numbers: Numbers,
+}
+
+/// What is known of the destination's health.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    pub(super) breaker: Breaker,
+    pub(super) recent: RecentAlerts,
+    /// The destination asked to be left alone until then.
+    pub(super) quiet_until: Option<Timestamp>,
+}
+
+/// One destination's metrics, all known from the start.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    attempts: Vec<(&'static str, Counter)>,
+    dead: Vec<(&'static str, Counter)>,
+    delivery_seconds: Histogram,
+    end_to_end_seconds: Histogram,
+}
+
+const CLASSES: [&str; 7] =
+    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "alert_fault", "timeout"];
+
+impl Numbers {
+    pub(super) fn new(destination: &DestinationName, metrics: &Metrics) -> Self {
+        let name = destination.as_str();
+        let counters = |metric, labels: &[&'static str]| {
+            labels.iter().map(|label| (*label, metrics.counter(metric, &[name, label]))).collect()
+        };
+        Self {
+            attempts: counters(Metric::DeliveryAttempts, &CLASSES),
+            dead: counters(Metric::DeadLetters, &DEAD_REASONS),
+            delivery_seconds: metrics.histogram(Metric::Delivery, &[name]),
+            end_to_end_seconds: metrics.histogram(Metric::EndToEnd, &[name]),
+        }
+    }
+}
+
+fn count(counters: &[(&'static str, Counter)], label: &str, by: u64) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
+        counter.increment(by);
+    }
+}
+
+impl Attempts {
+    /// Makes one attempt and records it. Ends only when the outcome is durable, or the lease has
+    /// passed and the attempt will be made again.
+    pub(super) async fn make(self: Arc<Self>, lease: Lease) {
+        let started_at = self.clock.now();
+        let started = self.clock.instant();
+        let result = self.deliver(lease.delivery().clone()).await;
+        let duration = self.clock.instant().saturating_duration_since(started);
+        let next = self.judge(lease.delivery(), &result);
+        let attempt = describe(&result, started_at, duration);
+        count(&self.numbers.attempts, attempt.class, 1);
+        log(lease.delivery(), &attempt, &next);
+        self.record(lease, Outcome { attempt, next }).await;
+    }
+
+    /// A panic is somebody's bug, not a reason to lose the alert or the worker: the inner task
+    /// catches it, and it counts as a refusal of this alert.
+    async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<Receipt, DeliveryError> {
+        let this = Arc::clone(self);
+        let attempt = self.shutdown.spawn(async move {
+            let alert = alert_of(&delivery, &this.matcher)?;
+            this.destination.deliver(&alert).await
+        });
+        attempt.await.unwrap_or_else(|panic| {
+            tracing::error!(error = %panic, "an attempt panicked; please report it");
+            Err(DeliveryError::Alert { answer: None, reason: "internal error".to_owned() })
+        })
+    }
+
+    fn judge(&self, delivery: &Delivery, result: &Result<Receipt, DeliveryError>) -> Next {
+        let now = self.clock.now();
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => health.recent.note(&delivery.alert, false),
+            Err(DeliveryError::Alert { .. }) => health.recent.note(&delivery.alert, true),
+            Err(_destination_fault) => {}
+        }
+        let situation = Situation {
+            attempts: delivery.attempts,
+            alert_faults: delivery.alert_faults,
+            pending_since: delivery.pending_since,
+            max_age: self.max_age,
+            mostly_refused: health.recent.mostly_refused(),
+            now,
+            jitter: self.clock.jitter(),
+        };
+        let (next, verdict) = decide(result, &situation);
+        match verdict {
+            Verdict::Works => {
+                health.breaker.success();
+                health.quiet_until = None;
+            }
+            Verdict::Fault => health.breaker.fault(now),
+            Verdict::FaultUntil(until) => {
+                health.breaker.fault(now);
+                health.quiet_until = health.quiet_until.max(Some(until));
+            }
+        }
+        next
+    }
+
+    async fn record(&self, lease: Lease, outcome: Outcome) {
+        let (received_at, posted_at) = (lease.delivery().received_at, lease.delivery().posted_at);
+        let next = outcome.next.clone();
+        let Err(unrecorded) = self.store.record(lease, outcome).await else {
+            return self.note_recorded(&next, received_at, posted_at);
+        };
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        if self.insist(unrecorded).await {
+            self.note_recorded(&next, received_at, posted_at);
+        }
+        self.unrecorded.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tries until the outcome is recorded or the lease has passed.
+    async fn insist(&self, mut unrecorded: Unrecorded) -> bool {
+        loop {
+            let Unrecorded { lease, outcome, source } = unrecorded;
+            if self.clock.now() >= lease.expires_at() {
+                let alert_id = &lease.delivery().alert;
+                tracing::error!(
+                    %alert_id,
+                    error = chain(&source),
+                    "the outcome for {alert_id} could not be recorded; it will be attempted again"
+                );
+                return false;
+            }
+            self.clock.sleep(RECORD_PAUSE).await;
+            match self.store.record(lease, outcome).await {
+                Ok(()) => return true,
+                Err(again) => unrecorded = again,
+            }
+        }
+    }
+
+    fn note_recorded(&self, next: &Next, received_at: Timestamp, posted_at: MessageTs) {
+        match next {
+            Next::Delivered(_) => {
+                let now = self.clock.now();
+                let posted_at = Timestamp::from_micros(posted_at.micros());
+                let numbers = &self.numbers;
+                numbers.delivery_seconds.record(now.since(received_at).as_secs_f64());
+                numbers.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
+            }
+            Next::Dead { reason } => self.count_dead(reason, 1),
+            Next::Retry { .. } => {}
+        }
+    }
+
+    pub(super) fn count_dead(&self, reason: &str, deaths: u64) {
+        count(&self.numbers.dead, reason, deaths);
+    }
+}
+
+/// The alert, derived again from the bytes that Slack sent: a better mapping repairs old alerts.
+fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
+    let unreadable =
+        |what: &str| DeliveryError::Alert { answer: None, reason: format!("{what} is unreadable") };
+    let text = slack::readable(&delivery.raw);
+    let message = message::parse(&text).map_err(|_unparsable| unreadable("the stored message"))?;
+    let index = usize::try_from(delivery.attachment).unwrap_or(usize::MAX);
+    let attachment =
+        message.attachments.get(index).ok_or_else(|| unreadable("the stored attachment"))?;
+    let raw = message::attachment_raw(&text, delivery.attachment)
+        .ok_or_else(|| unreadable("the stored attachment"))?;
+    let origin = Origin {
+        id: &delivery.alert,
+        posted_at: delivery.posted_at,
+        source: delivery.source.as_str(),
+        event_id: &delivery.event_id,
+        team: &delivery.team,
+        bot_id: &message.bot_id,
+    };
+    Ok(alert_from(&matcher.incident(attachment), &origin, raw))
+}
+
+fn describe(
+    result: &Result<Receipt, DeliveryError>,
+    started_at: Timestamp,
+    duration: Duration,
+) -> store::Attempt {
+    let (class, status, excerpt) = match result {
+        Ok(receipt) => {
+            let class = if receipt.duplicate { "duplicate" } else { "delivered" };
+            (class, receipt.status, receipt.excerpt.clone())
+        }
+        Err(error) => match error.answer() {
+            Some(answer) => (error.label(), Some(answer.status), answer.excerpt.clone()),
+            None => (error.label(), None, chain(error)),
+        },
+    };
+    store::Attempt { started_at, duration, class, status, excerpt }
+}
+
+/// One line an attempt: the end of an alert's story, or what is next in it.
+fn log(delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
+    let alert_id = &delivery.alert;
+    let destination = &delivery.destination;
+    let tries = delivery.attempts.saturating_add(1);
+    let duration_ms = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
+    let outcome = attempt.class;
+    match next {
+        Next::Delivered(reference) => tracing::info!(
+            %alert_id, %destination, attempt = tries, outcome, duration_ms,
+            reference = reference.id,
+            "alert {alert_id} delivered to {destination}"
+        ),
+        Next::Retry { at, .. } => tracing::warn!(
+            %alert_id, %destination, attempt = tries, outcome, duration_ms,
+            status = attempt.status,
+            retry_in_ms = u64::try_from(at.since(attempt.started_at).as_millis()).unwrap_or(0),
+            "alert {alert_id} not taken by {destination} ({outcome}); it will be tried again"
+        ),
+        Next::Dead { reason } => tracing::error!(
+            %alert_id, %destination, attempt = tries, outcome, duration_ms,
+            status = attempt.status,
+            reason,
+            "alert {alert_id} given up for {destination}: {reason}; it is kept to be retried by hand"
+        ),
+    }
+}

@@ -1,0 +1,259 @@
+//! One destination's worker: leases what is due, keeps as many attempts going as it may, and wakes
+//! at once for a new alert.
+
+use std::{
+    collections::VecDeque,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
+use metrics::Gauge;
+use tokio::task::JoinSet;
+
+use super::attempt::{Attempts, Health, Numbers};
+use crate::{
+    clock::{Clock, Timestamp},
+    code_defender::matcher::Matcher,
+    delivery::outcome::TOO_OLD,
+    destination::Destination,
+    logging::chain,
+    metrics::{Metric, Metrics},
+    shutdown::{Heartbeat, Shutdown},
+    store::{Lease, Store, StoreError},
+};
+
+/// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
+
+/// After the store failed to answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lease that is nearer to its end than this is given back unused.
+const LEASE_RESERVE: Duration = Duration::from_secs(30);
+
+/// What one worker does.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where the alerts go.
+    pub destination: Arc<dyn Destination>,
+    /// Attempts at once.
+    pub concurrency: NonZeroUsize,
+    /// Attempts a minute, if there is a limit. It counts for this process only.
+    pub rate_limit: Option<NonZeroU32>,
+    /// The age at which an alert is given up.
+    pub max_age: Duration,
+    /// The longest time that one attempt takes.
+    pub timeout: Duration,
+}
+
+/// What every worker works with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where the alerts are.
+    pub store: Arc<dyn Store>,
+    /// Time and chance.
+    pub clock: Clock,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Whether the process ends.
+    pub shutdown: Shutdown,
+    /// How an incident is read.
+    pub matcher: Arc<Matcher>,
+}
+
+/// A destination's worker.
+#[derive(Debug)]
+pub struct Worker {
+    attempts: Arc<Attempts>,
+    plan: Plan,
+    limiter: Option<DefaultDirectRateLimiter>,
+    limited_until: Option<Timestamp>,
+    ready: VecDeque<Lease>,
+    running: JoinSet<()>,
+    breaker_open: Gauge,
+    heartbeat: Heartbeat,
+}
+
+impl Worker {
+    /// A worker that has not begun.
+    pub fn new(plan: Plan, parts: Parts) -> Self {
+        let destination = plan.destination.name();
+        let loop_name = format!("delivery to {destination}");
+        Self {
+            breaker_open: parts.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
+            heartbeat: parts.shutdown.heartbeat(&loop_name, parts.clock.instant()),
+            limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
+            limited_until: None,
+            ready: VecDeque::new(),
+            running: JoinSet::new(),
+            attempts: Arc::new(Attempts {
+                numbers: Numbers::new(destination, &parts.metrics),
+                destination: Arc::clone(&plan.destination),
+                store: parts.store,
+                clock: parts.clock,
+                shutdown: parts.shutdown,
+                matcher: parts.matcher,
+                max_age: plan.max_age,
+                health: Mutex::new(Health::default()),
+                unrecorded: AtomicUsize::new(0),
+            }),
+            plan,
+        }
+    }
+
+    /// Works until [`Shutdown::stop`]; attempts in flight then end within their time limit.
+    pub async fn run(mut self) {
+        let stopped = self.attempts.shutdown.stopped();
+        tokio::pin!(stopped);
+        let hint = self.attempts.store.due_hint(self.plan.destination.name());
+        while !self.attempts.shutdown.is_stopping() {
+            self.heartbeat.beat(self.attempts.clock.instant());
+            self.bury_the_too_old().await;
+            let wake_at = self.start_what_may_start().await;
+            tokio::select! {
+                ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),
+                () = hint.notified() => {}
+                () = self.attempts.clock.sleep_until(wake_at) => {}
+                () = stopped.as_mut() => {}
+            }
+            while let Some(ended) = self.running.try_join_next() {
+                note_end(Some(ended));
+            }
+        }
+        self.give_back().await;
+        while let Some(ended) = self.running.join_next().await {
+            note_end(Some(ended));
+        }
+    }
+
+    /// An alert grows too old while its destination is left alone, too.
+    async fn bury_the_too_old(&self) {
+        let born_before = self.attempts.clock.now() - self.plan.max_age;
+        let destination = self.plan.destination.name();
+        match self.attempts.store.expire(destination, born_before, TOO_OLD).await {
+            Ok(0) => {}
+            Ok(deaths) => {
+                self.attempts.count_dead(TOO_OLD, deaths);
+                tracing::error!(
+                    %destination,
+                    deaths,
+                    reason = TOO_OLD,
+                    "{deaths} alerts given up for {destination}: older than max_age; \
+                     they are kept to be retried by hand"
+                );
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%destination, error, "the store does not say what is too old");
+            }
+        }
+    }
+
+    /// Starts attempts while there is room and work; returns when to look again.
+    async fn start_what_may_start(&mut self) -> Timestamp {
+        let idle = self.attempts.clock.now() + LOOK_AROUND;
+        let Ok(next_due) = self.refill().await else {
+            return self.attempts.clock.now() + STORE_PAUSE;
+        };
+        while self.capacity() > 0 {
+            let Some(lease) = self.ready.pop_front() else { break };
+            if !self.is_fresh(&lease) || !self.within_rate() {
+                self.attempts.store.release(lease).await;
+                continue;
+            }
+            self.running.spawn(Arc::clone(&self.attempts).make(lease));
+        }
+        let (gate, open) = self.gate();
+        self.breaker_open.set(if open { 1.0 } else { 0.0 });
+        if self.capacity() == 0 && gate.is_some() {
+            self.give_back().await;
+        }
+        // While something holds the destination back, what is due is no reason to wake.
+        gate.or(next_due).map_or(idle, |at| at.min(idle))
+    }
+
+    /// Leases as much as may run now and as much again, so that a slot that becomes free finds its
+    /// next alert at hand. Returns when the next one is due.
+    async fn refill(&mut self) -> Result<Option<Timestamp>, ()> {
+        let capacity = self.capacity();
+        if capacity == 0 || self.ready.len() >= capacity {
+            return Ok(None);
+        }
+        let probing = self.health(|health| health.breaker.probe_at().is_some());
+        let wanted = if probing { 1 } else { capacity + self.plan.concurrency.get() };
+        let destination = self.plan.destination.name();
+        let store = &self.attempts.store;
+        let failed = |error: StoreError| {
+            let error = chain(&error);
+            tracing::error!(%destination, error, "the store does not say what is due");
+        };
+        let missing = wanted.saturating_sub(self.ready.len());
+        let leased = store.lease_due(destination, missing).await.map_err(failed)?;
+        let all = leased.len() < missing;
+        self.ready.extend(leased);
+        if all { store.next_due(destination).await.map_err(failed) } else { Ok(None) }
+    }
+
+    fn capacity(&self) -> usize {
+        let now = self.attempts.clock.now();
+        let running = self.running.len();
+        let free = self.plan.concurrency.get().saturating_sub(running);
+        let unrecorded = self.attempts.unrecorded.load(Ordering::Relaxed);
+        if unrecorded > 0 || self.limited_until.is_some_and(|until| now < until) {
+            return 0;
+        }
+        self.health(|health| {
+            if health.quiet_until.is_some_and(|until| now < until) {
+                return 0;
+            }
+            health.breaker.capacity(now, free, running)
+        })
+    }
+
+    /// Until when something holds the destination back, and whether its breaker is open.
+    fn gate(&self) -> (Option<Timestamp>, bool) {
+        let now = self.attempts.clock.now();
+        let (probe_at, quiet_until) =
+            self.health(|health| (health.breaker.probe_at(), health.quiet_until));
+        let gate = probe_at.max(quiet_until).max(self.limited_until).filter(|until| *until > now);
+        (gate, probe_at.is_some())
+    }
+
+    fn within_rate(&mut self) -> bool {
+        let Some(limiter) = &self.limiter else { return true };
+        match limiter.check() {
+            Ok(()) => true,
+            Err(not_yet) => {
+                let wait = not_yet.wait_time_from(limiter.clock().now());
+                self.limited_until = Some(self.attempts.clock.now() + wait);
+                false
+            }
+        }
+    }
+
+    fn is_fresh(&self, lease: &Lease) -> bool {
+        let needed = self.plan.timeout.min(LEASE_RESERVE);
+        lease.expires_at() > self.attempts.clock.now() + needed
+    }
+
+    async fn give_back(&mut self) {
+        for lease in self.ready.drain(..) {
+            self.attempts.store.release(lease).await;
+        }
+    }
+
+    fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
+        look(&self.attempts.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {
+    if let Some(Err(error)) = ended {
+        tracing::error!(%error, "an attempt broke off; its alert will be attempted again");
+    }
+}

@@ -1,0 +1,401 @@
+//! `POST /slack/events`: the Events API of Slack, from the request's head to the answer.
+//!
+//! This is the path that must never lose an alert and never waste a microsecond, so it stands on
+//! hyper itself. Slack gets 200 only after the commit; when we cannot store, 503, and Slack sends
+//! the event again. Whatever is authentic and unwanted is answered 200 and counted: anything but
+//! 2xx counts against the app at Slack (<https://docs.slack.dev/apis/events-api>).
+
+mod body;
+mod fate;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use metrics::{Counter, Gauge, Histogram};
+
+pub use self::body::SignedBody;
+use self::{
+    body::Refusal,
+    fate::{Fate, FateCounters},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::AppName,
+    intake::{Admission, Admitted, Post},
+    logging::chain,
+    metrics::{Metric, Metrics},
+    secret::Secret,
+    shutdown::Shutdown,
+    slack::{
+        self,
+        envelope::{self, Callback, Envelope, Event},
+        message::Message,
+        signature::Verifier,
+    },
+    store::{Accepted, NewMessage, Source, Store, StoreError},
+};
+
+/// Slack waits 3 s, network included; this much of it is ours.
+const ACK_BUDGET: Duration = Duration::from_millis(2_500);
+
+/// A commit that takes longer than this will not become quick.
+const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
+
+/// Requests at once; beyond it the answer is 503 at once.
+const MAX_IN_FLIGHT: usize = 256;
+
+const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
+const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
+
+/// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
+const RETRY_REASONS: [&str; 6] = [
+    "http_timeout",
+    "too_many_redirects",
+    "connection_failed",
+    "ssl_error",
+    "http_error",
+    "unknown_error",
+];
+
+/// One Slack app that may send us events.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Its configured name.
+    pub name: AppName,
+    /// Its signing secret, and the previous one while it is rotated.
+    pub signing_secrets: Vec<Secret>,
+}
+
+/// What the receiver works with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// What is an incident, and where it goes.
+    pub admission: Arc<Admission>,
+    /// Where it is kept.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Clock,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Whether we are draining.
+    pub shutdown: Shutdown,
+}
+
+/// The receiver. Cheap to clone: one clone a connection.
+#[derive(Clone, Debug)]
+pub struct EventsApi(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoints: Vec<Endpoint>,
+    parts: Parts,
+    in_flight: AtomicUsize,
+    ack_seconds: Histogram,
+    event_age: Histogram,
+    clock_skew: Gauge,
+    retries: Vec<(&'static str, Counter)>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    app: AppName,
+    path: String,
+    verifier: Verifier,
+    received: Counter,
+    rate_limited: Counter,
+    fates: FateCounters,
+}
+
+/// One place of [`MAX_IN_FLIGHT`].
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl EventsApi {
+    /// A receiver for these apps.
+    pub fn new(apps: Vec<App>, parts: Parts) -> Self {
+        let metrics = &parts.metrics;
+        let endpoints = apps.into_iter().map(|app| Endpoint::new(app, metrics)).collect();
+        let retries = RETRY_REASONS
+            .iter()
+            .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
+            .collect();
+        Self(Arc::new(Inner {
+            endpoints,
+            in_flight: AtomicUsize::new(0),
+            ack_seconds: metrics.histogram(Metric::Ack, &[]),
+            event_age: metrics.histogram(Metric::EventAge, &[]),
+            clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
+            retries,
+            parts,
+        }))
+    }
+
+    /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
+    ///
+    /// # Errors
+    /// Never.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let mut response = self.0.route(request).await;
+        if self.0.parts.shutdown.is_draining() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(response)
+    }
+}
+
+impl Inner {
+    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if path == "/healthz" {
+            return match *request.method() {
+                Method::GET | Method::HEAD => status(StatusCode::OK),
+                _ => not_allowed("GET, HEAD"),
+            };
+        }
+        let Some(endpoint) = self.endpoint(path) else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        if request.method() != Method::POST {
+            return not_allowed("POST");
+        }
+        let started = self.parts.clock.instant();
+        let (fate, response) = self.receive(endpoint, request, started).await;
+        if let Some(fate) = fate {
+            endpoint.fates.count(fate);
+        }
+        self.ack_seconds.record(self.since(started));
+        response
+    }
+
+    /// The short path belongs to the only app there is.
+    fn endpoint(&self, path: &str) -> Option<&Endpoint> {
+        match (path, self.endpoints.as_slice()) {
+            ("/slack/events", [only]) => Some(only),
+            (path, all) => all.iter().find(|endpoint| endpoint.path == path),
+        }
+    }
+
+    async fn receive(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Incoming>,
+        started: Instant,
+    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+        let Some(_place) = self.place() else {
+            return refuse(&Refusal::Overload, endpoint);
+        };
+        let (head, body) = request.into_parts();
+        let now = self.parts.clock.now();
+        let body = match SignedBody::receive(&head.headers, body, &endpoint.verifier, now).await {
+            Ok(body) => body,
+            Err(refusal) => return refuse(&refusal, endpoint),
+        };
+        endpoint.received.increment(1);
+        self.note_timing(&head.headers, &body);
+        let text = slack::readable(body.bytes());
+        match envelope::parse(&text) {
+            Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
+            Ok(Envelope::Event(callback)) => {
+                self.event(endpoint, &callback, &text, started).await
+            }
+            Ok(Envelope::AppRateLimited { minute }) => {
+                endpoint.rate_limited.increment(1);
+                tracing::warn!(
+                    app = %endpoint.app,
+                    minute,
+                    "Slack withheld events of app {} in one minute: its rate limit",
+                    endpoint.app
+                );
+                (Some(Fate::Type), status(StatusCode::OK))
+            }
+            Ok(Envelope::Unknown) => (Some(Fate::Type), status(StatusCode::OK)),
+            Err(_unparsable) => {
+                self.parts.store.quarantine(&endpoint.app, body.bytes());
+                tracing::warn!(
+                    app = %endpoint.app,
+                    bytes = body.bytes().len(),
+                    "an authentic request of app {} cannot be read; its body is kept",
+                    endpoint.app
+                );
+                (Some(Fate::Unparsable), status(StatusCode::OK))
+            }
+        }
+    }
+
+    async fn event(
+        &self,
+        endpoint: &Endpoint,
+        callback: &Callback<'_>,
+        text: &str,
+        started: Instant,
+    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+        if callback.event_time > 0 {
+            let now = self.parts.clock.now();
+            let sent = Timestamp::from_seconds(callback.event_time);
+            self.event_age.record(now.since(sent).as_secs_f64());
+        }
+        let fate = match &callback.event {
+            Event::Message(message) => match self.admit(endpoint, callback, message, text) {
+                Admitted::Ignored(reason) => {
+                    fate::log_near_miss(&endpoint.app, message, reason);
+                    Fate::Ignored(reason)
+                }
+                Admitted::Incident(message) => {
+                    return self.store(endpoint, message, started).await;
+                }
+            },
+            Event::Lifecycle(kind) => {
+                tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
+                Fate::Lifecycle
+            }
+            Event::Other => Fate::Type,
+        };
+        (Some(fate), status(StatusCode::OK))
+    }
+
+    fn admit(
+        &self,
+        endpoint: &Endpoint,
+        callback: &Callback<'_>,
+        message: &Message<'_>,
+        text: &str,
+    ) -> Admitted {
+        let post = Post {
+            app: &endpoint.app,
+            source: Source::Push,
+            event_id: &callback.event_id,
+            team: &callback.team_id,
+            event_time: callback.event_time,
+            received_at: self.parts.clock.now(),
+        };
+        self.parts.admission.admit(message, post, || envelope::inner_event(text))
+    }
+
+    /// Stores, then answers. Slack hears 200 only when the alert is on disk.
+    async fn store(
+        &self,
+        endpoint: &Endpoint,
+        message: NewMessage,
+        started: Instant,
+    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+        let key = message.key.to_string();
+        let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
+        let event_id = message.event_id.clone();
+        let used = self.parts.clock.instant().saturating_duration_since(started);
+        let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
+        let accept = self.parts.store.accept(vec![message], None, None);
+        let stored = match tokio::time::timeout(budget, accept).await {
+            Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(StoreError::Busy),
+        };
+        match stored {
+            Ok(accepted) => {
+                let fate = Fate::of(accepted, routed);
+                fate::log_accepted(&key, &event_id, accepted, routed);
+                (Some(fate), status(StatusCode::OK))
+            }
+            Err(error) => {
+                tracing::error!(
+                    app = %endpoint.app,
+                    message_key = key,
+                    error = %chain(&error),
+                    "message {key} could not be stored in time; Slack will send it again"
+                );
+                (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+        }
+    }
+
+    fn place(&self) -> Option<Place<'_>> {
+        let place = Place(&self.in_flight);
+        (self.in_flight.fetch_add(1, Ordering::Relaxed) < MAX_IN_FLIGHT).then_some(place)
+    }
+
+    fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {
+        let skew = self.parts.clock.now().seconds() - body.sent_at().seconds();
+        self.clock_skew.set(seconds(skew));
+        if headers.contains_key(&RETRY_NUM) {
+            let reason = headers.get(&RETRY_REASON).and_then(|value| value.to_str().ok());
+            let known = self.retries.iter().find(|(name, _)| Some(*name) == reason);
+            if let Some((_, counter)) = known.or_else(|| self.retries.last()) {
+                counter.increment(1);
+            }
+        }
+    }
+
+    fn since(&self, started: Instant) -> f64 {
+        self.parts.clock.instant().saturating_duration_since(started).as_secs_f64()
+    }
+}
+
+impl Endpoint {
+    fn new(app: App, metrics: &Metrics) -> Self {
+        let name = app.name.as_str();
+        for source in [Source::CatchUp, Source::Backfill] {
+            metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
+        }
+        Self {
+            path: format!("/slack/events/{name}"),
+            verifier: Verifier::new(app.signing_secrets),
+            received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
+            rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
+            fates: FateCounters::new(&app.name, metrics),
+            app: app.name,
+        }
+    }
+}
+
+/// Skew is a handful of seconds, which a float holds exactly.
+fn seconds(whole: i64) -> f64 {
+    i32::try_from(whole).map_or(f64::MAX, f64::from)
+}
+
+fn refuse(refusal: &Refusal, endpoint: &Endpoint) -> (Option<Fate>, Response<Full<Bytes>>) {
+    // Strangers can cause this at will, so it must not fill the log.
+    tracing::debug!(app = %endpoint.app, %refusal, "a request was refused");
+    (Some(refusal.fate()), status(refusal.status()))
+}
+
+fn status(code: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = code;
+    response
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// Slack's proof that the URL is ours: <https://docs.slack.dev/reference/events/url_verification>.
+fn echo(challenge: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ "challenge": challenge }).to_string();
+    let mut response = Response::new(Full::from(body));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

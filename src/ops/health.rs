@@ -1,0 +1,158 @@
+//! `/livez`, `/readyz`, `/healthz` and `/metrics`: never a token, never a word about a destination.
+//!
+//! Alive means that the internal loops turn. Ready means that the store takes a durable write now;
+//! a dead destination or a silent Slack is no reason to take the relay out of service.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::sync::Mutex;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::DestinationName,
+    logging::chain,
+    metrics::{Metric, Metrics},
+    shutdown::Shutdown,
+    store::{DestinationStats, Store},
+};
+
+/// A loop that has not turned for so long is dead; each turns at least every 10 s.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long the answer of a durable probe is good.
+const PROBE_CACHED: Duration = Duration::from_secs(5);
+
+/// A probe of the kubelet does not wait longer than this.
+const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
+
+/// What health is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Must take a durable write.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Clock,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Draining, and the heartbeats.
+    pub shutdown: Shutdown,
+    /// The configured destinations; any other with unfinished deliveries is orphaned.
+    pub destinations: Vec<DestinationName>,
+}
+
+#[derive(Debug)]
+struct Health {
+    parts: Parts,
+    probed: Mutex<Option<(Timestamp, Result<(), String>)>>,
+}
+
+/// The routes.
+pub fn router(parts: Parts) -> Router {
+    let health = Arc::new(Health { parts, probed: Mutex::new(None) });
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/healthz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+async fn livez(State(health): State<Arc<Health>>) -> Response {
+    let parts = &health.parts;
+    let silent = parts.shutdown.silent_loops(parts.clock.instant(), SILENCE);
+    if silent.is_empty() {
+        return "ok\n".into_response();
+    }
+    let text = format!("not alive: silent for over 30 s: {}\n", silent.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
+    match health.ready().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+        }
+    }
+}
+
+async fn metrics(State(health): State<Arc<Health>>) -> Response {
+    health.refresh_gauges().await;
+    let text = health.parts.metrics.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+impl Health {
+    async fn ready(&self) -> Result<(), String> {
+        if self.parts.shutdown.is_draining() {
+            return Err("draining".to_owned());
+        }
+        let mut probed = self.probed.lock().await;
+        let now = self.parts.clock.now();
+        if let Some((at, result)) = probed.as_ref()
+            && now.since(*at) < PROBE_CACHED
+        {
+            return result.clone();
+        }
+        let result = match tokio::time::timeout(PROBE_BUDGET, self.parts.store.probe()).await {
+            Ok(result) => result.map_err(|error| chain(&error)),
+            Err(_elapsed) => Err("the store did not take a write in time".to_owned()),
+        };
+        *probed = Some((now, result.clone()));
+        result
+    }
+
+    /// Gauges that the store knows are read when somebody asks for them.
+    async fn refresh_gauges(&self) {
+        let stats = match self.parts.store.stats().await {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the store does not give its numbers");
+                return;
+            }
+        };
+        let metrics = &self.parts.metrics;
+        metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
+        metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
+        for name in &self.parts.destinations {
+            let known = stats.destinations.iter().find(|(known, _)| known == name);
+            self.set_gauges(name, &known.map(|(_, stats)| stats.clone()).unwrap_or_default());
+        }
+        let orphans = stats.destinations.iter();
+        for (name, stats) in orphans.filter(|(name, _)| !self.parts.destinations.contains(name)) {
+            let orphaned = stats.pending + stats.leased + stats.dead;
+            let gauge = metrics.gauge(Metric::Deliveries, &[name.as_str(), "orphaned"]);
+            gauge.set(count(orphaned));
+        }
+    }
+
+    fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats) {
+        let (pending, paused) =
+            if stats.paused { (0, stats.pending) } else { (stats.pending, 0) };
+        let states = [
+            ("pending", pending),
+            ("leased", stats.leased),
+            ("dead", stats.dead),
+            ("paused", paused),
+            ("orphaned", 0),
+        ];
+        let metrics = &self.parts.metrics;
+        for (state, number) in states {
+            metrics.gauge(Metric::Deliveries, &[name.as_str(), state]).set(count(number));
+        }
+        let oldest = stats.oldest_pending.map_or(0.0, Timestamp::seconds_f64);
+        metrics.gauge(Metric::OldestPending, &[name.as_str()]).set(oldest);
+    }
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a metric is a float")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
