@@ -7,8 +7,12 @@ use async_trait::async_trait;
 
 use crate::{alert::Alert, ids::DestinationName};
 
+mod answer;
 pub mod http;
 pub mod preset;
+mod redact;
+mod sample;
+mod signing;
 pub mod template;
 
 /// Something that takes alerts.
