@@ -116,6 +116,11 @@ impl RequestTemplates {
         })
     }
 
+    /// Whether there is nothing to render.
+    pub fn is_empty(&self) -> bool {
+        self.env.templates().next().is_none()
+    }
+
     /// The body: JSON.
     ///
     /// # Errors
