@@ -172,8 +172,9 @@ fn refused_v4(address: Ipv4Addr) -> bool {
     address.is_link_local() || address == Ipv4Addr::new(100, 100, 100, 200)
 }
 
-/// fd00:ec2::254 and fd20:ce::254 are the metadata services of AWS and Google Cloud. An IPv4
-/// address may hide behind ::ffff:0:0/96 (mapped), ::/96 (compatible) and 64:ff9b::/96 (NAT64).
+/// `fd00:ec2::254` and `fd20:ce::254` are the metadata services of AWS and Google Cloud. An IPv4
+/// address may hide behind `::ffff:0:0/96` (mapped), `::/96` (compatible) and `64:ff9b::/96`
+/// (NAT64).
 fn refused_v6(address: Ipv6Addr) -> bool {
     let metadata = [
         Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
@@ -217,7 +218,7 @@ fn proxy_from(text: &str) -> Result<reqwest::Proxy, ClientError> {
 }
 
 fn tls(settings: &Settings) -> Result<ClientConfig, ClientError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = &settings.ca_file {
         for certificate in certificates(path)? {
             roots

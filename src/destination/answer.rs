@@ -152,9 +152,12 @@ impl AnswerRules {
         } else if holds(RETRY) {
             Class::DestinationFault
         } else {
-            match class_of(reply.status) {
-                Class::Delivered if self.delivered && !holds(DELIVERED) => Class::DestinationFault,
-                class => class,
+            let class = class_of(reply.status);
+            let empty_success = class == Class::Delivered && self.delivered && !holds(DELIVERED);
+            if empty_success {
+                Class::DestinationFault
+            } else {
+                class
             }
         };
         Reading {

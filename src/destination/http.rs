@@ -247,7 +247,7 @@ impl HttpDestination {
             .preset
             .rules()
             .read(&received.reply, &self.params);
-        verdict(received, reading, redactor)
+        verdict(received, &reading, redactor)
     }
 
     /// Reads secret files again, for the next attempt.

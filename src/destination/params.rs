@@ -68,7 +68,7 @@ impl Params {
     }
 
     /// A JSON Schema of the values.
-    pub(super) fn schema(&self) -> serde_json::Value {
+    pub(super) fn schema(&self, about: &str) -> serde_json::Value {
         let properties: Map<_, _> = self
             .0
             .iter()
@@ -77,6 +77,7 @@ impl Params {
         let required = self.0.iter().filter(|(_, param)| param.default.is_none());
         json!({
             "type": "object",
+            "description": about,
             "additionalProperties": false,
             "properties": properties,
             "required": required.map(|(name, _)| name).collect::<Vec<_>>(),
@@ -103,8 +104,8 @@ impl Params {
 impl Param {
     /// Default and choices must be what they are the default and choices of.
     fn check(&self, name: &str) -> Result<(), TemplateError> {
-        let given = self.default.iter().chain(self.r#enum.iter().flatten());
-        let problem = given.filter_map(|value| self.problem(name, value)).next();
+        let mut given = self.default.iter().chain(self.r#enum.iter().flatten());
+        let problem = given.find_map(|value| self.problem(name, value));
         problem.map_or(Ok(()), |problem| {
             Err(TemplateError::new(&format!("params.{name}"), problem))
         })
@@ -150,20 +151,19 @@ impl Param {
     }
 
     fn schema(&self) -> serde_json::Value {
-        let mut schema = json!({
-            "type": match self.r#type {
-                ParamType::String => "string",
-                ParamType::Integer => "integer",
-                ParamType::Boolean => "boolean",
-            },
-            "description": self.help,
-        });
-        if let Some(default) = &self.default {
-            schema["default"] = default.clone();
-        }
-        if let Some(choices) = &self.r#enum {
-            schema["enum"] = json!(choices);
-        }
-        schema
+        let kind = match self.r#type {
+            ParamType::String => "string",
+            ParamType::Integer => "integer",
+            ParamType::Boolean => "boolean",
+        };
+        let mut schema = Map::from_iter([
+            ("type".to_owned(), json!(kind)),
+            ("description".to_owned(), json!(self.help)),
+        ]);
+        let default = self.default.clone();
+        schema.extend(default.map(|default| ("default".to_owned(), default)));
+        let choices = self.r#enum.as_ref();
+        schema.extend(choices.map(|choices| ("enum".to_owned(), json!(choices))));
+        schema.into()
     }
 }

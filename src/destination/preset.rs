@@ -46,7 +46,11 @@ const WHOLE_ALERT: &str = "alert";
 #[derive(Debug, thiserror::Error)]
 pub enum PresetError {
     /// There is none of that name.
-    #[error("there is no preset `{name}`; built in are {}{}", Preset::BUILTIN.join(", "), Beside(dir))]
+    #[error(
+        "there is no preset `{name}`; built in are {}{}",
+        Preset::BUILTIN.join(", "),
+        Beside(dir)
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -54,7 +58,10 @@ pub enum PresetError {
         dir: Option<PathBuf>,
     },
     /// An own preset bears the name of a built-in one.
-    #[error("{} has the name of a built-in preset: rename the file and the preset in it", _0.display())]
+    #[error(
+        "{} has the name of a built-in preset: rename the file and the preset in it",
+        _0.display()
+    )]
     Shadows(PathBuf),
     /// The file cannot be read.
     #[error("cannot read the preset {}", path.display())]
@@ -256,9 +263,7 @@ impl Preset {
 
     /// A JSON Schema of the parameters of a destination.
     pub fn params_schema(&self) -> serde_json::Value {
-        let mut schema = self.params.schema();
-        schema["description"] = self.about.as_str().into();
-        schema
+        self.params.schema(&self.about)
     }
 
     /// Parameters to show a preset with: the defaults, and something where there is none.

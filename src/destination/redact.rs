@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_excerpt_is_a_beginning_of_bounded_length(text in any::<String>(), max in 0_usize..64) {
+        fn an_excerpt_is_a_bounded_beginning(text in any::<String>(), max in 0_usize..64) {
             let shown = redactor().excerpt(&text, max);
             prop_assert!(shown.len() <= max);
             if !text.contains('\0') {

@@ -67,7 +67,7 @@ pub(super) async fn receive(mut response: Response, now: Timestamp) -> Received 
 /// A success whose body broke off is none: what it said is not known.
 pub(super) fn verdict(
     received: Received,
-    reading: Reading,
+    reading: &Reading,
     redactor: &Redactor,
 ) -> Result<Receipt, DeliveryError> {
     let Received {

@@ -474,7 +474,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_body_is_valid_json_and_says_what_the_alert_says(text in any::<String>()) {
-            let template = r#"{"a": {{ alert.title }}, {{ alert.details }}: {{ [alert.category] }}}"#;
+            let template =
+                r#"{"a": {{ alert.title }}, {{ alert.details }}: {{ [alert.category] }}}"#;
             let written = body_of(template, &sample_alert(&text)).unwrap();
             let written: serde_json::Value = serde_json::from_str(&written).unwrap();
             if text != "a" {
