@@ -7,8 +7,17 @@ use async_trait::async_trait;
 
 use crate::{alert::Alert, ids::DestinationName};
 
+mod access;
+mod answer;
 pub mod http;
+mod params;
 pub mod preset;
+#[cfg(test)]
+mod receiver;
+mod redact;
+mod response;
+mod sample;
+mod signing;
 pub mod template;
 
 /// Something that takes alerts.
@@ -69,7 +78,7 @@ pub enum DeliveryError {
         retry_after: Option<Duration>,
     },
     /// The destination is at fault: any status that does not blame this alert.
-    #[error("the destination failed with status {}", _0.status)]
+    #[error("the destination did not take the alert: status {}", _0.status)]
     Destination(Answer),
     /// This alert is at fault: refused, or no request could be made of it.
     #[error("the alert was refused: {reason}")]

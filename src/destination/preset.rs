@@ -1,1 +1,654 @@
-//! (being written)
+//! Presets: what a SOAR wants to be sent and how it answers, as data.
+//!
+//! A preset is a YAML file, built in or in the operator's `presets_dir`; `docs/destinations.md`
+//! describes its keys. Everything in it is compiled and tried when it is loaded, so that a mistake
+//! stops the start and not the first alert.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use minijinja::value::{Serde, Value};
+use reqwest::{
+    Method,
+    header::{HeaderName, HeaderValue},
+};
+use serde::Deserialize;
+use serde_json::Map;
+use serde_saphyr::Spanned;
+
+use crate::{
+    alert::Alert,
+    destination::{
+        access::RESERVED,
+        answer::{AnswerFile, AnswerRules, ReferenceFile},
+        params::Params,
+        sample::{sample_alert, sample_alerts},
+        template::{RequestTemplates, TemplateError, context},
+    },
+};
+
+const BUILTIN: [(&str, &str); 2] = [
+    (
+        "google-secops-webhook",
+        include_str!("presets/google-secops-webhook.yaml"),
+    ),
+    ("webhook", include_str!("presets/webhook.yaml")),
+];
+
+/// The value of `request.body` that sends the alert itself.
+const WHOLE_ALERT: &str = "alert";
+
+/// Why a preset cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PresetError {
+    /// There is none of that name.
+    #[error(
+        "there is no preset `{name}`; built in are {}{}",
+        Preset::BUILTIN.join(", "),
+        Beside(dir)
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        dir: Option<PathBuf>,
+    },
+    /// An own preset bears the name of a built-in one.
+    #[error(
+        "{} has the name of a built-in preset: rename the file and the preset in it",
+        _0.display()
+    )]
+    Shadows(PathBuf),
+    /// The file cannot be read.
+    #[error("cannot read the preset {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no preset.
+    #[error("{file}{}: {problem}", Line(*line))]
+    Invalid {
+        /// The file.
+        file: String,
+        /// The line in it, from 1, if it is known.
+        line: Option<u64>,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
+
+struct Beside<'a>(&'a Option<PathBuf>);
+
+impl fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(dir) => write!(f, ", others are looked for in {}", dir.display()),
+            None => f.write_str(", and no presets_dir is set"),
+        }
+    }
+}
+
+struct Line(Option<u64>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
+
+/// How one kind of receiver is spoken to.
+pub struct Preset {
+    name: String,
+    about: String,
+    params: Params,
+    method: Method,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    whole_alert: bool,
+    templates: RequestTemplates,
+    rules: AnswerRules,
+}
+
+/// The parts of a request that depend on the alert.
+pub(in crate::destination) struct Rendered<'a> {
+    pub(in crate::destination) path: String,
+    pub(in crate::destination) query: Vec<(&'a str, String)>,
+    pub(in crate::destination) body: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    preset: String,
+    about: String,
+    #[serde(default)]
+    params: Params,
+    request: RequestFile,
+    #[serde(default)]
+    answer: AnswerFile,
+    #[serde(default)]
+    reference: ReferenceFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestFile {
+    #[serde(default)]
+    method: MethodFile,
+    path: Option<String>,
+    #[serde(default)]
+    query: BTreeMap<String, String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    body: Spanned<String>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum MethodFile {
+    #[default]
+    Post,
+    Put,
+    Patch,
+}
+
+impl fmt::Debug for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Preset({})", self.name)
+    }
+}
+
+impl Preset {
+    /// The names of the presets that come with the program.
+    pub const BUILTIN: [&str; BUILTIN.len()] = [BUILTIN[0].0, BUILTIN[1].0];
+
+    /// One of the presets that come with the program.
+    ///
+    /// ```
+    /// use slack_soar_relay::destination::preset::Preset;
+    /// assert_eq!(Preset::builtin("webhook").unwrap().name(), "webhook");
+    /// assert!(Preset::builtin("nope").is_none());
+    /// ```
+    pub fn builtin(name: &str) -> Option<Arc<Self>> {
+        Self::load(name, None).ok()
+    }
+
+    /// A built-in preset, or `name.yaml` of the operator's folder.
+    ///
+    /// # Errors
+    /// [`PresetError`]: none of that name, or one that cannot work.
+    pub fn load(name: &str, presets_dir: Option<&Path>) -> Result<Arc<Self>, PresetError> {
+        let builtin = BUILTIN.iter().find(|(builtin, _)| *builtin == name);
+        let own = presets_dir
+            .filter(|_dir| is_name(name))
+            .map(|dir| dir.join(format!("{name}.yaml")));
+        match (builtin, own) {
+            (Some(_), Some(path)) if path.exists() => Err(PresetError::Shadows(path)),
+            (Some((_, text)), _) => Self::parse(name, &format!("{name}.yaml (built in)"), text),
+            (None, Some(path)) if path.exists() => {
+                let text = fs::read_to_string(&path);
+                let file = path.display().to_string();
+                let text = text.map_err(|source| PresetError::Unreadable { path, source })?;
+                Self::parse(name, &file, &text)
+            }
+            (None, _) => Err(PresetError::Unknown {
+                name: name.to_owned(),
+                dir: presets_dir.map(Path::to_owned),
+            }),
+        }
+        .map(Arc::new)
+    }
+
+    fn parse(name: &str, file: &str, text: &str) -> Result<Self, PresetError> {
+        let invalid = |line, problem| PresetError::Invalid {
+            file: file.to_owned(),
+            line,
+            problem,
+        };
+        let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
+            let line = error.location().map(|location| location.line());
+            invalid(line, error.without_snippet().to_string())
+        })?;
+        let body_line = parsed.request.body.referenced.line();
+        Self::compile(name, parsed).map_err(|error| {
+            let offset = error.line.and_then(|line| u64::try_from(line).ok());
+            let line = offset.filter(|_| error.part == "body");
+            invalid(line.map(|line| body_line + line - 1), error.to_string())
+        })
+    }
+
+    fn compile(name: &str, file: File) -> Result<Self, TemplateError> {
+        if file.preset != name {
+            let reason = format!("is `{}`; it must be the file's name, `{name}`", file.preset);
+            return Err(TemplateError::new("preset", reason));
+        }
+        file.params.check()?;
+        let whole_alert = file.request.body.value == WHOLE_ALERT;
+        let body = (!whole_alert).then_some(file.request.body.value.as_str());
+        let path = file.request.path.as_deref();
+        let preset = Self {
+            name: file.preset,
+            about: file.about,
+            params: file.params,
+            method: match file.request.method {
+                MethodFile::Post => Method::POST,
+                MethodFile::Put => Method::PUT,
+                MethodFile::Patch => Method::PATCH,
+            },
+            headers: headers(&file.request.headers)?,
+            whole_alert,
+            templates: RequestTemplates::compile(body, path, &file.request.query)?,
+            rules: AnswerRules::compile(&file.answer, &file.reference)?,
+        };
+        preset.check_names()?;
+        preset.check_every_choice()?;
+        Ok(preset)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is wrong with the parameters of a destination; nothing, if they can be used.
+    pub fn check_params(&self, given: &Map<String, serde_json::Value>) -> Vec<String> {
+        self.params.problems(given)
+    }
+
+    /// A JSON Schema of the parameters of a destination.
+    pub fn params_schema(&self) -> serde_json::Value {
+        self.params.schema(&self.about)
+    }
+
+    /// Parameters to show a preset with: the defaults, and something where there is none.
+    pub fn placeholders(&self) -> Map<String, serde_json::Value> {
+        self.params.placeholders()
+    }
+
+    pub(in crate::destination) const fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(in crate::destination) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    pub(in crate::destination) const fn rules(&self) -> &AnswerRules {
+        &self.rules
+    }
+
+    /// The given parameters, and the defaults of the others, as templates see them.
+    pub(in crate::destination) fn params(&self, given: &Map<String, serde_json::Value>) -> Value {
+        let mut params = self.placeholders();
+        params.extend(given.clone());
+        Value::from(Serde(params))
+    }
+
+    pub(in crate::destination) fn render(
+        &self,
+        alert: &Alert,
+        params: &Value,
+    ) -> Result<Rendered<'_>, TemplateError> {
+        let context = if self.templates.is_empty() {
+            Value::UNDEFINED
+        } else {
+            context(alert, params)
+        };
+        let body = if self.whole_alert {
+            serde_json::to_vec(alert)
+                .map_err(|error| TemplateError::new("body", error.to_string()))?
+        } else {
+            self.templates.body(&context)?.into_bytes()
+        };
+        Ok(Rendered {
+            path: self.templates.path(&context)?,
+            query: self.templates.query(&context)?,
+            body,
+        })
+    }
+
+    /// Tries the templates on the sample alerts.
+    pub(in crate::destination) fn try_out(&self, params: &Value) -> Result<(), TemplateError> {
+        sample_alerts()
+            .iter()
+            .try_for_each(|alert| self.render(alert, params).map(drop))
+    }
+
+    /// Finds a misspelt field even in a branch that no sample takes.
+    fn check_names(&self) -> Result<(), TemplateError> {
+        let alert = serde_json::to_value(sample_alert("text"));
+        let alert = alert.map_err(|error| TemplateError::new("body", error.to_string()))?;
+        for (part, name) in self.templates.reads() {
+            let (root, field) = name.split_once('.').unwrap_or((&name, ""));
+            let exists = match root {
+                "alert" if field.is_empty() || field.starts_with("attachment") => true,
+                "alert" => alert
+                    .pointer(&format!("/{}", field.replace('.', "/")))
+                    .is_some(),
+                "params" => field.is_empty() || self.params.has(field),
+                _ => false,
+            };
+            if !exists {
+                let reason = format!("there is no `{name}`: templates see alert and params");
+                return Err(TemplateError::new(&part, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries every choice of every parameter, the others at their defaults.
+    fn check_every_choice(&self) -> Result<(), TemplateError> {
+        self.try_out(&self.params(&Map::new()))?;
+        for (name, choice) in self.params.choices() {
+            let given = Map::from_iter([(name.to_owned(), choice)]);
+            self.try_out(&self.params(&given))?;
+        }
+        Ok(())
+    }
+}
+
+/// The name becomes part of a path: nothing but the letters that destinations have.
+fn is_name(name: &str) -> bool {
+    crate::ids::DestinationName::new(name).is_ok()
+}
+
+fn headers(
+    given: &BTreeMap<String, String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, TemplateError> {
+    given
+        .iter()
+        .map(|(name, value)| {
+            let part = format!("headers.{name}");
+            let name = HeaderName::try_from(name)
+                .map_err(|_wrong| TemplateError::new(&part, "is not a header name"))?;
+            if RESERVED.contains(&name.as_str()) {
+                return Err(TemplateError::new(
+                    &part,
+                    "is set by the relay itself: remove it",
+                ));
+            }
+            let value = HeaderValue::try_from(value)
+                .map_err(|_wrong| TemplateError::new(&part, "has a value no header can have"))?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Preset, PresetError> {
+        Preset::parse("x", "x.yaml", text)
+    }
+
+    fn with_body(body: &str) -> Result<Preset, PresetError> {
+        let body = body.replace('\n', "\n    ");
+        parse(&format!(
+            "preset: x\nabout: x\nrequest:\n  body: |\n    {body}\n"
+        ))
+    }
+
+    fn params(given: serde_json::Value) -> Map<String, serde_json::Value> {
+        serde_json::from_value(given).unwrap()
+    }
+
+    fn body(preset: &Preset, alert: &Alert, given: serde_json::Value) -> serde_json::Value {
+        let given = params(given);
+        assert_eq!(preset.check_params(&given), [""; 0]);
+        let rendered = preset.render(alert, &preset.params(&given)).unwrap();
+        serde_json::from_slice(&rendered.body).unwrap()
+    }
+
+    /// The sample of the documentation, as the mapping makes it.
+    fn incident() -> Alert {
+        let mut alert = sample_alert("");
+        alert.name = "Code Defender High Alert".to_owned();
+        alert.title = "Code Defender has detected a new incident".to_owned();
+        alert.category = "Test from PerimeterX".to_owned();
+        alert.details = "Test from PerimeterX \n more details".to_owned();
+        alert.script.raw = "`www.somedomain.com/scripts/script.js`".to_owned();
+        alert.script.url = "www.somedomain.com/scripts/script.js".to_owned();
+        alert.host_domain.raw = "<http://example.com|example.com>".to_owned();
+        alert.host_domain.name = "example.com".to_owned();
+        alert.deep_link = "https://console.perimeterx.com/x?from=slack".to_owned();
+        let attachment = json!({"text": "Test from PerimeterX \n more &amp; details"});
+        alert.attachment = serde_json::value::to_raw_value(&attachment).unwrap();
+        alert
+    }
+
+    fn secops_default() -> serde_json::Value {
+        json!({
+            "display_id": "1600689944000500",
+            "ticket_id": "1600689944000500",
+            "name": "Code Defender High Alert",
+            "rule_generator": "Code Defender has detected a new incident",
+            "start_time": 1_600_689_944_000_i64,
+            "end_time": 1_600_689_944_000_i64,
+            "priority": 80,
+            "device_vendor": "PerimeterX",
+            "device_product": "Code Defender",
+            "environment": "Default Environment",
+            "source_system": "slack-soar-relay",
+            "events": [{
+                "StartTime": 1_600_689_944_000_i64,
+                "EndTime": 1_600_689_944_000_i64,
+                "category": "Test from PerimeterX",
+                "name": "Code Defender has detected a new incident",
+                "scriptName": "`www.somedomain.com/scripts/script.js`",
+                "hostDomain": "example.com",
+                "portalDeepLink": "https://console.perimeterx.com/x?from=slack",
+                "fullURL": "www.somedomain.com/scripts/script.js",
+                "details": "Test from PerimeterX \n more details",
+            }],
+        })
+    }
+
+    #[test]
+    fn every_built_in_preset_loads() {
+        for name in Preset::BUILTIN {
+            let preset = Preset::load(name, None).unwrap();
+            assert_eq!(preset.name(), name);
+            assert_eq!(preset.check_params(&preset.placeholders()), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn google_secops_webhook_sends_what_the_contract_says() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        assert_eq!(body(&preset, &incident(), json!({})), secops_default());
+    }
+
+    #[test]
+    fn the_article_scheme_shortens_the_ids_and_ends_a_millisecond_later() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        let mut expected = secops_default();
+        expected["display_id"] = json!("160068994400050");
+        expected["ticket_id"] = json!("160068994400050");
+        expected["end_time"] = json!(1_600_689_944_001_i64);
+        let given = json!({"id_scheme": "article"});
+        assert_eq!(body(&preset, &incident(), given.clone()), expected);
+        let mut second = incident();
+        second.ticket_id = "1600689944000515-1".to_owned();
+        assert_eq!(
+            body(&preset, &second, given)["ticket_id"],
+            "160068994400052-1"
+        );
+    }
+
+    #[test]
+    fn as_predecessor_sends_the_raw_texts_and_cuts_the_url() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        let mut expected = secops_default();
+        expected["environment"] = json!("Web");
+        expected["events"][0]["category"] = json!("Test from PerimeterX ");
+        expected["events"][0]["hostDomain"] = json!("<http://example.com|example.com>");
+        expected["events"][0]["fullURL"] = json!("ww.somedomain.com/scripts/script.j");
+        expected["events"][0]["details"] = json!("Test from PerimeterX \n more &amp; details");
+        let given = json!({"values": "as_predecessor", "environment": "Web"});
+        assert_eq!(body(&preset, &incident(), given), expected);
+    }
+
+    #[test]
+    fn as_predecessor_reads_an_attachment_whose_text_is_missing_or_a_number() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        for (attachment, details) in [
+            ("{}", ""),
+            (r#"{"text": null}"#, ""),
+            (r#"{"text": 7}"#, "7"),
+        ] {
+            let mut alert = incident();
+            alert.attachment = serde_json::value::RawValue::from_string(attachment.into()).unwrap();
+            let sent = body(&preset, &alert, json!({"values": "as_predecessor"}));
+            assert_eq!(sent["events"][0]["details"], details);
+            assert_eq!(sent["events"][0]["category"], details);
+        }
+    }
+
+    #[test]
+    fn webhook_sends_the_alert_itself() {
+        let preset = Preset::builtin("webhook").unwrap();
+        let expected = serde_json::to_value(incident()).unwrap();
+        assert_eq!(body(&preset, &incident(), json!({})), expected);
+    }
+
+    #[test]
+    fn parameters_are_checked_by_name_type_and_choice() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        let given = json!({"enviroment": "x", "environment": 5, "id_scheme": "micro"});
+        assert_eq!(
+            preset.check_params(&params(given)),
+            [
+                "`enviroment` is not a parameter; there are environment, id_scheme, values",
+                "`environment` must be a string, not 5",
+                "`id_scheme` must be one of \"micros\", \"article\", not \"micro\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_parameter_without_a_default_is_required() {
+        let preset = parse(
+            "preset: x\nabout: x\nparams:\n  team: {type: integer, help: The team's number.}\n\
+             request:\n  body: '{{ params.team }}'\n",
+        )
+        .unwrap();
+        assert_eq!(
+            preset.check_params(&Map::new()),
+            ["`team` is missing: The team's number."]
+        );
+        let schema = preset.params_schema();
+        assert_eq!(schema["required"], json!(["team"]));
+        assert_eq!(schema["properties"]["team"]["type"], "integer");
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        assert!(schema.is_valid(&json!({"team": 1})));
+        assert!(!schema.is_valid(&json!({"team": 1, "other": 1})));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_file_and_line() {
+        for (text, line, word) in [
+            (
+                "preset: x\nabout: x\nrequest:\n  body: alert\nextra: 1\n",
+                5,
+                "extra",
+            ),
+            (
+                "preset: x\nabout: x\nrequest:\n  method: GET\n  body: alert\n",
+                4,
+                "GET",
+            ),
+            ("preset: x\nrequest: [\n", 2, ""),
+            (
+                "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    \"a\": {{ alert.tilte }}}\n",
+                0,
+                "alert.tilte",
+            ),
+            (
+                "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {% if %}}\n",
+                6,
+                "syntax",
+            ),
+            (
+                "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {{ 1 | nope }}}\n",
+                6,
+                "nope",
+            ),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            let place = if line == 0 {
+                "x.yaml:".to_owned()
+            } else {
+                format!("x.yaml:{line}:")
+            };
+            assert!(error.starts_with(&place) && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_no_sample_reaches_is_still_checked() {
+        let error = with_body("{% if alert.title == 'rare' %}{{ alert.nope }}{% endif %}1");
+        assert!(error.unwrap_err().to_string().contains("alert.nope"));
+        assert!(with_body("{{ params.nope }}").is_err());
+        assert!(with_body("{{ other }}").is_err());
+        assert!(with_body("{{ alert.attachment.text | default('') }}").is_ok());
+    }
+
+    #[test]
+    fn a_body_that_is_not_always_json_is_refused() {
+        for body in [
+            r#"{"a": "{{ alert.title }}"}"#,
+            r#"{"a": {{ alert.title }}"#,
+            r#"{% if alert.title %}{"a": 1}{% endif %}"#,
+            "",
+        ] {
+            assert!(with_body(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_choice_that_breaks_the_template_is_found() {
+        let text = "preset: x\nabout: x\nparams:\n  a: {type: boolean, default: false, help: x}\n\
+                    request:\n  body: '{% if params.a %}broken{% else %}1{% endif %}'\n";
+        assert!(parse(text).is_err());
+    }
+
+    #[test]
+    fn an_own_preset_works_and_may_not_take_a_built_in_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "preset: mine\nabout: x\nrequest:\n  body: '[{{ alert.title }}]'\n";
+        fs::write(dir.path().join("mine.yaml"), text).unwrap();
+        let preset = Preset::load("mine", Some(dir.path())).unwrap();
+        assert_eq!(body(&preset, &sample_alert("t"), json!({})), json!(["t"]));
+        assert!(Preset::load("webhook", Some(dir.path())).is_ok());
+        fs::write(dir.path().join("webhook.yaml"), text).unwrap();
+        let shadow = Preset::load("webhook", Some(dir.path())).unwrap_err();
+        assert!(shadow.to_string().contains("built-in"), "{shadow}");
+        fs::write(dir.path().join("other.yaml"), text).unwrap();
+        let other = Preset::load("other", Some(dir.path())).unwrap_err();
+        assert!(other.to_string().contains("file's name"), "{other}");
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("presets")).unwrap();
+        fs::write(dir.path().join("up.yaml"), "").unwrap();
+        let error = Preset::load("../up", Some(&dir.path().join("presets"))).unwrap_err();
+        assert!(matches!(error, PresetError::Unknown { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_preset_is_answered_with_the_known_ones() {
+        let error = Preset::load("nope", None).unwrap_err().to_string();
+        assert!(error.contains("google-secops-webhook, webhook"), "{error}");
+    }
+}
