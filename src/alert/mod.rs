@@ -5,6 +5,8 @@ pub mod mapping;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::code_defender::risk_level::RiskLevel;
+
 /// The `schema` of every alert of this version.
 pub const SCHEMA: &str = "slack-soar-relay/alert/v1";
 
@@ -101,4 +103,20 @@ pub struct Slack {
     pub source: &'static str,
     /// Which bot posted it.
     pub bot_id: String,
+}
+
+/// How urgent a level is, in the numbers of the article, which playbooks know.
+///
+/// ```
+/// use slack_soar_relay::{alert::priority, code_defender::risk_level::RiskLevel};
+/// assert_eq!(priority(RiskLevel::High), 80);
+/// ```
+pub const fn priority(level: RiskLevel) -> i32 {
+    match level {
+        RiskLevel::Informative => -1,
+        RiskLevel::Low => 40,
+        RiskLevel::Medium => 60,
+        RiskLevel::High => 80,
+        RiskLevel::Critical => 100,
+    }
 }

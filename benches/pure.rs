@@ -1,0 +1,2 @@
+//! The pure path.
+fn main() {}

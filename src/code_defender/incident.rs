@@ -1,0 +1,401 @@
+//! One incident, read from an attachment: owned, clean, and complete whatever was missing.
+
+use std::borrow::Cow;
+
+use url::Url;
+
+use crate::{
+    code_defender::{matcher::FieldTitles, risk_level::Risk},
+    slack::{
+        message::{Attachment, Button},
+        mrkdwn,
+    },
+};
+
+/// What a Code Defender message says. Absent texts are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// The attachment's title, as Slack sent it.
+    pub title: String,
+    /// The first line of the details, trimmed.
+    pub category: String,
+    /// The attachment's text: entities decoded, links replaced by their URL, not trimmed.
+    pub details: String,
+    /// The severity.
+    pub risk: Risk,
+    /// The script.
+    pub script: Script,
+    /// Where the script runs.
+    pub host: HostDomain,
+    /// The incident in Code Defender's console: an http or https URL, or empty.
+    pub deep_link: String,
+    /// Somebody pressed a test button.
+    pub is_test: bool,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+}
+
+/// The script in three forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// As Slack sent it.
+    pub raw: String,
+    /// Without code span, link markup and entities. It may have no scheme.
+    pub url: String,
+    /// The URL's host, or empty.
+    pub host: String,
+}
+
+/// The page's domain in two forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDomain {
+    /// As Slack sent it.
+    pub raw: String,
+    /// The host of the link, else the text.
+    pub name: String,
+}
+
+/// Something about an incident that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no risk level.
+    SeverityMissing,
+    /// The risk level is none of the known ones.
+    SeverityUnknown,
+    /// There is no script.
+    ScriptMissing,
+    /// The script is no URL with a host.
+    ScriptUrl,
+    /// There is no host domain.
+    HostMissing,
+    /// No button and no title leads anywhere.
+    DeepLinkMissing,
+    /// There is no text.
+    TextMissing,
+}
+
+impl Problem {
+    /// The word in an alert's `parse_problems`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SeverityMissing => "severity_missing",
+            Self::SeverityUnknown => "severity_unknown",
+            Self::ScriptMissing => "script_missing",
+            Self::ScriptUrl => "script_url",
+            Self::HostMissing => "host_missing",
+            Self::DeepLinkMissing => "deep_link_missing",
+            Self::TextMissing => "text_missing",
+        }
+    }
+}
+
+/// More of one text than this is not searched: it would only be stored twice.
+const SEARCHED_CHARS: usize = 500;
+
+impl Incident {
+    /// What a search looks through: category, script, host and title, one a line.
+    pub fn search_text(&self) -> String {
+        let parts = [&self.category, &self.script.url, &self.host.name, &self.title];
+        let searched = parts.map(|part| part.chars().take(SEARCHED_CHARS).collect::<String>());
+        searched.join("\n")
+    }
+
+    /// Reads an attachment. Whatever is missing becomes a [`Problem`], never a refusal.
+    pub(super) fn read(attachment: &Attachment<'_>, titles: &FieldTitles) -> Self {
+        let field = |titles: &[String]| value_of(attachment, titles);
+        let details = mrkdwn::plain(&attachment.text).into_owned();
+        let mut incident = Self {
+            title: attachment.title.to_string(),
+            category: details.lines().next().unwrap_or_default().trim().to_owned(),
+            risk: Risk::read(field(&titles.risk)),
+            script: Script::read(field(&titles.script)),
+            host: HostDomain::read(field(&titles.host)),
+            deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
+            is_test: starts_with_ignoring_case(&details, "Test from "),
+            problems: Vec::new(),
+            details,
+        };
+        incident.problems = incident.find_problems();
+        incident
+    }
+
+    fn find_problems(&self) -> Vec<Problem> {
+        let severity_missing = self.risk.raw.trim().is_empty();
+        let script_missing = self.script.url.is_empty();
+        [
+            (severity_missing, Problem::SeverityMissing),
+            (!severity_missing && !self.risk.recognised, Problem::SeverityUnknown),
+            (script_missing, Problem::ScriptMissing),
+            (!script_missing && self.script.host.is_empty(), Problem::ScriptUrl),
+            (self.host.name.is_empty(), Problem::HostMissing),
+            (self.deep_link.is_empty(), Problem::DeepLinkMissing),
+            (self.details.trim().is_empty(), Problem::TextMissing),
+        ]
+        .into_iter()
+        .filter_map(|(is_there, problem)| is_there.then_some(problem))
+        .collect()
+    }
+}
+
+impl Script {
+    fn read(raw: &str) -> Self {
+        let url = mrkdwn::value(raw).into_owned();
+        let host = host_of(&url).unwrap_or_default();
+        Self { raw: raw.to_owned(), url, host }
+    }
+}
+
+impl HostDomain {
+    fn read(raw: &str) -> Self {
+        let linked = mrkdwn::first_link(raw).and_then(|url| host_of(&url));
+        let name = linked.unwrap_or_else(|| mrkdwn::value(raw).into_owned());
+        Self { raw: raw.to_owned(), name }
+    }
+}
+
+/// Whether two titles are the same, but for case and the white space around them.
+pub(super) fn same_title(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim(), other.trim());
+    one.eq_ignore_ascii_case(other)
+        || (!one.is_ascii() && one.to_lowercase() == other.to_lowercase())
+}
+
+/// Whether an attachment has a field with one of the titles.
+pub(super) fn has_field(attachment: &Attachment<'_>, titles: &[String]) -> bool {
+    attachment.fields.iter().any(|field| titles.iter().any(|title| same_title(&field.title, title)))
+}
+
+/// Whether a URL leads to Code Defender's console, by the old or the new name of the vendor.
+pub(super) fn is_console(url: &str) -> bool {
+    let host = web_link(url).and_then(host_of).unwrap_or_default();
+    ["perimeterx.com", "humansecurity.com"].iter().any(|domain| {
+        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+/// The value of the first field that has one of the titles.
+fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
+    let wanted = |title: &str| titles.iter().any(|wanted| same_title(title, wanted));
+    let field = attachment.fields.iter().find(|field| wanted(&field.title));
+    field.map_or("", |field| &field.value)
+}
+
+/// `View in Console`, else a button into the console, else the first button that leads anywhere,
+/// else the title's link.
+fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
+    let button = |wanted: &dyn Fn(&Button<'_>) -> bool| {
+        let buttons = attachment.actions.iter().filter(|button| wanted(button));
+        buttons.filter_map(|button| web_link(&button.url)).next()
+    };
+    button(&|button| same_title(&button.text, "View in Console"))
+        .or_else(|| button(&|button| is_console(&button.url)))
+        .or_else(|| button(&|_any| true))
+        .or_else(|| web_link(&attachment.title_link))
+}
+
+/// The text if it is an http or https URL: an analyst will click on it, so nothing else may pass.
+fn web_link(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let web = ["https://", "http://"].iter().any(|scheme| starts_with_ignoring_case(text, scheme));
+    web.then_some(text)
+}
+
+fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+/// The host of a URL; without a scheme it is taken for https.
+fn host_of(url: &str) -> Option<String> {
+    let absolute = if url.contains("://") {
+        Cow::Borrowed(url)
+    } else {
+        Cow::Owned(format!("https://{}", url.trim_start_matches('/')))
+    };
+    Some(Url::parse(&absolute).ok()?.host_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field<'a>(title: &'a str, value: &'a str) -> crate::slack::message::Field<'a> {
+        crate::slack::message::Field { title: title.into(), value: value.into() }
+    }
+
+    fn button<'a>(text: &'a str, url: &'a str) -> Button<'a> {
+        Button { text: text.into(), url: url.into() }
+    }
+
+    fn read(attachment: &Attachment<'_>) -> Incident {
+        Incident::read(attachment, &FieldTitles::default())
+    }
+
+    fn script(value: &str) -> Script {
+        Script::read(value)
+    }
+
+    #[test]
+    fn an_empty_attachment_is_read_with_every_problem_named() {
+        let incident = read(&Attachment::default());
+        assert_eq!(incident.risk.level.as_str(), "high");
+        let labels: Vec<_> = incident.problems.iter().map(|problem| problem.label()).collect();
+        assert_eq!(
+            labels,
+            ["severity_missing", "script_missing", "host_missing", "deep_link_missing", "text_missing"]
+        );
+    }
+
+    #[test]
+    fn fields_are_found_by_any_of_their_titles_and_the_first_wins() {
+        let incident = read(&Attachment {
+            fields: vec![
+                field(" severity ", "Low"),
+                field("Risk Level", "High"),
+                field("SCRIPT URL", "a.example/1.js"),
+                field("Script", "b.example/2.js"),
+                field("Domain", "shop.example"),
+            ],
+            ..Attachment::default()
+        });
+        assert_eq!(incident.risk.level.as_str(), "low");
+        assert_eq!(incident.script.url, "a.example/1.js");
+        assert_eq!(incident.host.name, "shop.example");
+    }
+
+    #[test]
+    fn the_scripts_host_is_read_with_https_assumed() {
+        for (raw, url, host) in [
+            ("`www.somedomain.com/scripts/script.js`", "www.somedomain.com/scripts/script.js", "www.somedomain.com"),
+            ("`<https://CDN.example.com:8443/A.js?B=c&amp;d|x>`", "https://CDN.example.com:8443/A.js?B=c&d", "cdn.example.com"),
+            ("//cdn.example.com/a.js", "//cdn.example.com/a.js", "cdn.example.com"),
+            ("cdn.example.com:8080/a.js", "cdn.example.com:8080/a.js", "cdn.example.com"),
+            ("https://müller.example/a.js", "https://müller.example/a.js", "xn--mller-kva.example"),
+            ("wss://[::1]:9/a", "wss://[::1]:9/a", "[::1]"),
+            ("inline script", "inline script", ""),
+            ("data:text/javascript,alert(1)", "data:text/javascript,alert(1)", ""),
+            ("https://", "https://", ""),
+            ("``", "", ""),
+        ] {
+            let script = script(raw);
+            assert_eq!((&*script.url, &*script.host), (url, host), "{raw}");
+            assert_eq!(script.raw, raw);
+        }
+    }
+
+    #[test]
+    fn a_script_that_is_no_url_is_a_problem_and_kept() {
+        let incident = read(&Attachment {
+            fields: vec![field("Script", "inline script"), field("Risk Level", "Severe")],
+            ..Attachment::default()
+        });
+        assert_eq!(incident.script.url, "inline script");
+        assert!(incident.problems.starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl]));
+    }
+
+    #[test]
+    fn the_host_domain_is_the_links_host_else_the_text() {
+        for (raw, name) in [
+            ("<http://example.com|example.com>", "example.com"),
+            ("`<https://Shop.Example.com/a|label>`", "shop.example.com"),
+            ("<http://example.com>", "example.com"),
+            ("example.com", "example.com"),
+            (" `R&amp;D.example` ", "R&D.example"),
+            ("", ""),
+        ] {
+            assert_eq!(HostDomain::read(raw).name, name, "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_deep_link_is_chosen_in_the_documented_order() {
+        let console = "https://console.perimeterx.com/x?from=slack";
+        let human = "https://console.humansecurity.com/x";
+        for (buttons, link) in [
+            (vec![button("Docs", human), button(" view in console ", "http://a.example")], "http://a.example"),
+            (vec![button("Docs", "https://docs.example"), button("Open", console)], console),
+            (vec![button("Docs", "https://docs.example"), button("Open", human)], human),
+            (vec![button("Ack", ""), button("Docs", "https://docs.example")], "https://docs.example"),
+            (vec![button("View in Console", ""), button("x", "https://b.example")], "https://b.example"),
+            (vec![button("Ack", "")], "https://title.example"),
+        ] {
+            let attachment = Attachment {
+                actions: buttons,
+                title_link: "https://title.example".into(),
+                ..Attachment::default()
+            };
+            assert_eq!(read(&attachment).deep_link, link);
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_not_http_never_reaches_an_analyst() {
+        for url in ["javascript:alert(1)", "data:text/html,x", "//console.perimeterx.com", "file:///etc", "h"] {
+            let attachment = Attachment {
+                actions: vec![button("View in Console", url)],
+                title_link: url.into(),
+                ..Attachment::default()
+            };
+            let incident = read(&attachment);
+            assert_eq!(incident.deep_link, "", "{url}");
+            assert!(incident.problems.contains(&Problem::DeepLinkMissing));
+        }
+        assert_eq!(web_link(" HTTPS://x.example "), Some("HTTPS://x.example"));
+    }
+
+    #[test]
+    fn only_the_vendors_domains_are_the_console() {
+        for url in ["https://console.perimeterx.com/x", "http://A.HumanSecurity.com", "https://perimeterx.com"] {
+            assert!(is_console(url), "{url}");
+        }
+        for url in [
+            "https://notperimeterx.com",
+            "https://perimeterx.com.evil.example",
+            "https://evil.example/perimeterx.com",
+            "https://console.perimeterx.com@evil.example",
+            "javascript://console.perimeterx.com/%0aalert(1)",
+            "",
+        ] {
+            assert!(!is_console(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_category_is_the_first_line_trimmed_and_the_details_are_whole() {
+        for (text, category, details) in [
+            ("Test from PerimeterX \n more details", "Test from PerimeterX", "Test from PerimeterX \n more details"),
+            ("PII &amp; PCI\r\nx &amp;amp; y", "PII & PCI", "PII & PCI\r\nx &amp; y"),
+            ("\n second", "", "\n second"),
+            (" see <https://a.example|here> ", "see https://a.example", " see https://a.example "),
+        ] {
+            let incident = read(&Attachment { text: text.into(), ..Attachment::default() });
+            assert_eq!((&*incident.category, &*incident.details), (category, details));
+        }
+    }
+
+    #[test]
+    fn a_test_is_known_by_its_first_words() {
+        for (text, is_test) in [
+            ("Test from PerimeterX", true),
+            ("TEST FROM HUMAN", true),
+            ("Test from", false),
+            ("Latest from PerimeterX", false),
+            ("", false),
+        ] {
+            let attachment = Attachment { text: text.into(), ..Attachment::default() };
+            assert_eq!(read(&attachment).is_test, is_test, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_search_text_is_bounded() {
+        let attachment = Attachment {
+            title: "é".repeat(1_000_000).into(),
+            text: "PII Sniffing\nmore".into(),
+            fields: vec![field("Script", "`a.example/x.js`"), field("Host Domain", "shop.example")],
+            ..Attachment::default()
+        };
+        let text = read(&attachment).search_text();
+        assert!(text.starts_with("PII Sniffing\na.example/x.js\nshop.example\né"));
+        assert!(text.len() < 2_000);
+    }
+}

@@ -1,0 +1,123 @@
+//! The severity that Code Defender gives an incident.
+
+/// Code Defender's levels, from the least to the most severe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RiskLevel {
+    /// Worth knowing.
+    Informative,
+    /// Low.
+    Low,
+    /// Medium.
+    Medium,
+    /// High; also what an unknown level counts as.
+    High,
+    /// Critical.
+    Critical,
+}
+
+impl RiskLevel {
+    /// The level that a word names, whatever its case, or one of the aliases informational, info
+    /// and moderate.
+    ///
+    /// ```
+    /// use slack_soar_relay::code_defender::risk_level::RiskLevel;
+    /// assert_eq!(RiskLevel::parse(" high "), Some(RiskLevel::High));
+    /// assert_eq!(RiskLevel::parse("Severe"), None);
+    /// ```
+    pub fn parse(word: &str) -> Option<Self> {
+        const WORDS: [(&str, RiskLevel); 8] = [
+            ("informative", RiskLevel::Informative),
+            ("informational", RiskLevel::Informative),
+            ("info", RiskLevel::Informative),
+            ("low", RiskLevel::Low),
+            ("medium", RiskLevel::Medium),
+            ("moderate", RiskLevel::Medium),
+            ("high", RiskLevel::High),
+            ("critical", RiskLevel::Critical),
+        ];
+        let known = |(known, _): &&(&str, Self)| word.trim().eq_ignore_ascii_case(known);
+        WORDS.iter().find(known).map(|(_, level)| *level)
+    }
+
+    /// The level's word in the configuration, in alerts and in lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Informative => "informative",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The level's word as Code Defender writes it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Informative => "Informative",
+            Self::Low => "Low",
+            Self::Medium => "Medium",
+            Self::High => "High",
+            Self::Critical => "Critical",
+        }
+    }
+}
+
+/// A severity as read from a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Risk {
+    /// As Slack sent it, or empty.
+    pub raw: String,
+    /// The level it counts as.
+    pub level: RiskLevel,
+    /// Whether `raw` names a level. If not, the incident counts as high: better one look too many.
+    pub recognised: bool,
+}
+
+impl Risk {
+    /// Reads the text of the field.
+    pub fn read(raw: &str) -> Self {
+        let known = RiskLevel::parse(raw);
+        Self {
+            raw: raw.to_owned(),
+            level: known.unwrap_or(RiskLevel::High),
+            recognised: known.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_is_read_back_from_both_its_words() {
+        use RiskLevel::{Critical, High, Informative, Low, Medium};
+        let levels = [Informative, Low, Medium, High, Critical];
+        assert!(levels.is_sorted());
+        for level in levels {
+            assert_eq!(RiskLevel::parse(level.as_str()), Some(level));
+            assert_eq!(RiskLevel::parse(level.title()), Some(level));
+        }
+    }
+
+    #[test]
+    fn aliases_and_any_case_are_understood() {
+        for (word, level) in [
+            ("INFO", RiskLevel::Informative),
+            ("Informational", RiskLevel::Informative),
+            ("moderate", RiskLevel::Medium),
+            ("\tcRiTiCaL\n", RiskLevel::Critical),
+        ] {
+            let risk = Risk::read(word);
+            assert_eq!((risk.level, risk.recognised, &*risk.raw), (level, true, word));
+        }
+    }
+
+    #[test]
+    fn an_unknown_or_missing_level_counts_as_high() {
+        for word in ["", "Severe", "High!", "80", "hoch"] {
+            let risk = Risk::read(word);
+            assert_eq!((risk.level, risk.recognised), (RiskLevel::High, false), "{word}");
+        }
+    }
+}

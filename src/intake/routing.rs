@@ -1,0 +1,143 @@
+//! Which destinations an incident goes to. Pure; decided once, when the incident is accepted.
+
+use crate::{
+    code_defender::{incident::Incident, risk_level::RiskLevel},
+    ids::{AppName, ChannelId, DestinationName},
+};
+
+/// Which incidents a destination wants. The default is every one.
+#[derive(Clone, Debug, Default)]
+pub struct When {
+    /// Only these and more severe ones.
+    pub min_severity: Option<RiskLevel>,
+    /// Only from these apps; empty for all.
+    pub apps: Vec<AppName>,
+    /// Only from these channels; empty for all.
+    pub channels: Vec<ChannelId>,
+    /// Whether test incidents are wanted.
+    pub test: Test,
+}
+
+/// What happens to test incidents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Test {
+    /// They are treated like every other.
+    #[default]
+    Include,
+    /// They are left out.
+    Exclude,
+    /// Only they are wanted.
+    Only,
+}
+
+/// A destination and what it wants.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The destination.
+    pub destination: DestinationName,
+    /// What it wants.
+    pub when: When,
+}
+
+/// The destinations that want the incident, in the order of the routes.
+pub fn route(
+    routes: &[Route],
+    app: &AppName,
+    channel: &ChannelId,
+    incident: &Incident,
+) -> Vec<DestinationName> {
+    let wanted = |route: &&Route| route.when.wants(app, channel, incident);
+    routes.iter().filter(wanted).map(|route| route.destination.clone()).collect()
+}
+
+impl When {
+    fn wants(&self, app: &AppName, channel: &ChannelId, incident: &Incident) -> bool {
+        let test = match self.test {
+            Test::Include => true,
+            Test::Exclude => !incident.is_test,
+            Test::Only => incident.is_test,
+        };
+        test && self.min_severity.is_none_or(|min| incident.risk.level >= min)
+            && (self.apps.is_empty() || self.apps.contains(app))
+            && (self.channels.is_empty() || self.channels.contains(channel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        code_defender::matcher::{Matcher, Settings},
+        slack::message::{Attachment, Field},
+    };
+
+    fn incident(risk: &str, text: &str) -> Incident {
+        let fields = vec![Field { title: "Risk Level".into(), value: risk.into() }];
+        let attachment = Attachment { text: text.into(), fields, ..Attachment::default() };
+        Matcher::new(Settings::default()).incident(&attachment)
+    }
+
+    fn app(name: &str) -> AppName {
+        AppName::new(name).unwrap()
+    }
+
+    fn goes(when: When, incident: &Incident) -> bool {
+        let destination = DestinationName::new("soar").unwrap();
+        let routes = [Route { destination, when }];
+        !route(&routes, &app("main"), &ChannelId::new("C1"), incident).is_empty()
+    }
+
+    #[test]
+    fn by_default_everything_goes_everywhere_in_order() {
+        let routes = ["b", "a"].map(|name| Route {
+            destination: DestinationName::new(name).unwrap(),
+            when: When::default(),
+        });
+        let chosen = route(&routes, &app("main"), &ChannelId::new("C1"), &incident("Low", ""));
+        assert_eq!(chosen.iter().map(DestinationName::as_str).collect::<Vec<_>>(), ["b", "a"]);
+    }
+
+    #[test]
+    fn the_least_severity_is_included_and_an_unknown_one_counts_as_high() {
+        for (risk, min, goes_there) in [
+            ("Medium", RiskLevel::Medium, true),
+            ("Low", RiskLevel::Medium, false),
+            ("Informative", RiskLevel::Informative, true),
+            ("Severe", RiskLevel::High, true),
+            ("", RiskLevel::High, true),
+            ("Severe", RiskLevel::Critical, false),
+        ] {
+            let when = When { min_severity: Some(min), ..When::default() };
+            assert_eq!(goes(when, &incident(risk, "")), goes_there, "{risk} {min:?}");
+        }
+    }
+
+    #[test]
+    fn apps_and_channels_are_lists_of_which_one_must_match() {
+        for (apps, channels, goes_there) in [
+            (vec!["other", "main"], vec![], true),
+            (vec!["other"], vec![], false),
+            (vec![], vec!["C2", "C1"], true),
+            (vec![], vec!["C2"], false),
+            (vec!["main"], vec!["C2"], false),
+        ] {
+            let when = When {
+                apps: apps.into_iter().map(app).collect(),
+                channels: channels.into_iter().map(ChannelId::new).collect(),
+                ..When::default()
+            };
+            assert_eq!(goes(when, &incident("High", "")), goes_there);
+        }
+    }
+
+    #[test]
+    fn tests_are_included_excluded_or_the_only_ones() {
+        for (test, tests_go, others_go) in
+            [(Test::Include, true, true), (Test::Exclude, false, true), (Test::Only, true, false)]
+        {
+            let when = When { test, ..When::default() };
+            assert_eq!(goes(when.clone(), &incident("High", "test from PerimeterX")), tests_go);
+            assert_eq!(goes(when, &incident("High", "PII")), others_go);
+        }
+    }
+}

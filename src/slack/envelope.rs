@@ -1,0 +1,331 @@
+//! What Slack posts: a verification of our URL, an event, or the news that it left some out.
+//!
+//! `intake` parses every signed body here, once, borrowing from it. The world is open: a type or a
+//! field that Slack adds tomorrow is [`Envelope::Unknown`] or skipped, never an error.
+
+use std::borrow::Cow;
+
+use serde::de::MapAccess;
+use serde_json::value::RawValue;
+
+use crate::slack::{
+    Unparsable,
+    lenient::{self, Lenient, read, skip},
+    message::{Message, Wire},
+};
+
+/// One signed body (docs.slack.dev/apis/events-api).
+#[derive(Debug)]
+pub enum Envelope<'a> {
+    /// Slack asks whether this URL is ours; the challenge is sent back.
+    UrlVerification {
+        /// What to send back.
+        challenge: Cow<'a, str>,
+    },
+    /// Something happened.
+    Event(Callback<'a>),
+    /// Slack left out events of this minute: more than 30,000 in an hour.
+    AppRateLimited {
+        /// When the minute began, in seconds since the epoch.
+        minute: i64,
+    },
+    /// Something that Slack did not send when this was written.
+    Unknown,
+}
+
+/// An event and what came with it.
+#[derive(Debug)]
+pub struct Callback<'a> {
+    /// The workspace where it happened.
+    pub team_id: Cow<'a, str>,
+    /// Slack's id of the event; one message may come under several.
+    pub event_id: Cow<'a, str>,
+    /// When it was dispatched, in seconds since the epoch; 0 if unreadable.
+    pub event_time: i64,
+    /// The event.
+    pub event: Event<'a>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Somebody posted or edited a message.
+    Message(Message<'a>),
+    /// The app or a channel changed in a way that may silence us.
+    Lifecycle(Lifecycle),
+    /// Anything else.
+    Other,
+}
+
+/// What can silence us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Tokens of the app were revoked.
+    TokensRevoked,
+    /// The app was removed from the workspace.
+    AppUninstalled,
+    /// A public channel has another name.
+    ChannelRename,
+    /// A public channel was archived.
+    ChannelArchive,
+    /// A private channel has another name.
+    GroupRename,
+    /// A private channel was archived.
+    GroupArchive,
+    /// A channel has another id.
+    ChannelIdChanged,
+    /// Somebody, perhaps our bot, left a channel.
+    MemberLeftChannel,
+}
+
+impl Lifecycle {
+    const ALL: [Self; 8] = [
+        Self::TokensRevoked,
+        Self::AppUninstalled,
+        Self::ChannelRename,
+        Self::ChannelArchive,
+        Self::GroupRename,
+        Self::GroupArchive,
+        Self::ChannelIdChanged,
+        Self::MemberLeftChannel,
+    ];
+
+    /// Slack's word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TokensRevoked => "tokens_revoked",
+            Self::AppUninstalled => "app_uninstalled",
+            Self::ChannelRename => "channel_rename",
+            Self::ChannelArchive => "channel_archive",
+            Self::GroupRename => "group_rename",
+            Self::GroupArchive => "group_archive",
+            Self::ChannelIdChanged => "channel_id_changed",
+            Self::MemberLeftChannel => "member_left_channel",
+        }
+    }
+}
+
+/// Reads a body.
+///
+/// ```
+/// use slack_soar_relay::slack::envelope::{Envelope, parse};
+/// let body = r#"{"type": "url_verification", "challenge": "3eZbrw1a"}"#;
+/// let Envelope::UrlVerification { challenge } = parse(body).unwrap() else { panic!() };
+/// assert_eq!(challenge, "3eZbrw1a");
+/// ```
+///
+/// # Errors
+/// [`Unparsable`] if it is not one JSON object.
+pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
+    let outer: Outer<'_> = lenient::parse(text)?;
+    Ok(match &*outer.kind {
+        "url_verification" => Envelope::UrlVerification { challenge: outer.challenge },
+        "app_rate_limited" => Envelope::AppRateLimited { minute: outer.minute_rate_limited },
+        // Slack's page shows it at the top level, samples of its Java SDK inside of a callback.
+        "event_callback" if outer.event.kind == "app_rate_limited" => {
+            let minute = outer.minute_rate_limited.max(outer.event.minute_rate_limited);
+            Envelope::AppRateLimited { minute }
+        }
+        "event_callback" => Envelope::Event(Callback {
+            team_id: outer.team_id,
+            event_id: outer.event_id,
+            event_time: outer.event_time,
+            event: event(outer.event),
+        }),
+        _ => Envelope::Unknown,
+    })
+}
+
+/// The exact text of `event`: what is stored. A second pass, made for incidents only.
+///
+/// ```
+/// use slack_soar_relay::slack::envelope::inner_event;
+/// assert_eq!(inner_event(r#"{"token": "secret", "event": {"ts":  "1.5"}}"#), Some(r#"{"ts":  "1.5"}"#));
+/// ```
+pub fn inner_event(text: &str) -> Option<&str> {
+    lenient::parse::<Inner<'_>>(text).ok()?.event
+}
+
+fn event(wire: Wire<'_>) -> Event<'_> {
+    if wire.kind == "message" {
+        return Event::Message(wire.into());
+    }
+    let lifecycle = Lifecycle::ALL.into_iter().find(|known| known.label() == wire.kind);
+    lifecycle.map_or(Event::Other, Event::Lifecycle)
+}
+
+#[derive(Default)]
+struct Outer<'a> {
+    kind: Cow<'a, str>,
+    challenge: Cow<'a, str>,
+    team_id: Cow<'a, str>,
+    event_id: Cow<'a, str>,
+    event_time: i64,
+    minute_rate_limited: i64,
+    event: Wire<'a>,
+}
+
+impl<'de> Lenient<'de> for Outer<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = read(object)?,
+            "challenge" => self.challenge = read(object)?,
+            "team_id" => self.team_id = read(object)?,
+            "event_id" => self.event_id = read(object)?,
+            "event_time" => self.event_time = read(object)?,
+            "minute_rate_limited" => self.minute_rate_limited = read(object)?,
+            "event" => self.event = read(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Inner<'a> {
+    event: Option<&'a str>,
+}
+
+impl<'de> Lenient<'de> for Inner<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        if key == "event" {
+            self.event = Some(object.next_value::<&RawValue>()?.get());
+            Ok(())
+        } else {
+            skip(object)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! payload {
+        ($name:literal) => {
+            include_str!(concat!("../../tests/data/slack/", $name))
+        };
+    }
+
+    fn callback(text: &str) -> Callback<'_> {
+        match parse(text).unwrap() {
+            Envelope::Event(callback) => callback,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_challenge_is_read() {
+        let Envelope::UrlVerification { challenge } = parse(payload!("url_verification.json")).unwrap()
+        else {
+            panic!("not a verification");
+        };
+        assert_eq!(challenge, "k3YfQ0nB7hVwPz1sLrTdXaJmC9uEoGi5");
+    }
+
+    #[test]
+    fn an_event_is_read_without_copying() {
+        let callback = callback(payload!("event_callback.json"));
+        assert_eq!((&*callback.team_id, &*callback.event_id), ("T0RELAYTEAM", "Ev0RELAY0001"));
+        assert_eq!(callback.event_time, 1_600_689_944);
+        assert!(matches!(callback.team_id, Cow::Borrowed(_)));
+        let Event::Message(message) = callback.event else { panic!("{:?}", callback.event) };
+        assert_eq!((&*message.channel, &*message.ts), ("C0123456789", "1600689944.000500"));
+        assert!(matches!(message.attachments[0].title, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_install_for_a_whole_organisation_is_read() {
+        let callback = callback(payload!("org_wide_install.json"));
+        assert_eq!(callback.team_id, "T0SOURCE001");
+        assert!(matches!(callback.event, Event::Message(_)));
+    }
+
+    #[test]
+    fn a_rate_limit_is_read_at_both_places() {
+        for text in [
+            payload!("app_rate_limited.json"),
+            payload!("app_rate_limited_nested.json"),
+            r#"{"type":"event_callback","minute_rate_limited":1518467820,"event":{"type":"app_rate_limited"}}"#,
+        ] {
+            let Envelope::AppRateLimited { minute } = parse(text).unwrap() else { panic!("{text}") };
+            assert_eq!(minute, 1_518_467_820);
+        }
+    }
+
+    #[test]
+    fn every_lifecycle_event_is_known_by_its_word() {
+        for kind in Lifecycle::ALL {
+            let text = format!(
+                r#"{{"type":"event_callback","event":{{"type":"{}","channel":{{"id":"C1"}}}}}}"#,
+                kind.label()
+            );
+            let Event::Lifecycle(read) = callback(&text).event else { panic!("{text}") };
+            assert_eq!(read, kind);
+        }
+    }
+
+    #[test]
+    fn tokens_revoked_with_its_lists_is_a_lifecycle_event() {
+        let callback = callback(payload!("tokens_revoked.json"));
+        assert!(matches!(callback.event, Event::Lifecycle(Lifecycle::TokensRevoked)));
+    }
+
+    #[test]
+    fn an_event_type_of_tomorrow_is_other() {
+        let callback = callback(payload!("unknown_event_type.json"));
+        assert!(matches!(callback.event, Event::Other));
+    }
+
+    #[test]
+    fn an_envelope_type_of_tomorrow_is_unknown() {
+        for text in ["{}", r#"{"type":"event_batch"}"#, r#"{"type":7}"#, r#"{"type":["message"]}"#] {
+            assert!(matches!(parse(text), Ok(Envelope::Unknown)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_callback_without_a_readable_event_is_other() {
+        for event in ["null", "7", "[]", "\"message\"", "{}", r#"{"type":null}"#] {
+            let text = format!(r#"{{"type":"event_callback","event":{event}}}"#);
+            let callback = callback(&text);
+            assert!(matches!(callback.event, Event::Other), "{text}");
+            assert_eq!((&*callback.event_id, callback.event_time), ("", 0));
+        }
+    }
+
+    #[test]
+    fn a_type_behind_its_fields_is_found() {
+        let text = r#"{"event":{"ts":"1.000002","channel":"C1","type":"message"},"type":"event_callback"}"#;
+        let Event::Message(message) = callback(text).event else { panic!("no message") };
+        assert_eq!(message.ts, "1.000002");
+    }
+
+    #[test]
+    fn what_is_no_object_is_unparsable() {
+        for text in ["", "payload=%7B%7D", "[]", "{", r#"{"type":"event_callback""#] {
+            assert_eq!(parse(text).unwrap_err(), Unparsable, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_levels_are_ignored_or_unparsable() {
+        let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(r#"{{"type":"event_callback","event":{{"type":"message","blocks":{open}{close}}}}}"#);
+        assert!(matches!(callback(&deep).event, Event::Message(_)));
+        assert!(inner_event(&deep).is_some());
+        let events = r#"{"event":"#.repeat(100_000);
+        assert!(parse(&events).is_err() && inner_event(&events).is_none());
+        let edits = format!(r#"{{"type":"event_callback","event":{}1"#, r#"{"message":"#.repeat(100_000));
+        assert!(parse(&edits).is_err());
+    }
+
+    #[test]
+    fn the_inner_event_is_kept_to_the_byte() {
+        let event = "{ \"text\" : \"a\\u0041\\/\",\n\t\"x\": [ 1.0, 1e5 ] }";
+        let text = format!(r#"{{"token":"t","event": {event} ,"type":"event_callback"}}"#);
+        assert_eq!(inner_event(&text), Some(event));
+        assert_eq!(inner_event(r#"{"event":{},"\u0065vent":{"a":1}}"#), Some(r#"{"a":1}"#));
+        assert_eq!(inner_event("{}"), None);
+    }
+}

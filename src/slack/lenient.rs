@@ -1,0 +1,268 @@
+//! Reading JSON in which any field may be missing, doubled or of another type. Only for `slack`.
+//!
+//! Slack asks receivers to "tolerate minor changes" (docs.slack.dev/apis/events-api), and adds
+//! fields and types without notice. So a value of the wrong type reads as an absent one, and only
+//! a text that is no JSON object at all is an error. Nothing is built for what is not asked for.
+
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::slack::Unparsable;
+
+/// What is made of each kind of JSON value. A kind that a type does not name reads as absent.
+pub(super) trait Lenient<'de>: Default {
+    /// A string.
+    fn text(_text: Cow<'de, str>) -> Self {
+        Self::default()
+    }
+
+    /// A number without a fraction.
+    fn integer(_number: i128) -> Self {
+        Self::default()
+    }
+
+    /// A number with a fraction.
+    fn fraction(_number: f64) -> Self {
+        Self::default()
+    }
+
+    /// `true` or `false`.
+    fn flag(_flag: bool) -> Self {
+        Self::default()
+    }
+
+    /// An array.
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+
+    /// One key of an object: must take its value with [`read`] or [`skip`].
+    fn field<A: MapAccess<'de>>(&mut self, _key: &str, object: &mut A) -> Result<(), A::Error> {
+        skip(object)
+    }
+}
+
+/// The object in `text`.
+///
+/// # Errors
+/// [`Unparsable`] if it is no JSON, or no object.
+pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsable> {
+    if !text.trim_start().starts_with('{') {
+        return Err(Unparsable);
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = Seed(PhantomData).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
+    json.end().map_err(|_trailing| Unparsable)?;
+    Ok(value)
+}
+
+/// The value of the key just seen.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(
+    object: &mut A,
+) -> Result<T, A::Error> {
+    object.next_value_seed(Seed(PhantomData))
+}
+
+/// Passes over the value of the key just seen, however deep it is.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn skip<'de, A: MapAccess<'de>>(object: &mut A) -> Result<(), A::Error> {
+    object.next_value::<IgnoredAny>().map(drop)
+}
+
+impl<'de> Lenient<'de> for Cow<'de, str> {
+    fn text(text: Self) -> Self {
+        text
+    }
+
+    fn integer(number: i128) -> Self {
+        Cow::Owned(number.to_string())
+    }
+
+    fn fraction(number: f64) -> Self {
+        Cow::Owned(number.to_string())
+    }
+}
+
+impl<'de> Lenient<'de> for i64 {
+    fn text(text: Cow<'de, str>) -> Self {
+        text.trim().parse().unwrap_or_default()
+    }
+
+    fn integer(number: i128) -> Self {
+        Self::try_from(number).unwrap_or_default()
+    }
+
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "whole seconds are wanted, and the cast saturates"
+    )]
+    fn fraction(number: f64) -> Self {
+        number as Self
+    }
+}
+
+impl<'de> Lenient<'de> for bool {
+    fn text(text: Cow<'de, str>) -> Self {
+        !text.is_empty()
+    }
+
+    fn integer(number: i128) -> Self {
+        number != 0
+    }
+
+    fn flag(flag: bool) -> Self {
+        flag
+    }
+}
+
+impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<T> {
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut items = Self::new();
+        while let Some(item) = list.next_element_seed(Seed(PhantomData))? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
+
+struct Seed<T>(PhantomData<T>);
+
+impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Seed<T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<T, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Lenient<'de>> Visitor<'de> for Seed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
+        Ok(T::text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        Ok(T::text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        Ok(T::integer(number.into()))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        Ok(T::integer(number.into()))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        Ok(T::fraction(number))
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<T, E> {
+        Ok(T::flag(flag))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {
+        T::list(list)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<T, A::Error> {
+        let mut value = T::default();
+        while let Some(key) = object.next_key_seed(Seed::<Cow<'de, str>>(PhantomData))? {
+            value.field(&key, &mut object)?;
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Probe<'a> {
+        text: Cow<'a, str>,
+        number: i64,
+        flag: bool,
+        list: Vec<Cow<'a, str>>,
+    }
+
+    impl<'de> Lenient<'de> for Probe<'de> {
+        fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+            match key {
+                "text" => self.text = read(object)?,
+                "number" => self.number = read(object)?,
+                "flag" => self.flag = read(object)?,
+                "list" => self.list = read(object)?,
+                _ => skip(object)?,
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_reads_as_absent() {
+        for wrong in ["null", "[1, [2], {}]", r#"{"a": {"b": []}}"#] {
+            let json =
+                format!(r#"{{"text": {wrong}, "number": {wrong}, "flag": {wrong}, "x": {wrong}}}"#);
+            assert_eq!(parse::<Probe<'_>>(&json), Ok(Probe::default()), "{json}");
+        }
+        for wrong in ["null", "true", "7", "7.5", r#""seven""#, "{}"] {
+            let json = format!(r#"{{"list": {wrong}}}"#);
+            assert_eq!(parse::<Probe<'_>>(&json), Ok(Probe::default()), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_read_as_text_and_text_as_numbers() {
+        let json = r#"{"text": 18446744073709551615, "number": "42", "list": [-1, 1.5, "x", null]}"#;
+        let read = parse::<Probe<'_>>(json).unwrap();
+        assert_eq!(read.text, "18446744073709551615");
+        assert_eq!(read.number, 42);
+        assert_eq!(read.list, ["-1", "1.5", "x", ""]);
+        assert_eq!(parse::<Probe<'_>>(r#"{"number": 5.9}"#).unwrap().number, 5);
+        assert_eq!(parse::<Probe<'_>>(r#"{"number": 1e300}"#).unwrap().number, i64::MAX);
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_wins() {
+        let read = parse::<Probe<'_>>(r#"{"text": "a", "t\u0065xt": "b"}"#).unwrap();
+        assert_eq!(read.text, "b");
+    }
+
+    #[test]
+    fn what_is_no_object_is_unparsable() {
+        for text in ["", " ", "null", "[]", "7", "\"x\"", "{", "{}{}", "{\"text\": \"\u{1}\"}", "\u{feff}{}"]
+        {
+            assert_eq!(parse::<Probe<'_>>(text), Err(Unparsable), "{text:?}");
+        }
+        assert_eq!(parse::<Probe<'_>>(" \r\n{} "), Ok(Probe::default()));
+    }
+
+    #[test]
+    fn a_hundred_thousand_levels_do_not_overflow_the_stack() {
+        let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
+        for key in ["text", "list", "unknown"] {
+            let json = format!(r#"{{"{key}": {open}{close}, "number": 7}}"#);
+            assert_eq!(parse::<Probe<'_>>(&json).unwrap().number, 7, "{key}");
+        }
+        let objects = "{\"text\":".repeat(100_000);
+        assert_eq!(parse::<Probe<'_>>(&objects), Err(Unparsable));
+    }
+}

@@ -1,0 +1,257 @@
+//! Slack's text markup, taken off: `` `code` ``, `<url|label>`, `<@U1>`, `&amp;`.
+//!
+//! The order matters: link markup is found before entities are decoded, since `&lt;` is a bracket
+//! that somebody typed and `<` is markup, and entities are decoded once, so that `&amp;lt;` stays
+//! the `&lt;` that it means (`docs.slack.dev/messaging/formatting-message-text`).
+
+use std::borrow::Cow;
+
+/// Running text: links become their URL, mentions something readable, entities are decoded. Code
+/// spans and white space stay.
+///
+/// ```
+/// use slack_soar_relay::slack::mrkdwn::plain;
+/// assert_eq!(plain("a &lt; b, see <https://x.example/?a=1&amp;b=2|this>"), "a < b, see https://x.example/?a=1&b=2");
+/// assert_eq!(plain("for <@U1|kim> in <#C1|soc>"), "for @kim in #soc");
+/// ```
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'<' | b'&')) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(render(text, |words| unescape(words)))
+}
+
+/// A value such as a URL: as [`plain`], and the marks of code spans and surrounding white space
+/// are taken off too. What is inside of a link stays as it is.
+///
+/// ```
+/// use slack_soar_relay::slack::mrkdwn::value;
+/// assert_eq!(value("`www.example.com/A.js?x=1&amp;y=2`"), "www.example.com/A.js?x=1&y=2");
+/// assert_eq!(value("`<https://example.com/a.js|a.js>`"), "https://example.com/a.js");
+/// ```
+pub fn value(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'<' | b'&' | b'`')) {
+        return Cow::Borrowed(text.trim());
+    }
+    let value = render(text, |words| Cow::Owned(unescape(words).replace('`', "")));
+    Cow::Owned(value.trim().to_owned())
+}
+
+/// The URL of the first link of the text, if there is one.
+///
+/// ```
+/// use slack_soar_relay::slack::mrkdwn::first_link;
+/// assert_eq!(first_link("on <http://example.com|example.com>").unwrap(), "http://example.com");
+/// assert!(first_link("example.com").is_none());
+/// ```
+pub fn first_link(text: &str) -> Option<Cow<'_, str>> {
+    pieces(text).find_map(|piece| match piece {
+        Piece::Markup { target, .. } if !target.starts_with(['@', '#', '!']) => {
+            Some(unescape(target))
+        }
+        Piece::Markup { .. } | Piece::Words(_) => None,
+    })
+}
+
+/// Decodes `&amp;`, `&lt;` and `&gt;`, the only entities that Slack uses, once.
+///
+/// ```
+/// use slack_soar_relay::slack::mrkdwn::unescape;
+/// assert_eq!(unescape("R&amp;D &amp;lt; &quot;"), "R&D &lt; &quot;");
+/// ```
+pub fn unescape(text: &str) -> Cow<'_, str> {
+    let Some((mut before, mut rest)) = text.split_once('&') else {
+        return Cow::Borrowed(text);
+    };
+    let mut decoded = String::with_capacity(text.len());
+    loop {
+        decoded.push_str(before);
+        let entity = [("amp;", '&'), ("lt;", '<'), ("gt;", '>')]
+            .into_iter()
+            .find_map(|(name, char)| Some((char, rest.strip_prefix(name)?)));
+        let (char, after) = entity.unwrap_or(('&', rest));
+        decoded.push(char);
+        match after.split_once('&') {
+            Some(next) => (before, rest) = next,
+            None => {
+                decoded.push_str(after);
+                return Cow::Owned(decoded);
+            }
+        }
+    }
+}
+
+fn render<'t>(text: &'t str, words: impl Fn(&'t str) -> Cow<'t, str>) -> String {
+    let mut rendered = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        match piece {
+            Piece::Words(text) => rendered.push_str(&words(text)),
+            Piece::Markup { target, label } => push_markup(&mut rendered, target, label),
+        }
+    }
+    rendered
+}
+
+/// A link becomes its URL; `<@U1|kim>` becomes `@kim`, `<#C1>` `#C1`, `<!here>` `@here`, and a date
+/// or a group the text that Slack shows where it cannot do better.
+fn push_markup(to: &mut String, target: &str, label: &str) {
+    let shown = if label.is_empty() { target.get(1..).unwrap_or_default() } else { label };
+    match target.as_bytes().first() {
+        Some(sigil @ (b'@' | b'#')) => {
+            let sigil = char::from(*sigil);
+            to.push(sigil);
+            to.push_str(&unescape(shown.trim_start_matches(sigil)));
+        }
+        Some(b'!') if label.is_empty() => {
+            to.push('@');
+            to.push_str(&unescape(shown.trim_start_matches("subteam^")));
+        }
+        Some(b'!') => to.push_str(&unescape(label)),
+        _ => to.push_str(&unescape(target)),
+    }
+}
+
+enum Piece<'a> {
+    Words(&'a str),
+    /// `<target|label>`; the label may be missing.
+    Markup { target: &'a str, label: &'a str },
+}
+
+/// Splits a text at its markup. A `<` that opens no markup belongs to the words.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if let Some((piece, after)) = markup(rest) {
+            rest = after;
+            return Some(piece);
+        }
+        let skipped = usize::from(rest.starts_with('<'));
+        let next = rest.bytes().skip(skipped).position(|byte| byte == b'<');
+        let (words, after) = rest.split_at_checked(next.map_or(rest.len(), |at| at + skipped))?;
+        rest = after;
+        (!words.is_empty()).then_some(Piece::Words(words))
+    })
+}
+
+/// The markup that the text begins with, and what follows it.
+fn markup(text: &str) -> Option<(Piece<'_>, &str)> {
+    let inside = text.strip_prefix('<')?;
+    let end = inside.find(['<', '>', '\n'])?;
+    let (content, after) = inside.split_at_checked(end)?;
+    let after = after.strip_prefix('>')?;
+    let (target, label) = content.split_once('|').unwrap_or((content, ""));
+    let is_target = !target.is_empty() && !target.contains(char::is_whitespace);
+    is_target.then_some((Piece::Markup { target, label }, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn escape(text: &str) -> String {
+        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    }
+
+    #[test]
+    fn a_value_is_found_under_every_wrapping() {
+        for wrapped in [
+            "www.x.example/A.js?q=1&z=%20",
+            "`www.x.example/A.js?q=1&amp;z=%20`",
+            "<www.x.example/A.js?q=1&amp;z=%20>",
+            "`<www.x.example/A.js?q=1&amp;z=%20>`",
+            "`<www.x.example/A.js?q=1&amp;z=%20|label>`",
+            "<www.x.example/A.js?q=1&amp;z=%20|the label &amp; more>",
+            " ```www.x.example/A.js?q=1&amp;z=%20```\n",
+            "`www.x.example/A.js?q=1&amp;z=%20",
+        ] {
+            assert_eq!(value(wrapped), "www.x.example/A.js?q=1&z=%20", "{wrapped}");
+        }
+    }
+
+    #[test]
+    fn entities_are_decoded_once_and_never_become_markup() {
+        for (text, shown) in [
+            ("&amp;lt;script&amp;gt;", "&lt;script&gt;"),
+            ("&lt;https://x.example|y&gt;", "<https://x.example|y>"),
+            ("<https://x.example/?a=&lt;b&gt;|c>", "https://x.example/?a=<b>"),
+            ("&quot;&#39;&nbsp;& &amp", "&quot;&#39;&nbsp;& &amp"),
+            ("&&amp;&", "&&&"),
+        ] {
+            assert_eq!(plain(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn mentions_and_dates_stay_readable() {
+        for (text, shown) in [
+            ("<@U1>", "@U1"),
+            ("<@U1|kim>", "@kim"),
+            ("<@U1|@kim>", "@kim"),
+            ("<#C1|soc>", "#soc"),
+            ("<#C1|>", "#C1"),
+            ("<!here>", "@here"),
+            ("<!channel|@channel>", "@channel"),
+            ("<!subteam^S1|@soc>", "@soc"),
+            ("<!subteam^S1>", "@S1"),
+            ("<!date^1392734382^{date} at {time}|18 Feb &amp; later>", "18 Feb & later"),
+            ("<mailto:a@b.example|a@b.example>", "mailto:a@b.example"),
+        ] {
+            assert_eq!(plain(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn brackets_that_are_no_markup_stay() {
+        for text in ["a < b > c", "<>", "<|x>", "1 <\n2>", "<", ">", "<<", "x <y", "a <b", "<a b|c>"] {
+            assert_eq!(plain(text), text, "{text}");
+        }
+        assert_eq!(plain("< <https://x.example>>"), "< https://x.example>");
+        assert_eq!(plain("<<https://x.example>"), "<https://x.example");
+    }
+
+    #[test]
+    fn running_text_keeps_its_white_space_and_code() {
+        assert_eq!(plain(" `a` \n <https://x.example|b> "), " `a` \n https://x.example ");
+        assert!(matches!(plain(" `a` > b "), Cow::Borrowed(" `a` > b ")));
+        assert!(matches!(value(" a > b "), Cow::Borrowed("a > b")));
+    }
+
+    #[test]
+    fn the_first_link_is_no_mention() {
+        let link = first_link("<@U1> <!here> `<https://x.example/?a&amp;b|c>` <https://y.example>");
+        assert_eq!(link.unwrap(), "https://x.example/?a&b");
+        assert!(first_link("&lt;https://x.example&gt; <@U1>").is_none());
+    }
+
+    #[test]
+    fn a_megabyte_of_brackets_takes_linear_time() {
+        for text in ["<".repeat(1_000_000), "<a".repeat(500_000), "&".repeat(1_000_000)] {
+            assert_eq!(plain(&text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_slack_escapes_comes_back(text: String) {
+            prop_assert_eq!(plain(&escape(&text)), text.as_str());
+            prop_assert_eq!(unescape(&escape(&text)), text.as_str());
+        }
+
+        #[test]
+        fn a_link_becomes_its_url(url in "https?://[a-z.]{1,20}/[!-~]{0,20}", label in "[^|<>\n]{0,20}") {
+            let text = format!("`<{}|{}>`", escape(&url).replace('|', "%7C"), escape(&label));
+            let url = url.replace('|', "%7C");
+            prop_assert_eq!(value(&text), url.as_str());
+            prop_assert_eq!(first_link(&text).unwrap(), url.as_str());
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[<>&|`@#!a-z; \n\u{fffd}]{0,40}") {
+            prop_assert!(plain(&text).len() <= text.len() + 1);
+            prop_assert!(value(&text).len() <= text.len() + 1);
+            first_link(&text);
+        }
+    }
+}

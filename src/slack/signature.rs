@@ -1,0 +1,333 @@
+//! Proof that a request comes from Slack: HMAC-SHA256 over `v0:timestamp:body`, raw bytes.
+//!
+//! `intake` calls [`Verifier::verify`] before anything else looks at the body. The computed
+//! signature never leaves this file: whoever sees it could sign that body.
+
+use std::fmt;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::{clock::Timestamp, secret::Secret};
+
+/// How far a request's timestamp may be from our clock, in seconds, in both directions
+/// (docs.slack.dev/authentication/verifying-requests-from-slack).
+pub const WINDOW_SECONDS: u64 = 300;
+
+/// Why a request is refused. Slack's sender is told none of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// A header is not of the documented form.
+    #[error("the signature headers are malformed")]
+    Malformed,
+    /// No secret of ours makes this signature of this body.
+    #[error("the signature is wrong")]
+    Wrong,
+    /// The signature is right, and too old or too new: a replay, or a clock that is off.
+    #[error("the request is authentic, but more than 300 s away from our clock")]
+    Stale,
+}
+
+/// A request is authentic and recent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// When Slack signed it, by Slack's clock.
+    pub sent_at: Timestamp,
+}
+
+/// Checks signatures with one secret, or two while it is being rotated.
+pub struct Verifier {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    secret: Secret,
+    prepared: ArcSwap<Prepared>,
+}
+
+/// The key schedule, set up once for each version of the secret.
+struct Prepared {
+    version: u64,
+    mac: Hmac<Sha256>,
+}
+
+impl Verifier {
+    /// A verifier that accepts a signature made with any of the secrets.
+    pub fn new(secrets: Vec<Secret>) -> Self {
+        let keys = secrets.into_iter().map(|secret| {
+            let prepared = ArcSwap::from_pointee(Prepared::of(&secret));
+            Key { secret, prepared }
+        });
+        Self { keys: keys.collect() }
+    }
+
+    /// Checks the two headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body,
+    /// in constant time. The signature is checked before the time window, so that
+    /// [`SignatureError::Stale`] always means an authentic request.
+    ///
+    /// # Errors
+    /// [`SignatureError`]; it carries nothing of the request or the signature.
+    pub fn verify(
+        &self,
+        now: Timestamp,
+        timestamp: &[u8],
+        signature: &[u8],
+        body: &[u8],
+    ) -> Result<Signed, SignatureError> {
+        let sent_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
+        let claimed = digest(signature).ok_or(SignatureError::Malformed)?;
+        if !self.keys.iter().any(|key| key.made(&claimed, timestamp, body)) {
+            return Err(SignatureError::Wrong);
+        }
+        if now.seconds().abs_diff(sent_at) > WINDOW_SECONDS {
+            return Err(SignatureError::Stale);
+        }
+        Ok(Signed { sent_at: Timestamp::from_seconds(sent_at) })
+    }
+}
+
+impl Key {
+    fn made(&self, claimed: &[u8; 32], timestamp: &[u8], body: &[u8]) -> bool {
+        let mut prepared = self.prepared.load();
+        if prepared.version != self.secret.version() {
+            self.prepared.store(Prepared::of(&self.secret).into());
+            prepared = self.prepared.load();
+        }
+        let mut mac = prepared.mac.clone();
+        mac.update(b"v0:");
+        mac.update(timestamp);
+        mac.update(b":");
+        mac.update(body);
+        mac.verify_slice(claimed).is_ok()
+    }
+}
+
+impl Prepared {
+    /// The version is read before the value: if the value changes in between, the next call finds
+    /// another version and prepares again.
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    fn of(secret: &Secret) -> Self {
+        let version = secret.version();
+        let mac = Hmac::new_from_slice(secret.reveal().as_bytes()).expect("any key length");
+        Self { version, mac }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| &key.secret)).finish()
+    }
+}
+
+/// Whole seconds: digits only, at most 18 of them, so that they fit.
+fn seconds(header: &[u8]) -> Option<i64> {
+    if header.is_empty() || header.len() > 18 {
+        return None;
+    }
+    header.iter().try_fold(0_i64, |seconds, byte| {
+        byte.is_ascii_digit().then(|| seconds * 10 + i64::from(byte - b'0'))
+    })
+}
+
+/// `v0=` and 64 lower-case hexadecimal digits.
+fn digest(header: &[u8]) -> Option<[u8; 32]> {
+    let digits = header.strip_prefix(b"v0=")?;
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    hex::decode_to_slice(digits, &mut digest).ok()?;
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    const SENT: i64 = 1_700_000_000;
+
+    fn verifier(secrets: &[&str]) -> Verifier {
+        Verifier::new(secrets.iter().map(|value| Secret::fixed("TEST", value).unwrap()).collect())
+    }
+
+    fn sign(secret: &str, timestamp: &str, body: &[u8]) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("v0:{timestamp}:").as_bytes());
+        mac.update(body);
+        format!("v0={}", hex::encode(mac.finalize().into_bytes()))
+    }
+
+    fn check(now: i64, timestamp: &str, signature: &str) -> Result<Signed, SignatureError> {
+        verifier(&[SECRET]).verify(
+            Timestamp::from_seconds(now),
+            timestamp.as_bytes(),
+            signature.as_bytes(),
+            b"{}",
+        )
+    }
+
+    /// docs.slack.dev/authentication/verifying-requests-from-slack
+    #[test]
+    fn the_published_example_is_accepted() {
+        let body = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow\
+            &channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner\
+            &command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands\
+            %2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN\
+            &trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
+        let signed = verifier(&["8f742231b10e8888abcd99yyyzzz85a5"]).verify(
+            Timestamp::from_seconds(1_531_420_618),
+            b"1531420618",
+            b"v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
+            body,
+        );
+        assert_eq!(signed.unwrap().sent_at.seconds(), 1_531_420_618);
+    }
+
+    /// Made with another implementation: Python's `hmac`.
+    #[test]
+    fn signatures_of_an_independent_implementation_are_accepted() {
+        let challenge = "{\"token\":\"t\",\"challenge\":\
+            \"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P\",\"type\":\"url_verification\"}";
+        let no_utf8 = b"{\"type\":\"event_callback\",\"text\":\"caf\xe9\"}\xff";
+        for (body, signature) in [
+            (
+                challenge.as_bytes(),
+                "v0=54d735802adb032b002d56710813a8b5048593db596568fdce7e1a0cfe890d9a",
+            ),
+            (b"", "v0=2360faa57782c36f3d02cceb1b090e2e56ba3f1e0114b8ae6cc4f4ff1026f78e"),
+            (no_utf8, "v0=8d99ff02cc59ac0c6d08bc47112d69eef5a6dad63d03d68d888d7295bec6436d"),
+        ] {
+            let now = Timestamp::from_seconds(SENT);
+            let result = verifier(&[SECRET]).verify(now, b"1700000000", signature.as_bytes(), body);
+            assert!(result.is_ok(), "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn three_hundred_seconds_are_accepted_and_one_more_is_stale_both_ways() {
+        let timestamp = SENT.to_string();
+        let signature = sign(SECRET, &timestamp, b"{}");
+        for (now, ok) in [(-301, false), (-300, true), (0, true), (300, true), (301, false)] {
+            let expected = if ok {
+                Ok(Signed { sent_at: Timestamp::from_seconds(SENT) })
+            } else {
+                Err(SignatureError::Stale)
+            };
+            assert_eq!(check(SENT + now, &timestamp, &signature), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_forged_request_is_wrong_however_old_it_is() {
+        let signature = sign("another secret", "1", b"{}");
+        assert_eq!(check(SENT, "1", &signature), Err(SignatureError::Wrong));
+        let far = "999999999999999999";
+        assert_eq!(check(SENT, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
+        assert_eq!(check(i64::MIN, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
+    }
+
+    #[test]
+    fn malformed_headers_are_refused() {
+        let good = sign(SECRET, "1700000000", b"{}");
+        for timestamp in
+            ["", "abc", "1700000000.0", "+1700000000", "-5", " 1700000000", "1e9", "1234567890123456789", "१"]
+        {
+            assert_eq!(check(SENT, timestamp, &good), Err(SignatureError::Malformed), "{timestamp}");
+        }
+        let digits = good.trim_start_matches("v0=");
+        for signature in [
+            String::new(),
+            "v0=".to_owned(),
+            digits.to_owned(),
+            format!("v1={digits}"),
+            format!("V0={digits}"),
+            format!("v0={}", digits.to_uppercase()),
+            format!("v0={digits}0"),
+            format!("v0={digits}00"),
+            format!("v0={}", &digits[1..]),
+            format!("v0={}", &digits[2..]),
+            format!(" v0={digits}"),
+            format!("v0={}é", &digits[2..]),
+        ] {
+            let result = check(SENT, "1700000000", &signature);
+            assert_eq!(result, Err(SignatureError::Malformed), "{signature}");
+        }
+    }
+
+    #[test]
+    fn both_secrets_verify_while_one_is_rotated_out() {
+        let now = Timestamp::from_seconds(SENT);
+        for secret in ["new", "old", "other"] {
+            let signature = sign(secret, "1700000000", b"{}");
+            let result =
+                verifier(&["new", "old"]).verify(now, b"1700000000", signature.as_bytes(), b"{}");
+            assert_eq!(result.is_ok(), secret != "other", "{secret}");
+        }
+        let nobody = verifier(&[]).verify(now, b"1700000000", sign("", "1700000000", b"").as_bytes(), b"");
+        assert_eq!(nobody, Err(SignatureError::Wrong));
+    }
+
+    #[test]
+    fn a_secret_file_that_changed_is_used_from_the_next_request_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "old").unwrap();
+        let secret = Secret::file(&path).unwrap();
+        let verifier = Verifier::new(vec![secret.clone()]);
+        let accepts = |value| {
+            let signature = sign(value, "1700000000", b"{}");
+            let now = Timestamp::from_seconds(SENT);
+            verifier.verify(now, b"1700000000", signature.as_bytes(), b"{}").is_ok()
+        };
+        assert!(accepts("old") && !accepts("new"));
+        fs::write(&path, "new").unwrap();
+        assert!(secret.refresh().unwrap());
+        assert!(accepts("new") && !accepts("old"));
+    }
+
+    #[test]
+    fn neither_error_nor_debug_shows_a_signature_or_a_secret() {
+        let computed = sign(SECRET, "1700000000", b"{}").replace("v0=", "");
+        let wrong = check(SENT, "1700000000", &format!("v0={}", "0".repeat(64))).unwrap_err();
+        for shown in [format!("{wrong} {wrong:?}"), format!("{:?}", verifier(&[SECRET]))] {
+            assert!(!shown.contains(&computed) && !shown.contains(SECRET), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_sign_is_accepted(secret in ".{1,200}", body: Vec<u8>, sent in 0_i64..4_000_000_000) {
+            let timestamp = sent.to_string();
+            let signature = sign(&secret, &timestamp, &body);
+            let now = Timestamp::from_seconds(sent);
+            let result = verifier(&[&secret])
+                .verify(now, timestamp.as_bytes(), signature.as_bytes(), &body);
+            prop_assert!(result.is_ok());
+        }
+
+        #[test]
+        fn one_flipped_bit_anywhere_is_refused(
+            body in prop::collection::vec(any::<u8>(), 1..200), part in 0..3, at: prop::sample::Index, bit in 0..8
+        ) {
+            let (mut timestamp, mut body) = (b"1700000000".to_vec(), body);
+            let mut signature = sign(SECRET, "1700000000", &body).into_bytes();
+            let flipped = match part { 0 => &mut timestamp, 1 => &mut signature, _ => &mut body };
+            let at = at.index(flipped.len());
+            flipped[at] ^= 1 << bit;
+            let now = Timestamp::from_seconds(SENT);
+            prop_assert!(verifier(&[SECRET]).verify(now, &timestamp, &signature, &body).is_err());
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(timestamp: Vec<u8>, signature: Vec<u8>, now: i64) {
+            let now = Timestamp::from_micros(now);
+            prop_assert!(verifier(&[SECRET]).verify(now, &timestamp, &signature, b"").is_err());
+        }
+    }
+}
