@@ -1,1 +1,428 @@
-//! (being written)
+//! The store in one SQLite file: for one relay on one machine, without a server beside it.
+//!
+//! One thread writes (`writer`), two read (`reader`); the rest says what they write and read.
+//! `cli` opens it. It never holds a transaction while anything else than SQLite is at work.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use metrics::{Counter, Histogram};
+use rusqlite::{Connection, config::DbConfig};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    accept::{Batch, Results},
+    db::Db,
+    leases::Leases,
+    open::Opened,
+    reader::Read,
+    retain::Round,
+    size::Size,
+    writer::{Job, Mode, Write, Writer},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
+    metrics::{Metric, Metrics},
+    store::{
+        Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
+        Retention, Selection, Stats, Store, StoreError, Unrecorded,
+    },
+};
+
+mod accept;
+mod db;
+mod deliver;
+mod leases;
+mod open;
+mod operate;
+mod reader;
+mod retain;
+mod size;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+pub use self::open::OpenError;
+
+/// Where the store is, and its limits.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file. SQLite keeps others beside it, and the relay a `.lock`.
+    pub path: PathBuf,
+    /// How large it may become, write-ahead log included.
+    pub max_size_bytes: u64,
+    /// How long a lease lasts.
+    pub lease: Duration,
+}
+
+/// A store in a SQLite file, open. Dropped without [`Store::close`] it leaves the file as a crash
+/// would: nothing that was acknowledged is lost.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    queues: Mutex<Option<Queues>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What callers and threads have in common.
+struct Shared {
+    clock: Clock,
+    lease: Duration,
+    leases: Leases,
+    hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
+    size: Size,
+    is_closing: AtomicBool,
+    ended: CancellationToken,
+    commit_seconds: Histogram,
+    stale_leases: Counter,
+}
+
+struct Queues {
+    write: SyncSender<Box<dyn Job>>,
+    /// What deliveries wait for.
+    lease: SyncSender<Read>,
+    /// What people and metrics wait for.
+    view: SyncSender<Read>,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SqliteStore")
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store, or creates it where there is no file.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is wrong with the file or its place, and what to do about it.
+    pub fn open(settings: Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Failed {
+            path: settings.path.clone(),
+            source,
+        };
+        let Opened { writer, readers, lock } = open::open(&settings.path)?;
+        let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
+        let shared = Arc::new(Shared {
+            clock,
+            lease: settings.lease,
+            leases: Leases::default(),
+            hints: Mutex::default(),
+            size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
+            is_closing: AtomicBool::new(false),
+            ended: CancellationToken::new(),
+            commit_seconds: metrics.histogram(Metric::Commit, &[]),
+            stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+        });
+        shared.size.measure(&db);
+        let writer = Writer { db, shared: Arc::clone(&shared) };
+        let (queues, writer) = start(writer, readers, lock).map_err(|error| failed(error.into()))?;
+        Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, job: impl Job + 'static) {
+        writer::submit(self.queues().as_ref().map(|queues| &queues.write), Box::new(job));
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, reply) = Write::new(work, |_durable| ());
+        self.submit(job);
+        answer(reply).await
+    }
+
+    async fn lease_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
+        let shared = Arc::clone(&self.shared);
+        reader::read(queue, move |connection| work(&shared, connection)).await
+    }
+
+    async fn view_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
+        let shared = Arc::clone(&self.shared);
+        reader::read(queue, move |connection| work(&shared, connection)).await
+    }
+}
+
+async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
+    reply.await.unwrap_or(Err(StoreError::Closed))
+}
+
+impl Shared {
+    fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hints.entry(destination.clone()).or_default())
+    }
+
+    /// Wakes who waits for that destination, or for any.
+    fn wake(&self, destination: Option<&DestinationName>) {
+        if let Some(destination) = destination {
+            return self.hint(destination).notify_one();
+        }
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.values().for_each(|hint| hint.notify_one());
+    }
+}
+
+/// Starts the three threads. The writer's ends last, and takes connections and lock with it.
+fn start(
+    writer: Writer,
+    readers: [Connection; 2],
+    lock: File,
+) -> std::io::Result<(Queues, JoinHandle<()>)> {
+    let reader = |name: &str, connection: Connection| {
+        let (sender, queue) = sync_channel::<Read>(reader::QUEUE);
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || reader::run(&connection, &queue))?;
+        std::io::Result::Ok((sender, thread))
+    };
+    let [for_leases, for_views] = readers;
+    let (lease, lease_thread) = reader("store-lease", for_leases)?;
+    let (view, view_thread) = reader("store-view", for_views)?;
+    let (write, queue) = sync_channel::<Box<dyn Job>>(writer::QUEUE);
+    let write_thread = thread::Builder::new().name("store-write".to_owned()).spawn(move || {
+        let shared = Arc::clone(&writer.shared);
+        let db = writer.run(&queue);
+        for reader in [lease_thread, view_thread] {
+            if reader.join().is_err() {
+                tracing::error!("a reader of the store panicked");
+            }
+        }
+        end(&shared, db.into_connection());
+        drop(lock);
+        shared.ended.cancel();
+    })?;
+    Ok((Queues { write, lease, view }, write_thread))
+}
+
+/// Closes the last connection; after [`Store::close`] the log is emptied first.
+fn end(shared: &Shared, connection: Connection) {
+    let tidy = || {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()))
+    };
+    let tidied = if shared.is_closing.load(Ordering::Acquire) { tidy() } else { Ok(()) };
+    let closed = connection.close().map_err(|(_connection, error)| error);
+    if let Err(error) = tidied.and(closed) {
+        tracing::warn!(%error, "the store was not closed tidily; the next start does the rest");
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.queues().take();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn accept(
+        &self,
+        batch: Vec<NewMessage>,
+        hold_until: Option<Timestamp>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Results, StoreError> {
+        if self.shared.size.is_full() {
+            return Err(StoreError::Full);
+        }
+        let mut hints: Vec<Arc<Notify>> = Vec::new();
+        let alerts = batch.iter().flat_map(|message| &message.alerts);
+        for destination in alerts.flat_map(|alert| &alert.destinations) {
+            let hint = self.shared.hint(destination);
+            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
+                hints.push(hint);
+            }
+        }
+        let batch = Batch { messages: batch, hold_until, cursor };
+        let bytes = batch.bytes();
+        let (job, reply) = Write::new(
+            move |db, mode| batch.write(db, mode),
+            move |durable| hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one()),
+        );
+        self.submit(job.of_bytes(bytes));
+        answer(reply).await
+    }
+
+    fn quarantine(&self, app: &AppName, body: &[u8]) {
+        let (app, body) = (app.clone(), accept::quarantined(body).to_vec());
+        let bytes = body.len();
+        let work = move |db: &mut Db, _: Mode| accept::quarantine(db, &app, &body);
+        let (job, _reply) = Write::new(work, |_durable| ());
+        self.submit(job.of_bytes(bytes));
+    }
+
+    async fn lease_due(
+        &self,
+        destination: &DestinationName,
+        n: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let destination = destination.clone();
+        self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
+    }
+
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
+        let (id, token) = (lease.delivery().id, lease.token());
+        if !self.shared.leases.start_recording(id, token) {
+            self.shared.stale_leases.increment(1);
+            return Ok(());
+        }
+        let (shared, attempts) = (Arc::clone(&self.shared), lease.delivery().attempts);
+        let written = outcome.clone();
+        let (job, reply) = Write::new(
+            move |db, _mode| deliver::record(db, (id, attempts), &written),
+            move |durable| match durable {
+                true => drop(shared.leases.end(id, token)),
+                false => shared.leases.stop_recording(id, token),
+            },
+        );
+        self.submit(job);
+        answer(reply).await.map_err(|source| Unrecorded { lease, outcome, source })
+    }
+
+    async fn release(&self, lease: Lease) {
+        if self.shared.leases.end(lease.delivery().id, lease.token()) {
+            self.shared.wake(Some(&lease.delivery().destination));
+        }
+    }
+
+    async fn next_due(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let destination = destination.clone();
+        self.lease_reader(move |shared, db| deliver::next_due(shared, db, &destination)).await
+    }
+
+    fn due_hint(&self, destination: &DestinationName) -> Arc<Notify> {
+        self.shared.hint(destination)
+    }
+
+    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
+        let mut total = 0;
+        loop {
+            let (shared, meant) = (Arc::clone(&self.shared), selection.clone());
+            let work = move |db: &mut Db, _: Mode| operate::act(&shared, db, &meant, action);
+            let (shared, meant) = (Arc::clone(&self.shared), selection.destination.clone());
+            let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
+            self.submit(job.stopping_leases());
+            let changed = answer(reply).await?;
+            total += changed;
+            if changed < operate::PIECE {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn set_paused(
+        &self,
+        destination: &DestinationName,
+        paused: Paused,
+    ) -> Result<(), StoreError> {
+        let (shared, name) = (Arc::clone(&self.shared), destination.clone());
+        let woken = name.clone();
+        let (job, reply) = Write::new(
+            move |db, _mode| operate::set_paused(db, &name, paused),
+            move |_durable| shared.wake(Some(&woken)),
+        );
+        self.submit(job.stopping_leases());
+        answer(reply).await
+    }
+
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
+        let id = id.clone();
+        self.view_reader(move |shared, db| view::alert(shared, db, &id)).await
+    }
+
+    async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
+        self.view_reader(move |shared, db| view::alerts(shared, db, &query)).await
+    }
+
+    async fn cursor(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| view::cursor(db, &app, &channel)).await
+    }
+
+    /// Always the same: nobody else can have this store open.
+    async fn poller_term(&self, _app: &AppName) -> Result<Option<u64>, StoreError> {
+        Ok(Some(1))
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.view_reader(view::stats).await
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        let mut pruned = Pruned::default();
+        let mut round = Round::new(self.shared.clock.now(), retention);
+        loop {
+            let look = move |_: &Shared, db: &Connection| {
+                let found = round.find(db)?;
+                Ok((round, found))
+            };
+            let (next, found) = self.view_reader(look).await?;
+            for piece in found.chunks(retain::PIECE) {
+                let piece = piece.to_vec();
+                pruned.messages += self.write(move |db, _mode| round.empty(db, &piece)).await?;
+            }
+            if found.is_empty() {
+                break;
+            }
+            round = next;
+        }
+        let mut after = Some(0);
+        while let Some(id) = after {
+            let (removed, next) = self.write(move |db, _mode| retain::forget(db, id)).await?;
+            pruned.identities += removed;
+            after = next;
+        }
+        while self.write(|db, _mode| retain::shrink(db)).await? {}
+        Ok(pruned)
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write(|db, _mode| db.probe()).await?;
+        if self.shared.size.is_full() { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    async fn close(&self) {
+        self.shared.is_closing.store(true, Ordering::Release);
+        self.queues().take();
+        self.shared.ended.cancelled().await;
+    }
+}

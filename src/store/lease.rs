@@ -1,0 +1,145 @@
+//! What `delivery` takes from the store and gives back: leases and outcomes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Source, StoreError};
+use crate::{
+    clock::Timestamp,
+    ids::{AlertId, DestinationName, MessageTs},
+};
+
+/// One alert on its way to one destination, with everything needed to send it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The store's own number for it.
+    pub id: i64,
+    /// The alert.
+    pub alert: AlertId,
+    /// Where it goes.
+    pub destination: DestinationName,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// Attempts so far that failed through this alert's own fault.
+    pub alert_faults: u32,
+    /// From when its age is counted; a retry by hand starts it anew.
+    pub pending_since: Timestamp,
+    /// When the message reached the relay.
+    pub received_at: Timestamp,
+    /// When the message was posted.
+    pub posted_at: MessageTs,
+    /// Who brought the message first.
+    pub source: Source,
+    /// Slack's `event_id`, or empty.
+    pub event_id: String,
+    /// Slack's `team_id`, or empty.
+    pub team: String,
+    /// Which attachment of the message it is.
+    pub attachment: u32,
+    /// The exact bytes of the inner event.
+    pub raw: Bytes,
+}
+
+/// The right to attempt one delivery until it expires. Not `Clone`: recording uses it up.
+#[derive(Debug)]
+pub struct Lease {
+    delivery: Delivery,
+    token: u64,
+    expires_at: Timestamp,
+}
+
+impl Lease {
+    /// Only a store hands out leases.
+    pub(in crate::store) const fn new(
+        delivery: Delivery,
+        token: u64,
+        expires_at: Timestamp,
+    ) -> Self {
+        Self {
+            delivery,
+            token,
+            expires_at,
+        }
+    }
+
+    /// What is to be delivered.
+    pub const fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// The fencing token: an outcome is recorded only while the store knows this token.
+    pub(in crate::store) const fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// When another worker may take it.
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+}
+
+/// What the destination made of the alert: its own id for it, and where to look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// The created case's id, or empty.
+    pub id: String,
+    /// A link to it, or empty.
+    pub url: String,
+}
+
+/// How one attempt went.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// One of the closed list of attempt classes.
+    pub class: &'static str,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// The beginning of the answer, or what went wrong. No secrets.
+    pub excerpt: String,
+}
+
+/// What happens to a delivery after an attempt.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// The destination has it.
+    Delivered(Reference),
+    /// Try again at that time.
+    Retry {
+        /// When.
+        at: Timestamp,
+        /// Whether the attempt failed through this alert's own fault.
+        alert_fault: bool,
+    },
+    /// Given up, kept, to be retried by hand.
+    Dead {
+        /// Why, as a metric label.
+        reason: &'static str,
+    },
+}
+
+/// The end of a lease: how the attempt went, and what is next.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The attempt, to be kept for whoever asks later.
+    pub attempt: Attempt,
+    /// What is next.
+    pub next: Next,
+}
+
+/// An outcome that is not stored. Lease and outcome come back, so that the worker tries again.
+#[derive(Debug, thiserror::Error)]
+#[error("the outcome of delivery {} is not recorded", lease.delivery.id)]
+pub struct Unrecorded {
+    /// The lease, still held.
+    pub lease: Lease,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Why it could not be recorded.
+    #[source]
+    pub source: StoreError,
+}

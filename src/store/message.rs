@@ -1,0 +1,98 @@
+//! What `intake` hands to the store, and what it hears back.
+
+use bytes::Bytes;
+
+use crate::{
+    clock::Timestamp,
+    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs},
+};
+
+/// How a message reached the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Slack sent it to us.
+    Push,
+    /// The catch-up poller found it.
+    CatchUp,
+    /// An operator asked for history.
+    Backfill,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Push, Self::CatchUp, Self::Backfill];
+
+    /// The word in alerts, metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::CatchUp => "catch_up",
+            Self::Backfill => "backfill",
+        }
+    }
+}
+
+/// A Slack message that holds at least one incident, as `intake` hands it over.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Its identity. A second message with this identity is the same message.
+    pub key: MessageKey,
+    /// When it was posted: `ts`, else `event_ts`, else `event_time`.
+    pub posted_at: MessageTs,
+    /// Who brought it. Each source that ever brings it is remembered.
+    pub source: Source,
+    /// Slack's `event_id`; empty if it did not come by push.
+    pub event_id: String,
+    /// Slack's `team_id`, or empty.
+    pub team: String,
+    /// When it reached us.
+    pub received_at: Timestamp,
+    /// The exact bytes of the inner event.
+    pub raw: Bytes,
+    /// It is a `message_changed`: if the message is known, these bytes are kept as a revision.
+    pub is_edit: bool,
+    /// Its incidents, at least one.
+    pub alerts: Vec<NewAlert>,
+}
+
+/// One incident of a message.
+#[derive(Clone, Debug)]
+pub struct NewAlert {
+    /// Which of the matching attachments it is, from 0.
+    pub ordinal: u32,
+    /// Which of all attachments it is, from 0: by this the incident is found again in `raw`.
+    pub attachment: u32,
+    /// The canonical severity, to filter lists by.
+    pub level: &'static str,
+    /// What a search looks through: category, script, host, title.
+    pub search: String,
+    /// Where it goes: one pending delivery each. None: it is stored as `unrouted`.
+    pub destinations: Vec<DestinationName>,
+}
+
+/// What became of one message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It has this many alerts that were not known; they are stored now.
+    New {
+        /// How many.
+        alerts: u32,
+    },
+    /// Every alert of it was known.
+    Duplicate,
+    /// Every alert of it was known, and the edit is kept as a revision.
+    Revision,
+}
+
+/// A move of the catch-up cursor, committed together with the last page it covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    /// The app.
+    pub app: AppName,
+    /// The channel.
+    pub channel: ChannelId,
+    /// History is read up to here.
+    pub to: MessageTs,
+    /// The term under which the poller reads; a store refuses the cursor of an older term.
+    pub term: u64,
+}

@@ -1,0 +1,107 @@
+-- Times are microseconds since 1970. A row's number is built so that one B-tree serves several
+-- look-ups: the alerts of a message have the numbers `messages.id` .. `+ messages.alerts - 1`, the
+-- deliveries of an alert have the numbers `seq * 65536 + destination`. New rows go to the end.
+
+CREATE TABLE channels (
+    id INTEGER PRIMARY KEY,
+    app TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    UNIQUE (app, channel)
+) STRICT;
+
+-- A message as it was received, if it brought an alert that was not known. `raw` is NULL once
+-- retention has removed it.
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    alerts INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    posted_at INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    team TEXT NOT NULL,
+    raw BLOB CHECK (length(raw) <= 16777216)
+) STRICT;
+CREATE INDEX messages_kept ON messages (received_at) WHERE raw IS NOT NULL;
+
+-- Later versions of a message that brought nothing new.
+CREATE TABLE revisions (
+    id INTEGER PRIMARY KEY,
+    message INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    raw BLOB NOT NULL CHECK (length(raw) <= 16777216)
+) STRICT;
+CREATE INDEX revisions_message ON revisions (message);
+
+-- The identities. `ts` is an integer, or the digest of a message without one. `sources` is a set
+-- of bits. `search` is NULL once retention has removed the message.
+CREATE TABLE alerts (
+    seq INTEGER PRIMARY KEY,
+    channel INTEGER NOT NULL,
+    ts ANY NOT NULL,
+    ordinal INTEGER NOT NULL,
+    message INTEGER NOT NULL,
+    attachment INTEGER NOT NULL,
+    sources INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    search TEXT,
+    UNIQUE (channel, ts, ordinal)
+) STRICT;
+
+-- A destination's clock stands still while it is paused: it shows
+-- `coalesce(paused_at, now) - paused_for`.
+CREATE TABLE destinations (
+    id INTEGER PRIMARY KEY CHECK (id BETWEEN 0 AND 65535),
+    name TEXT NOT NULL UNIQUE,
+    paused_at INTEGER,
+    paused_for INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- `state`: 0 pending, 1 delivered, 2 dead, 3 cancelled. `since` is by the destination's clock.
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    due_at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    alert_faults INTEGER NOT NULL DEFAULT 0,
+    finished_at INTEGER,
+    dead_reason TEXT,
+    reference_id TEXT,
+    reference_url TEXT
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (destination, due_at) WHERE state = 0;
+CREATE INDEX deliveries_ended ON deliveries (destination, state) WHERE state >= 2;
+
+CREATE TABLE attempts (
+    delivery INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    duration INTEGER NOT NULL,
+    class TEXT NOT NULL,
+    status INTEGER,
+    excerpt TEXT NOT NULL,
+    PRIMARY KEY (delivery, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cursors (
+    app TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    term INTEGER NOT NULL,
+    PRIMARY KEY (app, channel)
+) STRICT, WITHOUT ROWID;
+
+-- The newest bodies that could not be read.
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY,
+    app TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+-- Counted up to prove that a write becomes durable.
+CREATE TABLE probe (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    number INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,227 @@
+//! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{named_params, params};
+
+use super::{
+    db::{Db, PER_ALERT, StoredTs, clean, source_number},
+    writer::{Mode, item},
+};
+use crate::{
+    clock::Timestamp,
+    ids::AppName,
+    store::{Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, StoreError},
+};
+
+/// How many unreadable bodies are kept, and how much of each.
+const QUARANTINED: i64 = 100;
+const QUARANTINED_BYTES: usize = 64 * 1024;
+
+/// What became of each message of a batch, in its order.
+pub(super) type Results = Vec<Result<Accepted, StoreError>>;
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("the message has no alert")]
+    NoAlert,
+    #[error("two alerts of the message have the same ordinal")]
+    SameOrdinal,
+}
+
+/// A batch as it is written.
+pub(super) struct Batch {
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) hold_until: Option<Timestamp>,
+    pub(super) cursor: Option<CursorMove>,
+}
+
+impl Batch {
+    pub(super) fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.raw.len()).sum()
+    }
+
+    pub(super) fn write(&self, db: &mut Db, mode: Mode) -> rusqlite::Result<Results> {
+        let due = self.hold_until.unwrap_or_else(|| db.now());
+        let mut results = Vec::with_capacity(self.messages.len());
+        for message in &self.messages {
+            results.push(match (unusable(message), mode) {
+                (Some(why), _) => Err(StoreError::Item(why.into())),
+                (None, Mode::Together) => Ok(accept(db, message, due)?),
+                (None, Mode::Apart) => db.apart(|db| accept(db, message, due))?.map_err(item),
+            });
+        }
+        if let Some(cursor) = &self.cursor {
+            move_cursor(db, cursor)?;
+        }
+        Ok(results)
+    }
+}
+
+fn unusable(message: &NewMessage) -> Option<Unusable> {
+    if message.alerts.is_empty() {
+        return Some(Unusable::NoAlert);
+    }
+    let ordinals: BTreeSet<u32> = message.alerts.iter().map(|alert| alert.ordinal).collect();
+    (ordinals.len() < message.alerts.len()).then_some(Unusable::SameOrdinal)
+}
+
+fn accept(db: &mut Db, message: &NewMessage, due: Timestamp) -> rusqlite::Result<Accepted> {
+    let channel = db.channel(&message.key.app, &message.key.channel)?;
+    let id = db.next_seq();
+    let mut new = 0_u32;
+    for alert in &message.alerts {
+        if insert_alert(db, (channel, id), message, alert)? {
+            insert_deliveries(db, alert, due)?;
+            db.use_seq();
+            new += 1;
+        }
+    }
+    if new > 0 {
+        insert_message(db, id, message, new)?;
+    }
+    if usize::try_from(new).is_ok_and(|new| new == message.alerts.len()) {
+        return Ok(Accepted::New { alerts: new });
+    }
+    remember_source(db, channel, message)?;
+    if new > 0 {
+        Ok(Accepted::New { alerts: new })
+    } else if message.is_edit && insert_revision(db, channel, message)? {
+        Ok(Accepted::Revision)
+    } else {
+        Ok(Accepted::Duplicate)
+    }
+}
+
+/// Whether the alert was not known. The constraint decides: nothing was looked up before.
+fn insert_alert(
+    db: &Db,
+    (channel, id): (i64, i64),
+    message: &NewMessage,
+    alert: &NewAlert,
+) -> rusqlite::Result<bool> {
+    let inserted = db.execute(
+        "INSERT INTO alerts
+            (seq, channel, ts, ordinal, message, attachment, sources, level, search)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (channel, ts, ordinal) DO NOTHING",
+        params![
+            db.next_seq(),
+            channel,
+            StoredTs(message.key.ts),
+            alert.ordinal,
+            id,
+            alert.attachment,
+            1_i64 << source_number(message.source),
+            alert.level,
+            clean(&alert.search),
+        ],
+    )?;
+    Ok(inserted == 1)
+}
+
+fn insert_deliveries(db: &mut Db, alert: &NewAlert, due: Timestamp) -> rusqlite::Result<()> {
+    for name in &alert.destinations {
+        let destination = db.destination(name)?;
+        db.execute(
+            "INSERT INTO deliveries (id, destination, due_at, since) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+            [
+                db.next_seq() * PER_ALERT + destination.id,
+                destination.id,
+                due.micros(),
+                destination.clock(db.now()),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_message(db: &Db, id: i64, message: &NewMessage, alerts: u32) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO messages
+            (id, alerts, received_at, posted_at, source, event_id, team, raw)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            id,
+            alerts,
+            message.received_at.micros(),
+            message.posted_at.micros(),
+            source_number(message.source),
+            clean(&message.event_id),
+            clean(&message.team),
+            &message.raw[..],
+        ],
+    )
+    .map(drop)
+}
+
+fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE alerts SET sources = sources | ?3
+         WHERE channel = ?1 AND ts = ?2 AND sources & ?3 = 0",
+        params![channel, StoredTs(message.key.ts), 1_i64 << source_number(message.source)],
+    )
+    .map(drop)
+}
+
+/// Keeps the bytes beside the message's first alert, unless retention has emptied it or they are
+/// kept already. Returns whether they are new.
+fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
+    let inserted = db.execute(
+        "INSERT INTO revisions (message, received_at, raw)
+         SELECT m.id, :received_at, :raw FROM alerts a JOIN messages m ON m.id = a.message
+         WHERE a.channel = :channel AND a.ts = :ts AND m.raw IS NOT NULL AND m.raw <> :raw
+         AND NOT EXISTS (SELECT 1 FROM revisions r WHERE r.message = m.id AND r.raw = :raw)
+         ORDER BY a.ordinal LIMIT 1",
+        named_params! {
+            ":channel": channel,
+            ":ts": StoredTs(message.key.ts),
+            ":received_at": message.received_at.micros(),
+            ":raw": &message.raw[..],
+        },
+    )?;
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let newest = db.connection().last_insert_rowid();
+    db.execute(
+        "DELETE FROM revisions
+         WHERE message = (SELECT message FROM revisions WHERE id = ?1) AND id NOT IN (
+            SELECT id FROM revisions
+            WHERE message = (SELECT message FROM revisions WHERE id = ?1)
+            ORDER BY id DESC LIMIT ?2)",
+        params![newest, REVISIONS_KEPT],
+    )?;
+    Ok(true)
+}
+
+fn move_cursor(db: &Db, cursor: &CursorMove) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO cursors (app, channel, ts, term) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term
+         WHERE excluded.term >= term",
+        params![
+            cursor.app.as_str(),
+            clean(cursor.channel.as_str()),
+            cursor.to.micros(),
+            i64::try_from(cursor.term).unwrap_or(i64::MAX),
+        ],
+    )
+    .map(drop)
+}
+
+/// The part of an unreadable body that is kept.
+pub(super) fn quarantined(body: &[u8]) -> &[u8] {
+    body.get(..QUARANTINED_BYTES).unwrap_or(body)
+}
+
+/// Keeps an unreadable body in place of the oldest.
+pub(super) fn quarantine(db: &Db, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO quarantine (app, received_at, body) VALUES (?1, ?2, ?3)",
+        params![app.as_str(), db.now().micros(), body],
+    )?;
+    let newest = db.connection().last_insert_rowid();
+    db.execute("DELETE FROM quarantine WHERE id <= ?1", [newest - QUARANTINED]).map(drop)
+}

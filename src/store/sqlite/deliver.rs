@@ -1,0 +1,183 @@
+//! Leasing what is due, and writing down what became of it.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use super::{
+    Shared,
+    db::{DEAD, DELIVERED, Db, PENDING, clean, source_of},
+    reader::alert_id,
+};
+use crate::{
+    clock::Timestamp,
+    ids::{DestinationName, MessageTs},
+    store::{ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Reference},
+};
+
+/// How much of an answer is kept.
+const EXCERPT_BYTES: usize = 4096;
+
+/// Leases up to `n` deliveries. The live leases are listed before the first look into the file: a
+/// delivery that is finished in between is still in that list, and so is not taken for waiting.
+pub(super) fn lease_due(
+    shared: &Shared,
+    reader: &Connection,
+    destination: &DestinationName,
+    n: usize,
+) -> rusqlite::Result<Vec<Lease>> {
+    let _gate = shared.leases.gate();
+    let now = shared.clock.now();
+    let live = shared.leases.live(now);
+    let mut statement = reader.prepare_cached(
+        "SELECT c.app, c.channel, a.ts, a.ordinal,
+            d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
+            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw
+         FROM destinations t
+         CROSS JOIN deliveries d INDEXED BY deliveries_due
+            ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2
+         CROSS JOIN alerts a ON a.seq = d.id >> 16
+         CROSS JOIN channels c ON c.id = a.channel
+         CROSS JOIN messages m ON m.id = a.message
+         WHERE t.name = ?1 AND t.paused_at IS NULL
+         ORDER BY d.due_at",
+    )?;
+    let mut rows = statement.query(params![destination.as_str(), now.micros()])?;
+    let mut deliveries = Vec::new();
+    while deliveries.len() < n
+        && let Some(row) = rows.next()?
+    {
+        if !live.contains(&row.get(4)?) {
+            deliveries.push(delivery(row, destination)?);
+        }
+    }
+    let expires_at = now + shared.lease;
+    let lease = |delivery: Delivery| {
+        let token = shared.clock.token();
+        shared.leases.grant(delivery.id, token, expires_at);
+        Lease::new(delivery, token, expires_at)
+    };
+    Ok(deliveries.into_iter().map(lease).collect())
+}
+
+fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        alert: alert_id(row)?,
+        destination: destination.clone(),
+        id: row.get(4)?,
+        attempts: row.get(5)?,
+        alert_faults: row.get(6)?,
+        pending_since: Timestamp::from_micros(row.get(7)?),
+        attachment: row.get(8)?,
+        received_at: Timestamp::from_micros(row.get(9)?),
+        posted_at: MessageTs::from_micros(row.get(10)?),
+        source: source_of(row.get(11)?),
+        event_id: row.get(12)?,
+        team: row.get(13)?,
+        raw: Bytes::copy_from_slice(row.get_ref(14)?.as_blob()?),
+    })
+}
+
+/// When the first delivery that is not leased is due; if there is none, when the first lease ends.
+pub(super) fn next_due(
+    shared: &Shared,
+    reader: &Connection,
+    destination: &DestinationName,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let now = shared.clock.now();
+    let live = shared.leases.live(now);
+    let Some(id) = reader
+        .prepare_cached("SELECT id FROM destinations WHERE name = ?1 AND paused_at IS NULL")?
+        .query_row([destination.as_str()], |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
+        return Ok(None);
+    };
+    let mut statement = reader.prepare_cached(
+        "SELECT id, due_at FROM deliveries INDEXED BY deliveries_due
+         WHERE destination = ?1 AND state = 0 ORDER BY due_at",
+    )?;
+    let mut rows = statement.query([id])?;
+    while let Some(row) = rows.next()? {
+        if !live.contains(&row.get(0)?) {
+            return Ok(Some(Timestamp::from_micros(row.get(1)?)));
+        }
+    }
+    Ok(shared.leases.first_end(id, now))
+}
+
+/// What becomes of the delivery's row.
+struct Change<'a> {
+    state: i64,
+    due_at: Option<Timestamp>,
+    alert_faults: i64,
+    dead_reason: Option<&'static str>,
+    reference: Option<&'a Reference>,
+}
+
+impl<'a> From<&'a Next> for Change<'a> {
+    fn from(next: &'a Next) -> Self {
+        let end =
+            |state| Self { state, due_at: None, alert_faults: 0, dead_reason: None, reference: None };
+        match next {
+            Next::Delivered(reference) => Self { reference: Some(reference), ..end(DELIVERED) },
+            Next::Dead { reason } => Self { dead_reason: Some(reason), ..end(DEAD) },
+            Next::Retry { at, alert_fault } => Self {
+                due_at: Some(*at),
+                alert_faults: i64::from(*alert_fault),
+                ..end(PENDING)
+            },
+        }
+    }
+}
+
+/// Writes an outcome: the attempt, and what is next.
+pub(super) fn record(
+    db: &Db,
+    (id, attempts): (i64, u32),
+    outcome: &Outcome,
+) -> rusqlite::Result<()> {
+    let change = Change::from(&outcome.next);
+    let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
+    let changed = db.execute(
+        "UPDATE deliveries SET state = :state, attempts = attempts + 1,
+            alert_faults = alert_faults + :alert_faults, due_at = coalesce(:due_at, due_at),
+            finished_at = :finished_at, dead_reason = :dead_reason,
+            reference_id = :reference_id, reference_url = :reference_url
+         WHERE id = :id AND state = 0",
+        named_params! {
+            ":id": id,
+            ":state": change.state,
+            ":alert_faults": change.alert_faults,
+            ":due_at": change.due_at.map(Timestamp::micros),
+            ":finished_at": (change.state != PENDING).then(|| db.now().micros()),
+            ":dead_reason": change.dead_reason,
+            ":reference_id": text(|reference| &reference.id),
+            ":reference_url": text(|reference| &reference.url),
+        },
+    )?;
+    if changed == 1 { log(db, id, attempts + 1, &outcome.attempt) } else { Ok(()) }
+}
+
+fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
+    let excerpt = attempt.excerpt.get(..attempt.excerpt.floor_char_boundary(EXCERPT_BYTES));
+    db.execute(
+        "INSERT INTO attempts (delivery, number, started_at, duration, class, status, excerpt)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            delivery,
+            number,
+            attempt.started_at.micros(),
+            i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX),
+            attempt.class,
+            attempt.status,
+            clean(excerpt.unwrap_or_default()),
+        ],
+    )?;
+    if let Some(oldest) = number.checked_sub(ATTEMPTS_KEPT).filter(|oldest| *oldest > 0) {
+        db.execute(
+            "DELETE FROM attempts WHERE delivery = ?1 AND number <= ?2",
+            params![delivery, oldest],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! Opening the store's file. Nothing is repaired, replaced or started anew behind the operator's
+//! back: whatever is not a sound store of ours is refused, with the file's name and what to do.
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    fs::{self, File, TryLockError},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+/// The oldest SQLite without the bug that could corrupt a database in WAL mode when two
+/// connections raced to reset the log (sqlite.org/wal.html, "The WAL-reset bug").
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// Marks a SQLite file as ours: "SSR1".
+const APPLICATION_ID: i32 = 0x5353_5231;
+
+/// Step `n` leads from schema `n` to schema `n + 1`; the file's `user_version` says where it is.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite-1.sql")];
+
+/// How long a statement waits for a lock that somebody else, such as a backup, holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A WAL that has grown beyond this is cut back by the next checkpoint that empties it.
+const WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
+
+/// Why the store was not opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file's directory does not exist.
+    #[error(
+        "the store's directory {} does not exist: create it, or mount the volume it should be on",
+        .0.display()
+    )]
+    NoDirectory(PathBuf),
+    /// The lock beside the file is held.
+    #[error("another relay is using the store {}", .0.display())]
+    InUse(PathBuf),
+    /// SQLite's write-ahead log does not work there.
+    #[error("the store {} is on {kind}, and only a local disk will do: move it", path.display())]
+    NotLocal {
+        /// The file.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: &'static str,
+    },
+    /// It is not a sound store.
+    #[error(
+        "the store {} cannot be used: {problem}; restore a backup, or move the file and those \
+         beside it away to start empty, knowing that the alerts in it are then not delivered",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A newer relay has changed its layout.
+    #[error(
+        "the store {} was written by a newer version of the relay (layout {found}, this version \
+         knows {known}): run that version, or restore a backup from before it",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+        /// The newest layout that this version knows.
+        known: i64,
+    },
+    /// The system or SQLite failed.
+    #[error("cannot open the store {}", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What an open store holds on to.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) readers: [Connection; 2],
+    /// Locked until it is dropped, or the process ends.
+    pub(super) lock: File,
+}
+
+/// Checks, locks, creates or migrates, and connects.
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        let version = rusqlite::version();
+        return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    if !directory.is_dir() {
+        return Err(OpenError::NoDirectory(directory.to_owned()));
+    }
+    refuse_network(path, directory)?;
+    let lock = lock(path)?;
+    check_file(path)?;
+    let writer = connect_writer(path).map_err(|source| engine(path, source))?;
+    prepare_schema(path, &writer)?;
+    let reader = || connect_reader(path).map_err(|source| engine(path, source));
+    Ok(Opened { readers: [reader()?, reader()?], writer, lock })
+}
+
+/// The path with something behind it: SQLite's `-wal`, our `.lock`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
+    |source| OpenError::Failed { path: path.to_owned(), source }
+}
+
+fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
+    let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
+    match source.sqlite_error_code() {
+        Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),
+        Some(_) | None => failed(path)(source.into()),
+    }
+}
+
+fn damaged(path: &Path, problem: &str) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), problem: problem.to_owned() }
+}
+
+fn refuse_network(path: &Path, directory: &Path) -> Result<(), OpenError> {
+    let stat = rustix::fs::statfs(directory)
+        .map_err(|errno| failed(path)(io::Error::from(errno).into()))?;
+    match network_file_system(stat.f_type & 0xFFFF_FFFF) {
+        Some(kind) => Err(OpenError::NotLocal { path: path.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// The file systems on which shared memory or locks do not hold between machines, by the number
+/// that Linux gives them in statfs(2).
+fn network_file_system(magic: i64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517B | 0xFE53_4D42 => "SMB",
+        0xFF53_4D42 => "CIFS",
+        0x0102_1997 => "9P",
+        0x6573_5546 => "FUSE (sshfs and the like)",
+        0x5346_414F | 0x6B41_4653 => "AFS",
+        0x00C3_6400 => "Ceph",
+        0x0BD0_0BD0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x7461_636F => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x1983_0326 => "BeeGFS",
+        _ => return None,
+    })
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |source: io::Error| failed(path)(source.into());
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(beside(path, ".lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// An absent or empty file is a new store, unless a log beside it says that there was one.
+fn check_file(path: &Path) -> Result<(), OpenError> {
+    let length = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
+    if length(path) == 0 {
+        return if length(&beside(path, "-wal")) == 0 {
+            Ok(())
+        } else {
+            Err(damaged(path, "the file is missing or empty, but its log (-wal) is not"))
+        };
+    }
+    let mut header = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) if header == *b"SQLite format 3\0" => Ok(()),
+        Ok(()) => Err(damaged(path, "it is not a SQLite database")),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(damaged(path, "it is not a SQLite database"))
+        }
+        Err(error) => Err(failed(path)(error.into())),
+    }
+}
+
+fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Has no effect once there is a table.
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let journal: String =
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    // Durability hangs on these two, so what SQLite made of them is looked at.
+    if journal != "wal" || synchronous != 2 {
+        let found = format!("journal_mode is {journal}, synchronous is {synchronous}");
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(found)));
+    }
+    db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    common(&db)?;
+    Ok(db)
+}
+
+fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    common(&db)?;
+    Ok(db)
+}
+
+fn common(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "mmap_size", 0)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let number = |pragma: &str| {
+        db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .map_err(|source| engine(path, source))
+    };
+    let objects: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(|source| engine(path, source))?;
+    let (id, found) = (number("application_id")?, number("user_version")?);
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let new = objects == 0 && id == 0 && found == 0;
+    if !new && id != i64::from(APPLICATION_ID) {
+        return Err(damaged(path, "it is a SQLite database, but not a store of this relay"));
+    }
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    migrate(db, found).map_err(|source| engine(path, source))?;
+    if columns(db).map_err(|source| engine(path, source))? == expected_columns(path)? {
+        Ok(())
+    } else {
+        Err(damaged(path, "its tables are not those of this version"))
+    }
+}
+
+fn migrate(db: &Connection, from: i64) -> rusqlite::Result<()> {
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    for (version, step) in (1_i64..).zip(MIGRATIONS).skip(from) {
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {step}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; COMMIT"
+        ))?;
+    }
+    Ok(())
+}
+
+fn expected_columns(path: &Path) -> Result<BTreeSet<String>, OpenError> {
+    let model = || {
+        let db = Connection::open_in_memory()?;
+        migrate(&db, 0)?;
+        columns(&db)
+    };
+    model().map_err(|source| engine(path, source))
+}
+
+fn columns(db: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    db.prepare(
+        "SELECT format('%s.%s', o.name, c.name) FROM sqlite_schema o, pragma_table_info(o.name) c
+         UNION SELECT name FROM sqlite_schema WHERE type = 'index'",
+    )?
+    .query_map((), |row| row.get(0))?
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_number() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        assert_eq!(network_file_system(0xFF53_4D42), Some("CIFS"));
+        assert_eq!(network_file_system(0xEF53), None, "ext4");
+        assert_eq!(network_file_system(0x794C_7630), None, "overlay");
+        assert_eq!(network_file_system(0x0102_1994), None, "tmpfs");
+    }
+}

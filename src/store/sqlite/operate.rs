@@ -1,0 +1,176 @@
+//! What an operator does: retry, cancel, pause, resume.
+
+use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
+
+use super::{
+    Shared,
+    db::{CANCELLED, DEAD, Db, PENDING, PER_ALERT, StoredTs, clean},
+};
+use crate::{
+    ids::{AlertId, DestinationName},
+    store::{Action, Paused, Selection, State},
+};
+
+/// How many deliveries are changed in one transaction: others want to write too.
+pub(super) const PIECE: u64 = 1000;
+
+/// A selection in the store's numbers: all deliveries of a destination, or the one of an alert.
+#[derive(Clone, Copy)]
+struct Range {
+    destination: i64,
+    alert: Option<i64>,
+}
+
+/// Applies the action to at most a piece of the selection; returns how many it changed. Once that
+/// is none, everything is done, since what was changed is no longer selected.
+pub(super) fn act(
+    shared: &Shared,
+    db: &mut Db,
+    selection: &Selection,
+    action: Action,
+) -> rusqlite::Result<u64> {
+    let alert = match &selection.alert {
+        None => None,
+        Some(id) => match find_alert(db.connection(), id)? {
+            None => return Ok(0),
+            found => found,
+        },
+    };
+    let mut changed = 0;
+    for destination in destinations(db, selection.destination.as_ref())? {
+        let range = Range { destination, alert };
+        for state in states(selection.state, action) {
+            changed += match (action, state) {
+                (Action::Retry, PENDING) => hurry(shared, db, range)?,
+                (Action::Retry, _) => revive(db, range, state)?,
+                (Action::Cancel, PENDING) => cancel_pending(shared, db, range)?,
+                (Action::Cancel, _) => cancel_dead(db, range)?,
+            };
+            if changed >= PIECE {
+                return Ok(changed);
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// The states that the action changes, among those that are meant.
+fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
+    let changed: &[(State, i64)] = match action {
+        Action::Retry => {
+            &[(State::Pending, PENDING), (State::Dead, DEAD), (State::Cancelled, CANCELLED)]
+        }
+        Action::Cancel => &[(State::Pending, PENDING), (State::Dead, DEAD)],
+    };
+    changed
+        .iter()
+        .filter(move |(state, _)| meant.is_none_or(|meant| meant == *state))
+        .map(|(_, number)| *number)
+}
+
+fn destinations(db: &Db, one: Option<&DestinationName>) -> rusqlite::Result<Vec<i64>> {
+    db.statement("SELECT id FROM destinations WHERE ?1 IS NULL OR name = ?1")?
+        .query_map([one.map(DestinationName::as_str)], |row| row.get(0))?
+        .collect()
+}
+
+/// Pending ones become due now, but for those that are leased.
+fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
+    let now = db.now();
+    let leased = shared.leases.live_json(now);
+    let which = "state = 0 AND due_at > :now
+        AND id NOT IN (SELECT value FROM json_each(:leased))";
+    let values = [(":leased", &leased as &dyn ToSql)];
+    change(db, range, ("due_at = :now", "deliveries_due", which), &values)
+}
+
+/// Dead or cancelled ones become pending, as if they were accepted now.
+fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
+    let set = "state = 0, due_at = :now, alert_faults = 0, finished_at = NULL, dead_reason = NULL,
+        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+                 WHERE id = :destination)";
+    let which = "state >= 2 AND state = :state";
+    change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
+}
+
+/// Pending ones end, but for those that are leased.
+fn cancel_pending(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
+    let leased = shared.leases.live_json(db.now());
+    let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
+    let values = [(":leased", &leased as &dyn ToSql)];
+    change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
+}
+
+fn cancel_dead(db: &Db, range: Range) -> rusqlite::Result<u64> {
+    let set = "state = 3, finished_at = :now";
+    change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
+}
+
+/// Changes a piece of the range. One alert's delivery is found by its number, a destination's
+/// deliveries by an index.
+fn change(
+    db: &Db,
+    range: Range,
+    (set, index, which): (&str, &str, &str),
+    more: &[(&str, &dyn ToSql)],
+) -> rusqlite::Result<u64> {
+    let (hint, id) = match range.alert {
+        Some(alert) => ("NOT INDEXED", Some(alert * PER_ALERT + range.destination)),
+        None => ("INDEXED BY", None),
+    };
+    let index = if id.is_some() { "" } else { index };
+    let by_id = if id.is_some() { "id = :id" } else { ":id IS NULL" };
+    let sql = format!(
+        "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
+            SELECT id FROM deliveries {hint} {index}
+            WHERE destination = :destination AND {by_id} AND {which} LIMIT :piece)"
+    );
+    let now = db.now().micros();
+    let mut values = named_params! {
+        ":now": now, ":destination": range.destination, ":id": id, ":piece": PIECE,
+    }
+    .to_vec();
+    values.extend_from_slice(more);
+    let changed = db.execute(&sql, values.as_slice())?;
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// The alert's number.
+pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<Option<i64>> {
+    let message = &alert.message;
+    db.prepare_cached(
+        "SELECT a.seq FROM channels c JOIN alerts a ON a.channel = c.id
+         WHERE c.app = ?1 AND c.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4",
+    )?
+    .query_row(
+        params![
+            message.app.as_str(),
+            clean(message.channel.as_str()),
+            StoredTs(message.ts),
+            alert.ordinal,
+        ],
+        |row| row.get(0),
+    )
+    .optional()
+}
+
+/// Stops the destination's clock, or lets it go on.
+pub(super) fn set_paused(
+    db: &mut Db,
+    destination: &DestinationName,
+    paused: Paused,
+) -> rusqlite::Result<()> {
+    db.destination(destination)?;
+    let sql = match paused {
+        Paused::Yes => {
+            "UPDATE destinations SET paused_at = ?2 WHERE name = ?1 AND paused_at IS NULL"
+        }
+        Paused::No => {
+            "UPDATE destinations SET paused_for = paused_for + ?2 - paused_at, paused_at = NULL
+             WHERE name = ?1 AND paused_at IS NOT NULL"
+        }
+    };
+    db.execute(sql, params![destination.as_str(), db.now().micros()])?;
+    db.forget();
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! How much of its allowance the store uses.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use super::db::Db;
+
+/// Used pages and the write-ahead log, against the limit.
+#[derive(Debug)]
+pub(super) struct Size {
+    max: u64,
+    wal: PathBuf,
+    used: AtomicU64,
+    is_warned: AtomicBool,
+}
+
+impl Size {
+    pub(super) fn new(max: u64, wal: PathBuf) -> Self {
+        Self { max, wal, used: AtomicU64::new(0), is_warned: AtomicBool::new(false) }
+    }
+
+    /// Looks again; says so once when 80 % are in use.
+    pub(super) fn measure(&self, db: &Db) {
+        match self.look(db) {
+            Ok(used) => self.used.store(used, Ordering::Release),
+            Err(error) => return tracing::error!(%error, "the store's size cannot be read"),
+        }
+        let is_high = self.is_above(80);
+        let was_high = self.is_warned.swap(is_high, Ordering::AcqRel);
+        if is_high && !was_high {
+            let (used, max) = (self.used.load(Ordering::Acquire), self.max);
+            tracing::warn!(
+                used_bytes = used,
+                max_bytes = max,
+                "the store is 80 % full; at 95 % alerts are refused: raise max_size, shorten \
+                 retention, or see to what is not delivered"
+            );
+        }
+    }
+
+    fn look(&self, db: &Db) -> Result<u64, Box<dyn std::error::Error>> {
+        let pages = db
+            .statement(
+                "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count,
+                 pragma_freelist_count, pragma_page_size",
+            )?
+            .query_row((), |row| row.get::<_, u64>(0))?;
+        let wal = match fs::metadata(&self.wal) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(pages + wal)
+    }
+
+    /// Whether no more alerts are taken: 95 % are in use.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_above(95)
+    }
+
+    pub(super) fn used_and_free(&self) -> (u64, u64) {
+        let used = self.used.load(Ordering::Acquire);
+        (used, self.max.saturating_sub(used))
+    }
+
+    fn is_above(&self, percent: u64) -> bool {
+        self.used.load(Ordering::Acquire) >= self.max / 100 * percent
+    }
+}

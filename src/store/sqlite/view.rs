@@ -1,0 +1,276 @@
+//! What operators and metrics look at.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    Shared,
+    db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
+    operate::find_alert,
+    reader::{alert_id, destination_name},
+};
+use crate::{
+    clock::Timestamp,
+    ids::{AlertId, AppName, ChannelId, MessageTs},
+    store::{
+        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
+        State, Stats,
+    },
+};
+
+/// One alert with everything that is known of it.
+pub(super) fn alert(
+    shared: &Shared,
+    db: &Connection,
+    id: &AlertId,
+) -> rusqlite::Result<Option<AlertView>> {
+    let leased = shared.leases.live(shared.clock.now());
+    let Some(seq) = find_alert(db, id)? else {
+        return Ok(None);
+    };
+    let mut view = by_seq(db, seq)?;
+    view.raw = db
+        .prepare_cached(
+            "SELECT m.raw FROM alerts a JOIN messages m ON m.id = a.message WHERE a.seq = ?1",
+        )?
+        .query_row([seq], |row| row.get::<_, Option<Vec<u8>>>(0))?
+        .map(Bytes::from);
+    view.revisions = revisions(db, seq)?;
+    view.deliveries = deliveries(db, seq, |id| leased.contains(&id))?;
+    for delivery in &mut view.deliveries {
+        delivery.log = attempts(db, seq, delivery)?;
+    }
+    Ok(Some(view))
+}
+
+/// A page of alerts, newest first. The rows are walked backwards and judged here, not in SQL: what
+/// "whatever the case" means is the same for every engine.
+pub(super) fn alerts(
+    shared: &Shared,
+    db: &Connection,
+    query: &AlertQuery,
+) -> rusqlite::Result<Vec<AlertView>> {
+    let leased = shared.leases.live(shared.clock.now());
+    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let mut found: Vec<i64> = Vec::new();
+    let mut statement = db.prepare_cached(&walk(query))?;
+    let before = query.before.unwrap_or(i64::MAX);
+    let ids: Vec<String> = leased.iter().map(ToString::to_string).collect();
+    let mut rows = statement.query(params![
+        before,
+        before.saturating_mul(PER_ALERT),
+        format!("[{}]", ids.join(",")),
+    ])?;
+    let needle = query.text.as_ref().map(|text| text.to_lowercase());
+    while found.len() < wanted
+        && let Some(row) = rows.next()?
+    {
+        let seq = row.get(4)?;
+        if found.last() != Some(&seq) && matches(row, query, needle.as_deref())? {
+            found.push(seq);
+        }
+    }
+    let view = |seq| {
+        let mut view = by_seq(db, seq)?;
+        view.deliveries = deliveries(db, seq, |id| leased.contains(&id))?;
+        Ok(view)
+    };
+    found.into_iter().map(view).collect()
+}
+
+/// The rows that may be listed, newest first: app, channel, ts, ordinal, seq, level, search.
+fn walk(query: &AlertQuery) -> String {
+    const COLUMNS: &str = "SELECT c.app, c.channel, a.ts, a.ordinal, a.seq, a.level, a.search";
+    let Some(state) = query.state else {
+        let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
+        return format!(
+            "{COLUMNS} FROM alerts a CROSS JOIN channels c ON c.id = a.channel
+             WHERE a.seq < ?1 AND ?2 IS NOT ?3 AND a.search IS NOT NULL {unrouted}
+             ORDER BY a.seq DESC"
+        );
+    };
+    let (hint, which) = match state {
+        State::Pending => ("", "d.state = 0 AND d.id NOT IN (SELECT value FROM json_each(?3))"),
+        State::Leased => ("", "d.state = 0 AND d.id IN (SELECT value FROM json_each(?3))"),
+        State::Delivered => ("", "d.state = 1"),
+        State::Dead => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 2"),
+        State::Cancelled => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 3"),
+    };
+    let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
+    format!(
+        "{COLUMNS} FROM deliveries d {hint} CROSS JOIN alerts a ON a.seq = d.id >> 16
+         CROSS JOIN channels c ON c.id = a.channel
+         WHERE d.id < ?2 AND ?1 IS NOT ?3 AND {which} {unrouted} ORDER BY d.id DESC"
+    )
+}
+
+const NO_DELIVERY: &str = "AND NOT EXISTS (
+    SELECT 1 FROM deliveries e WHERE e.id >= a.seq << 16 AND e.id < (a.seq + 1) << 16)";
+
+fn matches(row: &Row<'_>, query: &AlertQuery, needle: Option<&str>) -> rusqlite::Result<bool> {
+    if let Some(level) = &query.level
+        && row.get_ref(5)?.as_str()? != level
+    {
+        return Ok(false);
+    }
+    let Some(needle) = needle else {
+        return Ok(true);
+    };
+    Ok(row.get_ref(6)?.as_str()?.to_lowercase().contains(needle)
+        || alert_id(row)?.to_string().to_lowercase().contains(needle))
+}
+
+/// The alert without raw message, revisions and deliveries.
+fn by_seq(db: &Connection, seq: i64) -> rusqlite::Result<AlertView> {
+    db.prepare_cached(
+        "SELECT c.app, c.channel, a.ts, a.ordinal, a.seq, a.attachment, a.sources, a.level,
+            coalesce(a.search, ''), m.received_at, m.posted_at, m.source, m.event_id, m.team
+         FROM alerts a JOIN channels c ON c.id = a.channel JOIN messages m ON m.id = a.message
+         WHERE a.seq = ?1",
+    )?
+    .query_row([seq], |row| {
+        Ok(AlertView {
+            id: alert_id(row)?,
+            seq: row.get(4)?,
+            attachment: row.get(5)?,
+            sources: sources_of(row.get(6)?),
+            level: row.get(7)?,
+            search: row.get(8)?,
+            received_at: Timestamp::from_micros(row.get(9)?),
+            posted_at: MessageTs::from_micros(row.get(10)?),
+            source: source_of(row.get(11)?),
+            event_id: row.get(12)?,
+            team: row.get(13)?,
+            raw: None,
+            revisions: Vec::new(),
+            deliveries: Vec::new(),
+        })
+    })
+}
+
+/// The revisions of the whole message, whichever of its versions brought this alert.
+fn revisions(db: &Connection, seq: i64) -> rusqlite::Result<Vec<Revision>> {
+    db.prepare_cached(
+        "SELECT r.received_at, r.raw FROM revisions r WHERE r.message IN (
+            SELECT b.message FROM alerts a JOIN alerts b ON b.channel = a.channel AND b.ts = a.ts
+            WHERE a.seq = ?1)
+         ORDER BY r.id",
+    )?
+    .query_map([seq], |row| {
+        let received_at = Timestamp::from_micros(row.get(0)?);
+        Ok(Revision { received_at, raw: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
+    })?
+    .collect()
+}
+
+fn deliveries(
+    db: &Connection,
+    seq: i64,
+    is_leased: impl Fn(i64) -> bool,
+) -> rusqlite::Result<Vec<DeliveryView>> {
+    db.prepare_cached(
+        "SELECT t.name, d.id, d.state, d.attempts, d.due_at, d.finished_at,
+            coalesce(d.dead_reason, ''), coalesce(d.reference_id, ''),
+            coalesce(d.reference_url, '')
+         FROM deliveries d JOIN destinations t ON t.id = d.destination
+         WHERE d.id >= ?1 AND d.id < ?2 ORDER BY t.name",
+    )?
+    .query_map([seq * PER_ALERT, (seq + 1) * PER_ALERT], |row| {
+        let state = match row.get(2)? {
+            PENDING if is_leased(row.get(1)?) => State::Leased,
+            DELIVERED => State::Delivered,
+            DEAD => State::Dead,
+            CANCELLED => State::Cancelled,
+            _ => State::Pending,
+        };
+        let due_at = Timestamp::from_micros(row.get(4)?);
+        Ok(DeliveryView {
+            destination: destination_name(row, 0)?,
+            state,
+            attempts: row.get(3)?,
+            due_at: (state == State::Pending).then_some(due_at),
+            finished_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
+            dead_reason: row.get(6)?,
+            reference: Reference { id: row.get(7)?, url: row.get(8)? },
+            log: Vec::new(),
+        })
+    })?
+    .collect()
+}
+
+fn attempts(
+    db: &Connection,
+    seq: i64,
+    delivery: &DeliveryView,
+) -> rusqlite::Result<Vec<AttemptView>> {
+    db.prepare_cached(
+        "SELECT started_at, duration, class, status, excerpt FROM attempts
+         WHERE delivery = ?1 + (SELECT id FROM destinations WHERE name = ?2) ORDER BY number",
+    )?
+    .query_map(params![seq * PER_ALERT, delivery.destination.as_str()], |row| {
+        Ok(AttemptView {
+            started_at: Timestamp::from_micros(row.get(0)?),
+            duration: Duration::from_micros(row.get(1)?),
+            class: row.get(2)?,
+            status: row.get(3)?,
+            excerpt: row.get(4)?,
+        })
+    })?
+    .collect()
+}
+
+/// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
+/// so this takes long only while there is a long backlog.
+pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats> {
+    let leased = shared.leases.live_json(shared.clock.now());
+    let mut statement = db.prepare_cached(
+        "WITH waiting AS (
+            SELECT destination, count(*) AS number, min(id) AS oldest
+            FROM deliveries INDEXED BY deliveries_due WHERE state = 0 GROUP BY destination),
+         dead AS (
+            SELECT destination, count(*) AS number FROM deliveries INDEXED BY deliveries_ended
+            WHERE state >= 2 AND state = 2 GROUP BY destination),
+         leased AS (
+            SELECT destination, count(*) AS number FROM deliveries
+            WHERE state = 0 AND id IN (SELECT value FROM json_each(?1)) GROUP BY destination)
+         SELECT t.name, coalesce(w.number, 0) - coalesce(l.number, 0), coalesce(l.number, 0),
+            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at
+         FROM destinations t
+         LEFT JOIN waiting w ON w.destination = t.id
+         LEFT JOIN dead x ON x.destination = t.id
+         LEFT JOIN leased l ON l.destination = t.id
+         LEFT JOIN alerts a ON a.seq = w.oldest >> 16
+         LEFT JOIN messages m ON m.id = a.message
+         WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
+         ORDER BY t.name",
+    )?;
+    let destinations = statement
+        .query_map([leased], |row| {
+            let stats = DestinationStats {
+                pending: row.get(1)?,
+                leased: row.get(2)?,
+                dead: row.get(3)?,
+                paused: row.get(4)?,
+                oldest_pending: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
+            };
+            Ok((destination_name(row, 0)?, stats))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let (used_bytes, free_bytes) = shared.size.used_and_free();
+    Ok(Stats { destinations, used_bytes, free_bytes })
+}
+
+/// Up to where a channel's history was read.
+pub(super) fn cursor(
+    db: &Connection,
+    app: &AppName,
+    channel: &ChannelId,
+) -> rusqlite::Result<Option<MessageTs>> {
+    db.prepare_cached("SELECT ts FROM cursors WHERE app = ?1 AND channel = ?2")?
+        .query_row(params![app.as_str(), clean(channel.as_str())], |row| {
+            row.get(0).map(MessageTs::from_micros)
+        })
+        .optional()
+}

@@ -1,0 +1,251 @@
+//! The writer: one thread that puts everything waiting for it into one transaction.
+//!
+//! A thousand waiting jobs cost one flush to disk, and a lone one waits for nobody. A job that
+//! fails through its own fault is found by doing the transaction again, each job by itself.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, SyncSender, TrySendError},
+    },
+};
+
+use rusqlite::ErrorCode;
+use tokio::sync::oneshot;
+
+use super::{Shared, db::Db};
+use crate::store::StoreError;
+
+/// How many jobs may wait. At 5,500 commits' worth of work a second, on a slow disk, this is
+/// under a second of waiting; the sender is told to come back rather than to wait longer.
+pub(super) const QUEUE: usize = 4096;
+
+/// The most jobs, and about the most bytes, that share a transaction.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// How a transaction is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// All together; the first fault ends it.
+    Together,
+    /// Each job, and each message in it, behind a savepoint of its own.
+    Apart,
+}
+
+/// Something to be written.
+pub(super) trait Job: Send {
+    /// Does it inside a transaction; may be called again after that was rolled back.
+    fn run(&mut self, db: &mut Db, mode: Mode) -> rusqlite::Result<()>;
+
+    /// Says how it went: `Ok` once it is durable.
+    fn done(self: Box<Self>, result: Result<(), StoreError>);
+
+    /// About how much it writes.
+    fn bytes(&self) -> usize;
+
+    /// Whether no lease may be granted between its start and its commit.
+    fn stops_leases(&self) -> bool;
+}
+
+/// A job made of two functions: `run` writes, `after` hears whether that is durable, and the
+/// caller gets what `run` returned.
+pub(super) struct Write<T, R, A> {
+    run: R,
+    after: A,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+    bytes: usize,
+    stops_leases: bool,
+}
+
+/// What comes back from the writer; an error if its thread dropped the job.
+pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+impl<T, R, A> Write<T, R, A>
+where
+    T: Send,
+    R: FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send,
+    A: FnOnce(bool) + Send,
+{
+    pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
+        let (reply, receiver) = oneshot::channel();
+        let write = Self { run, after, value: None, reply, bytes: 0, stops_leases: false };
+        (write, receiver)
+    }
+
+    pub(super) fn of_bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    pub(super) fn stopping_leases(self) -> Self {
+        Self { stops_leases: true, ..self }
+    }
+}
+
+impl<T, R, A> Job for Write<T, R, A>
+where
+    T: Send,
+    R: FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send,
+    A: FnOnce(bool) + Send,
+{
+    fn run(&mut self, db: &mut Db, mode: Mode) -> rusqlite::Result<()> {
+        self.value = Some((self.run)(db, mode)?);
+        Ok(())
+    }
+
+    fn done(self: Box<Self>, result: Result<(), StoreError>) {
+        (self.after)(result.is_ok());
+        let value = result.and_then(|()| self.value.ok_or(StoreError::Closed));
+        // Whoever no longer waits does not want to know.
+        drop(self.reply.send(value));
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn stops_leases(&self) -> bool {
+        self.stops_leases
+    }
+}
+
+/// Puts a job in the queue, or tells it why not.
+pub(super) fn submit(queue: Option<&SyncSender<Box<dyn Job>>>, job: Box<dyn Job>) {
+    let Some(queue) = queue else {
+        return job.done(Err(StoreError::Closed));
+    };
+    match queue.try_send(job) {
+        Ok(()) => {}
+        Err(TrySendError::Full(job)) => job.done(Err(StoreError::Busy)),
+        Err(TrySendError::Disconnected(job)) => job.done(Err(StoreError::Closed)),
+    }
+}
+
+/// The writing thread.
+pub(super) struct Writer {
+    pub(super) db: Db,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Writer {
+    /// Commits batch after batch until every sender is gone and the queue is empty.
+    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Job>>) -> Db {
+        while let Ok(first) = queue.recv() {
+            let mut bytes = first.bytes();
+            let mut jobs = vec![first];
+            while jobs.len() < BATCH && bytes < BATCH_BYTES {
+                let Ok(job) = queue.try_recv() else { break };
+                bytes += job.bytes();
+                jobs.push(job);
+            }
+            self.commit(jobs);
+        }
+        self.db
+    }
+
+    fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        let shared = Arc::clone(&self.shared);
+        let gate = jobs.iter().any(|job| job.stops_leases()).then(|| shared.leases.gate());
+        let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs)))
+            .unwrap_or_else(|panic| {
+                self.db.roll_back();
+                Err(panicked(panic.as_ref()))
+            });
+        drop(gate);
+        self.shared.size.measure(&self.db);
+        match result {
+            Ok(faults) => {
+                let mut faults = faults.into_iter().peekable();
+                for (index, job) in jobs.into_iter().enumerate() {
+                    let fault = faults.next_if(|(at, _)| *at == index);
+                    job.done(fault.map_or(Ok(()), |(_, error)| Err(item(error))));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for job in jobs {
+                    job.done(Err(engine_shared(&error)));
+                }
+            }
+        }
+    }
+
+    /// Returns the jobs that could not be done, and why, in order; all others are durable.
+    fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<Fault>> {
+        match self.attempt(jobs, Mode::Together) {
+            Err(error) if is_items_own(&error) => self.attempt(jobs, Mode::Apart),
+            result => result,
+        }
+    }
+
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
+        self.db.begin()?;
+        let result = self.run_all(jobs, mode).and_then(|faults| {
+            let start = self.shared.clock.instant();
+            self.db.commit()?;
+            let end = self.shared.clock.instant();
+            self.shared.commit_seconds.record(end.duration_since(start).as_secs_f64());
+            Ok(faults)
+        });
+        if result.is_err() {
+            self.db.roll_back();
+        }
+        result
+    }
+
+    fn run_all(&mut self, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        for (index, job) in jobs.iter_mut().enumerate() {
+            match mode {
+                Mode::Together => job.run(&mut self.db, mode)?,
+                Mode::Apart => {
+                    let result = self.db.apart(|db| job.run(db, mode))?;
+                    faults.extend(result.err().map(|error| (index, error)));
+                }
+            }
+        }
+        Ok(faults)
+    }
+}
+
+/// Which job failed through its own fault, and why.
+type Fault = (usize, rusqlite::Error);
+
+/// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
+pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
+    let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
+    error.sqlite_error_code().is_some_and(|code| own.contains(&code))
+        || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
+}
+
+pub(super) fn item(error: rusqlite::Error) -> StoreError {
+    StoreError::Item(error.into())
+}
+
+pub(super) fn engine(error: rusqlite::Error) -> StoreError {
+    engine_shared(&Arc::new(error))
+}
+
+fn engine_shared(error: &Arc<rusqlite::Error>) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        Some(_) | None => StoreError::Engine(Box::new(Arc::clone(error))),
+    }
+}
+
+/// What a caught panic said, as an error of the engine.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> rusqlite::Error {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERNAL),
+        Some(format!("panic in the store: {said}")),
+    )
+}
