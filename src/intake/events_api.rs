@@ -45,7 +45,7 @@ use crate::{
         message::Message,
         signature::Verifier,
     },
-    store::{Accepted, NewMessage, Source, Store, StoreError},
+    store::{NewMessage, Source, Store, StoreError},
 };
 
 /// Slack waits 3 s, network included; this much of it is ours.
@@ -132,7 +132,10 @@ impl EventsApi {
     /// A receiver for these apps.
     pub fn new(apps: Vec<App>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let endpoints = apps.into_iter().map(|app| Endpoint::new(app, metrics)).collect();
+        let endpoints = apps
+            .into_iter()
+            .map(|app| Endpoint::new(app, metrics))
+            .collect();
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -217,9 +220,7 @@ impl Inner {
         let text = slack::readable(body.bytes());
         match envelope::parse(&text) {
             Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
-            Ok(Envelope::Event(callback)) => {
-                self.event(endpoint, &callback, &text, started).await
-            }
+            Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, &text, started).await,
             Ok(Envelope::AppRateLimited { minute }) => {
                 endpoint.rate_limited.increment(1);
                 tracing::warn!(
@@ -290,7 +291,9 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        self.parts.admission.admit(message, post, || envelope::inner_event(text))
+        self.parts
+            .admission
+            .admit(message, post, || envelope::inner_event(text))
     }
 
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
@@ -301,13 +304,23 @@ impl Inner {
         started: Instant,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let key = message.key.to_string();
-        let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
+        let routed = message
+            .alerts
+            .iter()
+            .any(|alert| !alert.destinations.is_empty());
         let event_id = message.event_id.clone();
-        let used = self.parts.clock.instant().saturating_duration_since(started);
+        let used = self
+            .parts
+            .clock
+            .instant()
+            .saturating_duration_since(started);
         let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
         let accept = self.parts.store.accept(vec![message], None, None);
         let stored = match tokio::time::timeout(budget, accept).await {
-            Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
+            Ok(Ok(results)) => results
+                .into_iter()
+                .next()
+                .unwrap_or(Err(StoreError::Closed)),
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(StoreError::Busy),
         };
@@ -338,7 +351,9 @@ impl Inner {
         let skew = self.parts.clock.now().seconds() - body.sent_at().seconds();
         self.clock_skew.set(seconds(skew));
         if headers.contains_key(&RETRY_NUM) {
-            let reason = headers.get(&RETRY_REASON).and_then(|value| value.to_str().ok());
+            let reason = headers
+                .get(&RETRY_REASON)
+                .and_then(|value| value.to_str().ok());
             let known = self.retries.iter().find(|(name, _)| Some(*name) == reason);
             if let Some((_, counter)) = known.or_else(|| self.retries.last()) {
                 counter.increment(1);
@@ -347,7 +362,11 @@ impl Inner {
     }
 
     fn since(&self, started: Instant) -> f64 {
-        self.parts.clock.instant().saturating_duration_since(started).as_secs_f64()
+        self.parts
+            .clock
+            .instant()
+            .saturating_duration_since(started)
+            .as_secs_f64()
     }
 }
 
@@ -355,7 +374,9 @@ impl Endpoint {
     fn new(app: App, metrics: &Metrics) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
-            metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
+            metrics
+                .counter(Metric::EventsReceived, &[name, source.as_str()])
+                .increment(0);
         }
         Self {
             path: format!("/slack/events/{name}"),
@@ -387,7 +408,9 @@ fn status(code: StatusCode) -> Response<Full<Bytes>> {
 
 fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
     let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
 

@@ -56,7 +56,11 @@ pub enum Admitted {
 impl Admission {
     /// An admission for the configured apps.
     pub fn new(matcher: Matcher, watches: BTreeMap<AppName, Watch>, routes: Vec<Route>) -> Self {
-        Self { matcher, watches, routes }
+        Self {
+            matcher,
+            watches,
+            routes,
+        }
     }
 
     /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
@@ -94,7 +98,11 @@ impl Admission {
     }
 
     fn new_alert(&self, app: &AppName, channel: &ChannelId, found: Found) -> NewAlert {
-        let Found { ordinal, attachment, incident } = found;
+        let Found {
+            ordinal,
+            attachment,
+            incident,
+        } = found;
         NewAlert {
             ordinal,
             attachment,

@@ -53,7 +53,9 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
         return Err(Unparsable);
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = Seed(PhantomData).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
+    let value = Seed(PhantomData)
+        .deserialize(&mut json)
+        .map_err(|_syntax| Unparsable)?;
     json.end().map_err(|_trailing| Unparsable)?;
     Ok(value)
 }
@@ -62,9 +64,7 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
 ///
 /// # Errors
 /// The JSON is broken.
-pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(
-    object: &mut A,
-) -> Result<T, A::Error> {
+pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(object: &mut A) -> Result<T, A::Error> {
     object.next_value_seed(Seed(PhantomData))
 }
 
@@ -231,13 +231,17 @@ mod tests {
 
     #[test]
     fn numbers_read_as_text_and_text_as_numbers() {
-        let json = r#"{"text": 18446744073709551615, "number": "42", "list": [-1, 1.5, "x", null]}"#;
+        let json =
+            r#"{"text": 18446744073709551615, "number": "42", "list": [-1, 1.5, "x", null]}"#;
         let read = parse::<Probe<'_>>(json).unwrap();
         assert_eq!(read.text, "18446744073709551615");
         assert_eq!(read.number, 42);
         assert_eq!(read.list, ["-1", "1.5", "x", ""]);
         assert_eq!(parse::<Probe<'_>>(r#"{"number": 5.9}"#).unwrap().number, 5);
-        assert_eq!(parse::<Probe<'_>>(r#"{"number": 1e300}"#).unwrap().number, i64::MAX);
+        assert_eq!(
+            parse::<Probe<'_>>(r#"{"number": 1e300}"#).unwrap().number,
+            i64::MAX
+        );
     }
 
     #[test]
@@ -248,8 +252,18 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_unparsable() {
-        for text in ["", " ", "null", "[]", "7", "\"x\"", "{", "{}{}", "{\"text\": \"\u{1}\"}", "\u{feff}{}"]
-        {
+        for text in [
+            "",
+            " ",
+            "null",
+            "[]",
+            "7",
+            "\"x\"",
+            "{",
+            "{}{}",
+            "{\"text\": \"\u{1}\"}",
+            "\u{feff}{}",
+        ] {
             assert_eq!(parse::<Probe<'_>>(text), Err(Unparsable), "{text:?}");
         }
         assert_eq!(parse::<Probe<'_>>(" \r\n{} "), Ok(Probe::default()));

@@ -25,8 +25,9 @@ pub use self::{
     lease::{Attempt, Delivery, Lease, Next, Outcome, Reference, Unrecorded},
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
-        ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, IDENTITY_KEPT,
-        Paused, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State, Stats,
+        ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
+        IDENTITY_KEPT, Paused, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State,
+        Stats,
     },
 };
 

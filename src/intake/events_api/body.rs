@@ -95,9 +95,13 @@ impl SignedBody {
         let bytes = tokio::time::timeout(BODY_DEADLINE, read(body))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
-        let signed =
-            verifier.verify(now, timestamp, signature, &bytes).map_err(Refusal::Signature)?;
-        Ok(Self { bytes, sent_at: signed.sent_at })
+        let signed = verifier
+            .verify(now, timestamp, signature, &bytes)
+            .map_err(Refusal::Signature)?;
+        Ok(Self {
+            bytes,
+            sent_at: signed.sent_at,
+        })
     }
 
     /// The exact bytes that were signed.
@@ -128,7 +132,9 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_broken_off| Refusal::Slow)?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
@@ -141,5 +147,9 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
             return Err(Refusal::TooLarge);
         }
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
 }

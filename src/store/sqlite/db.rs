@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use rusqlite::{
-    CachedStatement, Connection, OptionalExtension, ToSql, params,
+    CachedStatement, Connection, ToSql, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, Value, ValueRef},
 };
 
@@ -53,7 +53,13 @@ impl Db {
             connection.query_row("SELECT max(seq) FROM alerts", (), |row| row.get(0))?;
         let next_seq = last.unwrap_or(0) + 1;
         let (channels, destinations) = (HashMap::new(), HashMap::new());
-        Ok(Self { connection, clock, next_seq, channels, destinations })
+        Ok(Self {
+            connection,
+            clock,
+            next_seq,
+            channels,
+            destinations,
+        })
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -149,14 +155,14 @@ impl Db {
         if let Some(id) = self.channels.get(&key) {
             return Ok(*id);
         }
-        let names = [clean(app.as_str()), clean(channel.as_str())];
+        let names = params![clean(app.as_str()), clean(channel.as_str())];
         self.execute(
             "INSERT INTO channels (app, channel) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            &names,
+            names,
         )?;
         let id = self
             .statement("SELECT id FROM channels WHERE app = ?1 AND channel = ?2")?
-            .query_row(&names, |row| row.get(0))?;
+            .query_row(names, |row| row.get(0))?;
         self.channels.insert(key, id);
         Ok(id)
     }
@@ -189,7 +195,11 @@ impl Db {
 
 /// Text as it is stored: NUL would end it for many tools, so it becomes U+FFFD.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
+    if text.contains('\0') {
+        text.replace('\0', "\u{FFFD}").into()
+    } else {
+        text.into()
+    }
 }
 
 /// A message's timestamp as it is stored: the integer, or the bytes of the digest.

@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -115,23 +115,38 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer, readers, lock } = open::open(&settings.path)?;
+        let Opened {
+            writer,
+            readers,
+            lock,
+        } = open::open(&settings.path)?;
         let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             clock,
             lease: settings.lease,
             leases: Leases::default(),
             hints: Mutex::default(),
-            size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
+            size: Size::new(
+                settings.max_size_bytes,
+                open::beside(&settings.path, "-wal"),
+            ),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
         });
         shared.size.measure(&db);
-        let writer = Writer { db, shared: Arc::clone(&shared) };
-        let (queues, writer) = start(writer, readers, lock).map_err(|error| failed(error.into()))?;
-        Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
+        let writer = Writer {
+            db,
+            shared: Arc::clone(&shared),
+        };
+        let (queues, writer) =
+            start(writer, readers, lock).map_err(|error| failed(error.into()))?;
+        Ok(Self {
+            shared,
+            queues: Mutex::new(Some(queues)),
+            writer: Some(writer),
+        })
     }
 
     fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
@@ -139,7 +154,10 @@ impl SqliteStore {
     }
 
     fn submit(&self, job: impl Job + 'static) {
-        writer::submit(self.queues().as_ref().map(|queues| &queues.write), Box::new(job));
+        writer::submit(
+            self.queues().as_ref().map(|queues| &queues.write),
+            Box::new(job),
+        );
     }
 
     async fn write<T: Send + 'static>(
@@ -207,18 +225,20 @@ fn start(
     let (lease, lease_thread) = reader("store-lease", for_leases)?;
     let (view, view_thread) = reader("store-view", for_views)?;
     let (write, queue) = sync_channel::<Box<dyn Job>>(writer::QUEUE);
-    let write_thread = thread::Builder::new().name("store-write".to_owned()).spawn(move || {
-        let shared = Arc::clone(&writer.shared);
-        let db = writer.run(&queue);
-        for reader in [lease_thread, view_thread] {
-            if reader.join().is_err() {
-                tracing::error!("a reader of the store panicked");
+    let write_thread = thread::Builder::new()
+        .name("store-write".to_owned())
+        .spawn(move || {
+            let shared = Arc::clone(&writer.shared);
+            let db = writer.run(&queue);
+            for reader in [lease_thread, view_thread] {
+                if reader.join().is_err() {
+                    tracing::error!("a reader of the store panicked");
+                }
             }
-        }
-        end(&shared, db.into_connection());
-        drop(lock);
-        shared.ended.cancel();
-    })?;
+            end(&shared, db.into_connection());
+            drop(lock);
+            shared.ended.cancel();
+        })?;
     Ok((Queues { write, lease, view }, write_thread))
 }
 
@@ -228,7 +248,11 @@ fn end(shared: &Shared, connection: Connection) {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()))
     };
-    let tidied = if shared.is_closing.load(Ordering::Acquire) { tidy() } else { Ok(()) };
+    let tidied = if shared.is_closing.load(Ordering::Acquire) {
+        tidy()
+    } else {
+        Ok(())
+    };
     let closed = connection.close().map_err(|(_connection, error)| error);
     if let Err(error) = tidied.and(closed) {
         tracing::warn!(%error, "the store was not closed tidily; the next start does the rest");
@@ -265,11 +289,20 @@ impl Store for SqliteStore {
                 hints.push(hint);
             }
         }
-        let batch = Batch { messages: batch, hold_until, cursor };
+        let batch = Batch {
+            messages: batch,
+            hold_until,
+            cursor,
+        };
         let bytes = batch.bytes();
         let (job, reply) = Write::new(
             move |db, mode| batch.write(db, mode),
-            move |durable| hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one()),
+            move |durable| {
+                hints
+                    .iter()
+                    .filter(|_| durable)
+                    .for_each(|hint| hint.notify_one())
+            },
         );
         self.submit(job.of_bytes(bytes));
         answer(reply).await
@@ -289,7 +322,8 @@ impl Store for SqliteStore {
         n: usize,
     ) -> Result<Vec<Lease>, StoreError> {
         let destination = destination.clone();
-        self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
+        self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n))
+            .await
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
@@ -308,7 +342,11 @@ impl Store for SqliteStore {
             },
         );
         self.submit(job);
-        answer(reply).await.map_err(|source| Unrecorded { lease, outcome, source })
+        answer(reply).await.map_err(|source| Unrecorded {
+            lease,
+            outcome,
+            source,
+        })
     }
 
     async fn release(&self, lease: Lease) {
@@ -322,7 +360,8 @@ impl Store for SqliteStore {
         destination: &DestinationName,
     ) -> Result<Option<Timestamp>, StoreError> {
         let destination = destination.clone();
-        self.lease_reader(move |shared, db| deliver::next_due(shared, db, &destination)).await
+        self.lease_reader(move |shared, db| deliver::next_due(shared, db, &destination))
+            .await
     }
 
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify> {
@@ -345,6 +384,33 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn expire(
+        &self,
+        destination: &DestinationName,
+        born_before: Timestamp,
+        reason: &'static str,
+    ) -> Result<u64, StoreError> {
+        let mut total = 0;
+        loop {
+            let name = destination.clone();
+            let look = move |_: &Shared, db: &Connection| operate::too_old(db, &name, born_before);
+            let found = self.view_reader(look).await?;
+            if found.is_empty() {
+                return Ok(total);
+            }
+            let shared = Arc::clone(&self.shared);
+            let work = move |db: &mut Db, _: Mode| operate::bury(&shared, db, &found, reason);
+            let (job, reply) = Write::new(work, |_durable| ());
+            self.submit(job.stopping_leases());
+            let buried = answer(reply).await?;
+            total += buried;
+            // What is left of a piece is leased: its worker decides about it.
+            if buried == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
     async fn set_paused(
         &self,
         destination: &DestinationName,
@@ -362,11 +428,13 @@ impl Store for SqliteStore {
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
         let id = id.clone();
-        self.view_reader(move |shared, db| view::alert(shared, db, &id)).await
+        self.view_reader(move |shared, db| view::alert(shared, db, &id))
+            .await
     }
 
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
-        self.view_reader(move |shared, db| view::alerts(shared, db, &query)).await
+        self.view_reader(move |shared, db| view::alerts(shared, db, &query))
+            .await
     }
 
     async fn cursor(
@@ -375,7 +443,8 @@ impl Store for SqliteStore {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError> {
         let (app, channel) = (app.clone(), channel.clone());
-        self.view_reader(move |_shared, db| view::cursor(db, &app, &channel)).await
+        self.view_reader(move |_shared, db| view::cursor(db, &app, &channel))
+            .await
     }
 
     /// Always the same: nobody else can have this store open.
@@ -417,7 +486,11 @@ impl Store for SqliteStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.write(|db, _mode| db.probe()).await?;
-        if self.shared.size.is_full() { Err(StoreError::Full) } else { Ok(()) }
+        if self.shared.size.is_full() {
+            Err(StoreError::Full)
+        } else {
+            Ok(())
+        }
     }
 
     async fn close(&self) {

@@ -7,6 +7,7 @@ use super::{
     db::{CANCELLED, DEAD, Db, PENDING, PER_ALERT, StoredTs, clean},
 };
 use crate::{
+    clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{Action, Paused, Selection, State},
 };
@@ -57,9 +58,11 @@ pub(super) fn act(
 /// The states that the action changes, among those that are meant.
 fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
     let changed: &[(State, i64)] = match action {
-        Action::Retry => {
-            &[(State::Pending, PENDING), (State::Dead, DEAD), (State::Cancelled, CANCELLED)]
-        }
+        Action::Retry => &[
+            (State::Pending, PENDING),
+            (State::Dead, DEAD),
+            (State::Cancelled, CANCELLED),
+        ],
         Action::Cancel => &[(State::Pending, PENDING), (State::Dead, DEAD)],
     };
     changed
@@ -81,7 +84,12 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
     let which = "state = 0 AND due_at > :now
         AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values = [(":leased", &leased as &dyn ToSql)];
-    change(db, range, ("due_at = :now", "deliveries_due", which), &values)
+    change(
+        db,
+        range,
+        ("due_at = :now", "deliveries_due", which),
+        &values,
+    )
 }
 
 /// Dead or cancelled ones become pending, as if they were accepted now.
@@ -90,7 +98,12 @@ fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
         since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
-    change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
+    change(
+        db,
+        range,
+        (set, "deliveries_ended", which),
+        &[(":state", &state)],
+    )
 }
 
 /// Pending ones end, but for those that are leased.
@@ -98,12 +111,22 @@ fn cancel_pending(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u6
     let leased = shared.leases.live_json(db.now());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values = [(":leased", &leased as &dyn ToSql)];
-    change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
+    change(
+        db,
+        range,
+        ("state = 3, finished_at = :now", "deliveries_due", which),
+        &values,
+    )
 }
 
 fn cancel_dead(db: &Db, range: Range) -> rusqlite::Result<u64> {
     let set = "state = 3, finished_at = :now";
-    change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
+    change(
+        db,
+        range,
+        (set, "deliveries_ended", "state >= 2 AND state = 2"),
+        &[],
+    )
 }
 
 /// Changes a piece of the range. One alert's delivery is found by its number, a destination's
@@ -119,7 +142,11 @@ fn change(
         None => ("INDEXED BY", None),
     };
     let index = if id.is_some() { "" } else { index };
-    let by_id = if id.is_some() { "id = :id" } else { ":id IS NULL" };
+    let by_id = if id.is_some() {
+        "id = :id"
+    } else {
+        ":id IS NULL"
+    };
     let sql = format!(
         "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
             SELECT id FROM deliveries {hint} {index}
@@ -152,6 +179,44 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
         |row| row.get(0),
     )
     .optional()
+}
+
+/// A piece of the pending deliveries whose age is counted from before that time.
+pub(super) fn too_old(
+    reader: &Connection,
+    destination: &DestinationName,
+    born_before: Timestamp,
+) -> rusqlite::Result<Vec<i64>> {
+    reader
+        .prepare_cached(
+            "SELECT d.id FROM destinations t CROSS JOIN deliveries d INDEXED BY deliveries_due
+                ON d.destination = t.id AND d.state = 0
+             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since <= ?2 - t.paused_for LIMIT ?3",
+        )?
+        .query_map(
+            params![destination.as_str(), born_before.micros(), PIECE],
+            |row| row.get(0),
+        )?
+        .collect()
+}
+
+/// Gives up those of the deliveries that still wait and are not leased.
+pub(super) fn bury(
+    shared: &Shared,
+    db: &Db,
+    deliveries: &[i64],
+    reason: &str,
+) -> rusqlite::Result<u64> {
+    let live = shared.leases.live(db.now());
+    let mut buried = 0;
+    for id in deliveries.iter().filter(|id| !live.contains(id)) {
+        buried += db.execute(
+            "UPDATE deliveries SET state = 2, finished_at = ?2, dead_reason = ?3
+             WHERE id = ?1 AND state = 0",
+            params![id, db.now().micros(), reason],
+        )?;
+    }
+    Ok(u64::try_from(buried).unwrap_or(u64::MAX))
 }
 
 /// Stops the destination's clock, or lets it go on.

@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{Receiver, SyncSender, TrySendError},
     },
 };
@@ -73,7 +72,14 @@ where
 {
     pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
         let (reply, receiver) = oneshot::channel();
-        let write = Self { run, after, value: None, reply, bytes: 0, stops_leases: false };
+        let write = Self {
+            run,
+            after,
+            value: None,
+            reply,
+            bytes: 0,
+            stops_leases: false,
+        };
         (write, receiver)
     }
 
@@ -82,7 +88,10 @@ where
     }
 
     pub(super) fn stopping_leases(self) -> Self {
-        Self { stops_leases: true, ..self }
+        Self {
+            stops_leases: true,
+            ..self
+        }
     }
 }
 
@@ -98,10 +107,16 @@ where
     }
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
-        (self.after)(result.is_ok());
-        let value = result.and_then(|()| self.value.ok_or(StoreError::Closed));
+        let Self {
+            after,
+            value,
+            reply,
+            ..
+        } = *self;
+        after(result.is_ok());
+        let value = result.and_then(|()| value.ok_or(StoreError::Closed));
         // Whoever no longer waits does not want to know.
-        drop(self.reply.send(value));
+        drop(reply.send(value));
     }
 
     fn bytes(&self) -> usize {
@@ -149,12 +164,16 @@ impl Writer {
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let shared = Arc::clone(&self.shared);
-        let gate = jobs.iter().any(|job| job.stops_leases()).then(|| shared.leases.gate());
-        let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs)))
-            .unwrap_or_else(|panic| {
+        let gate = jobs
+            .iter()
+            .any(|job| job.stops_leases())
+            .then(|| shared.leases.gate());
+        let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs))).unwrap_or_else(
+            |panic| {
                 self.db.roll_back();
                 Err(panicked(panic.as_ref()))
-            });
+            },
+        );
         drop(gate);
         self.shared.size.measure(&self.db);
         match result {
@@ -188,7 +207,9 @@ impl Writer {
             let start = self.shared.clock.instant();
             self.db.commit()?;
             let end = self.shared.clock.instant();
-            self.shared.commit_seconds.record(end.duration_since(start).as_secs_f64());
+            self.shared
+                .commit_seconds
+                .record(end.duration_since(start).as_secs_f64());
             Ok(faults)
         });
         if result.is_err() {
@@ -217,8 +238,14 @@ type Fault = (usize, rusqlite::Error);
 
 /// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
 pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
-    let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
-    error.sqlite_error_code().is_some_and(|code| own.contains(&code))
+    let own = [
+        ErrorCode::ConstraintViolation,
+        ErrorCode::TooBig,
+        ErrorCode::TypeMismatch,
+    ];
+    error
+        .sqlite_error_code()
+        .is_some_and(|code| own.contains(&code))
         || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
 }
 
