@@ -187,9 +187,42 @@ mod tests {
 
     #[test]
     fn the_articles_sample_gives_the_documented_alert() {
-        let alerts = alerts(payload!("article_sample.json").as_bytes());
+        let sample = payload!("article_sample.json");
+        let alerts = alerts(sample.as_bytes());
         assert_eq!(alerts.len(), 1);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&alerts[0]).unwrap(), @"");
+        let link =
+            "https://console.perimeterx.com/codeDefender/analyzer/script/0f1e2d3c?from=slack";
+        let sent: serde_json::Value = serde_json::from_str(sample).unwrap();
+        let documented = serde_json::json!({
+            "schema": "slack-soar-relay/alert/v1",
+            "id": "main:C0123456789:1600689944.000500:0",
+            "ticket_id": "1600689944000500",
+            "name": "Code Defender High Alert",
+            "vendor": "PerimeterX",
+            "product": "Code Defender",
+            "title": "Code Defender has detected a new incident",
+            "category": "Test from PerimeterX",
+            "details": "Test from PerimeterX \n more details",
+            "severity": {"raw": "High", "level": "high", "priority": 80, "recognised": true},
+            "start_time_ms": 1_600_689_944_000_i64,
+            "end_time_ms": 1_600_689_944_001_i64,
+            "script": {
+                "raw": "`www.somedomain.com/scripts/script.js`",
+                "url": "www.somedomain.com/scripts/script.js",
+                "host": "www.somedomain.com",
+            },
+            "host_domain": {"raw": "<http://example.com|example.com>", "name": "example.com"},
+            "deep_link": link,
+            "is_test": true,
+            "slack": {
+                "app": "main", "team": "T0RELAYTEAM", "channel": "C0123456789",
+                "ts": "1600689944.000500", "event_id": "Ev0RELAY0001", "source": "push",
+                "bot_id": "B01BSD0CHSL",
+            },
+            "parse_problems": [],
+            "attachment": sent["event"]["attachments"][0],
+        });
+        assert_eq!(serde_json::to_value(&alerts[0]).unwrap(), documented);
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod body;
 mod fate;
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -152,19 +151,13 @@ impl EventsApi {
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
-    ///
-    /// # Errors
-    /// Never.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut response = self.0.route(request).await;
         if self.0.parts.shutdown.is_draining() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        Ok(response)
+        response
     }
 }
 

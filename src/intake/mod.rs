@@ -6,7 +6,7 @@
 pub mod events_api;
 pub mod routing;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::{
 /// Decides what is an incident and where it goes.
 #[derive(Debug)]
 pub struct Admission {
-    matcher: Matcher,
+    matcher: Arc<Matcher>,
     watches: BTreeMap<AppName, Watch>,
     routes: Vec<Route>,
 }
@@ -55,7 +55,11 @@ pub enum Admitted {
 
 impl Admission {
     /// An admission for the configured apps.
-    pub fn new(matcher: Matcher, watches: BTreeMap<AppName, Watch>, routes: Vec<Route>) -> Self {
+    pub fn new(
+        matcher: Arc<Matcher>,
+        watches: BTreeMap<AppName, Watch>,
+        routes: Vec<Route>,
+    ) -> Self {
         Self {
             matcher,
             watches,

@@ -401,7 +401,8 @@ mod tests {
 
     #[test]
     fn a_field_of_the_wrong_type_never_fails_the_message() {
-        let message = parse(payload!("wrong_types.json")).unwrap();
+        let raw = payload!("wrong_types.json");
+        let message = parse(raw).unwrap();
         assert_eq!((&*message.channel, &*message.bot_id), ("C0123456789", ""));
         assert_eq!(message.attachments.len(), 5);
         let last = &message.attachments[4];
@@ -412,12 +413,7 @@ mod tests {
             [("", ""), ("Risk Level", "80"), ("1.5", ""), ("Script", "")]
         );
         assert_eq!(last.actions.len(), 2);
-        assert!(
-            attachment_raw(payload!("wrong_types.json"), 3)
-                .unwrap()
-                .get()
-                .starts_with('[')
-        );
+        assert!(attachment_raw(raw, 3).unwrap().get().starts_with('['));
     }
 
     #[test]

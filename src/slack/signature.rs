@@ -95,6 +95,14 @@ impl Verifier {
     }
 }
 
+/// The value of `X-Slack-Signature` for a body, as Slack would make it; for trying the relay out.
+pub fn sign(secret: &Secret, sent_at: Timestamp, body: &[u8]) -> String {
+    let mut mac = Prepared::of(secret).mac;
+    mac.update(format!("v0:{}:", sent_at.seconds()).as_bytes());
+    mac.update(body);
+    format!("v0={}", hex::encode(mac.finalize().into_bytes()))
+}
+
 impl Key {
     fn made(&self, claimed: &[u8; 32], timestamp: &[u8], body: &[u8]) -> bool {
         let mut prepared = self.prepared.load();
@@ -380,7 +388,7 @@ mod tests {
             let mut signature = sign(SECRET, "1700000000", &body).into_bytes();
             let flipped = match part { 0 => &mut timestamp, 1 => &mut signature, _ => &mut body };
             let at = at.index(flipped.len());
-            flipped[at] ^= 1 << bit;
+            flipped[at] ^= 1_u8 << bit;
             let now = Timestamp::from_seconds(SENT);
             prop_assert!(verifier(&[SECRET]).verify(now, &timestamp, &signature, &body).is_err());
         }

@@ -1,0 +1,140 @@
+//! `render`: the request that a destination would be sent, secrets masked.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{Common, sample, say};
+use crate::{
+    alert::{
+        Alert,
+        mapping::{Origin, alert_from},
+    },
+    clock::Clock,
+    code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
+    destination::{
+        http::{HttpDestination, Settings},
+        preset::Preset,
+    },
+    http_client,
+    ids::{AlertId, AppName, DestinationName},
+    logging::chain,
+    secret::Secret,
+    slack::{
+        self,
+        envelope::{self, Envelope},
+        message,
+    },
+};
+
+/// Print the request that would be sent.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
+pub struct Render {
+    /// A destination of the configuration.
+    #[arg(long, group = "whose", value_name = "NAME")]
+    destination: Option<String>,
+    /// A preset with placeholder parameters; needs no configuration.
+    #[arg(long, group = "whose", value_name = "NAME")]
+    preset: Option<String>,
+    /// A Slack message or event in a JSON file [default: the sample incident].
+    #[arg(long, value_name = "FILE")]
+    message: Option<PathBuf>,
+    /// Print one JSON object for each request.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Render {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let (settings, matching) = match (&self.preset, &self.destination) {
+            (Some(preset), _) => (placeholder(preset)?, matcher::Settings::default()),
+            (None, Some(name)) => {
+                let config = common.load()?;
+                let mut destinations = config.destinations.into_iter();
+                let found = destinations.find(|one| one.http.name.as_str() == name);
+                let found = found.with_context(|| format!("no destination is named `{name}`"))?;
+                (found.http, config.matching)
+            }
+            (None, None) => bail!("give --destination or --preset"),
+        };
+        let destination = HttpDestination::new(settings, Clock::system())?;
+        for alert in self.alerts(&Matcher::new(matching))? {
+            let request = destination
+                .render(&alert)
+                .map_err(|error| anyhow::anyhow!("no request: {}", chain(&error)))?;
+            if self.json {
+                let headers: BTreeMap<_, _> = request.headers.iter().cloned().collect();
+                say(&serde_json::to_string_pretty(&serde_json::json!({
+                    "method": request.method, "url": request.url, "headers": headers,
+                    "body": serde_json::from_str::<serde_json::Value>(&request.body)?,
+                }))?);
+            } else {
+                say(&request.to_string());
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The alerts of the message: its incidents, wherever and by whomever it was posted.
+    fn alerts(&self, matcher: &Matcher) -> anyhow::Result<Vec<Alert>> {
+        let body = match &self.message {
+            Some(path) => fs::read(path).with_context(|| path.display().to_string())?,
+            None => sample::event(sample::DOCUMENTED).to_string().into_bytes(),
+        };
+        let text = slack::readable(&body);
+        let mut envelope = (String::new(), String::new(), 0);
+        if let Ok(Envelope::Event(callback)) = envelope::parse(&text) {
+            let (event_id, team) = (callback.event_id.to_string(), callback.team_id.to_string());
+            envelope = (event_id, team, callback.event_time);
+        }
+        let raw = envelope::inner_event(&text).unwrap_or(&text);
+        let (event_id, team, event_time) = envelope;
+        let posted = message::parse(raw).context("the file holds no Slack message")?;
+        let found = match matcher.judge(&posted, &Watch::default()) {
+            Verdict::Incidents(found) => found,
+            Verdict::Ignored(reason) => {
+                bail!(
+                    "the message is no incident: it would be ignored as `{}`",
+                    reason.label()
+                )
+            }
+        };
+        let key = posted.key(&AppName::new("main")?, raw.as_bytes());
+        let alert = |Found {
+                         ordinal,
+                         attachment,
+                         incident,
+                     }: Found| {
+            let origin = Origin {
+                id: &AlertId {
+                    message: key.clone(),
+                    ordinal,
+                },
+                posted_at: posted.posted_at(event_time),
+                source: "push",
+                event_id: &event_id,
+                team: &team,
+                bot_id: &posted.bot_id,
+            };
+            let raw = message::attachment_raw(raw, attachment).context("no such attachment")?;
+            Ok(alert_from(&incident, &origin, raw))
+        };
+        found.into_iter().map(alert).collect()
+    }
+}
+
+fn placeholder(preset: &str) -> anyhow::Result<Settings> {
+    let preset = Preset::load(preset, None)?;
+    Ok(Settings {
+        name: DestinationName::new("placeholder")?,
+        params: preset.placeholders(),
+        preset,
+        url: Secret::fixed("url", "https://soar.example.com/")?,
+        timeout: Duration::from_secs(15),
+        headers: Vec::new(),
+        signing_secret: None,
+        client: http_client::Settings::default(),
+    })
+}

@@ -1,0 +1,173 @@
+//! The file against its schema: every fault at once, in words of the person who wrote it.
+
+use jsonschema::{
+    ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+};
+use serde_json::Value;
+
+use super::{file::File, problem::Problem, tree::Positions};
+
+/// The JSON Schema of the configuration file.
+pub fn schema() -> Value {
+    schemars::schema_for!(File).to_value()
+}
+
+/// Everything in which the file differs from the schema.
+pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Problem> {
+    let schema = schema();
+    match jsonschema::validator_for(&schema) {
+        Ok(validator) => faults(&validator, &schema, value, positions),
+        Err(error) => vec![Problem::new(
+            None,
+            "",
+            format!("the schema is broken: {error}"),
+        )],
+    }
+}
+
+fn faults(
+    validator: &Validator,
+    schema: &Value,
+    value: &Value,
+    positions: &Positions,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for error in validator.iter_errors(value) {
+        let at = error.instance_path().as_str().to_owned();
+        if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
+            let known = known_keys(schema, error.schema_path().as_str());
+            for key in unexpected {
+                let pointer = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                let problem =
+                    Problem::new(positions.of(&pointer), &pointer, "unknown key".to_owned());
+                problems.push(problem.hint(did_you_mean(key, &known)));
+            }
+            continue;
+        }
+        let (message, hint) = explain(&error);
+        let problem = Problem::new(positions.of(&at), &at, message);
+        problems.push(match hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        });
+    }
+    problems
+}
+
+fn known_keys(schema: &Value, keyword: &str) -> Vec<String> {
+    keyword
+        .rsplit_once('/')
+        .and_then(|(object, _)| schema.pointer(&format!("{object}/properties")))
+        .and_then(Value::as_object)
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+fn did_you_mean(key: &str, known: &[String]) -> String {
+    let nearest = known.iter().min_by_key(|other| distance(key, other));
+    match nearest.filter(|other| distance(key, other) <= 2 + other.len() / 4) {
+        Some(other) => format!("did you mean `{other}`?"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// How many letters must be changed, added or left out to get from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (done, letter) in from.chars().enumerate() {
+        let mut diagonal = done;
+        let mut left = done + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, other) in row.iter_mut().skip(1).zip(to.chars()) {
+            let changed = diagonal + usize::from(letter != other);
+            diagonal = *cell;
+            left = changed.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// What the value was meant to be; the value itself may be a secret and is never shown.
+fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
+    let place = error.schema_path().as_str();
+    let of_kind = |name: &str| place.contains(&format!("/$defs/{name}/"));
+    if of_kind("SecretRef") || of_kind("HeaderText") {
+        let hint = "write {env: NAME} or {file: PATH}".to_owned();
+        return (
+            "is a secret, and must be a reference to one".to_owned(),
+            Some(hint),
+        );
+    }
+    let units = [
+        (
+            "Span",
+            "a duration needs its unit",
+            "write \"30s\", \"10m\" or \"72h\"",
+        ),
+        (
+            "Size",
+            "a size needs its unit",
+            "write \"4MiB\" or \"1GiB\"",
+        ),
+        (
+            "Rate",
+            "a rate needs its unit",
+            "write \"60/min\" or \"2/s\"",
+        ),
+    ];
+    for (name, message, hint) in units {
+        if of_kind(name) {
+            return (message.to_owned(), Some(hint.to_owned()));
+        }
+    }
+    match error.kind() {
+        ValidationErrorKind::Required { property } => (
+            format!("`{}` is missing", property.as_str().unwrap_or_default()),
+            None,
+        ),
+        ValidationErrorKind::Type { kind } => (
+            format!("must be {}, not {}", types(kind), type_of(error.instance())),
+            None,
+        ),
+        ValidationErrorKind::MinItems { .. } => ("needs at least one entry".to_owned(), None),
+        ValidationErrorKind::Pattern { .. } => (
+            "is not a name".to_owned(),
+            Some("use 1 to 63 of a-z, 0-9 and -, not starting with -".to_owned()),
+        ),
+        _ => (error.to_string(), None),
+    }
+}
+
+fn types(kind: &TypeKind) -> String {
+    let word = |name: &str| match name {
+        "object" => "a section with keys",
+        "array" => "a list",
+        "string" => "a text",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        _ => "empty",
+    };
+    match kind {
+        TypeKind::Single(one) => word(&one.to_string()).to_owned(),
+        TypeKind::Multiple(many) => {
+            let words: Vec<&str> = many.iter().map(|one| word(&one.to_string())).collect();
+            words.join(" or ")
+        }
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a section with keys",
+    }
+}

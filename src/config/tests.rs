@@ -1,0 +1,201 @@
+//! What a person may write, and what they are told.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MINIMAL: &str = "\
+slack:
+  apps:
+    - name: main
+      signing_secret: {env: SECRET}
+destinations:
+  - name: soar
+    preset: webhook
+    url: {env: URL}
+";
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" | "SLACK_SIGNING_SECRET" => Some("8f742231b10e".to_owned()),
+        "URL" | "SECOPS_WEBHOOK_URL" => Some("https://soar.example.com/hook?key=k".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn check(text: &str) -> Vec<String> {
+    match parse(text, Path::new(""), &env) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn only(text: &str) -> String {
+    let problems = check(text);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems.into_iter().next().unwrap()
+}
+
+#[test]
+fn the_minimal_file_and_the_example_are_good() {
+    assert_eq!(check(MINIMAL), [""; 0]);
+    assert_eq!(check(EXAMPLE), [""; 0]);
+}
+
+#[test]
+fn every_commented_line_of_the_example_is_a_key_that_exists() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let text = line.trim_start();
+            let is_key = text.strip_prefix("# ").is_some_and(|rest| {
+                let rest = rest.trim_start();
+                let word = rest.split(':').next().unwrap_or_default();
+                rest.contains(':')
+                    && !word.is_empty()
+                    && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            });
+            let line = if is_key {
+                line.replacen("# ", "", 1)
+            } else {
+                line.to_owned()
+            };
+            line + "\n"
+        })
+        .collect();
+    let (value, positions) = tree::read(&uncommented).unwrap();
+    assert_eq!(schema::validate(&value, &positions), []);
+    for key in [
+        "/server/ops_token",
+        "/match/fields/host",
+        "/catch_up/settle",
+        "/delivery/lease",
+    ] {
+        assert!(positions.has(key), "{key} is not in the example");
+    }
+}
+
+#[test]
+fn six_different_faults_give_six_lines() {
+    let text = "\
+slack:
+  apps:
+    - name: main
+      signing_secret: {env: SECRET}
+      chanels: []
+server: {idle_timeout: 10}
+store: {sqlite: {max_size: large}}
+destinations:
+  - name: Soar
+    preset: webhook
+    url: https://soar.example.com
+    concurrency: many
+";
+    let problems = check(text);
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    let lines: Vec<&str> = problems
+        .iter()
+        .map(|one| one.split(':').next().unwrap())
+        .collect();
+    assert_eq!(lines, ["5", "6", "7", "9", "11", "12"]);
+}
+
+#[test]
+fn a_misspelt_key_gets_a_suggestion() {
+    let text = MINIMAL.replace("signing_secret", "signing_secrt");
+    let problems = check(&text);
+    assert!(
+        problems
+            .iter()
+            .any(|one| one.contains("did you mean `signing_secret`?"))
+    );
+}
+
+#[test]
+fn a_bare_number_where_a_duration_belongs_is_explained() {
+    let problem = only(&format!("{MINIMAL}    timeout: 15\n"));
+    assert_eq!(
+        problem,
+        "9:5: destinations[0].timeout: a duration needs its unit \
+         (write \"30s\", \"10m\" or \"72h\")"
+    );
+}
+
+#[test]
+fn two_destinations_of_one_name_are_refused() {
+    let second = "  - name: soar\n    preset: webhook\n    url: {env: URL}\n";
+    assert!(only(&format!("{MINIMAL}{second}")).contains("two destinations are named `soar`"));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    let problem = only(&MINIMAL.replace("{env: SECRET}", "hunter2"));
+    assert!(
+        problem.contains("write {env: NAME} or {file: PATH}"),
+        "{problem}"
+    );
+    assert!(!problem.contains("hunter2"));
+}
+
+#[test]
+fn a_missing_or_empty_secret_is_named() {
+    let missing = only(&MINIMAL.replace("SECRET", "NOWHERE"));
+    assert!(
+        missing.contains("the environment variable NOWHERE is not set"),
+        "{missing}"
+    );
+    let empty = only(&MINIMAL.replace("SECRET", "EMPTY"));
+    assert!(empty.contains("EMPTY is empty"), "{empty}");
+    let file = only(&MINIMAL.replace("{env: SECRET}", "{file: /nowhere/at/all}"));
+    assert!(file.contains("/nowhere/at/all"), "{file}");
+}
+
+#[test]
+fn a_channel_name_is_refused_until_names_can_be_resolved() {
+    let text = MINIMAL.replace(
+        "{env: SECRET}",
+        "{env: SECRET}\n      channels: [cd_alerts]",
+    );
+    let problem = only(&text);
+    assert!(
+        problem.starts_with("5:18: slack.apps[0].channels[0]"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn unknown_presets_bad_titles_and_short_leases_are_found_together() {
+    let text = MINIMAL.replace("preset: webhook", "preset: siem")
+        + "match: {titles: [\"/(/\"]}\ndelivery: {lease: 40s}\n";
+    let problems = check(&text);
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+}
+
+#[test]
+fn an_empty_file_and_a_list_are_told_what_belongs_there() {
+    assert_eq!(check("").len(), 1);
+    assert!(only("- a\n").contains("must be a section with keys, not a list"));
+}
+
+#[test]
+fn a_key_that_does_nothing_yet_is_warned_of() {
+    let text = format!("{MINIMAL}catch_up: {{every: 30s}}\n");
+    let loaded = parse(&text, Path::new(""), &env).unwrap();
+    assert_eq!(loaded.warnings.len(), 1, "{:#?}", loaded.warnings);
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let loaded = parse(MINIMAL, Path::new("/etc/relay"), &env).unwrap();
+    assert_eq!(loaded.config.store.path, Path::new("/etc/relay/relay.db"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "[ -~\n\t:{}\\[\\]&*!|>'\"]{0,200}") {
+        check(&text);
+    }
+}

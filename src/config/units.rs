@@ -1,0 +1,147 @@
+//! Durations, sizes and rates as they are written: always with their unit. Pure.
+
+use std::{borrow::Cow, num::NonZeroU32, time::Duration};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// A duration such as `"30s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+/// A size such as `"4MiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+/// A rate such as `"60/min"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate(pub(super) NonZeroU32);
+
+impl Span {
+    pub(super) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = split(text)?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        Some(Self(Duration::from_millis(number.checked_mul(millis)?)))
+    }
+}
+
+impl Size {
+    pub(super) const fn gibibytes(gibibytes: u64) -> Self {
+        Self(gibibytes * 1024 * 1024 * 1024)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = split(text)?;
+        let power = ["B", "KiB", "MiB", "GiB", "TiB"]
+            .iter()
+            .position(|known| *known == unit)?;
+        number
+            .checked_mul(1024_u64.checked_pow(u32::try_from(power).ok()?)?)
+            .map(Self)
+    }
+}
+
+impl Rate {
+    /// Per minute, as the limiter counts; a slower rate than one a minute cannot be kept.
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once('/')?;
+        let number: u32 = number.parse().ok()?;
+        let per_minute = match unit {
+            "s" => number.checked_mul(60)?,
+            "min" => number,
+            "h" => number / 60,
+            _ => return None,
+        };
+        NonZeroU32::new(per_minute).map(Self)
+    }
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    Some((number.parse().ok()?, unit))
+}
+
+macro_rules! unit {
+    ($name:ident, $pattern:literal, $example:literal, $about:literal) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let wrong = || D::Error::custom(format!("`{text}` is not {}", $about));
+                Self::parse(&text).ok_or_else(wrong)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string", "pattern": $pattern, "description": $about,
+                    "examples": [$example],
+                })
+            }
+        }
+    };
+}
+
+unit!(
+    Span,
+    "^[0-9]{1,9}(ms|s|m|h|d)$",
+    "30s",
+    "a duration such as \"30s\", \"10m\" or \"72h\""
+);
+unit!(
+    Size,
+    "^[0-9]{1,9}(B|KiB|MiB|GiB|TiB)$",
+    "4MiB",
+    "a size such as \"4MiB\" or \"1GiB\""
+);
+unit!(
+    Rate,
+    "^[1-9][0-9]{0,6}/(s|min|h)$",
+    "60/min",
+    "a rate such as \"60/min\" or \"2/s\""
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_read_and_bare_numbers_are_not() {
+        assert_eq!(Span::parse("10m"), Some(Span::seconds(600)));
+        assert_eq!(
+            Span::parse("500ms").map(|span| span.0),
+            Some(Duration::from_millis(500))
+        );
+        assert_eq!(Size::parse("4MiB"), Some(Size(4 * 1024 * 1024)));
+        assert_eq!(Rate::parse("2/s").map(|rate| rate.0.get()), Some(120));
+        for bad in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5h",
+            "30 s",
+            "99999999999999999999s",
+        ] {
+            assert_eq!(Span::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Size::parse("4MB"), None);
+        assert_eq!(Rate::parse("0/min"), None);
+    }
+}
