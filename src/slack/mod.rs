@@ -30,7 +30,9 @@ pub struct Unparsable;
 /// assert_eq!(readable(b"caf\xe9"), "caf\u{fffd}");
 /// ```
 pub fn readable(body: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(body);
+    // The check alone is several times faster than the conversion, which is hardly ever needed.
+    let text =
+        str::from_utf8(body).map_or_else(|_broken| String::from_utf8_lossy(body), Cow::Borrowed);
     let broken = lone_surrogates(text.as_bytes());
     if broken.is_empty() {
         return text;
