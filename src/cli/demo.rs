@@ -76,7 +76,8 @@ impl Demo {
             folder.path().display()
         ));
         post(&url, &secret).await?;
-        let Ok(Some(request)) = tokio::time::timeout(PATIENCE, received.recv()).await else {
+        let delivered = async { Some((received.recv().await?, relay.settled().await)) };
+        let Ok(Some((request, ()))) = tokio::time::timeout(PATIENCE, delivered).await else {
             bail!(
                 "the alert was not delivered within {} s",
                 PATIENCE.as_secs()
@@ -85,7 +86,7 @@ impl Demo {
         say("5. The SOAR received:\n");
         say(&indented(&request.head));
         say(&indented(&request.body));
-        say("\n6. Delivered: the outcome is on disk too.");
+        say("\n6. Delivered, and that is on disk too.");
         if !self.once {
             say(&format!(
                 "\nTry it: curl http://{}/metrics - Ctrl-C ends the demo.",
@@ -144,7 +145,7 @@ async fn pretend_soar(end: &Shutdown) -> anyhow::Result<(SocketAddr, mpsc::Recei
         async move {
             let mut head = format!("{} {}", request.method(), request.uri().path());
             for (name, value) in request.headers() {
-                head += &format!("\n{name}: {}", value.to_str().unwrap_or("?"));
+                head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
             }
             let body = request.into_body().collect().await;
             let bytes = body

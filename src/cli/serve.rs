@@ -49,6 +49,9 @@ const MAX_BLOCKING_THREADS: usize = 8;
 /// Requests in flight and attempts end within this; what has not is attempted again after a start.
 const GRACE: Duration = Duration::from_secs(16);
 
+/// Between two looks at what is unfinished.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
@@ -133,7 +136,7 @@ impl Relay {
             max_size_bytes: config.store.max_size_bytes,
             lease: config.store.lease,
         };
-        let store = SqliteStore::open(settings, clock.clone(), &metrics)?;
+        let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
         let relay = Self {
@@ -165,6 +168,22 @@ impl Relay {
             relay.ops
         );
         Ok(relay)
+    }
+
+    /// Waits until no delivery is unfinished.
+    pub async fn settled(&self) {
+        loop {
+            let stats = self.store.stats().await.unwrap_or_default();
+            let unfinished: u64 = stats
+                .destinations
+                .iter()
+                .map(|(_, stats)| stats.pending + stats.leased)
+                .sum();
+            if unfinished == 0 {
+                return;
+            }
+            Clock::system().sleep(SETTLE_PAUSE).await;
+        }
     }
 
     /// Ends in order: not ready, still accepting; nothing new; attempts end; the store closes.

@@ -208,8 +208,8 @@ fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
 /// else the title's link.
 fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
     let button = |wanted: &dyn Fn(&Button<'_>) -> bool| {
-        let buttons = attachment.actions.iter().filter(|button| wanted(button));
-        buttons.filter_map(|button| web_link(&button.url)).next()
+        let mut buttons = attachment.actions.iter().filter(|button| wanted(button));
+        buttons.find_map(|button| web_link(&button.url))
     };
     button(&|button| same_title(&button.text, "View in Console"))
         .or_else(|| button(&|button| is_console(&button.url)))

@@ -4,6 +4,7 @@
 //! file is parsed to a tree with positions, validated against the schema that it publishes, and
 //! only then read; every problem found on the way is reported, not just the first.
 
+mod destinations;
 mod file;
 mod problem;
 mod resolve;

@@ -92,6 +92,10 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 /// What the value was meant to be; the value itself may be a secret and is never shown.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's words do for the rare kinds"
+)]
 fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
     let place = error.schema_path().as_str();
     let of_kind = |name: &str| place.contains(&format!("/$defs/{name}/"));

@@ -16,6 +16,7 @@ use crate::slack::{
 
 /// One signed body (docs.slack.dev/apis/events-api).
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Envelope<'a> {
     /// Slack asks whether this URL is ours; the challenge is sent back.
     UrlVerification {
@@ -216,10 +217,10 @@ mod tests {
     }
 
     fn callback(text: &str) -> Callback<'_> {
-        match parse(text).unwrap() {
-            Envelope::Event(callback) => callback,
-            other => panic!("{other:?}"),
-        }
+        let Envelope::Event(callback) = parse(text).unwrap() else {
+            panic!("no event: {text}");
+        };
+        callback
     }
 
     #[test]

@@ -71,13 +71,11 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
             .find_map(|(name, char)| Some((char, rest.strip_prefix(name)?)));
         let (char, after) = entity.unwrap_or(('&', rest));
         decoded.push(char);
-        match after.split_once('&') {
-            Some(next) => (before, rest) = next,
-            None => {
-                decoded.push_str(after);
-                return Cow::Owned(decoded);
-            }
-        }
+        let Some(next) = after.split_once('&') else {
+            decoded.push_str(after);
+            return Cow::Owned(decoded);
+        };
+        (before, rest) = next;
     }
 }
 

@@ -161,6 +161,7 @@ fn digest(header: &[u8]) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
+#[expect(clippy::string_slice, reason = "hexadecimal digits are one byte each")]
 mod tests {
     use std::fs;
 

@@ -334,7 +334,7 @@ fn a_metadata_address_is_refused_at_setup() {
 
 #[tokio::test]
 async fn an_echoed_secret_is_masked_everywhere() {
-    let echo = |got: &super::super::receiver::Got| {
+    let echo = |got: &crate::destination::receiver::Got| {
         let text = format!("{} {:?}", got.line, got.header("authorization"));
         Behave::Answer(answer("403 Forbidden", "", &text))
     };

@@ -110,7 +110,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with the file or its place, and what to do about it.
-    pub fn open(settings: Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
+    pub fn open(settings: &Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Failed {
             path: settings.path.clone(),
             source,
@@ -301,7 +301,7 @@ impl Store for SqliteStore {
                 hints
                     .iter()
                     .filter(|_| durable)
-                    .for_each(|hint| hint.notify_one())
+                    .for_each(|hint| hint.notify_one());
             },
         );
         self.submit(job.of_bytes(bytes));
@@ -336,9 +336,12 @@ impl Store for SqliteStore {
         let written = outcome.clone();
         let (job, reply) = Write::new(
             move |db, _mode| deliver::record(db, (id, attempts), &written),
-            move |durable| match durable {
-                true => drop(shared.leases.end(id, token)),
-                false => shared.leases.stop_recording(id, token),
+            move |durable| {
+                if durable {
+                    shared.leases.end(id, token);
+                } else {
+                    shared.leases.stop_recording(id, token);
+                }
             },
         );
         self.submit(job);

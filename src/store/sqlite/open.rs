@@ -199,11 +199,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// An absent or empty file is a new store, unless a log beside it says that there was one.
 fn check_file(path: &Path) -> Result<(), OpenError> {
-    let length = |path: &Path| {
-        fs::metadata(path)
-            .map(|metadata| metadata.len())
-            .unwrap_or(0)
-    };
+    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
             Ok(())

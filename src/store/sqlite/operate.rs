@@ -83,7 +83,7 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
     let leased = shared.leases.live_json(now);
     let which = "state = 0 AND due_at > :now
         AND id NOT IN (SELECT value FROM json_each(:leased))";
-    let values = [(":leased", &leased as &dyn ToSql)];
+    let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
     change(
         db,
         range,
@@ -110,7 +110,7 @@ fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
 fn cancel_pending(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
     let leased = shared.leases.live_json(db.now());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
-    let values = [(":leased", &leased as &dyn ToSql)];
+    let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
     change(
         db,
         range,
