@@ -87,11 +87,8 @@ pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
 /// The system gives no threads.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     let threads = available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
-    let mut builder = if threads == 1 {
-        Builder::new_current_thread()
-    } else {
-        Builder::new_multi_thread()
-    };
+    let mut builder =
+        if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if threads > 1 {
         builder.worker_threads(threads);
     }
@@ -174,11 +171,8 @@ impl Relay {
     pub async fn settled(&self) {
         loop {
             let stats = self.store.stats().await.unwrap_or_default();
-            let unfinished: u64 = stats
-                .destinations
-                .iter()
-                .map(|(_, stats)| stats.pending + stats.leased)
-                .sum();
+            let unfinished: u64 =
+                stats.destinations.iter().map(|(_, stats)| stats.pending + stats.leased).sum();
             if unfinished == 0 {
                 return;
             }
@@ -191,10 +185,7 @@ impl Relay {
         self.shutdown.drain();
         self.clock.sleep(self.drain_delay).await;
         self.shutdown.stop();
-        if tokio::time::timeout(GRACE, self.shutdown.finished())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(GRACE, self.shutdown.finished()).await.is_err() {
             tracing::warn!("not everything ended in time; it will be attempted again");
         }
         self.store.close().await;
@@ -251,13 +242,9 @@ impl Parts {
             let api = api.clone();
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         });
-        let settings = http_server::Settings {
-            idle_timeout: config.server.idle_timeout,
-        };
+        let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(
-            listener, service, settings, clock, shutdown,
-        ));
+        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
     }
 
     fn start_ops(&self, listener: TcpListener, config: &Config) {
@@ -269,18 +256,13 @@ impl Parts {
             shutdown: self.shutdown.clone(),
             destinations: destinations.clone().collect(),
         });
-        let settings = http_server::Settings {
-            idle_timeout: config.server.idle_timeout,
-        };
+        let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let service = TowerToHyperService::new(router);
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(
-            listener, service, settings, clock, shutdown,
-        ));
+        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
         let store = Arc::clone(&self.store);
         let known: Vec<DestinationName> = destinations.collect();
-        self.shutdown
-            .spawn(async move { warn_of_orphans(store.as_ref(), &known).await });
+        self.shutdown.spawn(async move { warn_of_orphans(store.as_ref(), &known).await });
     }
 
     fn start_housekeeping(&self, secrets: Vec<Secret>, retention: Retention) {
@@ -307,39 +289,26 @@ impl Parts {
 }
 
 fn app(app: &config::App) -> events_api::App {
-    events_api::App {
-        name: app.name.clone(),
-        signing_secrets: app.signing_secrets.clone(),
-    }
+    events_api::App { name: app.name.clone(), signing_secrets: app.signing_secrets.clone() }
 }
 
 fn watch(app: &config::App) -> (crate::ids::AppName, Watch) {
-    let watch = Watch {
-        channels: app.channels.clone(),
-        bots: app.bots.clone(),
-    };
+    let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
     (app.name.clone(), watch)
 }
 
 fn route(destination: &config::Destination) -> Route {
-    Route {
-        destination: destination.http.name.clone(),
-        when: destination.when.clone(),
-    }
+    Route { destination: destination.http.name.clone(), when: destination.when.clone() }
 }
 
 /// An alert rule on a series that does not exist yet never fires, so the series exist from the
 /// start.
 fn name_every_metric(config: &Config, metrics: &Metrics) {
     let commit = option_env!("RELAY_COMMIT").unwrap_or("unknown");
-    metrics
-        .gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit])
-        .set(1.0);
+    metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
     metrics.gauge(Metric::ConfigReload, &[]).set(1.0);
     metrics.gauge(Metric::ClockSkew, &[]).set(0.0);
-    metrics
-        .counter(Metric::SlackApiCalls, &["conversations.history", "ok"])
-        .increment(0);
+    metrics.counter(Metric::SlackApiCalls, &["conversations.history", "ok"]).increment(0);
     for app in &config.apps {
         for channel in &app.channels {
             let names = [app.name.as_str(), channel.as_str()];

@@ -63,11 +63,7 @@ impl Resolver<'_> {
         presets_dir: Option<&Path>,
     ) -> Option<Destination> {
         let timeout_at = format!("{at}/timeout");
-        let timeout = self.between(
-            &timeout_at,
-            destination.timeout.0,
-            (1, MAX_TIMEOUT.as_secs()),
-        );
+        let timeout = self.between(&timeout_at, destination.timeout.0, (1, MAX_TIMEOUT.as_secs()));
         let url = self.secret(&format!("{at}/url"), &destination.url);
         let signing_secret = destination
             .signing_secret
@@ -82,15 +78,12 @@ impl Resolver<'_> {
                 None
             }
         };
-        let params_problems = preset
-            .iter()
-            .flat_map(|preset| preset.check_params(&destination.params));
+        let params_problems =
+            preset.iter().flat_map(|preset| preset.check_params(&destination.params));
         for message in params_problems.collect::<Vec<_>>() {
             self.problem(&format!("{at}/params"), message);
         }
-        let concurrency = usize::try_from(destination.concurrency)
-            .ok()
-            .and_then(NonZeroUsize::new);
+        let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let before = self.problems.len();
         let settings = http::Settings {
             name: DestinationName::new(&destination.name).ok()?,
@@ -138,10 +131,7 @@ impl Resolver<'_> {
             let value = match text {
                 HeaderText::Plain(text) => {
                     if is_credential(name) {
-                        self.warn(
-                            &at,
-                            "looks like a secret: write {env: NAME} or {file: PATH}",
-                        );
+                        self.warn(&at, "looks like a secret: write {env: NAME} or {file: PATH}");
                     }
                     Some(http::HeaderValue::Plain(text.clone()))
                 }
@@ -187,15 +177,7 @@ fn risk_level(severity: Severity) -> RiskLevel {
 
 fn is_credential(header: &str) -> bool {
     let header = header.to_ascii_lowercase();
-    [
-        "authorization",
-        "cookie",
-        "token",
-        "api-key",
-        "apikey",
-        "appkey",
-        "secret",
-    ]
-    .iter()
-    .any(|word| header.contains(word))
+    ["authorization", "cookie", "token", "api-key", "apikey", "appkey", "secret"]
+        .iter()
+        .any(|word| header.contains(word))
 }

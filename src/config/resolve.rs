@@ -36,12 +36,7 @@ pub(super) struct Resolver<'a> {
 /// Everything that is wrong.
 pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<Problem>> {
     let (problems, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut resolver = Resolver {
-        place,
-        problems,
-        warnings,
-        secrets,
-    };
+    let mut resolver = Resolver { place, problems, warnings, secrets };
     let lease = file.delivery.lease.0;
     resolver.warn_of_later_parts(&file);
     let server = resolver.server(&file.server);
@@ -54,26 +49,11 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
         max_size_bytes: file.store.sqlite.max_size.0,
         lease,
     };
-    let retention = Retention {
-        delivered: file.retention.delivered.0,
-        dead: file.retention.dead.0,
-    };
-    let Resolver {
-        mut problems,
-        warnings,
-        secrets,
-        ..
-    } = resolver;
+    let retention =
+        Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
+    let Resolver { mut problems, warnings, secrets, .. } = resolver;
     if problems.is_empty() {
-        let config = Config {
-            server,
-            apps,
-            matching,
-            store,
-            retention,
-            destinations,
-            secrets,
-        };
+        let config = Config { server, apps, matching, store, retention, destinations, secrets };
         return Ok(Loaded { config, warnings });
     }
     problems.sort_by_key(|problem| problem.position);
@@ -83,14 +63,12 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
 impl Resolver<'_> {
     pub(super) fn problem(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.problems
-            .push(Problem::new(position, pointer, message.into()));
+        self.problems.push(Problem::new(position, pointer, message.into()));
     }
 
     pub(super) fn warn(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.warnings
-            .push(Problem::new(position, pointer, message.into()));
+        self.warnings.push(Problem::new(position, pointer, message.into()));
     }
 
     /// A key that is accepted and does nothing would be a lie, unless it is said.
@@ -112,10 +90,7 @@ impl Resolver<'_> {
             }
         }
         if file.destinations.is_empty() {
-            self.warn(
-                "/destinations",
-                "no destination: alerts are stored and go nowhere",
-            );
+            self.warn("/destinations", "no destination: alerts are stored and go nowhere");
         }
     }
 
@@ -177,10 +152,7 @@ impl Resolver<'_> {
         for (index, app) in apps.into_iter().enumerate() {
             let at = format!("/slack/apps/{index}");
             if !names.insert(app.name.clone()) {
-                self.problem(
-                    &format!("{at}/name"),
-                    format!("two apps are named `{}`", app.name),
-                );
+                self.problem(&format!("{at}/name"), format!("two apps are named `{}`", app.name));
             }
             let current = self.secret(&format!("{at}/signing_secret"), &app.signing_secret);
             let previous = app
@@ -192,12 +164,7 @@ impl Resolver<'_> {
             let channels = self.channels(&format!("{at}/channels"), &app.channels);
             if let Ok(name) = AppName::new(&app.name) {
                 let signing_secrets = current.into_iter().chain(previous).collect();
-                resolved.push(App {
-                    name,
-                    signing_secrets,
-                    channels,
-                    bots: app.bots,
-                });
+                resolved.push(App { name, signing_secrets, channels, bots: app.bots });
             }
         }
         resolved
@@ -229,10 +196,7 @@ impl Resolver<'_> {
             }
         }
         let file::Fields { script, risk, host } = matching.fields;
-        matcher::Settings {
-            titles,
-            fields: FieldTitles { script, risk, host },
-        }
+        matcher::Settings { titles, fields: FieldTitles { script, risk, host } }
     }
 }
 

@@ -78,13 +78,7 @@ fn utf16_unit(text: &[u8], at: usize) -> Option<u16> {
 /// Whether the backslash at that place is itself escaped: an odd number of them stands before it.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     let before = text.get(..at).unwrap_or_default();
-    before
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b'\\')
-        .count()
-        % 2
-        == 1
+    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 #[cfg(test)]
@@ -97,12 +91,7 @@ mod tests {
 
     #[test]
     fn a_body_in_order_is_borrowed() {
-        for body in [
-            r#"{"text":"caf\u00e9 \ud83d\ude00 \uD83D\uDE00"}"#,
-            "",
-            "\\u",
-            "\\ud8",
-        ] {
+        for body in [r#"{"text":"caf\u00e9 \ud83d\ude00 \uD83D\uDE00"}"#, "", "\\u", "\\ud8"] {
             assert!(matches!(readable(body.as_bytes()), Cow::Borrowed(text) if text == body));
         }
     }
@@ -134,11 +123,7 @@ mod tests {
     fn no_payload_lies_unused() {
         let root = env!("CARGO_MANIFEST_DIR");
         let mut sources = String::new();
-        for file in [
-            "slack/envelope.rs",
-            "slack/message.rs",
-            "code_defender/matcher.rs",
-        ] {
+        for file in ["slack/envelope.rs", "slack/message.rs", "code_defender/matcher.rs"] {
             sources += &fs::read_to_string(format!("{root}/src/{file}")).unwrap();
         }
         sources += &fs::read_to_string(format!("{root}/src/alert/mapping.rs")).unwrap();

@@ -15,29 +15,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("http_client", &["metrics", "secret"]),
     ("http_server", &["clock", "metrics", "secret", "shutdown"]),
-    (
-        "slack",
-        &["clock", "http_client", "ids", "metrics", "secret"],
-    ),
+    ("slack", &["clock", "http_client", "ids", "metrics", "secret"]),
     ("code_defender", &["ids", "slack"]),
     ("alert", &["code_defender", "ids", "slack"]),
     ("store", &["clock", "ids", "metrics"]),
-    (
-        "destination",
-        &["alert", "clock", "http_client", "ids", "metrics", "secret"],
-    ),
+    ("destination", &["alert", "clock", "http_client", "ids", "metrics", "secret"]),
     (
         "intake",
-        &[
-            "clock",
-            "code_defender",
-            "ids",
-            "metrics",
-            "secret",
-            "shutdown",
-            "slack",
-            "store",
-        ],
+        &["clock", "code_defender", "ids", "metrics", "secret", "shutdown", "slack", "store"],
     ),
     (
         "delivery",
@@ -151,12 +136,15 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Where a file's tests begin.
+fn tests_begin(source: &str) -> Option<usize> {
+    let begins = |mark: &str| source.find(&format!("#[cfg(test)]\n{mark}"));
+    begins("mod tests {").or_else(|| begins("#[expect"))
+}
+
 /// The code without comments, texts and everything behind the first `#[cfg(test)]` module.
 fn code(source: &str) -> String {
-    let source = source
-        .find("#[cfg(test)]\nmod tests {")
-        .or_else(|| source.find("#[cfg(test)]\n#[expect"))
-        .map_or(source, |end| &source[..end]);
+    let source = tests_begin(source).map_or(source, |end| &source[..end]);
     let mut code = String::new();
     let mut rest = source;
     while let Some(character) = rest.chars().next() {
@@ -212,9 +200,7 @@ fn used(code: &str) -> Vec<String> {
 }
 
 fn word(text: &str) -> String {
-    text.chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect()
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 /// What is wrong with one file of `src`.
@@ -223,10 +209,7 @@ fn faults(name: &str, source: &str) -> Vec<String> {
     let module = inner.split('/').next().unwrap().trim_end_matches(".rs");
     let code = code(source);
     let mut faults = Vec::new();
-    let allowed = MAY_USE
-        .iter()
-        .find(|(known, _)| *known == module)
-        .map(|(_, uses)| *uses);
+    let allowed = MAY_USE.iter().find(|(known, _)| *known == module).map(|(_, uses)| *uses);
     match allowed {
         None if module == "lib" => {}
         None => faults.push(format!("{name}: module {module} is not in the table")),
@@ -259,24 +242,16 @@ fn faults(name: &str, source: &str) -> Vec<String> {
 
 #[test]
 fn every_module_uses_only_what_it_may() {
-    let faults: Vec<String> = sources("src")
-        .iter()
-        .flat_map(|(name, source)| faults(name, source))
-        .collect();
+    let faults: Vec<String> =
+        sources("src").iter().flat_map(|(name, source)| faults(name, source)).collect();
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
 fn a_forbidden_use_is_found_wherever_it_hides() {
     let report = |source| faults("src/store/sqlite.rs", source);
-    assert_eq!(
-        report("use crate::{clock::Clock, ids::{AppName, ChannelId}};").len(),
-        0
-    );
-    assert_eq!(
-        report("use crate::{clock::Clock, delivery::{worker, backoff}};").len(),
-        1
-    );
+    assert_eq!(report("use crate::{clock::Clock, ids::{AppName, ChannelId}};").len(), 0);
+    assert_eq!(report("use crate::{clock::Clock, delivery::{worker, backoff}};").len(), 1);
     assert_eq!(report("fn f() { crate::intake::g() }").len(), 1);
     assert_eq!(
         report("// crate::intake\nconst A: &str = \"crate::ops \\\" crate::cli\";").len(),
@@ -285,23 +260,15 @@ fn a_forbidden_use_is_found_wherever_it_hides() {
     assert_eq!(report("use super::super::x;").len(), 1);
     assert_eq!(report("pub use crate::clock::Clock;").len(), 1);
     assert_eq!(report("fn f() { std::env::var(\"A\") }").len(), 1);
-    assert_eq!(
-        report("#[cfg(test)]\nmod tests {\n use crate::cli; }").len(),
-        0
-    );
-    assert_eq!(
-        faults("src/alert/mapping.rs", "use tokio::sync::Notify;").len(),
-        1
-    );
+    assert_eq!(report("#[cfg(test)]\nmod tests {\n use crate::cli; }").len(), 0);
+    assert_eq!(faults("src/alert/mapping.rs", "use tokio::sync::Notify;").len(), 1);
     assert_eq!(faults("src/helpers.rs", "").len(), 1);
 }
 
 #[test]
 fn files_and_lines_have_a_limit() {
     for (name, source) in sources("src") {
-        let end = source
-            .find("#[cfg(test)]\nmod tests {")
-            .unwrap_or(source.len());
+        let end = tests_begin(&source).unwrap_or(source.len());
         let lines = source[..end].lines().count();
         let is_test = name.ends_with("tests.rs") || name.ends_with("contract.rs");
         assert!(is_test || lines <= MAX_LINES, "{name} has {lines} lines");
@@ -311,10 +278,7 @@ fn files_and_lines_have_a_limit() {
             for (number, line) in (1..).zip(source.lines()) {
                 let is_url = line.contains("://") || line.contains("r#\"");
                 let columns = line.chars().count();
-                assert!(
-                    is_url || columns <= MAX_COLUMNS,
-                    "{name}:{number}: {columns} columns"
-                );
+                assert!(is_url || columns <= MAX_COLUMNS, "{name}:{number}: {columns} columns");
             }
         }
     }
@@ -323,11 +287,9 @@ fn files_and_lines_have_a_limit() {
 #[test]
 fn tests_wait_for_what_happens_and_are_never_left_out() {
     for (name, source) in sources("tests") {
-        for forbidden in [
-            concat!("time::", "sleep"),
-            concat!("thread::", "sleep"),
-            concat!("#[", "ignore"),
-        ] {
+        for forbidden in
+            [concat!("time::", "sleep"), concat!("thread::", "sleep"), concat!("#[", "ignore")]
+        {
             assert!(!source.contains(forbidden), "{name}: {forbidden}");
         }
     }

@@ -116,17 +116,11 @@ async fn half_a_body_and_then_silence_is_408() {
 #[tokio::test]
 async fn too_many_headers_and_too_large_a_head_are_431() {
     let relay = Setup::default().start().await;
-    let many = (0..65)
-        .map(|n| format!("X-{n}: 1\r\n"))
-        .collect::<Vec<_>>()
-        .concat();
+    let many = (0..65).map(|n| format!("X-{n}: 1\r\n")).collect::<Vec<_>>().concat();
     let large = format!("X-Large: {}\r\n", "x".repeat(33 * 1024));
     for headers in [many, large] {
         let request = format!("POST {EVENTS} HTTP/1.1\r\nHost: relay\r\n{headers}\r\n");
-        assert_eq!(
-            http::raw(relay.public(), request.as_bytes()).await.status,
-            431
-        );
+        assert_eq!(http::raw(relay.public(), request.as_bytes()).await.status, 431);
     }
 }
 
@@ -141,15 +135,10 @@ async fn slow_clients_are_closed() {
         assert!(closed.await.is_ok(), "still open after {start:?}");
     }
     let mut idle = TcpStream::connect(relay.public()).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await.unwrap();
     assert_eq!(http::read(&mut idle).await.status, 200);
     let closed = tokio::time::timeout(PATIENCE, idle.read(&mut [0; 8])).await;
-    assert!(
-        matches!(closed, Ok(Ok(0) | Err(_))),
-        "an idle connection is still open"
-    );
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "an idle connection is still open");
 }
 
 #[tokio::test]
@@ -157,14 +146,7 @@ async fn authentic_rubbish_is_200_and_kept() {
     let relay = Setup::default().start().await;
     let deep = "[".repeat(100_000);
     let gzip: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0x4c];
-    for body in [
-        b"".as_slice(),
-        b"{",
-        b"\xff\xfe",
-        gzip,
-        deep.as_bytes(),
-        b"payload=%7B%7D",
-    ] {
+    for body in [b"".as_slice(), b"{", b"\xff\xfe", gzip, deep.as_bytes(), b"payload=%7B%7D"] {
         assert_eq!(relay.post_bytes(body).await, 200);
     }
     let series = r#"events_total{app="main",outcome="ignored",reason="unparsable"}"#;
@@ -174,14 +156,9 @@ async fn authentic_rubbish_is_200_and_kept() {
 #[tokio::test]
 async fn a_deeply_nested_part_of_an_event_does_not_lose_the_incident_beside_it() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
-    let body = incident(1)
-        .to_string()
-        .replacen('{', &format!("{{\"new\":{nested},"), 1);
+    let body = incident(1).to_string().replacen('{', &format!("{{\"new\":{nested},"), 1);
     assert_eq!(relay.post_bytes(body.as_bytes()).await, 200);
     relay.settled().await;
     assert_eq!(soar.ids(), [slack::id(1)]);
@@ -190,10 +167,7 @@ async fn a_deeply_nested_part_of_an_event_does_not_lose_the_incident_beside_it()
 #[tokio::test]
 async fn incidents_with_broken_fields_are_forwarded_with_what_can_be_read() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let mut events = Vec::new();
     let mut push = |n: u32, attachment: serde_json::Value| {
         let mut message = message(n);
@@ -201,18 +175,9 @@ async fn incidents_with_broken_fields_are_forwarded_with_what_can_be_read() {
         events.push(slack::event(&message));
     };
     push(1, json!({"title": slack::TITLE}));
-    push(
-        2,
-        json!({"title": slack::TITLE, "text": null, "fields": 7, "actions": "x"}),
-    );
-    push(
-        3,
-        json!({"title": slack::TITLE, "fields": [{"title": "Risk Level", "value": 5}]}),
-    );
-    push(
-        4,
-        json!({"title": format!("{}{}", slack::TITLE, " ".repeat(1_000_000))}),
-    );
+    push(2, json!({"title": slack::TITLE, "text": null, "fields": 7, "actions": "x"}));
+    push(3, json!({"title": slack::TITLE, "fields": [{"title": "Risk Level", "value": 5}]}));
+    push(4, json!({"title": format!("{}{}", slack::TITLE, " ".repeat(1_000_000))}));
     let mut no_ts = message(5);
     no_ts["ts"] = json!("abc");
     no_ts.as_object_mut().unwrap().remove("event_ts");
@@ -226,51 +191,30 @@ async fn incidents_with_broken_fields_are_forwarded_with_what_can_be_read() {
     assert_eq!(received.len(), 5);
     assert_eq!(received[0].body["severity"]["level"], "high");
     let problems = received[0].body["parse_problems"].as_array().unwrap();
-    for problem in [
-        "severity_missing",
-        "script_missing",
-        "host_missing",
-        "text_missing",
-    ] {
+    for problem in ["severity_missing", "script_missing", "host_missing", "text_missing"] {
         assert!(problems.contains(&json!(problem)), "{problem}");
     }
-    assert!(
-        received[4].body["id"]
-            .as_str()
-            .unwrap()
-            .starts_with("main:C0123456789:ts-")
-    );
+    assert!(received[4].body["id"].as_str().unwrap().starts_with("main:C0123456789:ts-"));
     assert_eq!(received[4].body["parse_problems"][0], "ts");
 }
 
 #[tokio::test]
 async fn lone_surrogates_invalid_utf8_and_nul_reach_the_soar_repaired() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
-    let body = incident(1)
-        .to_string()
-        .replace("PII Sniffing", "PII \\ud83d \\u0000 @");
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
+    let body = incident(1).to_string().replace("PII Sniffing", "PII \\ud83d \\u0000 @");
     let at = body.find('@').unwrap();
     let mut bytes = body.into_bytes();
     bytes[at] = 0xff;
     assert_eq!(relay.post_bytes(&bytes).await, 200);
     relay.settled().await;
-    assert_eq!(
-        soar.received()[0].body["category"],
-        "PII \u{fffd} \0 \u{fffd}"
-    );
+    assert_eq!(soar.received()[0].body["category"], "PII \u{fffd} \0 \u{fffd}");
 }
 
 #[tokio::test]
 async fn two_hundred_attachments_are_two_hundred_alerts() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "concurrency: 32")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 32").start().await;
     let mut message = message(1);
     message["attachments"] = json!(vec![slack::attachment(); 200]);
     assert_eq!(relay.post(&slack::event(&message)).await, 200);

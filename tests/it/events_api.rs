@@ -13,29 +13,17 @@ const EVENTS: &str = "/slack/events";
 #[tokio::test]
 async fn an_incident_is_answered_after_the_commit_and_reaches_the_soar() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     let received = soar.has_received(1).await;
     assert_eq!(received[0].body["id"], slack::id(1));
     assert_eq!(received[0].body["slack"]["event_id"], "Ev0RELAY0001");
     assert_eq!(received[0].header("idempotency-key"), slack::id(1));
-    assert!(
-        received[0]
-            .header("user-agent")
-            .starts_with("slack-soar-relay/")
-    );
+    assert!(received[0].header("user-agent").starts_with("slack-soar-relay/"));
     relay.settled().await;
     let accepted = r#"events_total{app="main",outcome="accepted",reason=""}"#;
     assert_eq!(relay.metric(accepted).await, 1.0);
-    assert_eq!(
-        relay
-            .metric(r#"events_received_total{app="main",source="push"}"#)
-            .await,
-        1.0
-    );
+    assert_eq!(relay.metric(r#"events_received_total{app="main",source="push"}"#).await, 1.0);
     let class = r#"delivery_attempts_total{destination="soar",class="delivered"}"#;
     assert_eq!(relay.metric(class).await, 1.0);
 }
@@ -48,12 +36,7 @@ async fn url_verification_is_answered_only_when_signed() {
     let headers = slack::signed(SECRET, relay.clock.now(), &bytes);
     let answer = http::post(relay.public(), EVENTS, &headers, &bytes).await;
     assert_eq!(answer.status, 200);
-    assert!(
-        answer
-            .head
-            .to_lowercase()
-            .contains("content-type: application/json")
-    );
+    assert!(answer.head.to_lowercase().contains("content-type: application/json"));
     let echoed: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(echoed, json!({"challenge": "3eZbrw1a\"é"}));
     let unsigned = http::post(relay.public(), EVENTS, &[], &bytes).await;
@@ -83,10 +66,7 @@ async fn what_is_authentic_and_unwanted_is_answered_200_and_counted_by_reason() 
         ("subtype", slack::event(&deleted)),
         ("title", slack::event(&chatter)),
         ("type", slack::event(&json!({"type": "reaction_added"}))),
-        (
-            "lifecycle",
-            slack::event(&json!({"type": "tokens_revoked", "tokens": {}})),
-        ),
+        ("lifecycle", slack::event(&json!({"type": "tokens_revoked", "tokens": {}}))),
         ("type", json!({"type": "tomorrow"})),
         ("type", rate_limited),
         ("unparsable", json!("a text")),
@@ -97,10 +77,7 @@ async fn what_is_authentic_and_unwanted_is_answered_200_and_counted_by_reason() 
         assert_eq!(relay.post(event).await, 200, "{reason}");
         assert_eq!(relay.metric(&series).await, before + 1.0, "{reason}");
     }
-    assert_eq!(
-        relay.metric(r#"app_rate_limited_total{app="main"}"#).await,
-        1.0
-    );
+    assert_eq!(relay.metric(r#"app_rate_limited_total{app="main"}"#).await, 1.0);
 }
 
 #[tokio::test]
@@ -114,10 +91,7 @@ async fn a_post_without_a_destination_is_stored_and_said_to_be_unrouted() {
 #[tokio::test]
 async fn one_message_under_eleven_event_ids_is_one_alert() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     for n in 0..11 {
         let mut event = incident(1);
         event["event_id"] = json!(format!("Ev{n}"));
@@ -132,10 +106,7 @@ async fn one_message_under_eleven_event_ids_is_one_alert() {
 #[tokio::test]
 async fn one_event_on_fifty_connections_at_once_is_one_alert() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let event = incident(1);
     let posts: Vec<_> = (0..50).map(|_| relay.post(&event)).collect();
     for status in join_all(posts).await {
@@ -158,11 +129,7 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
                 }
             }
         }
-        if ready {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
     results.into_iter().map(Option::unwrap).collect()
@@ -171,10 +138,7 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 #[tokio::test]
 async fn an_edit_of_a_known_incident_is_kept_and_not_sent_again() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     let mut edited = message(1);
     edited["attachments"][0]["text"] = json!("PII Sniffing\nedited");
@@ -192,10 +156,7 @@ async fn an_edit_of_a_known_incident_is_kept_and_not_sent_again() {
 #[tokio::test]
 async fn an_edit_that_nobody_saw_before_is_a_new_alert_under_the_messages_own_ts() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let edit = json!({
         "type": "message", "subtype": "message_changed", "hidden": true,
         "channel": "C0123456789", "ts": "1600689999.000100", "message": message(7),
@@ -208,25 +169,16 @@ async fn an_edit_that_nobody_saw_before_is_a_new_alert_under_the_messages_own_ts
 #[tokio::test]
 async fn two_incidents_of_one_message_are_two_alerts() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let mut message = message(1);
     let other = json!({"title": "Build passed"});
     message["attachments"] = json!([slack::attachment(), other, slack::attachment()]);
     assert_eq!(relay.post(&slack::event(&message)).await, 200);
     relay.settled().await;
-    let mut tickets: Vec<_> = soar
-        .received()
-        .iter()
-        .map(|one| one.body["ticket_id"].clone())
-        .collect();
+    let mut tickets: Vec<_> =
+        soar.received().iter().map(|one| one.body["ticket_id"].clone()).collect();
     tickets.sort_by_key(ToString::to_string);
-    assert_eq!(
-        tickets,
-        [json!("1600689100000002"), json!("1600689100000002-1")]
-    );
+    assert_eq!(tickets, [json!("1600689100000002"), json!("1600689100000002-1")]);
 }
 
 #[tokio::test]
@@ -235,24 +187,16 @@ async fn each_app_has_a_path_and_a_secret_of_its_own() {
                 \x20   - {name: other, signing_secret: {env: OTHER_SECRET}}\n";
     let soar = FakeSoar::ok().await;
     let setup = Setup::default().apps(apps);
-    let relay = setup
-        .destination("soar", &soar, "when: {apps: [other]}")
-        .start()
-        .await;
+    let relay = setup.destination("soar", &soar, "when: {apps: [other]}").start().await;
     let body = incident(1).to_string().into_bytes();
     let with = |secret| slack::signed(secret, relay.clock.now(), &body);
     let post = async |path, headers: Vec<_>| {
-        http::post(relay.public(), path, &headers, &body)
-            .await
-            .status
+        http::post(relay.public(), path, &headers, &body).await.status
     };
     assert_eq!(post("/slack/events", with(SECRET)).await, 404);
     assert_eq!(post("/slack/events/nobody", with(SECRET)).await, 404);
     assert_eq!(post("/slack/events/other", with(SECRET)).await, 401);
-    assert_eq!(
-        post("/slack/events/other", with("another-signing-secret")).await,
-        200
-    );
+    assert_eq!(post("/slack/events/other", with("another-signing-secret")).await, 200);
     assert_eq!(post("/slack/events/main", with(SECRET)).await, 200);
     relay.settled().await;
     assert_eq!(soar.ids(), [slack::id(1).replace("main:", "other:")]);
@@ -278,14 +222,7 @@ async fn the_public_listener_has_nothing_else() {
     assert_eq!(ask("POST", "/healthz").await, 405);
     assert_eq!(ask("GET", "/slack/events").await, 405);
     assert_eq!(ask("PUT", "/slack/events/main").await, 405);
-    for path in [
-        "/",
-        "/metrics",
-        "/readyz",
-        "/slack",
-        "/slack/events/",
-        "/api/v1/status",
-    ] {
+    for path in ["/", "/metrics", "/readyz", "/slack", "/slack/events/", "/api/v1/status"] {
         assert_eq!(ask("GET", path).await, 404, "{path}");
     }
 }
@@ -293,34 +230,16 @@ async fn the_public_listener_has_nothing_else() {
 #[tokio::test]
 async fn a_retry_of_slack_is_taken_like_any_other_and_counted_by_its_reason() {
     let soar = FakeSoar::ok().await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let body = incident(1).to_string().into_bytes();
     for reason in ["http_timeout", "moon_phase"] {
         let mut headers = slack::signed(SECRET, relay.clock.now(), &body);
         headers.push(("X-Slack-Retry-Num".to_owned(), "1".to_owned()));
         headers.push(("X-Slack-Retry-Reason".to_owned(), reason.to_owned()));
-        assert_eq!(
-            http::post(relay.public(), EVENTS, &headers, &body)
-                .await
-                .status,
-            200
-        );
+        assert_eq!(http::post(relay.public(), EVENTS, &headers, &body).await.status, 200);
     }
-    assert_eq!(
-        relay
-            .metric(r#"slack_retries_total{reason="http_timeout"}"#)
-            .await,
-        1.0
-    );
-    assert_eq!(
-        relay
-            .metric(r#"slack_retries_total{reason="unknown_error"}"#)
-            .await,
-        1.0
-    );
+    assert_eq!(relay.metric(r#"slack_retries_total{reason="http_timeout"}"#).await, 1.0);
+    assert_eq!(relay.metric(r#"slack_retries_total{reason="unknown_error"}"#).await, 1.0);
     relay.settled().await;
     assert_eq!(soar.ids(), [slack::id(1)]);
 }

@@ -26,10 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn a_failing_soar_gets_the_alert_once_it_works() {
     let moods = [500, 404, 403, 302, 200].map(Mood::Status);
     let soar = FakeSoar::new(moods).await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     time_passes_until(&relay, SECOND, soar.has_received(5)).await;
     relay.settled().await;
@@ -40,9 +37,7 @@ async fn a_failing_soar_gets_the_alert_once_it_works() {
     assert_eq!(relay.metric(&attempts("auth")).await, 1.0);
     assert_eq!(relay.metric(&attempts("delivered")).await, 1.0);
     assert_eq!(
-        relay
-            .metric(r#"dead_letters_total{destination="soar",reason="alert_fault"}"#)
-            .await,
+        relay.metric(r#"dead_letters_total{destination="soar",reason="alert_fault"}"#).await,
         0.0
     );
 }
@@ -50,10 +45,7 @@ async fn a_failing_soar_gets_the_alert_once_it_works() {
 #[tokio::test]
 async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
     let soar = FakeSoar::new([400, 200, 422, 413, 200].map(Mood::Status)).await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "concurrency: 1")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     soar.has_received(1).await;
     assert_eq!(relay.post(&incident(2)).await, 200);
@@ -61,16 +53,8 @@ async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
     time_passes_until(&relay, SECOND, soar.has_received(4)).await;
     relay.settled().await;
     let (first, second) = (slack::id(1), slack::id(2));
-    assert_eq!(
-        soar.ids(),
-        [&first, &second, &first, &first].map(Clone::clone)
-    );
-    assert_eq!(
-        relay
-            .metric(r#"deliveries{destination="soar",state="dead"}"#)
-            .await,
-        1.0
-    );
+    assert_eq!(soar.ids(), [&first, &second, &first, &first].map(Clone::clone));
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 1.0);
     let dead = r#"dead_letters_total{destination="soar",reason="alert_fault"}"#;
     assert_eq!(relay.metric(dead).await, 1.0);
 }
@@ -79,9 +63,7 @@ async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
 async fn a_dead_destination_never_delays_another() {
     let dead = FakeSoar::new([Mood::Hang]).await;
     let alive = FakeSoar::ok().await;
-    let setup = Setup::default()
-        .destination("dead", &dead, "")
-        .destination("alive", &alive, "");
+    let setup = Setup::default().destination("dead", &dead, "").destination("alive", &alive, "");
     let relay = setup.start().await;
     for n in 0..20 {
         assert_eq!(relay.post(&incident(n)).await, 200);
@@ -94,10 +76,7 @@ async fn a_dead_destination_never_delays_another() {
 #[tokio::test]
 async fn retry_state_survives_a_restart() {
     let soar = FakeSoar::new([Mood::Status(500)]).await;
-    let mut relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let mut relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     soar.has_received(1).await;
     relay.stop().await;
@@ -110,10 +89,7 @@ async fn retry_state_survives_a_restart() {
 #[tokio::test]
 async fn the_breaker_opens_after_five_faults_and_a_probe_closes_it() {
     let soar = FakeSoar::new([Mood::Status(500)]).await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "concurrency: 1")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
     for n in 0..10 {
         assert_eq!(relay.post(&incident(n)).await, 200);
     }
@@ -123,34 +99,22 @@ async fn the_breaker_opens_after_five_faults_and_a_probe_closes_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(crate::harness::PATIENCE, is_open)
-        .await
-        .unwrap();
-    assert_eq!(
-        soar.received().len(),
-        5,
-        "an open breaker lets nothing through"
-    );
+    tokio::time::timeout(crate::harness::PATIENCE, is_open).await.unwrap();
+    assert_eq!(soar.received().len(), 5, "an open breaker lets nothing through");
     soar.becomes(Mood::Status(200));
     time_passes_until(&relay, SECOND * 10, relay.settled()).await;
     let mut ids = soar.ids().split_off(5);
     ids.sort();
     let expected: Vec<_> = (0..10).map(slack::id).collect();
     assert_eq!(ids, expected, "each once more, none twice");
-    assert_eq!(
-        relay.metric(r#"breaker_open{destination="soar"}"#).await,
-        0.0
-    );
+    assert_eq!(relay.metric(r#"breaker_open{destination="soar"}"#).await, 0.0);
 }
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
     let throttled = Mood::Header(429, "retry-after", "7");
     let soar = FakeSoar::new([throttled, Mood::Status(200)]).await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
     let posted = relay.clock.now();
     assert_eq!(relay.post(&incident(1)).await, 200);
     time_passes_until(&relay, SECOND, soar.has_received(2)).await;
@@ -169,12 +133,7 @@ async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
         assert_eq!(relay.post(&incident(n)).await, 200);
     }
     time_passes_until(&relay, SECOND * 60, relay.settled()).await;
-    assert_eq!(
-        relay
-            .metric(r#"deliveries{destination="soar",state="dead"}"#)
-            .await,
-        10.0
-    );
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 10.0);
     let dead = r#"dead_letters_total{destination="soar",reason="max_age"}"#;
     assert_eq!(relay.metric(dead).await, 10.0);
 }
@@ -182,22 +141,14 @@ async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
 #[tokio::test]
 async fn when_most_alerts_are_refused_they_are_held_and_not_buried() {
     let soar = FakeSoar::new([Mood::Status(400)]).await;
-    let relay = Setup::default()
-        .destination("soar", &soar, "concurrency: 1")
-        .start()
-        .await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
     for n in 0..20 {
         assert_eq!(relay.post(&incident(n)).await, 200);
     }
     time_passes_until(&relay, SECOND, soar.has_received(15)).await;
     soar.becomes(Mood::Status(200));
     time_passes_until(&relay, SECOND * 30, relay.settled()).await;
-    assert_eq!(
-        relay
-            .metric(r#"deliveries{destination="soar",state="dead"}"#)
-            .await,
-        0.0
-    );
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 0.0);
     let delivered = r#"delivery_attempts_total{destination="soar",class="delivered"}"#;
     assert_eq!(relay.metric(delivered).await, 20.0);
 }
@@ -218,30 +169,19 @@ async fn routing_is_decided_by_when() {
         assert_eq!(relay.post(&slack::event(message)).await, 200);
     }
     relay.settled().await;
-    assert_eq!(
-        (severe.ids(), tests.ids()),
-        (vec![slack::id(1)], vec![slack::id(2)])
-    );
+    assert_eq!((severe.ids(), tests.ids()), (vec![slack::id(1)], vec![slack::id(2)]));
 }
 
 #[tokio::test]
 async fn a_destination_that_left_the_configuration_is_shown_as_orphaned() {
     let soar = FakeSoar::new([Mood::Status(500)]).await;
-    let mut relay = Setup::default()
-        .destination("soar", &soar, "")
-        .start()
-        .await;
+    let mut relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     soar.has_received(1).await;
     relay.stop().await;
     relay.rename_destination("soar", "other");
     relay.restart().await;
-    assert_eq!(
-        relay
-            .metric(r#"deliveries{destination="soar",state="orphaned"}"#)
-            .await,
-        1.0
-    );
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="orphaned"}"#).await, 1.0);
     let metrics = http::get(relay.relay().ops, "/metrics").await.text();
     assert!(!metrics.contains("hunter2"), "a URL is a secret");
 }
@@ -259,8 +199,5 @@ async fn google_secops_answering_200_with_an_error_has_not_taken_the_alert() {
     time_passes_until(&relay, SECOND, relay.settled()).await;
     assert_eq!(soar.ids(), vec![slack::id(1); 2]);
     assert_eq!(soar.received()[1].body["fullURL"], serde_json::Value::Null);
-    assert_eq!(
-        soar.received()[1].body["events"][0]["fullURL"],
-        "https://cdn.example/pay.js"
-    );
+    assert_eq!(soar.received()[1].body["events"][0]["fullURL"], "https://cdn.example/pay.js");
 }

@@ -18,18 +18,12 @@ use crate::harness::{
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"));
-    command
-        .env("SECRET", SECRET)
-        .env("RELAY_CONFIG", "/nowhere/relay.yaml");
+    command.env("SECRET", SECRET).env("RELAY_CONFIG", "/nowhere/relay.yaml");
     command
 }
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command().args(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -73,13 +67,7 @@ impl Process {
 
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     async fn post(&self, n: u32) -> Option<u16> {
@@ -96,13 +84,7 @@ fn write_config(dir: &Path, destinations: &[&str]) {
                     destinations:\n"
         .to_owned();
     for name in destinations {
-        yaml.extend([
-            "  - {name: ",
-            name,
-            ", preset: webhook, url: {env: URL_",
-            name,
-            "}}\n",
-        ]);
+        yaml.extend(["  - {name: ", name, ", preset: webhook, url: {env: URL_", name, "}}\n"]);
     }
     if destinations.is_empty() {
         yaml += "  []\n";
@@ -139,10 +121,7 @@ fn check_finds_every_problem_and_exits_2() {
 fn a_usage_error_exits_2_and_help_exits_0() {
     assert_eq!(run(&["serv"]).0, 2);
     assert_eq!(run(&["--help"]).0, 0);
-    assert_eq!(
-        run(&["--version"]).1,
-        format!("slack-soar-relay {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(run(&["--version"]).1, format!("slack-soar-relay {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(run(&["check"]).0, 2, "the file does not exist");
 }
 
@@ -150,10 +129,7 @@ fn a_usage_error_exits_2_and_help_exits_0() {
 fn schema_and_render_need_no_configuration() {
     let (code, out, _) = run(&["schema"]);
     let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (code, &schema["additionalProperties"]),
-        (0, &serde_json::json!(false))
-    );
+    assert_eq!((code, &schema["additionalProperties"]), (0, &serde_json::json!(false)));
     for preset in ["webhook", "google-secops-webhook"] {
         let (code, out, err) = run(&["render", "--preset", preset]);
         assert_eq!(code, 0, "{err}");
@@ -171,11 +147,7 @@ fn a_corrupt_store_is_said_clearly_and_left_alone() {
     let (code, _, err) = run(&["serve", "--config", config.to_str().unwrap()]);
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("relay.db"), "{err}");
-    assert!(
-        std::fs::read_to_string(&store)
-            .unwrap()
-            .starts_with("this is no database")
-    );
+    assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is no database"));
 }
 
 #[tokio::test]
@@ -196,14 +168,8 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
     const ALERTS: u32 = 200;
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &["up", "down"]);
-    let (up, down) = (
-        FakeSoar::ok().await,
-        FakeSoar::new([Mood::Status(503)]).await,
-    );
-    let env = [
-        ("URL_up".to_owned(), up.url()),
-        ("URL_down".to_owned(), down.url()),
-    ];
+    let (up, down) = (FakeSoar::ok().await, FakeSoar::new([Mood::Status(503)]).await);
+    let env = [("URL_up".to_owned(), up.url()), ("URL_down".to_owned(), down.url())];
     let mut process = Process::start(dir.path(), &env);
     for n in 0..ALERTS {
         while process.post(n).await != Some(200) {
@@ -237,12 +203,7 @@ async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usi
             return counts;
         }
         let took = Clock::system().now().since(started).as_secs();
-        assert!(
-            took < 90,
-            "{} of {} after {took} s",
-            counts.len(),
-            expected.len()
-        );
+        assert!(took < 90, "{} of {} after {took} s", counts.len(), expected.len());
         seen = soar.more_than(seen).await;
     }
 }

@@ -62,10 +62,7 @@ pub(crate) async fn try_post(
     body: &[u8],
 ) -> Option<Answer> {
     let mut stream = TcpStream::connect(to).await.ok()?;
-    stream
-        .write_all(&bytes_of("POST", path, headers, body))
-        .await
-        .ok()?;
+    stream.write_all(&bytes_of("POST", path, headers, body)).await.ok()?;
     try_read(&mut stream).await
 }
 
@@ -105,12 +102,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let length = head
         .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase()
-                .strip_prefix("content-length: ")?
-                .parse()
-                .ok()
-        })
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
         .unwrap_or(0);
     let body = bytes[end + 4..].to_vec();
     let status = head.split(' ').nth(1)?.parse().ok()?;

@@ -79,28 +79,15 @@ impl Setup {
         let yaml = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s, \
              idle_timeout: {idle_timeout}}}\nslack:\n  apps:\n{apps}destinations:\n{}{}",
-            if self.destinations.is_empty() {
-                "  []\n"
-            } else {
-                &self.destinations
-            },
+            if self.destinations.is_empty() { "  []\n" } else { &self.destinations },
             self.more
         );
         let mut env = self.env;
         env.push(("SECRET".to_owned(), SECRET.to_owned()));
-        env.push((
-            "OTHER_SECRET".to_owned(),
-            "another-signing-secret".to_owned(),
-        ));
+        env.push(("OTHER_SECRET".to_owned(), "another-signing-secret".to_owned()));
         let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
         let dir = tempfile::tempdir().unwrap();
-        let mut relay = TestRelay {
-            clock,
-            dir,
-            yaml,
-            env,
-            relay: None,
-        };
+        let mut relay = TestRelay { clock, dir, yaml, env, relay: None };
         relay.restart().await;
         relay
     }
@@ -115,11 +102,7 @@ impl TestRelay {
         };
         let loaded = config::parse(&self.yaml, self.dir.path(), &env)
             .unwrap_or_else(|problems| panic!("{problems:#?}"));
-        self.relay = Some(
-            Relay::start(loaded.config, self.clock.clone())
-                .await
-                .unwrap(),
-        );
+        self.relay = Some(Relay::start(loaded.config, self.clock.clone()).await.unwrap());
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -128,9 +111,7 @@ impl TestRelay {
 
     /// Changes the configuration for the next start.
     pub(crate) fn rename_destination(&mut self, from: &str, to: &str) {
-        self.yaml = self
-            .yaml
-            .replace(&format!("- name: {from}\n"), &format!("- name: {to}\n"));
+        self.yaml = self.yaml.replace(&format!("- name: {from}\n"), &format!("- name: {to}\n"));
     }
 
     pub(crate) fn relay(&self) -> &Relay {
@@ -148,9 +129,7 @@ impl TestRelay {
 
     pub(crate) async fn post_bytes(&self, body: &[u8]) -> u16 {
         let headers = slack::signed(SECRET, self.clock.now(), body);
-        http::post(self.public(), "/slack/events", &headers, body)
-            .await
-            .status
+        http::post(self.public(), "/slack/events", &headers, body).await.status
     }
 
     /// A value of `/metrics`: that of the series `name{labels}`, or 0.
@@ -163,8 +142,6 @@ impl TestRelay {
 
     /// Waits until nothing is pending or leased.
     pub(crate) async fn settled(&self) {
-        tokio::time::timeout(PATIENCE, self.relay().settled())
-            .await
-            .expect("not settled");
+        tokio::time::timeout(PATIENCE, self.relay().settled()).await.expect("not settled");
     }
 }

@@ -18,10 +18,7 @@ pub(crate) fn signed(secret: &str, at: Timestamp, body: &[u8]) -> Vec<(String, S
         ("X-Slack-Request-Timestamp".to_owned(), timestamp),
         ("X-Slack-Signature".to_owned(), signature),
         ("Content-Type".to_owned(), "application/json".to_owned()),
-        (
-            "User-Agent".to_owned(),
-            "Slackbot 1.0 (+https://api.slack.com/robots)".to_owned(),
-        ),
+        ("User-Agent".to_owned(), "Slackbot 1.0 (+https://api.slack.com/robots)".to_owned()),
     ]
 }
 

@@ -70,18 +70,9 @@ impl FakeSoar {
         let address = listener.local_addr().unwrap();
         let (sender, count) = watch::channel(0);
         let moods: Vec<_> = moods.into_iter().collect();
-        let state = Arc::new(Mutex::new(State {
-            moods,
-            received: Vec::new(),
-            count: sender,
-        }));
+        let state = Arc::new(Mutex::new(State { moods, received: Vec::new(), count: sender }));
         let server = spawn(accept(listener, Arc::clone(&state)));
-        Self {
-            address,
-            state,
-            count,
-            server,
-        }
+        Self { address, state, count, server }
     }
 
     pub(crate) async fn ok() -> Self {
@@ -104,30 +95,21 @@ impl FakeSoar {
     /// The alert ids it was sent, in order.
     pub(crate) fn ids(&self) -> Vec<String> {
         let received = self.received();
-        received
-            .iter()
-            .map(|one| one.header("idempotency-key").to_owned())
-            .collect()
+        received.iter().map(|one| one.header("idempotency-key").to_owned()).collect()
     }
 
     /// The alert ids that it answered with success, in order.
     pub(crate) fn taken(&self) -> Vec<String> {
         let received = self.received();
         let taken = received.iter().filter(|one| one.taken);
-        taken
-            .map(|one| one.header("idempotency-key").to_owned())
-            .collect()
+        taken.map(|one| one.header("idempotency-key").to_owned()).collect()
     }
 
     /// Waits a moment for more requests than so many; returns how many there are.
     pub(crate) async fn more_than(&self, requests: usize) -> usize {
         let mut count = self.count.clone();
         let more = count.wait_for(|count| *count > requests);
-        drop(
-            tokio::time::timeout(PATIENCE, more)
-                .await
-                .map(|found| drop(found.unwrap())),
-        );
+        drop(tokio::time::timeout(PATIENCE, more).await.map(|found| drop(found.unwrap())));
         self.received().len()
     }
 
@@ -135,14 +117,8 @@ impl FakeSoar {
     pub(crate) async fn has_received(&self, requests: usize) -> Vec<Received> {
         let mut count = self.count.clone();
         let enough = count.wait_for(|count| *count >= requests);
-        let waited = tokio::time::timeout(PATIENCE, enough)
-            .await
-            .map(|found| drop(found.unwrap()));
-        assert!(
-            waited.is_ok(),
-            "{} of {requests} requests",
-            self.received().len()
-        );
+        let waited = tokio::time::timeout(PATIENCE, enough).await.map(|found| drop(found.unwrap()));
+        assert!(waited.is_ok(), "{} of {requests} requests", self.received().len());
         self.received()
     }
 }
@@ -183,20 +159,11 @@ async fn answer(
             state.moods.remove(0);
         }
         let taken = matches!(next, Mood::Status(200));
-        state.received.push(Received {
-            taken,
-            headers,
-            body,
-        });
+        state.received.push(Received { taken, headers, body });
         state.count.send_replace(state.received.len());
         next
     };
-    let response = |status: u16| {
-        Response::builder()
-            .status(status)
-            .body(Full::default())
-            .unwrap()
-    };
+    let response = |status: u16| Response::builder().status(status).body(Full::default()).unwrap();
     match mood {
         Mood::Status(status) => Ok(response(status)),
         Mood::Body(status, body) => Ok(response(status).map(|_empty| Full::from(body))),
