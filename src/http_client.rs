@@ -61,10 +61,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("connect_timeout", &self.connect_timeout)
-            .field(
-                "proxy",
-                &self.proxy.as_ref().map(|_may_hold_a_password| "***"),
-            )
+            .field("proxy", &self.proxy.as_ref().map(|_may_hold_a_password| "***"))
             .field("ca_file", &self.ca_file)
             .field("client_cert_file", &self.client_cert_file)
             .field("client_key_file", &self.client_key_file)
@@ -160,11 +157,7 @@ fn check_address(address: IpAddr) -> Result<(), RefusedAddress> {
         IpAddr::V4(v4) => refused_v4(v4),
         IpAddr::V6(v6) => refused_v6(v6),
     };
-    if refused {
-        Err(RefusedAddress(address))
-    } else {
-        Ok(())
-    }
+    if refused { Err(RefusedAddress(address)) } else { Ok(()) }
 }
 
 /// 100.100.100.200 is Alibaba Cloud's metadata service; all the others live in 169.254.0.0/16.
@@ -221,12 +214,10 @@ fn tls(settings: &Settings) -> Result<ClientConfig, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = &settings.ca_file {
         for certificate in certificates(path)? {
-            roots
-                .add(certificate)
-                .map_err(|_not_a_root| ClientError::Pem {
-                    path: path.clone(),
-                    what: "certificate",
-                })?;
+            roots.add(certificate).map_err(|_not_a_root| ClientError::Pem {
+                path: path.clone(),
+                what: "certificate",
+            })?;
         }
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -245,25 +236,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError
     let found = CertificateDer::pem_slice_iter(&read(path)?).collect::<Result<Vec<_>, _>>();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) | Err(_) => Err(ClientError::Pem {
-            path: path.to_owned(),
-            what: "certificate",
-        }),
+        Ok(_) | Err(_) => Err(ClientError::Pem { path: path.to_owned(), what: "certificate" }),
     }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_not_pem| ClientError::Pem {
-        path: path.to_owned(),
-        what: "private key",
-    })
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|_not_pem| ClientError::Pem { path: path.to_owned(), what: "private key" })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|source| ClientError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| ClientError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -308,24 +291,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_refused_when_it_resolves_to_a_refused_address() {
-        let resolved = GuardedResolver
-            .resolve("169.254.169.254".parse().unwrap())
-            .await;
-        assert!(
-            resolved
-                .err()
-                .is_some_and(|error| error.is::<RefusedAddress>())
-        );
+        let resolved = GuardedResolver.resolve("169.254.169.254".parse().unwrap()).await;
+        assert!(resolved.err().is_some_and(|error| error.is::<RefusedAddress>()));
         let resolved = GuardedResolver.resolve("localhost".parse().unwrap()).await;
         assert!(resolved.unwrap().count() > 0);
     }
 
     #[test]
     fn a_client_certificate_without_its_key_is_refused() {
-        let settings = Settings {
-            client_cert_file: Some("cert.pem".into()),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { client_cert_file: Some("cert.pem".into()), ..Settings::default() };
         assert!(matches!(build(&settings), Err(ClientError::HalfIdentity)));
     }
 
@@ -333,10 +308,7 @@ mod tests {
     fn a_file_without_a_certificate_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
-        let settings = Settings {
-            ca_file: Some(path.clone()),
-            ..Settings::default()
-        };
+        let settings = Settings { ca_file: Some(path.clone()), ..Settings::default() };
         let missing = build(&settings).unwrap_err();
         assert!(missing.to_string().contains("ca.pem"), "{missing}");
         fs::write(&path, "not a certificate").unwrap();
@@ -352,10 +324,7 @@ mod tests {
             "http://u:hunter2@169.254.169.254:80",
             "http://u:hunter2@",
         ] {
-            let settings = Settings {
-                proxy: Some(proxy.to_owned()),
-                ..Settings::default()
-            };
+            let settings = Settings { proxy: Some(proxy.to_owned()), ..Settings::default() };
             let error = build(&settings).unwrap_err();
             assert!(matches!(error, ClientError::Proxy), "{proxy}");
             let shown = format!("{error:?} {error} {settings:?}");

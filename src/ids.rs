@@ -83,11 +83,7 @@ pub struct ChannelId(Arc<str>);
 impl ChannelId {
     /// The id as Slack sent it.
     pub fn new(text: &str) -> Self {
-        if text.contains(':') {
-            Self(text.replace(':', "_").into())
-        } else {
-            Self(text.into())
-        }
+        if text.contains(':') { Self(text.replace(':', "_").into()) } else { Self(text.into()) }
     }
 
     /// The id as text.
@@ -153,11 +149,7 @@ impl MessageTs {
 pub const fn div_half_even(value: i64, by: i64) -> i64 {
     let (whole, rest) = (value / by, value % by);
     let double = rest.saturating_mul(2);
-    if double > by || (double == by && whole % 2 == 1) {
-        whole + 1
-    } else {
-        whole
-    }
+    if double > by || (double == by && whole % 2 == 1) { whole + 1 } else { whole }
 }
 
 impl FromStr for MessageTs {
@@ -170,18 +162,14 @@ impl FromStr for MessageTs {
                 .flatten()
         };
         let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let micros = digits(seconds, 11)
-            .zip(digits(fraction, 6))
-            .map(|(seconds, part)| {
-                let scale = [100_000, 10_000, 1_000, 100, 10, 1]
-                    .get(fraction.len().saturating_sub(1))
-                    .copied()
-                    .unwrap_or(1);
-                seconds * 1_000_000 + part * scale
-            });
-        micros
-            .map(Self)
-            .ok_or_else(|| IdError::Timestamp(text.chars().take(40).collect()))
+        let micros = digits(seconds, 11).zip(digits(fraction, 6)).map(|(seconds, part)| {
+            let scale = [100_000, 10_000, 1_000, 100, 10, 1]
+                .get(fraction.len().saturating_sub(1))
+                .copied()
+                .unwrap_or(1);
+            seconds * 1_000_000 + part * scale
+        });
+        micros.map(Self).ok_or_else(|| IdError::Timestamp(text.chars().take(40).collect()))
     }
 }
 
@@ -247,16 +235,9 @@ impl FromStr for MessageKey {
         let wrong = || IdError::Alert(text.to_owned());
         let mut parts = text.splitn(3, ':');
         let (app, channel, ts) = (parts.next(), parts.next(), parts.next());
-        let (app, channel, ts) = (
-            app.ok_or_else(wrong)?,
-            channel.ok_or_else(wrong)?,
-            ts.ok_or_else(wrong)?,
-        );
-        Ok(Self {
-            app: app.parse()?,
-            channel: ChannelId::new(channel),
-            ts: ts.parse()?,
-        })
+        let (app, channel, ts) =
+            (app.ok_or_else(wrong)?, channel.ok_or_else(wrong)?, ts.ok_or_else(wrong)?);
+        Ok(Self { app: app.parse()?, channel: ChannelId::new(channel), ts: ts.parse()? })
     }
 }
 
@@ -314,17 +295,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_that_is_no_timestamp_is_refused() {
-        for bad in [
-            "",
-            "abc",
-            ".5",
-            "5.",
-            "1.0000000",
-            "-1.0",
-            "1e9",
-            "123456789012.0",
-            "1.0.0",
-        ] {
+        for bad in ["", "abc", ".5", "5.", "1.0000000", "-1.0", "1e9", "123456789012.0", "1.0.0"] {
             assert!(bad.parse::<MessageTs>().is_err(), "{bad}");
         }
         assert_eq!("5".parse::<MessageTs>().unwrap().micros(), 5_000_000);

@@ -34,17 +34,8 @@ pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Err
     let filter = EnvFilter::try_new(level)?;
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        Format::Text => lines
-            .with_ansi(colour)
-            .with_target(false)
-            .finish()
-            .try_init()?,
-        Format::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_target(true)
-            .finish()
-            .try_init()?,
+        Format::Text => lines.with_ansi(colour).with_target(false).finish().try_init()?,
+        Format::Json => lines.json().flatten_event(true).with_target(true).finish().try_init()?,
     }
     Ok(())
 }

@@ -128,10 +128,7 @@ impl Metrics {
     ///
     /// # Panics
     /// Never: the buckets are a constant that is not empty.
-    #[expect(
-        clippy::expect_used,
-        reason = "the buckets are a constant, and not empty"
-    )]
+    #[expect(clippy::expect_used, reason = "the buckets are a constant, and not empty")]
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
@@ -197,27 +194,16 @@ mod tests {
         let metrics = Metrics::new();
         let counter = metrics.counter(Metric::Events, &["main", "accepted", ""]);
         let series = "slack_soar_relay_events_total{app=\"main\",outcome=\"accepted\",reason=\"\"}";
-        assert!(
-            metrics.render().contains(&format!("{series} 0\n")),
-            "{}",
-            metrics.render()
-        );
+        assert!(metrics.render().contains(&format!("{series} 0\n")), "{}", metrics.render());
         counter.increment(2);
         assert!(metrics.render().contains(&format!("{series} 2\n")));
-        assert!(
-            !Metrics::new().render().contains(series),
-            "two relays share nothing"
-        );
+        assert!(!Metrics::new().render().contains(series), "two relays share nothing");
     }
 
     #[test]
     fn a_histogram_has_buckets() {
         let metrics = Metrics::new();
         metrics.histogram(Metric::Commit, &[]).record(0.002);
-        assert!(
-            metrics
-                .render()
-                .contains("commit_seconds_bucket{le=\"0.0025\"} 1\n")
-        );
+        assert!(metrics.render().contains("commit_seconds_bucket{le=\"0.0025\"} 1\n"));
     }
 }

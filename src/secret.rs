@@ -68,11 +68,7 @@ impl Secret {
 
     fn with(origin: Origin, value: String) -> Self {
         let value = ArcSwap::from_pointee(value);
-        Self(Arc::new(Inner {
-            origin,
-            value,
-            version: AtomicU64::new(0),
-        }))
+        Self(Arc::new(Inner { origin, value, version: AtomicU64::new(0) }))
     }
 
     /// The value itself: for the request that needs it, and for nothing else.
@@ -106,10 +102,8 @@ impl Secret {
 }
 
 fn read(path: &Path) -> Result<String, SecretError> {
-    let text = fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = fs::read_to_string(path)
+        .map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
     let value = text.trim_end_matches(['\r', '\n']);
     if value.is_empty() {
         return Err(SecretError::Empty(path.display().to_string()));

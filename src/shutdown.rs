@@ -81,24 +81,15 @@ impl Shutdown {
 
     /// Registers a loop that must call [`Heartbeat::beat`] at least every 30 seconds.
     pub fn heartbeat(&self, name: &str, now: Instant) -> Heartbeat {
-        let heartbeat = Heartbeat {
-            start: now,
-            last_ms: Arc::new(AtomicU64::new(0)),
-        };
-        let mut all = self
-            .heartbeats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let heartbeat = Heartbeat { start: now, last_ms: Arc::new(AtomicU64::new(0)) };
+        let mut all = self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(name.to_owned(), heartbeat.clone());
         heartbeat
     }
 
     /// The loops that have been silent for longer than `limit`.
     pub fn silent_loops(&self, now: Instant, limit: Duration) -> Vec<String> {
-        let all = self
-            .heartbeats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let all = self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .filter(|(_, heartbeat)| heartbeat.age(now) > limit)
             .map(|(name, _)| name.clone())
@@ -107,10 +98,7 @@ impl Shutdown {
 
     /// Forgets a loop that has ended on purpose.
     pub fn forget_heartbeat(&self, name: &str) {
-        self.heartbeats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -125,10 +113,7 @@ impl Heartbeat {
     /// Says that the loop still turns.
     pub fn beat(&self, now: Instant) {
         let since_start = now.saturating_duration_since(self.start).as_millis();
-        self.last_ms.store(
-            u64::try_from(since_start).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.last_ms.store(u64::try_from(since_start).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -146,18 +131,11 @@ mod tests {
     fn a_loop_that_stopped_turning_is_named() {
         let shutdown = Shutdown::new();
         let start = Clock::system().instant();
-        let (alive, _dead) = (
-            shutdown.heartbeat("a", start),
-            shutdown.heartbeat("b", start),
-        );
+        let (alive, _dead) = (shutdown.heartbeat("a", start), shutdown.heartbeat("b", start));
         let later = start + Duration::from_secs(60);
         alive.beat(later);
         assert_eq!(shutdown.silent_loops(later, Duration::from_secs(30)), ["b"]);
         shutdown.forget_heartbeat("b");
-        assert!(
-            shutdown
-                .silent_loops(later, Duration::from_secs(30))
-                .is_empty()
-        );
+        assert!(shutdown.silent_loops(later, Duration::from_secs(30)).is_empty());
     }
 }

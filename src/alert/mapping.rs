@@ -84,11 +84,7 @@ fn ticket_id(id: &AlertId) -> String {
         TsKey::Ts(ts) => ts.micros().to_string(),
         digest @ TsKey::Digest(_) => digest.to_string(),
     };
-    if id.ordinal == 0 {
-        message
-    } else {
-        format!("{message}-{}", id.ordinal)
-    }
+    if id.ordinal == 0 { message } else { format!("{message}-{}", id.ordinal) }
 }
 
 fn name(risk: &Risk) -> String {
@@ -103,10 +99,7 @@ fn name(risk: &Risk) -> String {
 
 fn parse_problems(incident: &Incident, ts: &TsKey) -> Vec<&'static str> {
     let without_ts = matches!(ts, TsKey::Digest(_)).then_some("ts");
-    without_ts
-        .into_iter()
-        .chain(incident.problems.iter().copied().map(Problem::label))
-        .collect()
+    without_ts.into_iter().chain(incident.problems.iter().copied().map(Problem::label)).collect()
 }
 
 #[cfg(test)]
@@ -133,12 +126,8 @@ mod tests {
     /// The whole pure path, from the body to the alerts.
     fn alerts(body: &[u8]) -> Vec<Alert> {
         let text = slack::readable(body);
-        let Ok(Envelope::Event(callback)) = envelope::parse(&text) else {
-            panic!("no event")
-        };
-        let Event::Message(posted) = &callback.event else {
-            panic!("no message")
-        };
+        let Ok(Envelope::Event(callback)) = envelope::parse(&text) else { panic!("no event") };
+        let Event::Message(posted) = &callback.event else { panic!("no message") };
         let matcher = Matcher::default();
         let Verdict::Incidents(found) = matcher.judge(posted, &Watch::default()) else {
             panic!("no incident")
@@ -149,26 +138,16 @@ mod tests {
         let alert = |found: Found| {
             let at = usize::try_from(found.attachment).unwrap();
             let again = matcher.incident(&stored.attachments[at]);
-            assert_eq!(
-                again, found.incident,
-                "what is stored gives the same incident"
-            );
+            assert_eq!(again, found.incident, "what is stored gives the same incident");
             let origin = Origin {
-                id: &AlertId {
-                    message: key.clone(),
-                    ordinal: found.ordinal,
-                },
+                id: &AlertId { message: key.clone(), ordinal: found.ordinal },
                 posted_at: posted.posted_at(callback.event_time),
                 source: "push",
                 event_id: &callback.event_id,
                 team: &callback.team_id,
                 bot_id: &stored.bot_id,
             };
-            alert_from(
-                &again,
-                &origin,
-                message::attachment_raw(raw, found.attachment).unwrap(),
-            )
+            alert_from(&again, &origin, message::attachment_raw(raw, found.attachment).unwrap())
         };
         found.into_iter().map(alert).collect()
     }
@@ -229,10 +208,7 @@ mod tests {
     fn ticket_ids_of_one_message_differ_from_the_second_on() {
         let attachments = [titled(""), titled(""), titled("")].join(",");
         let alerts = alerts(body(r#""1600689944.000500""#, &attachments).as_bytes());
-        let ids: Vec<_> = alerts
-            .iter()
-            .map(|alert| (&*alert.id, &*alert.ticket_id))
-            .collect();
+        let ids: Vec<_> = alerts.iter().map(|alert| (&*alert.id, &*alert.ticket_id)).collect();
         assert_eq!(
             ids,
             [
@@ -246,10 +222,7 @@ mod tests {
     #[test]
     fn messages_ten_microseconds_apart_have_tickets_of_their_own() {
         let ticket = |ts: &str| alerts(body(ts, &titled("")).as_bytes()).remove(0).ticket_id;
-        assert_ne!(
-            ticket(r#""1600689944.000501""#),
-            ticket(r#""1600689944.000504""#)
-        );
+        assert_ne!(ticket(r#""1600689944.000501""#), ticket(r#""1600689944.000504""#));
     }
 
     #[test]
@@ -281,11 +254,7 @@ mod tests {
         ] {
             let fields = format!(r#","fields":[{{"title":"Risk Level","value":{value}}}]"#);
             let alert = alerts(body("\"1.0\"", &titled(&fields)).as_bytes()).remove(0);
-            assert_eq!(
-                (&*alert.name, alert.severity.priority),
-                (name, priority),
-                "{value}"
-            );
+            assert_eq!((&*alert.name, alert.severity.priority), (name, priority), "{value}");
         }
     }
 
@@ -305,11 +274,7 @@ mod tests {
             "/deep_link",
             "/slack/team",
         ] {
-            assert_eq!(
-                json.pointer(path).and_then(|value| value.as_str()),
-                Some(""),
-                "{path}"
-            );
+            assert_eq!(json.pointer(path).and_then(|value| value.as_str()), Some(""), "{path}");
         }
         assert!(!json.to_string().contains("null"));
     }

@@ -31,11 +31,7 @@ impl Check {
         } else {
             print(path, config.as_ref(), &problems, &warnings);
         }
-        Ok(if config.is_some() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(2)
-        })
+        Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::from(2) })
     }
 }
 
@@ -49,11 +45,7 @@ fn print(path: &Path, config: Option<&Config>, problems: &[Problem], warnings: &
     }
     if let Some(config) = config {
         let (apps, destinations) = (config.apps.len(), config.destinations.len());
-        say(&format!(
-            "{file}: ok ({}, {})",
-            many(apps, "app"),
-            many(destinations, "destination")
-        ));
+        say(&format!("{file}: ok ({}, {})", many(apps, "app"), many(destinations, "destination")));
     }
 }
 

@@ -61,36 +61,23 @@ impl Demo {
         let secret = Secret::fixed("the demo's signing secret", "a-secret-for-the-demo-only")?;
         let end_of_soar = Shutdown::new();
         let (soar, mut received) = pretend_soar(&end_of_soar).await?;
-        say(&format!(
-            "1. A pretend SOAR listens on http://{soar}/webhook."
-        ));
+        say(&format!("1. A pretend SOAR listens on http://{soar}/webhook."));
         let config = configuration(folder.path(), soar, &secret)?;
         let relay = serve::Relay::start(config, Clock::system()).await?;
         let url = format!("http://{}/slack/events", relay.public);
-        say(&format!(
-            "2. The relay listens on {url} for Slack, and on http://{} for",
-            relay.ops
-        ));
-        say(&format!(
-            "   operators (/metrics, /readyz). Its store: {}.",
-            folder.path().display()
-        ));
+        say(&format!("2. The relay listens on {url} for Slack, and on http://{} for", relay.ops));
+        say(&format!("   operators (/metrics, /readyz). Its store: {}.", folder.path().display()));
         post(&url, &secret).await?;
-        let Ok(Some(request)) = tokio::time::timeout(PATIENCE, received.recv()).await else {
-            bail!(
-                "the alert was not delivered within {} s",
-                PATIENCE.as_secs()
-            );
+        let delivered = async { Some((received.recv().await?, relay.settled().await)) };
+        let Ok(Some((request, ()))) = tokio::time::timeout(PATIENCE, delivered).await else {
+            bail!("the alert was not delivered within {} s", PATIENCE.as_secs());
         };
         say("5. The SOAR received:\n");
         say(&indented(&request.head));
         say(&indented(&request.body));
-        say("\n6. Delivered: the outcome is on disk too.");
+        say("\n6. Delivered, and that is on disk too.");
         if !self.once {
-            say(&format!(
-                "\nTry it: curl http://{}/metrics - Ctrl-C ends the demo.",
-                relay.ops
-            ));
+            say(&format!("\nTry it: curl http://{}/metrics - Ctrl-C ends the demo.", relay.ops));
             wait_for_the_end(&mut received).await?;
         }
         relay.stop().await;
@@ -105,19 +92,13 @@ async fn post(url: &str, secret: &Secret) -> anyhow::Result<()> {
     let clock = Clock::system();
     let now = clock.now();
     let body = sample::event(MessageTs::from_micros(now.micros())).to_string();
-    say(&format!(
-        "3. Slack posts a Code Defender incident, signed, {} bytes.",
-        body.len()
-    ));
+    say(&format!("3. Slack posts a Code Defender incident, signed, {} bytes.", body.len()));
     let client = http_client::build(&http_client::Settings::default())?;
     let started = clock.instant();
     let answer = client
         .post(url)
         .header("x-slack-request-timestamp", now.seconds())
-        .header(
-            "x-slack-signature",
-            signature::sign(secret, now, body.as_bytes()),
-        )
+        .header("x-slack-signature", signature::sign(secret, now, body.as_bytes()))
         .header("content-type", "application/json")
         .body(body)
         .send()
@@ -144,12 +125,10 @@ async fn pretend_soar(end: &Shutdown) -> anyhow::Result<(SocketAddr, mpsc::Recei
         async move {
             let mut head = format!("{} {}", request.method(), request.uri().path());
             for (name, value) in request.headers() {
-                head += &format!("\n{name}: {}", value.to_str().unwrap_or("?"));
+                head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
             }
             let body = request.into_body().collect().await;
-            let bytes = body
-                .map(http_body_util::Collected::to_bytes)
-                .unwrap_or_default();
+            let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let body = serde_json::from_slice::<serde_json::Value>(&bytes)
                 .and_then(|json| serde_json::to_string_pretty(&json))
                 .unwrap_or_else(|_no_json| String::from_utf8_lossy(&bytes).into_owned());
@@ -157,16 +136,8 @@ async fn pretend_soar(end: &Shutdown) -> anyhow::Result<(SocketAddr, mpsc::Recei
             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("{}")))
         }
     });
-    let settings = http_server::Settings {
-        idle_timeout: Duration::from_secs(75),
-    };
-    end.spawn(http_server::serve(
-        listener,
-        service,
-        settings,
-        Clock::system(),
-        end.clone(),
-    ));
+    let settings = http_server::Settings { idle_timeout: Duration::from_secs(75) };
+    end.spawn(http_server::serve(listener, service, settings, Clock::system(), end.clone()));
     Ok((address, received))
 }
 
@@ -195,10 +166,7 @@ fn configuration(
             max_size_bytes: 256 * 1024 * 1024,
             lease: Duration::from_secs(90),
         },
-        retention: Retention {
-            delivered: 30 * DAY,
-            dead: 90 * DAY,
-        },
+        retention: Retention { delivered: 30 * DAY, dead: 90 * DAY },
         destinations: vec![Destination {
             http: http::Settings {
                 name: DestinationName::new("soar")?,

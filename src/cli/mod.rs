@@ -24,12 +24,7 @@ use crate::{
 
 /// Relays PerimeterX / HUMAN Code Defender incidents from Slack to a SOAR.
 #[derive(Debug, Parser)]
-#[command(
-    name = "slack-soar-relay",
-    version,
-    about,
-    arg_required_else_help = true
-)]
+#[command(name = "slack-soar-relay", version, about, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -80,22 +75,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let is_help = !error.use_stderr();
             drop(error.print());
-            return if is_help {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(2)
-            };
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
     match run(&common, command) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));
-            if error.is::<BadConfiguration>() {
-                ExitCode::from(2)
-            } else {
-                ExitCode::FAILURE
-            }
+            if error.is::<BadConfiguration>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -107,11 +94,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             serve::run(common.load()?)
         }
         Command::Demo(demo) => {
-            let level = if common.log_level == "info" {
-                "warn"
-            } else {
-                &common.log_level
-            };
+            let level = if common.log_level == "info" { "warn" } else { &common.log_level };
             common.start_log(level)?;
             demo.run()
         }
@@ -126,9 +109,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
 
 impl Common {
     fn path(&self) -> PathBuf {
-        self.config
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
+        self.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
     }
 
     /// Loads the configuration; its warnings go to the log.
@@ -144,11 +125,7 @@ impl Common {
 
     fn start_log(&self, level: &str) -> anyhow::Result<()> {
         let is_terminal = stderr().is_terminal();
-        let text = if is_terminal {
-            Format::Text
-        } else {
-            Format::Json
-        };
+        let text = if is_terminal { Format::Text } else { Format::Json };
         let colour = is_terminal && environment("NO_COLOR").is_none_or(|value| value.is_empty());
         logging::init(self.log_format.unwrap_or(text), level, colour)
             .map_err(|error| BadConfiguration(format!("--log-level: {error}")).into())

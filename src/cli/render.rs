@@ -95,23 +95,13 @@ impl Render {
         let found = match matcher.judge(&posted, &Watch::default()) {
             Verdict::Incidents(found) => found,
             Verdict::Ignored(reason) => {
-                bail!(
-                    "the message is no incident: it would be ignored as `{}`",
-                    reason.label()
-                )
+                bail!("the message is no incident: it would be ignored as `{}`", reason.label())
             }
         };
         let key = posted.key(&AppName::new("main")?, raw.as_bytes());
-        let alert = |Found {
-                         ordinal,
-                         attachment,
-                         incident,
-                     }: Found| {
+        let alert = |Found { ordinal, attachment, incident }: Found| {
             let origin = Origin {
-                id: &AlertId {
-                    message: key.clone(),
-                    ordinal,
-                },
+                id: &AlertId { message: key.clone(), ordinal },
                 posted_at: posted.posted_at(event_time),
                 source: "push",
                 event_id: &event_id,

@@ -49,6 +49,9 @@ const MAX_BLOCKING_THREADS: usize = 8;
 /// Requests in flight and attempts end within this; what has not is attempted again after a start.
 const GRACE: Duration = Duration::from_secs(16);
 
+/// Between two looks at what is unfinished.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
@@ -84,11 +87,8 @@ pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
 /// The system gives no threads.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     let threads = available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
-    let mut builder = if threads == 1 {
-        Builder::new_current_thread()
-    } else {
-        Builder::new_multi_thread()
-    };
+    let mut builder =
+        if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if threads > 1 {
         builder.worker_threads(threads);
     }
@@ -133,7 +133,7 @@ impl Relay {
             max_size_bytes: config.store.max_size_bytes,
             lease: config.store.lease,
         };
-        let store = SqliteStore::open(settings, clock.clone(), &metrics)?;
+        let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
         let relay = Self {
@@ -167,15 +167,25 @@ impl Relay {
         Ok(relay)
     }
 
+    /// Waits until no delivery is unfinished.
+    pub async fn settled(&self) {
+        loop {
+            let stats = self.store.stats().await.unwrap_or_default();
+            let unfinished: u64 =
+                stats.destinations.iter().map(|(_, stats)| stats.pending + stats.leased).sum();
+            if unfinished == 0 {
+                return;
+            }
+            Clock::system().sleep(SETTLE_PAUSE).await;
+        }
+    }
+
     /// Ends in order: not ready, still accepting; nothing new; attempts end; the store closes.
     pub async fn stop(self) {
         self.shutdown.drain();
         self.clock.sleep(self.drain_delay).await;
         self.shutdown.stop();
-        if tokio::time::timeout(GRACE, self.shutdown.finished())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(GRACE, self.shutdown.finished()).await.is_err() {
             tracing::warn!("not everything ended in time; it will be attempted again");
         }
         self.store.close().await;
@@ -232,13 +242,9 @@ impl Parts {
             let api = api.clone();
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         });
-        let settings = http_server::Settings {
-            idle_timeout: config.server.idle_timeout,
-        };
+        let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(
-            listener, service, settings, clock, shutdown,
-        ));
+        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
     }
 
     fn start_ops(&self, listener: TcpListener, config: &Config) {
@@ -250,18 +256,13 @@ impl Parts {
             shutdown: self.shutdown.clone(),
             destinations: destinations.clone().collect(),
         });
-        let settings = http_server::Settings {
-            idle_timeout: config.server.idle_timeout,
-        };
+        let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let service = TowerToHyperService::new(router);
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(
-            listener, service, settings, clock, shutdown,
-        ));
+        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
         let store = Arc::clone(&self.store);
         let known: Vec<DestinationName> = destinations.collect();
-        self.shutdown
-            .spawn(async move { warn_of_orphans(store.as_ref(), &known).await });
+        self.shutdown.spawn(async move { warn_of_orphans(store.as_ref(), &known).await });
     }
 
     fn start_housekeeping(&self, secrets: Vec<Secret>, retention: Retention) {
@@ -288,39 +289,26 @@ impl Parts {
 }
 
 fn app(app: &config::App) -> events_api::App {
-    events_api::App {
-        name: app.name.clone(),
-        signing_secrets: app.signing_secrets.clone(),
-    }
+    events_api::App { name: app.name.clone(), signing_secrets: app.signing_secrets.clone() }
 }
 
 fn watch(app: &config::App) -> (crate::ids::AppName, Watch) {
-    let watch = Watch {
-        channels: app.channels.clone(),
-        bots: app.bots.clone(),
-    };
+    let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
     (app.name.clone(), watch)
 }
 
 fn route(destination: &config::Destination) -> Route {
-    Route {
-        destination: destination.http.name.clone(),
-        when: destination.when.clone(),
-    }
+    Route { destination: destination.http.name.clone(), when: destination.when.clone() }
 }
 
 /// An alert rule on a series that does not exist yet never fires, so the series exist from the
 /// start.
 fn name_every_metric(config: &Config, metrics: &Metrics) {
     let commit = option_env!("RELAY_COMMIT").unwrap_or("unknown");
-    metrics
-        .gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit])
-        .set(1.0);
+    metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
     metrics.gauge(Metric::ConfigReload, &[]).set(1.0);
     metrics.gauge(Metric::ClockSkew, &[]).set(0.0);
-    metrics
-        .counter(Metric::SlackApiCalls, &["conversations.history", "ok"])
-        .increment(0);
+    metrics.counter(Metric::SlackApiCalls, &["conversations.history", "ok"]).increment(0);
     for app in &config.apps {
         for channel in &app.channels {
             let names = [app.name.as_str(), channel.as_str()];

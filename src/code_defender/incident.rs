@@ -95,12 +95,7 @@ const SEARCHED_CHARS: usize = 500;
 impl Incident {
     /// What a search looks through: category, script, host and title, one a line.
     pub fn search_text(&self) -> String {
-        let parts = [
-            &self.category,
-            &self.script.url,
-            &self.host.name,
-            &self.title,
-        ];
+        let parts = [&self.category, &self.script.url, &self.host.name, &self.title];
         let searched = parts.map(|part| part.chars().take(SEARCHED_CHARS).collect::<String>());
         searched.join("\n")
     }
@@ -129,15 +124,9 @@ impl Incident {
         let script_missing = self.script.url.is_empty();
         [
             (severity_missing, Problem::SeverityMissing),
-            (
-                !severity_missing && !self.risk.recognised,
-                Problem::SeverityUnknown,
-            ),
+            (!severity_missing && !self.risk.recognised, Problem::SeverityUnknown),
             (script_missing, Problem::ScriptMissing),
-            (
-                !script_missing && self.script.host.is_empty(),
-                Problem::ScriptUrl,
-            ),
+            (!script_missing && self.script.host.is_empty(), Problem::ScriptUrl),
             (self.host.name.is_empty(), Problem::HostMissing),
             (self.deep_link.is_empty(), Problem::DeepLinkMissing),
             (self.details.trim().is_empty(), Problem::TextMissing),
@@ -152,11 +141,7 @@ impl Script {
     fn read(raw: &str) -> Self {
         let url = mrkdwn::value(raw).into_owned();
         let host = host_of(&url).unwrap_or_default();
-        Self {
-            raw: raw.to_owned(),
-            url,
-            host,
-        }
+        Self { raw: raw.to_owned(), url, host }
     }
 }
 
@@ -164,10 +149,7 @@ impl HostDomain {
     fn read(raw: &str) -> Self {
         let linked = mrkdwn::first_link(raw).and_then(|url| host_of(&url));
         let name = linked.unwrap_or_else(|| mrkdwn::value(raw).into_owned());
-        Self {
-            raw: raw.to_owned(),
-            name,
-        }
+        Self { raw: raw.to_owned(), name }
     }
 }
 
@@ -180,21 +162,15 @@ pub(super) fn same_title(one: &str, other: &str) -> bool {
 
 /// Whether an attachment has a field with one of the titles.
 pub(super) fn has_field(attachment: &Attachment<'_>, titles: &[String]) -> bool {
-    attachment
-        .fields
-        .iter()
-        .any(|field| titles.iter().any(|title| same_title(&field.title, title)))
+    attachment.fields.iter().any(|field| titles.iter().any(|title| same_title(&field.title, title)))
 }
 
 /// Whether a URL leads to Code Defender's console, by the old or the new name of the vendor.
 pub(super) fn is_console(url: &str) -> bool {
     let host = web_link(url).and_then(host_of).unwrap_or_default();
-    ["perimeterx.com", "humansecurity.com"]
-        .iter()
-        .any(|domain| {
-            host.strip_suffix(domain)
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+    ["perimeterx.com", "humansecurity.com"].iter().any(|domain| {
+        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
 }
 
 /// The value of the first field that has one of the titles.
@@ -208,8 +184,8 @@ fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
 /// else the title's link.
 fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
     let button = |wanted: &dyn Fn(&Button<'_>) -> bool| {
-        let buttons = attachment.actions.iter().filter(|button| wanted(button));
-        buttons.filter_map(|button| web_link(&button.url)).next()
+        let mut buttons = attachment.actions.iter().filter(|button| wanted(button));
+        buttons.find_map(|button| web_link(&button.url))
     };
     button(&|button| same_title(&button.text, "View in Console"))
         .or_else(|| button(&|button| is_console(&button.url)))
@@ -220,15 +196,12 @@ fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
 /// The text if it is an http or https URL: an analyst will click on it, so nothing else may pass.
 fn web_link(text: &str) -> Option<&str> {
     let text = text.trim();
-    let web = ["https://", "http://"]
-        .iter()
-        .any(|scheme| starts_with_ignoring_case(text, scheme));
+    let web = ["https://", "http://"].iter().any(|scheme| starts_with_ignoring_case(text, scheme));
     web.then_some(text)
 }
 
 fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
-    text.get(..start.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(start))
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 /// The host of a URL; without a scheme it is taken for https.
@@ -246,17 +219,11 @@ mod tests {
     use super::*;
 
     fn field<'a>(title: &'a str, value: &'a str) -> crate::slack::message::Field<'a> {
-        crate::slack::message::Field {
-            title: title.into(),
-            value: value.into(),
-        }
+        crate::slack::message::Field { title: title.into(), value: value.into() }
     }
 
     fn button<'a>(text: &'a str, url: &'a str) -> Button<'a> {
-        Button {
-            text: text.into(),
-            url: url.into(),
-        }
+        Button { text: text.into(), url: url.into() }
     }
 
     fn read(attachment: &Attachment<'_>) -> Incident {
@@ -271,11 +238,7 @@ mod tests {
     fn an_empty_attachment_is_read_with_every_problem_named() {
         let incident = read(&Attachment::default());
         assert_eq!(incident.risk.level.as_str(), "high");
-        let labels: Vec<_> = incident
-            .problems
-            .iter()
-            .map(|problem| problem.label())
-            .collect();
+        let labels: Vec<_> = incident.problems.iter().map(|problem| problem.label()).collect();
         assert_eq!(
             labels,
             [
@@ -318,28 +281,12 @@ mod tests {
                 "https://CDN.example.com:8443/A.js?B=c&d",
                 "cdn.example.com",
             ),
-            (
-                "//cdn.example.com/a.js",
-                "//cdn.example.com/a.js",
-                "cdn.example.com",
-            ),
-            (
-                "cdn.example.com:8080/a.js",
-                "cdn.example.com:8080/a.js",
-                "cdn.example.com",
-            ),
-            (
-                "https://müller.example/a.js",
-                "https://müller.example/a.js",
-                "xn--mller-kva.example",
-            ),
+            ("//cdn.example.com/a.js", "//cdn.example.com/a.js", "cdn.example.com"),
+            ("cdn.example.com:8080/a.js", "cdn.example.com:8080/a.js", "cdn.example.com"),
+            ("https://müller.example/a.js", "https://müller.example/a.js", "xn--mller-kva.example"),
             ("wss://[::1]:9/a", "wss://[::1]:9/a", "[::1]"),
             ("inline script", "inline script", ""),
-            (
-                "data:text/javascript,alert(1)",
-                "data:text/javascript,alert(1)",
-                "",
-            ),
+            ("data:text/javascript,alert(1)", "data:text/javascript,alert(1)", ""),
             ("https://", "https://", ""),
             ("``", "", ""),
         ] {
@@ -352,18 +299,11 @@ mod tests {
     #[test]
     fn a_script_that_is_no_url_is_a_problem_and_kept() {
         let incident = read(&Attachment {
-            fields: vec![
-                field("Script", "inline script"),
-                field("Risk Level", "Severe"),
-            ],
+            fields: vec![field("Script", "inline script"), field("Risk Level", "Severe")],
             ..Attachment::default()
         });
         assert_eq!(incident.script.url, "inline script");
-        assert!(
-            incident
-                .problems
-                .starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl])
-        );
+        assert!(incident.problems.starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl]));
     }
 
     #[test]
@@ -386,35 +326,17 @@ mod tests {
         let human = "https://console.humansecurity.com/x";
         for (buttons, link) in [
             (
-                vec![
-                    button("Docs", human),
-                    button(" view in console ", "http://a.example"),
-                ],
+                vec![button("Docs", human), button(" view in console ", "http://a.example")],
                 "http://a.example",
             ),
-            (
-                vec![
-                    button("Docs", "https://docs.example"),
-                    button("Open", console),
-                ],
-                console,
-            ),
-            (
-                vec![
-                    button("Docs", "https://docs.example"),
-                    button("Open", human),
-                ],
-                human,
-            ),
+            (vec![button("Docs", "https://docs.example"), button("Open", console)], console),
+            (vec![button("Docs", "https://docs.example"), button("Open", human)], human),
             (
                 vec![button("Ack", ""), button("Docs", "https://docs.example")],
                 "https://docs.example",
             ),
             (
-                vec![
-                    button("View in Console", ""),
-                    button("x", "https://b.example"),
-                ],
+                vec![button("View in Console", ""), button("x", "https://b.example")],
                 "https://b.example",
             ),
             (vec![button("Ack", "")], "https://title.example"),
@@ -478,26 +400,12 @@ mod tests {
                 "Test from PerimeterX",
                 "Test from PerimeterX \n more details",
             ),
-            (
-                "PII &amp; PCI\r\nx &amp;amp; y",
-                "PII & PCI",
-                "PII & PCI\r\nx &amp; y",
-            ),
+            ("PII &amp; PCI\r\nx &amp;amp; y", "PII & PCI", "PII & PCI\r\nx &amp; y"),
             ("\n second", "", "\n second"),
-            (
-                " see <https://a.example|here> ",
-                "see https://a.example",
-                " see https://a.example ",
-            ),
+            (" see <https://a.example|here> ", "see https://a.example", " see https://a.example "),
         ] {
-            let incident = read(&Attachment {
-                text: text.into(),
-                ..Attachment::default()
-            });
-            assert_eq!(
-                (&*incident.category, &*incident.details),
-                (category, details)
-            );
+            let incident = read(&Attachment { text: text.into(), ..Attachment::default() });
+            assert_eq!((&*incident.category, &*incident.details), (category, details));
         }
     }
 
@@ -510,10 +418,7 @@ mod tests {
             ("Latest from PerimeterX", false),
             ("", false),
         ] {
-            let attachment = Attachment {
-                text: text.into(),
-                ..Attachment::default()
-            };
+            let attachment = Attachment { text: text.into(), ..Attachment::default() };
             assert_eq!(read(&attachment).is_test, is_test, "{text}");
         }
     }
@@ -523,10 +428,7 @@ mod tests {
         let attachment = Attachment {
             title: "é".repeat(1_000_000).into(),
             text: "PII Sniffing\nmore".into(),
-            fields: vec![
-                field("Script", "`a.example/x.js`"),
-                field("Host Domain", "shop.example"),
-            ],
+            fields: vec![field("Script", "`a.example/x.js`"), field("Host Domain", "shop.example")],
             ..Attachment::default()
         };
         let text = read(&attachment).search_text();

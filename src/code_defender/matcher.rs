@@ -97,9 +97,7 @@ impl TitlePattern {
     /// # Errors
     /// [`TitleError`] if it is empty or no regular expression.
     pub fn parse(text: &str) -> Result<Self, TitleError> {
-        let inside = text
-            .strip_prefix('/')
-            .and_then(|rest| rest.strip_suffix('/'));
+        let inside = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
         let pattern = inside.unwrap_or(text).trim();
         if pattern.is_empty() {
             return Err(TitleError::Empty);
@@ -107,10 +105,8 @@ impl TitlePattern {
         if inside.is_none() {
             return Ok(Self(Pattern::Text(pattern.to_owned())));
         }
-        let regex = Regex::new(pattern).map_err(|source| TitleError::Regex {
-            pattern: pattern.to_owned(),
-            source,
-        })?;
+        let regex = Regex::new(pattern)
+            .map_err(|source| TitleError::Regex { pattern: pattern.to_owned(), source })?;
         Ok(Self(Pattern::Regex(regex)))
     }
 
@@ -211,11 +207,7 @@ impl Matcher {
         if !watch.has_channel(&message.channel) {
             return Verdict::Ignored(Reason::Channel);
         }
-        let titled = || {
-            (0..)
-                .zip(&message.attachments)
-                .filter(|(_, it)| self.has_title(it))
-        };
+        let titled = || (0..).zip(&message.attachments).filter(|(_, it)| self.has_title(it));
         let matching = || titled().filter(|(_, attachment)| !attachment.is_unfurl);
         if matching().next().is_none() {
             return Verdict::Ignored(if titled().next().is_some() {
@@ -232,13 +224,11 @@ impl Matcher {
         if !watch.has_bot(message) {
             return Verdict::Ignored(Reason::BotNotAllowed);
         }
-        let found = (0..)
-            .zip(matching())
-            .map(|(ordinal, (attachment, it))| Found {
-                ordinal,
-                attachment,
-                incident: self.incident(it),
-            });
+        let found = (0..).zip(matching()).map(|(ordinal, (attachment, it))| Found {
+            ordinal,
+            attachment,
+            incident: self.incident(it),
+        });
         Verdict::Incidents(found.collect())
     }
 
@@ -249,19 +239,11 @@ impl Matcher {
 
     fn has_title(&self, attachment: &Attachment<'_>) -> bool {
         let title = mrkdwn::unescape(&attachment.title);
-        self.settings
-            .titles
-            .iter()
-            .any(|pattern| pattern.matches(&title))
+        self.settings.titles.iter().any(|pattern| pattern.matches(&title))
     }
 
     fn is_near_miss(&self, message: &Message<'_>) -> bool {
-        let own = || {
-            message
-                .attachments
-                .iter()
-                .filter(|attachment| !attachment.is_unfurl)
-        };
+        let own = || message.attachments.iter().filter(|attachment| !attachment.is_unfurl);
         !message.bot_id.is_empty() && own().any(|attachment| self.resembles(attachment))
     }
 
@@ -269,21 +251,14 @@ impl Matcher {
         let fields = &self.settings.fields;
         has_field(attachment, &fields.script)
             || (has_field(attachment, &fields.risk) && has_field(attachment, &fields.host))
-            || attachment
-                .actions
-                .iter()
-                .any(|button| is_console(&button.url))
+            || attachment.actions.iter().any(|button| is_console(&button.url))
             || is_console(&attachment.title_link)
     }
 }
 
 impl Watch {
     fn has_channel(&self, channel: &str) -> bool {
-        self.channels.is_empty()
-            || self
-                .channels
-                .iter()
-                .any(|watched| watched.as_str() == channel)
+        self.channels.is_empty() || self.channels.iter().any(|watched| watched.as_str() == channel)
     }
 
     fn has_bot(&self, message: &Message<'_>) -> bool {
@@ -378,11 +353,7 @@ mod tests {
         fn two_hundred_attachments_are_two_hundred_incidents() {
             let found = found(&post(&vec![titled(""); 200].join(",")));
             assert_eq!(found.len(), 200);
-            assert!(
-                (0..)
-                    .zip(&found)
-                    .all(|(at, it)| it.ordinal == at && it.attachment == at)
-            );
+            assert!((0..).zip(&found).all(|(at, it)| it.ordinal == at && it.attachment == at));
         }
 
         #[test]
@@ -404,35 +375,21 @@ mod tests {
             ] {
                 let raw = post(&format!(r#"{{"title":"{title}"}}"#));
                 let verdict = matcher.judge(&message::parse(&raw).unwrap(), &Watch::default());
-                assert_eq!(
-                    matches!(verdict, Verdict::Incidents(_)),
-                    is_incident,
-                    "{title}"
-                );
+                assert_eq!(matches!(verdict, Verdict::Incidents(_)), is_incident, "{title}");
             }
         }
 
         #[test]
         fn a_title_beyond_ascii_is_matched_in_any_case() {
-            assert!(
-                TitlePattern::parse("Neuer VORFALL: Ü")
-                    .unwrap()
-                    .matches("neuer vorfall: ü")
-            );
+            assert!(TitlePattern::parse("Neuer VORFALL: Ü").unwrap().matches("neuer vorfall: ü"));
         }
 
         #[test]
         fn a_title_that_would_match_everything_or_is_broken_is_refused() {
             for text in ["", "  ", "//", "/ /"] {
-                assert!(
-                    matches!(TitlePattern::parse(text), Err(TitleError::Empty)),
-                    "{text}"
-                );
+                assert!(matches!(TitlePattern::parse(text), Err(TitleError::Empty)), "{text}");
             }
-            assert!(matches!(
-                TitlePattern::parse("/(/"),
-                Err(TitleError::Regex { .. })
-            ));
+            assert!(matches!(TitlePattern::parse("/(/"), Err(TitleError::Regex { .. })));
             assert!(TitlePattern::parse("/").unwrap().matches("/"));
         }
     }
@@ -458,10 +415,7 @@ mod tests {
         fn an_unfurl_beside_an_incident_is_not_counted() {
             let unfurl = titled(r#","is_msg_unfurl":true"#);
             let found = found(&post(&format!("{unfurl},{}", titled(""))));
-            assert_eq!(
-                (found.len(), found[0].ordinal, found[0].attachment),
-                (1, 0, 1)
-            );
+            assert_eq!((found.len(), found[0].ordinal, found[0].attachment), (1, 0, 1));
         }
 
         #[test]
@@ -476,13 +430,7 @@ mod tests {
 
         #[test]
         fn every_other_subtype_is_refused_whatever_it_holds() {
-            for subtype in [
-                "message_deleted",
-                "message_replied",
-                "file_share",
-                "me_message",
-                "x",
-            ] {
+            for subtype in ["message_deleted", "message_replied", "file_share", "me_message", "x"] {
                 let raw = post(&titled("")).replacen(
                     r#""ts""#,
                     &format!(r#""subtype":"{subtype}","ts""#),
@@ -500,25 +448,17 @@ mod tests {
                 bots: vec![],
             };
             assert_eq!(reason_with(&raw, &watch(&["C2", "c1"])), "channel");
-            assert!(matches!(
-                judge_with(&raw, &watch(&["C2", "C1"])),
-                Verdict::Incidents(_)
-            ));
+            assert!(matches!(judge_with(&raw, &watch(&["C2", "C1"])), Verdict::Incidents(_)));
         }
 
         #[test]
         fn a_bot_is_allowed_by_its_bot_id_or_its_app_id() {
             let raw = post(&titled("")).replacen('{', r#"{"app_id":"A1","#, 1);
-            for (bots, allowed) in [
-                (vec!["B1"], true),
-                (vec!["B2", "A1"], true),
-                (vec!["B2"], false),
-            ] {
+            for (bots, allowed) in
+                [(vec!["B1"], true), (vec!["B2", "A1"], true), (vec!["B2"], false)]
+            {
                 let bots = bots.into_iter().map(str::to_owned).collect();
-                let watch = Watch {
-                    channels: vec![],
-                    bots,
-                };
+                let watch = Watch { channels: vec![], bots };
                 match judge_with(&raw, &watch) {
                     Verdict::Incidents(_) => assert!(allowed),
                     Verdict::Ignored(reason) => {
@@ -530,29 +470,21 @@ mod tests {
 
         #[test]
         fn an_unlisted_bot_without_an_app_id_is_not_let_in_by_an_empty_entry() {
-            let watch = Watch {
-                channels: vec![],
-                bots: vec!["B2".to_owned()],
-            };
+            let watch = Watch { channels: vec![], bots: vec!["B2".to_owned()] };
             assert_eq!(reason_with(&post(&titled("")), &watch), "bot_not_allowed");
         }
 
         #[test]
         fn of_several_reasons_the_first_in_order_is_given() {
-            let nowhere = Watch {
-                channels: vec![ChannelId::new("C2")],
-                bots: vec!["B2".to_owned()],
-            };
+            let nowhere =
+                Watch { channels: vec![ChannelId::new("C2")], bots: vec!["B2".to_owned()] };
             let raw = post(&titled("")).replace(r#","bot_id":"B1""#, "");
             assert_eq!(
                 reason_with(&raw.replacen('{', r#"{"subtype":"x","#, 1), &nowhere),
                 "subtype"
             );
             assert_eq!(reason_with(&raw, &nowhere), "channel");
-            let here = Watch {
-                channels: vec![],
-                ..nowhere
-            };
+            let here = Watch { channels: vec![], ..nowhere };
             assert_eq!(reason_with(&raw, &here), "no_bot");
         }
 
@@ -585,18 +517,12 @@ mod tests {
 
         #[test]
         fn did_1_crash_on_an_attachment_without_a_title_before_the_incident() {
-            assert_eq!(
-                found(payload!("untitled_before_the_incident.json")).len(),
-                1
-            );
+            assert_eq!(found(payload!("untitled_before_the_incident.json")).len(), 1);
         }
 
         #[test]
         fn did_2_crash_on_an_empty_list_of_attachments() {
-            assert_eq!(
-                reason(r#"{"type":"message","bot_id":"B1","attachments":[]}"#),
-                "title"
-            );
+            assert_eq!(reason(r#"{"type":"message","bot_id":"B1","attachments":[]}"#), "title");
         }
 
         #[test]
@@ -611,11 +537,7 @@ mod tests {
             ] {
                 let fields = format!(r#","fields":[{{"title":"Risk Level","value":{value}}}]"#);
                 let risk = found(&post(&titled(&fields))).remove(0).incident.risk;
-                assert_eq!(
-                    (risk.level, risk.recognised),
-                    (level, recognised),
-                    "{value}"
-                );
+                assert_eq!((risk.level, risk.recognised), (level, recognised), "{value}");
             }
             let incident = found(&post(&titled(""))).remove(0).incident;
             assert!(incident.problems.contains(&Problem::SeverityMissing));
@@ -633,24 +555,13 @@ mod tests {
         fn did_8_see_only_the_first_attachment() {
             let other = r#"{"title":"Build passed"}"#;
             assert_eq!(found(&post(&format!("{other},{}", titled("")))).len(), 1);
-            assert_eq!(
-                found(&post(&format!("{},{}", titled(""), titled("")))).len(),
-                2
-            );
+            assert_eq!(found(&post(&format!("{},{}", titled(""), titled("")))).len(), 2);
         }
 
         #[test]
         fn did_11_miss_a_title_in_another_case_or_with_spaces() {
-            for title in [
-                TITLE.to_uppercase(),
-                format!("  {TITLE} "),
-                format!("{TITLE}\\n"),
-            ] {
-                assert_eq!(
-                    found(&post(&format!(r#"{{"title":"{title}"}}"#))).len(),
-                    1,
-                    "{title}"
-                );
+            for title in [TITLE.to_uppercase(), format!("  {TITLE} "), format!("{TITLE}\\n")] {
+                assert_eq!(found(&post(&format!(r#"{{"title":"{title}"}}"#))).len(), 1, "{title}");
             }
         }
 
@@ -691,25 +602,10 @@ mod tests {
     #[test]
     fn every_reason_has_a_word_of_its_own() {
         use Reason::{BotNotAllowed, Channel, NearMiss, NoBot, Subtype, Title, Unfurl};
-        let words = [
-            Title,
-            NearMiss,
-            NoBot,
-            BotNotAllowed,
-            Channel,
-            Unfurl,
-            Subtype,
-        ]
-        .map(Reason::label);
-        let expected = [
-            "title",
-            "near_miss",
-            "no_bot",
-            "bot_not_allowed",
-            "channel",
-            "unfurl",
-            "subtype",
-        ];
+        let words =
+            [Title, NearMiss, NoBot, BotNotAllowed, Channel, Unfurl, Subtype].map(Reason::label);
+        let expected =
+            ["title", "near_miss", "no_bot", "bot_not_allowed", "channel", "unfurl", "subtype"];
         assert_eq!(words, expected);
     }
 }

@@ -109,10 +109,7 @@ mod tests {
             ("\tcRiTiCaL\n", RiskLevel::Critical),
         ] {
             let risk = Risk::read(word);
-            assert_eq!(
-                (risk.level, risk.recognised, &*risk.raw),
-                (level, true, word)
-            );
+            assert_eq!((risk.level, risk.recognised, &*risk.raw), (level, true, word));
         }
     }
 
@@ -120,11 +117,7 @@ mod tests {
     fn an_unknown_or_missing_level_counts_as_high() {
         for word in ["", "Severe", "High!", "80", "hoch"] {
             let risk = Risk::read(word);
-            assert_eq!(
-                (risk.level, risk.recognised),
-                (RiskLevel::High, false),
-                "{word}"
-            );
+            assert_eq!((risk.level, risk.recognised), (RiskLevel::High, false), "{word}");
         }
     }
 }

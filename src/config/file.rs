@@ -121,10 +121,7 @@ pub(super) struct Match {
 impl Default for Match {
     fn default() -> Self {
         let title = "Code Defender has detected a new incident";
-        Self {
-            titles: vec![title.to_owned()],
-            fields: Fields::default(),
-        }
+        Self { titles: vec![title.to_owned()], fields: Fields::default() }
     }
 }
 
@@ -196,10 +193,7 @@ pub(super) struct Sqlite {
 
 impl Default for Sqlite {
     fn default() -> Self {
-        Self {
-            path: PathBuf::from("relay.db"),
-            max_size: Size::gibibytes(1),
-        }
+        Self { path: PathBuf::from("relay.db"), max_size: Size::gibibytes(1) }
     }
 }
 
@@ -215,10 +209,7 @@ pub(super) struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            delivered: Span::seconds(30 * 86_400),
-            dead: Span::seconds(90 * 86_400),
-        }
+        Self { delivered: Span::seconds(30 * 86_400), dead: Span::seconds(90 * 86_400) }
     }
 }
 
@@ -232,9 +223,7 @@ pub(super) struct Delivery {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self {
-            lease: Span::seconds(90),
-        }
+        Self { lease: Span::seconds(90) }
     }
 }
 
@@ -335,9 +324,7 @@ pub(super) struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max_age: Span::seconds(72 * 3600),
-        }
+        Self { max_age: Span::seconds(72 * 3600) }
     }
 }
 

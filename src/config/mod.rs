@@ -4,6 +4,7 @@
 //! file is parsed to a tree with positions, validated against the schema that it publishes, and
 //! only then read; every problem found on the way is reported, not just the first.
 
+mod destinations;
 mod file;
 mod problem;
 mod resolve;
@@ -122,10 +123,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`Problems`]: everything that is wrong with it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
-    let fail = |list| Problems {
-        file: path.to_owned(),
-        list,
-    };
+    let fail = |list| Problems { file: path.to_owned(), list };
     let text = read(path).map_err(|message| fail(vec![Problem::new(None, "", message)]))?;
     let dir = path.parent().unwrap_or_else(|| Path::new(""));
     parse(&text, dir, env).map_err(fail)
@@ -145,14 +143,7 @@ pub fn parse(
     if problems.is_empty() {
         match serde_json::from_value(value) {
             Ok(file) => {
-                return resolve::resolve(
-                    file,
-                    resolve::Place {
-                        dir,
-                        env,
-                        positions,
-                    },
-                );
+                return resolve::resolve(file, resolve::Place { dir, env, positions });
             }
             Err(error) => problems.push(Problem::new(None, "", error.to_string())),
         }
@@ -162,13 +153,9 @@ pub fn parse(
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| format!("cannot be read: {error}"))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
     if size > MAX_FILE_BYTES {
-        return Err(format!(
-            "is larger than {MAX_FILE_BYTES} bytes: not a configuration"
-        ));
+        return Err(format!("is larger than {MAX_FILE_BYTES} bytes: not a configuration"));
     }
     std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
 }

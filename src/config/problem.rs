@@ -21,19 +21,11 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(position: Option<Position>, pointer: &str, message: String) -> Self {
-        Self {
-            position,
-            path: path_of(pointer),
-            message,
-            hint: None,
-        }
+        Self { position, path: path_of(pointer), message, hint: None }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -42,7 +34,7 @@ fn path_of(pointer: &str) -> String {
     let mut path = String::new();
     for step in pointer.split('/').skip(1) {
         if step.bytes().all(|byte| byte.is_ascii_digit()) {
-            path.push_str(&format!("[{step}]"));
+            path.extend(["[", step, "]"]);
         } else {
             if !path.is_empty() {
                 path.push('.');
@@ -62,9 +54,7 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
-        self.hint
-            .as_ref()
-            .map_or(Ok(()), |hint| write!(f, " ({hint})"))
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
 }
 

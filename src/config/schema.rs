@@ -18,11 +18,7 @@ pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Problem> {
     let schema = schema();
     match jsonschema::validator_for(&schema) {
         Ok(validator) => faults(&validator, &schema, value, positions),
-        Err(error) => vec![Problem::new(
-            None,
-            "",
-            format!("the schema is broken: {error}"),
-        )],
+        Err(error) => vec![Problem::new(None, "", format!("the schema is broken: {error}"))],
     }
 }
 
@@ -92,32 +88,18 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 /// What the value was meant to be; the value itself may be a secret and is never shown.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's words do for the rare kinds")]
 fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
     let place = error.schema_path().as_str();
     let of_kind = |name: &str| place.contains(&format!("/$defs/{name}/"));
     if of_kind("SecretRef") || of_kind("HeaderText") {
         let hint = "write {env: NAME} or {file: PATH}".to_owned();
-        return (
-            "is a secret, and must be a reference to one".to_owned(),
-            Some(hint),
-        );
+        return ("is a secret, and must be a reference to one".to_owned(), Some(hint));
     }
     let units = [
-        (
-            "Span",
-            "a duration needs its unit",
-            "write \"30s\", \"10m\" or \"72h\"",
-        ),
-        (
-            "Size",
-            "a size needs its unit",
-            "write \"4MiB\" or \"1GiB\"",
-        ),
-        (
-            "Rate",
-            "a rate needs its unit",
-            "write \"60/min\" or \"2/s\"",
-        ),
+        ("Span", "a duration needs its unit", "write \"30s\", \"10m\" or \"72h\""),
+        ("Size", "a size needs its unit", "write \"4MiB\" or \"1GiB\""),
+        ("Rate", "a rate needs its unit", "write \"60/min\" or \"2/s\""),
     ];
     for (name, message, hint) in units {
         if of_kind(name) {
@@ -125,14 +107,12 @@ fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
         }
     }
     match error.kind() {
-        ValidationErrorKind::Required { property } => (
-            format!("`{}` is missing", property.as_str().unwrap_or_default()),
-            None,
-        ),
-        ValidationErrorKind::Type { kind } => (
-            format!("must be {}, not {}", types(kind), type_of(error.instance())),
-            None,
-        ),
+        ValidationErrorKind::Required { property } => {
+            (format!("`{}` is missing", property.as_str().unwrap_or_default()), None)
+        }
+        ValidationErrorKind::Type { kind } => {
+            (format!("must be {}, not {}", types(kind), type_of(error.instance())), None)
+        }
         ValidationErrorKind::MinItems { .. } => ("needs at least one entry".to_owned(), None),
         ValidationErrorKind::Pattern { .. } => (
             "is not a name".to_owned(),

@@ -58,22 +58,13 @@ fn every_commented_line_of_the_example_is_a_key_that_exists() {
                     && !word.is_empty()
                     && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             });
-            let line = if is_key {
-                line.replacen("# ", "", 1)
-            } else {
-                line.to_owned()
-            };
+            let line = if is_key { line.replacen("# ", "", 1) } else { line.to_owned() };
             line + "\n"
         })
         .collect();
     let (value, positions) = tree::read(&uncommented).unwrap();
     assert_eq!(schema::validate(&value, &positions), []);
-    for key in [
-        "/server/ops_token",
-        "/match/fields/host",
-        "/catch_up/settle",
-        "/delivery/lease",
-    ] {
+    for key in ["/server/ops_token", "/match/fields/host", "/catch_up/settle", "/delivery/lease"] {
         assert!(positions.has(key), "{key} is not in the example");
     }
 }
@@ -96,10 +87,7 @@ destinations:
 ";
     let problems = check(text);
     assert_eq!(problems.len(), 6, "{problems:#?}");
-    let lines: Vec<&str> = problems
-        .iter()
-        .map(|one| one.split(':').next().unwrap())
-        .collect();
+    let lines: Vec<&str> = problems.iter().map(|one| one.split(':').next().unwrap()).collect();
     assert_eq!(lines, ["5", "6", "7", "9", "11", "12"]);
 }
 
@@ -107,11 +95,7 @@ destinations:
 fn a_misspelt_key_gets_a_suggestion() {
     let text = MINIMAL.replace("signing_secret", "signing_secrt");
     let problems = check(&text);
-    assert!(
-        problems
-            .iter()
-            .any(|one| one.contains("did you mean `signing_secret`?"))
-    );
+    assert!(problems.iter().any(|one| one.contains("did you mean `signing_secret`?")));
 }
 
 #[test]
@@ -133,20 +117,14 @@ fn two_destinations_of_one_name_are_refused() {
 #[test]
 fn a_secret_in_the_file_is_refused_and_not_repeated() {
     let problem = only(&MINIMAL.replace("{env: SECRET}", "hunter2"));
-    assert!(
-        problem.contains("write {env: NAME} or {file: PATH}"),
-        "{problem}"
-    );
+    assert!(problem.contains("write {env: NAME} or {file: PATH}"), "{problem}");
     assert!(!problem.contains("hunter2"));
 }
 
 #[test]
 fn a_missing_or_empty_secret_is_named() {
     let missing = only(&MINIMAL.replace("SECRET", "NOWHERE"));
-    assert!(
-        missing.contains("the environment variable NOWHERE is not set"),
-        "{missing}"
-    );
+    assert!(missing.contains("the environment variable NOWHERE is not set"), "{missing}");
     let empty = only(&MINIMAL.replace("SECRET", "EMPTY"));
     assert!(empty.contains("EMPTY is empty"), "{empty}");
     let file = only(&MINIMAL.replace("{env: SECRET}", "{file: /nowhere/at/all}"));
@@ -155,15 +133,9 @@ fn a_missing_or_empty_secret_is_named() {
 
 #[test]
 fn a_channel_name_is_refused_until_names_can_be_resolved() {
-    let text = MINIMAL.replace(
-        "{env: SECRET}",
-        "{env: SECRET}\n      channels: [cd_alerts]",
-    );
+    let text = MINIMAL.replace("{env: SECRET}", "{env: SECRET}\n      channels: [cd_alerts]");
     let problem = only(&text);
-    assert!(
-        problem.starts_with("5:18: slack.apps[0].channels[0]"),
-        "{problem}"
-    );
+    assert!(problem.starts_with("5:18: slack.apps[0].channels[0]"), "{problem}");
 }
 
 #[test]

@@ -43,12 +43,8 @@ impl Size {
 
     fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split(text)?;
-        let power = ["B", "KiB", "MiB", "GiB", "TiB"]
-            .iter()
-            .position(|known| *known == unit)?;
-        number
-            .checked_mul(1024_u64.checked_pow(u32::try_from(power).ok()?)?)
-            .map(Self)
+        let power = ["B", "KiB", "MiB", "GiB", "TiB"].iter().position(|known| *known == unit)?;
+        number.checked_mul(1024_u64.checked_pow(u32::try_from(power).ok()?)?).map(Self)
     }
 }
 
@@ -98,24 +94,9 @@ macro_rules! unit {
     };
 }
 
-unit!(
-    Span,
-    "^[0-9]{1,9}(ms|s|m|h|d)$",
-    "30s",
-    "a duration such as \"30s\", \"10m\" or \"72h\""
-);
-unit!(
-    Size,
-    "^[0-9]{1,9}(B|KiB|MiB|GiB|TiB)$",
-    "4MiB",
-    "a size such as \"4MiB\" or \"1GiB\""
-);
-unit!(
-    Rate,
-    "^[1-9][0-9]{0,6}/(s|min|h)$",
-    "60/min",
-    "a rate such as \"60/min\" or \"2/s\""
-);
+unit!(Span, "^[0-9]{1,9}(ms|s|m|h|d)$", "30s", "a duration such as \"30s\", \"10m\" or \"72h\"");
+unit!(Size, "^[0-9]{1,9}(B|KiB|MiB|GiB|TiB)$", "4MiB", "a size such as \"4MiB\" or \"1GiB\"");
+unit!(Rate, "^[1-9][0-9]{0,6}/(s|min|h)$", "60/min", "a rate such as \"60/min\" or \"2/s\"");
 
 #[cfg(test)]
 mod tests {
@@ -124,21 +105,10 @@ mod tests {
     #[test]
     fn units_are_read_and_bare_numbers_are_not() {
         assert_eq!(Span::parse("10m"), Some(Span::seconds(600)));
-        assert_eq!(
-            Span::parse("500ms").map(|span| span.0),
-            Some(Duration::from_millis(500))
-        );
+        assert_eq!(Span::parse("500ms").map(|span| span.0), Some(Duration::from_millis(500)));
         assert_eq!(Size::parse("4MiB"), Some(Size(4 * 1024 * 1024)));
         assert_eq!(Rate::parse("2/s").map(|rate| rate.0.get()), Some(120));
-        for bad in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5h",
-            "30 s",
-            "99999999999999999999s",
-        ] {
+        for bad in ["", "30", "s", "-1s", "1.5h", "30 s", "99999999999999999999s"] {
             assert_eq!(Span::parse(bad), None, "{bad}");
         }
         assert_eq!(Size::parse("4MB"), None);

@@ -66,24 +66,14 @@ pub(super) struct Numbers {
     end_to_end_seconds: Histogram,
 }
 
-const CLASSES: [&str; 7] = [
-    "delivered",
-    "duplicate",
-    "destination_fault",
-    "auth",
-    "throttled",
-    "alert_fault",
-    "timeout",
-];
+const CLASSES: [&str; 7] =
+    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "alert_fault", "timeout"];
 
 impl Numbers {
     pub(super) fn new(destination: &DestinationName, metrics: &Metrics) -> Self {
         let name = destination.as_str();
         let counters = |metric, labels: &[&'static str]| {
-            labels
-                .iter()
-                .map(|label| (*label, metrics.counter(metric, &[name, label])))
-                .collect()
+            labels.iter().map(|label| (*label, metrics.counter(metric, &[name, label]))).collect()
         };
         Self {
             attempts: counters(Metric::DeliveryAttempts, &CLASSES),
@@ -125,10 +115,7 @@ impl Attempts {
         });
         attempt.await.unwrap_or_else(|panic| {
             tracing::error!(error = %panic, "an attempt panicked; please report it");
-            Err(DeliveryError::Alert {
-                answer: None,
-                reason: "internal error".to_owned(),
-            })
+            Err(DeliveryError::Alert { answer: None, reason: "internal error".to_owned() })
         })
     }
 
@@ -180,11 +167,7 @@ impl Attempts {
     /// Tries until the outcome is recorded or the lease has passed.
     async fn insist(&self, mut unrecorded: Unrecorded) -> bool {
         loop {
-            let Unrecorded {
-                lease,
-                outcome,
-                source,
-            } = unrecorded;
+            let Unrecorded { lease, outcome, source } = unrecorded;
             if self.clock.now() >= lease.expires_at() {
                 let alert_id = &lease.delivery().alert;
                 tracing::error!(
@@ -208,12 +191,8 @@ impl Attempts {
                 let now = self.clock.now();
                 let posted_at = Timestamp::from_micros(posted_at.micros());
                 let numbers = &self.numbers;
-                numbers
-                    .delivery_seconds
-                    .record(now.since(received_at).as_secs_f64());
-                numbers
-                    .end_to_end_seconds
-                    .record(now.since(posted_at).as_secs_f64());
+                numbers.delivery_seconds.record(now.since(received_at).as_secs_f64());
+                numbers.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
             }
             Next::Dead { reason } => self.count_dead(reason, 1),
             Next::Retry { .. } => {}
@@ -227,17 +206,13 @@ impl Attempts {
 
 /// The alert, derived again from the bytes that Slack sent: a better mapping repairs old alerts.
 fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
-    let unreadable = |what: &str| DeliveryError::Alert {
-        answer: None,
-        reason: format!("{what} is unreadable"),
-    };
+    let unreadable =
+        |what: &str| DeliveryError::Alert { answer: None, reason: format!("{what} is unreadable") };
     let text = slack::readable(&delivery.raw);
     let message = message::parse(&text).map_err(|_unparsable| unreadable("the stored message"))?;
     let index = usize::try_from(delivery.attachment).unwrap_or(usize::MAX);
-    let attachment = message
-        .attachments
-        .get(index)
-        .ok_or_else(|| unreadable("the stored attachment"))?;
+    let attachment =
+        message.attachments.get(index).ok_or_else(|| unreadable("the stored attachment"))?;
     let raw = message::attachment_raw(&text, delivery.attachment)
         .ok_or_else(|| unreadable("the stored attachment"))?;
     let origin = Origin {
@@ -258,11 +233,7 @@ fn describe(
 ) -> store::Attempt {
     let (class, status, excerpt) = match result {
         Ok(receipt) => {
-            let class = if receipt.duplicate {
-                "duplicate"
-            } else {
-                "delivered"
-            };
+            let class = if receipt.duplicate { "duplicate" } else { "delivered" };
             (class, receipt.status, receipt.excerpt.clone())
         }
         Err(error) => match error.answer() {
@@ -270,13 +241,7 @@ fn describe(
             None => (error.label(), None, chain(error)),
         },
     };
-    store::Attempt {
-        started_at,
-        duration,
-        class,
-        status,
-        excerpt,
-    }
+    store::Attempt { started_at, duration, class, status, excerpt }
 }
 
 /// One line an attempt: the end of an alert's story, or what is next in it.

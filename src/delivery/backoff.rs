@@ -29,9 +29,7 @@ pub fn delay(failed: u32, jitter: f64) -> Duration {
     let base = FIRST_SECONDS.get(step).map_or_else(
         || {
             let doublings = u32::try_from(step - FIRST_SECONDS.len() + 1).unwrap_or(u32::MAX);
-            Duration::from_secs(60)
-                .saturating_mul(2_u32.saturating_pow(doublings))
-                .min(MAX)
+            Duration::from_secs(60).saturating_mul(2_u32.saturating_pow(doublings)).min(MAX)
         },
         |seconds| Duration::from_secs(*seconds),
     );
@@ -46,9 +44,7 @@ mod tests {
 
     #[test]
     fn the_schedule_is_the_documented_one() {
-        let seconds: Vec<u64> = (1..=12)
-            .map(|failed| delay(failed, 0.5).as_secs())
-            .collect();
+        let seconds: Vec<u64> = (1..=12).map(|failed| delay(failed, 0.5).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 5, 10, 30, 60, 120, 240, 480, 900, 900, 900]);
     }
 

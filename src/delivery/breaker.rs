@@ -54,17 +54,11 @@ impl Breaker {
         self.faults = self.faults.saturating_add(1);
         self.open = match self.open {
             None if self.faults < FAULTS_TO_OPEN => None,
-            None => Some(Open {
-                until: now + FIRST_OPEN,
-                period: FIRST_OPEN,
-            }),
+            None => Some(Open { until: now + FIRST_OPEN, period: FIRST_OPEN }),
             Some(open) if now < open.until => Some(open),
             Some(open) => {
                 let period = open.period.saturating_mul(2).min(MAX_OPEN);
-                Some(Open {
-                    until: now + period,
-                    period,
-                })
+                Some(Open { until: now + period, period })
             }
         };
     }
@@ -172,10 +166,7 @@ mod tests {
             recent.note(&id(n), true);
             recent.note(&id(n), true);
         }
-        assert!(
-            !recent.mostly_refused(),
-            "the same alert again is not another alert"
-        );
+        assert!(!recent.mostly_refused(), "the same alert again is not another alert");
         recent.note(&id(10), true);
         assert!(recent.mostly_refused());
         for n in 11..21 {

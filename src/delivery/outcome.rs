@@ -82,17 +82,11 @@ fn retry(situation: &Situation, wait: Duration, alert_fault: bool) -> Next {
     if situation.now >= deadline {
         return Next::Dead { reason: TOO_OLD };
     }
-    Next::Retry {
-        at: (situation.now + wait).min(deadline),
-        alert_fault,
-    }
+    Next::Retry { at: (situation.now + wait).min(deadline), alert_fault }
 }
 
 fn reference(receipt: &Receipt) -> Reference {
-    Reference {
-        id: receipt.reference_id.clone(),
-        url: receipt.reference_url.clone(),
-    }
+    Reference { id: receipt.reference_id.clone(), url: receipt.reference_url.clone() }
 }
 
 #[cfg(test)]
@@ -115,10 +109,7 @@ mod tests {
     }
 
     fn refused() -> Result<Receipt, DeliveryError> {
-        Err(DeliveryError::Alert {
-            answer: None,
-            reason: "too large".to_owned(),
-        })
+        Err(DeliveryError::Alert { answer: None, reason: "too large".to_owned() })
     }
 
     fn waits(next: &Next) -> Option<(u64, bool)> {
@@ -132,17 +123,8 @@ mod tests {
     fn a_destination_fault_never_kills_an_alert_before_its_time() {
         let failed = Err(DeliveryError::Destination(Answer::default()));
         for attempts in [0, 2, 3, 1_000] {
-            let (next, verdict) = decide(
-                &failed,
-                &Situation {
-                    attempts,
-                    ..situation()
-                },
-            );
-            assert!(
-                waits(&next).is_some_and(|(_, alert_fault)| !alert_fault),
-                "{next:?}"
-            );
+            let (next, verdict) = decide(&failed, &Situation { attempts, ..situation() });
+            assert!(waits(&next).is_some_and(|(_, alert_fault)| !alert_fault), "{next:?}");
             assert_eq!(verdict, Verdict::Fault);
         }
     }
@@ -155,43 +137,23 @@ mod tests {
 
     #[test]
     fn a_refused_alert_gets_three_tries() {
-        let (next, verdict) = decide(
-            &refused(),
-            &Situation {
-                alert_faults: 1,
-                ..situation()
-            },
-        );
+        let (next, verdict) = decide(&refused(), &Situation { alert_faults: 1, ..situation() });
         assert_eq!((waits(&next), verdict), (Some((1, true)), Verdict::Works));
-        let (next, _) = decide(
-            &refused(),
-            &Situation {
-                alert_faults: 2,
-                ..situation()
-            },
-        );
+        let (next, _) = decide(&refused(), &Situation { alert_faults: 2, ..situation() });
         assert!(matches!(next, Next::Dead { reason: REFUSED }));
     }
 
     #[test]
     fn when_most_alerts_are_refused_none_of_them_dies() {
-        let case = Situation {
-            alert_faults: 2,
-            mostly_refused: true,
-            ..situation()
-        };
+        let case = Situation { alert_faults: 2, mostly_refused: true, ..situation() };
         let (next, verdict) = decide(&refused(), &case);
         assert_eq!((waits(&next), verdict), (Some((1, false)), Verdict::Fault));
     }
 
     #[test]
     fn a_throttled_alert_waits_as_long_as_asked_and_a_minute_if_not_told() {
-        let throttled = |retry_after| {
-            Err(DeliveryError::Throttled {
-                answer: Answer::default(),
-                retry_after,
-            })
-        };
+        let throttled =
+            |retry_after| Err(DeliveryError::Throttled { answer: Answer::default(), retry_after });
         let asked = Some(Duration::from_secs(7));
         let (next, verdict) = decide(&throttled(asked), &situation());
         assert_eq!(waits(&next), Some((7, false)));
@@ -203,28 +165,18 @@ mod tests {
     #[test]
     fn an_alert_that_is_too_old_dies_and_the_last_attempt_is_at_its_age_limit() {
         let failed = Err(DeliveryError::TimedOut);
-        let young = Situation {
-            max_age: Duration::from_secs(20),
-            attempts: 9,
-            ..situation()
-        };
+        let young = Situation { max_age: Duration::from_secs(20), attempts: 9, ..situation() };
         let (next, _) = decide(&failed, &young);
         assert_eq!(waits(&next), Some((20, false)));
-        let old = Situation {
-            pending_since: NOW - Duration::from_secs(20),
-            ..young
-        };
+        let old = Situation { pending_since: NOW - Duration::from_secs(20), ..young };
         let (next, _) = decide(&failed, &old);
         assert!(matches!(next, Next::Dead { reason: TOO_OLD }));
     }
 
     #[test]
     fn a_duplicate_counts_as_delivered() {
-        let receipt = Receipt {
-            duplicate: true,
-            reference_id: "7".to_owned(),
-            ..Receipt::default()
-        };
+        let receipt =
+            Receipt { duplicate: true, reference_id: "7".to_owned(), ..Receipt::default() };
         let (next, verdict) = decide(&Ok(receipt), &situation());
         assert!(matches!(next, Next::Delivered(reference) if reference.id == "7"));
         assert_eq!(verdict, Verdict::Works);

@@ -85,13 +85,9 @@ impl Worker {
         let destination = plan.destination.name();
         let loop_name = format!("delivery to {destination}");
         Self {
-            breaker_open: parts
-                .metrics
-                .gauge(Metric::BreakerOpen, &[destination.as_str()]),
+            breaker_open: parts.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
             heartbeat: parts.shutdown.heartbeat(&loop_name, parts.clock.instant()),
-            limiter: plan
-                .rate_limit
-                .map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
+            limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
             ready: VecDeque::new(),
             running: JoinSet::new(),
@@ -139,12 +135,7 @@ impl Worker {
     async fn bury_the_too_old(&self) {
         let born_before = self.attempts.clock.now() - self.plan.max_age;
         let destination = self.plan.destination.name();
-        match self
-            .attempts
-            .store
-            .expire(destination, born_before, TOO_OLD)
-            .await
-        {
+        match self.attempts.store.expire(destination, born_before, TOO_OLD).await {
             Ok(0) => {}
             Ok(deaths) => {
                 self.attempts.count_dead(TOO_OLD, deaths);
@@ -196,11 +187,7 @@ impl Worker {
             return Ok(None);
         }
         let probing = self.health(|health| health.breaker.probe_at().is_some());
-        let wanted = if probing {
-            1
-        } else {
-            capacity + self.plan.concurrency.get()
-        };
+        let wanted = if probing { 1 } else { capacity + self.plan.concurrency.get() };
         let destination = self.plan.destination.name();
         let store = &self.attempts.store;
         let failed = |error: StoreError| {
@@ -208,17 +195,10 @@ impl Worker {
             tracing::error!(%destination, error, "the store does not say what is due");
         };
         let missing = wanted.saturating_sub(self.ready.len());
-        let leased = store
-            .lease_due(destination, missing)
-            .await
-            .map_err(failed)?;
+        let leased = store.lease_due(destination, missing).await.map_err(failed)?;
         let all = leased.len() < missing;
         self.ready.extend(leased);
-        if all {
-            store.next_due(destination).await.map_err(failed)
-        } else {
-            Ok(None)
-        }
+        if all { store.next_due(destination).await.map_err(failed) } else { Ok(None) }
     }
 
     fn capacity(&self) -> usize {
@@ -242,10 +222,7 @@ impl Worker {
         let now = self.attempts.clock.now();
         let (probe_at, quiet_until) =
             self.health(|health| (health.breaker.probe_at(), health.quiet_until));
-        let gate = probe_at
-            .max(quiet_until)
-            .max(self.limited_until)
-            .filter(|until| *until > now);
+        let gate = probe_at.max(quiet_until).max(self.limited_until).filter(|until| *until > now);
         (gate, probe_at.is_some())
     }
 
@@ -275,13 +252,7 @@ impl Worker {
     }
 
     fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
-        look(
-            &self
-                .attempts
-                .health
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        look(&self.attempts.health.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -55,10 +55,7 @@ impl Access {
         headers
             .entry(header::CONTENT_TYPE)
             .or_insert(header::HeaderValue::from_static("application/json"));
-        headers.insert(
-            header::USER_AGENT,
-            header::HeaderValue::from_static(USER_AGENT),
-        );
+        headers.insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
         let signing = settings.signing_secret.as_ref().map(Secret::reveal);
         let signer = signing.as_ref().map(|secret| Signer::new(secret));
         let signer = signer
@@ -66,13 +63,7 @@ impl Access {
             .map_err(|error: NotBase64| SetupError::Signing(error.to_string()))?;
         hidden.extend(signing);
         let others: Vec<&str> = hidden.iter().map(|secret| secret.as_str()).collect();
-        Ok(Self {
-            redactor: Redactor::new(&url, &given, &others),
-            versions,
-            url,
-            headers,
-            signer,
-        })
+        Ok(Self { redactor: Redactor::new(&url, &given, &others), versions, url, headers, signer })
     }
 
     /// Whether every secret still has the value that this was made of.
@@ -83,16 +74,11 @@ impl Access {
 
 /// Every secret of the destination.
 pub(super) fn secrets(settings: &Settings) -> impl Iterator<Item = &Secret> {
-    let headers = settings
-        .headers
-        .iter()
-        .filter_map(|(_, value)| match value {
-            HeaderValue::Secret(secret) => Some(secret),
-            HeaderValue::Plain(_) => None,
-        });
-    std::iter::once(&settings.url)
-        .chain(headers)
-        .chain(&settings.signing_secret)
+    let headers = settings.headers.iter().filter_map(|(_, value)| match value {
+        HeaderValue::Secret(secret) => Some(secret),
+        HeaderValue::Plain(_) => None,
+    });
+    std::iter::once(&settings.url).chain(headers).chain(&settings.signing_secret)
 }
 
 fn versions(settings: &Settings) -> Vec<u64> {
@@ -103,9 +89,7 @@ fn target(given: &str) -> Result<Url, SetupError> {
     let url = Url::parse(given.trim())
         .map_err(|error| SetupError::Url(format!("cannot be read: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(SetupError::Url(
-            "must start with https:// or http://".into(),
-        ));
+        return Err(SetupError::Url("must start with https:// or http://".into()));
     }
     http_client::check_host(&url)
         .map_err(|error| SetupError::Url(format!("is refused: {error}")))?;
@@ -117,10 +101,7 @@ fn configured_header(
     value: &HeaderValue,
     hidden: &mut Vec<Arc<String>>,
 ) -> Result<(HeaderName, header::HeaderValue), SetupError> {
-    let wrong = |reason| SetupError::Header {
-        name: name.to_owned(),
-        reason,
-    };
+    let wrong = |reason| SetupError::Header { name: name.to_owned(), reason };
     let header = HeaderName::try_from(name).map_err(|_wrong| wrong("has a name HTTP forbids"))?;
     if RESERVED.contains(&header.as_str()) {
         return Err(wrong("is set by the relay itself: remove it"));

@@ -96,11 +96,7 @@ impl AnswerRules {
             let Some(rule) = rule else { continue };
             env.compile_expression(rule)
                 .map_err(|error| TemplateError::from_jinja(part, &error))?;
-            add(
-                &mut env,
-                part,
-                &format!("{{% if {rule} %}}yes{{% endif %}}"),
-            )?;
+            add(&mut env, part, &format!("{{% if {rule} %}}yes{{% endif %}}"))?;
         }
         for (part, template) in [(ID, &reference.id), (URL, &reference.url)] {
             let Some(template) = template else { continue };
@@ -108,11 +104,7 @@ impl AnswerRules {
         }
         let any = env.templates().next().is_some();
         let delivered = answer.delivered.is_some();
-        let rules = Self {
-            env,
-            delivered,
-            any,
-        };
+        let rules = Self { env, delivered, any };
         rules.check()?;
         Ok(rules)
     }
@@ -126,11 +118,7 @@ impl AnswerRules {
                 return Err(TemplateError::new(part, reason));
             }
             for (status, text) in [(200, "{}"), (200, ""), (500, "<html>"), (400, "[1]")] {
-                let reply = Reply {
-                    status,
-                    text: text.to_owned(),
-                    ..Reply::default()
-                };
+                let reply = Reply { status, text: text.to_owned(), ..Reply::default() };
                 render(&self.env, part, &facts(&reply, &Value::UNDEFINED))?;
             }
         }
@@ -154,11 +142,7 @@ impl AnswerRules {
         } else {
             let class = class_of(reply.status);
             let empty_success = class == Class::Delivered && self.delivered && !holds(DELIVERED);
-            if empty_success {
-                Class::DestinationFault
-            } else {
-                class
-            }
+            if empty_success { Class::DestinationFault } else { class }
         };
         Reading {
             class,
@@ -241,9 +225,7 @@ mod tests {
             (&[429], Class::Throttled),
             (&[400, 402, 409, 413, 415, 422, 451, 499], Class::AlertFault),
             (
-                &[
-                    100, 199, 301, 302, 307, 404, 407, 408, 410, 425, 500, 502, 503, 504, 599, 999,
-                ],
+                &[100, 199, 301, 302, 307, 404, 407, 408, 410, 425, 500, 502, 503, 504, 599, 999],
                 Class::DestinationFault,
             ),
         ] {
@@ -279,25 +261,17 @@ mod tests {
         )
         .unwrap();
         let code = r#"{"error": {"code": 5}}"#;
-        assert_eq!(
-            read(&rules, 400, "it already exists").class,
-            Class::Duplicate
-        );
+        assert_eq!(read(&rules, 400, "it already exists").class, Class::Duplicate);
         assert_eq!(read(&rules, 200, code).class, Class::AlertFault);
-        assert_eq!(
-            read(&rules, 400, "database is down").class,
-            Class::DestinationFault
-        );
+        assert_eq!(read(&rules, 400, "database is down").class, Class::DestinationFault);
         assert_eq!(read(&rules, 422, "").class, Class::AlertFault);
         assert_eq!(read(&rules, 200, "").class, Class::Delivered);
     }
 
     #[test]
     fn the_created_case_is_found_in_the_answer() {
-        let rules = rules(
-            "{}",
-            "{id: '{{ json.id }}', url: 'https://x/{{ headers[\"x-case\"] }}'}",
-        );
+        let rules =
+            rules("{}", "{id: '{{ json.id }}', url: 'https://x/{{ headers[\"x-case\"] }}'}");
         let reading = read(&rules.unwrap(), 201, r#"{"id": 42}"#);
         assert_eq!(reading.reference_id, "42");
         assert_eq!(reading.reference_url, "https://x/77");
@@ -340,11 +314,7 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(
-                retry_after(value, now),
-                seconds.map(Duration::from_secs),
-                "{value}"
-            );
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
         }
     }
 }

@@ -177,11 +177,7 @@ impl HttpDestination {
             .headers
             .iter()
             .map(|(name, value)| {
-                let shown = if value.is_sensitive() {
-                    MASK.into()
-                } else {
-                    lossy(value)
-                };
+                let shown = if value.is_sensitive() { MASK.into() } else { lossy(value) };
                 (name.to_string(), shown)
             })
             .collect();
@@ -210,12 +206,7 @@ impl HttpDestination {
             headers.insert(SIGNATURE_HEADER, signature);
         }
         headers.insert(IDEMPOTENCY_HEADER, id);
-        Ok(Request {
-            url: appended(&access.url, &rendered),
-            access,
-            headers,
-            body: rendered.body,
-        })
+        Ok(Request { url: appended(&access.url, &rendered), access, headers, body: rendered.body })
     }
 
     /// What the secrets say now: made anew when one of them has changed.
@@ -242,11 +233,7 @@ impl HttpDestination {
         let redactor = &request.access.redactor;
         let response = sent.map_err(|error| failed(error, redactor))?;
         let received = receive(response, self.clock.now()).await;
-        let reading = self
-            .settings
-            .preset
-            .rules()
-            .read(&received.reply, &self.params);
+        let reading = self.settings.preset.rules().read(&received.reply, &self.params);
         verdict(received, &reading, redactor)
     }
 
@@ -286,11 +273,7 @@ impl Destination for HttpDestination {
 fn appended(base: &Url, rendered: &Rendered<'_>) -> Url {
     let mut url = base.clone();
     if !rendered.path.is_empty() {
-        url.set_path(&format!(
-            "{}{}",
-            base.path().trim_end_matches('/'),
-            rendered.path
-        ));
+        url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), rendered.path));
     }
     if !rendered.query.is_empty() {
         url.query_pairs_mut().extend_pairs(&rendered.query);
@@ -330,10 +313,7 @@ fn header_text(text: &str) -> Result<header::HeaderValue, DeliveryError> {
 }
 
 fn alert_fault(reason: String) -> DeliveryError {
-    DeliveryError::Alert {
-        answer: None,
-        reason,
-    }
+    DeliveryError::Alert { answer: None, reason }
 }
 
 fn unreachable(error: SetupError) -> DeliveryError {

@@ -33,9 +33,7 @@ enum ParamType {
 impl Params {
     /// Whether the defaults and choices are of the types they say.
     pub(super) fn check(&self) -> Result<(), TemplateError> {
-        self.0
-            .iter()
-            .try_for_each(|(name, param)| param.check(name))
+        self.0.iter().try_for_each(|(name, param)| param.check(name))
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -49,10 +47,7 @@ impl Params {
         let mut problems: Vec<String> = unknown
             .map(|name| match known.as_slice() {
                 [] => format!("`{name}` is not a parameter: this preset has none"),
-                known => format!(
-                    "`{name}` is not a parameter; there are {}",
-                    known.join(", ")
-                ),
+                known => format!("`{name}` is not a parameter; there are {}", known.join(", ")),
             })
             .collect();
         for (name, param) in &self.0 {
@@ -69,11 +64,8 @@ impl Params {
 
     /// A JSON Schema of the values.
     pub(super) fn schema(&self, about: &str) -> serde_json::Value {
-        let properties: Map<_, _> = self
-            .0
-            .iter()
-            .map(|(name, param)| (name.clone(), param.schema()))
-            .collect();
+        let properties: Map<_, _> =
+            self.0.iter().map(|(name, param)| (name.clone(), param.schema())).collect();
         let required = self.0.iter().filter(|(_, param)| param.default.is_none());
         json!({
             "type": "object",
@@ -86,10 +78,7 @@ impl Params {
 
     /// The defaults, and something where there is none.
     pub(super) fn placeholders(&self) -> Map<String, serde_json::Value> {
-        self.0
-            .iter()
-            .map(|(name, param)| (name.clone(), param.placeholder()))
-            .collect()
+        self.0.iter().map(|(name, param)| (name.clone(), param.placeholder())).collect()
     }
 
     /// Every parameter with every value of its choice.
@@ -106,9 +95,8 @@ impl Param {
     fn check(&self, name: &str) -> Result<(), TemplateError> {
         let mut given = self.default.iter().chain(self.r#enum.iter().flatten());
         let problem = given.find_map(|value| self.problem(name, value));
-        problem.map_or(Ok(()), |problem| {
-            Err(TemplateError::new(&format!("params.{name}"), problem))
-        })
+        problem
+            .map_or(Ok(()), |problem| Err(TemplateError::new(&format!("params.{name}"), problem)))
     }
 
     fn problem(&self, name: &str, value: &serde_json::Value) -> Option<String> {
@@ -123,10 +111,7 @@ impl Param {
         let allowed = self.r#enum.as_ref()?;
         (!allowed.contains(value)).then(|| {
             let allowed: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-            format!(
-                "`{name}` must be one of {}, not {value}",
-                allowed.join(", ")
-            )
+            format!("`{name}` must be one of {}, not {value}", allowed.join(", "))
         })
     }
 
@@ -140,14 +125,11 @@ impl Param {
 
     fn placeholder(&self) -> serde_json::Value {
         let first = self.choices().into_iter().next();
-        self.default
-            .clone()
-            .or(first)
-            .unwrap_or_else(|| match self.r#type {
-                ParamType::String => json!("placeholder"),
-                ParamType::Integer => json!(1),
-                ParamType::Boolean => json!(false),
-            })
+        self.default.clone().or(first).unwrap_or_else(|| match self.r#type {
+            ParamType::String => json!("placeholder"),
+            ParamType::Integer => json!(1),
+            ParamType::Boolean => json!(false),
+        })
     }
 
     fn schema(&self) -> serde_json::Value {

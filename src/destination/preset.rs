@@ -32,10 +32,7 @@ use crate::{
 };
 
 const BUILTIN: [(&str, &str); 2] = [
-    (
-        "google-secops-webhook",
-        include_str!("presets/google-secops-webhook.yaml"),
-    ),
+    ("google-secops-webhook", include_str!("presets/google-secops-webhook.yaml")),
     ("webhook", include_str!("presets/webhook.yaml")),
 ];
 
@@ -185,9 +182,8 @@ impl Preset {
     /// [`PresetError`]: none of that name, or one that cannot work.
     pub fn load(name: &str, presets_dir: Option<&Path>) -> Result<Arc<Self>, PresetError> {
         let builtin = BUILTIN.iter().find(|(builtin, _)| *builtin == name);
-        let own = presets_dir
-            .filter(|_dir| is_name(name))
-            .map(|dir| dir.join(format!("{name}.yaml")));
+        let own =
+            presets_dir.filter(|_dir| is_name(name)).map(|dir| dir.join(format!("{name}.yaml")));
         match (builtin, own) {
             (Some(_), Some(path)) if path.exists() => Err(PresetError::Shadows(path)),
             (Some((_, text)), _) => Self::parse(name, &format!("{name}.yaml (built in)"), text),
@@ -206,11 +202,7 @@ impl Preset {
     }
 
     fn parse(name: &str, file: &str, text: &str) -> Result<Self, PresetError> {
-        let invalid = |line, problem| PresetError::Invalid {
-            file: file.to_owned(),
-            line,
-            problem,
-        };
+        let invalid = |line, problem| PresetError::Invalid { file: file.to_owned(), line, problem };
         let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map(|location| location.line());
             invalid(line, error.without_snippet().to_string())
@@ -295,11 +287,8 @@ impl Preset {
         alert: &Alert,
         params: &Value,
     ) -> Result<Rendered<'_>, TemplateError> {
-        let context = if self.templates.is_empty() {
-            Value::UNDEFINED
-        } else {
-            context(alert, params)
-        };
+        let context =
+            if self.templates.is_empty() { Value::UNDEFINED } else { context(alert, params) };
         let body = if self.whole_alert {
             serde_json::to_vec(alert)
                 .map_err(|error| TemplateError::new("body", error.to_string()))?
@@ -315,9 +304,7 @@ impl Preset {
 
     /// Tries the templates on the sample alerts.
     pub(in crate::destination) fn try_out(&self, params: &Value) -> Result<(), TemplateError> {
-        sample_alerts()
-            .iter()
-            .try_for_each(|alert| self.render(alert, params).map(drop))
+        sample_alerts().iter().try_for_each(|alert| self.render(alert, params).map(drop))
     }
 
     /// Finds a misspelt field even in a branch that no sample takes.
@@ -328,9 +315,7 @@ impl Preset {
             let (root, field) = name.split_once('.').unwrap_or((&name, ""));
             let exists = match root {
                 "alert" if field.is_empty() || field.starts_with("attachment") => true,
-                "alert" => alert
-                    .pointer(&format!("/{}", field.replace('.', "/")))
-                    .is_some(),
+                "alert" => alert.pointer(&format!("/{}", field.replace('.', "/"))).is_some(),
                 "params" => field.is_empty() || self.params.has(field),
                 _ => false,
             };
@@ -368,10 +353,7 @@ fn headers(
             let name = HeaderName::try_from(name)
                 .map_err(|_wrong| TemplateError::new(&part, "is not a header name"))?;
             if RESERVED.contains(&name.as_str()) {
-                return Err(TemplateError::new(
-                    &part,
-                    "is set by the relay itself: remove it",
-                ));
+                return Err(TemplateError::new(&part, "is set by the relay itself: remove it"));
             }
             let value = HeaderValue::try_from(value)
                 .map_err(|_wrong| TemplateError::new(&part, "has a value no header can have"))?;
@@ -392,9 +374,7 @@ mod tests {
 
     fn with_body(body: &str) -> Result<Preset, PresetError> {
         let body = body.replace('\n', "\n    ");
-        parse(&format!(
-            "preset: x\nabout: x\nrequest:\n  body: |\n    {body}\n"
-        ))
+        parse(&format!("preset: x\nabout: x\nrequest:\n  body: |\n    {body}\n"))
     }
 
     fn params(given: serde_json::Value) -> Map<String, serde_json::Value> {
@@ -478,10 +458,7 @@ mod tests {
         assert_eq!(body(&preset, &incident(), given.clone()), expected);
         let mut second = incident();
         second.ticket_id = "1600689944000515-1".to_owned();
-        assert_eq!(
-            body(&preset, &second, given)["ticket_id"],
-            "160068994400052-1"
-        );
+        assert_eq!(body(&preset, &second, given)["ticket_id"], "160068994400052-1");
     }
 
     #[test]
@@ -500,11 +477,9 @@ mod tests {
     #[test]
     fn as_predecessor_reads_an_attachment_whose_text_is_missing_or_a_number() {
         let preset = Preset::builtin("google-secops-webhook").unwrap();
-        for (attachment, details) in [
-            ("{}", ""),
-            (r#"{"text": null}"#, ""),
-            (r#"{"text": 7}"#, "7"),
-        ] {
+        for (attachment, details) in
+            [("{}", ""), (r#"{"text": null}"#, ""), (r#"{"text": 7}"#, "7")]
+        {
             let mut alert = incident();
             alert.attachment = serde_json::value::RawValue::from_string(attachment.into()).unwrap();
             let sent = body(&preset, &alert, json!({"values": "as_predecessor"}));
@@ -541,10 +516,7 @@ mod tests {
              request:\n  body: '{{ params.team }}'\n",
         )
         .unwrap();
-        assert_eq!(
-            preset.check_params(&Map::new()),
-            ["`team` is missing: The team's number."]
-        );
+        assert_eq!(preset.check_params(&Map::new()), ["`team` is missing: The team's number."]);
         let schema = preset.params_schema();
         assert_eq!(schema["required"], json!(["team"]));
         assert_eq!(schema["properties"]["team"]["type"], "integer");
@@ -556,39 +528,19 @@ mod tests {
     #[test]
     fn a_mistake_is_named_with_its_file_and_line() {
         for (text, line, word) in [
-            (
-                "preset: x\nabout: x\nrequest:\n  body: alert\nextra: 1\n",
-                5,
-                "extra",
-            ),
-            (
-                "preset: x\nabout: x\nrequest:\n  method: GET\n  body: alert\n",
-                4,
-                "GET",
-            ),
+            ("preset: x\nabout: x\nrequest:\n  body: alert\nextra: 1\n", 5, "extra"),
+            ("preset: x\nabout: x\nrequest:\n  method: GET\n  body: alert\n", 4, "GET"),
             ("preset: x\nrequest: [\n", 2, ""),
             (
                 "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    \"a\": {{ alert.tilte }}}\n",
                 0,
                 "alert.tilte",
             ),
-            (
-                "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {% if %}}\n",
-                6,
-                "syntax",
-            ),
-            (
-                "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {{ 1 | nope }}}\n",
-                6,
-                "nope",
-            ),
+            ("preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {% if %}}\n", 6, "syntax"),
+            ("preset: x\nabout: x\nrequest:\n  body: |\n    {\n    {{ 1 | nope }}}\n", 6, "nope"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            let place = if line == 0 {
-                "x.yaml:".to_owned()
-            } else {
-                format!("x.yaml:{line}:")
-            };
+            let place = if line == 0 { "x.yaml:".to_owned() } else { format!("x.yaml:{line}:") };
             assert!(error.starts_with(&place) && error.contains(word), "{error}");
         }
     }

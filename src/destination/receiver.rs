@@ -21,10 +21,7 @@ pub(super) struct Got {
 impl Got {
     /// Every value of the header.
     pub(super) fn header(&self, name: &str) -> Vec<&str> {
-        let found = self
-            .headers
-            .iter()
-            .filter(|(header, _)| header.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str()).collect()
     }
 }
@@ -85,11 +82,7 @@ impl Receiver {
                 drop(served);
             }
         });
-        Self {
-            address,
-            got,
-            flooded,
-        }
+        Self { address, got, flooded }
     }
 
     /// Resets every connection once the request has begun.
@@ -107,10 +100,7 @@ impl Receiver {
     }
 
     pub(super) fn url(&self) -> String {
-        format!(
-            "http://{}/hooks/0123456789abcdef?api_key=k3y-0f-0urs",
-            self.address
-        )
+        format!("http://{}/hooks/0123456789abcdef?api_key=k3y-0f-0urs", self.address)
     }
 
     pub(super) fn got(&self) -> Vec<Got> {
@@ -183,19 +173,10 @@ fn read_request(stream: &mut impl BufRead) -> io::Result<Got> {
         }
     }
     let line = lines.remove(0);
-    let header = |line: &String| {
-        line.split_once(": ")
-            .map(|(n, v)| (n.to_owned(), v.to_owned()))
-    };
+    let header = |line: &String| line.split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned()));
     let headers: Vec<_> = lines.iter().filter_map(header).collect();
-    let length = headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().unwrap())];
     stream.read_exact(&mut body)?;
-    Ok(Got {
-        line,
-        headers,
-        body,
-    })
+    Ok(Got { line, headers, body })
 }

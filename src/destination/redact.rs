@@ -40,10 +40,8 @@ impl Redactor {
     fn from_pieces(mut pieces: Vec<String>) -> Self {
         let decoded = |piece: &String| percent_decode_str(piece).decode_utf8_lossy().into_owned();
         let as_json = |piece: &String| piece.replace('/', "\\/");
-        let spelled: Vec<String> = pieces
-            .iter()
-            .flat_map(|piece| [decoded(piece), as_json(piece)])
-            .collect();
+        let spelled: Vec<String> =
+            pieces.iter().flat_map(|piece| [decoded(piece), as_json(piece)]).collect();
         pieces.extend(spelled);
         pieces.retain(|piece| piece.len() >= SHORTEST);
         pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
@@ -57,17 +55,11 @@ impl Redactor {
         let mut kept = String::with_capacity(text.len().min(max));
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
-            let secret = self
-                .0
-                .iter()
-                .find(|secret| rest.starts_with(secret.as_str()));
+            let secret = self.0.iter().find(|secret| rest.starts_with(secret.as_str()));
             let (shown, skipped) = match secret {
                 Some(secret) => (MASK, secret.len()),
                 None if next == '\0' => ("\u{fffd}", 1),
-                None => (
-                    rest.get(..next.len_utf8()).unwrap_or_default(),
-                    next.len_utf8(),
-                ),
+                None => (rest.get(..next.len_utf8()).unwrap_or_default(), next.len_utf8()),
             };
             let read = text.len() - rest.len();
             if kept.len() + shown.len() > max || read + next.len_utf8() > max {
@@ -99,10 +91,7 @@ mod tests {
         for (echo, shown) in [
             (URL, "***"),
             ("no such hook: 0123456789abcdef", "no such hook: ***"),
-            (
-                "POST /hooks/0123456789abcdef/in?api_key=k3y%2Fk3y&v=1 failed",
-                "POST *** failed",
-            ),
+            ("POST /hooks/0123456789abcdef/in?api_key=k3y%2Fk3y&v=1 failed", "POST *** failed"),
             ("bad key k3y%2Fk3y", "bad key ***"),
             ("bad key k3y/k3y", "bad key ***"),
             (r"bad key k3y\/k3y", "bad key ***"),

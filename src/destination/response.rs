@@ -34,11 +34,8 @@ pub(super) struct Received {
 
 pub(super) async fn receive(mut response: Response, now: Timestamp) -> Received {
     let status = response.status().as_u16();
-    let headers: BTreeMap<_, _> = response
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), lossy(value)))
-        .collect();
+    let headers: BTreeMap<_, _> =
+        response.headers().iter().map(|(name, value)| (name.to_string(), lossy(value))).collect();
     let mut body = Vec::new();
     let mut cut_off = None;
     while body.len() < ANSWER_BYTES {
@@ -55,11 +52,7 @@ pub(super) async fn receive(mut response: Response, now: Timestamp) -> Received 
     let wait = headers.get(RETRY_AFTER.as_str());
     Received {
         wait: wait.and_then(|value| retry_after(value, now)),
-        reply: Reply {
-            status,
-            headers,
-            text: String::from_utf8_lossy(&body).into_owned(),
-        },
+        reply: Reply { status, headers, text: String::from_utf8_lossy(&body).into_owned() },
         cut_off,
     }
 }
@@ -70,15 +63,9 @@ pub(super) fn verdict(
     reading: &Reading,
     redactor: &Redactor,
 ) -> Result<Receipt, DeliveryError> {
-    let Received {
-        reply,
-        wait,
-        cut_off,
-    } = received;
-    let answer = Answer {
-        status: reply.status,
-        excerpt: redactor.excerpt(&reply.text, EXCERPT_BYTES),
-    };
+    let Received { reply, wait, cut_off } = received;
+    let answer =
+        Answer { status: reply.status, excerpt: redactor.excerpt(&reply.text, EXCERPT_BYTES) };
     match (reading.class, cut_off) {
         (Class::Delivered | Class::Duplicate, Some(error)) => Err(failed(error, redactor)),
         (Class::Delivered | Class::Duplicate, None) => Ok(Receipt {
@@ -94,10 +81,9 @@ pub(super) fn verdict(
             answer: Some(answer),
         }),
         (Class::DestinationFault, _) if wait.is_none() => Err(DeliveryError::Destination(answer)),
-        (Class::DestinationFault | Class::Throttled, _) => Err(DeliveryError::Throttled {
-            answer,
-            retry_after: wait,
-        }),
+        (Class::DestinationFault | Class::Throttled, _) => {
+            Err(DeliveryError::Throttled { answer, retry_after: wait })
+        }
     }
 }
 

@@ -30,23 +30,11 @@ pub(in crate::destination) fn sample_alert(text: &str) -> Alert {
         title: text(),
         category: text(),
         details: text(),
-        severity: Severity {
-            raw: text(),
-            level: "high",
-            priority: 80,
-            recognised: true,
-        },
+        severity: Severity { raw: text(), level: "high", priority: 80, recognised: true },
         start_time_ms: 1_600_689_944_000,
         end_time_ms: 1_600_689_944_001,
-        script: Script {
-            raw: text(),
-            url: text(),
-            host: text(),
-        },
-        host_domain: HostDomain {
-            raw: text(),
-            name: text(),
-        },
+        script: Script { raw: text(), url: text(), host: text() },
+        host_domain: HostDomain { raw: text(), name: text() },
         deep_link: text(),
         is_test: true,
         slack: Slack {

@@ -27,11 +27,7 @@ const PATH: &str = "path";
 const FUEL: u64 = 500_000;
 
 /// What RFC 3986 calls unreserved is left as it is.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A template that cannot be compiled, or made no request of an alert.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,11 +51,7 @@ impl fmt::Display for Line {
 
 impl TemplateError {
     pub(in crate::destination) fn new(part: &str, reason: impl Into<String>) -> Self {
-        Self {
-            part: part.to_owned(),
-            line: None,
-            reason: reason.into(),
-        }
+        Self { part: part.to_owned(), line: None, reason: reason.into() }
     }
 
     pub(in crate::destination) fn from_jinja(part: &str, error: &Error) -> Self {
@@ -92,11 +84,7 @@ impl RequestTemplates {
     ) -> Result<Self, TemplateError> {
         let mut env = environment(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|part| {
-            if part == BODY {
-                AutoEscape::Json
-            } else {
-                AutoEscape::None
-            }
+            if part == BODY { AutoEscape::Json } else { AutoEscape::None }
         });
         env.set_formatter(write_value);
         if let Some(body) = body {
@@ -109,11 +97,7 @@ impl RequestTemplates {
             add(&mut env, &query_part(name), template)?;
         }
         let query = query.keys().cloned().collect();
-        Ok(Self {
-            env,
-            path: path.is_some(),
-            query,
-        })
+        Ok(Self { env, path: path.is_some(), query })
     }
 
     /// Whether there is nothing to render.
@@ -311,9 +295,7 @@ impl Object for AlertFields {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        self.fields
-            .try_iter()
-            .map_or(Enumerator::Empty, |keys| Enumerator::Values(keys.collect()))
+        self.fields.try_iter().map_or(Enumerator::Empty, |keys| Enumerator::Values(keys.collect()))
     }
 }
 
@@ -330,10 +312,7 @@ mod tests {
 
     fn body_of(template: &str, alert: &Alert) -> Result<String, TemplateError> {
         let templates = RequestTemplates::compile(Some(template), None, &BTreeMap::new())?;
-        templates.body(&context(
-            alert,
-            &Value::from(BTreeMap::<String, Value>::new()),
-        ))
+        templates.body(&context(alert, &Value::from(BTreeMap::<String, Value>::new())))
     }
 
     fn path_of(template: &str, text: &str) -> Result<String, TemplateError> {
@@ -357,11 +336,7 @@ mod tests {
 
     #[test]
     fn a_field_that_does_not_exist_is_an_error() {
-        for template in [
-            "{{ alert.tilte }}",
-            "{{ alert.script.nope }}",
-            "{{ other }}",
-        ] {
+        for template in ["{{ alert.tilte }}", "{{ alert.script.nope }}", "{{ other }}"] {
             let error = body(template).unwrap_err();
             assert!(error.reason.contains("undefined"), "{error}");
         }
@@ -442,11 +417,7 @@ mod tests {
             ("äöüßé", "ü"),
         ] {
             let written = body_of("{{ alert.script.raw[2:-2] }}", &sample_alert(text)).unwrap();
-            assert_eq!(
-                serde_json::from_str::<String>(&written).unwrap(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<String>(&written).unwrap(), expected, "{text}");
         }
     }
 
@@ -456,10 +427,7 @@ mod tests {
             path_of("/a/{{ alert.title }}/b", "x/../y?z#%").unwrap(),
             "/a/x%2F..%2Fy%3Fz%23%25/b"
         );
-        assert_eq!(
-            path_of("/{{ alert.title }}", "ü-1.0_~").unwrap(),
-            "/%C3%BC-1.0_~"
-        );
+        assert_eq!(path_of("/{{ alert.title }}", "ü-1.0_~").unwrap(), "/%C3%BC-1.0_~");
     }
 
     #[test]

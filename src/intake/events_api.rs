@@ -5,6 +5,7 @@
 //! the event again. Whatever is authentic and unwanted is answered 200 and counted: anything but
 //! 2xx counts against the app at Slack (<https://docs.slack.dev/apis/events-api>).
 
+mod answer;
 mod body;
 mod fate;
 
@@ -27,6 +28,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 pub use self::body::SignedBody;
 use self::{
+    answer::{echo, not_allowed, status},
     body::Refusal,
     fate::{Fate, FateCounters},
 };
@@ -131,10 +133,7 @@ impl EventsApi {
     /// A receiver for these apps.
     pub fn new(apps: Vec<App>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let endpoints = apps
-            .into_iter()
-            .map(|app| Endpoint::new(app, metrics))
-            .collect();
+        let endpoints = apps.into_iter().map(|app| Endpoint::new(app, metrics)).collect();
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -284,9 +283,7 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        self.parts
-            .admission
-            .admit(message, post, || envelope::inner_event(text))
+        self.parts.admission.admit(message, post, || envelope::inner_event(text))
     }
 
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
@@ -297,23 +294,13 @@ impl Inner {
         started: Instant,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let key = message.key.to_string();
-        let routed = message
-            .alerts
-            .iter()
-            .any(|alert| !alert.destinations.is_empty());
+        let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let event_id = message.event_id.clone();
-        let used = self
-            .parts
-            .clock
-            .instant()
-            .saturating_duration_since(started);
+        let used = self.parts.clock.instant().saturating_duration_since(started);
         let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
         let accept = self.parts.store.accept(vec![message], None, None);
         let stored = match tokio::time::timeout(budget, accept).await {
-            Ok(Ok(results)) => results
-                .into_iter()
-                .next()
-                .unwrap_or(Err(StoreError::Closed)),
+            Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(StoreError::Busy),
         };
@@ -344,9 +331,7 @@ impl Inner {
         let skew = self.parts.clock.now().seconds() - body.sent_at().seconds();
         self.clock_skew.set(seconds(skew));
         if headers.contains_key(&RETRY_NUM) {
-            let reason = headers
-                .get(&RETRY_REASON)
-                .and_then(|value| value.to_str().ok());
+            let reason = headers.get(&RETRY_REASON).and_then(|value| value.to_str().ok());
             let known = self.retries.iter().find(|(name, _)| Some(*name) == reason);
             if let Some((_, counter)) = known.or_else(|| self.retries.last()) {
                 counter.increment(1);
@@ -355,11 +340,7 @@ impl Inner {
     }
 
     fn since(&self, started: Instant) -> f64 {
-        self.parts
-            .clock
-            .instant()
-            .saturating_duration_since(started)
-            .as_secs_f64()
+        self.parts.clock.instant().saturating_duration_since(started).as_secs_f64()
     }
 }
 
@@ -367,9 +348,7 @@ impl Endpoint {
     fn new(app: App, metrics: &Metrics) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
-            metrics
-                .counter(Metric::EventsReceived, &[name, source.as_str()])
-                .increment(0);
+            metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
         }
         Self {
             path: format!("/slack/events/{name}"),
@@ -391,27 +370,4 @@ fn refuse(refusal: &Refusal, endpoint: &Endpoint) -> (Option<Fate>, Response<Ful
     // Strangers can cause this at will, so it must not fill the log.
     tracing::debug!(app = %endpoint.app, %refusal, "a request was refused");
     (Some(refusal.fate()), status(refusal.status()))
-}
-
-fn status(code: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = code;
-    response
-}
-
-fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
-    let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allow));
-    response
-}
-
-/// Slack's proof that the URL is ours: <https://docs.slack.dev/reference/events/url_verification>.
-fn echo(challenge: &str) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({ "challenge": challenge }).to_string();
-    let mut response = Response::new(Full::from(body));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
 }

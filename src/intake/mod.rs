@@ -60,11 +60,7 @@ impl Admission {
         watches: BTreeMap<AppName, Watch>,
         routes: Vec<Route>,
     ) -> Self {
-        Self {
-            matcher,
-            watches,
-            routes,
-        }
+        Self { matcher, watches, routes }
     }
 
     /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
@@ -84,10 +80,8 @@ impl Admission {
         };
         let raw = Bytes::copy_from_slice(raw().unwrap_or_default().as_bytes());
         let key = message.key(post.app, &raw);
-        let alerts = found
-            .into_iter()
-            .map(|found| self.new_alert(post.app, &key.channel, found))
-            .collect();
+        let alerts =
+            found.into_iter().map(|found| self.new_alert(post.app, &key.channel, found)).collect();
         Admitted::Incident(NewMessage {
             posted_at: message.posted_at(post.event_time),
             source: post.source,
@@ -102,11 +96,7 @@ impl Admission {
     }
 
     fn new_alert(&self, app: &AppName, channel: &ChannelId, found: Found) -> NewAlert {
-        let Found {
-            ordinal,
-            attachment,
-            incident,
-        } = found;
+        let Found { ordinal, attachment, incident } = found;
         NewAlert {
             ordinal,
             attachment,

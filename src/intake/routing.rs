@@ -47,11 +47,7 @@ pub fn route(
     incident: &Incident,
 ) -> Vec<DestinationName> {
     let wanted = |route: &&Route| route.when.wants(app, channel, incident);
-    routes
-        .iter()
-        .filter(wanted)
-        .map(|route| route.destination.clone())
-        .collect()
+    routes.iter().filter(wanted).map(|route| route.destination.clone()).collect()
 }
 
 impl When {
@@ -61,9 +57,7 @@ impl When {
             Test::Exclude => !incident.is_test,
             Test::Only => incident.is_test,
         };
-        test && self
-            .min_severity
-            .is_none_or(|min| incident.risk.level >= min)
+        test && self.min_severity.is_none_or(|min| incident.risk.level >= min)
             && (self.apps.is_empty() || self.apps.contains(app))
             && (self.channels.is_empty() || self.channels.contains(channel))
     }
@@ -78,15 +72,8 @@ mod tests {
     };
 
     fn incident(risk: &str, text: &str) -> Incident {
-        let fields = vec![Field {
-            title: "Risk Level".into(),
-            value: risk.into(),
-        }];
-        let attachment = Attachment {
-            text: text.into(),
-            fields,
-            ..Attachment::default()
-        };
+        let fields = vec![Field { title: "Risk Level".into(), value: risk.into() }];
+        let attachment = Attachment { text: text.into(), fields, ..Attachment::default() };
         Matcher::new(Settings::default()).incident(&attachment)
     }
 
@@ -106,19 +93,8 @@ mod tests {
             destination: DestinationName::new(name).unwrap(),
             when: When::default(),
         });
-        let chosen = route(
-            &routes,
-            &app("main"),
-            &ChannelId::new("C1"),
-            &incident("Low", ""),
-        );
-        assert_eq!(
-            chosen
-                .iter()
-                .map(DestinationName::as_str)
-                .collect::<Vec<_>>(),
-            ["b", "a"]
-        );
+        let chosen = route(&routes, &app("main"), &ChannelId::new("C1"), &incident("Low", ""));
+        assert_eq!(chosen.iter().map(DestinationName::as_str).collect::<Vec<_>>(), ["b", "a"]);
     }
 
     #[test]
@@ -131,15 +107,8 @@ mod tests {
             ("", RiskLevel::High, true),
             ("Severe", RiskLevel::Critical, false),
         ] {
-            let when = When {
-                min_severity: Some(min),
-                ..When::default()
-            };
-            assert_eq!(
-                goes(when, &incident(risk, "")),
-                goes_there,
-                "{risk} {min:?}"
-            );
+            let when = When { min_severity: Some(min), ..When::default() };
+            assert_eq!(goes(when, &incident(risk, "")), goes_there, "{risk} {min:?}");
         }
     }
 
@@ -163,19 +132,11 @@ mod tests {
 
     #[test]
     fn tests_are_included_excluded_or_the_only_ones() {
-        for (test, tests_go, others_go) in [
-            (Test::Include, true, true),
-            (Test::Exclude, false, true),
-            (Test::Only, true, false),
-        ] {
-            let when = When {
-                test,
-                ..When::default()
-            };
-            assert_eq!(
-                goes(when.clone(), &incident("High", "test from PerimeterX")),
-                tests_go
-            );
+        for (test, tests_go, others_go) in
+            [(Test::Include, true, true), (Test::Exclude, false, true), (Test::Only, true, false)]
+        {
+            let when = When { test, ..When::default() };
+            assert_eq!(goes(when.clone(), &incident("High", "test from PerimeterX")), tests_go);
             assert_eq!(goes(when, &incident("High", "PII")), others_go);
         }
     }

@@ -55,10 +55,7 @@ struct Health {
 
 /// The routes.
 pub fn router(parts: Parts) -> Router {
-    let health = Arc::new(Health {
-        parts,
-        probed: Mutex::new(None),
-    });
+    let health = Arc::new(Health { parts, probed: Mutex::new(None) });
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -80,25 +77,16 @@ async fn livez(State(health): State<Arc<Health>>) -> Response {
 async fn readyz(State(health): State<Arc<Health>>) -> Response {
     match health.ready().await {
         Ok(()) => "ok\n".into_response(),
-        Err(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {reason}\n"),
-        )
-            .into_response(),
+        Err(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+        }
     }
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     health.refresh_gauges().await;
     let text = health.parts.metrics.render();
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 impl Health {
@@ -131,18 +119,11 @@ impl Health {
             }
         };
         let metrics = &self.parts.metrics;
-        metrics
-            .gauge(Metric::StoreUsed, &[])
-            .set(count(stats.used_bytes));
-        metrics
-            .gauge(Metric::StoreFree, &[])
-            .set(count(stats.free_bytes));
+        metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
+        metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
         for name in &self.parts.destinations {
             let known = stats.destinations.iter().find(|(known, _)| known == name);
-            self.set_gauges(
-                name,
-                &known.map(|(_, stats)| stats.clone()).unwrap_or_default(),
-            );
+            self.set_gauges(name, &known.map(|(_, stats)| stats.clone()).unwrap_or_default());
         }
         let orphans = stats.destinations.iter();
         for (name, stats) in orphans.filter(|(name, _)| !self.parts.destinations.contains(name)) {
@@ -153,11 +134,7 @@ impl Health {
     }
 
     fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats) {
-        let (pending, paused) = if stats.paused {
-            (0, stats.pending)
-        } else {
-            (stats.pending, 0)
-        };
+        let (pending, paused) = if stats.paused { (0, stats.pending) } else { (stats.pending, 0) };
         let states = [
             ("pending", pending),
             ("leased", stats.leased),
@@ -167,22 +144,14 @@ impl Health {
         ];
         let metrics = &self.parts.metrics;
         for (state, number) in states {
-            metrics
-                .gauge(Metric::Deliveries, &[name.as_str(), state])
-                .set(count(number));
+            metrics.gauge(Metric::Deliveries, &[name.as_str(), state]).set(count(number));
         }
         let oldest = stats.oldest_pending.map_or(0.0, Timestamp::seconds_f64);
-        metrics
-            .gauge(Metric::OldestPending, &[name.as_str()])
-            .set(oldest);
+        metrics.gauge(Metric::OldestPending, &[name.as_str()]).set(oldest);
     }
 }
 
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "a metric is a float"
-)]
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a metric is a float")]
 fn count(number: u64) -> f64 {
     number as f64
 }

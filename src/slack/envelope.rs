@@ -16,6 +16,7 @@ use crate::slack::{
 
 /// One signed body (docs.slack.dev/apis/events-api).
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Envelope<'a> {
     /// Slack asks whether this URL is ours; the challenge is sent back.
     UrlVerification {
@@ -119,17 +120,11 @@ impl Lifecycle {
 pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
     let outer: Outer<'_> = lenient::parse(text)?;
     Ok(match &*outer.kind {
-        "url_verification" => Envelope::UrlVerification {
-            challenge: outer.challenge,
-        },
-        "app_rate_limited" => Envelope::AppRateLimited {
-            minute: outer.minute_rate_limited,
-        },
+        "url_verification" => Envelope::UrlVerification { challenge: outer.challenge },
+        "app_rate_limited" => Envelope::AppRateLimited { minute: outer.minute_rate_limited },
         // Slack's page shows it at the top level, samples of its Java SDK inside of a callback.
         "event_callback" if outer.event.kind == "app_rate_limited" => {
-            let minute = outer
-                .minute_rate_limited
-                .max(outer.event.minute_rate_limited);
+            let minute = outer.minute_rate_limited.max(outer.event.minute_rate_limited);
             Envelope::AppRateLimited { minute }
         }
         "event_callback" => Envelope::Event(Callback {
@@ -156,9 +151,7 @@ fn event(wire: Wire<'_>) -> Event<'_> {
     if wire.kind == "message" {
         return Event::Message(wire.into());
     }
-    let lifecycle = Lifecycle::ALL
-        .into_iter()
-        .find(|known| known.label() == wire.kind);
+    let lifecycle = Lifecycle::ALL.into_iter().find(|known| known.label() == wire.kind);
     lifecycle.map_or(Event::Other, Event::Lifecycle)
 }
 
@@ -216,10 +209,10 @@ mod tests {
     }
 
     fn callback(text: &str) -> Callback<'_> {
-        match parse(text).unwrap() {
-            Envelope::Event(callback) => callback,
-            other => panic!("{other:?}"),
-        }
+        let Envelope::Event(callback) = parse(text).unwrap() else {
+            panic!("no event: {text}");
+        };
+        callback
     }
 
     #[test]
@@ -235,19 +228,11 @@ mod tests {
     #[test]
     fn an_event_is_read_without_copying() {
         let callback = callback(payload!("event_callback.json"));
-        assert_eq!(
-            (&*callback.team_id, &*callback.event_id),
-            ("T0RELAYTEAM", "Ev0RELAY0001")
-        );
+        assert_eq!((&*callback.team_id, &*callback.event_id), ("T0RELAYTEAM", "Ev0RELAY0001"));
         assert_eq!(callback.event_time, 1_600_689_944);
         assert!(matches!(callback.team_id, Cow::Borrowed(_)));
-        let Event::Message(message) = callback.event else {
-            panic!("{:?}", callback.event)
-        };
-        assert_eq!(
-            (&*message.channel, &*message.ts),
-            ("C0123456789", "1600689944.000500")
-        );
+        let Event::Message(message) = callback.event else { panic!("{:?}", callback.event) };
+        assert_eq!((&*message.channel, &*message.ts), ("C0123456789", "1600689944.000500"));
         assert!(matches!(message.attachments[0].title, Cow::Borrowed(_)));
     }
 
@@ -279,9 +264,7 @@ mod tests {
                 r#"{{"type":"event_callback","event":{{"type":"{}","channel":{{"id":"C1"}}}}}}"#,
                 kind.label()
             );
-            let Event::Lifecycle(read) = callback(&text).event else {
-                panic!("{text}")
-            };
+            let Event::Lifecycle(read) = callback(&text).event else { panic!("{text}") };
             assert_eq!(read, kind);
         }
     }
@@ -289,10 +272,7 @@ mod tests {
     #[test]
     fn tokens_revoked_with_its_lists_is_a_lifecycle_event() {
         let callback = callback(payload!("tokens_revoked.json"));
-        assert!(matches!(
-            callback.event,
-            Event::Lifecycle(Lifecycle::TokensRevoked)
-        ));
+        assert!(matches!(callback.event, Event::Lifecycle(Lifecycle::TokensRevoked)));
     }
 
     #[test]
@@ -303,12 +283,8 @@ mod tests {
 
     #[test]
     fn an_envelope_type_of_tomorrow_is_unknown() {
-        for text in [
-            "{}",
-            r#"{"type":"event_batch"}"#,
-            r#"{"type":7}"#,
-            r#"{"type":["message"]}"#,
-        ] {
+        for text in ["{}", r#"{"type":"event_batch"}"#, r#"{"type":7}"#, r#"{"type":["message"]}"#]
+        {
             assert!(matches!(parse(text), Ok(Envelope::Unknown)), "{text}");
         }
     }
@@ -326,21 +302,13 @@ mod tests {
     #[test]
     fn a_type_behind_its_fields_is_found() {
         let text = r#"{"event":{"ts":"1.000002","channel":"C1","type":"message"},"type":"event_callback"}"#;
-        let Event::Message(message) = callback(text).event else {
-            panic!("no message")
-        };
+        let Event::Message(message) = callback(text).event else { panic!("no message") };
         assert_eq!(message.ts, "1.000002");
     }
 
     #[test]
     fn what_is_no_object_is_unparsable() {
-        for text in [
-            "",
-            "payload=%7B%7D",
-            "[]",
-            "{",
-            r#"{"type":"event_callback""#,
-        ] {
+        for text in ["", "payload=%7B%7D", "[]", "{", r#"{"type":"event_callback""#] {
             assert_eq!(parse(text).unwrap_err(), Unparsable, "{text}");
         }
     }
@@ -355,10 +323,8 @@ mod tests {
         assert!(inner_event(&deep).is_some());
         let events = r#"{"event":"#.repeat(100_000);
         assert!(parse(&events).is_err() && inner_event(&events).is_none());
-        let edits = format!(
-            r#"{{"type":"event_callback","event":{}1"#,
-            r#"{"message":"#.repeat(100_000)
-        );
+        let edits =
+            format!(r#"{{"type":"event_callback","event":{}1"#, r#"{"message":"#.repeat(100_000));
         assert!(parse(&edits).is_err());
     }
 
@@ -367,10 +333,7 @@ mod tests {
         let event = "{ \"text\" : \"a\\u0041\\/\",\n\t\"x\": [ 1.0, 1e5 ] }";
         let text = format!(r#"{{"token":"t","event": {event} ,"type":"event_callback"}}"#);
         assert_eq!(inner_event(&text), Some(event));
-        assert_eq!(
-            inner_event(r#"{"event":{},"\u0065vent":{"a":1}}"#),
-            Some(r#"{"a":1}"#)
-        );
+        assert_eq!(inner_event(r#"{"event":{},"\u0065vent":{"a":1}}"#), Some(r#"{"a":1}"#));
         assert_eq!(inner_event("{}"), None);
     }
 }

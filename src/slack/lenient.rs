@@ -53,9 +53,7 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
         return Err(Unparsable);
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = Seed(PhantomData)
-        .deserialize(&mut json)
-        .map_err(|_syntax| Unparsable)?;
+    let value = Seed(PhantomData).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
     json.end().map_err(|_trailing| Unparsable)?;
     Ok(value)
 }
@@ -238,10 +236,7 @@ mod tests {
         assert_eq!(read.number, 42);
         assert_eq!(read.list, ["-1", "1.5", "x", ""]);
         assert_eq!(parse::<Probe<'_>>(r#"{"number": 5.9}"#).unwrap().number, 5);
-        assert_eq!(
-            parse::<Probe<'_>>(r#"{"number": 1e300}"#).unwrap().number,
-            i64::MAX
-        );
+        assert_eq!(parse::<Probe<'_>>(r#"{"number": 1e300}"#).unwrap().number, i64::MAX);
     }
 
     #[test]

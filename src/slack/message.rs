@@ -93,27 +93,16 @@ pub fn parse(raw: &str) -> Result<Message<'_>, Unparsable> {
 /// ```
 pub fn attachment_raw(raw: &str, index: u32) -> Option<Box<RawValue>> {
     let parts = lenient::parse::<Parts<'_>>(raw).ok()?;
-    let list = if parts.subtype == EDIT {
-        parts.edited
-    } else {
-        parts.attachments
-    };
+    let list = if parts.subtype == EDIT { parts.edited } else { parts.attachments };
     let list: Vec<&RawValue> = serde_json::from_str(list?).ok()?;
-    list.get(usize::try_from(index).ok()?)
-        .map(|attachment| (*attachment).to_owned())
+    list.get(usize::try_from(index).ok()?).map(|attachment| (*attachment).to_owned())
 }
 
 impl Message<'_> {
     /// The identity: by `ts`, else `event_ts`, else the SHA-256 of `raw`, the stored event.
     pub fn key(&self, app: &AppName, raw: &[u8]) -> MessageKey {
-        let ts = self
-            .readable_ts()
-            .map_or_else(|| TsKey::Digest(short_digest(raw)), TsKey::Ts);
-        MessageKey {
-            app: app.clone(),
-            channel: ChannelId::new(&self.channel),
-            ts,
-        }
+        let ts = self.readable_ts().map_or_else(|| TsKey::Digest(short_digest(raw)), TsKey::Ts);
+        MessageKey { app: app.clone(), channel: ChannelId::new(&self.channel), ts }
     }
 
     /// When it was posted: `ts`, else `event_ts`, else the envelope's `event_time` in seconds.
@@ -123,10 +112,7 @@ impl Message<'_> {
     }
 
     fn readable_ts(&self) -> Option<MessageTs> {
-        self.ts
-            .parse()
-            .or_else(|_unreadable| self.event_ts.parse())
-            .ok()
+        self.ts.parse().or_else(|_unreadable| self.event_ts.parse()).ok()
     }
 }
 
@@ -165,12 +151,7 @@ struct Post<'a> {
 impl<'a> From<Wire<'a>> for Message<'a> {
     fn from(wire: Wire<'a>) -> Self {
         let is_edit = wire.subtype == EDIT;
-        let Post {
-            ts,
-            bot_id,
-            app_id,
-            attachments,
-        } = if is_edit { wire.edited } else { wire.own };
+        let Post { ts, bot_id, app_id, attachments } = if is_edit { wire.edited } else { wire.own };
         Self {
             channel: wire.channel,
             ts,
@@ -297,10 +278,7 @@ mod tests {
     }
 
     fn key(raw: &str) -> String {
-        parse(raw)
-            .unwrap()
-            .key(&AppName::new("main").unwrap(), raw.as_bytes())
-            .to_string()
+        parse(raw).unwrap().key(&AppName::new("main").unwrap(), raw.as_bytes()).to_string()
     }
 
     #[test]
@@ -308,10 +286,7 @@ mod tests {
         let raw = payload!("legacy_attachment.json");
         let message = parse(raw).unwrap();
         let attachment = &message.attachments[0];
-        assert_eq!(
-            attachment.title_link,
-            "https://console.perimeterx.com/codeDefender/incidents"
-        );
+        assert_eq!(attachment.title_link, "https://console.perimeterx.com/codeDefender/incidents");
         assert_eq!(attachment.actions[0].text, "View in Console");
         assert_eq!(attachment.fields.len(), 3);
         assert!(!attachment.is_unfurl);
@@ -319,14 +294,7 @@ mod tests {
             serde_json::from_str(attachment_raw(raw, 0).unwrap().get()).unwrap();
         let sent: serde_json::Value = serde_json::from_str(raw).unwrap();
         assert_eq!(kept, sent["attachments"][0]);
-        for key in [
-            "actions",
-            "thumb_url",
-            "thumb_width",
-            "thumb_height",
-            "title_link",
-            "footer",
-        ] {
+        for key in ["actions", "thumb_url", "thumb_width", "thumb_height", "title_link", "footer"] {
             assert!(kept.get(key).is_some(), "{key}");
         }
     }
@@ -336,29 +304,18 @@ mod tests {
         let raw = payload!("message_changed.json");
         let message = parse(raw).unwrap();
         assert!(message.is_edit);
-        assert_eq!(
-            (&*message.ts, &*message.bot_id),
-            ("1600689944.000500", "B0RELAYBOT1")
-        );
+        assert_eq!((&*message.ts, &*message.bot_id), ("1600689944.000500", "B0RELAYBOT1"));
         assert_eq!(message.attachments.len(), 1);
         assert_eq!(key(raw), "main:C0123456789:1600689944.000500");
         assert_eq!(message.posted_at(0).micros(), 1_600_689_944_000_500);
-        assert!(
-            attachment_raw(raw, 0)
-                .unwrap()
-                .get()
-                .contains("edited by the vendor")
-        );
+        assert!(attachment_raw(raw, 0).unwrap().get().contains("edited by the vendor"));
     }
 
     #[test]
     fn an_inner_message_counts_only_in_an_edit() {
         let raw = r#"{"type":"message","ts":"2.0","message":{"ts":"1.0","bot_id":"B1","attachments":[{}]}}"#;
         let message = parse(raw).unwrap();
-        assert_eq!(
-            (&*message.ts, &*message.bot_id, message.is_edit),
-            ("2.0", "", false)
-        );
+        assert_eq!((&*message.ts, &*message.bot_id, message.is_edit), ("2.0", "", false));
         assert!(message.attachments.is_empty() && attachment_raw(raw, 0).is_none());
     }
 
@@ -376,26 +333,14 @@ mod tests {
 
     #[test]
     fn a_message_without_a_readable_ts_is_known_by_its_event_ts_or_its_digest() {
-        assert_eq!(
-            key(r#"{"channel":"C1","ts":"abc","event_ts":"5.25"}"#),
-            "main:C1:5.250000"
-        );
-        assert_eq!(
-            key(r#"{"channel":"C1","ts":1600689944.0005}"#),
-            "main:C1:1600689944.000500"
-        );
+        assert_eq!(key(r#"{"channel":"C1","ts":"abc","event_ts":"5.25"}"#), "main:C1:5.250000");
+        assert_eq!(key(r#"{"channel":"C1","ts":1600689944.0005}"#), "main:C1:1600689944.000500");
         let raw = r#"{"channel":"C1","ts":"abc"}"#;
         // printf '%s' '{"channel":"C1","ts":"abc"}' | sha256sum
         assert_eq!(key(raw), "main:C1:ts-3c6b5e7e98dcbf37");
         assert_ne!(key(raw), key(r#"{"channel":"C1","ts":"abd"}"#));
-        assert_eq!(
-            parse(raw).unwrap().posted_at(1_600_689_944).millis(),
-            1_600_689_944_000
-        );
-        assert_eq!(
-            parse(raw).unwrap().posted_at(i64::MAX).millis(),
-            i64::MAX / 1_000 + 1
-        );
+        assert_eq!(parse(raw).unwrap().posted_at(1_600_689_944).millis(), 1_600_689_944_000);
+        assert_eq!(parse(raw).unwrap().posted_at(i64::MAX).millis(), i64::MAX / 1_000 + 1);
         assert_eq!(parse(raw).unwrap().posted_at(-1).micros(), 0);
     }
 
@@ -408,10 +353,7 @@ mod tests {
         let last = &message.attachments[4];
         assert_eq!((&*last.title, &*last.text), ("7", ""));
         let fields: Vec<_> = last.fields.iter().map(|f| (&*f.title, &*f.value)).collect();
-        assert_eq!(
-            fields,
-            [("", ""), ("Risk Level", "80"), ("1.5", ""), ("Script", "")]
-        );
+        assert_eq!(fields, [("", ""), ("Risk Level", "80"), ("1.5", ""), ("Script", "")]);
         assert_eq!(last.actions.len(), 2);
         assert!(attachment_raw(raw, 3).unwrap().get().starts_with('['));
     }
@@ -439,11 +381,7 @@ mod tests {
             let raw = format!(r#"{{"attachments":[{{{mark}}}]}}"#);
             assert!(parse(&raw).unwrap().attachments[0].is_unfurl, "{mark}");
         }
-        for mark in [
-            r#""from_url":"""#,
-            r#""from_url":null"#,
-            r#""is_msg_unfurl":false"#,
-        ] {
+        for mark in [r#""from_url":"""#, r#""from_url":null"#, r#""is_msg_unfurl":false"#] {
             let raw = format!(r#"{{"attachments":[{{{mark}}}]}}"#);
             assert!(!parse(&raw).unwrap().attachments[0].is_unfurl, "{mark}");
         }
@@ -451,11 +389,7 @@ mod tests {
 
     #[test]
     fn an_attachment_of_a_hundred_thousand_levels_is_kept() {
-        let deep = format!(
-            r#"{{"text":{}{}}}"#,
-            "[".repeat(100_000),
-            "]".repeat(100_000)
-        );
+        let deep = format!(r#"{{"text":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let raw = format!(r#"{{"attachments":[{deep}]}}"#);
         assert_eq!(parse(&raw).unwrap().attachments[0].text, "");
         assert_eq!(attachment_raw(&raw, 0).unwrap().get(), deep);

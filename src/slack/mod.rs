@@ -80,13 +80,7 @@ fn utf16_unit(text: &[u8], at: usize) -> Option<u16> {
 /// Whether the backslash at that place is itself escaped: an odd number of them stands before it.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     let before = text.get(..at).unwrap_or_default();
-    before
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b'\\')
-        .count()
-        % 2
-        == 1
+    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 #[cfg(test)]
@@ -99,12 +93,7 @@ mod tests {
 
     #[test]
     fn a_body_in_order_is_borrowed() {
-        for body in [
-            r#"{"text":"caf\u00e9 \ud83d\ude00 \uD83D\uDE00"}"#,
-            "",
-            "\\u",
-            "\\ud8",
-        ] {
+        for body in [r#"{"text":"caf\u00e9 \ud83d\ude00 \uD83D\uDE00"}"#, "", "\\u", "\\ud8"] {
             assert!(matches!(readable(body.as_bytes()), Cow::Borrowed(text) if text == body));
         }
     }
@@ -136,11 +125,7 @@ mod tests {
     fn no_payload_lies_unused() {
         let root = env!("CARGO_MANIFEST_DIR");
         let mut sources = String::new();
-        for file in [
-            "slack/envelope.rs",
-            "slack/message.rs",
-            "code_defender/matcher.rs",
-        ] {
+        for file in ["slack/envelope.rs", "slack/message.rs", "code_defender/matcher.rs"] {
             sources += &fs::read_to_string(format!("{root}/src/{file}")).unwrap();
         }
         sources += &fs::read_to_string(format!("{root}/src/alert/mapping.rs")).unwrap();
@@ -154,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_in_a_string_it_can_be_parsed_afterwards(units: Vec<u16>) {
-            let escapes: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let escapes = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
             let text = readable(format!("\"{escapes}\"").as_bytes()).into_owned();
             let parsed: String = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(parsed, String::from_utf16_lossy(&units));

@@ -71,13 +71,11 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
             .find_map(|(name, char)| Some((char, rest.strip_prefix(name)?)));
         let (char, after) = entity.unwrap_or(('&', rest));
         decoded.push(char);
-        match after.split_once('&') {
-            Some(next) => (before, rest) = next,
-            None => {
-                decoded.push_str(after);
-                return Cow::Owned(decoded);
-            }
-        }
+        let Some(next) = after.split_once('&') else {
+            decoded.push_str(after);
+            return Cow::Owned(decoded);
+        };
+        (before, rest) = next;
     }
 }
 
@@ -95,11 +93,7 @@ fn render<'t>(text: &'t str, words: impl Fn(&'t str) -> Cow<'t, str>) -> String 
 /// A link becomes its URL; `<@U1|kim>` becomes `@kim`, `<#C1>` `#C1`, `<!here>` `@here`, and a date
 /// or a group the text that Slack shows where it cannot do better.
 fn push_markup(to: &mut String, target: &str, label: &str) {
-    let shown = if label.is_empty() {
-        target.get(1..).unwrap_or_default()
-    } else {
-        label
-    };
+    let shown = if label.is_empty() { target.get(1..).unwrap_or_default() } else { label };
     match target.as_bytes().first() {
         Some(sigil @ (b'@' | b'#')) => {
             let sigil = char::from(*sigil);
@@ -160,9 +154,7 @@ mod tests {
     use super::*;
 
     fn escape(text: &str) -> String {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
+        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
     }
 
     #[test]
@@ -186,10 +178,7 @@ mod tests {
         for (text, shown) in [
             ("&amp;lt;script&amp;gt;", "&lt;script&gt;"),
             ("&lt;https://x.example|y&gt;", "<https://x.example|y>"),
-            (
-                "<https://x.example/?a=&lt;b&gt;|c>",
-                "https://x.example/?a=<b>",
-            ),
+            ("<https://x.example/?a=&lt;b&gt;|c>", "https://x.example/?a=<b>"),
             ("&quot;&#39;&nbsp;& &amp", "&quot;&#39;&nbsp;& &amp"),
             ("&&amp;&", "&&&"),
         ] {
@@ -209,10 +198,7 @@ mod tests {
             ("<!channel|@channel>", "@channel"),
             ("<!subteam^S1|@soc>", "@soc"),
             ("<!subteam^S1>", "@S1"),
-            (
-                "<!date^1392734382^{date} at {time}|18 Feb &amp; later>",
-                "18 Feb & later",
-            ),
+            ("<!date^1392734382^{date} at {time}|18 Feb &amp; later>", "18 Feb & later"),
             ("<mailto:a@b.example|a@b.example>", "mailto:a@b.example"),
         ] {
             assert_eq!(plain(text), shown, "{text}");
@@ -221,18 +207,9 @@ mod tests {
 
     #[test]
     fn brackets_that_are_no_markup_stay() {
-        for text in [
-            "a < b > c",
-            "<>",
-            "<|x>",
-            "1 <\n2>",
-            "<",
-            ">",
-            "<<",
-            "x <y",
-            "a <b",
-            "<a b|c>",
-        ] {
+        for text in
+            ["a < b > c", "<>", "<|x>", "1 <\n2>", "<", ">", "<<", "x <y", "a <b", "<a b|c>"]
+        {
             assert_eq!(plain(text), text, "{text}");
         }
         assert_eq!(plain("< <https://x.example>>"), "< https://x.example>");
@@ -241,10 +218,7 @@ mod tests {
 
     #[test]
     fn running_text_keeps_its_white_space_and_code() {
-        assert_eq!(
-            plain(" `a` \n <https://x.example|b> "),
-            " `a` \n https://x.example "
-        );
+        assert_eq!(plain(" `a` \n <https://x.example|b> "), " `a` \n https://x.example ");
         assert!(matches!(plain(" `a` > b "), Cow::Borrowed(" `a` > b ")));
         assert!(matches!(value(" a > b "), Cow::Borrowed("a > b")));
     }
@@ -258,11 +232,7 @@ mod tests {
 
     #[test]
     fn a_megabyte_of_brackets_takes_linear_time() {
-        for text in [
-            "<".repeat(1_000_000),
-            "<a".repeat(500_000),
-            "&".repeat(1_000_000),
-        ] {
+        for text in ["<".repeat(1_000_000), "<a".repeat(500_000), "&".repeat(1_000_000)] {
             assert_eq!(plain(&text), text);
         }
     }

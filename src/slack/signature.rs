@@ -59,9 +59,7 @@ impl Verifier {
             let prepared = ArcSwap::from_pointee(Prepared::of(&secret));
             Key { secret, prepared }
         });
-        Self {
-            keys: keys.collect(),
-        }
+        Self { keys: keys.collect() }
     }
 
     /// Checks the two headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body,
@@ -79,19 +77,13 @@ impl Verifier {
     ) -> Result<Signed, SignatureError> {
         let sent_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
         let claimed = digest(signature).ok_or(SignatureError::Malformed)?;
-        if !self
-            .keys
-            .iter()
-            .any(|key| key.made(&claimed, timestamp, body))
-        {
+        if !self.keys.iter().any(|key| key.made(&claimed, timestamp, body)) {
             return Err(SignatureError::Wrong);
         }
         if now.seconds().abs_diff(sent_at) > WINDOW_SECONDS {
             return Err(SignatureError::Stale);
         }
-        Ok(Signed {
-            sent_at: Timestamp::from_seconds(sent_at),
-        })
+        Ok(Signed { sent_at: Timestamp::from_seconds(sent_at) })
     }
 }
 
@@ -132,9 +124,7 @@ impl Prepared {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.keys.iter().map(|key| &key.secret))
-            .finish()
+        f.debug_list().entries(self.keys.iter().map(|key| &key.secret)).finish()
     }
 }
 
@@ -144,8 +134,7 @@ fn seconds(header: &[u8]) -> Option<i64> {
         return None;
     }
     header.iter().try_fold(0_i64, |seconds, byte| {
-        byte.is_ascii_digit()
-            .then(|| seconds * 10 + i64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| seconds * 10 + i64::from(byte - b'0'))
     })
 }
 
@@ -161,6 +150,7 @@ fn digest(header: &[u8]) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
+#[expect(clippy::string_slice, reason = "hexadecimal digits are one byte each")]
 mod tests {
     use std::fs;
 
@@ -172,12 +162,7 @@ mod tests {
     const SENT: i64 = 1_700_000_000;
 
     fn verifier(secrets: &[&str]) -> Verifier {
-        Verifier::new(
-            secrets
-                .iter()
-                .map(|value| Secret::fixed("TEST", value).unwrap())
-                .collect(),
-        )
+        Verifier::new(secrets.iter().map(|value| Secret::fixed("TEST", value).unwrap()).collect())
     }
 
     fn sign(secret: &str, timestamp: &str, body: &[u8]) -> String {
@@ -224,14 +209,8 @@ mod tests {
                 challenge.as_bytes(),
                 "v0=54d735802adb032b002d56710813a8b5048593db596568fdce7e1a0cfe890d9a",
             ),
-            (
-                b"",
-                "v0=2360faa57782c36f3d02cceb1b090e2e56ba3f1e0114b8ae6cc4f4ff1026f78e",
-            ),
-            (
-                no_utf8,
-                "v0=8d99ff02cc59ac0c6d08bc47112d69eef5a6dad63d03d68d888d7295bec6436d",
-            ),
+            (b"", "v0=2360faa57782c36f3d02cceb1b090e2e56ba3f1e0114b8ae6cc4f4ff1026f78e"),
+            (no_utf8, "v0=8d99ff02cc59ac0c6d08bc47112d69eef5a6dad63d03d68d888d7295bec6436d"),
         ] {
             let now = Timestamp::from_seconds(SENT);
             let result = verifier(&[SECRET]).verify(now, b"1700000000", signature.as_bytes(), body);
@@ -243,17 +222,9 @@ mod tests {
     fn three_hundred_seconds_are_accepted_and_one_more_is_stale_both_ways() {
         let timestamp = SENT.to_string();
         let signature = sign(SECRET, &timestamp, b"{}");
-        for (now, ok) in [
-            (-301, false),
-            (-300, true),
-            (0, true),
-            (300, true),
-            (301, false),
-        ] {
+        for (now, ok) in [(-301, false), (-300, true), (0, true), (300, true), (301, false)] {
             let expected = if ok {
-                Ok(Signed {
-                    sent_at: Timestamp::from_seconds(SENT),
-                })
+                Ok(Signed { sent_at: Timestamp::from_seconds(SENT) })
             } else {
                 Err(SignatureError::Stale)
             };
@@ -266,14 +237,8 @@ mod tests {
         let signature = sign("another secret", "1", b"{}");
         assert_eq!(check(SENT, "1", &signature), Err(SignatureError::Wrong));
         let far = "999999999999999999";
-        assert_eq!(
-            check(SENT, far, &sign(SECRET, far, b"{}")),
-            Err(SignatureError::Stale)
-        );
-        assert_eq!(
-            check(i64::MIN, far, &sign(SECRET, far, b"{}")),
-            Err(SignatureError::Stale)
-        );
+        assert_eq!(check(SENT, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
+        assert_eq!(check(i64::MIN, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
     }
 
     #[test]
@@ -325,12 +290,8 @@ mod tests {
                 verifier(&["new", "old"]).verify(now, b"1700000000", signature.as_bytes(), b"{}");
             assert_eq!(result.is_ok(), secret != "other", "{secret}");
         }
-        let nobody = verifier(&[]).verify(
-            now,
-            b"1700000000",
-            sign("", "1700000000", b"").as_bytes(),
-            b"",
-        );
+        let nobody =
+            verifier(&[]).verify(now, b"1700000000", sign("", "1700000000", b"").as_bytes(), b"");
         assert_eq!(nobody, Err(SignatureError::Wrong));
     }
 
@@ -344,9 +305,7 @@ mod tests {
         let accepts = |value| {
             let signature = sign(value, "1700000000", b"{}");
             let now = Timestamp::from_seconds(SENT);
-            verifier
-                .verify(now, b"1700000000", signature.as_bytes(), b"{}")
-                .is_ok()
+            verifier.verify(now, b"1700000000", signature.as_bytes(), b"{}").is_ok()
         };
         assert!(accepts("old") && !accepts("new"));
         fs::write(&path, "new").unwrap();
@@ -358,14 +317,8 @@ mod tests {
     fn neither_error_nor_debug_shows_a_signature_or_a_secret() {
         let computed = sign(SECRET, "1700000000", b"{}").replace("v0=", "");
         let wrong = check(SENT, "1700000000", &format!("v0={}", "0".repeat(64))).unwrap_err();
-        for shown in [
-            format!("{wrong} {wrong:?}"),
-            format!("{:?}", verifier(&[SECRET])),
-        ] {
-            assert!(
-                !shown.contains(&computed) && !shown.contains(SECRET),
-                "{shown}"
-            );
+        for shown in [format!("{wrong} {wrong:?}"), format!("{:?}", verifier(&[SECRET]))] {
+            assert!(!shown.contains(&computed) && !shown.contains(SECRET), "{shown}");
         }
     }
 

@@ -56,11 +56,7 @@ impl Lease {
         token: u64,
         expires_at: Timestamp,
     ) -> Self {
-        Self {
-            delivery,
-            token,
-            expires_at,
-        }
+        Self { delivery, token, expires_at }
     }
 
     /// What is to be delivered.

@@ -71,9 +71,7 @@ async fn after(answer: &str) -> Result<Receipt, DeliveryError> {
 }
 
 async fn class_after(status: &str) -> (&'static str, Advice) {
-    let error = after(&answer(status, "Location: /elsewhere\r\n", "why"))
-        .await
-        .unwrap_err();
+    let error = after(&answer(status, "Location: /elsewhere\r\n", "why")).await.unwrap_err();
     let seen = error.answer().unwrap();
     assert!(status.starts_with(&seen.status.to_string()));
     assert_eq!(seen.excerpt, "why");
@@ -91,21 +89,12 @@ async fn a_delivered_alert_carries_its_key_and_is_json() {
     assert_eq!((receipt.status, receipt.duplicate), (Some(200), false));
     assert_eq!(receipt.excerpt, r#"{"ok": true}"#);
     let got = receiver.got().remove(0);
-    assert_eq!(
-        got.line,
-        format!("POST /hooks/0123456789abcdef?api_key={KEY} HTTP/1.1")
-    );
+    assert_eq!(got.line, format!("POST /hooks/0123456789abcdef?api_key={KEY} HTTP/1.1"));
     assert_eq!(got.header("idempotency-key"), [ID]);
     assert_eq!(got.header("content-type"), ["application/json"]);
     let agent = concat!("slack-soar-relay/", env!("CARGO_PKG_VERSION"));
     assert_eq!(got.header("user-agent"), [agent]);
-    for absent in [
-        "webhook-id",
-        "webhook-signature",
-        "cookie",
-        "accept-encoding",
-        "referer",
-    ] {
+    for absent in ["webhook-id", "webhook-signature", "cookie", "accept-encoding", "referer"] {
         assert_eq!(got.header(absent), [""; 0], "{absent}");
     }
     let sent: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
@@ -122,11 +111,7 @@ async fn a_signed_request_verifies_as_standard_webhooks() {
     assert_eq!(got.header("webhook-id"), [ID]);
     assert_eq!(got.header("webhook-timestamp"), ["1600689950"]);
     let mut mac = Hmac::<Sha256>::new_from_slice(b"secret-of-the-relay").unwrap();
-    mac.update(
-        [ID.as_bytes(), b".1600689950.", &got.body]
-            .concat()
-            .as_slice(),
-    );
+    mac.update([ID.as_bytes(), b".1600689950.", &got.body].concat().as_slice());
     let expected = BASE64_STANDARD.encode(mac.finalize().into_bytes());
     assert_eq!(got.header("webhook-signature"), [format!("v1,{expected}")]);
 }
@@ -143,10 +128,7 @@ async fn a_200_with_an_error_in_its_body_keeps_the_alert() {
     let mut strict = settings(&receiver.url());
     strict.preset = preset("request: {body: alert}\nanswer: {delivered: json.success == true}\n");
     let error = deliver(strict).await.unwrap_err();
-    assert_eq!(
-        (error.label(), error.advice()),
-        ("destination_fault", Advice::Retry)
-    );
+    assert_eq!((error.label(), error.advice()), ("destination_fault", Advice::Retry));
     assert!(error.answer().unwrap().excerpt.contains("quota"));
 }
 
@@ -168,15 +150,8 @@ async fn a_duplicate_counts_as_delivered_and_keeps_its_reference() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_keeps_the_alert() {
-    for status in [
-        "301 Moved Permanently",
-        "302 Found",
-        "307 Temporary Redirect",
-    ] {
-        assert_eq!(
-            class_after(status).await,
-            ("destination_fault", Advice::Retry)
-        );
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"] {
+        assert_eq!(class_after(status).await, ("destination_fault", Advice::Retry));
     }
 }
 
@@ -189,36 +164,15 @@ async fn refused_credentials_hold_the_destination() {
 
 #[tokio::test]
 async fn a_missing_or_failing_destination_keeps_the_alert() {
-    for status in [
-        "404 Not Found",
-        "407 Proxy",
-        "410 Gone",
-        "500 Oops",
-        "502 Bad",
-        "599 ?",
-    ] {
-        assert_eq!(
-            class_after(status).await,
-            ("destination_fault", Advice::Retry),
-            "{status}"
-        );
+    for status in ["404 Not Found", "407 Proxy", "410 Gone", "500 Oops", "502 Bad", "599 ?"] {
+        assert_eq!(class_after(status).await, ("destination_fault", Advice::Retry), "{status}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_blames_the_alert_gives_it_up() {
-    for status in [
-        "400 Bad Request",
-        "413 Too Large",
-        "415 Type",
-        "422 Unprocessable",
-        "409 ?",
-    ] {
-        assert_eq!(
-            class_after(status).await,
-            ("alert_fault", Advice::GiveUp),
-            "{status}"
-        );
+    for status in ["400 Bad Request", "413 Too Large", "415 Type", "422 Unprocessable", "409 ?"] {
+        assert_eq!(class_after(status).await, ("alert_fault", Advice::GiveUp), "{status}");
     }
 }
 
@@ -227,20 +181,13 @@ async fn a_throttled_attempt_says_how_long_to_wait() {
     for (status, header, wait) in [
         ("429 Too Many", "", None),
         ("429 Too Many", "Retry-After: 7\r\n", Some(7)),
-        (
-            "429 Too Many",
-            "Retry-After: Mon, 21 Sep 2020 12:06:00 GMT\r\n",
-            Some(10),
-        ),
+        ("429 Too Many", "Retry-After: Mon, 21 Sep 2020 12:06:00 GMT\r\n", Some(10)),
         ("429 Too Many", "Retry-After: 86400\r\n", Some(3600)),
         ("503 Busy", "Retry-After: 7\r\n", Some(7)),
     ] {
         let error = after(&answer(status, header, "")).await.unwrap_err();
         let wait = wait.map(Duration::from_secs);
-        assert_eq!(
-            (error.label(), error.advice()),
-            ("throttled", Advice::RetryAfter(wait))
-        );
+        assert_eq!((error.label(), error.advice()), ("throttled", Advice::RetryAfter(wait)));
     }
 }
 
@@ -248,22 +195,14 @@ async fn a_throttled_attempt_says_how_long_to_wait() {
 async fn a_reset_connection_keeps_the_alert() {
     let url = format!("http://{}/{KEY}?k={KEY}", Receiver::resetting());
     let error = deliver(settings(&url)).await.unwrap_err();
-    assert_eq!(
-        (error.label(), error.advice()),
-        ("destination_fault", Advice::Retry)
-    );
+    assert_eq!((error.label(), error.advice()), ("destination_fault", Advice::Retry));
     assert!(!shown(&error).contains(KEY), "{}", shown(&error));
 }
 
 #[tokio::test]
 async fn nobody_listening_keeps_the_alert_and_names_the_cause() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let error = deliver(settings(&format!("http://{free}/?k={KEY}")))
-        .await
-        .unwrap_err();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = deliver(settings(&format!("http://{free}/?k={KEY}"))).await.unwrap_err();
     assert_eq!(error.label(), "destination_fault");
     assert!(shown(&error).contains("refused"), "{}", shown(&error));
     assert!(!shown(&error).contains(KEY), "{}", shown(&error));
@@ -285,13 +224,9 @@ async fn a_receiver_that_hangs_costs_no_more_than_the_time_limit() {
 
 #[tokio::test]
 async fn a_success_that_breaks_off_is_none() {
-    let error = after("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-        .await
-        .unwrap_err();
+    let error = after("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap_err();
     assert_eq!(error.label(), "destination_fault");
-    let error = after("HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nhalf")
-        .await
-        .unwrap_err();
+    let error = after("HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap_err();
     assert_eq!(error.label(), "auth");
 }
 
@@ -323,10 +258,7 @@ async fn a_name_that_does_not_resolve_keeps_the_alert() {
 
 #[test]
 fn a_metadata_address_is_refused_at_setup() {
-    for url in [
-        "http://169.254.169.254/",
-        "https://[::ffff:169.254.169.254]/x",
-    ] {
+    for url in ["http://169.254.169.254/", "https://[::ffff:169.254.169.254]/x"] {
         let error = HttpDestination::new(settings(url), clock()).unwrap_err();
         assert!(error.to_string().contains("link-local"), "{error}");
     }
@@ -334,23 +266,18 @@ fn a_metadata_address_is_refused_at_setup() {
 
 #[tokio::test]
 async fn an_echoed_secret_is_masked_everywhere() {
-    let echo = |got: &super::super::receiver::Got| {
+    let echo = |got: &crate::destination::receiver::Got| {
         let text = format!("{} {:?}", got.line, got.header("authorization"));
         Behave::Answer(answer("403 Forbidden", "", &text))
     };
     let receiver = Receiver::new(echo);
     let mut with_header = settings(&receiver.url());
-    with_header.headers = vec![(
-        "Authorization".to_owned(),
-        HeaderValue::Secret(secret("Bearer t0ken-0f-0urs")),
-    )];
+    with_header.headers =
+        vec![("Authorization".to_owned(), HeaderValue::Secret(secret("Bearer t0ken-0f-0urs")))];
     with_header.signing_secret = Some(secret("s1gning-key-0f-0urs"));
     let destination = destination(with_header);
     let debug = format!("{destination:?} {:?}", destination.settings);
-    let error = destination
-        .deliver(&sample_alert("text"))
-        .await
-        .unwrap_err();
+    let error = destination.deliver(&sample_alert("text")).await.unwrap_err();
     let Answer { excerpt, .. } = error.answer().unwrap();
     assert_eq!(excerpt, "POST *** HTTP/1.1 [\"***\"]");
     for text in [shown(&error), debug] {
@@ -377,16 +304,10 @@ async fn a_rotated_secret_is_used_after_a_refusal() {
     rotating.headers = vec![("X-Key".to_owned(), key)];
     let destination = destination(rotating);
     let alert = sample_alert("text");
-    assert_eq!(
-        destination.deliver(&alert).await.unwrap_err().label(),
-        "auth"
-    );
+    assert_eq!(destination.deliver(&alert).await.unwrap_err().label(), "auth");
     fs::write(&url_file, url("new")).unwrap();
     fs::write(&key_file, "new\n").unwrap();
-    assert_eq!(
-        destination.deliver(&alert).await.unwrap_err().label(),
-        "auth"
-    );
+    assert_eq!(destination.deliver(&alert).await.unwrap_err().label(), "auth");
     assert!(destination.deliver(&alert).await.is_ok());
 }
 
@@ -399,17 +320,10 @@ async fn a_secret_rotated_to_nonsense_keeps_the_alert() {
     rotating.url = Secret::file(&file).unwrap();
     let url = rotating.url.clone();
     let destination = destination(rotating);
-    for nonsense in [
-        "h1dden-nonsense",
-        "http://169.254.169.254/h1dden",
-        "ftp://h1dden/",
-    ] {
+    for nonsense in ["h1dden-nonsense", "http://169.254.169.254/h1dden", "ftp://h1dden/"] {
         fs::write(&file, nonsense).unwrap();
         url.refresh().unwrap();
-        let error = destination
-            .deliver(&sample_alert("text"))
-            .await
-            .unwrap_err();
+        let error = destination.deliver(&sample_alert("text")).await.unwrap_err();
         assert_eq!(error.advice(), Advice::Retry);
         assert!(!shown(&error).contains("h1dden"), "{}", shown(&error));
     }
@@ -425,10 +339,7 @@ async fn a_preset_places_data_in_path_query_and_headers_only_encoded() {
          headers: {X-Source: relay, Content-Type: application/vnd.x+json}\n  body: '{}'\n",
     );
     placed.headers = vec![("X-Source".to_owned(), HeaderValue::Plain("mine".to_owned()))];
-    destination(placed)
-        .deliver(&sample_alert("a/b?c&d=e#f"))
-        .await
-        .unwrap();
+    destination(placed).deliver(&sample_alert("a/b?c&d=e#f")).await.unwrap();
     let got = receiver.got().remove(0);
     assert_eq!(
         got.line,
@@ -448,10 +359,7 @@ async fn an_alert_that_no_request_can_be_made_of_is_given_up() {
     placed.preset = preset("request: {path: '/{{ alert.title }}/x', body: alert}\n");
     let destination = destination(placed);
     let error = destination.deliver(&sample_alert("..")).await.unwrap_err();
-    assert_eq!(
-        (error.label(), error.advice()),
-        ("alert_fault", Advice::GiveUp)
-    );
+    assert_eq!((error.label(), error.advice()), ("alert_fault", Advice::GiveUp));
     assert!(receiver.got().is_empty());
 }
 
@@ -460,14 +368,8 @@ async fn an_id_that_no_header_can_carry_is_encoded() {
     let receiver = Receiver::answering(&ok(""));
     let mut alert = sample_alert("text");
     alert.id = "main:C\n1ü:1.000000:0".to_owned();
-    destination(settings(&receiver.url()))
-        .deliver(&alert)
-        .await
-        .unwrap();
-    assert_eq!(
-        receiver.got()[0].header("idempotency-key"),
-        ["main:C%0A1%C3%BC:1.000000:0"]
-    );
+    destination(settings(&receiver.url())).deliver(&alert).await.unwrap();
+    assert_eq!(receiver.got()[0].header("idempotency-key"), ["main:C%0A1%C3%BC:1.000000:0"]);
 }
 
 #[test]
@@ -494,34 +396,23 @@ fn every_mistake_of_the_settings_is_found_at_setup() {
     ] {
         let error = HttpDestination::new(settings, clock()).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
-        assert!(
-            !format!("{error} {error:?}").contains("h1dden"),
-            "{error:?}"
-        );
+        assert!(!format!("{error} {error:?}").contains("h1dden"), "{error:?}");
     }
 }
 
 #[test]
 fn a_rendered_request_shows_everything_but_secrets() {
-    let mut shown = settings(&format!(
-        "https://u:p4ss@soar.example.com:8443/hooks/{KEY}?k={KEY}"
-    ));
+    let mut shown = settings(&format!("https://u:p4ss@soar.example.com:8443/hooks/{KEY}?k={KEY}"));
     shown.preset = preset(
         "request: {path: '/a/{{ alert.title }}', query: {q: '{{ alert.title }}'}, \
          body: '[{{ alert.title }}]'}\n",
     );
     shown.headers = vec![
-        (
-            "Authorization".to_owned(),
-            HeaderValue::Secret(secret("Bearer t0ken")),
-        ),
+        ("Authorization".to_owned(), HeaderValue::Secret(secret("Bearer t0ken"))),
         ("X-Team".to_owned(), HeaderValue::Plain("soc".to_owned())),
     ];
     shown.signing_secret = Some(secret("s1gning-key"));
-    let text = destination(shown)
-        .render(&sample_alert("t t"))
-        .unwrap()
-        .to_string();
+    let text = destination(shown).render(&sample_alert("t t")).unwrap().to_string();
     insta::assert_snapshot!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"), @r#"
     POST https://soar.example.com:8443/***/a/t%20t?***&q=t+t HTTP/1.1
     authorization: ***
@@ -543,18 +434,9 @@ fn a_rendered_url_without_a_secret_part_is_whole() {
         let destination = destination(settings(url));
         destination.render(&sample_alert("t")).unwrap().url
     };
-    assert_eq!(
-        rendered("https://soar.example.com"),
-        "https://soar.example.com/"
-    );
-    assert_eq!(
-        rendered("https://soar.example.com/?a=b"),
-        "https://soar.example.com/?***"
-    );
-    assert_eq!(
-        rendered("https://soar.example.com/a/"),
-        "https://soar.example.com/***"
-    );
+    assert_eq!(rendered("https://soar.example.com"), "https://soar.example.com/");
+    assert_eq!(rendered("https://soar.example.com/?a=b"), "https://soar.example.com/?***");
+    assert_eq!(rendered("https://soar.example.com/a/"), "https://soar.example.com/***");
 }
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
@@ -563,9 +445,7 @@ fn authority() -> Ca {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Test CA");
+    params.distinguished_name.push(DnType::CommonName, "Test CA");
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -596,10 +476,7 @@ fn tls_receiver(authority: &Ca, host: &str, clients: Option<&Ca>) -> Receiver {
 }
 
 fn tls_settings(receiver: &Receiver, dir: &Path, trusted: Option<&Ca>) -> Settings {
-    let mut settings = settings(&format!(
-        "https://localhost:{}/{KEY}",
-        receiver.address.port()
-    ));
+    let mut settings = settings(&format!("https://localhost:{}/{KEY}", receiver.address.port()));
     settings.client.ca_file = trusted.map(|authority| {
         let path = dir.join("ca.pem");
         fs::write(&path, authority.pem()).unwrap();
@@ -613,23 +490,13 @@ async fn a_certificate_is_accepted_only_from_a_trusted_issuer_for_this_host() {
     let (ours, dir) = (authority(), tempfile::tempdir().unwrap());
     let good = tls_receiver(&ours, "localhost", None);
     let other_host = tls_receiver(&ours, "elsewhere.example.com", None);
-    assert!(
-        deliver(tls_settings(&good, dir.path(), Some(&ours)))
-            .await
-            .is_ok()
-    );
+    assert!(deliver(tls_settings(&good, dir.path(), Some(&ours))).await.is_ok());
     let stranger = authority();
-    for (receiver, trusted) in [
-        (&good, None),
-        (&good, Some(&stranger)),
-        (&other_host, Some(&ours)),
-    ] {
+    for (receiver, trusted) in [(&good, None), (&good, Some(&stranger)), (&other_host, Some(&ours))]
+    {
         let refused = tls_settings(receiver, dir.path(), trusted);
         let error = deliver(refused).await.unwrap_err();
-        assert_eq!(
-            (error.label(), error.advice()),
-            ("destination_fault", Advice::Retry)
-        );
+        assert_eq!((error.label(), error.advice()), ("destination_fault", Advice::Retry));
         assert!(shown(&error).contains("certificate"), "{}", shown(&error));
         assert!(!shown(&error).contains(KEY), "{}", shown(&error));
     }
@@ -657,10 +524,7 @@ async fn a_configured_proxy_is_used_and_the_environment_is_not() {
     let mut through = settings("http://soar.example.com/hook");
     through.client.proxy = Some(format!("http://{}", proxy.address));
     deliver(through).await.unwrap();
-    assert_eq!(
-        proxy.got()[0].line,
-        "POST http://soar.example.com/hook HTTP/1.1"
-    );
+    assert_eq!(proxy.got()[0].line, "POST http://soar.example.com/hook HTTP/1.1");
 }
 
 #[tokio::test]

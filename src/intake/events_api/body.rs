@@ -95,13 +95,9 @@ impl SignedBody {
         let bytes = tokio::time::timeout(BODY_DEADLINE, read(body))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
-        let signed = verifier
-            .verify(now, timestamp, signature, &bytes)
-            .map_err(Refusal::Signature)?;
-        Ok(Self {
-            bytes,
-            sent_at: signed.sent_at,
-        })
+        let signed =
+            verifier.verify(now, timestamp, signature, &bytes).map_err(Refusal::Signature)?;
+        Ok(Self { bytes, sent_at: signed.sent_at })
     }
 
     /// The exact bytes that were signed.
@@ -147,9 +143,5 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
             return Err(Refusal::TooLarge);
         }
     }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }

@@ -92,10 +92,7 @@ impl FateCounters {
     pub(super) fn new(app: &AppName, metrics: &Metrics) -> Self {
         let counter = |fate: Fate| {
             let (outcome, reason) = fate.labels();
-            (
-                fate,
-                metrics.counter(Metric::Events, &[app.as_str(), outcome, reason]),
-            )
+            (fate, metrics.counter(Metric::Events, &[app.as_str(), outcome, reason]))
         };
         Self(Fate::ALL.into_iter().map(counter).collect())
     }
@@ -125,12 +122,7 @@ pub(super) fn log_near_miss(app: &AppName, message: &Message<'_>, reason: Reason
 pub(super) fn log_accepted(key: &str, event_id: &str, accepted: Accepted, routed: bool) {
     match accepted {
         Accepted::New { alerts } if routed => {
-            tracing::info!(
-                message_key = key,
-                event_id,
-                alerts,
-                "message {key} accepted"
-            );
+            tracing::info!(message_key = key, event_id, alerts, "message {key} accepted");
         }
         Accepted::New { alerts } => tracing::warn!(
             message_key = key,
@@ -140,11 +132,7 @@ pub(super) fn log_accepted(key: &str, event_id: &str, accepted: Accepted, routed
         ),
         Accepted::Duplicate => tracing::debug!(message_key = key, event_id, "{key} is known"),
         Accepted::Revision => {
-            tracing::info!(
-                message_key = key,
-                event_id,
-                "edit of the known message {key} kept"
-            );
+            tracing::info!(message_key = key, event_id, "edit of the known message {key} kept");
         }
     }
 }

@@ -160,11 +160,7 @@ fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
     db.execute(
         "UPDATE alerts SET sources = sources | ?3
          WHERE channel = ?1 AND ts = ?2 AND sources & ?3 = 0",
-        params![
-            channel,
-            StoredTs(message.key.ts),
-            1_i64 << source_number(message.source)
-        ],
+        params![channel, StoredTs(message.key.ts), 1_i64 << source_number(message.source)],
     )
     .map(drop)
 }
@@ -227,9 +223,5 @@ pub(super) fn quarantine(db: &Db, app: &AppName, body: &[u8]) -> rusqlite::Resul
         params![app.as_str(), db.now().micros(), body],
     )?;
     let newest = db.connection().last_insert_rowid();
-    db.execute(
-        "DELETE FROM quarantine WHERE id <= ?1",
-        [newest - QUARANTINED],
-    )
-    .map(drop)
+    db.execute("DELETE FROM quarantine WHERE id <= ?1", [newest - QUARANTINED]).map(drop)
 }

@@ -53,13 +53,7 @@ impl Db {
             connection.query_row("SELECT max(seq) FROM alerts", (), |row| row.get(0))?;
         let next_seq = last.unwrap_or(0) + 1;
         let (channels, destinations) = (HashMap::new(), HashMap::new());
-        Ok(Self {
-            connection,
-            clock,
-            next_seq,
-            channels,
-            destinations,
-        })
+        Ok(Self { connection, clock, next_seq, channels, destinations })
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -195,11 +189,7 @@ impl Db {
 
 /// Text as it is stored: NUL would end it for many tools, so it becomes U+FFFD.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        text.replace('\0', "\u{FFFD}").into()
-    } else {
-        text.into()
-    }
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 
 /// A message's timestamp as it is stored: the integer, or the bytes of the digest.
@@ -236,16 +226,10 @@ pub(super) const fn source_number(source: Source) -> i64 {
 
 /// The source with that number.
 pub(super) fn source_of(number: i64) -> Source {
-    Source::ALL
-        .into_iter()
-        .find(|source| source_number(*source) == number)
-        .unwrap_or(Source::Push)
+    Source::ALL.into_iter().find(|source| source_number(*source) == number).unwrap_or(Source::Push)
 }
 
 /// The sources in a set of bits.
 pub(super) fn sources_of(bits: i64) -> Vec<Source> {
-    Source::ALL
-        .into_iter()
-        .filter(|source| bits & (1 << source_number(*source)) != 0)
-        .collect()
+    Source::ALL.into_iter().filter(|source| bits & (1 << source_number(*source)) != 0).collect()
 }

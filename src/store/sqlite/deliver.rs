@@ -4,9 +4,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::{
-    Shared,
     db::{DEAD, DELIVERED, Db, PENDING, clean, source_of},
     reader::alert_id,
+    threads::Shared,
 };
 use crate::{
     clock::Timestamp,
@@ -124,19 +124,11 @@ impl<'a> From<&'a Next> for Change<'a> {
             reference: None,
         };
         match next {
-            Next::Delivered(reference) => Self {
-                reference: Some(reference),
-                ..end(DELIVERED)
-            },
-            Next::Dead { reason } => Self {
-                dead_reason: Some(reason),
-                ..end(DEAD)
-            },
-            Next::Retry { at, alert_fault } => Self {
-                due_at: Some(*at),
-                alert_faults: i64::from(*alert_fault),
-                ..end(PENDING)
-            },
+            Next::Delivered(reference) => Self { reference: Some(reference), ..end(DELIVERED) },
+            Next::Dead { reason } => Self { dead_reason: Some(reason), ..end(DEAD) },
+            Next::Retry { at, alert_fault } => {
+                Self { due_at: Some(*at), alert_faults: i64::from(*alert_fault), ..end(PENDING) }
+            }
         }
     }
 }
@@ -166,17 +158,11 @@ pub(super) fn record(
             ":reference_url": text(|reference| &reference.url),
         },
     )?;
-    if changed == 1 {
-        log(db, id, attempts + 1, &outcome.attempt)
-    } else {
-        Ok(())
-    }
+    if changed == 1 { log(db, id, attempts + 1, &outcome.attempt) } else { Ok(()) }
 }
 
 fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
-    let excerpt = attempt
-        .excerpt
-        .get(..attempt.excerpt.floor_char_boundary(EXCERPT_BYTES));
+    let excerpt = attempt.excerpt.get(..attempt.excerpt.floor_char_boundary(EXCERPT_BYTES));
     db.execute(
         "INSERT INTO attempts (delivery, number, started_at, duration, class, status, excerpt)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -190,10 +176,7 @@ fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Resu
             clean(excerpt.unwrap_or_default()),
         ],
     )?;
-    if let Some(oldest) = number
-        .checked_sub(ATTEMPTS_KEPT)
-        .filter(|oldest| *oldest > 0)
-    {
+    if let Some(oldest) = number.checked_sub(ATTEMPTS_KEPT).filter(|oldest| *oldest > 0) {
         db.execute(
             "DELETE FROM attempts WHERE delivery = ?1 AND number <= ?2",
             params![delivery, oldest],

@@ -43,11 +43,7 @@ impl Leases {
 
     /// The deliveries that nobody else may have now.
     pub(super) fn live(&self, now: Timestamp) -> HashSet<i64> {
-        self.held()
-            .iter()
-            .filter(|(_, held)| held.is_live(now))
-            .map(|(id, _)| *id)
-            .collect()
+        self.held().iter().filter(|(_, held)| held.is_live(now)).map(|(id, _)| *id).collect()
     }
 
     /// The same as a JSON array, for SQL.
@@ -66,14 +62,7 @@ impl Leases {
     }
 
     pub(super) fn grant(&self, id: i64, token: u64, expires_at: Timestamp) {
-        self.held().insert(
-            id,
-            Held {
-                token,
-                expires_at,
-                recording: false,
-            },
-        );
+        self.held().insert(id, Held { token, expires_at, recording: false });
     }
 
     /// Holds the lease while its outcome is written. `false`: it has passed to somebody else.

@@ -4,22 +4,18 @@
 //! `cli` opens it. It never holds a transaction while anything else than SQLite is at work.
 
 use std::{
-    collections::HashMap,
     fmt,
-    fs::File,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use metrics::{Counter, Histogram};
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::Connection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +24,9 @@ use self::{
     db::Db,
     leases::Leases,
     open::Opened,
-    reader::Read,
     retain::Round,
     size::Size,
+    threads::{Queues, Shared, start},
     writer::{Job, Mode, Write, Writer},
 };
 use crate::{
@@ -54,6 +50,7 @@ mod retain;
 mod size;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod view;
 mod writer;
 
@@ -78,27 +75,6 @@ pub struct SqliteStore {
     writer: Option<JoinHandle<()>>,
 }
 
-/// What callers and threads have in common.
-struct Shared {
-    clock: Clock,
-    lease: Duration,
-    leases: Leases,
-    hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
-    size: Size,
-    is_closing: AtomicBool,
-    ended: CancellationToken,
-    commit_seconds: Histogram,
-    stale_leases: Counter,
-}
-
-struct Queues {
-    write: SyncSender<Box<dyn Job>>,
-    /// What deliveries wait for.
-    lease: SyncSender<Read>,
-    /// What people and metrics wait for.
-    view: SyncSender<Read>,
-}
-
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SqliteStore")
@@ -110,43 +86,29 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with the file or its place, and what to do about it.
-    pub fn open(settings: Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
+    pub fn open(settings: &Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Failed {
             path: settings.path.clone(),
             source,
         };
-        let Opened {
-            writer,
-            readers,
-            lock,
-        } = open::open(&settings.path)?;
+        let Opened { writer, readers, lock } = open::open(&settings.path)?;
         let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             clock,
             lease: settings.lease,
             leases: Leases::default(),
             hints: Mutex::default(),
-            size: Size::new(
-                settings.max_size_bytes,
-                open::beside(&settings.path, "-wal"),
-            ),
+            size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
         });
         shared.size.measure(&db);
-        let writer = Writer {
-            db,
-            shared: Arc::clone(&shared),
-        };
+        let writer = Writer { db, shared: Arc::clone(&shared) };
         let (queues, writer) =
             start(writer, readers, lock).map_err(|error| failed(error.into()))?;
-        Ok(Self {
-            shared,
-            queues: Mutex::new(Some(queues)),
-            writer: Some(writer),
-        })
+        Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
     }
 
     fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
@@ -154,10 +116,7 @@ impl SqliteStore {
     }
 
     fn submit(&self, job: impl Job + 'static) {
-        writer::submit(
-            self.queues().as_ref().map(|queues| &queues.write),
-            Box::new(job),
-        );
+        writer::submit(self.queues().as_ref().map(|queues| &queues.write), Box::new(job));
     }
 
     async fn write<T: Send + 'static>(
@@ -192,73 +151,6 @@ async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
     reply.await.unwrap_or(Err(StoreError::Closed))
 }
 
-impl Shared {
-    fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
-        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hints.entry(destination.clone()).or_default())
-    }
-
-    /// Wakes who waits for that destination, or for any.
-    fn wake(&self, destination: Option<&DestinationName>) {
-        if let Some(destination) = destination {
-            return self.hint(destination).notify_one();
-        }
-        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        hints.values().for_each(|hint| hint.notify_one());
-    }
-}
-
-/// Starts the three threads. The writer's ends last, and takes connections and lock with it.
-fn start(
-    writer: Writer,
-    readers: [Connection; 2],
-    lock: File,
-) -> std::io::Result<(Queues, JoinHandle<()>)> {
-    let reader = |name: &str, connection: Connection| {
-        let (sender, queue) = sync_channel::<Read>(reader::QUEUE);
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || reader::run(&connection, &queue))?;
-        std::io::Result::Ok((sender, thread))
-    };
-    let [for_leases, for_views] = readers;
-    let (lease, lease_thread) = reader("store-lease", for_leases)?;
-    let (view, view_thread) = reader("store-view", for_views)?;
-    let (write, queue) = sync_channel::<Box<dyn Job>>(writer::QUEUE);
-    let write_thread = thread::Builder::new()
-        .name("store-write".to_owned())
-        .spawn(move || {
-            let shared = Arc::clone(&writer.shared);
-            let db = writer.run(&queue);
-            for reader in [lease_thread, view_thread] {
-                if reader.join().is_err() {
-                    tracing::error!("a reader of the store panicked");
-                }
-            }
-            end(&shared, db.into_connection());
-            drop(lock);
-            shared.ended.cancel();
-        })?;
-    Ok((Queues { write, lease, view }, write_thread))
-}
-
-/// Closes the last connection; after [`Store::close`] the log is emptied first.
-fn end(shared: &Shared, connection: Connection) {
-    let tidy = || {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()))
-    };
-    let tidied = if shared.is_closing.load(Ordering::Acquire) {
-        tidy()
-    } else {
-        Ok(())
-    };
-    let closed = connection.close().map_err(|(_connection, error)| error);
-    if let Err(error) = tidied.and(closed) {
-        tracing::warn!(%error, "the store was not closed tidily; the next start does the rest");
-    }
-}
-
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.queues().take();
@@ -289,19 +181,12 @@ impl Store for SqliteStore {
                 hints.push(hint);
             }
         }
-        let batch = Batch {
-            messages: batch,
-            hold_until,
-            cursor,
-        };
+        let batch = Batch { messages: batch, hold_until, cursor };
         let bytes = batch.bytes();
         let (job, reply) = Write::new(
             move |db, mode| batch.write(db, mode),
             move |durable| {
-                hints
-                    .iter()
-                    .filter(|_| durable)
-                    .for_each(|hint| hint.notify_one())
+                hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
             },
         );
         self.submit(job.of_bytes(bytes));
@@ -322,8 +207,7 @@ impl Store for SqliteStore {
         n: usize,
     ) -> Result<Vec<Lease>, StoreError> {
         let destination = destination.clone();
-        self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n))
-            .await
+        self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
@@ -336,17 +220,16 @@ impl Store for SqliteStore {
         let written = outcome.clone();
         let (job, reply) = Write::new(
             move |db, _mode| deliver::record(db, (id, attempts), &written),
-            move |durable| match durable {
-                true => drop(shared.leases.end(id, token)),
-                false => shared.leases.stop_recording(id, token),
+            move |durable| {
+                if durable {
+                    shared.leases.end(id, token);
+                } else {
+                    shared.leases.stop_recording(id, token);
+                }
             },
         );
         self.submit(job);
-        answer(reply).await.map_err(|source| Unrecorded {
-            lease,
-            outcome,
-            source,
-        })
+        answer(reply).await.map_err(|source| Unrecorded { lease, outcome, source })
     }
 
     async fn release(&self, lease: Lease) {
@@ -360,8 +243,7 @@ impl Store for SqliteStore {
         destination: &DestinationName,
     ) -> Result<Option<Timestamp>, StoreError> {
         let destination = destination.clone();
-        self.lease_reader(move |shared, db| deliver::next_due(shared, db, &destination))
-            .await
+        self.lease_reader(move |shared, db| deliver::next_due(shared, db, &destination)).await
     }
 
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify> {
@@ -428,13 +310,11 @@ impl Store for SqliteStore {
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
         let id = id.clone();
-        self.view_reader(move |shared, db| view::alert(shared, db, &id))
-            .await
+        self.view_reader(move |shared, db| view::alert(shared, db, &id)).await
     }
 
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
-        self.view_reader(move |shared, db| view::alerts(shared, db, &query))
-            .await
+        self.view_reader(move |shared, db| view::alerts(shared, db, &query)).await
     }
 
     async fn cursor(
@@ -443,8 +323,7 @@ impl Store for SqliteStore {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError> {
         let (app, channel) = (app.clone(), channel.clone());
-        self.view_reader(move |_shared, db| view::cursor(db, &app, &channel))
-            .await
+        self.view_reader(move |_shared, db| view::cursor(db, &app, &channel)).await
     }
 
     /// Always the same: nobody else can have this store open.
@@ -486,11 +365,7 @@ impl Store for SqliteStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.write(|db, _mode| db.probe()).await?;
-        if self.shared.size.is_full() {
-            Err(StoreError::Full)
-        } else {
-            Ok(())
-        }
+        if self.shared.size.is_full() { Err(StoreError::Full) } else { Ok(()) }
     }
 
     async fn close(&self) {

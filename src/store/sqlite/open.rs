@@ -97,9 +97,7 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         let version = rusqlite::version();
-        return Err(failed(path)(
-            format!("SQLite {version} is too old, 3.51.3 is needed").into(),
-        ));
+        return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
     }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -114,11 +112,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     let writer = connect_writer(path).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || connect_reader(path).map_err(|source| engine(path, source));
-    Ok(Opened {
-        readers: [reader()?, reader()?],
-        writer,
-        lock,
-    })
+    Ok(Opened { readers: [reader()?, reader()?], writer, lock })
 }
 
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.
@@ -129,10 +123,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
-    |source| OpenError::Failed {
-        path: path.to_owned(),
-        source,
-    }
+    |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
 fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
@@ -144,20 +135,14 @@ fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
 }
 
 fn damaged(path: &Path, problem: &str) -> OpenError {
-    OpenError::Damaged {
-        path: path.to_owned(),
-        problem: problem.to_owned(),
-    }
+    OpenError::Damaged { path: path.to_owned(), problem: problem.to_owned() }
 }
 
 fn refuse_network(path: &Path, directory: &Path) -> Result<(), OpenError> {
     let stat = rustix::fs::statfs(directory)
         .map_err(|errno| failed(path)(io::Error::from(errno).into()))?;
     match network_file_system(stat.f_type & 0xFFFF_FFFF) {
-        Some(kind) => Err(OpenError::NotLocal {
-            path: path.to_owned(),
-            kind,
-        }),
+        Some(kind) => Err(OpenError::NotLocal { path: path.to_owned(), kind }),
         None => Ok(()),
     }
 }
@@ -199,19 +184,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// An absent or empty file is a new store, unless a log beside it says that there was one.
 fn check_file(path: &Path) -> Result<(), OpenError> {
-    let length = |path: &Path| {
-        fs::metadata(path)
-            .map(|metadata| metadata.len())
-            .unwrap_or(0)
-    };
+    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
             Ok(())
         } else {
-            Err(damaged(
-                path,
-                "the file is missing or empty, but its log (-wal) is not",
-            ))
+            Err(damaged(path, "the file is missing or empty, but its log (-wal) is not"))
         };
     }
     let mut header = [0; 16];
@@ -242,10 +220,7 @@ fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
     // Durability hangs on these two, so what SQLite made of them is looked at.
     if journal != "wal" || synchronous != 2 {
         let found = format!("journal_mode is {journal}, synchronous is {synchronous}");
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(1),
-            Some(found),
-        ));
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(found)));
     }
     db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
     common(&db)?;
@@ -280,17 +255,10 @@ fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let new = objects == 0 && id == 0 && found == 0;
     if !new && id != i64::from(APPLICATION_ID) {
-        return Err(damaged(
-            path,
-            "it is a SQLite database, but not a store of this relay",
-        ));
+        return Err(damaged(path, "it is a SQLite database, but not a store of this relay"));
     }
     if found > known {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known,
-        });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     migrate(db, found).map_err(|source| engine(path, source))?;
     if columns(db).map_err(|source| engine(path, source))? == expected_columns(path)? {

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
-    Shared,
     db::{CANCELLED, DEAD, Db, PENDING, PER_ALERT, StoredTs, clean},
+    threads::Shared,
 };
 use crate::{
     clock::Timestamp,
@@ -58,11 +58,9 @@ pub(super) fn act(
 /// The states that the action changes, among those that are meant.
 fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
     let changed: &[(State, i64)] = match action {
-        Action::Retry => &[
-            (State::Pending, PENDING),
-            (State::Dead, DEAD),
-            (State::Cancelled, CANCELLED),
-        ],
+        Action::Retry => {
+            &[(State::Pending, PENDING), (State::Dead, DEAD), (State::Cancelled, CANCELLED)]
+        }
         Action::Cancel => &[(State::Pending, PENDING), (State::Dead, DEAD)],
     };
     changed
@@ -83,13 +81,8 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
     let leased = shared.leases.live_json(now);
     let which = "state = 0 AND due_at > :now
         AND id NOT IN (SELECT value FROM json_each(:leased))";
-    let values = [(":leased", &leased as &dyn ToSql)];
-    change(
-        db,
-        range,
-        ("due_at = :now", "deliveries_due", which),
-        &values,
-    )
+    let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
+    change(db, range, ("due_at = :now", "deliveries_due", which), &values)
 }
 
 /// Dead or cancelled ones become pending, as if they were accepted now.
@@ -98,35 +91,20 @@ fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
         since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
-    change(
-        db,
-        range,
-        (set, "deliveries_ended", which),
-        &[(":state", &state)],
-    )
+    change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
 }
 
 /// Pending ones end, but for those that are leased.
 fn cancel_pending(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
     let leased = shared.leases.live_json(db.now());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
-    let values = [(":leased", &leased as &dyn ToSql)];
-    change(
-        db,
-        range,
-        ("state = 3, finished_at = :now", "deliveries_due", which),
-        &values,
-    )
+    let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
+    change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
 }
 
 fn cancel_dead(db: &Db, range: Range) -> rusqlite::Result<u64> {
     let set = "state = 3, finished_at = :now";
-    change(
-        db,
-        range,
-        (set, "deliveries_ended", "state >= 2 AND state = 2"),
-        &[],
-    )
+    change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
 
 /// Changes a piece of the range. One alert's delivery is found by its number, a destination's
@@ -142,11 +120,7 @@ fn change(
         None => ("INDEXED BY", None),
     };
     let index = if id.is_some() { "" } else { index };
-    let by_id = if id.is_some() {
-        "id = :id"
-    } else {
-        ":id IS NULL"
-    };
+    let by_id = if id.is_some() { "id = :id" } else { ":id IS NULL" };
     let sql = format!(
         "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
             SELECT id FROM deliveries {hint} {index}
@@ -193,10 +167,7 @@ pub(super) fn too_old(
                 ON d.destination = t.id AND d.state = 0
              WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since <= ?2 - t.paused_for LIMIT ?3",
         )?
-        .query_map(
-            params![destination.as_str(), born_before.micros(), PIECE],
-            |row| row.get(0),
-        )?
+        .query_map(params![destination.as_str(), born_before.micros(), PIECE], |row| row.get(0))?
         .collect()
 }
 

@@ -47,10 +47,7 @@ pub(super) async fn read<T: Send + 'static>(
         Err(TrySendError::Full(_)) => return Err(StoreError::Busy),
         Err(TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
     }
-    answer
-        .await
-        .map_err(|_gone| StoreError::Closed)?
-        .map_err(engine)
+    answer.await.map_err(|_gone| StoreError::Closed)?.map_err(engine)
 }
 
 fn snapshot<T>(
@@ -73,10 +70,7 @@ pub(super) fn alert_id(row: &Row<'_>) -> rusqlite::Result<AlertId> {
         channel: ChannelId::new(row.get_ref(1)?.as_str()?),
         ts: row.get::<_, StoredTs>(2)?.0,
     };
-    Ok(AlertId {
-        message,
-        ordinal: row.get(3)?,
-    })
+    Ok(AlertId { message, ordinal: row.get(3)? })
 }
 
 /// A stored destination's name.

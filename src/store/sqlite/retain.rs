@@ -95,19 +95,10 @@ const MAY_GO: &str = "NOT EXISTS (
 
 fn empty(db: &Db, id: i64, alerts: i64) -> rusqlite::Result<()> {
     let deliveries = [id * PER_ALERT, (id + alerts) * PER_ALERT];
-    db.execute(
-        "DELETE FROM attempts WHERE delivery >= ?1 AND delivery < ?2",
-        deliveries,
-    )?;
-    db.execute(
-        "DELETE FROM deliveries WHERE id >= ?1 AND id < ?2",
-        deliveries,
-    )?;
+    db.execute("DELETE FROM attempts WHERE delivery >= ?1 AND delivery < ?2", deliveries)?;
+    db.execute("DELETE FROM deliveries WHERE id >= ?1 AND id < ?2", deliveries)?;
     db.execute("DELETE FROM revisions WHERE message = ?1", [id])?;
-    db.execute(
-        "UPDATE alerts SET search = NULL WHERE seq >= ?1 AND seq < ?2",
-        [id, id + alerts],
-    )?;
+    db.execute("UPDATE alerts SET search = NULL WHERE seq >= ?1 AND seq < ?2", [id, id + alerts])?;
     db.execute("UPDATE messages SET raw = NULL WHERE id = ?1", [id])?;
     Ok(())
 }
@@ -129,26 +120,18 @@ pub(super) fn forget(db: &Db, after: i64) -> rusqlite::Result<(u64, Option<i64>)
         .collect::<rusqlite::Result<_>>()?;
     let mut removed = 0;
     for (id, alerts, ..) in piece.iter().filter(|(_, _, old, free)| *old && *free) {
-        db.execute(
-            "DELETE FROM alerts WHERE seq >= ?1 AND seq < ?2",
-            [*id, *id + *alerts],
-        )?;
+        db.execute("DELETE FROM alerts WHERE seq >= ?1 AND seq < ?2", [*id, *id + *alerts])?;
         db.execute("DELETE FROM messages WHERE id = ?1", [*id])?;
         removed += 1;
     }
-    let next = piece
-        .iter()
-        .any(|(_, _, old, _)| *old)
-        .then(|| piece.last().map(|last| last.0));
+    let next = piece.iter().any(|(_, _, old, _)| *old).then(|| piece.last().map(|last| last.0));
     Ok((removed, next.flatten()))
 }
 
 /// Gives unused pages back, as long as they are more than a tenth; returns whether it did.
 pub(super) fn shrink(db: &Db) -> rusqlite::Result<bool> {
-    let pages = |pragma: &str| {
-        db.connection()
-            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-    };
+    let pages =
+        |pragma: &str| db.connection().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let free = pages("freelist_count")?;
     if free <= pages("page_count")? / 10 {
         return Ok(false);

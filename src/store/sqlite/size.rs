@@ -19,12 +19,7 @@ pub(super) struct Size {
 
 impl Size {
     pub(super) fn new(max: u64, wal: PathBuf) -> Self {
-        Self {
-            max,
-            wal,
-            used: AtomicU64::new(0),
-            is_warned: AtomicBool::new(false),
-        }
+        Self { max, wal, used: AtomicU64::new(0), is_warned: AtomicBool::new(false) }
     }
 
     /// Looks again; says so once when 80 % are in use.

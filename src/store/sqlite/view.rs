@@ -6,10 +6,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    Shared,
     db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     operate::find_alert,
     reader::{alert_id, destination_name},
+    threads::Shared,
 };
 use crate::{
     clock::Timestamp,
@@ -92,23 +92,11 @@ fn walk(query: &AlertQuery) -> String {
         );
     };
     let (hint, which) = match state {
-        State::Pending => (
-            "",
-            "d.state = 0 AND d.id NOT IN (SELECT value FROM json_each(?3))",
-        ),
-        State::Leased => (
-            "",
-            "d.state = 0 AND d.id IN (SELECT value FROM json_each(?3))",
-        ),
+        State::Pending => ("", "d.state = 0 AND d.id NOT IN (SELECT value FROM json_each(?3))"),
+        State::Leased => ("", "d.state = 0 AND d.id IN (SELECT value FROM json_each(?3))"),
         State::Delivered => ("", "d.state = 1"),
-        State::Dead => (
-            "INDEXED BY deliveries_ended",
-            "d.state >= 2 AND d.state = 2",
-        ),
-        State::Cancelled => (
-            "INDEXED BY deliveries_ended",
-            "d.state >= 2 AND d.state = 3",
-        ),
+        State::Dead => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 2"),
+        State::Cancelled => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 3"),
     };
     let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
     format!(
@@ -172,10 +160,7 @@ fn revisions(db: &Connection, seq: i64) -> rusqlite::Result<Vec<Revision>> {
     )?
     .query_map([seq], |row| {
         let received_at = Timestamp::from_micros(row.get(0)?);
-        Ok(Revision {
-            received_at,
-            raw: Bytes::from(row.get::<_, Vec<u8>>(1)?),
-        })
+        Ok(Revision { received_at, raw: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
     })?
     .collect()
 }
@@ -208,10 +193,7 @@ fn deliveries(
             due_at: (state == State::Pending).then_some(due_at),
             finished_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
             dead_reason: row.get(6)?,
-            reference: Reference {
-                id: row.get(7)?,
-                url: row.get(8)?,
-            },
+            reference: Reference { id: row.get(7)?, url: row.get(8)? },
             log: Vec::new(),
         })
     })?
@@ -227,18 +209,15 @@ fn attempts(
         "SELECT started_at, duration, class, status, excerpt FROM attempts
          WHERE delivery = ?1 + (SELECT id FROM destinations WHERE name = ?2) ORDER BY number",
     )?
-    .query_map(
-        params![seq * PER_ALERT, delivery.destination.as_str()],
-        |row| {
-            Ok(AttemptView {
-                started_at: Timestamp::from_micros(row.get(0)?),
-                duration: Duration::from_micros(row.get(1)?),
-                class: row.get(2)?,
-                status: row.get(3)?,
-                excerpt: row.get(4)?,
-            })
-        },
-    )?
+    .query_map(params![seq * PER_ALERT, delivery.destination.as_str()], |row| {
+        Ok(AttemptView {
+            started_at: Timestamp::from_micros(row.get(0)?),
+            duration: Duration::from_micros(row.get(1)?),
+            class: row.get(2)?,
+            status: row.get(3)?,
+            excerpt: row.get(4)?,
+        })
+    })?
     .collect()
 }
 
@@ -280,11 +259,7 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
         })?
         .collect::<rusqlite::Result<_>>()?;
     let (used_bytes, free_bytes) = shared.size.used_and_free();
-    Ok(Stats {
-        destinations,
-        used_bytes,
-        free_bytes,
-    })
+    Ok(Stats { destinations, used_bytes, free_bytes })
 }
 
 /// Up to where a channel's history was read.

@@ -15,7 +15,7 @@ use std::{
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
-use super::{Shared, db::Db};
+use super::{db::Db, threads::Shared};
 use crate::store::StoreError;
 
 /// How many jobs may wait. At 5,500 commits' worth of work a second, on a slow disk, this is
@@ -72,14 +72,7 @@ where
 {
     pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
         let (reply, receiver) = oneshot::channel();
-        let write = Self {
-            run,
-            after,
-            value: None,
-            reply,
-            bytes: 0,
-            stops_leases: false,
-        };
+        let write = Self { run, after, value: None, reply, bytes: 0, stops_leases: false };
         (write, receiver)
     }
 
@@ -88,10 +81,7 @@ where
     }
 
     pub(super) fn stopping_leases(self) -> Self {
-        Self {
-            stops_leases: true,
-            ..self
-        }
+        Self { stops_leases: true, ..self }
     }
 }
 
@@ -107,12 +97,7 @@ where
     }
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self {
-            after,
-            value,
-            reply,
-            ..
-        } = *self;
+        let Self { after, value, reply, .. } = *self;
         after(result.is_ok());
         let value = result.and_then(|()| value.ok_or(StoreError::Closed));
         // Whoever no longer waits does not want to know.
@@ -164,10 +149,7 @@ impl Writer {
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let shared = Arc::clone(&self.shared);
-        let gate = jobs
-            .iter()
-            .any(|job| job.stops_leases())
-            .then(|| shared.leases.gate());
+        let gate = jobs.iter().any(|job| job.stops_leases()).then(|| shared.leases.gate());
         let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs))).unwrap_or_else(
             |panic| {
                 self.db.roll_back();
@@ -207,9 +189,7 @@ impl Writer {
             let start = self.shared.clock.instant();
             self.db.commit()?;
             let end = self.shared.clock.instant();
-            self.shared
-                .commit_seconds
-                .record(end.duration_since(start).as_secs_f64());
+            self.shared.commit_seconds.record(end.duration_since(start).as_secs_f64());
             Ok(faults)
         });
         if result.is_err() {
@@ -238,14 +218,8 @@ type Fault = (usize, rusqlite::Error);
 
 /// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
 pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
-    let own = [
-        ErrorCode::ConstraintViolation,
-        ErrorCode::TooBig,
-        ErrorCode::TypeMismatch,
-    ];
-    error
-        .sqlite_error_code()
-        .is_some_and(|code| own.contains(&code))
+    let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
+    error.sqlite_error_code().is_some_and(|code| own.contains(&code))
         || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
 }
 

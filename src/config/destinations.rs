@@ -1,0 +1,183 @@
+//! From the file's destinations to checked settings.
+
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Destination,
+    file::{self, HeaderText, Severity, Test},
+    resolve::Resolver,
+};
+use crate::{
+    clock::Clock,
+    code_defender::risk_level::RiskLevel,
+    destination::{
+        http::{self, HttpDestination},
+        preset::Preset,
+    },
+    http_client,
+    ids::{AppName, DestinationName},
+    intake::routing::{self, When},
+    logging::chain,
+};
+
+/// A worker needs this much more than its attempt: to record the outcome.
+const LEASE_RESERVE: Duration = Duration::from_secs(30);
+
+/// The longest attempt that anybody may wait for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+impl Resolver<'_> {
+    pub(super) fn destinations(
+        &mut self,
+        destinations: Vec<file::Destination>,
+        presets_dir: Option<&Path>,
+        lease: Duration,
+    ) -> Vec<Destination> {
+        let mut names = BTreeSet::new();
+        let mut resolved = Vec::new();
+        for (index, destination) in destinations.into_iter().enumerate() {
+            let at = format!("/destinations/{index}");
+            if !names.insert(destination.name.clone()) {
+                let message = format!("two destinations are named `{}`", destination.name);
+                self.problem(&format!("{at}/name"), message);
+            }
+            if lease < destination.timeout.0 + LEASE_RESERVE {
+                let message = "`delivery.lease` must be at least 30s longer: else an alert is sent \
+                               twice at once";
+                self.problem(&format!("{at}/timeout"), message);
+            }
+            resolved.extend(self.destination(&at, destination, presets_dir));
+        }
+        resolved
+    }
+
+    fn destination(
+        &mut self,
+        at: &str,
+        destination: file::Destination,
+        presets_dir: Option<&Path>,
+    ) -> Option<Destination> {
+        let timeout_at = format!("{at}/timeout");
+        let timeout = self.between(&timeout_at, destination.timeout.0, (1, MAX_TIMEOUT.as_secs()));
+        let url = self.secret(&format!("{at}/url"), &destination.url);
+        let signing_secret = destination
+            .signing_secret
+            .as_ref()
+            .map(|secret| self.secret(&format!("{at}/signing_secret"), secret));
+        let headers = self.headers(&format!("{at}/headers"), &destination);
+        let when = self.when(&format!("{at}/when"), &destination.when);
+        let preset = match Preset::load(&destination.preset, presets_dir) {
+            Ok(preset) => Some(preset),
+            Err(error) => {
+                self.problem(&format!("{at}/preset"), chain(&error));
+                None
+            }
+        };
+        let params_problems =
+            preset.iter().flat_map(|preset| preset.check_params(&destination.params));
+        for message in params_problems.collect::<Vec<_>>() {
+            self.problem(&format!("{at}/params"), message);
+        }
+        let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
+        let before = self.problems.len();
+        let settings = http::Settings {
+            name: DestinationName::new(&destination.name).ok()?,
+            preset: preset?,
+            url: url?,
+            params: destination.params,
+            timeout,
+            headers,
+            signing_secret: signing_secret.flatten(),
+            client: http_client::Settings {
+                proxy: destination.proxy,
+                ca_file: destination.ca_file.map(|path| self.beside(path)),
+                client_cert_file: destination.client_cert_file.map(|path| self.beside(path)),
+                client_key_file: destination.client_key_file.map(|path| self.beside(path)),
+                ..http_client::Settings::default()
+            },
+        };
+        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system()) {
+            let is_told = matches!(error, http::SetupError::Params(_));
+            if !is_told && before == self.problems.len() {
+                self.problem(at, chain(&error));
+            }
+        }
+        Some(Destination {
+            http: settings,
+            when,
+            concurrency: concurrency?,
+            rate_limit: destination.rate_limit.map(|rate| rate.0),
+            max_age: destination.retry.max_age.0,
+        })
+    }
+
+    fn beside(&self, path: PathBuf) -> PathBuf {
+        self.place.dir.join(path)
+    }
+
+    fn headers(
+        &mut self,
+        pointer: &str,
+        destination: &file::Destination,
+    ) -> Vec<(String, http::HeaderValue)> {
+        let mut headers = Vec::new();
+        for (name, text) in &destination.headers {
+            let at = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let value = match text {
+                HeaderText::Plain(text) => {
+                    if is_credential(name) {
+                        self.warn(&at, "looks like a secret: write {env: NAME} or {file: PATH}");
+                    }
+                    Some(http::HeaderValue::Plain(text.clone()))
+                }
+                HeaderText::Secret(secret) => {
+                    self.secret(&at, secret).map(http::HeaderValue::Secret)
+                }
+            };
+            headers.extend(value.map(|value| (name.clone(), value)));
+        }
+        headers
+    }
+
+    fn when(&mut self, pointer: &str, when: &file::When) -> When {
+        let mut apps = Vec::new();
+        for (index, name) in when.apps.iter().enumerate() {
+            match AppName::new(name) {
+                Ok(app) => apps.push(app),
+                Err(error) => self.problem(&format!("{pointer}/apps/{index}"), error.to_string()),
+            }
+        }
+        When {
+            min_severity: when.min_severity.map(risk_level),
+            apps,
+            channels: self.channels(&format!("{pointer}/channels"), &when.channels),
+            test: match when.test {
+                Test::Include => routing::Test::Include,
+                Test::Exclude => routing::Test::Exclude,
+                Test::Only => routing::Test::Only,
+            },
+        }
+    }
+}
+
+fn risk_level(severity: Severity) -> RiskLevel {
+    match severity {
+        Severity::Informative => RiskLevel::Informative,
+        Severity::Low => RiskLevel::Low,
+        Severity::Medium => RiskLevel::Medium,
+        Severity::High => RiskLevel::High,
+        Severity::Critical => RiskLevel::Critical,
+    }
+}
+
+fn is_credential(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    ["authorization", "cookie", "token", "api-key", "apikey", "appkey", "secret"]
+        .iter()
+        .any(|word| header.contains(word))
+}

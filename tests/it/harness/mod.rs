@@ -1,0 +1,147 @@
+//! The relay under test, with a Slack that signs and a SOAR that takes notes.
+
+pub(crate) mod http;
+pub(crate) mod slack;
+pub(crate) mod soar;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use slack_soar_relay::{
+    cli::serve::Relay,
+    clock::{Clock, Timestamp},
+    config,
+};
+
+use self::soar::FakeSoar;
+
+pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+
+/// No step of a test takes so long, unless something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A relay in this process, on a store in a temporary folder.
+pub(crate) struct TestRelay {
+    pub(crate) clock: Clock,
+    dir: tempfile::TempDir,
+    yaml: String,
+    env: Vec<(String, String)>,
+    relay: Option<Relay>,
+}
+
+/// What a test changes of the configuration.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// YAML of the destinations' list.
+    destinations: String,
+    env: Vec<(String, String)>,
+    /// More top-level YAML.
+    more: String,
+    /// YAML of the apps' list, if not the usual one.
+    apps: Option<String>,
+}
+
+impl Setup {
+    /// A destination `name` with that preset; `more` are further keys, one a line.
+    pub(crate) fn destination(mut self, name: &str, soar: &FakeSoar, more: &str) -> Self {
+        let variable = format!("URL_{}", name.to_uppercase().replace('-', "_"));
+        let start = ["  - name: ", name, "\n    url: {env: ", &variable, "}\n"];
+        self.destinations.extend(start);
+        if !more.contains("preset:") {
+            self.destinations += "    preset: webhook\n";
+        }
+        for line in more.lines() {
+            self.destinations.extend(["    ", line, "\n"]);
+        }
+        self.env.push((variable, soar.url()));
+        self
+    }
+
+    pub(crate) fn more(mut self, yaml: &str) -> Self {
+        self.more += yaml;
+        self
+    }
+
+    pub(crate) fn apps(mut self, yaml: &str) -> Self {
+        self.apps = Some(yaml.to_owned());
+        self
+    }
+
+    pub(crate) async fn start(self) -> TestRelay {
+        self.start_with_idle("10s").await
+    }
+
+    pub(crate) async fn start_with_idle(self, idle_timeout: &str) -> TestRelay {
+        let apps = self.apps.unwrap_or_else(|| {
+            "    - {name: main, signing_secret: {env: SECRET}, channels: [C0123456789]}\n"
+                .to_owned()
+        });
+        let yaml = format!(
+            "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s, \
+             idle_timeout: {idle_timeout}}}\nslack:\n  apps:\n{apps}destinations:\n{}{}",
+            if self.destinations.is_empty() { "  []\n" } else { &self.destinations },
+            self.more
+        );
+        let mut env = self.env;
+        env.push(("SECRET".to_owned(), SECRET.to_owned()));
+        env.push(("OTHER_SECRET".to_owned(), "another-signing-secret".to_owned()));
+        let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
+        let dir = tempfile::tempdir().unwrap();
+        let mut relay = TestRelay { clock, dir, yaml, env, relay: None };
+        relay.restart().await;
+        relay
+    }
+}
+
+impl TestRelay {
+    /// Starts on the same files as before.
+    pub(crate) async fn restart(&mut self) {
+        let env = |name: &str| {
+            let found = self.env.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone())
+        };
+        let loaded = config::parse(&self.yaml, self.dir.path(), &env)
+            .unwrap_or_else(|problems| panic!("{problems:#?}"));
+        self.relay = Some(Relay::start(loaded.config, self.clock.clone()).await.unwrap());
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.relay.take().unwrap().stop().await;
+    }
+
+    /// Changes the configuration for the next start.
+    pub(crate) fn rename_destination(&mut self, from: &str, to: &str) {
+        self.yaml = self.yaml.replace(&format!("- name: {from}\n"), &format!("- name: {to}\n"));
+    }
+
+    pub(crate) fn relay(&self) -> &Relay {
+        self.relay.as_ref().unwrap()
+    }
+
+    pub(crate) fn public(&self) -> std::net::SocketAddr {
+        self.relay().public
+    }
+
+    /// Posts an event to `/slack/events`, signed now.
+    pub(crate) async fn post(&self, event: &Value) -> u16 {
+        self.post_bytes(event.to_string().as_bytes()).await
+    }
+
+    pub(crate) async fn post_bytes(&self, body: &[u8]) -> u16 {
+        let headers = slack::signed(SECRET, self.clock.now(), body);
+        http::post(self.public(), "/slack/events", &headers, body).await.status
+    }
+
+    /// A value of `/metrics`: that of the series `name{labels}`, or 0.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = http::get(self.relay().ops, "/metrics").await.text();
+        let series = format!("slack_soar_relay_{series} ");
+        let line = text.lines().find(|line| line.starts_with(&series));
+        line.map_or(0.0, |line| line[series.len()..].parse().unwrap())
+    }
+
+    /// Waits until nothing is pending or leased.
+    pub(crate) async fn settled(&self) {
+        tokio::time::timeout(PATIENCE, self.relay().settled()).await.expect("not settled");
+    }
+}

@@ -1,0 +1,203 @@
+//! From the store to the destinations: retries, isolation, restarts, dead letters.
+
+use std::time::Duration;
+
+use crate::harness::{
+    Setup, TestRelay, http,
+    slack::{self, incident},
+    soar::{FakeSoar, Mood},
+};
+
+/// Lets the relay's time pass until something is so.
+async fn time_passes_until<F: Future>(relay: &TestRelay, step: Duration, until: F) -> F::Output {
+    tokio::pin!(until);
+    for _ in 0..2_000 {
+        match tokio::time::timeout(Duration::from_millis(10), until.as_mut()).await {
+            Ok(output) => return output,
+            Err(_not_yet) => relay.clock.advance(step),
+        }
+    }
+    panic!("it never became so");
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_failing_soar_gets_the_alert_once_it_works() {
+    let moods = [500, 404, 403, 302, 200].map(Mood::Status);
+    let soar = FakeSoar::new(moods).await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    time_passes_until(&relay, SECOND, soar.has_received(5)).await;
+    relay.settled().await;
+    assert_eq!(soar.ids(), vec![slack::id(1); 5]);
+    let attempts =
+        |class| format!(r#"delivery_attempts_total{{destination="soar",class="{class}"}}"#);
+    assert_eq!(relay.metric(&attempts("destination_fault")).await, 3.0);
+    assert_eq!(relay.metric(&attempts("auth")).await, 1.0);
+    assert_eq!(relay.metric(&attempts("delivered")).await, 1.0);
+    assert_eq!(
+        relay.metric(r#"dead_letters_total{destination="soar",reason="alert_fault"}"#).await,
+        0.0
+    );
+}
+
+#[tokio::test]
+async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
+    let soar = FakeSoar::new([400, 200, 422, 413, 200].map(Mood::Status)).await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    soar.has_received(1).await;
+    assert_eq!(relay.post(&incident(2)).await, 200);
+    soar.has_received(2).await;
+    time_passes_until(&relay, SECOND, soar.has_received(4)).await;
+    relay.settled().await;
+    let (first, second) = (slack::id(1), slack::id(2));
+    assert_eq!(soar.ids(), [&first, &second, &first, &first].map(Clone::clone));
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 1.0);
+    let dead = r#"dead_letters_total{destination="soar",reason="alert_fault"}"#;
+    assert_eq!(relay.metric(dead).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_dead_destination_never_delays_another() {
+    let dead = FakeSoar::new([Mood::Hang]).await;
+    let alive = FakeSoar::ok().await;
+    let setup = Setup::default().destination("dead", &dead, "").destination("alive", &alive, "");
+    let relay = setup.start().await;
+    for n in 0..20 {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    let received = alive.has_received(20).await;
+    assert_eq!(received.len(), 20);
+    assert!(dead.received().len() <= 4, "only its own slots are taken");
+}
+
+#[tokio::test]
+async fn retry_state_survives_a_restart() {
+    let soar = FakeSoar::new([Mood::Status(500)]).await;
+    let mut relay = Setup::default().destination("soar", &soar, "").start().await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    soar.has_received(1).await;
+    relay.stop().await;
+    soar.becomes(Mood::Status(200));
+    relay.restart().await;
+    time_passes_until(&relay, SECOND, relay.settled()).await;
+    assert_eq!(soar.ids(), vec![slack::id(1); 2]);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_after_five_faults_and_a_probe_closes_it() {
+    let soar = FakeSoar::new([Mood::Status(500)]).await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
+    for n in 0..10 {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    soar.has_received(5).await;
+    let is_open = async {
+        while relay.metric(r#"breaker_open{destination="soar"}"#).await < 1.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, is_open).await.unwrap();
+    assert_eq!(soar.received().len(), 5, "an open breaker lets nothing through");
+    soar.becomes(Mood::Status(200));
+    time_passes_until(&relay, SECOND * 10, relay.settled()).await;
+    let mut ids = soar.ids().split_off(5);
+    ids.sort();
+    let expected: Vec<_> = (0..10).map(slack::id).collect();
+    assert_eq!(ids, expected, "each once more, none twice");
+    assert_eq!(relay.metric(r#"breaker_open{destination="soar"}"#).await, 0.0);
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let throttled = Mood::Header(429, "retry-after", "7");
+    let soar = FakeSoar::new([throttled, Mood::Status(200)]).await;
+    let relay = Setup::default().destination("soar", &soar, "").start().await;
+    let posted = relay.clock.now();
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    time_passes_until(&relay, SECOND, soar.has_received(2)).await;
+    assert!(relay.clock.now().since(posted) >= SECOND * 7);
+    let throttled = r#"delivery_attempts_total{destination="soar",class="throttled"}"#;
+    relay.settled().await;
+    assert_eq!(relay.metric(throttled).await, 1.0);
+}
+
+#[tokio::test]
+async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
+    let soar = FakeSoar::new([Mood::Reset]).await;
+    let setup = Setup::default().destination("soar", &soar, "retry: {max_age: 1h}");
+    let relay = setup.start().await;
+    for n in 0..10 {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    time_passes_until(&relay, SECOND * 60, relay.settled()).await;
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 10.0);
+    let dead = r#"dead_letters_total{destination="soar",reason="max_age"}"#;
+    assert_eq!(relay.metric(dead).await, 10.0);
+}
+
+#[tokio::test]
+async fn when_most_alerts_are_refused_they_are_held_and_not_buried() {
+    let soar = FakeSoar::new([Mood::Status(400)]).await;
+    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
+    for n in 0..20 {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    time_passes_until(&relay, SECOND, soar.has_received(15)).await;
+    soar.becomes(Mood::Status(200));
+    time_passes_until(&relay, SECOND * 30, relay.settled()).await;
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 0.0);
+    let delivered = r#"delivery_attempts_total{destination="soar",class="delivered"}"#;
+    assert_eq!(relay.metric(delivered).await, 20.0);
+}
+
+#[tokio::test]
+async fn routing_is_decided_by_when() {
+    let (severe, tests) = (FakeSoar::ok().await, FakeSoar::ok().await);
+    let relay = Setup::default()
+        .destination("severe", &severe, "when: {min_severity: critical}")
+        .destination("tests", &tests, "when: {test: only}")
+        .start()
+        .await;
+    let mut critical = slack::message(1);
+    critical["attachments"][0]["fields"][1]["value"] = "Critical".into();
+    let mut test = slack::message(2);
+    test["attachments"][0]["text"] = "Test from PerimeterX \n more details".into();
+    for message in [&critical, &test, &slack::message(3)] {
+        assert_eq!(relay.post(&slack::event(message)).await, 200);
+    }
+    relay.settled().await;
+    assert_eq!((severe.ids(), tests.ids()), (vec![slack::id(1)], vec![slack::id(2)]));
+}
+
+#[tokio::test]
+async fn a_destination_that_left_the_configuration_is_shown_as_orphaned() {
+    let soar = FakeSoar::new([Mood::Status(500)]).await;
+    let mut relay = Setup::default().destination("soar", &soar, "").start().await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    soar.has_received(1).await;
+    relay.stop().await;
+    relay.rename_destination("soar", "other");
+    relay.restart().await;
+    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="orphaned"}"#).await, 1.0);
+    let metrics = http::get(relay.relay().ops, "/metrics").await.text();
+    assert!(!metrics.contains("hunter2"), "a URL is a secret");
+}
+
+#[tokio::test]
+async fn google_secops_answering_200_with_an_error_has_not_taken_the_alert() {
+    let moods = [
+        Mood::Body(200, r#"{"error": {"code": 13, "status": "INTERNAL"}}"#),
+        Mood::Body(200, "{}"),
+    ];
+    let soar = FakeSoar::new(moods).await;
+    let setup = Setup::default().destination("soar", &soar, "preset: google-secops-webhook");
+    let relay = setup.start().await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+    time_passes_until(&relay, SECOND, relay.settled()).await;
+    assert_eq!(soar.ids(), vec![slack::id(1); 2]);
+    assert_eq!(soar.received()[1].body["fullURL"], serde_json::Value::Null);
+    assert_eq!(soar.received()[1].body["events"][0]["fullURL"], "https://cdn.example/pay.js");
+}

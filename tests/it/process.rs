@@ -1,0 +1,209 @@
+//! The real binary: exit codes, signals, and what a `kill -9` costs.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use slack_soar_relay::clock::{Clock, Timestamp};
+
+use crate::harness::{
+    SECRET, http,
+    slack::{self, incident},
+    soar::{FakeSoar, Mood},
+};
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"));
+    command.env("SECRET", SECRET).env("RELAY_CONFIG", "/nowhere/relay.yaml");
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// A relay in a process of its own. It is killed when the test ends.
+struct Process {
+    child: Child,
+    public: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Process {
+    fn start(dir: &Path, env: &[(String, String)]) -> Self {
+        let mut child = command()
+            .args(["serve", "--log-format", "json", "--config"])
+            .arg(dir.join("relay.yaml"))
+            .envs(env.iter().cloned())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let started = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains("listening on"))
+            .expect("it never listened");
+        let started: serde_json::Value = serde_json::from_str(&started).unwrap();
+        let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
+        let (public, ops) = (address("public"), address("ops"));
+        // A log that nobody reads must not stop the relay.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, public, ops }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    async fn post(&self, n: u32) -> Option<u16> {
+        let body = incident(n).to_string().into_bytes();
+        let headers = slack::signed(SECRET, Clock::system().now(), &body);
+        let posted = http::try_post(self.public, "/slack/events", &headers, &body).await;
+        posted.map(|answer| answer.status)
+    }
+}
+
+fn write_config(dir: &Path, destinations: &[&str]) {
+    let mut yaml = "server: {listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}\n\
+                    slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
+                    destinations:\n"
+        .to_owned();
+    for name in destinations {
+        yaml.extend(["  - {name: ", name, ", preset: webhook, url: {env: URL_", name, "}}\n"]);
+    }
+    if destinations.is_empty() {
+        yaml += "  []\n";
+    }
+    std::fs::write(dir.join("relay.yaml"), yaml).unwrap();
+}
+
+#[test]
+fn the_demo_ends_with_0_and_shows_the_request() {
+    let (code, out, _) = run(&["demo", "--once"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("\"priority\": 80"), "{out}");
+    assert!(out.contains("6. Delivered"), "{out}");
+}
+
+#[test]
+fn check_finds_every_problem_and_exits_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay.yaml");
+    let text = "slack: {apps: [{name: Main, signing_secret: plain}]}\nserver: {lisen: x}\n\
+                destinations: [{name: a, preset: webhook, url: {env: URL}, timeout: 15}]\n";
+    std::fs::write(&path, text).unwrap();
+    let (code, out, _) = run(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert_eq!(out.lines().count(), 4, "{out}");
+    assert!(out.contains("relay.yaml:2:"), "{out}");
+    assert!(!out.contains("plain"), "{out}");
+    let (code, _, err) = run(&["serve", "--config", path.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert_eq!(err.lines().count(), 4, "{err}");
+}
+
+#[test]
+fn a_usage_error_exits_2_and_help_exits_0() {
+    assert_eq!(run(&["serv"]).0, 2);
+    assert_eq!(run(&["--help"]).0, 0);
+    assert_eq!(run(&["--version"]).1, format!("slack-soar-relay {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(run(&["check"]).0, 2, "the file does not exist");
+}
+
+#[test]
+fn schema_and_render_need_no_configuration() {
+    let (code, out, _) = run(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &schema["additionalProperties"]), (0, &serde_json::json!(false)));
+    for preset in ["webhook", "google-secops-webhook"] {
+        let (code, out, err) = run(&["render", "--preset", preset]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("1600689944000500"), "{out}");
+    }
+}
+
+#[test]
+fn a_corrupt_store_is_said_clearly_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let store = dir.path().join("relay.db");
+    std::fs::write(&store, "this is no database, whatever its name says").unwrap();
+    let config = dir.path().join("relay.yaml");
+    let (code, _, err) = run(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("relay.db"), "{err}");
+    assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is no database"));
+}
+
+#[tokio::test]
+async fn sigterm_ends_with_0_and_a_second_relay_on_the_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let mut process = Process::start(dir.path(), &[]);
+    assert_eq!(http::get(process.ops, "/readyz").await.status, 200);
+    let config = dir.path().join("relay.yaml");
+    let (code, _, err) = run(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, 1, "{err}");
+    process.signal("-TERM");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() {
+    const ALERTS: u32 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &["up", "down"]);
+    let (up, down) = (FakeSoar::ok().await, FakeSoar::new([Mood::Status(503)]).await);
+    let env = [("URL_up".to_owned(), up.url()), ("URL_down".to_owned(), down.url())];
+    let mut process = Process::start(dir.path(), &env);
+    for n in 0..ALERTS {
+        while process.post(n).await != Some(200) {
+            process = Process::start(dir.path(), &env);
+        }
+        if n % 40 == 20 {
+            process.signal("-KILL");
+        }
+    }
+    down.becomes(Mood::Status(200));
+    let expected: Vec<String> = (0..ALERTS).map(slack::id).collect();
+    for soar in [&up, &down] {
+        let counts = until_all(soar, &expected).await;
+        // At a kill at most `concurrency` attempts are in flight.
+        let extra: usize = counts.values().map(|count| count - 1).sum();
+        assert!(extra <= 5 * 4, "{extra} were sent twice");
+    }
+}
+
+/// Waits until the SOAR has taken all of them; returns how often each was taken.
+async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
+    let started: Timestamp = Clock::system().now();
+    let mut seen = 0;
+    loop {
+        let mut counts = BTreeMap::new();
+        for id in soar.taken() {
+            *counts.entry(id).or_insert(0) += 1;
+        }
+        if expected.iter().all(|id| counts.contains_key(id)) {
+            assert_eq!(counts.len(), expected.len());
+            return counts;
+        }
+        let took = Clock::system().now().since(started).as_secs();
+        assert!(took < 90, "{} of {} after {took} s", counts.len(), expected.len());
+        seen = soar.more_than(seen).await;
+    }
+}
