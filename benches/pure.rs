@@ -72,10 +72,7 @@ fn chatter() -> String {
 
 fn posted(text: &str) -> Message<'_> {
     match envelope::parse(text) {
-        Ok(Envelope::Event(envelope::Callback {
-            event: Event::Message(message),
-            ..
-        })) => message,
+        Ok(Envelope::Event(envelope::Callback { event: Event::Message(message), .. })) => message,
         _ => unreachable!("both bodies hold a message"),
     }
 }
@@ -98,10 +95,7 @@ fn pure_path(criterion: &mut Criterion) {
     };
     assert!(verify(&incident).is_ok());
     let matcher = Matcher::default();
-    let watch = Watch {
-        channels: vec![ChannelId::new("C0123456789")],
-        bots: Vec::new(),
-    };
+    let watch = Watch { channels: vec![ChannelId::new("C0123456789")], bots: Vec::new() };
     let app = AppName::new("main").expect("a name");
 
     let mut group = criterion.benchmark_group("pure");
@@ -122,10 +116,7 @@ fn pure_path(criterion: &mut Criterion) {
     let raw = envelope::inner_event(&incident).expect("an event");
     let map = |raw: &str| {
         let stored = message::parse(raw).expect("parsed before");
-        let id = AlertId {
-            message: stored.key(&app, raw.as_bytes()),
-            ordinal: 0,
-        };
+        let id = AlertId { message: stored.key(&app, raw.as_bytes()), ordinal: 0 };
         let origin = Origin {
             id: &id,
             posted_at: stored.posted_at(0),
@@ -135,27 +126,18 @@ fn pure_path(criterion: &mut Criterion) {
             bot_id: &stored.bot_id,
         };
         let attachment = message::attachment_raw(raw, 0).expect("one attachment");
-        alert_from(
-            &matcher.incident(&stored.attachments[0]),
-            &origin,
-            attachment,
-        )
+        alert_from(&matcher.incident(&stored.attachments[0]), &origin, attachment)
     };
     group.bench_function("inner_event/incident", |b| {
         b.iter(|| envelope::inner_event(black_box(&incident)).map(str::len));
     });
-    group.bench_function("map/stored_event_to_alert", |b| {
-        b.iter(|| map(black_box(raw)))
-    });
+    group.bench_function("map/stored_event_to_alert", |b| b.iter(|| map(black_box(raw))));
     group.bench_function("whole/incident_until_stored", |b| {
         b.iter(|| {
             verify(black_box(&incident)).is_ok().then(|| {
                 let text = readable(incident.as_bytes());
                 let found = found(matcher.judge(&posted(&text), &watch));
-                (
-                    found.incident.search_text(),
-                    envelope::inner_event(&text).map(str::len),
-                )
+                (found.incident.search_text(), envelope::inner_event(&text).map(str::len))
             })
         });
     });
