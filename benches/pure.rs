@@ -3,6 +3,12 @@
 //! `cargo bench --bench pure`. Both bodies have the size and the shape of what Slack sends: one
 //! line, slashes escaped, many fields that nobody asks for.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark of broken fixtures may end"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
