@@ -140,8 +140,8 @@ mod tests {
         #[test]
         fn whatever_is_in_a_string_it_can_be_parsed_afterwards(units: Vec<u16>) {
             let escapes: Vec<_> = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
-            let json = format!("\"{}\"", escapes.concat());
-            let text = readable(json.as_bytes());
+            let escapes = escapes.concat();
+            let text = readable(format!("\"{escapes}\"").as_bytes()).into_owned();
             let parsed: String = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(parsed, String::from_utf16_lossy(&units));
         }

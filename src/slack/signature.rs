@@ -326,9 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_we_sign_is_accepted(
-            secret in ".{1,200}",
-            body: Vec<u8>,
-            sent in 0_i64..4_000_000_000,
+            secret in ".{1,200}", body: Vec<u8>, sent in 0_i64..4_000_000_000
         ) {
             let timestamp = sent.to_string();
             let signature = sign(&secret, &timestamp, &body);
@@ -341,9 +339,7 @@ mod tests {
         #[test]
         fn one_flipped_bit_anywhere_is_refused(
             body in prop::collection::vec(any::<u8>(), 1..200),
-            part in 0..3,
-            at: prop::sample::Index,
-            bit in 0..8,
+            part in 0..3, at: prop::sample::Index, bit in 0..8
         ) {
             let (mut timestamp, mut body) = (b"1700000000".to_vec(), body);
             let mut signature = sign(SECRET, "1700000000", &body).into_bytes();
