@@ -48,7 +48,7 @@ fn body(event: &str) -> String {
     compact(&envelope.replace("EVENT", event))
 }
 
-/// 1.6 KB: an incident as a classic incoming webhook posts it.
+/// 1.5 KB: an incident as a classic incoming webhook posts it.
 fn incident() -> String {
     body(
         r#"{"type":"message","subtype":"bot_message","text":"","ts":"1600689944.000500",
@@ -66,7 +66,7 @@ fn incident() -> String {
     )
 }
 
-/// 1.5 KB: a person says something.
+/// 1.4 KB: a person says something.
 fn chatter() -> String {
     let said = r"has anybody looked at the payment page since the release on Tuesday? the new tag
         manager container loads three more scripts than the old one, and I can\u2019t tell who
