@@ -308,7 +308,8 @@ mod tests {
     /// A post by a bot with these attachments.
     fn post(attachments: &str) -> String {
         format!(
-            r#"{{"type":"message","channel":"C1","ts":"1.000001","bot_id":"B1","attachments":[{attachments}]}}"#
+            r#"{{"type":"message","channel":"C1","ts":"1.000001","bot_id":"B1",
+            "attachments":[{attachments}]}}"#
         )
     }
 
@@ -577,7 +578,8 @@ mod tests {
 
     #[test]
     fn the_button_that_a_peer_drops_is_read() {
-        let button = r#","actions":[{"type":"button","text":"Details","url":"https://console.humansecurity.com/1"}]"#;
+        let button = r#","actions":[{"type":"button","text":"Details",
+            "url":"https://console.humansecurity.com/1"}]"#;
         let incident = found(&post(&titled(button))).remove(0).incident;
         assert_eq!(incident.deep_link, "https://console.humansecurity.com/1");
     }

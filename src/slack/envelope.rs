@@ -141,7 +141,8 @@ pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
 ///
 /// ```
 /// use slack_soar_relay::slack::envelope::inner_event;
-/// assert_eq!(inner_event(r#"{"token": "secret", "event": {"ts":  "1.5"}}"#), Some(r#"{"ts":  "1.5"}"#));
+/// let body = r#"{"token": "secret", "event": {"ts":  "1.5"}}"#;
+/// assert_eq!(inner_event(body), Some(r#"{"ts":  "1.5"}"#));
 /// ```
 pub fn inner_event(text: &str) -> Option<&str> {
     lenient::parse::<Inner<'_>>(text).ok()?.event
@@ -248,7 +249,8 @@ mod tests {
         for text in [
             payload!("app_rate_limited.json"),
             payload!("app_rate_limited_nested.json"),
-            r#"{"type":"event_callback","minute_rate_limited":1518467820,"event":{"type":"app_rate_limited"}}"#,
+            r#"{"type":"event_callback","minute_rate_limited":1518467820,
+                "event":{"type":"app_rate_limited"}}"#,
         ] {
             let Envelope::AppRateLimited { minute } = parse(text).unwrap() else {
                 panic!("{text}")
@@ -301,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_type_behind_its_fields_is_found() {
-        let text = r#"{"event":{"ts":"1.000002","channel":"C1","type":"message"},"type":"event_callback"}"#;
+        let text = r#"{"event":{"ts":"1.000002","channel":"C1","type":"message"},
+            "type":"event_callback"}"#;
         let Event::Message(message) = callback(text).event else { panic!("no message") };
         assert_eq!(message.ts, "1.000002");
     }

@@ -313,7 +313,8 @@ mod tests {
 
     #[test]
     fn an_inner_message_counts_only_in_an_edit() {
-        let raw = r#"{"type":"message","ts":"2.0","message":{"ts":"1.0","bot_id":"B1","attachments":[{}]}}"#;
+        let raw = r#"{"type":"message","ts":"2.0",
+            "message":{"ts":"1.0","bot_id":"B1","attachments":[{}]}}"#;
         let message = parse(raw).unwrap();
         assert_eq!((&*message.ts, &*message.bot_id, message.is_edit), ("2.0", "", false));
         assert!(message.attachments.is_empty() && attachment_raw(raw, 0).is_none());
