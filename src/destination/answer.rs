@@ -141,8 +141,8 @@ impl AnswerRules {
             Class::DestinationFault
         } else {
             let class = class_of(reply.status);
-            let empty_success = class == Class::Delivered && self.delivered && !holds(DELIVERED);
-            if empty_success { Class::DestinationFault } else { class }
+            let denied = class == Class::Delivered && self.delivered && !holds(DELIVERED);
+            if denied { Class::DestinationFault } else { class }
         };
         Reading {
             class,

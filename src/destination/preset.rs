@@ -367,6 +367,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::destination::answer::{Class, Reply};
 
     fn parse(text: &str) -> Result<Preset, PresetError> {
         Preset::parse("x", "x.yaml", text)
@@ -445,6 +446,21 @@ mod tests {
     fn google_secops_webhook_sends_what_the_contract_says() {
         let preset = Preset::builtin("google-secops-webhook").unwrap();
         assert_eq!(body(&preset, &incident(), json!({})), secops_default());
+    }
+
+    #[test]
+    fn an_error_in_the_answer_of_google_secops_is_not_success() {
+        let preset = Preset::builtin("google-secops-webhook").unwrap();
+        for (text, class) in [
+            ("{}", Class::Delivered),
+            ("", Class::Delivered),
+            ("accepted", Class::Delivered),
+            (r#"{"error": null}"#, Class::Delivered),
+            (r#"{"error": {"code": 8, "status": "RESOURCE_EXHAUSTED"}}"#, Class::DestinationFault),
+        ] {
+            let reply = Reply { status: 200, text: text.to_owned(), ..Reply::default() };
+            assert_eq!(preset.rules().read(&reply, &Value::UNDEFINED).class, class, "{text}");
+        }
     }
 
     #[test]
@@ -587,6 +603,16 @@ mod tests {
         fs::write(dir.path().join("other.yaml"), text).unwrap();
         let other = Preset::load("other", Some(dir.path())).unwrap_err();
         assert!(other.to_string().contains("file's name"), "{other}");
+    }
+
+    #[test]
+    fn the_documented_preset_works() {
+        let page = include_str!("../../docs/destinations.md");
+        let (_, rest) = page.split_once("```yaml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let preset = Preset::parse("my-soar", "destinations.md", text).unwrap();
+        let sent = body(&preset, &incident(), json!({}));
+        assert_eq!((&sent["queue"], &sent["severity"]), (&json!("triage"), &json!(80)));
     }
 
     #[test]

@@ -526,31 +526,3 @@ async fn a_configured_proxy_is_used_and_the_environment_is_not() {
     deliver(through).await.unwrap();
     assert_eq!(proxy.got()[0].line, "POST http://soar.example.com/hook HTTP/1.1");
 }
-
-#[tokio::test]
-async fn zz_time() {
-    let receiver = Receiver::answering(&ok(""));
-    for name in Preset::BUILTIN {
-        for given in ["{}", "{\"values\":\"as_predecessor\"}"] {
-            if name == "webhook" && given != "{}" {
-                continue;
-            }
-            let mut s = settings(&receiver.url());
-            s.preset = Preset::builtin(name).unwrap();
-            s.params = serde_json::from_str(given).unwrap();
-            let d = destination(s);
-            let alert =
-                sample_alert("`https://www.somedomain.com/scripts/script.js` and more text");
-            for _ in 0..3 {
-                let t = clock().instant();
-                for _ in 0..10000 {
-                    std::hint::black_box(d.request(&alert).unwrap());
-                }
-                println!("{name} {given}: {:?} per request", t.elapsed() / 10000);
-            }
-        }
-    }
-    let t = clock().instant();
-    Preset::builtin("google-secops-webhook").unwrap();
-    println!("load {:?}", t.elapsed());
-}
