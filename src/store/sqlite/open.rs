@@ -108,7 +108,11 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     refuse_network(path, directory)?;
     let lock = lock(path)?;
-    check_file(path)?;
+    if check_file(path)? {
+        // Connecting to write already changes a file that is not in WAL mode: first only a look.
+        let look = connect_reader(path).map_err(|source| engine(path, source))?;
+        layout(path, &look)?;
+    }
     let writer = connect_writer(path).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || connect_reader(path).map_err(|source| engine(path, source));
@@ -182,12 +186,13 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// An absent or empty file is a new store, unless a log beside it says that there was one.
-fn check_file(path: &Path) -> Result<(), OpenError> {
+/// Whether there is something in the file. An absent or empty file is a new store, unless a log
+/// beside it says that there was one.
+fn check_file(path: &Path) -> Result<bool, OpenError> {
     let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
-            Ok(())
+            Ok(false)
         } else {
             Err(damaged(path, "the file is missing or empty, but its log (-wal) is not"))
         };
@@ -195,7 +200,7 @@ fn check_file(path: &Path) -> Result<(), OpenError> {
     let mut header = [0; 16];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match read {
-        Ok(()) if header == *b"SQLite format 3\0" => Ok(()),
+        Ok(()) if header == *b"SQLite format 3\0" => Ok(true),
         Ok(()) => Err(damaged(path, "it is not a SQLite database")),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(damaged(path, "it is not a SQLite database"))
@@ -243,7 +248,8 @@ fn common(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
+/// The file's layout, 0 if it is empty; only a layout of ours that we know.
+fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
     let number = |pragma: &str| {
         db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
             .map_err(|source| engine(path, source))
@@ -260,8 +266,13 @@ fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    migrate(db, found).map_err(|source| engine(path, source))?;
-    if columns(db).map_err(|source| engine(path, source))? == expected_columns(path)? {
+    Ok(found)
+}
+
+fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    migrate(db, layout(path, db)?).map_err(|source| engine(path, source))?;
+    // What an operator has added, such as the statistics of ANALYZE, does no harm.
+    if columns(db).map_err(|source| engine(path, source))?.is_superset(&expected_columns(path)?) {
         Ok(())
     } else {
         Err(damaged(path, "its tables are not those of this version"))
