@@ -206,6 +206,32 @@ macro_rules! contract {
             a_late_outcome_of_an_ended_delivery_is_ignored,
             outcomes_are_kept,
             only_the_newest_attempts_are_kept,
+            a_retry_revives_what_ended_and_leaves_leases_alone,
+            a_retry_makes_what_waits_due_now,
+            two_retries_at_once_change_each_delivery_once,
+            an_action_covers_more_than_one_piece,
+            a_cancel_ends_what_waits_and_what_is_dead,
+            an_action_is_limited_to_its_selection,
+            what_is_too_old_is_given_up,
+            a_pause_survives_and_stops_the_age,
+            a_crash_keeps_what_was_acknowledged_and_frees_leases,
+            the_cursor_moves_with_its_page,
+            the_cursor_never_goes_back,
+            an_older_term_does_not_move_the_cursor,
+            retention_never_touches_what_is_undelivered,
+            retention_counts_from_the_end,
+            an_identity_outlives_its_message,
+            a_full_store_refuses_alerts_and_records_outcomes,
+            text_that_databases_stumble_over_is_stored,
+            one_bad_item_does_not_stop_its_neighbours,
+            an_item_that_cannot_be_stored_leaves_nothing,
+            pages_follow_each_other,
+            alerts_are_found_by_state_level_and_text,
+            the_next_due_is_known,
+            a_hint_wakes_who_waits,
+            the_numbers_add_up,
+            a_probe_writes,
+            a_closed_store_says_so,
         }
     };
     ($backend:expr => $($promise:ident,)+) => {
@@ -503,4 +529,568 @@ pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
     let expected: Vec<String> =
         (2..ATTEMPTS_KEPT + 2).map(|number| format!("attempt {number}")).collect();
     assert_eq!(kept, expected);
+}
+
+// Operating
+
+pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World) {
+    w.accept_numbers(1..5).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    let at = w.clock.now();
+    let first = leases.next().unwrap();
+    w.record(first, Next::Retry { at, alert_fault: true }).await;
+    let first = w.lease("soar", 2).await.remove(0);
+    let first = if first.delivery().alert == w.id(1) { first } else { w.lease_one().await };
+    w.record(first, Next::Dead { reason: "rejected" }).await;
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    let held = leases.next().unwrap();
+    w.clock.advance(Duration::from_secs(10));
+
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
+    let revived = w.delivery(1).await;
+    assert_eq!((revived.state, revived.attempts), (State::Pending, 2), "attempts are kept");
+    assert_eq!(revived.due_at, Some(w.clock.now()));
+    assert_eq!((revived.finished_at, revived.dead_reason.as_str()), (None, ""));
+    assert_eq!(revived.log.len(), 2);
+    assert_eq!(w.delivery(2).await.state, State::Delivered);
+    assert_eq!(w.delivery(3).await.state, State::Leased);
+    let lease = w.lease_one().await;
+    let delivery = lease.delivery();
+    assert_eq!((&delivery.alert, delivery.alert_faults), (&w.id(1), 0), "faults count anew");
+    assert_eq!(delivery.pending_since, w.clock.now(), "its age counts anew");
+    w.record(held, Next::Delivered(Reference::default())).await;
+    assert_eq!(w.delivery(3).await.state, State::Delivered);
+}
+
+pub(super) async fn a_retry_makes_what_waits_due_now(w: World) {
+    w.accept(w.message(1)).await;
+    let at = w.clock.now() + DAY;
+    w.record(w.lease_one().await, Next::Retry { at, alert_fault: false }).await;
+    assert!(w.lease("soar", 1).await.is_empty());
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 0, "it is due already");
+    assert_eq!(w.lease_one().await.delivery().attempts, 1);
+}
+
+async fn kill_all(w: &World) {
+    for lease in w.lease("soar", 10_000).await {
+        w.record(lease, Next::Dead { reason: "rejected" }).await;
+    }
+}
+
+pub(super) async fn two_retries_at_once_change_each_delivery_once(w: World) {
+    w.accept_numbers(0..20).await;
+    kill_all(&w).await;
+    let mut retries = JoinSet::new();
+    for _ in 0..2 {
+        let store = Arc::clone(w.store());
+        retries.spawn(async move { store.act(Selection::default(), Action::Retry).await });
+    }
+    let changed: u64 = retries.join_all().await.into_iter().map(Result::unwrap).sum();
+    assert_eq!(changed, 20);
+    assert_eq!(w.lease("soar", 100).await.len(), 20);
+}
+
+pub(super) async fn an_action_covers_more_than_one_piece(w: World) {
+    w.accept_numbers(0..2500).await;
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 2500);
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 2500);
+    w.clock.advance(HOUR);
+    let expired = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
+    assert_eq!(expired, 2500);
+}
+
+pub(super) async fn a_cancel_ends_what_waits_and_what_is_dead(w: World) {
+    w.accept_numbers(1..5).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    let held = leases.next().unwrap();
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 2);
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 0);
+    let mut states = Vec::new();
+    for number in 1..5 {
+        states.push(w.delivery(number).await.state);
+    }
+    let expected = [State::Cancelled, State::Delivered, State::Leased, State::Cancelled];
+    assert_eq!(states, expected);
+    assert_eq!(w.delivery(4).await.finished_at, Some(w.clock.now()));
+    w.store().release(held).await;
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 2, "cancelled ones come back");
+}
+
+pub(super) async fn an_action_is_limited_to_its_selection(w: World) {
+    let both = vec![alert(0, &["soar", "chat"])];
+    for number in 1..3 {
+        w.accept(NewMessage { alerts: both.clone(), ..w.message(number) }).await;
+    }
+    let one =
+        Selection { alert: Some(w.id(1)), destination: Some(name("chat")), ..Selection::default() };
+    assert_eq!(w.act(one, Action::Cancel).await, 1);
+    let dead = Selection { state: Some(State::Dead), ..Selection::default() };
+    assert_eq!(w.act(dead.clone(), Action::Cancel).await, 0);
+    assert_eq!(w.act(dead, Action::Retry).await, 0);
+    let leased = Selection { state: Some(State::Leased), ..Selection::default() };
+    assert_eq!(w.act(leased, Action::Cancel).await, 0);
+    let unknown = Selection { alert: Some(w.id(9)), ..Selection::default() };
+    assert_eq!(w.act(unknown, Action::Cancel).await, 0);
+    let elsewhere = Selection { destination: Some(name("nowhere")), ..Selection::default() };
+    assert_eq!(w.act(elsewhere, Action::Cancel).await, 0);
+    let alert = Selection { alert: Some(w.id(1)), ..Selection::default() };
+    assert_eq!(w.act(alert, Action::Cancel).await, 1, "its other delivery");
+    let destination = Selection { destination: Some(name("soar")), ..Selection::default() };
+    assert_eq!(w.act(destination, Action::Cancel).await, 1, "the other alert");
+    let states: Vec<State> = w.view(2).await.deliveries.iter().map(|one| one.state).collect();
+    assert_eq!(states, [State::Pending, State::Cancelled]);
+}
+
+pub(super) async fn what_is_too_old_is_given_up(w: World) {
+    w.accept_numbers(1..3).await;
+    let held = w.lease_one().await;
+    let born = w.clock.now();
+    w.clock.advance(HOUR);
+    w.store().release(held).await;
+    let held = w.lease_one().await;
+    w.accept(w.message(3)).await;
+    let expire = async |before| w.store().expire(&name("soar"), before, "too_old").await.unwrap();
+    assert_eq!(expire(born).await, 0, "not from before that time");
+    assert_eq!(expire(born + Duration::from_micros(1)).await, 1, "not the leased one");
+    let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
+    let delivery = w.delivery(given_up).await;
+    assert_eq!((delivery.state, delivery.dead_reason.as_str()), (State::Dead, "too_old"));
+    assert_eq!(w.delivery(3).await.state, State::Pending);
+    w.record(held, Next::Delivered(Reference::default())).await;
+    let selection = Selection { state: Some(State::Dead), ..Selection::default() };
+    assert_eq!(w.act(selection, Action::Retry).await, 1);
+    assert_eq!(expire(born + HOUR).await, 0, "a retry starts its age anew");
+}
+
+pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
+    w.accept(w.message(1)).await;
+    let born = w.clock.now();
+    w.clock.advance(HOUR);
+    w.pause(Paused::Yes).await;
+    assert!(w.lease("soar", 1).await.is_empty());
+    assert_eq!(w.next_due().await, None);
+    w.clock.advance(DAY);
+    w.accept(w.message(2)).await;
+    w.pause(Paused::Yes).await;
+    w.crash();
+    assert!(w.lease("soar", 1).await.is_empty());
+    let stats = w.store().stats().await.unwrap();
+    assert!(stats.destinations[0].1.paused);
+    let now = w.clock.now();
+    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), 0);
+
+    w.clock.advance(DAY);
+    w.pause(Paused::No).await;
+    w.pause(Paused::No).await;
+    let resumed = w.clock.now();
+    w.clock.advance(HOUR);
+    let leases = w.lease("soar", 2).await;
+    assert_eq!(leases.len(), 2);
+    for lease in leases {
+        let is_first = lease.delivery().alert == w.id(1);
+        let expected = if is_first { born + DAY * 2 } else { resumed };
+        assert_eq!(lease.delivery().pending_since, expected);
+        w.store().release(lease).await;
+    }
+    let expired = w.store().expire(&name("soar"), born + DAY * 2, "too_old").await.unwrap();
+    assert_eq!(expired, 0, "the paused days do not count");
+    let before = born + DAY * 2 + Duration::from_micros(1);
+    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), 1);
+}
+
+pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: World) {
+    w.accept_numbers(0..100).await;
+    let lease = w.lease("soar", 1).await.remove(0);
+    w.record(lease, Next::Delivered(Reference::default())).await;
+    let held = w.lease("soar", 30).await;
+    assert_eq!(held.len(), 30);
+    w.crash();
+    assert_eq!(w.list(all(1000)).await.len(), 100);
+    assert_eq!(w.lease("soar", 1000).await.len(), 99);
+    assert_eq!(w.accept(w.message(5)).await, Accepted::Duplicate);
+    w.record(held.into_iter().next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    assert_eq!(w.backend.stale_leases(), 1, "a lease does not survive a crash");
+    assert_eq!(w.accept(w.message(100)).await, Accepted::New { alerts: 1 });
+}
+
+// Catching up
+
+fn cursor_to(second: i64, term: u64) -> CursorMove {
+    let to = MessageTs::from_micros(second * 1_000_000);
+    CursorMove { app: app(), channel: channel(), to, term }
+}
+
+async fn move_cursor(w: &World, batch: Vec<NewMessage>, cursor: CursorMove) {
+    w.store().accept(batch, None, Some(cursor)).await.unwrap();
+}
+
+async fn cursor(w: &World) -> Option<i64> {
+    let cursor = w.store().cursor(&app(), &channel()).await.unwrap();
+    cursor.map(|ts| ts.micros() / 1_000_000)
+}
+
+pub(super) async fn the_cursor_moves_with_its_page(mut w: World) {
+    assert_eq!(cursor(&w).await, None);
+    move_cursor(&w, vec![w.message(1)], cursor_to(10, 1)).await;
+    assert_eq!(cursor(&w).await, Some(10));
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    assert_eq!(cursor(&w).await, Some(20), "an empty page moves it too");
+    let unusable = NewMessage { alerts: Vec::new(), ..w.message(2) };
+    move_cursor(&w, vec![unusable], cursor_to(30, 1)).await;
+    w.crash();
+    assert_eq!(cursor(&w).await, Some(30), "an item's fault does not hold it");
+    let other = w.store().cursor(&app(), &ChannelId::new("C2")).await.unwrap();
+    assert_eq!(other, None);
+}
+
+pub(super) async fn the_cursor_never_goes_back(w: World) {
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    move_cursor(&w, vec![w.message(1)], cursor_to(10, 1)).await;
+    assert_eq!(cursor(&w).await, Some(20));
+    move_cursor(&w, Vec::new(), cursor_to(10, 2)).await;
+    assert_eq!(cursor(&w).await, Some(20), "not in a newer term either");
+}
+
+pub(super) async fn an_older_term_does_not_move_the_cursor(w: World) {
+    let term = w.store().poller_term(&app()).await.unwrap().unwrap();
+    move_cursor(&w, Vec::new(), cursor_to(10, term + 1)).await;
+    move_cursor(&w, vec![w.message(1)], cursor_to(20, term)).await;
+    assert_eq!(cursor(&w).await, Some(10));
+    assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+}
+
+// Keeping and forgetting
+
+pub(super) async fn retention_never_touches_what_is_undelivered(w: World) {
+    let both = NewMessage { alerts: vec![alert(0, &["soar", "chat"])], ..w.message(1) };
+    w.accept(both).await;
+    w.deliver_all().await;
+    w.accept(w.message(2)).await;
+    w.record(w.lease_one().await, Next::Retry { at: w.clock.now(), alert_fault: false }).await;
+    w.clock.advance(IDENTITY_KEPT * 2);
+    let held = w.lease_one().await;
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 0);
+    assert_eq!(held.delivery().alert, w.id(2));
+    assert_eq!(w.view(2).await.raw.unwrap(), w.message(2).raw);
+    assert_eq!(w.lease("chat", 1).await[0].delivery().raw, w.message(1).raw);
+}
+
+pub(super) async fn retention_counts_from_the_end(w: World) {
+    w.accept_numbers(1..4).await;
+    w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(4) }).await;
+    w.clock.advance(DAY * 10);
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.store().release(leases.next().unwrap()).await;
+    assert_eq!(
+        w.act(Selection { alert: Some(w.id(3)), ..Selection::default() }, Action::Cancel).await,
+        1
+    );
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 1, "the unrouted one");
+    assert_eq!(w.list(all(10)).await.len(), 3);
+    w.clock.advance(RETENTION.delivered);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 2, "not the dead one");
+    assert_eq!(w.delivery(2).await.state, State::Dead);
+    w.clock.advance(RETENTION.dead);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 1);
+    assert!(w.list(all(10)).await.is_empty());
+}
+
+pub(super) async fn an_identity_outlives_its_message(mut w: World) {
+    w.accept_numbers(1..4).await;
+    let edit = NewMessage { raw: "edited".into(), is_edit: true, ..w.message(1) };
+    w.accept(edit.clone()).await;
+    w.deliver_all().await;
+    w.clock.advance(RETENTION.delivered * 2);
+    let pruned = w.store().prune(RETENTION).await.unwrap();
+    assert_eq!((pruned.messages, pruned.identities), (3, 0));
+    w.crash();
+    assert_eq!(w.accept(w.message(1)).await, Accepted::Duplicate);
+    assert_eq!(w.accept(edit).await, Accepted::Duplicate);
+    let view = w.view(1).await;
+    assert_eq!((view.raw, view.revisions.len(), view.deliveries.len()), (None, 0, 0));
+    assert!(w.list(all(10)).await.is_empty(), "emptied ones are not listed");
+    assert!(w.lease("soar", 10).await.is_empty());
+
+    w.accept(w.message(4)).await;
+    w.clock.advance(IDENTITY_KEPT);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().identities, 3);
+    assert_eq!(w.store().alert(&w.id(1)).await.unwrap().map(|view| view.seq), None);
+    assert_eq!(w.view(4).await.deliveries.len(), 1);
+}
+
+pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: World) {
+    w.reopen_with(8 * 1024 * 1024);
+    let mut number = 0;
+    let refused = loop {
+        let message = NewMessage { raw: vec![b'x'; 200_000].into(), ..w.message(number) };
+        match w.store().accept(vec![message], None, None).await {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+        assert!(number < 1000, "it never becomes full");
+    };
+    assert!(matches!(refused, StoreError::Full), "{refused:?}");
+    assert!(matches!(w.store().probe().await, Err(StoreError::Full)));
+    assert!(w.store().stats().await.unwrap().free_bytes < 8 * 1024 * 1024 / 20);
+    w.deliver_all().await;
+    assert_eq!(w.delivery(0).await.state, State::Delivered);
+    w.clock.advance(RETENTION.delivered * 2);
+    w.accept_is_full_until_pruned().await;
+}
+
+impl World {
+    async fn accept_is_full_until_pruned(&self) {
+        let again = || self.store().accept(vec![self.message(5000)], None, None);
+        assert!(matches!(again().await, Err(StoreError::Full)));
+        self.store().prune(RETENTION).await.unwrap();
+        again().await.unwrap().remove(0).unwrap();
+    }
+}
+
+// Poison
+
+pub(super) async fn text_that_databases_stumble_over_is_stored(mut w: World) {
+    let mut nul = w.message(1);
+    nul.alerts[0].search = "before\0after".to_owned();
+    nul.event_id = "Ev\0".to_owned();
+    nul.raw = Bytes::from_static(b"a\0b");
+    nul.key.channel = ChannelId::new("C\0");
+    let mut surrogate = w.message(2);
+    surrogate.raw = Bytes::from_static(br#"{"text":"\ud800"}"#);
+    surrogate.alerts[0].search = "\u{FFFD}\u{10FFFF}'\"; DROP TABLE alerts; --".to_owned();
+    let mut not_utf8 = w.message(3);
+    not_utf8.raw = Bytes::from_static(b"\xff\xfe\xed\xa0\x80");
+    let mut large = w.message(4);
+    large.alerts[0].search = "\u{e9}".repeat(512 * 1024);
+    let empty = NewMessage { raw: Bytes::new(), ..w.message(5) };
+    let messages = [nul, surrogate, not_utf8, large, empty];
+    for result in w.try_accept(messages.to_vec()).await {
+        assert_eq!(result.unwrap(), Accepted::New { alerts: 1 });
+    }
+    w.crash();
+    for (message, lease) in messages.iter().zip(w.lease("soar", 10).await) {
+        assert_eq!(lease.delivery().raw, message.raw);
+        let attempt =
+            Attempt { excerpt: "\0\u{FFFD}".repeat(100_000), ..attempt(w.clock.now(), "") };
+        let reference = Reference { id: "\0".to_owned(), url: "\0".to_owned() };
+        let next = Next::Delivered(reference);
+        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+    }
+    let listed = w.list(all(10)).await;
+    assert_eq!(listed.len(), 5);
+    assert_eq!(listed[1].search, messages[3].alerts[0].search);
+    assert!(listed[4].search.starts_with("before"));
+    let id = AlertId { message: messages[0].key.clone(), ordinal: 0 };
+    let view = w.store().alert(&id).await.unwrap().unwrap();
+    assert_eq!(view.deliveries[0].log.len(), 1);
+    assert_eq!(w.accept(messages[0].clone()).await, Accepted::Duplicate);
+}
+
+pub(super) async fn one_bad_item_does_not_stop_its_neighbours(w: World) {
+    let too_large = Bytes::from(vec![b'x'; MESSAGE_MAX_BYTES + 1]);
+    let mut batch: Vec<NewMessage> = (0..64).map(|number| w.message(number)).collect();
+    batch[17].raw = too_large;
+    let results = w.try_accept(batch).await;
+    assert_eq!(results.len(), 64);
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(accepted) => {
+                assert_eq!((accepted, index == 17), (Accepted::New { alerts: 1 }, false))
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Item(_)), "{error:?}");
+                assert_eq!(index, 17);
+            }
+        }
+    }
+    assert_eq!(w.list(all(100)).await.len(), 63);
+    assert_eq!(w.lease("soar", 100).await.len(), 63);
+    assert_eq!(w.accept(w.message(17)).await, Accepted::New { alerts: 1 }, "nothing is left of it");
+}
+
+pub(super) async fn an_item_that_cannot_be_stored_leaves_nothing(w: World) {
+    let too_large = Bytes::from(vec![b'x'; MESSAGE_MAX_BYTES + 1]);
+    let no_alert = NewMessage { alerts: Vec::new(), ..w.message(1) };
+    let twice =
+        NewMessage { alerts: vec![alert(0, &["soar"]), alert(0, &["chat"])], ..w.message(2) };
+    let new_places = NewMessage {
+        raw: too_large.clone(),
+        key: MessageKey { channel: ChannelId::new("C2"), ..w.message(3).key },
+        alerts: vec![alert(0, &["unheard-of"])],
+        ..w.message(3)
+    };
+    let same_places = NewMessage { raw: "fine".into(), ..new_places.clone() };
+    let edit = NewMessage { raw: too_large, is_edit: true, ..w.message(4) };
+    let batch = vec![no_alert, twice, new_places, same_places, w.message(4), edit];
+    let fine: Vec<bool> = w.try_accept(batch).await.iter().map(Result::is_ok).collect();
+    assert_eq!(fine, [false, false, false, true, true, false]);
+    assert_eq!(w.list(all(100)).await.len(), 2);
+    assert_eq!(w.lease("unheard-of", 10).await.len(), 1);
+    assert_eq!(w.lease("soar", 10).await.len(), 1);
+    assert!(w.view(4).await.revisions.is_empty());
+    let whole = NewMessage { raw: vec![b'x'; MESSAGE_MAX_BYTES].into(), ..w.message(5) };
+    assert_eq!(w.accept(whole).await, Accepted::New { alerts: 1 }, "up to the limit all is well");
+}
+
+// Looking
+
+fn numbers(alerts: &[AlertView]) -> Vec<i64> {
+    alerts.iter().map(|one| one.posted_at.micros() / 1_000_000 - 1_600_000_000).collect()
+}
+
+pub(super) async fn pages_follow_each_other(w: World) {
+    w.accept_numbers(0..10).await;
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = w.list(AlertQuery { before, ..all(4) }).await;
+        w.accept(w.message(100 + i64::try_from(seen.len()).unwrap())).await;
+        let Some(last) = page.last() else { break };
+        before = Some(last.seq);
+        seen.extend(numbers(&page));
+    }
+    assert_eq!(seen, (0..10).rev().collect::<Vec<_>>(), "newest first, new ones do not disturb");
+    assert!(w.list(all(0)).await.is_empty());
+    let page = w.list(AlertQuery { state: Some(State::Pending), before, ..all(4) }).await;
+    assert!(page.is_empty());
+}
+
+pub(super) async fn alerts_are_found_by_state_level_and_text(w: World) {
+    w.accept_numbers(1..6).await;
+    let mut other = w.message(6);
+    other.alerts = vec![NewAlert {
+        level: "low",
+        search: "\u{c4}nderung an Checkout.JS 100%_".to_owned(),
+        ..alert(0, &["soar", "chat"])
+    }];
+    w.accept(other).await;
+    w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(7) }).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    let cancelled = Selection { alert: Some(w.id(4)), ..Selection::default() };
+    assert_eq!(w.act(cancelled, Action::Cancel).await, 1);
+
+    let by_state =
+        async |state| numbers(&w.list(AlertQuery { state: Some(state), ..all(9) }).await);
+    assert_eq!(by_state(State::Delivered).await, [1]);
+    assert_eq!(by_state(State::Dead).await, [2]);
+    assert_eq!(by_state(State::Leased).await, [3]);
+    assert_eq!(by_state(State::Cancelled).await, [4]);
+    assert_eq!(by_state(State::Pending).await, [6, 5], "each alert once");
+    let unrouted = AlertQuery { unrouted: true, ..all(9) };
+    assert_eq!(numbers(&w.list(unrouted.clone()).await), [7]);
+    let both = AlertQuery { state: Some(State::Pending), ..unrouted };
+    assert!(w.list(both).await.is_empty());
+    let low = AlertQuery { level: Some("low".to_owned()), ..all(9) };
+    assert_eq!(numbers(&w.list(low).await), [6]);
+    let by_text = async |text: &str| {
+        numbers(&w.list(AlertQuery { text: Some(text.to_owned()), ..all(9) }).await)
+    };
+    assert_eq!(by_text("\u{e4}NDERUNG").await, [6], "whatever the case");
+    assert_eq!(by_text("checkout.js").await.len(), 7);
+    assert_eq!(by_text("100%_").await, [6], "no character is special");
+    assert_eq!(by_text(&w.id(3).to_string()).await, [3]);
+    assert_eq!(by_text("c0123456789:1600000003").await, [3]);
+    assert!(by_text("nowhere").await.is_empty());
+    let page = w.list(AlertQuery { before: Some(w.view(6).await.seq), ..all(2) }).await;
+    assert_eq!(numbers(&page), [5, 4]);
+    assert!(page[0].raw.is_none());
+    assert_eq!(page[0].deliveries[0].state, State::Pending);
+}
+
+pub(super) async fn the_next_due_is_known(w: World) {
+    assert_eq!(w.next_due().await, None);
+    let start = w.clock.now();
+    w.accept(w.message(1)).await;
+    w.store().accept(vec![w.message(2)], Some(start + HOUR), None).await.unwrap();
+    assert_eq!(w.next_due().await, Some(start));
+    let lease = w.lease_one().await;
+    assert_eq!(w.next_due().await, Some(start + HOUR), "a leased one does not count");
+    w.clock.advance(HOUR);
+    let others = w.lease("soar", 10).await;
+    assert_eq!(others.len(), 2, "the first lease has ended");
+    assert_eq!(w.next_due().await, Some(start + HOUR + LEASE), "when the first lease ends");
+    w.record(lease, Next::Delivered(Reference::default())).await;
+    for lease in others {
+        w.record(lease, Next::Delivered(Reference::default())).await;
+    }
+    assert_eq!(w.next_due().await, None);
+    assert_eq!(w.store().next_due(&name("nowhere")).await.unwrap(), None);
+}
+
+pub(super) async fn a_hint_wakes_who_waits(w: World) {
+    let hint = w.store().due_hint(&name("soar"));
+    w.accept(w.message(1)).await;
+    hint.notified().await;
+    w.store().release(w.lease_one().await).await;
+    hint.notified().await;
+    w.record(w.lease_one().await, Next::Dead { reason: "rejected" }).await;
+    w.act(Selection::default(), Action::Retry).await;
+    hint.notified().await;
+    w.pause(Paused::Yes).await;
+    w.pause(Paused::No).await;
+    hint.notified().await;
+    let waiting = {
+        let hint = Arc::clone(&hint);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { hint.notified().await });
+        tasks
+    };
+    w.accept(w.message(2)).await;
+    waiting.join_all().await;
+}
+
+pub(super) async fn the_numbers_add_up(w: World) {
+    let empty = w.store().stats().await.unwrap();
+    assert!(empty.destinations.is_empty());
+    assert!(empty.used_bytes > 0);
+    assert_eq!(empty.used_bytes + empty.free_bytes, MAX_SIZE);
+    let born = w.clock.now();
+    w.accept_numbers(1..5).await;
+    w.clock.advance(Duration::from_secs(5));
+    w.accept(w.message(5)).await;
+    let mut leases = w.lease("soar", 2).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.store().set_paused(&name("chat"), Paused::Yes).await.unwrap();
+    let stats = w.store().stats().await.unwrap().destinations;
+    let names: Vec<&str> = stats.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["chat", "soar"]);
+    assert!(stats[0].1.paused);
+    let soar = &stats[1].1;
+    assert_eq!((soar.pending, soar.leased, soar.dead, soar.paused), (3, 1, 1, false));
+    assert_eq!(soar.oldest_pending, Some(born));
+}
+
+pub(super) async fn a_probe_writes(w: World) {
+    w.store().probe().await.unwrap();
+    w.store().probe().await.unwrap();
+    w.store().quarantine(&app(), b"not JSON");
+    w.store().probe().await.unwrap();
+}
+
+pub(super) async fn a_closed_store_says_so(mut w: World) {
+    w.accept_numbers(1..3).await;
+    let lease = w.lease_one().await;
+    w.store().close().await;
+    w.store().close().await;
+    let closed = w.store().accept(vec![w.message(3)], None, None).await;
+    assert!(matches!(closed, Err(StoreError::Closed)));
+    assert!(matches!(w.store().lease_due(&name("soar"), 1).await, Err(StoreError::Closed)));
+    assert!(matches!(w.store().stats().await, Err(StoreError::Closed)));
+    assert!(matches!(w.store().probe().await, Err(StoreError::Closed)));
+    let outcome =
+        Outcome { attempt: attempt(w.clock.now(), ""), next: Next::Dead { reason: "rejected" } };
+    let unrecorded = w.store().record(lease, outcome).await.unwrap_err();
+    assert!(matches!(unrecorded.source, StoreError::Closed));
+    assert_eq!(unrecorded.lease.delivery().alert, w.id(1), "the lease comes back");
+    w.store().quarantine(&app(), b"dropped");
+    w.store().release(unrecorded.lease).await;
+    w.crash();
+    assert_eq!(w.lease("soar", 10).await.len(), 2);
 }
