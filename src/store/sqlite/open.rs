@@ -112,6 +112,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         // Connecting to write already changes a file that is not in WAL mode: first only a look.
         let look = connect_reader(path).map_err(|source| engine(path, source))?;
         layout(path, &look)?;
+        check_length(path, &look)?;
     }
     let writer = connect_writer(path).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
@@ -189,7 +190,6 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 /// Whether there is something in the file. An absent or empty file is a new store, unless a log
 /// beside it says that there was one.
 fn check_file(path: &Path) -> Result<bool, OpenError> {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
             Ok(false)
@@ -207,6 +207,21 @@ fn check_file(path: &Path) -> Result<bool, OpenError> {
         }
         Err(error) => Err(failed(path)(error.into())),
     }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// SQLite does not miss a part of the last page before it is read. Pages may be in the log only.
+fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let whole: u64 =
+        db.query_row(sql, (), |row| row.get(0)).map_err(|source| engine(path, source))?;
+    if length(path) < whole && length(&beside(path, "-wal")) == 0 {
+        return Err(damaged(path, "its end is missing"));
+    }
+    Ok(())
 }
 
 fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {

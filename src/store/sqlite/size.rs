@@ -13,7 +13,7 @@ use std::{
 use super::db::Db;
 
 /// Below the warning, a look this often is enough.
-const EVERY: Duration = Duration::from_millis(100);
+pub(super) const EVERY: Duration = Duration::from_millis(100);
 
 /// Used pages and the write-ahead log, against the limit.
 #[derive(Debug)]

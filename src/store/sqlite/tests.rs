@@ -1,16 +1,30 @@
 //! The contract on SQLite, and what only SQLite promises.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    env,
+    error::Error,
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::{
+    OpenError, Settings, SqliteStore,
+    open::beside,
+    size::{EVERY, Size},
+};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
+    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Store,
-        contract::{Backend, LEASE, contract},
-        sqlite::{Settings, SqliteStore},
+        NewAlert, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
+        contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
 
@@ -28,12 +42,83 @@ impl Place {
     fn path(&self) -> PathBuf {
         self.directory.path().join("store.db")
     }
+
+    fn try_open(&self) -> Result<SqliteStore, OpenError> {
+        open(&self.path(), &self.metrics, MAX_SIZE, Clock::system())
+    }
+
+    /// Makes a store with a few alerts in it, and closes it.
+    async fn fill(&self) {
+        let store = self.try_open().unwrap();
+        accept(&store, 0..20).await;
+        store.close().await;
+    }
+
+    /// The file is refused, with its name and these words, and is as it was.
+    fn assert_refused(&self, words: &str) {
+        let before = fs::read(self.path()).unwrap();
+        for _ in 0..2 {
+            let error = self.try_open().unwrap_err();
+            let mut text = error.to_string();
+            if let Some(source) = error.source() {
+                text = format!("{text}: {source}");
+            }
+            assert!(text.contains(words), "{text}");
+            assert!(text.contains(&self.path().display().to_string()), "{text}");
+            assert!(!matches!(error, OpenError::Failed { .. }), "{error:?}");
+            assert!(fs::read(self.path()).unwrap() == before, "the file was touched");
+        }
+    }
+}
+
+fn open(
+    path: &Path,
+    metrics: &Metrics,
+    max_size_bytes: u64,
+    clock: Clock,
+) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(
+        &Settings { path: path.to_owned(), max_size_bytes, lease: LEASE },
+        clock,
+        metrics,
+    )
+}
+
+fn message(number: i64) -> NewMessage {
+    let ts = MessageTs::from_micros((1_600_000_000 + number) * 1_000_000);
+    NewMessage {
+        key: MessageKey {
+            app: AppName::new("main").unwrap(),
+            channel: ChannelId::new("C1"),
+            ts: TsKey::Ts(ts),
+        },
+        posted_at: ts,
+        source: Source::Push,
+        event_id: String::new(),
+        team: String::new(),
+        received_at: Timestamp::from_seconds(1_700_000_000),
+        raw: vec![b'x'; 1000].into(),
+        is_edit: false,
+        alerts: vec![NewAlert {
+            ordinal: 0,
+            attachment: 0,
+            level: "high",
+            search: "text".to_owned(),
+            destinations: vec![DestinationName::new("soar").unwrap()],
+        }],
+    }
+}
+
+/// One accept after the other.
+async fn accept(store: &SqliteStore, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        store.accept(vec![message(number)], None, None).await.unwrap().remove(0).unwrap();
+    }
 }
 
 impl Backend for Place {
     fn open(&self, clock: &Clock, max_size: u64) -> Arc<dyn Store> {
-        let settings = Settings { path: self.path(), max_size_bytes: max_size, lease: LEASE };
-        Arc::new(SqliteStore::open(&settings, clock.clone(), &self.metrics).unwrap())
+        Arc::new(open(&self.path(), &self.metrics, max_size, clock.clone()).unwrap())
     }
 
     fn stale_leases(&self) -> u64 {
@@ -45,3 +130,258 @@ impl Backend for Place {
 }
 
 contract!(Place::new());
+
+#[tokio::test]
+async fn a_second_opener_is_refused_until_the_first_is_gone() {
+    let place = Place::new();
+    let first = place.try_open().unwrap();
+    assert!(matches!(place.try_open(), Err(OpenError::InUse(path)) if path == place.path()));
+    accept(&first, 0..1).await;
+    first.close().await;
+    let second = place.try_open().unwrap();
+    assert!(matches!(place.try_open(), Err(OpenError::InUse(_))));
+    drop(second);
+    drop(place.try_open().unwrap());
+    drop(first);
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let place = Place::new();
+    let path = place.directory.path().join("not-there").join("store.db");
+    let error = open(&path, &place.metrics, MAX_SIZE, Clock::system()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoDirectory(missing) if missing == path.parent().unwrap()));
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_a_database_is_refused() {
+    let place = Place::new();
+    for garbage in [&b"{}"[..], &[0; 100], &[b'x'; 8192]] {
+        fs::write(place.path(), garbage).unwrap();
+        place.assert_refused("not a SQLite database");
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_refused() {
+    let place = Place::new();
+    place.fill().await;
+    let whole = fs::read(place.path()).unwrap();
+    for length in [1, 16, 50, 100, 1000, 4096, 5000, 8192, whole.len() - 4096, whole.len() - 1] {
+        fs::write(place.path(), &whole[..length]).unwrap();
+        place.assert_refused("cannot be used");
+    }
+    fs::write(place.path(), &whole).unwrap();
+    drop(place.try_open().unwrap());
+}
+
+#[tokio::test]
+async fn a_log_without_its_database_is_refused() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..1).await;
+    drop(store);
+    fs::write(place.path(), "").unwrap();
+    place.assert_refused("its log (-wal) is not");
+    fs::remove_file(place.path()).unwrap();
+    let error = place.try_open().unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    assert!(!place.path().exists(), "nothing is started anew");
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused() {
+    let place = Place::new();
+    place.fill().await;
+    Connection::open(place.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    place.assert_refused("newer version of the relay (layout 99");
+}
+
+#[tokio::test]
+async fn a_database_of_somebody_else_is_refused_and_stays_as_it_is() {
+    let place = Place::new();
+    let other = Connection::open(place.path()).unwrap();
+    other.execute_batch("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)").unwrap();
+    drop(other);
+    place.assert_refused("not a store of this relay");
+}
+
+#[tokio::test]
+async fn a_store_whose_tables_are_others_is_refused() {
+    let place = Place::new();
+    place.fill().await;
+    let tamper = |sql: &str| Connection::open(place.path()).unwrap().execute_batch(sql).unwrap();
+    tamper("ANALYZE");
+    drop(place.try_open().unwrap());
+    tamper("DROP INDEX deliveries_due");
+    place.assert_refused("its tables are not those of this version");
+}
+
+#[tokio::test]
+async fn commits_are_durable_by_their_settings() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let pragma = async |name: &'static str| {
+        let look = move |db: &mut super::Db, _| {
+            db.connection().pragma_query_value(None, name, |row| {
+                row.get::<_, rusqlite::types::Value>(0).map(|value| format!("{value:?}"))
+            })
+        };
+        store.write(look).await.unwrap()
+    };
+    assert_eq!(pragma("journal_mode").await, r#"Text("wal")"#);
+    assert_eq!(pragma("synchronous").await, "Integer(2)");
+    assert_eq!(pragma("auto_vacuum").await, "Integer(2)");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_in_the_files_at_once() {
+    let (place, copy) = (Place::new(), Place::new());
+    let store = place.try_open().unwrap();
+    for number in 0..30 {
+        accept(&store, number..number + 1).await;
+        fs::copy(place.path(), copy.path()).unwrap();
+        fs::copy(beside(&place.path(), "-wal"), beside(&copy.path(), "-wal")).unwrap();
+        let found = copy.try_open().unwrap();
+        let leases = found.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap();
+        assert_eq!(i64::try_from(leases.len()).unwrap(), number + 1);
+        drop(found);
+    }
+}
+
+#[tokio::test]
+async fn a_torn_commit_at_the_end_of_the_log_is_left_out() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..5).await;
+    drop(store);
+    let wal = fs::OpenOptions::new().write(true).open(beside(&place.path(), "-wal")).unwrap();
+    let end = wal.metadata().unwrap().len();
+    wal.write_all_at(b"torn", end - 100).unwrap();
+    let store = place.try_open().unwrap();
+    let leases = store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap();
+    assert_eq!(leases.len(), 4, "the commits before it");
+    accept(&store, 4..6).await;
+}
+
+#[tokio::test]
+async fn a_close_empties_the_log_and_a_drop_does_not() {
+    let place = Place::new();
+    let wal = || fs::metadata(beside(&place.path(), "-wal")).map_or(0, |file| file.len());
+    let store = place.try_open().unwrap();
+    accept(&store, 0..5).await;
+    drop(store);
+    assert!(wal() > 0);
+    let store = place.try_open().unwrap();
+    store.close().await;
+    assert_eq!(wal(), 0);
+}
+
+#[tokio::test]
+async fn retention_gives_space_back() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    for number in 0..20 {
+        let large = NewMessage { raw: vec![b'x'; 500_000].into(), ..message(number) };
+        store.accept(vec![large], None, None).await.unwrap().remove(0).unwrap();
+    }
+    let now = Timestamp::from_seconds(1_700_000_000);
+    for lease in store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap() {
+        let next = Next::Delivered(Reference::default());
+        store.record(lease, Outcome { attempt: attempt(now, ""), next }).await.unwrap();
+    }
+    let none = std::time::Duration::ZERO;
+    assert_eq!(store.prune(Retention { delivered: none, dead: none }).await.unwrap().messages, 20);
+    store.close().await;
+    let size = fs::metadata(place.path()).unwrap().len();
+    assert!(size < 1_000_000, "{size} bytes are left of 10,000,000");
+}
+
+#[tokio::test]
+async fn the_newest_unreadable_bodies_are_kept() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let app = AppName::new("main").unwrap();
+    for number in 0..105_u8 {
+        store.quarantine(&app, &vec![number; 100_000]);
+    }
+    store.probe().await.unwrap();
+    let look = |db: &mut super::Db, _| {
+        db.connection().query_row(
+            "SELECT count(*), hex(substr(min(body), 1, 1)), max(length(body)) FROM quarantine",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+    };
+    let (count, oldest, longest): (i64, String, i64) = store.write(look).await.unwrap();
+    assert_eq!((count, oldest.as_str(), longest), (100, "05", 65_536));
+}
+
+#[tokio::test]
+async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let wal = beside(&place.path(), "-wal");
+    let start = Clock::system().instant();
+    let look = move |db: &mut super::Db, _| {
+        let mut seen = Vec::new();
+        for max in [MAX_SIZE, 1000] {
+            let size = Size::new(max, wal.clone());
+            let used = || size.used_and_free().0;
+            size.keep_up(db, start);
+            let first = used();
+            db.execute("INSERT INTO quarantine VALUES (NULL, 'a', 0, zeroblob(100000))", ())?;
+            size.keep_up(db, start + EVERY / 2);
+            let soon = used();
+            size.keep_up(db, start + EVERY);
+            seen.push((soon > first, used() > first));
+        }
+        Ok(seen)
+    };
+    assert_eq!(store.write(look).await.unwrap(), [(false, true), (true, true)]);
+}
+
+/// Where the process that is watched keeps its store, and how many alerts it accepts.
+const WATCHED: [&str; 2] = ["SYNC_TEST_PATH", "SYNC_TEST_ACCEPTS"];
+
+#[expect(clippy::disallowed_methods, reason = "a test speaks to its own child process")]
+fn from_parent() -> Option<(PathBuf, i64)> {
+    let [path, accepts] = WATCHED.map(|name| env::var(name).ok());
+    Some((path?.into(), accepts?.parse().unwrap()))
+}
+
+/// The body of the process that is watched; in any other it has nothing to do.
+#[tokio::test]
+async fn accepts_for_whoever_watches() {
+    if let Some((path, accepts)) = from_parent() {
+        let store = open(&path, &Metrics::new(), MAX_SIZE, Clock::system()).unwrap();
+        accept(&store, 0..accepts).await;
+    }
+}
+
+/// How often a process flushes to disk that opens a new store, accepts and ends.
+fn flushes(accepts: i64) -> usize {
+    let place = Place::new();
+    let trace = place.directory.path().join("trace");
+    let watched = Command::new("strace")
+        .args(["-f", "-e", "trace=fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "store::sqlite::tests::accepts_for_whoever_watches"])
+        .envs(WATCHED.into_iter().zip([place.path().display().to_string(), accepts.to_string()]))
+        .output()
+        .expect("strace counts the flushes to disk: install it (apt-get install strace)");
+    let said = String::from_utf8_lossy(&watched.stderr);
+    assert!(watched.status.success(), "strace or what it watched failed: {said}");
+    assert!(place.path().exists(), "the process that is watched did nothing");
+    fs::read_to_string(trace).unwrap().lines().filter(|line| line.contains("sync(")).count()
+}
+
+#[test]
+fn each_lone_accept_is_one_flush_to_disk() {
+    let opening = flushes(0);
+    assert!((1..=12).contains(&opening), "{opening} flushes to open a new store");
+    assert_eq!(flushes(50), opening + 50);
+}
