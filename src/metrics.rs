@@ -54,7 +54,7 @@ macro_rules! metrics {
 
 metrics! {
     EventsReceived Counter "events_received_total" ["app", "source"]
-        "Messages that reached the relay, by push (a request whose signature was verified), catch_up or backfill.";
+        "Messages that reached us, by push (requests with a good signature), catch_up or backfill.";
     SlackRetries Counter "slack_retries_total" ["reason"]
         "Requests that Slack marked as a retry, by Slack's reason.";
     Events Counter "events_total" ["app", "outcome", "reason"]
@@ -88,7 +88,7 @@ metrics! {
     AppRateLimited Counter "app_rate_limited_total" ["app"]
         "Minutes in which Slack withheld events because of its rate limit.";
     ClockSkew Gauge "clock_skew_seconds" []
-        "Our clock minus Slack's, from the newest authentic request. At 300 every event is refused.";
+        "Our clock minus Slack's, by the newest authentic request. At 300 all are refused.";
     StoreUsed Gauge "store_used_bytes" []
         "Bytes in use in the store, write-ahead log included.";
     StoreFree Gauge "store_free_bytes" []

@@ -314,7 +314,8 @@ mod tests {
                 ],
                 "actions": [{"text": "View in Console", "url": texts[4]}],
             });
-            let alert = alerts(body(&format!("\"{ts}\""), &attachment.to_string()).as_bytes()).remove(0);
+            let posted = body(&format!("\"{ts}\""), &attachment.to_string());
+            let alert = alerts(posted.as_bytes()).remove(0);
             let json: serde_json::Value =
                 serde_json::from_str(&serde_json::to_string(&alert).unwrap()).unwrap();
             prop_assert_eq!(&json["script"]["raw"], texts[1].as_str());

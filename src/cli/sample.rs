@@ -33,7 +33,11 @@ pub(super) fn message(ts: MessageTs) -> Value {
             "text": "Test from PerimeterX \n more details",
             "color": "FF4A55",
             "fields": [
-                {"title": "Script", "value": "`www.somedomain.com/scripts/script.js`", "short": false},
+                {
+                    "title": "Script",
+                    "value": "`www.somedomain.com/scripts/script.js`",
+                    "short": false,
+                },
                 {"title": "Risk Level", "value": "High", "short": true},
                 {"title": "Host Domain", "value": "<http://example.com|example.com>", "short": true},
             ],

@@ -267,7 +267,8 @@ fn log(delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
             %alert_id, %destination, attempt = tries, outcome, duration_ms,
             status = attempt.status,
             reason,
-            "alert {alert_id} given up for {destination}: {reason}; it is kept to be retried by hand"
+            "alert {alert_id} given up for {destination}: {reason}; \
+             it is kept to be retried by hand"
         ),
     }
 }

@@ -50,7 +50,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_never_zero_and_never_beyond_its_spread(failed in any::<u32>(), jitter in 0.0..1.0_f64) {
+        fn a_wait_is_never_zero_and_never_beyond_its_spread(
+            failed in any::<u32>(), jitter in 0.0..1.0_f64
+        ) {
             let wait = delay(failed, jitter);
             prop_assert!(wait >= Duration::from_millis(800));
             prop_assert!(wait <= MAX.mul_f64(1.0 + SPREAD));

@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn signatures_of_an_independent_implementation_are_accepted() {
         let challenge = "{\"token\":\"t\",\"challenge\":\
-            \"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P\",\"type\":\"url_verification\"}";
+            \"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P\",\
+            \"type\":\"url_verification\"}";
         let no_utf8 = b"{\"type\":\"event_callback\",\"text\":\"caf\xe9\"}\xff";
         for (body, signature) in [
             (
@@ -324,7 +325,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_sign_is_accepted(secret in ".{1,200}", body: Vec<u8>, sent in 0_i64..4_000_000_000) {
+        fn what_we_sign_is_accepted(
+            secret in ".{1,200}", body: Vec<u8>, sent in 0_i64..4_000_000_000
+        ) {
             let timestamp = sent.to_string();
             let signature = sign(&secret, &timestamp, &body);
             let now = Timestamp::from_seconds(sent);
@@ -335,7 +338,8 @@ mod tests {
 
         #[test]
         fn one_flipped_bit_anywhere_is_refused(
-            body in prop::collection::vec(any::<u8>(), 1..200), part in 0..3, at: prop::sample::Index, bit in 0..8
+            body in prop::collection::vec(any::<u8>(), 1..200),
+            part in 0..3, at: prop::sample::Index, bit in 0..8
         ) {
             let (mut timestamp, mut body) = (b"1700000000".to_vec(), body);
             let mut signature = sign(SECRET, "1700000000", &body).into_bytes();

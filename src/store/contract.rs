@@ -231,6 +231,7 @@ macro_rules! contract {
             a_hint_wakes_who_waits,
             the_numbers_add_up,
             a_probe_writes,
+            a_close_finishes_what_was_accepted,
             a_closed_store_says_so,
         }
     };
@@ -238,7 +239,8 @@ macro_rules! contract {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
-                crate::store::contract::$promise(crate::store::contract::World::new($backend)).await;
+                let world = crate::store::contract::World::new($backend);
+                crate::store::contract::$promise(world).await;
             }
         )+
     };
@@ -1073,6 +1075,31 @@ pub(super) async fn a_probe_writes(w: World) {
     w.store().probe().await.unwrap();
     w.store().quarantine(&app(), b"not JSON");
     w.store().probe().await.unwrap();
+}
+
+pub(super) async fn a_close_finishes_what_was_accepted(mut w: World) {
+    let mut accepts = JoinSet::new();
+    for number in 0..200 {
+        let (store, message) = (Arc::clone(w.store()), w.message(number));
+        accepts.spawn(async move { (number, store.accept(vec![message], None, None).await) });
+        if number == 100 {
+            let store = Arc::clone(w.store());
+            accepts.spawn(async move {
+                store.close().await;
+                (-1, Err(StoreError::Closed))
+            });
+        }
+    }
+    let mut acknowledged = BTreeSet::new();
+    for (number, result) in accepts.join_all().await {
+        match result {
+            Ok(_) => assert!(acknowledged.insert(number)),
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error:?}"),
+        }
+    }
+    w.crash();
+    let kept: BTreeSet<i64> = numbers(&w.list(all(1000)).await).into_iter().collect();
+    assert_eq!(kept, acknowledged);
 }
 
 pub(super) async fn a_closed_store_says_so(mut w: World) {

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use rusqlite::Connection;
@@ -23,7 +24,8 @@ use crate::{
     ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        NewAlert, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
+        NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Source, Store,
+        StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -164,7 +166,7 @@ async fn a_file_that_is_not_a_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_truncated_file_is_refused() {
+async fn a_damaged_file_is_refused() {
     let place = Place::new();
     place.fill().await;
     let whole = fs::read(place.path()).unwrap();
@@ -172,6 +174,10 @@ async fn a_truncated_file_is_refused() {
         fs::write(place.path(), &whole[..length]).unwrap();
         place.assert_refused("cannot be used");
     }
+    let mut header = whole.clone();
+    header[..16].copy_from_slice(b"SQLite format 9\0");
+    fs::write(place.path(), header).unwrap();
+    place.assert_refused("not a SQLite database");
     fs::write(place.path(), &whole).unwrap();
     drop(place.try_open().unwrap());
 }
@@ -341,6 +347,58 @@ async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
         Ok(seen)
     };
     assert_eq!(store.write(look).await.unwrap(), [(false, true), (true, true)]);
+}
+
+#[tokio::test]
+async fn a_full_queue_says_busy_and_empties_again() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let soar = DestinationName::new("soar").unwrap();
+    let mut waiting = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        // What an operator does waits for this, and everybody behind it.
+        let _gate = store.shared.leases.gate();
+        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes));
+        assert!(pause.as_mut().poll(&mut context).is_pending());
+        let busy = (0..100_000).find(|number| {
+            let mut accept = store.accept(vec![message(*number)], None, None);
+            match accept.as_mut().poll(&mut context) {
+                Poll::Ready(Err(StoreError::Busy)) => true,
+                Poll::Ready(other) => panic!("{other:?}"),
+                Poll::Pending => {
+                    waiting.push(accept);
+                    false
+                }
+            }
+        });
+        assert!(busy.is_some(), "it takes in whatever comes");
+    }
+    assert!(waiting.len() >= 4096);
+    for accept in waiting {
+        accept.await.unwrap().remove(0).unwrap();
+    }
+    accept(&store, 100_000..100_001).await;
+}
+
+#[tokio::test]
+async fn a_panic_costs_only_its_own_transaction() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let panics = |db: &mut super::Db, _| -> rusqlite::Result<()> {
+        db.probe()?;
+        panic!("on purpose")
+    };
+    let error = store.write(panics).await.unwrap_err();
+    assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
+    let count = |db: &mut super::Db, _| {
+        db.connection().query_row("SELECT count(*) FROM probe", (), |row| row.get::<_, i64>(0))
+    };
+    assert_eq!(store.write(count).await.unwrap(), 0, "it was undone");
+    let read = store.view_reader(|_, _| -> rusqlite::Result<()> { panic!("on purpose") }).await;
+    assert!(matches!(read, Err(StoreError::Engine(_))), "{read:?}");
+    store.stats().await.unwrap();
+    accept(&store, 0..1).await;
 }
 
 /// Where the process that is watched keeps its store, and how many alerts it accepts.

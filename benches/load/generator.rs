@@ -1,0 +1,208 @@
+//! The load, and the receiver at the other end. One thread, keep-alive connections, requests made
+//! before the clock starts.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use crate::events::{Kind, request};
+
+const CONNECTIONS: u64 = 32;
+
+/// Requests made ahead for one connection; unique, so each is sent once.
+const AHEAD: u64 = 12_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    pub(crate) fn note(&mut self, latency: Duration) {
+        self.0.push(latency);
+    }
+
+    /// In milliseconds.
+    pub(crate) fn p99(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        sorted[sorted.len() * 99 / 100].as_secs_f64() * 1e3
+    }
+}
+
+/// Sends one request and checks that the answer is 200.
+async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
+    stream.write_all(request).await.unwrap();
+    let mut read = 0;
+    loop {
+        read += stream.read(&mut buffer[read..]).await.unwrap();
+        let answer = &buffer[..read];
+        if answer.ends_with(b"\r\n\r\n") || answer.windows(6).any(|end| end == b"\r\n\r\nok") {
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(answer));
+            return;
+        }
+        assert!(read > 0, "closed");
+    }
+}
+
+async fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// As fast as 32 connections go; requests a second.
+pub(crate) async fn closed(to: SocketAddr, kind: Kind, seconds: u64) -> f64 {
+    let ahead: Vec<Vec<Vec<u8>>> =
+        (0..CONNECTIONS).map(|_| (0..AHEAD).map(|_| request(kind).0).collect()).collect();
+    let (started, end) = (Instant::now(), Duration::from_secs(seconds));
+    let mut connections = JoinSet::new();
+    for requests in ahead {
+        connections.spawn(async move {
+            let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
+            let mut sent = 0_u64;
+            for request in &requests {
+                if started.elapsed() >= end {
+                    break;
+                }
+                exchange(&mut stream, request, &mut buffer).await;
+                sent += 1;
+            }
+            sent
+        });
+    }
+    let sent: u64 = connections.join_all().await.into_iter().sum();
+    sent as f64 / started.elapsed().as_secs_f64()
+}
+
+/// So many requests on 32 connections.
+pub(crate) async fn count(to: SocketAddr, kind: Kind, number: u64) {
+    let mut connections = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let requests: Vec<_> = (0..number / CONNECTIONS).map(|_| request(kind).0).collect();
+        connections.spawn(async move {
+            let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
+            for request in &requests {
+                exchange(&mut stream, request, &mut buffer).await;
+            }
+        });
+    }
+    connections.join_all().await;
+}
+
+/// At a fixed rate; a latency counts from when its request was due.
+pub(crate) async fn open(to: SocketAddr, kind: Kind, rate: u64, seconds: u64) -> Latencies {
+    let requests: Vec<_> = (0..rate * seconds).map(|_| request(kind).0).collect();
+    let mut latencies = Latencies::default();
+    let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
+    let started = Instant::now();
+    for (number, request) in (0_u32..).zip(&requests) {
+        let due = started + Duration::from_secs(1) * number / rate as u32;
+        tokio::time::sleep_until(due.into()).await;
+        exchange(&mut stream, request, &mut buffer).await;
+        latencies.note(due.elapsed());
+    }
+    latencies
+}
+
+/// Incidents at a fixed rate, and when each was sent.
+pub(crate) async fn open_with_times(
+    to: SocketAddr,
+    rate: u64,
+    seconds: u64,
+) -> HashMap<String, Instant> {
+    let requests: Vec<_> = (0..rate * seconds).map(|_| request(Kind::Incident)).collect();
+    let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
+    let mut sent = HashMap::new();
+    let started = Instant::now();
+    for (number, (request, id)) in (0_u32..).zip(requests) {
+        let due = started + Duration::from_secs(1) * number / rate as u32;
+        tokio::time::sleep_until(due.into()).await;
+        sent.insert(id, Instant::now());
+        exchange(&mut stream, &request, &mut buffer).await;
+    }
+    sent
+}
+
+type Arrivals = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// A receiver of alerts.
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    arrivals: Arrivals,
+}
+
+impl Sink {
+    /// Takes connections and never answers.
+    pub(crate) async fn silent() -> Self {
+        Self::start(false).await
+    }
+
+    /// Answers 200 at once, and notes what came when.
+    pub(crate) async fn answering() -> Self {
+        Self::start(true).await
+    }
+
+    async fn start(answers: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let arrivals = Arrivals::default();
+        let noted = Arc::clone(&arrivals);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _peer) = listener.accept().await.unwrap();
+                tokio::spawn(receive(stream, answers, Arc::clone(&noted)));
+            }
+        });
+        Self { address, arrivals }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.arrivals.lock().unwrap().clear();
+    }
+
+    /// Waits until so many alerts have come.
+    pub(crate) async fn has(&self, alerts: u64) {
+        let started = Instant::now();
+        while (self.arrivals.lock().unwrap().len() as u64) < alerts {
+            assert!(started.elapsed() < Duration::from_secs(120), "the alerts do not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) fn latencies(&self, sent: &HashMap<String, Instant>) -> Latencies {
+        let arrivals = self.arrivals.lock().unwrap();
+        Latencies(sent.iter().map(|(id, at)| arrivals[id].duration_since(*at)).collect())
+    }
+}
+
+async fn receive(mut stream: TcpStream, answers: bool, noted: Arrivals) {
+    let mut buffer = vec![0; 65_536];
+    let mut filled = 0;
+    loop {
+        let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await else { return };
+        filled += read;
+        let text = String::from_utf8_lossy(&buffer[..filled]).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let field = |name: &str| {
+            head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
+        };
+        let length: usize = field("content-length: ").parse().unwrap_or(0);
+        if body.len() < length || !answers {
+            continue;
+        }
+        noted.lock().unwrap().insert(field("idempotency-key: "), Instant::now());
+        filled = 0;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
+//! reads the body, in one run on the same cores.
+//!
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4]`. With two cores the server runs on the
+//! first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, measures time, and may end on anything unexpected"
+)]
+
+mod events;
+mod generator;
+mod server;
+
+use std::{io::Write, path::Path, time::Instant};
+
+use events::Kind;
+use generator::{Latencies, Sink};
+use server::Server;
+
+/// What the table shows of one measure.
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    floor: &'static str,
+    goal: &'static str,
+    values: Vec<f64>,
+}
+
+/// Every measure, in the order of the table.
+struct Table(Vec<Row>);
+
+impl Table {
+    fn add(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        bounds: [&'static str; 2],
+        value: f64,
+    ) {
+        let [floor, goal] = bounds;
+        match self.0.iter_mut().find(|row| row.name == name) {
+            Some(row) => row.values.push(value),
+            None => self.0.push(Row { name, unit, floor, goal, values: vec![value] }),
+        }
+    }
+
+    fn print(&mut self) {
+        println!(
+            "{:<58} {:>10} {:>21}  {:>7} {:>7}",
+            "measure", "median", "(min-max)", "floor", "goal"
+        );
+        for row in &mut self.0 {
+            row.values.sort_by(f64::total_cmp);
+            let (low, high) = (row.values[0], row.values[row.values.len() - 1]);
+            let median = row.values[row.values.len() / 2];
+            let spread = format!("({low:.3}-{high:.3})");
+            let name = format!("{}, {}", row.name, row.unit);
+            println!("{name:<58} {median:>10.3} {spread:>21}  {:>7} {:>7}", row.floor, row.goal);
+        }
+    }
+}
+
+fn argument(name: &str, default: u64) -> u64 {
+    let arguments: Vec<String> = std::env::args().collect();
+    let at = arguments.iter().position(|argument| argument == name);
+    at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == server::BARE) {
+        return server::serve_bare();
+    }
+    let (rounds, seconds) = (argument("--rounds", 3), argument("--seconds", 4));
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    server::pin_this_process();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut table = Table(Vec::new());
+    for round in 0..rounds {
+        println!("round {} of {rounds}", round + 1);
+        runtime.block_on(one_round(dir.path(), seconds, &mut table));
+    }
+    println!();
+    table.print();
+}
+
+async fn one_round(dir: &Path, seconds: u64, table: &mut Table) {
+    let disk_p99 = fdatasync_p99(dir);
+    table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
+    let bare = Server::bare();
+    let bare_rate = generator::closed(bare.address, Kind::Chatter, seconds).await;
+    table.add("bare axum", "1000/s", ["", ""], bare_rate / 1e3);
+    let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.p99();
+    table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
+    drop(bare);
+    accept_side(dir, seconds, (bare_rate, bare_p99, disk_p99), table).await;
+    delivery_side(dir, seconds, disk_p99, table).await;
+}
+
+async fn accept_side(
+    dir: &Path,
+    seconds: u64,
+    (bare_rate, bare_p99, disk_p99): (f64, f64, f64),
+    table: &mut Table,
+) {
+    let sink = Sink::silent().await;
+    let relay = Server::relay(dir, sink.address, 1);
+    table.add("start to first 200, empty store", "ms", ["150", "30"], relay.started_ms);
+    table.add("RSS idle", "MB", ["20", "10"], relay.memory("VmRSS"));
+    for (kind, share, cpu) in [
+        (Kind::Chatter, ["0.50", "0.70"], ["0.26", "0.21"]),
+        (Kind::Incident, ["0.18", "0.34"], ["0.60", "0.40"]),
+    ] {
+        let before = relay.cpu_seconds();
+        let rate = generator::closed(relay.address, kind, seconds).await;
+        let used = relay.cpu_seconds() - before;
+        let (name, cpu_name, p99_name) = kind.measures();
+        table.add(name, "share of bare axum", share, rate / bare_rate);
+        let per_10k = used / (rate * seconds as f64) * 1e4;
+        table.add(cpu_name, "CPU s per 10,000", cpu, per_10k);
+        let p99 = generator::open(relay.address, kind, 200, seconds).await.p99();
+        let (unit, base, bounds) = match kind {
+            Kind::Chatter => ("x bare axum's", bare_p99, ["3", "1.5"]),
+            Kind::Incident => ("x the disk's p99", disk_p99, ["6", "3"]),
+        };
+        table.add(p99_name, unit, bounds, p99 / base);
+    }
+    table.add("RSS peak under full load", "MB", ["80", "40"], relay.memory("VmHWM"));
+}
+
+async fn delivery_side(dir: &Path, seconds: u64, disk_p99: f64, table: &mut Table) {
+    let sink = Sink::answering().await;
+    let relay = Server::relay(dir, sink.address, 16);
+    let backlog = 4_000 * seconds;
+    let started = Instant::now();
+    generator::count(relay.address, Kind::Incident, backlog).await;
+    sink.has(backlog).await;
+    let rate = backlog as f64 / started.elapsed().as_secs_f64();
+    table.add("accepted and delivered, concurrency 16", "/s", ["2000", "5000"], rate);
+    sink.clear();
+    let sent = generator::open_with_times(relay.address, 50, seconds).await;
+    sink.has(sent.len() as u64).await;
+    let latencies: Latencies = sink.latencies(&sent);
+    let name = "received by us to received by the SOAR, p99 at 50/s";
+    table.add(name, "x the disk's p99", ["12", "5"], latencies.p99() / disk_p99);
+}
+
+/// What one small durable write costs here, without anything around it.
+fn fdatasync_p99(dir: &Path) -> f64 {
+    let mut file = std::fs::File::create(dir.join("probe")).unwrap();
+    let mut latencies = Latencies::default();
+    for _ in 0..1_000 {
+        let started = Instant::now();
+        file.write_all(&[0_u8; 2048]).unwrap();
+        file.sync_data().unwrap();
+        latencies.note(started.elapsed());
+    }
+    latencies.p99()
+}

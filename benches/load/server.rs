@@ -1,0 +1,145 @@
+//! The processes that are measured.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::available_parallelism,
+    time::Instant,
+};
+
+use axum::{Router, body::Bytes, routing::post};
+
+use crate::events::SECRET;
+
+/// The argument that turns this program into the bare server.
+pub(crate) const BARE: &str = "--serve-bare";
+
+/// The unit of the CPU times in `/proc`, on every Linux that matters.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A server in a process of its own; it ends with this value.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) started_ms: f64,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn has_two_cores() -> bool {
+    Path::new("/usr/bin/taskset").exists()
+        && fs::read_to_string("/proc/cpuinfo")
+            .is_ok_and(|text| text.matches("processor\t").count() >= 2)
+}
+
+/// On the first core, if there is a second one for the load.
+fn on_first_core(program: &Path) -> Command {
+    if !has_two_cores() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(program);
+    command
+}
+
+/// The generator's own core.
+pub(crate) fn pin_this_process() {
+    let cores = available_parallelism().map_or(1, usize::from);
+    if has_two_cores() && cores >= 2 {
+        let pid = std::process::id().to_string();
+        let pinned = Command::new("taskset").args(["-cp", "1", &pid]).output().unwrap();
+        assert!(pinned.status.success());
+        println!("server on core 0, generator on core 1");
+    } else {
+        println!("one core for both: read nothing into these figures");
+    }
+}
+
+/// A handler that reads the body and says 200.
+pub(crate) fn serve_bare() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let router = Router::new().route(
+            "/slack/events",
+            post(|body: Bytes| async move {
+                drop(body);
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        axum::serve(listener, router).await.unwrap();
+    });
+}
+
+impl Server {
+    pub(crate) fn bare() -> Self {
+        let started = Instant::now();
+        let mut child = on_first_core(&std::env::current_exe().unwrap())
+            .arg(BARE)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let started_ms = started.elapsed().as_secs_f64() * 1e3;
+        Self { child, address: line.trim().parse().unwrap(), started_ms }
+    }
+
+    /// The relay, with one destination, on a store of its own. Metrics and logs are on.
+    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32) -> Self {
+        let dir = tempfile::tempdir_in(dir).unwrap().keep();
+        let config = format!(
+            "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0}}\n\
+             slack: {{apps: [{{name: main, signing_secret: {{env: SECRET}}}}]}}\n\
+             store: {{sqlite: {{max_size: 8GiB}}}}\n\
+             destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
+             concurrency: {concurrency}}}\n"
+        );
+        fs::write(dir.join("relay.yaml"), config).unwrap();
+        let started = Instant::now();
+        let mut child = on_first_core(Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
+            .args(["serve", "--log-format", "json", "--config"])
+            .arg(dir.join("relay.yaml"))
+            .env("SECRET", SECRET)
+            .env("URL", format!("http://{sink}/hook"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("\"public\":\"") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the relay did not start");
+        }
+        let public = line.split("\"public\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let started_ms = started.elapsed().as_secs_f64() * 1e3;
+        std::thread::spawn(move || {
+            let mut rest = vec![0; 65_536];
+            while log.read(&mut rest).is_ok_and(|read| read > 0) {}
+        });
+        Self { child, address: public.parse().unwrap(), started_ms }
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<f64>().unwrap();
+        (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+    }
+
+    /// A line of `/proc/PID/status`, in MB.
+    pub(crate) fn memory(&self, name: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
