@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, mpsc::channel},
     task::{Context, Poll, Waker},
 };
 
@@ -293,10 +293,8 @@ async fn retention_gives_space_back() {
         let large = NewMessage { raw: vec![b'x'; 500_000].into(), ..message(number) };
         store.accept(vec![large], None, None).await.unwrap().remove(0).unwrap();
     }
-    let now = Timestamp::from_seconds(1_700_000_000);
     for lease in store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap() {
-        let next = Next::Delivered(Reference::default());
-        store.record(lease, Outcome { attempt: attempt(now, ""), next }).await.unwrap();
+        store.record(lease, delivered()).await.unwrap();
     }
     let none = std::time::Duration::ZERO;
     assert_eq!(store.prune(Retention { delivered: none, dead: none }).await.unwrap().messages, 20);
@@ -379,6 +377,56 @@ async fn a_full_queue_says_busy_and_empties_again() {
         accept.await.unwrap().remove(0).unwrap();
     }
     accept(&store, 100_000..100_001).await;
+}
+
+fn delivered() -> Outcome {
+    let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
+    Outcome { attempt, next: Next::Delivered(Reference::default()) }
+}
+
+#[tokio::test]
+async fn a_lease_does_not_end_while_its_outcome_is_written() {
+    let place = Place::new();
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let store = open(&place.path(), &place.metrics, MAX_SIZE, clock.clone()).unwrap();
+    let soar = DestinationName::new("soar").unwrap();
+    accept(&store, 0..1).await;
+    let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
+    let (go_on, held) = channel::<()>();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut slow = Box::pin(store.write(move |_, _| {
+        held.recv().unwrap();
+        Ok(())
+    }));
+    assert!(slow.as_mut().poll(&mut context).is_pending());
+    let mut record = store.record(lease, delivered());
+    assert!(record.as_mut().poll(&mut context).is_pending());
+    clock.advance(LEASE * 2);
+    assert!(store.lease_due(&soar, 1).await.unwrap().is_empty());
+    go_on.send(()).unwrap();
+    slow.await.unwrap();
+    record.await.unwrap();
+    assert_eq!(store.next_due(&soar).await.unwrap(), None, "it is delivered");
+    assert_eq!(place.stale_leases(), 0);
+}
+
+#[tokio::test]
+async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..1).await;
+    let soar = DestinationName::new("soar").unwrap();
+    let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
+    let sql = |sql: &'static str| {
+        store.write(move |db: &mut super::Db, _| db.connection().execute_batch(sql))
+    };
+    sql("ALTER TABLE attempts RENAME TO gone").await.unwrap();
+    let unrecorded = store.record(lease, delivered()).await.unwrap_err();
+    assert!(matches!(unrecorded.source, StoreError::Engine(_)), "{:?}", unrecorded.source);
+    assert!(store.lease_due(&soar, 1).await.unwrap().is_empty(), "the lease is still held");
+    sql("ALTER TABLE gone RENAME TO attempts").await.unwrap();
+    store.record(unrecorded.lease, unrecorded.outcome).await.unwrap();
+    assert_eq!(store.next_due(&soar).await.unwrap(), None, "it is delivered");
 }
 
 #[tokio::test]
