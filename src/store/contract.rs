@@ -1,96 +1,163 @@
-//! What every store promises, as tests that know no engine. A backend implements [`Bench`] and
-//! calls [`contract_suite!`].
+//! What every store promises, one function a promise. It knows no engine: a backend says how it is
+//! opened, and `contract!` makes a test of each promise.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
-use super::{
-    Accepted, Action, AlertQuery, Attempt, CursorMove, Lease, NewAlert, NewMessage, Next, Outcome,
-    Paused, Reference, Retention, Selection, Source, State, Store, StoreError,
-};
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
-    metrics::Metrics,
+    store::{
+        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, CursorMove, DeliveryView,
+        IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next, Outcome, Paused,
+        REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store, StoreError,
+    },
 };
 
-pub(super) const START: Timestamp = Timestamp::from_seconds(1_600_689_950);
-pub(super) const LEASE: Duration = Duration::from_secs(90);
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+/// How long the leases of a store under test last.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 
-/// A backend under test: it opens the same store again and again.
-pub(super) trait Bench {
-    /// An empty store's place.
-    fn new() -> Self;
-    /// Opens it. The one opened before is gone, whether it was closed or not.
-    fn open(&self, clock: &Clock, metrics: &Metrics) -> Arc<dyn Store>;
+/// How large a store under test may become.
+pub(super) const MAX_SIZE: u64 = 64 * 1024 * 1024;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const RETENTION: Retention =
+    Retention { delivered: Duration::from_secs(7 * 24 * 3600), dead: DAY.saturating_mul(30) };
+
+/// One place for a store of an engine.
+pub(super) trait Backend: Send + Sync {
+    /// Opens the store that is there, or a new one: leases last [`LEASE`], and it may become
+    /// `max_size` bytes large.
+    fn open(&self, clock: &Clock, max_size: u64) -> Arc<dyn Store>;
+
+    /// How many outcomes were ignored since their leases had passed to others.
+    fn stale_leases(&self) -> u64;
 }
 
-/// One test's store, clock and numbers.
-pub(super) struct Case<B> {
-    bench: B,
-    pub(super) clock: Clock,
-    metrics: Metrics,
+/// A store under test, with its clock.
+pub(super) struct World {
+    backend: Box<dyn Backend>,
+    clock: Clock,
     store: Option<Arc<dyn Store>>,
 }
 
-impl<B: Bench> Case<B> {
-    pub(super) fn new() -> Self {
-        let (bench, clock, metrics) = (B::new(), Clock::manual(START), Metrics::new());
-        let store = Some(bench.open(&clock, &metrics));
-        Self { bench, clock, metrics, store }
+impl World {
+    pub(super) fn new(backend: impl Backend + 'static) -> Self {
+        let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+        let store = Some(backend.open(&clock, MAX_SIZE));
+        Self { backend: Box::new(backend), clock, store }
     }
 
-    pub(super) fn store(&self) -> &Arc<dyn Store> {
-        self.store.as_ref().expect("it is open")
+    fn store(&self) -> &Arc<dyn Store> {
+        self.store.as_ref().unwrap()
     }
 
-    /// As `kill -9` and a new start.
+    /// Drops the store without closing it, and opens it again.
     fn crash(&mut self) {
-        self.store = None;
-        self.store = Some(self.bench.open(&self.clock, &self.metrics));
+        self.reopen_with(MAX_SIZE);
+    }
+
+    fn reopen_with(&mut self, max_size: u64) {
+        let store = self.store.take().unwrap();
+        assert_eq!(Arc::strong_count(&store), 1, "somebody still uses the store");
+        drop(store);
+        self.store = Some(self.backend.open(&self.clock, max_size));
+    }
+
+    /// A message of that number with one alert for `soar`.
+    fn message(&self, number: i64) -> NewMessage {
+        let ts = MessageTs::from_micros((1_600_000_000 + number) * 1_000_000);
+        NewMessage {
+            key: MessageKey { app: app(), channel: channel(), ts: TsKey::Ts(ts) },
+            posted_at: ts,
+            source: Source::Push,
+            event_id: format!("Ev{number}"),
+            team: "T1".to_owned(),
+            received_at: self.clock.now(),
+            raw: format!("{{\"number\":{number}}}").into(),
+            is_edit: false,
+            alerts: vec![alert(0, &["soar"])],
+        }
+    }
+
+    async fn try_accept(&self, batch: Vec<NewMessage>) -> Vec<Result<Accepted, StoreError>> {
+        self.store().accept(batch, None, None).await.unwrap()
     }
 
     async fn accept(&self, message: NewMessage) -> Accepted {
-        let results = self.store().accept(vec![message], None, None).await.expect("accepted");
-        results.into_iter().next().expect("one result").expect("stored")
+        self.try_accept(vec![message]).await.remove(0).unwrap()
+    }
+
+    async fn accept_numbers(&self, numbers: std::ops::Range<i64>) {
+        let batch = numbers.map(|number| self.message(number)).collect();
+        for result in self.try_accept(batch).await {
+            assert_eq!(result.unwrap(), Accepted::New { alerts: 1 });
+        }
     }
 
     async fn lease(&self, destination: &str, n: usize) -> Vec<Lease> {
-        self.store().lease_due(&name(destination), n).await.expect("leased")
+        self.store().lease_due(&name(destination), n).await.unwrap()
     }
 
-    async fn finish(&self, lease: Lease, next: Next) {
-        self.store().record(lease, outcome(next)).await.expect("recorded");
+    async fn lease_one(&self) -> Lease {
+        let mut leases = self.lease("soar", 1).await;
+        assert_eq!(leases.len(), 1, "one delivery is due");
+        leases.remove(0)
     }
 
-    async fn state(&self, n: u32) -> State {
-        let view = self.store().alert(&id(n, 0)).await.expect("read").expect("known");
-        view.deliveries.first().expect("one delivery").state
+    async fn record(&self, lease: Lease, next: Next) {
+        let outcome = Outcome { attempt: attempt(self.clock.now(), "fine"), next };
+        self.store().record(lease, outcome).await.unwrap();
     }
 
-    async fn act(&self, action: Action) -> u64 {
-        self.store().act(Selection::default(), action).await.expect("done")
+    async fn deliver_all(&self) {
+        for lease in self.lease("soar", 1000).await {
+            self.record(lease, Next::Delivered(Reference::default())).await;
+        }
     }
-}
 
-pub(super) fn name(text: &str) -> DestinationName {
-    DestinationName::new(text).expect("a name")
+    async fn view(&self, number: i64) -> AlertView {
+        self.store().alert(&self.id(number)).await.unwrap().unwrap()
+    }
+
+    async fn delivery(&self, number: i64) -> DeliveryView {
+        self.view(number).await.deliveries.remove(0)
+    }
+
+    fn id(&self, number: i64) -> AlertId {
+        AlertId { message: self.message(number).key, ordinal: 0 }
+    }
+
+    async fn act(&self, selection: Selection, action: Action) -> u64 {
+        self.store().act(selection, action).await.unwrap()
+    }
+
+    async fn pause(&self, paused: Paused) {
+        self.store().set_paused(&name("soar"), paused).await.unwrap();
+    }
+
+    async fn list(&self, query: AlertQuery) -> Vec<AlertView> {
+        self.store().alerts(query).await.unwrap()
+    }
+
+    async fn next_due(&self) -> Option<Timestamp> {
+        self.store().next_due(&name("soar")).await.unwrap()
+    }
 }
 
 fn app() -> AppName {
-    AppName::new("main").expect("a name")
+    AppName::new("main").unwrap()
 }
 
-fn key(n: u32) -> MessageKey {
-    let ts = MessageTs::from_micros(1_600_000_000_000_000 + i64::from(n));
-    MessageKey { app: app(), channel: ChannelId::new("C1"), ts: TsKey::Ts(ts) }
+fn channel() -> ChannelId {
+    ChannelId::new("C0123456789")
 }
 
-fn id(n: u32, ordinal: u32) -> AlertId {
-    AlertId { message: key(n), ordinal }
+fn name(text: &str) -> DestinationName {
+    DestinationName::new(text).unwrap()
 }
 
 fn alert(ordinal: u32, destinations: &[&str]) -> NewAlert {
@@ -98,412 +165,960 @@ fn alert(ordinal: u32, destinations: &[&str]) -> NewAlert {
         ordinal,
         attachment: ordinal,
         level: "high",
-        search: format!("PII Sniffing cdn.example/{ordinal}.js"),
+        search: format!("PII Harvesting checkout.js number {ordinal}"),
         destinations: destinations.iter().map(|text| name(text)).collect(),
     }
 }
 
-/// The `n`th message: one alert for destination `a`.
-pub(super) fn message(n: u32) -> NewMessage {
-    NewMessage {
-        key: key(n),
-        posted_at: MessageTs::from_micros(1_600_000_000_000_000 + i64::from(n)),
-        source: Source::Push,
-        event_id: format!("Ev{n}"),
-        team: "T1".to_owned(),
-        received_at: START,
-        raw: Bytes::from(format!("{{\"n\":{n}}}")),
-        is_edit: false,
-        alerts: vec![alert(0, &["a"])],
+pub(super) fn attempt(started_at: Timestamp, excerpt: &str) -> Attempt {
+    Attempt {
+        started_at,
+        duration: Duration::from_millis(250),
+        class: "unavailable",
+        status: Some(503),
+        excerpt: excerpt.to_owned(),
     }
 }
 
-fn outcome(next: Next) -> Outcome {
-    let attempt = Attempt {
-        started_at: START,
-        duration: SECOND,
-        class: "delivered",
-        status: Some(200),
-        excerpt: "ok".to_owned(),
-    };
-    Outcome { attempt, next }
+fn all(limit: u32) -> AlertQuery {
+    AlertQuery { limit, ..AlertQuery::default() }
 }
 
-fn delivered() -> Next {
-    Next::Delivered(Reference { id: "7".to_owned(), url: "https://soar/7".to_owned() })
-}
-
-const DEAD: Next = Next::Dead { reason: "alert_fault" };
-
-const RETENTION: Retention = Retention {
-    delivered: Duration::from_secs(30 * 86_400),
-    dead: Duration::from_secs(90 * 86_400),
-};
-
-pub(super) async fn one_message_is_accepted_once_by_fifty_at_once<B: Bench>(case: Case<B>) {
-    let store = case.store();
-    let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..50 {
-        let (store, mut message) = (Arc::clone(store), message(1));
-        message.event_id = format!("Ev{n}");
-        tasks.spawn(async move { store.accept(vec![message], None, None).await });
-    }
-    let mut new = 0;
-    for result in tasks.join_all().await {
-        match result.expect("accepted").pop().expect("one").expect("stored") {
-            Accepted::New { alerts } => new += alerts,
-            Accepted::Duplicate => {}
-            Accepted::Revision => panic!("it is no edit"),
+/// Makes a test of every promise.
+macro_rules! contract {
+    ($backend:expr) => {
+        crate::store::contract::contract! { $backend =>
+            fifty_identical_accepts_at_once_are_one_alert,
+            one_message_under_eleven_event_ids_is_one_alert,
+            a_message_without_a_timestamp_is_known_by_its_digest,
+            two_destinations_get_a_delivery_each,
+            sources_are_merged,
+            an_edit_with_a_new_incident_brings_only_that_one,
+            an_edit_with_nothing_new_is_a_revision_and_is_not_sent,
+            only_the_newest_revisions_are_kept,
+            an_unrouted_alert_is_kept,
+            held_deliveries_wait,
+            workers_never_share_a_delivery,
+            the_oldest_due_is_leased_first,
+            a_released_lease_is_due_as_before,
+            an_expired_lease_passes_to_another_and_its_outcome_is_ignored,
+            a_late_outcome_counts_while_nobody_else_has_the_lease,
+            a_late_outcome_of_an_ended_delivery_is_ignored,
+            outcomes_are_kept,
+            only_the_newest_attempts_are_kept,
+            a_retry_revives_what_ended_and_leaves_leases_alone,
+            a_retry_makes_what_waits_due_now,
+            two_retries_at_once_change_each_delivery_once,
+            an_action_covers_more_than_one_piece,
+            a_cancel_ends_what_waits_and_what_is_dead,
+            an_action_is_limited_to_its_selection,
+            what_is_too_old_is_given_up,
+            a_pause_survives_and_stops_the_age,
+            a_crash_keeps_what_was_acknowledged_and_frees_leases,
+            the_cursor_moves_with_its_page,
+            the_cursor_never_goes_back,
+            an_older_term_does_not_move_the_cursor,
+            retention_never_touches_what_is_undelivered,
+            retention_counts_from_the_end,
+            an_identity_outlives_its_message,
+            a_full_store_refuses_alerts_and_records_outcomes,
+            text_that_databases_stumble_over_is_stored,
+            one_bad_item_does_not_stop_its_neighbours,
+            an_item_that_cannot_be_stored_leaves_nothing,
+            pages_follow_each_other,
+            alerts_are_found_by_state_level_and_text,
+            the_next_due_is_known,
+            a_hint_wakes_who_waits,
+            the_numbers_add_up,
+            a_probe_writes,
+            a_close_finishes_what_was_accepted,
+            a_closed_store_says_so,
         }
-    }
-    assert_eq!(new, 1);
-    assert_eq!(case.lease("a", 10).await.len(), 1);
-}
-
-pub(super) async fn each_routed_destination_gets_one_delivery<B: Bench>(case: Case<B>) {
-    let mut both = message(1);
-    both.alerts = vec![alert(0, &["a", "b"]), alert(1, &["b"])];
-    assert_eq!(case.accept(both).await, Accepted::New { alerts: 2 });
-    let (a, b) = (case.lease("a", 10).await, case.lease("b", 10).await);
-    assert_eq!((a.len(), b.len()), (1, 2));
-    let delivery = a.first().expect("one").delivery();
-    assert_eq!(delivery.alert, id(1, 0));
-    assert_eq!(&delivery.raw[..], b"{\"n\":1}");
-    assert_eq!((delivery.attempts, delivery.event_id.as_str()), (0, "Ev1"));
-    assert_eq!((delivery.received_at, delivery.pending_since), (START, START));
-}
-
-pub(super) async fn an_edit_brings_only_what_is_new_with_its_own_bytes<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    let mut edit = message(1);
-    edit.is_edit = true;
-    edit.raw = Bytes::from_static(b"edited");
-    assert_eq!(case.accept(edit.clone()).await, Accepted::Revision);
-    assert_eq!(case.accept(edit.clone()).await, Accepted::Duplicate, "it is kept already");
-    edit.alerts.push(alert(1, &["a"]));
-    assert_eq!(case.accept(edit).await, Accepted::New { alerts: 1 });
-    let mut raws: Vec<_> =
-        case.lease("a", 10).await.iter().map(|lease| lease.delivery().raw.clone()).collect();
-    raws.sort();
-    assert_eq!(raws, ["edited", "{\"n\":1}"].map(Bytes::from));
-}
-
-pub(super) async fn every_source_of_a_message_is_remembered<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    let mut again = message(1);
-    again.source = Source::CatchUp;
-    assert_eq!(case.accept(again).await, Accepted::Duplicate);
-    let view = case.store().alert(&id(1, 0)).await.expect("read").expect("known");
-    assert_eq!(view.source, Source::Push);
-    assert_eq!(view.sources, [Source::Push, Source::CatchUp]);
-}
-
-pub(super) async fn an_unrouted_alert_is_kept<B: Bench>(case: Case<B>) {
-    let mut unrouted = message(1);
-    unrouted.alerts = vec![alert(0, &[])];
-    assert_eq!(case.accept(unrouted).await, Accepted::New { alerts: 1 });
-    let query = AlertQuery { unrouted: true, limit: 10, ..AlertQuery::default() };
-    assert_eq!(case.store().alerts(query).await.expect("listed").len(), 1);
-}
-
-pub(super) async fn what_is_held_is_due_at_its_time<B: Bench>(case: Case<B>) {
-    let until = START + SECOND * 30;
-    let store = case.store();
-    store.accept(vec![message(1)], Some(until), None).await.expect("accepted");
-    assert_eq!(case.lease("a", 1).await.len(), 0);
-    assert_eq!(store.next_due(&name("a")).await.expect("read"), Some(until));
-    case.clock.advance(SECOND * 30);
-    assert_eq!(case.lease("a", 1).await.len(), 1);
-}
-
-pub(super) async fn a_delivery_is_leased_to_one_worker_only<B: Bench>(case: Case<B>) {
-    let batch = (0..100).map(message).collect();
-    case.store().accept(batch, None, None).await.expect("accepted");
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let store = Arc::clone(case.store());
-        tasks.spawn(async move { store.lease_due(&name("a"), 10).await.expect("leased") });
-    }
-    let leases: Vec<Lease> = tasks.join_all().await.into_iter().flatten().collect();
-    let mut ids: Vec<_> = leases.iter().map(|lease| lease.delivery().id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!((leases.len(), ids.len()), (100, 100));
-}
-
-pub(super) async fn a_lease_that_passed_to_another_cannot_record<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    let stale = case.lease("a", 1).await.pop().expect("one");
-    assert_eq!(case.lease("a", 1).await.len(), 0);
-    case.clock.advance(LEASE + SECOND);
-    let fresh = case.lease("a", 1).await.pop().expect("the lease has ended");
-    case.finish(stale, delivered()).await;
-    assert_eq!(case.state(1).await, State::Leased);
-    assert!(case.metrics.render().contains("stale_leases_total 1\n"));
-    case.finish(fresh, DEAD).await;
-    assert_eq!(case.state(1).await, State::Dead);
-}
-
-pub(super) async fn outcomes_and_attempts_are_kept<B: Bench>(mut case: Case<B>) {
-    case.accept(message(1)).await;
-    let lease = case.lease("a", 1).await.pop().expect("one");
-    let at = START + SECOND * 60;
-    case.finish(lease, Next::Retry { at, alert_fault: true }).await;
-    assert_eq!(case.lease("a", 1).await.len(), 0);
-    case.crash();
-    assert_eq!(case.store().next_due(&name("a")).await.expect("read"), Some(at));
-    case.clock.advance(SECOND * 60);
-    let lease = case.lease("a", 1).await.pop().expect("due");
-    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (1, 1));
-    case.finish(lease, delivered()).await;
-    case.crash();
-    let view = case.store().alert(&id(1, 0)).await.expect("read").expect("known");
-    let delivery = view.deliveries.first().expect("one");
-    assert_eq!((delivery.state, delivery.attempts), (State::Delivered, 2));
-    assert_eq!(delivery.reference.id, "7");
-    assert_eq!(delivery.log.len(), 2);
-    assert_eq!(case.lease("a", 1).await.len(), 0);
-}
-
-pub(super) async fn a_crash_loses_nothing_and_frees_every_lease<B: Bench>(mut case: Case<B>) {
-    for n in 0..20 {
-        case.accept(message(n)).await;
-    }
-    let held = case.lease("a", 5).await;
-    drop(held);
-    case.crash();
-    assert_eq!(case.lease("a", 100).await.len(), 20);
-    assert_eq!(case.accept(message(3)).await, Accepted::Duplicate);
-}
-
-pub(super) async fn a_released_lease_is_due_as_before<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    let lease = case.lease("a", 1).await.pop().expect("one");
-    case.store().release(lease).await;
-    assert_eq!(case.lease("a", 1).await.pop().expect("one").delivery().attempts, 0);
-}
-
-pub(super) async fn an_operator_retries_and_cancels<B: Bench>(case: Case<B>) {
-    for n in 0..3 {
-        case.accept(message(n)).await;
-    }
-    let mut leases = case.lease("a", 3).await;
-    let leased = leases.pop().expect("three");
-    case.finish(leases.pop().expect("two"), DEAD).await;
-    let at = START + DAY;
-    case.finish(leases.pop().expect("one"), Next::Retry { at, alert_fault: false }).await;
-    assert_eq!(case.act(Action::Retry).await, 2, "the dead one and the waiting one");
-    assert_eq!(case.act(Action::Retry).await, 0, "both are due already");
-    assert_eq!(case.act(Action::Cancel).await, 2, "the leased one is left alone");
-    assert_eq!(case.lease("a", 3).await.len(), 0);
-    case.finish(leased, delivered()).await;
-    assert_eq!(case.act(Action::Cancel).await, 0, "a delivered one is left alone");
-    case.clock.advance(DAY);
-    assert_eq!(case.act(Action::Retry).await, 2, "cancelled ones can be retried");
-    let lease = case.lease("a", 1).await.pop().expect("one");
-    assert_eq!(lease.delivery().pending_since, START + DAY, "its age is counted anew");
-}
-
-pub(super) async fn two_people_retrying_at_once_change_it_once<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    case.finish(case.lease("a", 1).await.pop().expect("one"), DEAD).await;
-    let (first, second) = tokio::join!(case.act(Action::Retry), case.act(Action::Retry));
-    assert_eq!(first + second, 1);
-}
-
-pub(super) async fn what_grew_too_old_is_given_up_unless_leased_or_paused<B: Bench>(case: Case<B>) {
-    for n in 0..3 {
-        case.accept(message(n)).await;
-    }
-    let leased = case.lease("a", 1).await;
-    case.clock.advance(SECOND * 60);
-    let store = case.store();
-    let too_old = store.expire(&name("a"), START - SECOND, "max_age").await;
-    assert_eq!(too_old.expect("done"), 0);
-    store.set_paused(&name("a"), Paused::Yes).await.expect("paused");
-    assert_eq!(store.expire(&name("a"), START + SECOND, "max_age").await.expect("done"), 0);
-    store.set_paused(&name("a"), Paused::No).await.expect("resumed");
-    assert_eq!(store.expire(&name("a"), START + SECOND, "max_age").await.expect("done"), 2);
-    drop(leased);
-    let stats = store.stats().await.expect("read").destinations;
-    assert_eq!(stats.first().map(|(_, stats)| (stats.dead, stats.leased)), Some((2, 1)));
-}
-
-pub(super) async fn a_pause_survives_a_crash_and_stops_the_age<B: Bench>(mut case: Case<B>) {
-    case.accept(message(1)).await;
-    case.store().set_paused(&name("a"), Paused::Yes).await.expect("paused");
-    case.crash();
-    assert_eq!(case.lease("a", 1).await.len(), 0);
-    assert_eq!(case.store().next_due(&name("a")).await.expect("read"), None);
-    case.clock.advance(DAY);
-    case.store().set_paused(&name("a"), Paused::No).await.expect("resumed");
-    let lease = case.lease("a", 1).await.pop().expect("it goes on");
-    assert_eq!(lease.delivery().pending_since, START + DAY);
-}
-
-pub(super) async fn the_cursor_moves_with_its_page_and_never_back<B: Bench>(mut case: Case<B>) {
-    let channel = ChannelId::new("C1");
-    let to = |micros: i64, term| CursorMove {
-        app: app(),
-        channel: channel.clone(),
-        to: MessageTs::from_micros(micros),
-        term,
     };
-    let store = Arc::clone(case.store());
-    store.accept(vec![message(1)], None, Some(to(10, 2))).await.expect("accepted");
-    store.accept(Vec::new(), None, Some(to(30, 2))).await.expect("an empty page moves it");
-    store.accept(Vec::new(), None, Some(to(40, 1))).await.expect("an older term does not");
-    store.accept(Vec::new(), None, Some(to(20, 2))).await.expect("nor does an older time");
-    drop(store);
-    case.crash();
-    let cursor = case.store().cursor(&app(), &channel).await.expect("read");
-    assert_eq!(cursor, Some(MessageTs::from_micros(30)));
-}
-
-pub(super) async fn retention_never_touches_what_is_undelivered<B: Bench>(case: Case<B>) {
-    for n in 0..3 {
-        case.accept(message(n)).await;
-    }
-    let mut leases = case.lease("a", 2).await;
-    case.finish(leases.pop().expect("two"), DEAD).await;
-    case.finish(leases.pop().expect("one"), delivered()).await;
-    let store = case.store();
-    case.clock.advance(DAY * 31);
-    assert_eq!(store.prune(RETENTION).await.expect("pruned").messages, 1, "the delivered one");
-    case.clock.advance(DAY * 60);
-    assert_eq!(store.prune(RETENTION).await.expect("pruned").messages, 1, "the dead one");
-    case.clock.advance(DAY * 365);
-    store.prune(RETENTION).await.expect("pruned");
-    let lease = case.lease("a", 10).await.pop().expect("the pending one is still there");
-    assert!(!lease.delivery().raw.is_empty());
-}
-
-pub(super) async fn an_identity_outlives_its_message<B: Bench>(case: Case<B>) {
-    case.accept(message(1)).await;
-    case.finish(case.lease("a", 1).await.pop().expect("one"), delivered()).await;
-    case.clock.advance(DAY * 31);
-    assert_eq!(case.store().prune(RETENTION).await.expect("pruned").messages, 1);
-    assert_eq!(case.accept(message(1)).await, Accepted::Duplicate);
-    // The newest may stay, so that a store never gives a number twice.
-    case.accept(message(2)).await;
-    case.clock.advance(DAY * 400);
-    assert_eq!(case.store().prune(RETENTION).await.expect("pruned").identities, 1);
-    assert_eq!(case.accept(message(1)).await, Accepted::New { alerts: 1 });
-}
-
-pub(super) async fn poison_is_stored_or_refused_by_itself<B: Bench>(mut case: Case<B>) {
-    let mut poison = message(1);
-    poison.raw = Bytes::from_static(b"\x00\xff\xfe\\ud800");
-    poison.event_id = "Ev\0".to_owned();
-    poison.team = "\0".to_owned();
-    poison.alerts =
-        vec![NewAlert { search: format!("\0{}", "x".repeat(1_000_000)), ..alert(0, &["a"]) }];
-    assert_eq!(case.accept(poison.clone()).await, Accepted::New { alerts: 1 });
-    case.crash();
-    let lease = case.lease("a", 1).await.pop().expect("one");
-    assert_eq!(lease.delivery().raw, poison.raw, "the bytes are exact");
-    assert_eq!(lease.delivery().event_id, "Ev\u{fffd}");
-}
-
-pub(super) async fn one_bad_item_never_blocks_its_neighbours<B: Bench>(case: Case<B>) {
-    let mut batch: Vec<_> = (0..64).map(message).collect();
-    let bad = batch.get_mut(31).expect("64 of them");
-    bad.raw = Bytes::from(vec![b'x'; super::MESSAGE_MAX_BYTES + 1]);
-    let mut twice = message(100);
-    twice.alerts = vec![alert(0, &["a"]), alert(0, &["a"])];
-    batch.push(twice);
-    let results = case.store().accept(batch, None, None).await.expect("the batch is accepted");
-    let refused: Vec<_> = (0..).zip(&results).filter(|(_, one)| one.is_err()).collect();
-    let places: Vec<u32> = refused.iter().map(|(at, _)| *at).collect();
-    assert_eq!(places, [31, 64]);
-    assert!(refused.iter().all(|(_, one)| matches!(one, Err(StoreError::Item(_)))));
-    assert_eq!(case.lease("a", 100).await.len(), 63);
-}
-
-pub(super) async fn alerts_are_listed_searched_and_paged<B: Bench>(case: Case<B>) {
-    for n in 0..5 {
-        let mut message = message(n);
-        if let Some(alert) = message.alerts.first_mut().filter(|_| n == 3) {
-            alert.level = "low";
-            alert.search = "Vulnerable library".to_owned();
-        }
-        case.accept(message).await;
-    }
-    case.finish(case.lease("a", 1).await.pop().expect("one"), DEAD).await;
-    let list = async |query: AlertQuery| -> Vec<String> {
-        let found = case.store().alerts(query).await.expect("listed");
-        found.iter().map(|view| view.id.to_string()).collect()
-    };
-    let all = AlertQuery { limit: 2, ..AlertQuery::default() };
-    let first = case.store().alerts(all.clone()).await.expect("listed");
-    assert_eq!(first.iter().map(|view| &view.id).collect::<Vec<_>>(), [&id(4, 0), &id(3, 0)]);
-    let before = first.last().map(|view| view.seq);
-    let second = list(AlertQuery { before, ..all.clone() }).await;
-    assert_eq!(second, [id(2, 0), id(1, 0)].map(|id| id.to_string()));
-    let ten = AlertQuery { limit: 10, ..AlertQuery::default() };
-    let third = [id(3, 0).to_string()];
-    assert_eq!(list(AlertQuery { level: Some("low".to_owned()), ..ten.clone() }).await, third);
-    let text = Some("vulnerable LIB".to_owned());
-    assert_eq!(list(AlertQuery { text, ..ten.clone() }).await, third);
-    let state = Some(State::Dead);
-    assert_eq!(list(AlertQuery { state, ..ten }).await, [id(0, 0).to_string()]);
-}
-
-pub(super) async fn a_new_alert_wakes_its_worker<B: Bench>(case: Case<B>) {
-    let hint = case.store().due_hint(&name("a"));
-    case.accept(message(1)).await;
-    let woken = tokio::time::timeout(SECOND * 10, hint.notified()).await;
-    assert!(woken.is_ok());
-    assert_eq!(case.store().next_due(&name("b")).await.expect("read"), None);
-}
-
-pub(super) async fn a_probe_is_a_write_and_a_closed_store_says_so<B: Bench>(case: Case<B>) {
-    case.store().probe().await.expect("a write");
-    case.accept(message(1)).await;
-    case.store().close().await;
-    let refused = case.store().accept(vec![message(2)], None, None).await;
-    assert!(matches!(refused, Err(StoreError::Closed)));
-    assert!(matches!(case.store().probe().await, Err(StoreError::Closed)));
-}
-
-/// Instantiates every promise for a backend.
-macro_rules! contract_suite {
-    ($bench:ty: $($promise:ident,)+) => {
+    ($backend:expr => $($promise:ident,)+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
-                crate::store::contract::$promise(crate::store::contract::Case::<$bench>::new())
-                    .await;
+                let world = crate::store::contract::World::new($backend);
+                crate::store::contract::$promise(world).await;
             }
         )+
     };
-    ($bench:ty) => {
-        contract_suite! { $bench:
-            one_message_is_accepted_once_by_fifty_at_once,
-            each_routed_destination_gets_one_delivery,
-            an_edit_brings_only_what_is_new_with_its_own_bytes,
-            every_source_of_a_message_is_remembered,
-            an_unrouted_alert_is_kept,
-            what_is_held_is_due_at_its_time,
-            a_delivery_is_leased_to_one_worker_only,
-            a_lease_that_passed_to_another_cannot_record,
-            outcomes_and_attempts_are_kept,
-            a_crash_loses_nothing_and_frees_every_lease,
-            a_released_lease_is_due_as_before,
-            an_operator_retries_and_cancels,
-            two_people_retrying_at_once_change_it_once,
-            what_grew_too_old_is_given_up_unless_leased_or_paused,
-            a_pause_survives_a_crash_and_stops_the_age,
-            the_cursor_moves_with_its_page_and_never_back,
-            retention_never_touches_what_is_undelivered,
-            an_identity_outlives_its_message,
-            poison_is_stored_or_refused_by_itself,
-            one_bad_item_never_blocks_its_neighbours,
-            alerts_are_listed_searched_and_paged,
-            a_new_alert_wakes_its_worker,
-            a_probe_is_a_write_and_a_closed_store_says_so,
-        }
-    };
+}
+pub(super) use contract;
+
+// Taking messages in
+
+pub(super) async fn fifty_identical_accepts_at_once_are_one_alert(w: World) {
+    let mut accepts = JoinSet::new();
+    for _ in 0..50 {
+        let (store, message) = (Arc::clone(w.store()), w.message(1));
+        accepts.spawn(async move { store.accept(vec![message], None, None).await });
+    }
+    let results: Vec<Accepted> = accepts
+        .join_all()
+        .await
+        .into_iter()
+        .map(|result| result.unwrap().remove(0).unwrap())
+        .collect();
+    let new = results.iter().filter(|one| **one == Accepted::New { alerts: 1 }).count();
+    let known = results.iter().filter(|one| **one == Accepted::Duplicate).count();
+    assert_eq!((new, known), (1, 49));
+    assert_eq!(w.list(all(10)).await.len(), 1);
+    assert_eq!(w.lease("soar", 10).await.len(), 1);
 }
 
-pub(super) use contract_suite;
+pub(super) async fn one_message_under_eleven_event_ids_is_one_alert(w: World) {
+    let batch: Vec<NewMessage> = (0..11)
+        .map(|number| NewMessage { event_id: format!("EvX{number}"), ..w.message(1) })
+        .collect();
+    let results = w.try_accept(batch).await;
+    assert_eq!(results.len(), 11);
+    for (index, result) in results.into_iter().enumerate() {
+        let expected = if index == 0 { Accepted::New { alerts: 1 } } else { Accepted::Duplicate };
+        assert_eq!(result.unwrap(), expected);
+    }
+    let view = w.view(1).await;
+    assert_eq!(view.event_id, "EvX0");
+    assert_eq!(view.deliveries.len(), 1);
+    assert_eq!(w.lease("soar", 20).await.len(), 1);
+}
+
+pub(super) async fn a_message_without_a_timestamp_is_known_by_its_digest(w: World) {
+    let mut message = w.message(1);
+    message.key.ts = TsKey::Digest([0, 255, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(w.accept(message.clone()).await, Accepted::New { alerts: 1 });
+    assert_eq!(w.accept(message.clone()).await, Accepted::Duplicate);
+    let id = AlertId { message: message.key, ordinal: 0 };
+    assert_eq!(w.store().alert(&id).await.unwrap().unwrap().id, id);
+    assert_eq!(w.lease_one().await.delivery().alert, id);
+}
+
+pub(super) async fn two_destinations_get_a_delivery_each(w: World) {
+    let message = NewMessage { alerts: vec![alert(0, &["soar", "chat"])], ..w.message(1) };
+    w.accept(message.clone()).await;
+    let view = w.view(1).await;
+    let names: Vec<&str> = view.deliveries.iter().map(|one| one.destination.as_str()).collect();
+    assert_eq!(names, ["chat", "soar"]);
+    for destination in ["soar", "chat"] {
+        let leases = w.lease(destination, 10).await;
+        assert_eq!(leases.len(), 1);
+        let delivery = leases[0].delivery();
+        assert_eq!(delivery.destination, name(destination));
+        assert_eq!(delivery.alert, w.id(1));
+        assert_eq!(delivery.raw, message.raw);
+        assert_eq!((delivery.attempts, delivery.alert_faults), (0, 0));
+        assert_eq!((delivery.event_id.as_str(), delivery.team.as_str()), ("Ev1", "T1"));
+        assert_eq!((delivery.posted_at, delivery.source), (message.posted_at, Source::Push));
+        assert_eq!(delivery.received_at, w.clock.now());
+        assert_eq!(delivery.pending_since, w.clock.now());
+        assert_eq!(leases[0].expires_at(), w.clock.now() + LEASE);
+    }
+}
+
+pub(super) async fn sources_are_merged(w: World) {
+    w.accept(NewMessage { source: Source::CatchUp, ..w.message(1) }).await;
+    let pushed = NewMessage { source: Source::Push, ..w.message(1) };
+    assert_eq!(w.accept(pushed).await, Accepted::Duplicate);
+    let view = w.view(1).await;
+    assert_eq!(view.source, Source::CatchUp, "who brought it first");
+    assert_eq!(view.sources, [Source::Push, Source::CatchUp]);
+}
+
+pub(super) async fn an_edit_with_a_new_incident_brings_only_that_one(w: World) {
+    w.accept(w.message(1)).await;
+    w.deliver_all().await;
+    let edit = NewMessage {
+        raw: "edited".into(),
+        is_edit: true,
+        alerts: vec![alert(0, &["soar"]), alert(1, &["soar"])],
+        ..w.message(1)
+    };
+    assert_eq!(w.accept(edit.clone()).await, Accepted::New { alerts: 1 });
+    let first = w.view(1).await;
+    assert_eq!(first.raw.unwrap(), w.message(1).raw, "the first keeps its own text");
+    let lease = w.lease_one().await;
+    assert_eq!(lease.delivery().alert, AlertId { ordinal: 1, ..w.id(1) });
+    assert_eq!(lease.delivery().raw, edit.raw);
+    assert_eq!(lease.delivery().attachment, 1);
+    assert_eq!(w.accept(edit).await, Accepted::Duplicate, "its text is kept already");
+    assert!(w.view(1).await.revisions.is_empty());
+    assert!(w.lease("soar", 10).await.is_empty());
+}
+
+pub(super) async fn an_edit_with_nothing_new_is_a_revision_and_is_not_sent(w: World) {
+    w.accept(w.message(1)).await;
+    w.deliver_all().await;
+    w.clock.advance(HOUR);
+    let edit = NewMessage { raw: "edited".into(), is_edit: true, ..w.message(1) };
+    assert_eq!(w.accept(edit.clone()).await, Accepted::Revision);
+    assert_eq!(w.accept(edit.clone()).await, Accepted::Duplicate);
+    let unedited = NewMessage { is_edit: true, ..w.message(1) };
+    assert_eq!(w.accept(unedited).await, Accepted::Duplicate);
+    let view = w.view(1).await;
+    assert_eq!(view.raw.unwrap(), w.message(1).raw);
+    assert_eq!(view.revisions.len(), 1);
+    assert_eq!(view.revisions[0].raw, edit.raw);
+    assert_eq!(view.revisions[0].received_at, w.clock.now());
+    assert!(w.lease("soar", 10).await.is_empty());
+}
+
+pub(super) async fn only_the_newest_revisions_are_kept(w: World) {
+    w.accept(w.message(1)).await;
+    for number in 0..=REVISIONS_KEPT {
+        let raw = format!("version {number}").into();
+        w.accept(NewMessage { raw, is_edit: true, ..w.message(1) }).await;
+    }
+    let kept: Vec<Bytes> = w.view(1).await.revisions.into_iter().map(|one| one.raw).collect();
+    let expected: Vec<Bytes> =
+        (1..=REVISIONS_KEPT).map(|number| format!("version {number}").into()).collect();
+    assert_eq!(kept, expected);
+}
+
+pub(super) async fn an_unrouted_alert_is_kept(w: World) {
+    w.accept(w.message(1)).await;
+    let message = NewMessage { alerts: vec![alert(0, &[])], ..w.message(2) };
+    assert_eq!(w.accept(message.clone()).await, Accepted::New { alerts: 1 });
+    let view = w.view(2).await;
+    assert!(view.deliveries.is_empty());
+    assert_eq!(view.raw.unwrap(), message.raw);
+    let unrouted = w.list(AlertQuery { unrouted: true, ..all(10) }).await;
+    assert_eq!(unrouted.iter().map(|one| one.id.clone()).collect::<Vec<_>>(), [w.id(2)]);
+}
+
+pub(super) async fn held_deliveries_wait(w: World) {
+    let until = w.clock.now() + HOUR;
+    w.store().accept(vec![w.message(1)], Some(until), None).await.unwrap();
+    assert!(w.lease("soar", 10).await.is_empty());
+    assert_eq!(w.next_due().await, Some(until));
+    w.clock.advance(HOUR);
+    assert_eq!(w.lease("soar", 10).await.len(), 1);
+}
+
+// Delivering
+
+pub(super) async fn workers_never_share_a_delivery(w: World) {
+    w.accept_numbers(0..60).await;
+    let mut workers = JoinSet::new();
+    for _ in 0..8 {
+        let store = Arc::clone(w.store());
+        workers.spawn(async move {
+            let mut ids = Vec::new();
+            loop {
+                let leases = store.lease_due(&name("soar"), 3).await.unwrap();
+                if leases.is_empty() {
+                    return ids;
+                }
+                ids.extend(leases.iter().map(|lease| lease.delivery().id));
+            }
+        });
+    }
+    let ids: Vec<i64> = workers.join_all().await.into_iter().flatten().collect();
+    let different: BTreeSet<i64> = ids.iter().copied().collect();
+    assert_eq!((ids.len(), different.len()), (60, 60));
+}
+
+pub(super) async fn the_oldest_due_is_leased_first(w: World) {
+    let later = w.clock.now() + HOUR;
+    w.store().accept(vec![w.message(1)], Some(later), None).await.unwrap();
+    w.accept(w.message(2)).await;
+    w.clock.advance(Duration::from_secs(1));
+    w.accept(w.message(3)).await;
+    w.clock.advance(HOUR);
+    let order: Vec<AlertId> =
+        w.lease("soar", 10).await.iter().map(|lease| lease.delivery().alert.clone()).collect();
+    assert_eq!(order, [w.id(2), w.id(3), w.id(1)]);
+}
+
+pub(super) async fn a_released_lease_is_due_as_before(w: World) {
+    w.accept(w.message(1)).await;
+    let lease = w.lease_one().await;
+    assert_eq!(w.delivery(1).await.state, State::Leased);
+    w.store().release(lease).await;
+    assert_eq!(w.delivery(1).await.state, State::Pending);
+    let again = w.lease_one().await;
+    assert_eq!(again.delivery().attempts, 0);
+}
+
+pub(super) async fn an_expired_lease_passes_to_another_and_its_outcome_is_ignored(w: World) {
+    w.accept(w.message(1)).await;
+    let slow = w.lease_one().await;
+    w.clock.advance(LEASE.saturating_sub(Duration::from_micros(1)));
+    assert!(w.lease("soar", 1).await.is_empty(), "a lease holds until its end");
+    w.clock.advance(Duration::from_micros(1));
+    let quick = w.lease_one().await;
+    assert_eq!(w.backend.stale_leases(), 0);
+    w.record(slow, Next::Dead { reason: "rejected" }).await;
+    assert_eq!(w.backend.stale_leases(), 1);
+    assert_eq!(w.delivery(1).await.state, State::Leased, "the other worker still has it");
+    w.record(quick, Next::Delivered(Reference::default())).await;
+    let delivery = w.delivery(1).await;
+    assert_eq!((delivery.state, delivery.attempts), (State::Delivered, 1));
+    assert_eq!(w.backend.stale_leases(), 1);
+}
+
+pub(super) async fn a_late_outcome_counts_while_nobody_else_has_the_lease(w: World) {
+    w.accept(w.message(1)).await;
+    let lease = w.lease_one().await;
+    w.clock.advance(LEASE * 2);
+    w.record(lease, Next::Delivered(Reference::default())).await;
+    assert_eq!(w.delivery(1).await.state, State::Delivered);
+    assert_eq!(w.backend.stale_leases(), 0);
+}
+
+pub(super) async fn a_late_outcome_of_an_ended_delivery_is_ignored(w: World) {
+    w.accept(w.message(1)).await;
+    let lease = w.lease_one().await;
+    w.clock.advance(LEASE * 2);
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 1);
+    let at = w.clock.now();
+    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    let delivery = w.delivery(1).await;
+    assert_eq!((delivery.state, delivery.attempts), (State::Cancelled, 0));
+    assert_eq!(w.backend.stale_leases(), 1);
+}
+
+pub(super) async fn outcomes_are_kept(mut w: World) {
+    w.accept_numbers(1..4).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    let (first, second, third) =
+        (leases.next().unwrap(), leases.next().unwrap(), leases.next().unwrap());
+    let reference =
+        Reference { id: "42".to_owned(), url: "https://soar.example/cases/42".to_owned() };
+    w.record(first, Next::Delivered(reference.clone())).await;
+    let at = w.clock.now() + HOUR;
+    w.record(second, Next::Retry { at, alert_fault: true }).await;
+    w.record(third, Next::Dead { reason: "rejected" }).await;
+    w.crash();
+
+    let delivered = w.delivery(1).await;
+    assert_eq!((delivered.state, delivered.attempts), (State::Delivered, 1));
+    assert_eq!(delivered.finished_at, Some(w.clock.now()));
+    assert_eq!(delivered.reference, reference);
+    let retried = w.delivery(2).await;
+    assert_eq!((retried.state, retried.attempts), (State::Pending, 1));
+    assert_eq!((retried.due_at, retried.finished_at), (Some(at), None));
+    let dead = w.delivery(3).await;
+    assert_eq!((dead.state, dead.dead_reason.as_str()), (State::Dead, "rejected"));
+    assert_eq!(dead.finished_at, Some(w.clock.now()));
+    assert_eq!(dead.log.len(), 1);
+    let kept = &dead.log[0];
+    assert_eq!((kept.started_at, kept.duration), (w.clock.now(), Duration::from_millis(250)));
+    assert_eq!((kept.class.as_str(), kept.status), ("unavailable", Some(503)));
+    assert_eq!(kept.excerpt, "fine");
+
+    assert!(w.lease("soar", 10).await.is_empty());
+    w.clock.advance(HOUR);
+    let lease = w.lease_one().await;
+    assert_eq!(lease.delivery().alert, w.id(2));
+    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (1, 1));
+    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    let lease = w.lease_one().await;
+    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (2, 1));
+}
+
+pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
+    w.accept(w.message(1)).await;
+    for number in 0..ATTEMPTS_KEPT + 2 {
+        let lease = w.lease_one().await;
+        let attempt = attempt(w.clock.now(), &format!("attempt {number}"));
+        let next = Next::Retry { at: w.clock.now(), alert_fault: false };
+        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+    }
+    let delivery = w.delivery(1).await;
+    assert_eq!(delivery.attempts, ATTEMPTS_KEPT + 2);
+    let kept: Vec<String> = delivery.log.into_iter().map(|one| one.excerpt).collect();
+    let expected: Vec<String> =
+        (2..ATTEMPTS_KEPT + 2).map(|number| format!("attempt {number}")).collect();
+    assert_eq!(kept, expected);
+}
+
+// Operating
+
+pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World) {
+    w.accept_numbers(1..5).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    let at = w.clock.now();
+    let first = leases.next().unwrap();
+    w.record(first, Next::Retry { at, alert_fault: true }).await;
+    let first = w.lease("soar", 2).await.remove(0);
+    let first = if first.delivery().alert == w.id(1) { first } else { w.lease_one().await };
+    w.record(first, Next::Dead { reason: "rejected" }).await;
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    let held = leases.next().unwrap();
+    w.clock.advance(Duration::from_secs(10));
+
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
+    let revived = w.delivery(1).await;
+    assert_eq!((revived.state, revived.attempts), (State::Pending, 2), "attempts are kept");
+    assert_eq!(revived.due_at, Some(w.clock.now()));
+    assert_eq!((revived.finished_at, revived.dead_reason.as_str()), (None, ""));
+    assert_eq!(revived.log.len(), 2);
+    assert_eq!(w.delivery(2).await.state, State::Delivered);
+    assert_eq!(w.delivery(3).await.state, State::Leased);
+    let lease = w.lease_one().await;
+    let delivery = lease.delivery();
+    assert_eq!((&delivery.alert, delivery.alert_faults), (&w.id(1), 0), "faults count anew");
+    assert_eq!(delivery.pending_since, w.clock.now(), "its age counts anew");
+    w.record(held, Next::Delivered(Reference::default())).await;
+    assert_eq!(w.delivery(3).await.state, State::Delivered);
+}
+
+pub(super) async fn a_retry_makes_what_waits_due_now(w: World) {
+    w.accept(w.message(1)).await;
+    let at = w.clock.now() + DAY;
+    w.record(w.lease_one().await, Next::Retry { at, alert_fault: false }).await;
+    assert!(w.lease("soar", 1).await.is_empty());
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 0, "it is due already");
+    assert_eq!(w.lease_one().await.delivery().attempts, 1);
+}
+
+async fn kill_all(w: &World) {
+    for lease in w.lease("soar", 10_000).await {
+        w.record(lease, Next::Dead { reason: "rejected" }).await;
+    }
+}
+
+pub(super) async fn two_retries_at_once_change_each_delivery_once(w: World) {
+    w.accept_numbers(0..20).await;
+    kill_all(&w).await;
+    let mut retries = JoinSet::new();
+    for _ in 0..2 {
+        let store = Arc::clone(w.store());
+        retries.spawn(async move { store.act(Selection::default(), Action::Retry).await });
+    }
+    let changed: u64 = retries.join_all().await.into_iter().map(Result::unwrap).sum();
+    assert_eq!(changed, 20);
+    assert_eq!(w.lease("soar", 100).await.len(), 20);
+}
+
+pub(super) async fn an_action_covers_more_than_one_piece(w: World) {
+    w.accept_numbers(0..2500).await;
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 2500);
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 2500);
+    w.clock.advance(HOUR);
+    let expired = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
+    assert_eq!(expired, 2500);
+}
+
+pub(super) async fn a_cancel_ends_what_waits_and_what_is_dead(w: World) {
+    w.accept_numbers(1..5).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    let held = leases.next().unwrap();
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 2);
+    assert_eq!(w.act(Selection::default(), Action::Cancel).await, 0);
+    let mut states = Vec::new();
+    for number in 1..5 {
+        states.push(w.delivery(number).await.state);
+    }
+    let expected = [State::Cancelled, State::Delivered, State::Leased, State::Cancelled];
+    assert_eq!(states, expected);
+    assert_eq!(w.delivery(4).await.finished_at, Some(w.clock.now()));
+    w.store().release(held).await;
+    assert_eq!(w.act(Selection::default(), Action::Retry).await, 2, "cancelled ones come back");
+}
+
+pub(super) async fn an_action_is_limited_to_its_selection(w: World) {
+    let both = vec![alert(0, &["soar", "chat"])];
+    for number in 1..3 {
+        w.accept(NewMessage { alerts: both.clone(), ..w.message(number) }).await;
+    }
+    let one =
+        Selection { alert: Some(w.id(1)), destination: Some(name("chat")), ..Selection::default() };
+    assert_eq!(w.act(one, Action::Cancel).await, 1);
+    let dead = Selection { state: Some(State::Dead), ..Selection::default() };
+    assert_eq!(w.act(dead.clone(), Action::Cancel).await, 0);
+    assert_eq!(w.act(dead, Action::Retry).await, 0);
+    let leased = Selection { state: Some(State::Leased), ..Selection::default() };
+    assert_eq!(w.act(leased, Action::Cancel).await, 0);
+    let unknown = Selection { alert: Some(w.id(9)), ..Selection::default() };
+    assert_eq!(w.act(unknown, Action::Cancel).await, 0);
+    let elsewhere = Selection { destination: Some(name("nowhere")), ..Selection::default() };
+    assert_eq!(w.act(elsewhere, Action::Cancel).await, 0);
+    let alert = Selection { alert: Some(w.id(1)), ..Selection::default() };
+    assert_eq!(w.act(alert, Action::Cancel).await, 1, "its other delivery");
+    let destination = Selection { destination: Some(name("soar")), ..Selection::default() };
+    assert_eq!(w.act(destination, Action::Cancel).await, 1, "the other alert");
+    let states: Vec<State> = w.view(2).await.deliveries.iter().map(|one| one.state).collect();
+    assert_eq!(states, [State::Pending, State::Cancelled]);
+}
+
+pub(super) async fn what_is_too_old_is_given_up(w: World) {
+    w.accept_numbers(1..3).await;
+    let held = w.lease_one().await;
+    let born = w.clock.now();
+    w.clock.advance(HOUR);
+    w.store().release(held).await;
+    let held = w.lease_one().await;
+    w.accept(w.message(3)).await;
+    let expire = async |before| w.store().expire(&name("soar"), before, "too_old").await.unwrap();
+    assert_eq!(expire(born).await, 0, "not from before that time");
+    assert_eq!(expire(born + Duration::from_micros(1)).await, 1, "not the leased one");
+    let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
+    let delivery = w.delivery(given_up).await;
+    assert_eq!((delivery.state, delivery.dead_reason.as_str()), (State::Dead, "too_old"));
+    assert_eq!(w.delivery(3).await.state, State::Pending);
+    w.record(held, Next::Delivered(Reference::default())).await;
+    let selection = Selection { state: Some(State::Dead), ..Selection::default() };
+    assert_eq!(w.act(selection, Action::Retry).await, 1);
+    assert_eq!(expire(born + HOUR).await, 0, "a retry starts its age anew");
+}
+
+pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
+    w.accept(w.message(1)).await;
+    let born = w.clock.now();
+    w.clock.advance(HOUR);
+    w.pause(Paused::Yes).await;
+    assert!(w.lease("soar", 1).await.is_empty());
+    assert_eq!(w.next_due().await, None);
+    w.clock.advance(DAY);
+    w.accept(w.message(2)).await;
+    w.pause(Paused::Yes).await;
+    w.crash();
+    assert!(w.lease("soar", 1).await.is_empty());
+    let stats = w.store().stats().await.unwrap();
+    assert!(stats.destinations[0].1.paused);
+    let now = w.clock.now();
+    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), 0);
+
+    w.clock.advance(DAY);
+    w.pause(Paused::No).await;
+    w.pause(Paused::No).await;
+    let resumed = w.clock.now();
+    w.clock.advance(HOUR);
+    let leases = w.lease("soar", 2).await;
+    assert_eq!(leases.len(), 2);
+    for lease in leases {
+        let is_first = lease.delivery().alert == w.id(1);
+        let expected = if is_first { born + DAY * 2 } else { resumed };
+        assert_eq!(lease.delivery().pending_since, expected);
+        w.store().release(lease).await;
+    }
+    let expired = w.store().expire(&name("soar"), born + DAY * 2, "too_old").await.unwrap();
+    assert_eq!(expired, 0, "the paused days do not count");
+    let before = born + DAY * 2 + Duration::from_micros(1);
+    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), 1);
+}
+
+pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: World) {
+    w.accept_numbers(0..100).await;
+    let lease = w.lease("soar", 1).await.remove(0);
+    w.record(lease, Next::Delivered(Reference::default())).await;
+    let held = w.lease("soar", 30).await;
+    assert_eq!(held.len(), 30);
+    w.crash();
+    assert_eq!(w.list(all(1000)).await.len(), 100);
+    assert_eq!(w.lease("soar", 1000).await.len(), 99);
+    assert_eq!(w.accept(w.message(5)).await, Accepted::Duplicate);
+    w.record(held.into_iter().next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    assert_eq!(w.backend.stale_leases(), 1, "a lease does not survive a crash");
+    assert_eq!(w.accept(w.message(100)).await, Accepted::New { alerts: 1 });
+}
+
+// Catching up
+
+fn cursor_to(second: i64, term: u64) -> CursorMove {
+    let to = MessageTs::from_micros(second * 1_000_000);
+    CursorMove { app: app(), channel: channel(), to, term }
+}
+
+async fn move_cursor(w: &World, batch: Vec<NewMessage>, cursor: CursorMove) {
+    w.store().accept(batch, None, Some(cursor)).await.unwrap();
+}
+
+async fn cursor(w: &World) -> Option<i64> {
+    let cursor = w.store().cursor(&app(), &channel()).await.unwrap();
+    cursor.map(|ts| ts.micros() / 1_000_000)
+}
+
+pub(super) async fn the_cursor_moves_with_its_page(mut w: World) {
+    assert_eq!(cursor(&w).await, None);
+    move_cursor(&w, vec![w.message(1)], cursor_to(10, 1)).await;
+    assert_eq!(cursor(&w).await, Some(10));
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    assert_eq!(cursor(&w).await, Some(20), "an empty page moves it too");
+    let unusable = NewMessage { alerts: Vec::new(), ..w.message(2) };
+    move_cursor(&w, vec![unusable], cursor_to(30, 1)).await;
+    w.crash();
+    assert_eq!(cursor(&w).await, Some(30), "an item's fault does not hold it");
+    let other = w.store().cursor(&app(), &ChannelId::new("C2")).await.unwrap();
+    assert_eq!(other, None);
+}
+
+pub(super) async fn the_cursor_never_goes_back(w: World) {
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    move_cursor(&w, vec![w.message(1)], cursor_to(10, 1)).await;
+    assert_eq!(cursor(&w).await, Some(20));
+    move_cursor(&w, Vec::new(), cursor_to(10, 2)).await;
+    assert_eq!(cursor(&w).await, Some(20), "not in a newer term either");
+}
+
+pub(super) async fn an_older_term_does_not_move_the_cursor(w: World) {
+    let term = w.store().poller_term(&app()).await.unwrap().unwrap();
+    move_cursor(&w, Vec::new(), cursor_to(10, term + 1)).await;
+    move_cursor(&w, vec![w.message(1)], cursor_to(20, term)).await;
+    assert_eq!(cursor(&w).await, Some(10));
+    assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+}
+
+// Keeping and forgetting
+
+pub(super) async fn retention_never_touches_what_is_undelivered(w: World) {
+    let both = NewMessage { alerts: vec![alert(0, &["soar", "chat"])], ..w.message(1) };
+    w.accept(both).await;
+    w.deliver_all().await;
+    w.accept(w.message(2)).await;
+    w.record(w.lease_one().await, Next::Retry { at: w.clock.now(), alert_fault: false }).await;
+    w.clock.advance(IDENTITY_KEPT * 2);
+    let held = w.lease_one().await;
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 0);
+    assert_eq!(held.delivery().alert, w.id(2));
+    assert_eq!(w.view(2).await.raw.unwrap(), w.message(2).raw);
+    assert_eq!(w.lease("chat", 1).await[0].delivery().raw, w.message(1).raw);
+}
+
+pub(super) async fn retention_counts_from_the_end(w: World) {
+    w.accept_numbers(1..4).await;
+    w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(4) }).await;
+    w.clock.advance(DAY * 10);
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.store().release(leases.next().unwrap()).await;
+    assert_eq!(
+        w.act(Selection { alert: Some(w.id(3)), ..Selection::default() }, Action::Cancel).await,
+        1
+    );
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 1, "the unrouted one");
+    assert_eq!(w.list(all(10)).await.len(), 3);
+    w.clock.advance(RETENTION.delivered);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 2, "not the dead one");
+    assert_eq!(w.delivery(2).await.state, State::Dead);
+    w.clock.advance(RETENTION.dead);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 1);
+    assert!(w.list(all(10)).await.is_empty());
+}
+
+pub(super) async fn an_identity_outlives_its_message(mut w: World) {
+    w.accept_numbers(1..4).await;
+    let edit = NewMessage { raw: "edited".into(), is_edit: true, ..w.message(1) };
+    w.accept(edit.clone()).await;
+    w.deliver_all().await;
+    w.clock.advance(RETENTION.delivered * 2);
+    let pruned = w.store().prune(RETENTION).await.unwrap();
+    assert_eq!((pruned.messages, pruned.identities), (3, 0));
+    w.crash();
+    assert_eq!(w.accept(w.message(1)).await, Accepted::Duplicate);
+    assert_eq!(w.accept(edit).await, Accepted::Duplicate);
+    let view = w.view(1).await;
+    assert_eq!((view.raw, view.revisions.len(), view.deliveries.len()), (None, 0, 0));
+    assert!(w.list(all(10)).await.is_empty(), "emptied ones are not listed");
+    assert!(w.lease("soar", 10).await.is_empty());
+
+    w.accept(w.message(4)).await;
+    w.clock.advance(IDENTITY_KEPT);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap().identities, 3);
+    assert_eq!(w.store().alert(&w.id(1)).await.unwrap().map(|view| view.seq), None);
+    assert_eq!(w.view(4).await.deliveries.len(), 1);
+}
+
+pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: World) {
+    w.reopen_with(8 * 1024 * 1024);
+    let mut number = 0;
+    let refused = loop {
+        let message = NewMessage { raw: vec![b'x'; 200_000].into(), ..w.message(number) };
+        match w.store().accept(vec![message], None, None).await {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+        assert!(number < 1000, "it never becomes full");
+    };
+    assert!(matches!(refused, StoreError::Full), "{refused:?}");
+    assert!(matches!(w.store().probe().await, Err(StoreError::Full)));
+    assert!(w.store().stats().await.unwrap().free_bytes < 8 * 1024 * 1024 / 20);
+    w.deliver_all().await;
+    assert_eq!(w.delivery(0).await.state, State::Delivered);
+    w.clock.advance(RETENTION.delivered * 2);
+    w.accept_is_full_until_pruned().await;
+}
+
+impl World {
+    async fn accept_is_full_until_pruned(&self) {
+        let again = || self.store().accept(vec![self.message(5000)], None, None);
+        assert!(matches!(again().await, Err(StoreError::Full)));
+        self.store().prune(RETENTION).await.unwrap();
+        again().await.unwrap().remove(0).unwrap();
+    }
+}
+
+// Poison
+
+pub(super) async fn text_that_databases_stumble_over_is_stored(mut w: World) {
+    let mut nul = w.message(1);
+    nul.alerts[0].search = "before\0after".to_owned();
+    nul.event_id = "Ev\0".to_owned();
+    nul.raw = Bytes::from_static(b"a\0b");
+    nul.key.channel = ChannelId::new("C\0");
+    let mut surrogate = w.message(2);
+    surrogate.raw = Bytes::from_static(br#"{"text":"\ud800"}"#);
+    surrogate.alerts[0].search = "\u{FFFD}\u{10FFFF}'\"; DROP TABLE alerts; --".to_owned();
+    let mut not_utf8 = w.message(3);
+    not_utf8.raw = Bytes::from_static(b"\xff\xfe\xed\xa0\x80");
+    let mut large = w.message(4);
+    large.alerts[0].search = "\u{e9}".repeat(512 * 1024);
+    let empty = NewMessage { raw: Bytes::new(), ..w.message(5) };
+    let messages = [nul, surrogate, not_utf8, large, empty];
+    for result in w.try_accept(messages.to_vec()).await {
+        assert_eq!(result.unwrap(), Accepted::New { alerts: 1 });
+    }
+    w.crash();
+    for (message, lease) in messages.iter().zip(w.lease("soar", 10).await) {
+        assert_eq!(lease.delivery().raw, message.raw);
+        let attempt =
+            Attempt { excerpt: "\0\u{FFFD}".repeat(100_000), ..attempt(w.clock.now(), "") };
+        let reference = Reference { id: "\0".to_owned(), url: "\0".to_owned() };
+        let next = Next::Delivered(reference);
+        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+    }
+    let listed = w.list(all(10)).await;
+    assert_eq!(listed.len(), 5);
+    assert_eq!(listed[1].search, messages[3].alerts[0].search);
+    assert!(listed[4].search.starts_with("before"));
+    let id = AlertId { message: messages[0].key.clone(), ordinal: 0 };
+    let view = w.store().alert(&id).await.unwrap().unwrap();
+    assert_eq!(view.deliveries[0].log.len(), 1);
+    assert_eq!(w.accept(messages[0].clone()).await, Accepted::Duplicate);
+}
+
+pub(super) async fn one_bad_item_does_not_stop_its_neighbours(w: World) {
+    let too_large = Bytes::from(vec![b'x'; MESSAGE_MAX_BYTES + 1]);
+    let mut batch: Vec<NewMessage> = (0..64).map(|number| w.message(number)).collect();
+    batch[17].raw = too_large;
+    let results = w.try_accept(batch).await;
+    assert_eq!(results.len(), 64);
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(accepted) => {
+                assert_ne!(index, 17);
+                assert_eq!(accepted, Accepted::New { alerts: 1 });
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Item(_)), "{error:?}");
+                assert_eq!(index, 17);
+            }
+        }
+    }
+    assert_eq!(w.list(all(100)).await.len(), 63);
+    assert_eq!(w.lease("soar", 100).await.len(), 63);
+    assert_eq!(w.accept(w.message(17)).await, Accepted::New { alerts: 1 }, "nothing is left of it");
+}
+
+pub(super) async fn an_item_that_cannot_be_stored_leaves_nothing(w: World) {
+    let too_large = Bytes::from(vec![b'x'; MESSAGE_MAX_BYTES + 1]);
+    let no_alert = NewMessage { alerts: Vec::new(), ..w.message(1) };
+    let twice =
+        NewMessage { alerts: vec![alert(0, &["soar"]), alert(0, &["chat"])], ..w.message(2) };
+    let new_places = NewMessage {
+        raw: too_large.clone(),
+        key: MessageKey { channel: ChannelId::new("C2"), ..w.message(3).key },
+        alerts: vec![alert(0, &["unheard-of"])],
+        ..w.message(3)
+    };
+    let same_places = NewMessage { raw: "fine".into(), ..new_places.clone() };
+    let edit = NewMessage { raw: too_large, is_edit: true, ..w.message(4) };
+    let batch = vec![no_alert, twice, new_places, same_places, w.message(4), edit];
+    let fine: Vec<bool> = w.try_accept(batch).await.iter().map(Result::is_ok).collect();
+    assert_eq!(fine, [false, false, false, true, true, false]);
+    assert_eq!(w.list(all(100)).await.len(), 2);
+    assert_eq!(w.lease("unheard-of", 10).await.len(), 1);
+    assert_eq!(w.lease("soar", 10).await.len(), 1);
+    assert!(w.view(4).await.revisions.is_empty());
+    let whole = NewMessage { raw: vec![b'x'; MESSAGE_MAX_BYTES].into(), ..w.message(5) };
+    assert_eq!(w.accept(whole).await, Accepted::New { alerts: 1 }, "up to the limit all is well");
+}
+
+// Looking
+
+fn numbers(alerts: &[AlertView]) -> Vec<i64> {
+    alerts.iter().map(|one| one.posted_at.micros() / 1_000_000 - 1_600_000_000).collect()
+}
+
+pub(super) async fn pages_follow_each_other(w: World) {
+    w.accept_numbers(0..10).await;
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = w.list(AlertQuery { before, ..all(4) }).await;
+        w.accept(w.message(100 + i64::try_from(seen.len()).unwrap())).await;
+        let Some(last) = page.last() else { break };
+        before = Some(last.seq);
+        seen.extend(numbers(&page));
+    }
+    assert_eq!(seen, (0..10).rev().collect::<Vec<_>>(), "newest first, new ones do not disturb");
+    assert!(w.list(all(0)).await.is_empty());
+    let page = w.list(AlertQuery { state: Some(State::Pending), before, ..all(4) }).await;
+    assert!(page.is_empty());
+}
+
+pub(super) async fn alerts_are_found_by_state_level_and_text(w: World) {
+    w.accept_numbers(1..6).await;
+    let mut other = w.message(6);
+    other.alerts = vec![NewAlert {
+        level: "low",
+        search: "\u{c4}nderung an Checkout.JS 100%_".to_owned(),
+        ..alert(0, &["soar", "chat"])
+    }];
+    w.accept(other).await;
+    w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(7) }).await;
+    let mut leases = w.lease("soar", 3).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    let cancelled = Selection { alert: Some(w.id(4)), ..Selection::default() };
+    assert_eq!(w.act(cancelled, Action::Cancel).await, 1);
+
+    let by_state =
+        async |state| numbers(&w.list(AlertQuery { state: Some(state), ..all(9) }).await);
+    assert_eq!(by_state(State::Delivered).await, [1]);
+    assert_eq!(by_state(State::Dead).await, [2]);
+    assert_eq!(by_state(State::Leased).await, [3]);
+    assert_eq!(by_state(State::Cancelled).await, [4]);
+    assert_eq!(by_state(State::Pending).await, [6, 5], "each alert once");
+    let unrouted = AlertQuery { unrouted: true, ..all(9) };
+    assert_eq!(numbers(&w.list(unrouted.clone()).await), [7]);
+    let both = AlertQuery { state: Some(State::Pending), ..unrouted };
+    assert!(w.list(both).await.is_empty());
+    let low = AlertQuery { level: Some("low".to_owned()), ..all(9) };
+    assert_eq!(numbers(&w.list(low).await), [6]);
+    let by_text = async |text: &str| {
+        numbers(&w.list(AlertQuery { text: Some(text.to_owned()), ..all(9) }).await)
+    };
+    assert_eq!(by_text("\u{e4}NDERUNG").await, [6], "whatever the case");
+    assert_eq!(by_text("checkout.js").await.len(), 7);
+    assert_eq!(by_text("100%_").await, [6], "no character is special");
+    assert_eq!(by_text(&w.id(3).to_string()).await, [3]);
+    assert_eq!(by_text("c0123456789:1600000003").await, [3]);
+    assert!(by_text("nowhere").await.is_empty());
+    let page = w.list(AlertQuery { before: Some(w.view(6).await.seq), ..all(2) }).await;
+    assert_eq!(numbers(&page), [5, 4]);
+    assert!(page[0].raw.is_none());
+    assert_eq!(page[0].deliveries[0].state, State::Pending);
+}
+
+pub(super) async fn the_next_due_is_known(w: World) {
+    assert_eq!(w.next_due().await, None);
+    let start = w.clock.now();
+    w.accept(w.message(1)).await;
+    w.store().accept(vec![w.message(2)], Some(start + HOUR), None).await.unwrap();
+    assert_eq!(w.next_due().await, Some(start));
+    let lease = w.lease_one().await;
+    assert_eq!(w.next_due().await, Some(start + HOUR), "a leased one does not count");
+    w.clock.advance(HOUR);
+    let others = w.lease("soar", 10).await;
+    assert_eq!(others.len(), 2, "the first lease has ended");
+    assert_eq!(w.next_due().await, Some(start + HOUR + LEASE), "when the first lease ends");
+    w.record(lease, Next::Delivered(Reference::default())).await;
+    for lease in others {
+        w.record(lease, Next::Delivered(Reference::default())).await;
+    }
+    assert_eq!(w.next_due().await, None);
+    assert_eq!(w.store().next_due(&name("nowhere")).await.unwrap(), None);
+}
+
+pub(super) async fn a_hint_wakes_who_waits(w: World) {
+    let hint = w.store().due_hint(&name("soar"));
+    w.accept(w.message(1)).await;
+    hint.notified().await;
+    w.store().release(w.lease_one().await).await;
+    hint.notified().await;
+    w.record(w.lease_one().await, Next::Dead { reason: "rejected" }).await;
+    w.act(Selection::default(), Action::Retry).await;
+    hint.notified().await;
+    w.pause(Paused::Yes).await;
+    w.pause(Paused::No).await;
+    hint.notified().await;
+    let waiting = {
+        let hint = Arc::clone(&hint);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { hint.notified().await });
+        tasks
+    };
+    w.accept(w.message(2)).await;
+    waiting.join_all().await;
+}
+
+pub(super) async fn the_numbers_add_up(w: World) {
+    let empty = w.store().stats().await.unwrap();
+    assert!(empty.destinations.is_empty());
+    assert!(empty.used_bytes > 0);
+    assert_eq!(empty.used_bytes + empty.free_bytes, MAX_SIZE);
+    let born = w.clock.now();
+    w.accept_numbers(1..5).await;
+    w.clock.advance(Duration::from_secs(5));
+    w.accept(w.message(5)).await;
+    let mut leases = w.lease("soar", 2).await.into_iter();
+    w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
+    w.store().set_paused(&name("chat"), Paused::Yes).await.unwrap();
+    let stats = w.store().stats().await.unwrap().destinations;
+    let names: Vec<&str> = stats.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["chat", "soar"]);
+    assert!(stats[0].1.paused);
+    let soar = &stats[1].1;
+    assert_eq!((soar.pending, soar.leased, soar.dead, soar.paused), (3, 1, 1, false));
+    assert_eq!(soar.oldest_pending, Some(born));
+}
+
+pub(super) async fn a_probe_writes(w: World) {
+    w.store().probe().await.unwrap();
+    w.store().probe().await.unwrap();
+    w.store().quarantine(&app(), b"not JSON");
+    w.store().probe().await.unwrap();
+}
+
+pub(super) async fn a_close_finishes_what_was_accepted(mut w: World) {
+    let mut accepts = JoinSet::new();
+    for number in 0..200 {
+        let (store, message) = (Arc::clone(w.store()), w.message(number));
+        accepts.spawn(async move { (number, store.accept(vec![message], None, None).await) });
+        if number == 100 {
+            let store = Arc::clone(w.store());
+            accepts.spawn(async move {
+                store.close().await;
+                (-1, Err(StoreError::Closed))
+            });
+        }
+    }
+    let mut acknowledged = BTreeSet::new();
+    for (number, result) in accepts.join_all().await {
+        match result {
+            Ok(_) => assert!(acknowledged.insert(number)),
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error:?}"),
+        }
+    }
+    w.crash();
+    let kept: BTreeSet<i64> = numbers(&w.list(all(1000)).await).into_iter().collect();
+    assert_eq!(kept, acknowledged);
+}
+
+pub(super) async fn a_closed_store_says_so(mut w: World) {
+    w.accept_numbers(1..3).await;
+    let lease = w.lease_one().await;
+    w.store().close().await;
+    w.store().close().await;
+    let closed = w.store().accept(vec![w.message(3)], None, None).await;
+    assert!(matches!(closed, Err(StoreError::Closed)));
+    assert!(matches!(w.store().lease_due(&name("soar"), 1).await, Err(StoreError::Closed)));
+    assert!(matches!(w.store().stats().await, Err(StoreError::Closed)));
+    assert!(matches!(w.store().probe().await, Err(StoreError::Closed)));
+    let outcome =
+        Outcome { attempt: attempt(w.clock.now(), ""), next: Next::Dead { reason: "rejected" } };
+    let unrecorded = w.store().record(lease, outcome).await.unwrap_err();
+    assert!(matches!(unrecorded.source, StoreError::Closed));
+    assert_eq!(unrecorded.lease.delivery().alert, w.id(1), "the lease comes back");
+    w.store().quarantine(&app(), b"dropped");
+    w.store().release(unrecorded.lease).await;
+    w.crash();
+    assert_eq!(w.lease("soar", 10).await.len(), 2);
+}

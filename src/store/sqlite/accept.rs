@@ -171,8 +171,10 @@ fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
     let inserted = db.execute(
         "INSERT INTO revisions (message, received_at, raw)
          SELECT m.id, :received_at, :raw FROM alerts a JOIN messages m ON m.id = a.message
-         WHERE a.channel = :channel AND a.ts = :ts AND m.raw IS NOT NULL AND m.raw <> :raw
-         AND NOT EXISTS (SELECT 1 FROM revisions r WHERE r.message = m.id AND r.raw = :raw)
+         WHERE a.channel = :channel AND a.ts = :ts AND m.raw IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM alerts b JOIN messages n ON n.id = b.message
+            WHERE b.channel = :channel AND b.ts = :ts AND (n.raw = :raw OR EXISTS (
+                SELECT 1 FROM revisions r WHERE r.message = n.id AND r.raw = :raw)))
          ORDER BY a.ordinal LIMIT 1",
         named_params! {
             ":channel": channel,

@@ -133,21 +133,18 @@ impl<'a> From<&'a Next> for Change<'a> {
     }
 }
 
-/// Writes an outcome: the attempt, and what is next.
-pub(super) fn record(
-    db: &Db,
-    (id, attempts): (i64, u32),
-    outcome: &Outcome,
-) -> rusqlite::Result<()> {
+/// Writes an outcome: the attempt, and what is next. `false`: the delivery had ended meanwhile.
+pub(super) fn record(db: &Db, id: i64, outcome: &Outcome) -> rusqlite::Result<bool> {
     let change = Change::from(&outcome.next);
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
-    let changed = db.execute(
+    let mut statement = db.statement(
         "UPDATE deliveries SET state = :state, attempts = attempts + 1,
             alert_faults = alert_faults + :alert_faults, due_at = coalesce(:due_at, due_at),
             finished_at = :finished_at, dead_reason = :dead_reason,
             reference_id = :reference_id, reference_url = :reference_url
-         WHERE id = :id AND state = 0",
-        named_params! {
+         WHERE id = :id AND state = 0 RETURNING attempts",
+    )?;
+    let values = named_params! {
             ":id": id,
             ":state": change.state,
             ":alert_faults": change.alert_faults,
@@ -156,9 +153,9 @@ pub(super) fn record(
             ":dead_reason": change.dead_reason,
             ":reference_id": text(|reference| &reference.id),
             ":reference_url": text(|reference| &reference.url),
-        },
-    )?;
-    if changed == 1 { log(db, id, attempts + 1, &outcome.attempt) } else { Ok(()) }
+    };
+    let number = statement.query_row(values, |row| row.get(0)).optional()?;
+    number.map(|number| log(db, id, number, &outcome.attempt)).transpose().map(|own| own.is_some())
 }
 
 fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {

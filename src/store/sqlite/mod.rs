@@ -104,7 +104,7 @@ impl SqliteStore {
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
         });
-        shared.size.measure(&db);
+        shared.size.keep_up(&db, shared.clock.instant());
         let writer = Writer { db, shared: Arc::clone(&shared) };
         let (queues, writer) =
             start(writer, readers, lock).map_err(|error| failed(error.into()))?;
@@ -216,10 +216,9 @@ impl Store for SqliteStore {
             self.shared.stale_leases.increment(1);
             return Ok(());
         }
-        let (shared, attempts) = (Arc::clone(&self.shared), lease.delivery().attempts);
-        let written = outcome.clone();
+        let (shared, written) = (Arc::clone(&self.shared), outcome.clone());
         let (job, reply) = Write::new(
-            move |db, _mode| deliver::record(db, (id, attempts), &written),
+            move |db, _mode| deliver::record(db, id, &written),
             move |durable| {
                 if durable {
                     shared.leases.end(id, token);
@@ -229,7 +228,12 @@ impl Store for SqliteStore {
             },
         );
         self.submit(job);
-        answer(reply).await.map_err(|source| Unrecorded { lease, outcome, source })
+        match answer(reply).await {
+            Ok(true) => {}
+            Ok(false) => self.shared.stale_leases.increment(1),
+            Err(source) => return Err(Unrecorded { lease, outcome, source }),
+        }
+        Ok(())
     }
 
     async fn release(&self, lease: Lease) {

@@ -108,7 +108,12 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     refuse_network(path, directory)?;
     let lock = lock(path)?;
-    check_file(path)?;
+    if check_file(path)? {
+        // Connecting to write already changes a file that is not in WAL mode: first only a look.
+        let look = connect_reader(path).map_err(|source| engine(path, source))?;
+        layout(path, &look)?;
+        check_length(path, &look)?;
+    }
     let writer = connect_writer(path).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || connect_reader(path).map_err(|source| engine(path, source));
@@ -182,12 +187,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// An absent or empty file is a new store, unless a log beside it says that there was one.
-fn check_file(path: &Path) -> Result<(), OpenError> {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+/// Whether there is something in the file. An absent or empty file is a new store, unless a log
+/// beside it says that there was one.
+fn check_file(path: &Path) -> Result<bool, OpenError> {
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
-            Ok(())
+            Ok(false)
         } else {
             Err(damaged(path, "the file is missing or empty, but its log (-wal) is not"))
         };
@@ -195,13 +200,28 @@ fn check_file(path: &Path) -> Result<(), OpenError> {
     let mut header = [0; 16];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match read {
-        Ok(()) if header == *b"SQLite format 3\0" => Ok(()),
+        Ok(()) if header == *b"SQLite format 3\0" => Ok(true),
         Ok(()) => Err(damaged(path, "it is not a SQLite database")),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(damaged(path, "it is not a SQLite database"))
         }
         Err(error) => Err(failed(path)(error.into())),
     }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// SQLite does not miss a part of the last page before it is read. Pages may be in the log only.
+fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let whole: u64 =
+        db.query_row(sql, (), |row| row.get(0)).map_err(|source| engine(path, source))?;
+    if length(path) < whole && length(&beside(path, "-wal")) == 0 {
+        return Err(damaged(path, "its end is missing"));
+    }
+    Ok(())
 }
 
 fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
@@ -243,7 +263,8 @@ fn common(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
+/// The file's layout, 0 if it is empty; only a layout of ours that we know.
+fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
     let number = |pragma: &str| {
         db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
             .map_err(|source| engine(path, source))
@@ -260,8 +281,13 @@ fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    migrate(db, found).map_err(|source| engine(path, source))?;
-    if columns(db).map_err(|source| engine(path, source))? == expected_columns(path)? {
+    Ok(found)
+}
+
+fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    migrate(db, layout(path, db)?).map_err(|source| engine(path, source))?;
+    // What an operator has added, such as the statistics of ANALYZE, does no harm.
+    if columns(db).map_err(|source| engine(path, source))?.is_superset(&expected_columns(path)?) {
         Ok(())
     } else {
         Err(damaged(path, "its tables are not those of this version"))

@@ -165,7 +165,7 @@ pub(super) fn too_old(
         .prepare_cached(
             "SELECT d.id FROM destinations t CROSS JOIN deliveries d INDEXED BY deliveries_due
                 ON d.destination = t.id AND d.state = 0
-             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since <= ?2 - t.paused_for LIMIT ?3",
+             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since < ?2 - t.paused_for LIMIT ?3",
         )?
         .query_map(params![destination.as_str(), born_before.micros(), PIECE], |row| row.get(0))?
         .collect()

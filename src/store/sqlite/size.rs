@@ -3,10 +3,17 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::db::Db;
+
+/// Below the warning, a look this often is enough.
+pub(super) const EVERY: Duration = Duration::from_millis(100);
 
 /// Used pages and the write-ahead log, against the limit.
 #[derive(Debug)]
@@ -15,15 +22,32 @@ pub(super) struct Size {
     wal: PathBuf,
     used: AtomicU64,
     is_warned: AtomicBool,
+    looked_at: Mutex<Option<Instant>>,
 }
 
 impl Size {
     pub(super) fn new(max: u64, wal: PathBuf) -> Self {
-        Self { max, wal, used: AtomicU64::new(0), is_warned: AtomicBool::new(false) }
+        Self {
+            max,
+            wal,
+            used: AtomicU64::new(0),
+            is_warned: AtomicBool::new(false),
+            looked_at: Mutex::default(),
+        }
+    }
+
+    /// Looks again if the last look is some time past, or every commit counts.
+    pub(super) fn keep_up(&self, db: &Db, now: Instant) {
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = looked_at.is_some_and(|before| now.duration_since(before) < EVERY);
+        if !is_recent || self.is_warned.load(Ordering::Acquire) {
+            *looked_at = Some(now);
+            self.measure(db);
+        }
     }
 
     /// Looks again; says so once when 80 % are in use.
-    pub(super) fn measure(&self, db: &Db) {
+    fn measure(&self, db: &Db) {
         match self.look(db) {
             Ok(used) => self.used.store(used, Ordering::Release),
             Err(error) => return tracing::error!(%error, "the store's size cannot be read"),

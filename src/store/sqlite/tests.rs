@@ -1,157 +1,493 @@
-//! SQLite's own promises, and the ones of every store.
+//! The contract on SQLite, and what only SQLite promises.
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{
+    env,
+    error::Error,
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, mpsc::channel},
+    task::{Context, Poll, Waker},
+};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{OpenError, Settings, SqliteStore};
+use super::{
+    OpenError, Settings, SqliteStore,
+    open::beside,
+    size::{EVERY, Size},
+};
 use crate::{
-    clock::Clock,
-    metrics::Metrics,
+    clock::{Clock, Timestamp},
+    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
+    metrics::{Metric, Metrics},
     store::{
-        Store, StoreError,
-        contract::{Bench, LEASE, START, contract_suite, message, name},
+        NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Source, Store,
+        StoreError,
+        contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
 
-struct SqliteBench(TempDir);
+/// A directory of its own, gone with the test.
+struct Place {
+    directory: TempDir,
+    metrics: Metrics,
+}
 
-impl Bench for SqliteBench {
+impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
+        Self { directory: tempfile::tempdir().unwrap(), metrics: Metrics::new() }
     }
 
-    fn open(&self, clock: &Clock, metrics: &Metrics) -> Arc<dyn Store> {
-        let path = self.0.path().join("relay.db");
-        let settings = Settings { path, max_size_bytes: 1 << 30, lease: LEASE };
-        Arc::new(SqliteStore::open(&settings, clock.clone(), metrics).expect("opened"))
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    fn try_open(&self) -> Result<SqliteStore, OpenError> {
+        open(&self.path(), &self.metrics, MAX_SIZE, Clock::system())
+    }
+
+    /// Makes a store with a few alerts in it, and closes it.
+    async fn fill(&self) {
+        let store = self.try_open().unwrap();
+        accept(&store, 0..20).await;
+        store.close().await;
+    }
+
+    /// The file is refused, with its name and these words, and is as it was.
+    fn assert_refused(&self, words: &str) {
+        let before = fs::read(self.path()).unwrap();
+        for _ in 0..2 {
+            let error = self.try_open().unwrap_err();
+            let mut text = error.to_string();
+            if let Some(source) = error.source() {
+                text = format!("{text}: {source}");
+            }
+            assert!(text.contains(words), "{text}");
+            assert!(text.contains(&self.path().display().to_string()), "{text}");
+            assert!(!matches!(error, OpenError::Failed { .. }), "{error:?}");
+            assert!(fs::read(self.path()).unwrap() == before, "the file was touched");
+        }
     }
 }
 
-contract_suite!(SqliteBench);
-
-fn open(path: &Path, max_size_bytes: u64) -> Result<SqliteStore, OpenError> {
-    let settings = Settings { path: path.to_owned(), max_size_bytes, lease: LEASE };
-    SqliteStore::open(&settings, Clock::manual(START), &Metrics::new())
+fn open(
+    path: &Path,
+    metrics: &Metrics,
+    max_size_bytes: u64,
+    clock: Clock,
+) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(
+        &Settings { path: path.to_owned(), max_size_bytes, lease: LEASE },
+        clock,
+        metrics,
+    )
 }
+
+fn message(number: i64) -> NewMessage {
+    let ts = MessageTs::from_micros((1_600_000_000 + number) * 1_000_000);
+    NewMessage {
+        key: MessageKey {
+            app: AppName::new("main").unwrap(),
+            channel: ChannelId::new("C1"),
+            ts: TsKey::Ts(ts),
+        },
+        posted_at: ts,
+        source: Source::Push,
+        event_id: String::new(),
+        team: String::new(),
+        received_at: Timestamp::from_seconds(1_700_000_000),
+        raw: vec![b'x'; 1000].into(),
+        is_edit: false,
+        alerts: vec![NewAlert {
+            ordinal: 0,
+            attachment: 0,
+            level: "high",
+            search: "text".to_owned(),
+            destinations: vec![DestinationName::new("soar").unwrap()],
+        }],
+    }
+}
+
+/// One accept after the other.
+async fn accept(store: &SqliteStore, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        store.accept(vec![message(number)], None, None).await.unwrap().remove(0).unwrap();
+    }
+}
+
+impl Backend for Place {
+    fn open(&self, clock: &Clock, max_size: u64) -> Arc<dyn Store> {
+        Arc::new(open(&self.path(), &self.metrics, max_size, clock.clone()).unwrap())
+    }
+
+    fn stale_leases(&self) -> u64 {
+        let page = self.metrics.render();
+        let name = Metric::StaleLeases.name();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or(0)
+    }
+}
+
+contract!(Place::new());
 
 #[tokio::test]
-async fn a_second_relay_on_the_store_is_refused() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("relay.db");
-    let store = open(&path, 1 << 30).expect("opened");
-    assert!(matches!(open(&path, 1 << 30), Err(OpenError::InUse(_))));
-    store.close().await;
-    assert!(open(&path, 1 << 30).is_ok());
+async fn a_second_opener_is_refused_until_the_first_is_gone() {
+    let place = Place::new();
+    let first = place.try_open().unwrap();
+    assert!(matches!(place.try_open(), Err(OpenError::InUse(path)) if path == place.path()));
+    accept(&first, 0..1).await;
+    first.close().await;
+    let second = place.try_open().unwrap();
+    assert!(matches!(place.try_open(), Err(OpenError::InUse(_))));
+    drop(second);
+    drop(place.try_open().unwrap());
+    drop(first);
 }
 
 #[test]
-fn a_missing_folder_is_said_and_not_made() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("nowhere/relay.db");
-    assert!(matches!(open(&path, 1 << 30), Err(OpenError::NoDirectory(_))));
-    assert!(!path.parent().expect("a parent").exists());
+fn a_missing_directory_is_named() {
+    let place = Place::new();
+    let path = place.directory.path().join("not-there").join("store.db");
+    let error = open(&path, &place.metrics, MAX_SIZE, Clock::system()).unwrap_err();
+    assert!(matches!(&error, OpenError::NoDirectory(missing) if missing == path.parent().unwrap()));
+    assert!(!path.parent().unwrap().exists());
 }
 
 #[tokio::test]
-async fn a_damaged_store_is_refused_and_left_alone() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("relay.db");
-    let store = open(&path, 1 << 30).expect("opened");
-    store.accept((0..50).map(message).collect(), None, None).await.expect("accepted");
-    store.close().await;
-    drop(store);
-    let sound = fs::read(&path).expect("read");
-    let garbage = b"this is no database".to_vec();
-    let mut header = sound.clone();
-    header.splice(0..16, *b"SQLite format 9\0");
-    let half = sound.get(..5_000).expect("it is larger").to_vec();
-    for damaged in [garbage, header, half] {
-        fs::write(&path, &damaged).expect("written");
-        let refused = open(&path, 1 << 30).expect_err("it is damaged");
-        assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
-        assert!(refused.to_string().contains("relay.db"), "{refused}");
-        assert_eq!(fs::read(&path).expect("read"), damaged, "nothing was changed");
+async fn a_file_that_is_not_a_database_is_refused() {
+    let place = Place::new();
+    for garbage in [&b"{}"[..], &[0; 100], &[b'x'; 8192]] {
+        fs::write(place.path(), garbage).unwrap();
+        place.assert_refused("not a SQLite database");
     }
-    fs::write(&path, &sound).expect("written");
-    assert!(open(&path, 1 << 30).is_ok());
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused() {
+    let place = Place::new();
+    place.fill().await;
+    let whole = fs::read(place.path()).unwrap();
+    for length in [1, 16, 50, 100, 1000, 4096, 5000, 8192, whole.len() - 4096, whole.len() - 1] {
+        fs::write(place.path(), &whole[..length]).unwrap();
+        place.assert_refused("cannot be used");
+    }
+    let mut header = whole.clone();
+    header[..16].copy_from_slice(b"SQLite format 9\0");
+    fs::write(place.path(), header).unwrap();
+    place.assert_refused("not a SQLite database");
+    fs::write(place.path(), &whole).unwrap();
+    drop(place.try_open().unwrap());
+}
+
+#[tokio::test]
+async fn a_log_without_its_database_is_refused() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..1).await;
+    drop(store);
+    fs::write(place.path(), "").unwrap();
+    place.assert_refused("its log (-wal) is not");
+    fs::remove_file(place.path()).unwrap();
+    let error = place.try_open().unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    assert!(!place.path().exists(), "nothing is started anew");
 }
 
 #[tokio::test]
 async fn a_store_of_a_newer_version_is_refused() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("relay.db");
-    open(&path, 1 << 30).expect("opened").close().await;
-    let connection = rusqlite::Connection::open(&path).expect("opened");
-    connection.pragma_update(None, "user_version", 99).expect("changed");
-    drop(connection);
-    assert!(matches!(open(&path, 1 << 30), Err(OpenError::Newer { found: 99, .. })));
+    let place = Place::new();
+    place.fill().await;
+    Connection::open(place.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    place.assert_refused("newer version of the relay (layout 99");
 }
 
 #[tokio::test]
-async fn a_full_store_refuses_alerts_and_still_records() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir.path().join("relay.db"), 1024 * 1024).expect("opened");
-    let mut refused = None;
-    for n in 0..2_000 {
-        if let Err(error) = store.accept(vec![message(n)], None, None).await {
-            refused = Some(error);
-            break;
-        }
-    }
-    assert!(matches!(refused, Some(StoreError::Full)), "{refused:?}");
-    assert!(matches!(store.probe().await, Err(StoreError::Full)));
-    let lease = store.lease_due(&name("a"), 1).await.expect("leased").pop().expect("one");
-    let attempt = crate::store::Attempt {
-        started_at: START,
-        duration: LEASE,
-        class: "delivered",
-        status: None,
-        excerpt: String::new(),
+async fn a_database_of_somebody_else_is_refused_and_stays_as_it_is() {
+    let place = Place::new();
+    let other = Connection::open(place.path()).unwrap();
+    other.execute_batch("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)").unwrap();
+    drop(other);
+    place.assert_refused("not a store of this relay");
+}
+
+#[tokio::test]
+async fn a_store_whose_tables_are_others_is_refused() {
+    let place = Place::new();
+    place.fill().await;
+    let tamper = |sql: &str| Connection::open(place.path()).unwrap().execute_batch(sql).unwrap();
+    tamper("ANALYZE");
+    drop(place.try_open().unwrap());
+    tamper("DROP INDEX deliveries_due");
+    place.assert_refused("its tables are not those of this version");
+}
+
+#[tokio::test]
+async fn commits_are_durable_by_their_settings() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let pragma = async |name: &'static str| {
+        let look = move |db: &mut super::Db, _| {
+            db.connection().pragma_query_value(None, name, |row| {
+                row.get::<_, rusqlite::types::Value>(0).map(|value| format!("{value:?}"))
+            })
+        };
+        store.write(look).await.unwrap()
     };
-    let next = crate::store::Next::Delivered(crate::store::Reference::default());
-    let outcome = crate::store::Outcome { attempt, next };
-    assert!(store.record(lease, outcome).await.is_ok());
+    assert_eq!(pragma("journal_mode").await, r#"Text("wal")"#);
+    assert_eq!(pragma("synchronous").await, "Integer(2)");
+    assert_eq!(pragma("auto_vacuum").await, "Integer(2)");
 }
 
-/// Not a test by itself: what [`every_commit_is_one_sync`] runs under `strace`.
-const COMMITS: u32 = 25;
-const PLACE: &str = "SLACK_SOAR_RELAY_TEST_COMMITS_IN";
+#[tokio::test]
+async fn what_is_acknowledged_is_in_the_files_at_once() {
+    let (place, copy) = (Place::new(), Place::new());
+    let store = place.try_open().unwrap();
+    for number in 0..30 {
+        accept(&store, number..number + 1).await;
+        fs::copy(place.path(), copy.path()).unwrap();
+        fs::copy(beside(&place.path(), "-wal"), beside(&copy.path(), "-wal")).unwrap();
+        let found = copy.try_open().unwrap();
+        let leases = found.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap();
+        assert_eq!(i64::try_from(leases.len()).unwrap(), number + 1);
+        drop(found);
+    }
+}
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "the test calls itself under strace")]
-async fn commits_for_strace() {
-    let Ok(dir) = std::env::var(PLACE) else { return };
-    let store = open(&Path::new(&dir).join("relay.db"), 1 << 30).expect("opened");
-    for n in 0..COMMITS {
-        fs::write(Path::new(&dir).join("mark"), n.to_string()).expect("marked");
-        store.accept(vec![message(n)], None, None).await.expect("accepted");
+async fn a_torn_commit_at_the_end_of_the_log_is_left_out() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..5).await;
+    drop(store);
+    let wal = fs::OpenOptions::new().write(true).open(beside(&place.path(), "-wal")).unwrap();
+    let end = wal.metadata().unwrap().len();
+    wal.write_all_at(b"torn", end - 100).unwrap();
+    let store = place.try_open().unwrap();
+    let leases = store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap();
+    assert_eq!(leases.len(), 4, "the commits before it");
+    accept(&store, 4..6).await;
+}
+
+#[tokio::test]
+async fn a_close_empties_the_log_and_a_drop_does_not() {
+    let place = Place::new();
+    let wal = || fs::metadata(beside(&place.path(), "-wal")).map_or(0, |file| file.len());
+    let store = place.try_open().unwrap();
+    accept(&store, 0..5).await;
+    drop(store);
+    assert!(wal() > 0);
+    let store = place.try_open().unwrap();
+    store.close().await;
+    assert_eq!(wal(), 0);
+}
+
+#[tokio::test]
+async fn retention_gives_space_back() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    for number in 0..20 {
+        let large = NewMessage { raw: vec![b'x'; 500_000].into(), ..message(number) };
+        store.accept(vec![large], None, None).await.unwrap().remove(0).unwrap();
     }
-    fs::write(Path::new(&dir).join("mark"), "end").expect("marked");
+    for lease in store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap() {
+        store.record(lease, delivered()).await.unwrap();
+    }
+    let none = std::time::Duration::ZERO;
+    assert_eq!(store.prune(Retention { delivered: none, dead: none }).await.unwrap().messages, 20);
+    store.close().await;
+    let size = fs::metadata(place.path()).unwrap().len();
+    assert!(size < 1_000_000, "{size} bytes are left of 10,000,000");
+}
+
+#[tokio::test]
+async fn the_newest_unreadable_bodies_are_kept() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let app = AppName::new("main").unwrap();
+    for number in 0..105_u8 {
+        store.quarantine(&app, &vec![number; 100_000]);
+    }
+    store.probe().await.unwrap();
+    let look = |db: &mut super::Db, _| {
+        db.connection().query_row(
+            "SELECT count(*), hex(substr(min(body), 1, 1)), max(length(body)) FROM quarantine",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+    };
+    let (count, oldest, longest): (i64, String, i64) = store.write(look).await.unwrap();
+    assert_eq!((count, oldest.as_str(), longest), (100, "05", 65_536));
+}
+
+#[tokio::test]
+async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let wal = beside(&place.path(), "-wal");
+    let start = Clock::system().instant();
+    let look = move |db: &mut super::Db, _| {
+        let mut seen = Vec::new();
+        for max in [MAX_SIZE, 1000] {
+            let size = Size::new(max, wal.clone());
+            let used = || size.used_and_free().0;
+            size.keep_up(db, start);
+            let first = used();
+            db.execute("INSERT INTO quarantine VALUES (NULL, 'a', 0, zeroblob(100000))", ())?;
+            size.keep_up(db, start + EVERY / 2);
+            let soon = used();
+            size.keep_up(db, start + EVERY);
+            seen.push((soon > first, used() > first));
+        }
+        Ok(seen)
+    };
+    assert_eq!(store.write(look).await.unwrap(), [(false, true), (true, true)]);
+}
+
+#[tokio::test]
+async fn a_full_queue_says_busy_and_empties_again() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let soar = DestinationName::new("soar").unwrap();
+    let mut waiting = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        // What an operator does waits for this, and everybody behind it.
+        let _gate = store.shared.leases.gate();
+        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes));
+        assert!(pause.as_mut().poll(&mut context).is_pending());
+        let busy = (0..100_000).find(|number| {
+            let mut accept = store.accept(vec![message(*number)], None, None);
+            match accept.as_mut().poll(&mut context) {
+                Poll::Ready(Err(StoreError::Busy)) => true,
+                Poll::Ready(other) => panic!("{other:?}"),
+                Poll::Pending => {
+                    waiting.push(accept);
+                    false
+                }
+            }
+        });
+        assert!(busy.is_some(), "it takes in whatever comes");
+    }
+    assert!(waiting.len() >= 4096);
+    for accept in waiting {
+        accept.await.unwrap().remove(0).unwrap();
+    }
+    accept(&store, 100_000..100_001).await;
+}
+
+fn delivered() -> Outcome {
+    let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
+    Outcome { attempt, next: Next::Delivered(Reference::default()) }
+}
+
+#[tokio::test]
+async fn a_lease_does_not_end_while_its_outcome_is_written() {
+    let place = Place::new();
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let store = open(&place.path(), &place.metrics, MAX_SIZE, clock.clone()).unwrap();
+    let soar = DestinationName::new("soar").unwrap();
+    accept(&store, 0..1).await;
+    let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
+    let (go_on, held) = channel::<()>();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut slow = Box::pin(store.write(move |_, _| {
+        held.recv().unwrap();
+        Ok(())
+    }));
+    assert!(slow.as_mut().poll(&mut context).is_pending());
+    let mut record = store.record(lease, delivered());
+    assert!(record.as_mut().poll(&mut context).is_pending());
+    clock.advance(LEASE * 2);
+    assert!(store.lease_due(&soar, 1).await.unwrap().is_empty());
+    go_on.send(()).unwrap();
+    slow.await.unwrap();
+    record.await.unwrap();
+    assert_eq!(store.next_due(&soar).await.unwrap(), None, "it is delivered");
+    assert_eq!(place.stale_leases(), 0);
+}
+
+#[tokio::test]
+async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    accept(&store, 0..1).await;
+    let soar = DestinationName::new("soar").unwrap();
+    let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
+    let sql = |sql: &'static str| {
+        store.write(move |db: &mut super::Db, _| db.connection().execute_batch(sql))
+    };
+    sql("ALTER TABLE attempts RENAME TO gone").await.unwrap();
+    let unrecorded = store.record(lease, delivered()).await.unwrap_err();
+    assert!(matches!(unrecorded.source, StoreError::Engine(_)), "{:?}", unrecorded.source);
+    assert!(store.lease_due(&soar, 1).await.unwrap().is_empty(), "the lease is still held");
+    sql("ALTER TABLE gone RENAME TO attempts").await.unwrap();
+    store.record(unrecorded.lease, unrecorded.outcome).await.unwrap();
+    assert_eq!(store.next_due(&soar).await.unwrap(), None, "it is delivered");
+}
+
+#[tokio::test]
+async fn a_panic_costs_only_its_own_transaction() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let panics = |db: &mut super::Db, _| -> rusqlite::Result<()> {
+        db.probe()?;
+        panic!("on purpose")
+    };
+    let error = store.write(panics).await.unwrap_err();
+    assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
+    let count = |db: &mut super::Db, _| {
+        db.connection().query_row("SELECT count(*) FROM probe", (), |row| row.get::<_, i64>(0))
+    };
+    assert_eq!(store.write(count).await.unwrap(), 0, "it was undone");
+    let read = store.view_reader(|_, _| -> rusqlite::Result<()> { panic!("on purpose") }).await;
+    assert!(matches!(read, Err(StoreError::Engine(_))), "{read:?}");
+    store.stats().await.unwrap();
+    accept(&store, 0..1).await;
+}
+
+/// Where the process that is watched keeps its store, and how many alerts it accepts.
+const WATCHED: [&str; 2] = ["SYNC_TEST_PATH", "SYNC_TEST_ACCEPTS"];
+
+#[expect(clippy::disallowed_methods, reason = "a test speaks to its own child process")]
+fn from_parent() -> Option<(PathBuf, i64)> {
+    let [path, accepts] = WATCHED.map(|name| env::var(name).ok());
+    Some((path?.into(), accepts?.parse().unwrap()))
+}
+
+/// The body of the process that is watched; in any other it has nothing to do.
+#[tokio::test]
+async fn accepts_for_whoever_watches() {
+    if let Some((path, accepts)) = from_parent() {
+        let store = open(&path, &Metrics::new(), MAX_SIZE, Clock::system()).unwrap();
+        accept(&store, 0..accepts).await;
+    }
+}
+
+/// How often a process flushes to disk that opens a new store, accepts and ends.
+fn flushes(accepts: i64) -> usize {
+    let place = Place::new();
+    let trace = place.directory.path().join("trace");
+    let watched = Command::new("strace")
+        .args(["-f", "-e", "trace=fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "store::sqlite::tests::accepts_for_whoever_watches"])
+        .envs(WATCHED.into_iter().zip([place.path().display().to_string(), accepts.to_string()]))
+        .output()
+        .expect("strace counts the flushes to disk: install it (apt-get install strace)");
+    let said = String::from_utf8_lossy(&watched.stderr);
+    assert!(watched.status.success(), "strace or what it watched failed: {said}");
+    assert!(place.path().exists(), "the process that is watched did nothing");
+    fs::read_to_string(trace).unwrap().lines().filter(|line| line.contains("sync(")).count()
 }
 
 #[test]
-fn every_commit_is_one_sync() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let trace = dir.path().join("trace");
-    let ran = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,openat", "-o"])
-        .arg(&trace)
-        .arg(std::env::current_exe().expect("this program"))
-        .args(["--exact", "store::sqlite::tests::commits_for_strace"])
-        .env(PLACE, dir.path())
-        .output()
-        .expect("strace is needed: apt-get install strace");
-    assert!(ran.status.success(), "{ran:?}");
-    let trace = fs::read_to_string(&trace).expect("a trace");
-    let mark = format!("{}/mark", dir.path().display());
-    let syncs: Vec<usize> = trace
-        .split(&mark)
-        .skip(1)
-        .map(|part| part.lines().filter(|line| line.contains("sync(")).count())
-        .collect();
-    let commits = usize::try_from(COMMITS).expect("a small number");
-    let between = syncs.get(..commits).expect("a mark before every commit");
-    assert!(between.iter().all(|syncs| *syncs == 1), "{between:?}");
-    assert!(!trace.contains(" fsync(") || trace.contains("fdatasync("), "WAL syncs are fdatasync");
+fn each_lone_accept_is_one_flush_to_disk() {
+    let opening = flushes(0);
+    assert!((1..=12).contains(&opening), "{opening} flushes to open a new store");
+    assert_eq!(flushes(50), opening + 50);
 }

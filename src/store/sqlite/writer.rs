@@ -157,7 +157,7 @@ impl Writer {
             },
         );
         drop(gate);
-        self.shared.size.measure(&self.db);
+        self.shared.size.keep_up(&self.db, self.shared.clock.instant());
         match result {
             Ok(faults) => {
                 let mut faults = faults.into_iter().peekable();
