@@ -18,3 +18,4 @@ mod harness;
 mod operations;
 mod outgoing;
 mod process;
+mod source;
