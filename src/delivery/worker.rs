@@ -73,6 +73,8 @@ pub struct Worker {
     plan: Plan,
     limiter: Option<DefaultDirectRateLimiter>,
     limited_until: Option<Timestamp>,
+    /// When to look for what grew too old: it means a look at everything that waits.
+    burial_at: Timestamp,
     ready: VecDeque<Lease>,
     running: JoinSet<()>,
     breaker_open: Gauge,
@@ -89,6 +91,7 @@ impl Worker {
             heartbeat: parts.shutdown.heartbeat(&loop_name, parts.clock.instant()),
             limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
+            burial_at: parts.clock.now(),
             ready: VecDeque::new(),
             running: JoinSet::new(),
             attempts: Arc::new(Attempts {
@@ -113,7 +116,10 @@ impl Worker {
         let hint = self.attempts.store.due_hint(self.plan.destination.name());
         while !self.attempts.shutdown.is_stopping() {
             self.heartbeat.beat(self.attempts.clock.instant());
-            self.bury_the_too_old().await;
+            if self.attempts.clock.now() >= self.burial_at {
+                self.bury_the_too_old().await;
+                self.burial_at = self.attempts.clock.now() + LOOK_AROUND;
+            }
             let wake_at = self.start_what_may_start().await;
             tokio::select! {
                 ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),
