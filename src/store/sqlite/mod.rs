@@ -91,7 +91,7 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer, readers, lock } = open::open(&settings.path)?;
+        let Opened { writer, readers, lock } = open::open(&settings.path, settings.max_size_bytes)?;
         let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             clock,
