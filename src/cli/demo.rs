@@ -151,6 +151,7 @@ fn configuration(
         server: Server {
             listen: loopback,
             ops_listen: loopback,
+            ops_token: None,
             idle_timeout: Duration::from_secs(10),
             drain_delay: Duration::ZERO,
         },

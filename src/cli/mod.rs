@@ -4,6 +4,7 @@
 //! configuration.
 
 pub mod check;
+mod control;
 pub mod demo;
 pub mod render;
 mod sample;

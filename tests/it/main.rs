@@ -16,6 +16,7 @@ mod documents;
 mod events_api;
 mod harness;
 mod operations;
+mod ops_api;
 mod outgoing;
 mod process;
 mod source;
