@@ -1,12 +1,12 @@
 //! `completions` and `man`: what clap makes of the command line's own description.
 
-use std::{io::stdout, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, say};
 
 /// Print a completion script.
 #[derive(Args, Debug)]
@@ -19,7 +19,9 @@ impl Completions {
     pub(super) fn run(self) -> ExitCode {
         let mut command = Cli::command();
         let name = command.get_name().to_owned();
-        clap_complete::generate(self.shell, &mut command, name, &mut stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, name, &mut script);
+        say(String::from_utf8_lossy(&script).trim_end());
         ExitCode::SUCCESS
     }
 }
@@ -38,7 +40,11 @@ impl Man {
         match self.out {
             Some(folder) => clap_mangen::generate_to(command, &folder)
                 .with_context(|| folder.display().to_string())?,
-            None => clap_mangen::Man::new(command).render(&mut stdout())?,
+            None => {
+                let mut page = Vec::new();
+                clap_mangen::Man::new(command).render(&mut page)?;
+                say(String::from_utf8_lossy(&page).trim_end());
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -15,6 +15,7 @@ mod bad_input;
 mod documents;
 mod events_api;
 mod harness;
+mod operate;
 mod operations;
 mod ops_api;
 mod outgoing;
