@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn ages_are_short() {
-        let rough = |seconds| super::rough(Duration::from_secs(seconds));
-        assert_eq!([rough(0), rough(59), rough(60)], ["0s", "59s", "1m"]);
-        assert_eq!([rough(7_200), rough(172_800)], ["2h", "2d"]);
+        let age = |seconds| rough(Duration::from_secs(seconds));
+        assert_eq!([age(0), age(59), age(60)], ["0s", "59s", "1m"]);
+        assert_eq!([age(7_200), age(172_800)], ["2h", "2d"]);
     }
 }
