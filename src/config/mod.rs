@@ -61,6 +61,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// What operators and Kubernetes call.
     pub ops_listen: SocketAddr,
+    /// Guards the API.
+    pub ops_token: Option<Secret>,
     /// For reading a head, and for an idle connection.
     pub idle_timeout: Duration,
     /// How long requests are accepted after SIGTERM.
@@ -68,7 +70,7 @@ pub struct Server {
 }
 
 /// A Slack app.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct App {
     /// Its name.
     pub name: AppName,

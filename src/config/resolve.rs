@@ -80,10 +80,6 @@ impl Resolver<'_> {
         if file.slack.api_url != "https://slack.com/api" {
             self.warn("/slack/api_url", later);
         }
-        if self.place.positions.has("/server/ops_token") {
-            let message = "this version has no API yet: the token is checked, and not used";
-            self.warn("/server/ops_token", message);
-        }
         for (index, app) in file.slack.apps.iter().enumerate() {
             if app.bot_token.is_some() {
                 self.warn(&format!("/slack/apps/{index}/bot_token"), later);
@@ -121,12 +117,12 @@ impl Resolver<'_> {
         if server.listen == server.ops_listen && server.listen.port() != 0 {
             self.problem("/server/ops_listen", "is the same address as `listen`");
         }
-        if let Some(token) = &server.ops_token {
-            self.secret("/server/ops_token", token);
-        }
+        let ops_token =
+            server.ops_token.as_ref().and_then(|token| self.secret("/server/ops_token", token));
         Server {
             listen: server.listen,
             ops_listen: server.ops_listen,
+            ops_token,
             idle_timeout: self.between("/server/idle_timeout", server.idle_timeout.0, (1, 600)),
             drain_delay: self.between("/server/drain_delay", server.drain_delay.0, (0, 60)),
         }

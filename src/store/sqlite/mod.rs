@@ -40,6 +40,7 @@ use crate::{
 };
 
 mod accept;
+mod backup;
 mod db;
 mod deliver;
 mod leases;
@@ -54,7 +55,10 @@ mod threads;
 mod view;
 mod writer;
 
-pub use self::open::OpenError;
+pub use self::{
+    backup::{BackupError, Copied, backup},
+    open::OpenError,
+};
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]

@@ -102,10 +102,7 @@ pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError
         let version = rusqlite::version();
         return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
+    let directory = directory(path);
     if !directory.is_dir() {
         return Err(OpenError::NoDirectory(directory.to_owned()));
     }
@@ -121,6 +118,24 @@ pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError
     prepare_schema(path, &writer)?;
     let reader = || connect_reader(path).map_err(|source| engine(path, source));
     Ok(Opened { readers: [reader()?, reader()?], writer, lock })
+}
+
+/// Connects to look at a store, whether a relay has it open or not; takes no lock.
+pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+    if !check_file(path)? {
+        return Err(failed(path)("there is no store yet".into()));
+    }
+    let db = connect_reader(path).map_err(|source| engine(path, source))?;
+    layout(path, &db)?;
+    Ok(db)
+}
+
+/// Where the file is.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.
