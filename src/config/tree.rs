@@ -19,6 +19,12 @@ pub(super) type Position = (u64, u64);
 pub(super) struct Positions(BTreeMap<String, Position>);
 
 impl Positions {
+    /// Whether the file has this value.
+    #[cfg(test)]
+    pub(super) fn has(&self, pointer: &str) -> bool {
+        self.0.contains_key(pointer)
+    }
+
     /// Where the value stands, or the nearest one around it.
     pub(super) fn of(&self, pointer: &str) -> Option<Position> {
         let mut pointer = pointer;
