@@ -42,6 +42,17 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
+    /// For tasks that may be stopped before the others: [`Shutdown::stop`] of what this returns stops
+    /// only them, and ours stops them too.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            draining: self.draining.child_token(),
+            stopping: self.stopping.child_token(),
+            ..self.clone()
+        }
+    }
+
     /// First step: readiness goes off, connections are closed after their answer.
     pub fn drain(&self) {
         self.draining.cancel();
@@ -126,6 +137,16 @@ impl Heartbeat {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+
+    #[test]
+    fn a_child_stops_alone_or_with_its_parent() {
+        let parent = Shutdown::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.stop();
+        assert!(first.is_stopping() && !parent.is_draining() && !second.is_stopping());
+        parent.stop();
+        assert!(second.is_stopping());
+    }
 
     #[test]
     fn a_loop_that_stopped_turning_is_named() {

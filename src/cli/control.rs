@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use super::sample;
@@ -12,17 +13,21 @@ use crate::{
         matcher::{self, Matcher},
         risk_level::RiskLevel,
     },
-    config,
+    config::{self, Fingerprint},
     delivery::{outcome::describe, worker::Handle},
     destination::{DeliveryError, Destination, Receipt},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
-    ops::{Control, DestinationHealth, Tested},
+    ops::{Configuration, Control, DestinationHealth, Tested},
+    secret::Secret,
     store::{Reference, Source},
 };
 
 /// A destination, and the worker that serves it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Served {
+    /// Of what it was made of.
+    pub(super) fingerprint: Fingerprint,
+    pub(super) secrets: Vec<Secret>,
     pub(super) destination: Arc<dyn Destination>,
     pub(super) worker: Handle,
 }
@@ -35,6 +40,7 @@ pub(super) struct Running {
     pub(super) matching: matcher::Settings,
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
+    pub(super) configuration: Arc<ArcSwap<Configuration>>,
 }
 
 impl Running {
@@ -69,6 +75,10 @@ impl Running {
 impl Control for Running {
     fn apps(&self) -> Vec<AppName> {
         self.apps.iter().map(|app| app.name.clone()).collect()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.configuration.load().as_ref().clone()
     }
 
     fn destinations(&self) -> Vec<DestinationHealth> {
@@ -109,5 +119,36 @@ impl Control for Running {
             },
         );
         Some(Tested { alert, attempt, delivered: result.is_ok(), reference })
+    }
+}
+
+/// What runs by the configuration in use, whichever that is at the moment.
+#[derive(Debug)]
+pub(super) struct Current(pub(super) ArcSwap<Running>);
+
+#[async_trait]
+impl Control for Current {
+    fn apps(&self) -> Vec<AppName> {
+        self.0.load().apps()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.0.load().configuration()
+    }
+
+    fn destinations(&self) -> Vec<DestinationHealth> {
+        self.0.load().destinations()
+    }
+
+    fn matcher(&self) -> Arc<Matcher> {
+        self.0.load().matcher()
+    }
+
+    fn hurry(&self, destination: Option<&DestinationName>) {
+        self.0.load().hurry(destination);
+    }
+
+    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
+        self.0.load_full().test(destination, severity).await
     }
 }

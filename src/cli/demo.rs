@@ -20,7 +20,7 @@ use super::{sample, say, serve};
 use crate::{
     clock::Clock,
     code_defender::matcher,
-    config::{App, Config, Destination, Server, Store},
+    config::{self, App, Config, Destination, Server, Store},
     destination::{http, preset::Preset},
     http_client, http_server,
     ids::{AppName, DestinationName, MessageTs},
@@ -183,6 +183,7 @@ fn configuration(
             concurrency: NonZeroUsize::MIN,
             rate_limit: None,
             max_age: 3 * DAY,
+            fingerprint: config::Fingerprint::default(),
         }],
         secrets: Vec::new(),
     })

@@ -14,10 +14,12 @@ use std::{
     io::{IsTerminal, Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Args, Parser, Subcommand};
 
+use self::serve::ConfigFile;
 use crate::{
     config::{self, Loaded},
     logging::{self, Format},
@@ -92,7 +94,9 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => {
             common.start_log(&common.log_level)?;
-            serve::run(common.load()?)
+            let (config, sources) = common.load_with_sources()?;
+            let env = Arc::new(environment);
+            serve::run(config, ConfigFile { path: common.path(), env, sources })
         }
         Command::Demo(demo) => {
             let level = if common.log_level == "info" { "warn" } else { &common.log_level };
@@ -115,13 +119,17 @@ impl Common {
 
     /// Loads the configuration; its warnings go to the log.
     fn load(&self) -> anyhow::Result<config::Config> {
+        Ok(self.load_with_sources()?.0)
+    }
+
+    fn load_with_sources(&self) -> anyhow::Result<(config::Config, config::Sources)> {
         let path = self.path();
-        let Loaded { config, warnings } = config::load(&path, &environment)
+        let Loaded { config, warnings, sources } = config::load(&path, &environment)
             .map_err(|problems| BadConfiguration(problems.to_string()))?;
         for warning in warnings {
             tracing::warn!("{}:{warning}", path.display());
         }
-        Ok(config)
+        Ok((config, sources))
     }
 
     fn start_log(&self, level: &str) -> anyhow::Result<()> {

@@ -3,7 +3,9 @@
 //! `serve`, `demo` and the tests start the same [`Relay`].
 
 mod housekeeping;
+mod live;
 mod parts;
+mod reload;
 
 use std::{
     net::SocketAddr, process::ExitCode, sync::Arc, thread::available_parallelism, time::Duration,
@@ -15,13 +17,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use self::parts::{Parts, name_every_metric};
+pub use self::reload::ConfigFile;
+use self::{live::Live, parts::Parts, reload::Reloader};
+use super::control::Current;
 use crate::{
     clock::Clock,
-    code_defender::matcher::Matcher,
     config::Config,
     http_server,
     metrics::Metrics,
+    ops::Control,
     shutdown::Shutdown,
     store::{
         Store,
@@ -42,15 +46,22 @@ const GRACE: Duration = Duration::from_secs(16);
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs until SIGTERM or Ctrl-C; a second one ends the process at once.
-pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
+/// SIGHUP reads the configuration again.
+pub(super) fn run(config: Config, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let relay = Relay::start(config, Clock::system()).await?;
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut relay = Relay::start(config, Clock::system()).await?;
+        relay.follow(file);
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                // The log says how it went.
+                _ = hangup.recv() => drop(relay.reload().await),
+            }
         }
         tracing::info!("ending: no longer ready, still accepting for the drain delay");
         tokio::select! {
@@ -92,6 +103,8 @@ pub struct Relay {
     clock: Clock,
     shutdown: Shutdown,
     drain_delay: Duration,
+    live: Arc<Live>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Relay {
@@ -109,26 +122,30 @@ impl Relay {
         let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
-        let relay = Self {
-            public: public.local_addr()?,
-            ops: ops.local_addr()?,
-            store: Arc::new(store),
-            clock: clock.clone(),
-            shutdown: shutdown.clone(),
-            drain_delay: config.server.drain_delay,
-        };
+        let addresses = (public.local_addr()?, ops.local_addr()?);
+        let store: Arc<dyn Store> = Arc::new(store);
         let parts = Parts {
-            store: Arc::clone(&relay.store),
-            matcher: Arc::new(Matcher::new(config.matching.clone())),
-            clock,
+            store: Arc::clone(&store),
+            clock: clock.clone(),
             metrics,
-            shutdown,
+            shutdown: shutdown.clone(),
         };
-        name_every_metric(&config, &parts.metrics);
-        let running = parts.start_workers(&config)?;
-        parts.start_ops(ops, &config, running)?;
-        parts.start_public(public, &config);
-        parts.start_housekeeping(config.secrets, config.retention);
+        let server = config.server.clone();
+        let live = Live::start(parts, config)?;
+        let control: Arc<dyn Control> = Arc::<Current>::clone(&live.current);
+        live.parts.start_ops(ops, &server, control)?;
+        live.parts.start_public(public, &server, live.events_api.clone());
+        housekeeping::start(Arc::clone(&live));
+        let relay = Self {
+            public: addresses.0,
+            ops: addresses.1,
+            store,
+            clock,
+            shutdown,
+            drain_delay: server.drain_delay,
+            live,
+            reloader: None,
+        };
         tracing::info!(
             public = %relay.public,
             ops = %relay.ops,
@@ -138,6 +155,24 @@ impl Relay {
             relay.ops
         );
         Ok(relay)
+    }
+
+    /// Keeps to what a file says from now on: the one that the configuration was loaded from.
+    pub fn follow(&mut self, file: ConfigFile) {
+        let reloader = Reloader::new(Arc::clone(&self.live), file);
+        reloader.start();
+        self.reloader = Some(reloader);
+    }
+
+    /// Reads the configuration file again and takes it into use.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the configuration in use stays.
+    pub async fn reload(&self) -> Result<(), String> {
+        match &self.reloader {
+            Some(reloader) => reloader.reload().await,
+            None => Err("the relay was not started from a file".to_owned()),
+        }
     }
 
     /// Waits until no delivery is unfinished.

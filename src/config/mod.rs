@@ -9,6 +9,7 @@ mod file;
 mod problem;
 mod resolve;
 mod schema;
+mod sources;
 mod tree;
 mod units;
 
@@ -22,6 +23,7 @@ use std::{
 pub use self::{
     problem::{Problem, Problems},
     schema::schema,
+    sources::{Fingerprint, Sources},
 };
 use crate::{
     code_defender::matcher,
@@ -55,7 +57,7 @@ pub struct Config {
 }
 
 /// The listeners.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// What Slack calls.
     pub listen: SocketAddr,
@@ -83,7 +85,7 @@ pub struct App {
 }
 
 /// Where alerts are kept.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Store {
     /// The file.
     pub path: PathBuf,
@@ -106,6 +108,8 @@ pub struct Destination {
     pub rate_limit: Option<NonZeroU32>,
     /// The age at which an alert is dead.
     pub max_age: Duration,
+    /// Of everything here but `when`: as long as it is the same, its worker may go on.
+    pub fingerprint: Fingerprint,
 }
 
 /// A configuration, and what is odd about it but does not stop the relay.
@@ -115,6 +119,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is odd.
     pub warnings: Vec<Problem>,
+    /// The files that it was made of.
+    pub sources: Sources,
 }
 
 /// A file of configuration larger than this is none.
@@ -125,10 +131,27 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`Problems`]: everything that is wrong with it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    load_again(path, env, &[])
+}
+
+/// Loads a file while an earlier version of it is in use: a secret file that is among `known` is
+/// read again and stays the same [`Secret`].
+///
+/// # Errors
+/// [`Problems`]: everything that is wrong with it.
+pub fn load_again(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    known: &[Secret],
+) -> Result<Loaded, Problems> {
     let fail = |list| Problems { file: path.to_owned(), list };
     let text = read(path).map_err(|message| fail(vec![Problem::new(None, "", message)]))?;
     let dir = path.parent().unwrap_or_else(|| Path::new(""));
-    parse(&text, dir, env).map_err(fail)
+    let mut loaded = parse_with(&text, dir, env, known).map_err(fail)?;
+    let Sources { mut files, presets_dir, .. } = loaded.sources;
+    files.push(path.to_owned());
+    loaded.sources = Sources::of(files, presets_dir);
+    Ok(loaded)
 }
 
 /// Checks the text of a file in the folder `dir`. `env` looks up an environment variable.
@@ -140,12 +163,22 @@ pub fn parse(
     dir: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Vec<Problem>> {
+    parse_with(text, dir, env, &[])
+}
+
+fn parse_with(
+    text: &str,
+    dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    known: &[Secret],
+) -> Result<Loaded, Vec<Problem>> {
     let (value, positions) = tree::read(text).map_err(|problem| vec![problem])?;
     let mut problems = schema::validate(&value, &positions);
     if problems.is_empty() {
-        match serde_json::from_value(value) {
+        match serde_json::from_value(value.clone()) {
             Ok(file) => {
-                return resolve::resolve(file, resolve::Place { dir, env, positions });
+                let place = resolve::Place { dir, env, known, positions, value: &value };
+                return resolve::resolve(file, place);
             }
             Err(error) => problems.push(Problem::new(None, "", error.to_string())),
         }

@@ -1,9 +1,15 @@
 //! From the file to checked settings: names, secrets, presets, and what must fit together.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
 
 use super::{
-    App, Config, Loaded, Server, Store,
+    App, Config, Loaded, Server, Sources, Store,
     file::{self, SecretRef},
     problem::Problem,
     tree::Positions,
@@ -12,7 +18,7 @@ use crate::{
     code_defender::matcher::{self, FieldTitles, TitlePattern},
     ids::{AppName, ChannelId},
     logging::chain,
-    secret::Secret,
+    secret::{Secret, SecretError},
     store::Retention,
 };
 
@@ -20,12 +26,18 @@ use crate::{
 pub(super) struct Place<'a> {
     pub(super) dir: &'a Path,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// The secrets that are in use.
+    pub(super) known: &'a [Secret],
     pub(super) positions: Positions,
+    /// The file as a tree.
+    pub(super) value: &'a Value,
 }
 
 pub(super) struct Resolver<'a> {
     pub(super) place: Place<'a>,
     pub(super) problems: Vec<Problem>,
+    /// Files that the configuration names, secrets left out.
+    pub(super) files: Vec<PathBuf>,
     warnings: Vec<Problem>,
     secrets: Vec<Secret>,
 }
@@ -36,7 +48,7 @@ pub(super) struct Resolver<'a> {
 /// Everything that is wrong.
 pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<Problem>> {
     let (problems, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut resolver = Resolver { place, problems, warnings, secrets };
+    let mut resolver = Resolver { place, problems, files: Vec::new(), warnings, secrets };
     let lease = file.delivery.lease.0;
     resolver.warn_of_later_parts(&file);
     let server = resolver.server(&file.server);
@@ -51,10 +63,10 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
     };
     let retention =
         Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
-    let Resolver { mut problems, warnings, secrets, .. } = resolver;
+    let Resolver { mut problems, files, warnings, secrets, .. } = resolver;
     if problems.is_empty() {
         let config = Config { server, apps, matching, store, retention, destinations, secrets };
-        return Ok(Loaded { config, warnings });
+        return Ok(Loaded { config, warnings, sources: Sources::of(files, presets_dir) });
     }
     problems.sort_by_key(|problem| problem.position);
     Err(problems)
@@ -97,7 +109,7 @@ impl Resolver<'_> {
                 None => Err(format!("the environment variable {name} is not set")),
             },
             (None, Some(path)) => {
-                Secret::file(&self.place.dir.join(path)).map_err(|error| chain(&error))
+                self.secret_file(&self.place.dir.join(path)).map_err(|error| chain(&error))
             }
             (None, None) => Err("write {env: NAME} or {file: PATH}".to_owned()),
         };
@@ -111,6 +123,15 @@ impl Resolver<'_> {
                 None
             }
         }
+    }
+
+    /// One that is in use stays the same value for all who use it.
+    fn secret_file(&self, path: &Path) -> Result<Secret, SecretError> {
+        let Some(known) = self.place.known.iter().find(|secret| secret.is_file(path)) else {
+            return Secret::file(path);
+        };
+        known.refresh()?;
+        Ok(known.clone())
     }
 
     fn server(&mut self, server: &file::Server) -> Server {

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -83,9 +84,7 @@ pub struct App {
 /// What the receiver works with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// What is an incident, and where it goes.
-    pub admission: Arc<Admission>,
-    /// Where it is kept.
+    /// Where alerts are kept.
     pub store: Arc<dyn Store>,
     /// Time.
     pub clock: Clock,
@@ -101,7 +100,8 @@ pub struct EventsApi(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    endpoints: Vec<Endpoint>,
+    /// Of the configuration in use. A request ends with the one that it began with.
+    endpoints: ArcSwap<Vec<Endpoint>>,
     parts: Parts,
     in_flight: AtomicUsize,
     ack_seconds: Histogram,
@@ -114,6 +114,7 @@ struct Inner {
 struct Endpoint {
     app: AppName,
     path: String,
+    admission: Arc<Admission>,
     verifier: Verifier,
     received: Counter,
     rate_limited: Counter,
@@ -131,9 +132,9 @@ impl Drop for Place<'_> {
 
 impl EventsApi {
     /// A receiver for these apps.
-    pub fn new(apps: Vec<App>, parts: Parts) -> Self {
+    pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let endpoints = apps.into_iter().map(|app| Endpoint::new(app, metrics)).collect();
+        let endpoints = ArcSwap::from_pointee(endpoints(apps, admission, metrics));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -147,6 +148,11 @@ impl EventsApi {
             retries,
             parts,
         }))
+    }
+
+    /// From now on it receives for these apps. Requests under way end as they began.
+    pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
+        self.0.endpoints.store(Arc::new(endpoints(apps, admission, &self.0.parts.metrics)));
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
@@ -169,7 +175,8 @@ impl Inner {
                 _ => not_allowed("GET, HEAD"),
             };
         }
-        let Some(endpoint) = self.endpoint(path) else {
+        let endpoints = self.endpoints.load_full();
+        let Some(endpoint) = find(&endpoints, path) else {
             return status(StatusCode::NOT_FOUND);
         };
         if request.method() != Method::POST {
@@ -182,14 +189,6 @@ impl Inner {
         }
         self.ack_seconds.record(self.since(started));
         response
-    }
-
-    /// The short path belongs to the only app there is.
-    fn endpoint(&self, path: &str) -> Option<&Endpoint> {
-        match (path, self.endpoints.as_slice()) {
-            ("/slack/events", [only]) => Some(only),
-            (path, all) => all.iter().find(|endpoint| endpoint.path == path),
-        }
     }
 
     async fn receive(
@@ -283,7 +282,7 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        self.parts.admission.admit(message, post, || envelope::inner_event(text))
+        endpoint.admission.admit(message, post, || envelope::inner_event(text))
     }
 
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
@@ -345,19 +344,33 @@ impl Inner {
 }
 
 impl Endpoint {
-    fn new(app: App, metrics: &Metrics) -> Self {
+    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
         }
         Self {
             path: format!("/slack/events/{name}"),
+            admission,
             verifier: Verifier::new(app.signing_secrets),
             received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             fates: FateCounters::new(&app.name, metrics),
             app: app.name,
         }
+    }
+}
+
+fn endpoints(apps: Vec<App>, admission: &Arc<Admission>, metrics: &Metrics) -> Vec<Endpoint> {
+    let endpoint = |app| Endpoint::new(app, Arc::clone(admission), metrics);
+    apps.into_iter().map(endpoint).collect()
+}
+
+/// The short path belongs to the only app there is.
+fn find<'e>(endpoints: &'e [Endpoint], path: &str) -> Option<&'e Endpoint> {
+    match (path, endpoints) {
+        ("/slack/events", [only]) => Some(only),
+        (path, all) => all.iter().find(|endpoint| endpoint.path == path),
     }
 }
 

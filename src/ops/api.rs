@@ -155,6 +155,7 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
         uptime_seconds: api.parts.clock.now().since(api.started_at).as_secs(),
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
+        configuration: api.parts.control.configuration().into(),
         store: view::StoreUse { used_bytes: stats.used_bytes, free_bytes: stats.free_bytes },
         apps: api.parts.control.apps().into_iter().map(name).collect(),
         destinations: destinations.collect(),

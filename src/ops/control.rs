@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
+    clock::Timestamp,
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, DestinationName},
     store::{Attempt, Reference},
@@ -20,6 +21,9 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// The configured destinations, in the order of the configuration.
     fn destinations(&self) -> Vec<DestinationHealth>;
 
+    /// How the newest configuration fared.
+    fn configuration(&self) -> Configuration;
+
     /// How incidents are read.
     fn matcher(&self) -> Arc<Matcher>;
 
@@ -30,6 +34,24 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// Sends an unmistakable test alert to one destination, past the store. `None` if there is no
     /// such destination.
     async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested>;
+}
+
+/// Which configuration is in use.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Since when.
+    pub in_use_since: Timestamp,
+    /// The newest one, if it was refused: the one before it stays in use.
+    pub refused: Option<Refused>,
+}
+
+/// A configuration that is not in use.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// When it was refused.
+    pub at: Timestamp,
+    /// Everything that is wrong with it, for the person who can mend it.
+    pub reason: String,
 }
 
 /// How a destination's worker is doing.

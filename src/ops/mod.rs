@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use self::{
-    control::{Control, DestinationHealth, Tested},
+    control::{Configuration, Control, DestinationHealth, Refused, Tested},
     problem::Problem,
 };
 

@@ -22,12 +22,38 @@ pub struct Status {
     pub ready: bool,
     /// Why it is not ready, or empty.
     pub not_ready_reason: String,
+    /// Which configuration is in use.
+    pub configuration: Configuration,
     /// How full the store is.
     pub store: StoreUse,
     /// The Slack apps.
     pub apps: Vec<App>,
     /// The configured destinations, and others that have unfinished or dead deliveries.
     pub destinations: Vec<Destination>,
+}
+
+/// Which configuration is in use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Whether it is the newest one.
+    pub is_newest: bool,
+    /// Since when it is in use.
+    pub in_use_since: Timestamp,
+    /// When a newer one was refused.
+    pub refused_at: Option<Timestamp>,
+    /// Why it was, or empty.
+    pub refused_reason: String,
+}
+
+impl From<super::Configuration> for Configuration {
+    fn from(one: super::Configuration) -> Self {
+        Self {
+            is_newest: one.refused.is_none(),
+            in_use_since: one.in_use_since,
+            refused_at: one.refused.as_ref().map(|refused| refused.at),
+            refused_reason: one.refused.map(|refused| refused.reason).unwrap_or_default(),
+        }
+    }
 }
 
 /// How full the store is.

@@ -2,50 +2,50 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::parts::Parts;
+use super::live::Live;
 use crate::{
     ids::DestinationName,
     logging::chain,
-    secret::Secret,
     store::{Retention, Store},
 };
 
-/// Between two rounds of housekeeping.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Every so many rounds secrets are read again, and what retention allows is removed.
 const SECRETS_EVERY: u64 = 2;
 const PRUNE_EVERY: u64 = 12;
 
-impl Parts {
-    pub(super) fn start_housekeeping(&self, secrets: Vec<Secret>, retention: Retention) {
-        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
-        let (metrics, shutdown) = (self.metrics.clone(), self.shutdown.clone());
-        let heartbeat = shutdown.heartbeat("housekeeping", clock.instant());
-        self.shutdown.spawn(async move {
-            for round in 0_u64.. {
-                heartbeat.beat(clock.instant());
-                metrics.upkeep();
-                if round % SECRETS_EVERY == 0 {
-                    refresh(&secrets);
-                }
-                if round % PRUNE_EVERY == 0 {
-                    prune(store.as_ref(), retention).await;
-                }
-                tokio::select! {
-                    () = clock.sleep(HOUSEKEEPING) => {}
-                    () = shutdown.stopped() => return,
-                }
+/// Turns until the relay ends.
+pub(super) fn start(live: Arc<Live>) {
+    let shutdown = live.parts.shutdown.clone();
+    let heartbeat = shutdown.heartbeat("housekeeping", live.parts.clock.instant());
+    shutdown.clone().spawn(async move {
+        let clock = &live.parts.clock;
+        warn_of_orphans(live.parts.store.as_ref(), &live.destinations()).await;
+        for round in 0_u64.. {
+            heartbeat.beat(clock.instant());
+            live.parts.metrics.upkeep();
+            if round % SECRETS_EVERY == 0 {
+                refresh_secrets(&live).await;
             }
-        });
-    }
+            if round % PRUNE_EVERY == 0 {
+                prune(live.parts.store.as_ref(), live.retention().await).await;
+            }
+            tokio::select! {
+                () = clock.sleep(PAUSE) => {}
+                () = shutdown.stopped() => return,
+            }
+        }
+    });
 }
 
+/// Says which deliveries nobody attempts any more.
 pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]) {
     match store.stats().await {
         Ok(stats) => {
             for (destination, stats) in &stats.destinations {
-                let waiting = stats.pending + stats.dead;
+                let waiting = stats.pending + stats.leased + stats.dead;
                 if waiting > 0 && !known.contains(destination) {
                     tracing::warn!(
                         %destination,
@@ -60,11 +60,14 @@ pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]
     }
 }
 
-fn refresh(secrets: &[Secret]) {
-    for secret in secrets {
+async fn refresh_secrets(live: &Live) {
+    for secret in live.secrets().await {
         match secret.refresh() {
             Ok(false) => {}
-            Ok(true) => tracing::info!(?secret, "a secret has changed and is in use"),
+            Ok(true) => {
+                tracing::info!(?secret, "a secret has changed and is in use");
+                live.hurry_those_with(&secret);
+            }
             Err(error) => tracing::error!(
                 error = chain(&error),
                 "a secret cannot be read again; the value before it stays in use"
