@@ -6,6 +6,7 @@
 pub mod check;
 mod control;
 pub mod demo;
+mod reference;
 pub mod render;
 mod sample;
 pub mod serve;
@@ -19,6 +20,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::reference::reference;
 use self::serve::ConfigFile;
 use crate::{
     config::{self, Loaded},

@@ -7,6 +7,7 @@
 mod destinations;
 mod file;
 mod problem;
+mod reference;
 mod resolve;
 mod schema;
 mod sources;
@@ -22,6 +23,7 @@ use std::{
 
 pub use self::{
     problem::{Problem, Problems},
+    reference::reference,
     schema::schema,
     sources::{Fingerprint, Sources},
 };

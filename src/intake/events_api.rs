@@ -31,13 +31,12 @@ pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
     body::Refusal,
-    fate::{Fate, FateCounters},
+    fate::{Arrival, Fate, FateCounters, Trace},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::AppName,
     intake::{Admission, Admitted, Post},
-    logging::chain,
     metrics::{Metric, Metrics},
     secret::Secret,
     shutdown::Shutdown,
@@ -211,7 +210,10 @@ impl Inner {
         let text = slack::readable(body.bytes());
         match envelope::parse(&text) {
             Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
-            Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, &text, started).await,
+            Ok(Envelope::Event(callback)) => {
+                let arrival = Arrival { started, headers: &head.headers };
+                self.event(endpoint, &callback, &text, arrival).await
+            }
             Ok(Envelope::AppRateLimited { minute }) => {
                 endpoint.rate_limited.increment(1);
                 tracing::warn!(
@@ -241,7 +243,7 @@ impl Inner {
         endpoint: &Endpoint,
         callback: &Callback<'_>,
         text: &str,
-        started: Instant,
+        arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         if callback.event_time > 0 {
             let now = self.parts.clock.now();
@@ -255,7 +257,7 @@ impl Inner {
                     Fate::Ignored(reason)
                 }
                 Admitted::Incident(message) => {
-                    return self.store(endpoint, message, started).await;
+                    return self.store(message, arrival).await;
                 }
             },
             Event::Lifecycle(kind) => {
@@ -288,14 +290,12 @@ impl Inner {
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
     async fn store(
         &self,
-        endpoint: &Endpoint,
         message: NewMessage,
-        started: Instant,
+        arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let key = message.key.to_string();
+        let trace = Trace::of(&message);
         let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let event_id = message.event_id.clone();
-        let used = self.parts.clock.instant().saturating_duration_since(started);
+        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
         let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
         let accept = self.parts.store.accept(vec![message], None, None);
         let stored = match tokio::time::timeout(budget, accept).await {
@@ -306,16 +306,13 @@ impl Inner {
         match stored {
             Ok(accepted) => {
                 let fate = Fate::of(accepted, routed);
-                fate::log_accepted(&key, &event_id, accepted, routed);
+                let now = self.parts.clock.instant();
+                let duration = now.saturating_duration_since(arrival.started);
+                trace.log_accepted(&arrival, duration, fate);
                 (Some(fate), status(StatusCode::OK))
             }
             Err(error) => {
-                tracing::error!(
-                    app = %endpoint.app,
-                    message_key = key,
-                    error = %chain(&error),
-                    "message {key} could not be stored in time; Slack will send it again"
-                );
+                trace.log_refused(&arrival, &error);
                 (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
             }
         }

@@ -18,5 +18,8 @@ mod harness;
 mod operations;
 mod ops_api;
 mod outgoing;
+mod peers;
 mod process;
+mod reload;
+mod secrets;
 mod source;

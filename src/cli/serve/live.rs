@@ -144,7 +144,7 @@ impl Live {
 
     /// A rotated secret may be what a destination behind an open breaker was waiting for.
     pub(super) fn hurry_those_with(&self, secret: &Secret) {
-        for served in self.current.0.load().served.iter() {
+        for served in &self.current.0.load().served {
             if served.secrets.contains(secret) {
                 served.worker.probe_now();
             }

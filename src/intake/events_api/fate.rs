@@ -1,14 +1,22 @@
 //! What became of an event: counted once, logged once.
 
+use std::time::{Duration, Instant};
+
+use hyper::header::{HeaderMap, HeaderName};
 use metrics::Counter;
 
+use super::{RETRY_NUM, RETRY_REASON};
 use crate::{
     code_defender::matcher::Reason,
-    ids::AppName,
+    ids::{AppName, MessageKey},
+    logging::chain,
     metrics::{Metric, Metrics},
     slack::message::Message,
-    store::Accepted,
+    store::{Accepted, NewAlert, NewMessage, StoreError},
 };
+
+/// Proxies and load balancers name requests so.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where an event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,20 +127,105 @@ pub(super) fn log_near_miss(app: &AppName, message: &Message<'_>, reason: Reason
     }
 }
 
-pub(super) fn log_accepted(key: &str, event_id: &str, accepted: Accepted, routed: bool) {
-    match accepted {
-        Accepted::New { alerts } if routed => {
-            tracing::info!(message_key = key, event_id, alerts, "message {key} accepted");
+/// Everything by which an alert is found in the log, taken before the store takes the message.
+#[derive(Debug)]
+pub(super) struct Trace {
+    /// The ids of the message's alerts, with a space between them.
+    ids: String,
+    key: MessageKey,
+    event_id: String,
+    team: String,
+}
+
+/// What Slack said of one request beside its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'h> {
+    pub(super) started: Instant,
+    pub(super) headers: &'h HeaderMap,
+}
+
+impl Arrival<'_> {
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The proxy's name for the request, if it is fit for a log.
+    fn request_id(&self) -> Option<&str> {
+        let is_safe = |id: &&str| {
+            let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(&byte);
+            !id.is_empty() && id.len() <= 64 && id.bytes().all(safe)
+        };
+        self.header(&REQUEST_ID).filter(is_safe)
+    }
+}
+
+impl Trace {
+    pub(super) fn of(message: &NewMessage) -> Self {
+        let id = |alert: &NewAlert| format!("{}:{}", message.key, alert.ordinal);
+        let ids = message.alerts.iter().map(id).collect::<Vec<_>>().join(" ");
+        let (event_id, team) = (message.event_id.clone(), message.team.clone());
+        Self { ids, key: message.key.clone(), event_id, team }
+    }
+
+    /// The one line of an accepted message. Whoever searches the log for the id of an alert finds
+    /// this line, then one for each attempt.
+    pub(super) fn log_accepted(&self, arrival: &Arrival<'_>, duration: Duration, fate: Fate) {
+        let Self { ids, key, event_id, team } = self;
+        let (outcome, reason) = fate.labels();
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match fate {
+            Fate::Accepted | Fate::Unrouted => tracing::info!(
+                alert_id = ids,
+                outcome,
+                reason,
+                duration_ms,
+                request_id = arrival.request_id(),
+                slack.team_id = team,
+                slack.channel = %key.channel,
+                slack.ts = %key.ts,
+                slack.event_id = event_id,
+                slack.retry_num = arrival.header(&RETRY_NUM),
+                slack.retry_reason = arrival.header(&RETRY_REASON),
+                "alert {ids} accepted{}",
+                if fate == Fate::Unrouted { ", but no destination takes it" } else { "" }
+            ),
+            Fate::KnownEdit => tracing::info!(
+                alert_id = ids,
+                outcome,
+                reason,
+                slack.event_id = event_id,
+                "an edit of the message of alert {ids} is kept"
+            ),
+            Fate::Duplicate
+            | Fate::Ignored(_)
+            | Fate::Type
+            | Fate::Lifecycle
+            | Fate::Unparsable
+            | Fate::BadSignature
+            | Fate::Stale
+            | Fate::TooLarge
+            | Fate::Slow
+            | Fate::Overload
+            | Fate::Store => tracing::debug!(
+                alert_id = ids,
+                outcome,
+                slack.event_id = event_id,
+                "alert {ids} is known"
+            ),
         }
-        Accepted::New { alerts } => tracing::warn!(
-            message_key = key,
-            event_id,
-            alerts,
-            "message {key} stored, but no destination takes it"
-        ),
-        Accepted::Duplicate => tracing::debug!(message_key = key, event_id, "{key} is known"),
-        Accepted::Revision => {
-            tracing::info!(message_key = key, event_id, "edit of the known message {key} kept");
-        }
+    }
+
+    pub(super) fn log_refused(&self, arrival: &Arrival<'_>, error: &StoreError) {
+        let ids = &self.ids;
+        tracing::error!(
+            alert_id = ids,
+            outcome = "rejected",
+            reason = "store",
+            error = chain(error),
+            request_id = arrival.request_id(),
+            slack.event_id = self.event_id,
+            slack.retry_num = arrival.header(&RETRY_NUM),
+            "alert {ids} could not be stored in time; Slack will send it again"
+        );
     }
 }

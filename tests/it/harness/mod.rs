@@ -4,11 +4,11 @@ pub(crate) mod http;
 pub(crate) mod slack;
 pub(crate) mod soar;
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use slack_soar_relay::{
-    cli::serve::Relay,
+    cli::serve::{ConfigFile, Relay},
     clock::{Clock, Timestamp},
     config,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     more: String,
     /// YAML of the apps' list, if not the usual one.
     apps: Option<String>,
+    /// Files beside the configuration.
+    files: Vec<(&'static str, String)>,
     /// More YAML of the listeners, in braces' style.
     server: String,
 }
@@ -49,8 +51,10 @@ impl Setup {
     /// A destination `name` with that preset; `more` are further keys, one a line.
     pub(crate) fn destination(mut self, name: &str, soar: &FakeSoar, more: &str) -> Self {
         let variable = format!("URL_{}", name.to_uppercase().replace('-', "_"));
-        let start = ["  - name: ", name, "\n    url: {env: ", &variable, "}\n"];
-        self.destinations.extend(start);
+        self.destinations.extend(["  - name: ", name, "\n"]);
+        if !more.contains("url:") {
+            self.destinations.extend(["    url: {env: ", &variable, "}\n"]);
+        }
         if !more.contains("preset:") {
             self.destinations += "    preset: webhook\n";
         }
@@ -63,6 +67,18 @@ impl Setup {
 
     pub(crate) fn more(mut self, yaml: &str) -> Self {
         self.more += yaml;
+        self
+    }
+
+    /// A file beside the configuration.
+    pub(crate) fn file(mut self, name: &'static str, contents: &str) -> Self {
+        self.files.push((name, contents.to_owned()));
+        self
+    }
+
+    /// What the environment holds for the configuration.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -104,6 +120,9 @@ impl Setup {
         let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
         let dir = tempfile::tempdir().unwrap();
         let mut relay = TestRelay { clock, dir, yaml, env, relay: None };
+        for (name, contents) in self.files {
+            relay.write(name, &contents);
+        }
         relay.restart().await;
         relay
     }
@@ -112,13 +131,39 @@ impl Setup {
 impl TestRelay {
     /// Starts on the same files as before.
     pub(crate) async fn restart(&mut self) {
-        let env = |name: &str| {
-            let found = self.env.iter().find(|(known, _)| known == name);
+        let variables = self.env.clone();
+        let env = move |name: &str| {
+            let found = variables.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.clone())
         };
-        let loaded = config::parse(&self.yaml, self.dir.path(), &env)
-            .unwrap_or_else(|problems| panic!("{problems:#?}"));
-        self.relay = Some(Relay::start(loaded.config, self.clock.clone()).await.unwrap());
+        let path = self.write("relay.yaml", &self.yaml);
+        let loaded = config::load(&path, &env).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut relay = Relay::start(loaded.config, self.clock.clone()).await.unwrap();
+        relay.follow(ConfigFile { path, env: Arc::new(env), sources: loaded.sources });
+        self.relay = Some(relay);
+    }
+
+    /// Puts a file beside the configuration, whole at once, as whoever rotates a secret does.
+    pub(crate) fn write(&self, name: &str, contents: &str) -> PathBuf {
+        let (path, new) = (self.dir.path().join(name), self.dir.path().join("new"));
+        fs::write(&new, contents).unwrap();
+        fs::rename(new, &path).unwrap();
+        path
+    }
+
+    /// Changes the configuration file; the relay does not know it yet.
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(&str) -> String) {
+        self.yaml = change(&self.yaml);
+        self.write("relay.yaml", &self.yaml);
+    }
+
+    /// Changes the configuration file and has it read.
+    pub(crate) async fn reload(
+        &mut self,
+        change: impl FnOnce(&str) -> String,
+    ) -> Result<(), String> {
+        self.rewrite(change);
+        self.relay().reload().await
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -128,6 +173,11 @@ impl TestRelay {
     /// Changes the configuration for the next start.
     pub(crate) fn rename_destination(&mut self, from: &str, to: &str) {
         self.yaml = self.yaml.replace(&format!("- name: {from}\n"), &format!("- name: {to}\n"));
+    }
+
+    /// The configuration as it was last written.
+    pub(crate) fn yaml(&self) -> &str {
+        &self.yaml
     }
 
     pub(crate) fn relay(&self) -> &Relay {
@@ -154,6 +204,31 @@ impl TestRelay {
         let series = format!("slack_soar_relay_{series} ");
         let line = text.lines().find(|line| line.starts_with(&series));
         line.map_or(0.0, |line| line[series.len()..].parse().unwrap())
+    }
+
+    /// Waits until a series has such a value.
+    pub(crate) async fn metric_is(&self, series: &str, is: impl Fn(f64) -> bool) -> f64 {
+        let wait = async {
+            loop {
+                let value = self.metric(series).await;
+                if is(value) {
+                    return value;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_late| panic!("{series}"))
+    }
+
+    /// Lets the relay's time pass until something is so.
+    pub(crate) async fn time_passes_until<F: Future>(&self, step: Duration, until: F) -> F::Output {
+        tokio::pin!(until);
+        for _ in 0..2_000 {
+            match tokio::time::timeout(Duration::from_millis(10), until.as_mut()).await {
+                Ok(output) => return output,
+                Err(_not_yet) => self.clock.advance(step),
+            }
+        }
+        panic!("it never became so");
     }
 
     /// Asks the ops API as somebody on this machine, and gives back what it answers.
