@@ -3,6 +3,7 @@
 //! Results go to standard output, the log to standard error. Exit codes: 0 ok, 1 failed, 2 usage or
 //! configuration.
 
+mod catch_up;
 pub mod check;
 pub mod demo;
 pub mod render;

@@ -3,7 +3,7 @@
 //! `serve`, `demo` and the tests start the same [`Relay`].
 
 use std::{
-    collections::BTreeMap, convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc,
+    convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc,
     thread::available_parallelism, time::Duration,
 };
 
@@ -16,16 +16,18 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use super::catch_up::{self, CatchUp};
 use crate::{
     clock::Clock,
-    code_defender::matcher::{Matcher, Watch},
+    code_defender::matcher::Matcher,
     config::{self, Config},
     delivery::worker::{self, Plan, Worker},
     destination::http::HttpDestination,
     http_server,
     ids::DestinationName,
     intake::{
-        Admission,
+        self, Admission,
+        catch_up::Handle,
         events_api::{self, EventsApi},
         routing::Route,
     },
@@ -110,6 +112,7 @@ pub struct Relay {
     clock: Clock,
     shutdown: Shutdown,
     drain_delay: Duration,
+    catch_up: Vec<Handle>,
 }
 
 /// What every part is built with.
@@ -136,13 +139,14 @@ impl Relay {
         let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
-        let relay = Self {
+        let mut relay = Self {
             public: public.local_addr()?,
             ops: ops.local_addr()?,
             store: Arc::new(store),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             drain_delay: config.server.drain_delay,
+            catch_up: Vec::new(),
         };
         let parts = Parts {
             store: Arc::clone(&relay.store),
@@ -152,9 +156,11 @@ impl Relay {
             shutdown,
         };
         name_every_metric(&config, &parts.metrics);
+        let catch_up =
+            catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
         parts.start_workers(&config)?;
         parts.start_ops(ops, &config);
-        parts.start_public(public, &config);
+        relay.catch_up = parts.start_public(public, &config, catch_up);
         parts.start_housekeeping(config.secrets, config.retention);
         tracing::info!(
             public = %relay.public,
@@ -165,6 +171,11 @@ impl Relay {
             relay.ops
         );
         Ok(relay)
+    }
+
+    /// What reads history: one for each app with a token.
+    pub fn catch_up(&self) -> &[Handle] {
+        &self.catch_up
     }
 
     /// Waits until no delivery is unfinished.
@@ -223,15 +234,28 @@ impl Parts {
         Ok(())
     }
 
-    fn start_public(&self, listener: TcpListener, config: &Config) {
-        let watches = config.apps.iter().map(watch).collect::<BTreeMap<_, _>>();
+    fn start_public(
+        &self,
+        listener: TcpListener,
+        config: &Config,
+        catch_up: CatchUp,
+    ) -> Vec<Handle> {
         let routes = config.destinations.iter().map(route).collect();
-        let admission = Admission::new(Arc::clone(&self.matcher), watches, routes);
-        let apps = config.apps.iter().map(app).collect();
+        let channels = catch_up.channels.clone();
+        let admission = Arc::new(Admission::new(Arc::clone(&self.matcher), channels, routes));
+        let apps = config.apps.iter().map(|one| app(one, &catch_up)).collect();
+        let handles = catch_up.start(&intake::catch_up::Parts {
+            admission: Arc::clone(&admission),
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+            ready_at: self.clock.now(),
+        });
         let api = EventsApi::new(
             apps,
             events_api::Parts {
-                admission: Arc::new(admission),
+                admission,
                 store: Arc::clone(&self.store),
                 clock: self.clock.clone(),
                 metrics: self.metrics.clone(),
@@ -245,6 +269,7 @@ impl Parts {
         let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
         self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
+        handles
     }
 
     fn start_ops(&self, listener: TcpListener, config: &Config) {
@@ -288,13 +313,12 @@ impl Parts {
     }
 }
 
-fn app(app: &config::App) -> events_api::App {
-    events_api::App { name: app.name.clone(), signing_secrets: app.signing_secrets.clone() }
-}
-
-fn watch(app: &config::App) -> (crate::ids::AppName, Watch) {
-    let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
-    (app.name.clone(), watch)
+fn app(app: &config::App, catch_up: &CatchUp) -> events_api::App {
+    events_api::App {
+        name: app.name.clone(),
+        signing_secrets: app.signing_secrets.clone(),
+        notices: catch_up.notices.get(&app.name).cloned().unwrap_or_default(),
+    }
 }
 
 fn route(destination: &config::Destination) -> Route {

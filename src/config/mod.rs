@@ -19,6 +19,8 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 pub use self::{
     problem::{Problem, Problems},
     schema::schema,
@@ -27,7 +29,7 @@ use crate::{
     code_defender::matcher,
     destination::http,
     ids::{AppName, ChannelId},
-    intake::routing::When,
+    intake::{catch_up, routing::When},
     secret::Secret,
     store::Retention,
 };
@@ -40,8 +42,12 @@ pub const EXAMPLE: &str = include_str!("../../deploy/relay.example.yaml");
 pub struct Config {
     /// The listeners.
     pub server: Server,
+    /// Slack's Web API.
+    pub slack_api: Url,
     /// The Slack apps, at least one.
     pub apps: Vec<App>,
+    /// How history is read.
+    pub catch_up: catch_up::Settings,
     /// What an incident looks like.
     pub matching: matcher::Settings,
     /// Where alerts are kept.
@@ -74,8 +80,12 @@ pub struct App {
     pub name: AppName,
     /// The current signing secret, and the one before it.
     pub signing_secrets: Vec<Secret>,
-    /// The channels with incidents; empty for all.
+    /// The bot token; without one history is not read.
+    pub bot_token: Option<Secret>,
+    /// The channels with incidents, by id; with no names either, every channel.
     pub channels: Vec<ChannelId>,
+    /// The channels with incidents, by name.
+    pub channel_names: Vec<String>,
     /// The bots that may post incidents; empty for all.
     pub bots: Vec<String>,
 }

@@ -7,7 +7,6 @@
 
 mod answer;
 mod body;
-mod fate;
 
 use std::{
     sync::{
@@ -30,12 +29,15 @@ pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
     body::Refusal,
-    fate::{Fate, FateCounters},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::AppName,
-    intake::{Admission, Admitted, Post},
+    intake::{
+        Admission, Admitted, Certainty, Post,
+        fate::{self, Fate, FateCounters},
+        notice::{Notice, Notices},
+    },
     logging::chain,
     metrics::{Metric, Metrics},
     secret::Secret,
@@ -43,6 +45,7 @@ use crate::{
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event},
+        lifecycle,
         message::Message,
         signature::Verifier,
     },
@@ -78,6 +81,8 @@ pub struct App {
     pub name: AppName,
     /// Its signing secret, and the previous one while it is rotated.
     pub signing_secrets: Vec<Secret>,
+    /// Where its poller hears of what it should know.
+    pub notices: Notices,
 }
 
 /// What the receiver works with. Cheap to clone.
@@ -115,6 +120,7 @@ struct Endpoint {
     app: AppName,
     path: String,
     verifier: Verifier,
+    notices: Notices,
     received: Counter,
     rate_limited: Counter,
     fates: FateCounters,
@@ -180,6 +186,9 @@ impl Inner {
         if let Some(fate) = fate {
             endpoint.fates.count(fate);
         }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            endpoint.notices.tell(Notice::Refused);
+        }
         self.ack_seconds.record(self.since(started));
         response
     }
@@ -221,6 +230,8 @@ impl Inner {
                     "Slack withheld events of app {} in one minute: its rate limit",
                     endpoint.app
                 );
+                let minute = Timestamp::from_seconds(minute);
+                endpoint.notices.tell(Notice::RateLimited { minute });
                 (Some(Fate::Type), status(StatusCode::OK))
             }
             Ok(Envelope::Unknown) => (Some(Fate::Type), status(StatusCode::OK)),
@@ -255,12 +266,14 @@ impl Inner {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Fate::Ignored(reason)
                 }
-                Admitted::Incident(message) => {
-                    return self.store(endpoint, message, started).await;
+                Admitted::Incident(message, channel) => {
+                    return self.store(endpoint, (message, channel), started).await;
                 }
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
+                let raw = envelope::inner_event(text).unwrap_or_default();
+                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, raw)));
                 Fate::Lifecycle
             }
             Event::Other => Fate::Type,
@@ -290,7 +303,7 @@ impl Inner {
     async fn store(
         &self,
         endpoint: &Endpoint,
-        message: NewMessage,
+        (message, channel): (NewMessage, Certainty),
         started: Instant,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let key = message.key.to_string();
@@ -306,7 +319,7 @@ impl Inner {
         };
         match stored {
             Ok(accepted) => {
-                let fate = Fate::of(accepted, routed);
+                let fate = Fate::of(accepted, routed, channel);
                 fate::log_accepted(&key, &event_id, accepted, routed);
                 (Some(fate), status(StatusCode::OK))
             }
@@ -353,6 +366,7 @@ impl Endpoint {
         Self {
             path: format!("/slack/events/{name}"),
             verifier: Verifier::new(app.signing_secrets),
+            notices: app.notices,
             received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             fates: FateCounters::new(&app.name, metrics),

@@ -22,10 +22,7 @@ const PIECE: usize = 64;
 const PAGES: i64 = 256;
 
 /// Removes all that may go, a piece at a time.
-pub(super) async fn prune(
-    store: &SqliteStore,
-    retention: Retention,
-) -> Result<Pruned, StoreError> {
+pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<Pruned, StoreError> {
     let mut pruned = Pruned::default();
     let mut round = Round::new(store.shared.clock.now(), retention);
     loop {

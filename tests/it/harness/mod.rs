@@ -1,6 +1,8 @@
 //! The relay under test, with a Slack that signs and a SOAR that takes notes.
 
+pub(crate) mod fake_slack;
 pub(crate) mod http;
+pub(crate) mod pushes;
 pub(crate) mod slack;
 pub(crate) mod soar;
 
@@ -13,7 +15,10 @@ use slack_soar_relay::{
     config,
 };
 
-use self::soar::FakeSoar;
+use self::{
+    fake_slack::{FakeSlack, TOKEN},
+    soar::FakeSoar,
+};
 
 pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
@@ -39,7 +44,13 @@ pub(crate) struct Setup {
     more: String,
     /// YAML of the apps' list, if not the usual one.
     apps: Option<String>,
+    /// YAML of `slack`, before the apps.
+    slack: String,
+    clock: Option<Clock>,
 }
+
+/// The moment at which tests begin.
+pub(crate) const BEGIN: Timestamp = Timestamp::from_seconds(1_600_689_950);
 
 impl Setup {
     /// A destination `name` with that preset; `more` are further keys, one a line.
@@ -67,6 +78,16 @@ impl Setup {
         self
     }
 
+    /// An app that reads the history of these channels (YAML) from that Slack.
+    pub(crate) fn catch_up(mut self, slack: &FakeSlack, channels: &str) -> Self {
+        self.slack = format!("  api_url: {}\n", slack.api_url());
+        self.clock = Some(slack.state().clock());
+        self.apps(&format!(
+            "    - {{name: main, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+             channels: {channels}}}\n"
+        ))
+    }
+
     pub(crate) async fn start(self) -> TestRelay {
         self.start_with_idle("10s").await
     }
@@ -78,14 +99,16 @@ impl Setup {
         });
         let yaml = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s, \
-             idle_timeout: {idle_timeout}}}\nslack:\n  apps:\n{apps}destinations:\n{}{}",
+             idle_timeout: {idle_timeout}}}\nslack:\n{}  apps:\n{apps}destinations:\n{}{}",
+            self.slack,
             if self.destinations.is_empty() { "  []\n" } else { &self.destinations },
             self.more
         );
         let mut env = self.env;
         env.push(("SECRET".to_owned(), SECRET.to_owned()));
         env.push(("OTHER_SECRET".to_owned(), "another-signing-secret".to_owned()));
-        let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
+        env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
+        let clock = self.clock.unwrap_or_else(|| Clock::manual(BEGIN));
         let dir = tempfile::tempdir().unwrap();
         let mut relay = TestRelay { clock, dir, yaml, env, relay: None };
         relay.restart().await;
@@ -138,6 +161,43 @@ impl TestRelay {
         let series = format!("slack_soar_relay_{series} ");
         let line = text.lines().find(|line| line.starts_with(&series));
         line.map_or(0.0, |line| line[series.len()..].parse().unwrap())
+    }
+
+    /// Waits until a series has such a value.
+    pub(crate) async fn metric_is(&self, series: &str, is: impl Fn(f64) -> bool) -> f64 {
+        let wait = async {
+            loop {
+                let value = self.metric(series).await;
+                if is(value) {
+                    return value;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_late| panic!("{series}"))
+    }
+
+    /// Waits until the channel's history has been read to its end at this time or later.
+    pub(crate) async fn caught_up_in(&self, channel: &str) {
+        let now = self.clock.now().seconds_f64();
+        let name = "catch_up_last_success_timestamp_seconds";
+        let series = format!("{name}{{app=\"main\",channel=\"{channel}\"}}");
+        self.metric_is(&series, |read_at| read_at >= now).await;
+    }
+
+    /// Lets second after second pass until history has been read to its end.
+    pub(crate) async fn pass_until_caught_up(&self) {
+        let begin = self.clock.now().seconds_f64();
+        let name = "catch_up_last_success_timestamp_seconds";
+        let series = format!("{name}{{app=\"main\",channel=\"{}\"}}", fake_slack::CHANNEL);
+        let is_read = |read_at: f64| {
+            self.clock.advance(Duration::from_secs(1));
+            read_at >= begin
+        };
+        self.metric_is(&series, is_read).await;
+    }
+
+    pub(crate) async fn caught_up(&self) {
+        self.caught_up_in(fake_slack::CHANNEL).await;
     }
 
     /// Waits until nothing is pending or leased.

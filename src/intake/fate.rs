@@ -5,15 +5,18 @@ use metrics::Counter;
 use crate::{
     code_defender::matcher::Reason,
     ids::AppName,
+    intake::Certainty,
     metrics::{Metric, Metrics},
     slack::message::Message,
     store::Accepted,
 };
 
 /// Where an event ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
     Accepted,
+    /// Accepted from a channel that may be none of ours: a name is not resolved yet.
+    Unconfirmed,
     Unrouted,
     Duplicate,
     KnownEdit,
@@ -30,8 +33,9 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Accepted,
+        Self::Unconfirmed,
         Self::Unrouted,
         Self::Duplicate,
         Self::KnownEdit,
@@ -54,12 +58,13 @@ impl Fate {
     ];
 
     /// What the store's answer means for the event.
-    pub(super) fn of(accepted: Accepted, routed: bool) -> Self {
-        match accepted {
-            Accepted::New { .. } if routed => Self::Accepted,
-            Accepted::New { .. } => Self::Unrouted,
-            Accepted::Duplicate => Self::Duplicate,
-            Accepted::Revision => Self::KnownEdit,
+    pub(super) fn of(accepted: Accepted, is_routed: bool, channel: Certainty) -> Self {
+        match (accepted, channel) {
+            (Accepted::New { .. }, _) if !is_routed => Self::Unrouted,
+            (Accepted::New { .. }, Certainty::Unresolved) => Self::Unconfirmed,
+            (Accepted::New { .. }, Certainty::Certain) => Self::Accepted,
+            (Accepted::Duplicate, _) => Self::Duplicate,
+            (Accepted::Revision, _) => Self::KnownEdit,
         }
     }
 
@@ -67,6 +72,7 @@ impl Fate {
     fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::Accepted => ("accepted", ""),
+            Self::Unconfirmed => ("accepted", "channel_unresolved"),
             Self::Unrouted => ("accepted", "no_destination"),
             Self::Duplicate => ("duplicate", ""),
             Self::KnownEdit => ("ignored", "known_edit"),
@@ -98,8 +104,12 @@ impl FateCounters {
     }
 
     pub(super) fn count(&self, fate: Fate) {
+        self.count_many(fate, 1);
+    }
+
+    pub(super) fn count_many(&self, fate: Fate, times: u64) {
         if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == fate) {
-            counter.increment(1);
+            counter.increment(times);
         }
     }
 }
