@@ -291,9 +291,12 @@ impl WebApi {
         let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, query));
         let result =
             exchange.await.unwrap_or_else(|_elapsed| Err(ApiError::Transient(Failure::TimedOut)));
-        if let Err(ApiError::Throttled { until }) = &result {
-            self.throttled(method, |throttle| throttle.block(*until));
-        }
+        self.throttled(method, |throttle| {
+            throttle.end(now, self.clock.now());
+            if let Err(ApiError::Throttled { until }) = &result {
+                throttle.block(*until);
+            }
+        });
         let label = result.as_ref().map_or_else(ApiError::label, |_answer| "ok");
         self.metrics.counter(Metric::SlackApiCalls, &[method.as_str(), label]).increment(1);
         result

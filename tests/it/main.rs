@@ -20,3 +20,4 @@ mod operations;
 mod outgoing;
 mod process;
 mod source;
+mod web_api;

@@ -6,12 +6,15 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
 use slack_soar_relay::clock::{Clock, Timestamp};
 
 use crate::harness::{
-    SECRET, http,
+    SECRET,
+    fake_slack::{CHANNEL, FakeSlack, TOKEN, Trouble},
+    http,
     slack::{self, incident},
     soar::{FakeSoar, Mood},
 };
@@ -187,6 +190,38 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
         let extra: usize = counts.values().map(|count| count - 1).sum();
         assert!(extra <= 5 * 4, "{extra} were sent twice");
     }
+}
+
+#[tokio::test]
+async fn a_kill_between_two_pages_of_history_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let (slack, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let hour_ago = clock.now() - Duration::from_secs(3600);
+    let mut expected = Vec::new();
+    for n in 0..450 {
+        let at = hour_ago + Duration::from_secs(n);
+        let message = slack.state().post_at(CHANNEL, at, slack::message(0));
+        expected.push(format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap()));
+    }
+    slack.trouble("conversations.history", 1, Trouble::Hang);
+    let yaml = format!(
+        "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
+         slack:\n  api_url: {}\n  apps: [{{name: main, signing_secret: {{env: SECRET}}, \
+         bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]}}]\n\
+         destinations: [{{name: up, preset: webhook, url: {{env: URL_up}}}}]\n",
+        slack.api_url()
+    );
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    let env = [("URL_up".to_owned(), soar.url()), ("TOKEN".to_owned(), TOKEN.to_owned())];
+    let process = Process::start(dir.path(), &env);
+    slack.has_answered(3).await;
+    process.signal("-KILL");
+    let process = Process::start(dir.path(), &env);
+    let counts = until_all(&soar, &expected).await;
+    let extra: usize = counts.values().map(|count| count - 1).sum();
+    assert!(extra <= 4, "{extra} were sent twice, more than were in flight");
+    drop(process);
 }
 
 /// Waits until the SOAR has taken all of them; returns how often each was taken.

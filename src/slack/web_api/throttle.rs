@@ -37,6 +37,15 @@ impl Throttle {
         }
     }
 
+    /// The call that was taken then is over. Slack counted it at some time in between, so it comes
+    /// back a minute after its end.
+    pub(super) fn end(&mut self, taken: Timestamp, now: Timestamp) {
+        if let Some(at) = self.taken.iter().position(|at| *at == taken) {
+            self.taken.remove(at);
+            self.taken.push_back(now.max(taken));
+        }
+    }
+
     /// Nothing before that time: Slack said so.
     pub(super) fn block(&mut self, until: Timestamp) {
         self.blocked_until = self.blocked_until.max(until);
@@ -66,6 +75,14 @@ mod tests {
         assert_eq!(throttle.take(at(103)), Err(at(160)));
         assert_eq!(throttle.take(at(160)), Ok(()));
         assert_eq!(throttle.take(at(160)), Err(at(161)));
+    }
+
+    #[test]
+    fn a_call_comes_back_a_minute_after_its_answer() {
+        let mut throttle = Throttle::new(1);
+        assert_eq!(throttle.take(at(100)), Ok(()));
+        throttle.end(at(100), at(104));
+        assert_eq!(throttle.take(at(160)), Err(at(164)));
     }
 
     #[test]

@@ -189,11 +189,14 @@ impl TestRelay {
         let begin = self.clock.now().seconds_f64();
         let name = "catch_up_last_success_timestamp_seconds";
         let series = format!("{name}{{app=\"main\",channel=\"{}\"}}", fake_slack::CHANNEL);
-        let is_read = |read_at: f64| {
-            self.clock.advance(Duration::from_secs(1));
-            read_at >= begin
+        let wait = async {
+            while self.metric(&series).await < begin {
+                // What is on its way arrives before its lease ends.
+                self.relay().settled().await;
+                self.clock.advance(Duration::from_secs(1));
+            }
         };
-        self.metric_is(&series, is_read).await;
+        tokio::time::timeout(PATIENCE, wait).await.expect("never caught up");
     }
 
     pub(crate) async fn caught_up(&self) {
