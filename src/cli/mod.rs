@@ -6,6 +6,8 @@
 mod catch_up;
 pub mod check;
 pub mod demo;
+pub mod doctor;
+pub mod manifest;
 pub mod render;
 mod sample;
 pub mod serve;
@@ -55,6 +57,10 @@ enum Command {
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
     Check(check::Check),
+    /// Check live what a configuration cannot say: store, clock, Slack, destinations.
+    Doctor(doctor::Doctor),
+    /// Print the manifest of the Slack app that the configuration needs.
+    Manifest(manifest::Manifest),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the request that a destination would be sent for a message.
@@ -104,6 +110,8 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             say(&serde_json::to_string_pretty(&config::schema())?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(common),
+        Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),
     }
 }

@@ -6,6 +6,7 @@
 pub mod envelope;
 mod lenient;
 pub mod lifecycle;
+pub mod manifest;
 pub mod message;
 pub mod mrkdwn;
 pub mod signature;

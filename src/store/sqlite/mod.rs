@@ -40,6 +40,7 @@ use crate::{
 
 mod accept;
 mod catch_up;
+pub mod checkup;
 mod db;
 mod deliver;
 mod leases;

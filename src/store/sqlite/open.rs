@@ -120,6 +120,16 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { readers: [reader()?, reader()?], writer, lock })
 }
 
+/// A connection that only reads, if there is a store; for whoever does not hold the lock.
+pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
+    if !check_file(path)? {
+        return Ok(None);
+    }
+    let db = connect_reader(path).map_err(|source| engine(path, source))?;
+    layout(path, &db)?;
+    Ok(Some(db))
+}
+
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -131,7 +141,7 @@ fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
     |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
-fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(super) fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
     let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
     match source.sqlite_error_code() {
         Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),
