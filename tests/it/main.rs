@@ -19,5 +19,6 @@ mod harness;
 mod operations;
 mod outgoing;
 mod process;
+mod setup;
 mod source;
 mod web_api;

@@ -137,6 +137,11 @@ impl TestRelay {
         self.yaml = self.yaml.replace(&format!("- name: {from}\n"), &format!("- name: {to}\n"));
     }
 
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn relay(&self) -> &Relay {
         self.relay.as_ref().unwrap()
     }
