@@ -7,6 +7,8 @@
 
 mod access;
 mod channels;
+mod handle;
+mod missed;
 mod reader;
 mod status;
 mod window;
@@ -26,6 +28,7 @@ use self::{
     window::Window,
 };
 pub use self::{
+    handle::{BackfillError, Handle},
     reader::{Found, ReadError},
     status::{ChannelStatus, Status},
 };
@@ -39,9 +42,6 @@ use crate::{
     slack::web_api::{ApiError, WebApi},
     store::{CursorMove, Source, Store, StoreError},
 };
-
-/// An incident that no push has brought by then was missed: Slack's last retry comes after 5 min.
-const MISSED_AFTER: Duration = Duration::from_secs(600);
 
 /// Extra readings are at least so far apart, however many reasons there are.
 const EXTRA_GAP: Duration = Duration::from_secs(10);
@@ -95,20 +95,6 @@ pub struct App {
     pub api: WebApi,
 }
 
-/// Why history was not read for an operator.
-#[derive(Debug, thiserror::Error)]
-pub enum BackfillError {
-    /// No such channel is read.
-    #[error("`{0}` is none of the app's channels")]
-    UnknownChannel(String),
-    /// Slack's time is not known, since it does not answer.
-    #[error("Slack does not answer")]
-    Silent(#[source] ApiError),
-    /// It could not be read to its end.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// The loop that reads one app's channels.
 #[derive(Debug)]
 pub struct Poller {
@@ -129,14 +115,6 @@ pub struct Poller {
     /// The first minute that Slack left out, until it has been read.
     also_from: Option<MessageTs>,
     failures: u32,
-}
-
-/// What others ask of a poller. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    reader: Arc<Reader>,
-    channels: Arc<Channels>,
-    board: Board,
 }
 
 /// Applies what the store knows of the app's channels, before anything is received.
@@ -340,112 +318,7 @@ impl Poller {
         is_slow
     }
 
-    /// Counts what catch-up brought and no push has, once it is old enough.
-    async fn count_missed(&self) {
-        let parts = &self.reader.parts;
-        let now = self.reader.api.slack_now().unwrap_or_else(|| self.now());
-        let ready_at = Timestamp::from_micros(
-            now.micros()
-                .saturating_add(parts.ready_at.micros())
-                .saturating_sub(self.now().micros()),
-        );
-        // Exactly so old is old enough.
-        let before = MessageTs::from_micros((now - MISSED_AFTER).micros().saturating_add(1));
-        loop {
-            let taken = match parts.store.take_unpushed(&self.reader.app, before).await {
-                Ok(taken) if taken.is_empty() => return,
-                Ok(taken) => taken,
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::error!(error, "the store does not say what was missed");
-                    return;
-                }
-            };
-            let mut withheld = 0_u64;
-            for (channel, ts) in taken {
-                let is_downtime = ts.micros() < ready_at.micros();
-                withheld += u64::from(!is_downtime);
-                let cause = if is_downtime { "downtime" } else { "push" };
-                let labels = [self.reader.app.as_str(), channel.as_str(), cause];
-                parts.metrics.counter(Metric::MissedPush, &labels).increment(1);
-                self.board.channel(&channel, |status| status.missed += 1);
-            }
-            if withheld > 0 {
-                tracing::warn!(
-                    app = %self.reader.app,
-                    withheld,
-                    "Slack did not push {withheld} incidents of app {} that catch-up found: look \
-                     at Event Subscriptions in the app's settings",
-                    self.reader.app
-                );
-            }
-        }
-    }
-
     fn now(&self) -> Timestamp {
         self.reader.parts.clock.now()
-    }
-}
-
-impl Handle {
-    /// What catch-up knows of itself.
-    pub fn status(&self) -> Status {
-        let mut status = self.board.status().clone();
-        status.unresolved.clone_from(&self.channels.known().unresolved);
-        status
-    }
-
-    /// The app whose history this reads.
-    pub fn app(&self) -> &AppName {
-        &self.reader.app
-    }
-
-    /// Reads so much history now, of one channel (by id, or by name) or of all, beside the usual
-    /// readings. Moves no cursor.
-    ///
-    /// # Errors
-    /// [`BackfillError`]; what was read before is stored.
-    pub async fn backfill(
-        &self,
-        since: Duration,
-        channel: Option<&str>,
-    ) -> Result<Found, BackfillError> {
-        let (reader, beat) = (&self.reader, Beat(None));
-        let chosen = self.chosen(channel)?;
-        if reader.api.slack_now().is_none() {
-            let call = || reader.api.auth_test();
-            reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
-        }
-        let mut sum = Found::default();
-        for channel in chosen {
-            let now = reader.api.slack_now().unwrap_or_else(|| reader.parts.clock.now());
-            let ts = |at: Timestamp| MessageTs::from_micros(at.micros());
-            let task = Task {
-                channel,
-                window: Window { oldest: ts(now - since), latest: ts(now) },
-                source: Source::Backfill,
-                cursor: None,
-                counted_to: None,
-            };
-            let Found { found, new, known } = reader.read(&task, beat).await?;
-            sum.found += found;
-            sum.new += new;
-            sum.known += known;
-        }
-        Ok(sum)
-    }
-
-    fn chosen(&self, channel: Option<&str>) -> Result<Vec<ChannelId>, BackfillError> {
-        let status = self.board.status();
-        let mut all = self.channels.known().ids.clone();
-        let more = status.channels.iter().map(|channel| channel.id.clone());
-        all.extend(more.filter(|id| !self.channels.known().ids.contains(id)));
-        let Some(wanted) = channel.map(|channel| channel.trim_start_matches('#')) else {
-            return Ok(all);
-        };
-        let by_name = status.channels.iter().find(|channel| channel.name == wanted);
-        let id = by_name.map_or_else(|| ChannelId::new(wanted), |channel| channel.id.clone());
-        let unknown = || BackfillError::UnknownChannel(wanted.to_owned());
-        all.contains(&id).then(|| vec![id]).ok_or_else(unknown)
     }
 }

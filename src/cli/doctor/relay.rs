@@ -81,11 +81,18 @@ mod tests {
 
     #[test]
     fn the_series_of_one_app_are_added_up() {
-        let metrics = "slack_soar_relay_missed_push_total{app=\"a\",channel=\"C1\",cause=\"push\"} 2\n\
-                       slack_soar_relay_missed_push_total{app=\"a\",channel=\"C2\",cause=\"push\"} 3\n\
-                       slack_soar_relay_missed_push_total{app=\"a\",channel=\"C2\",cause=\"downtime\"} 9\n\
-                       slack_soar_relay_missed_push_total{app=\"b\",channel=\"C1\",cause=\"push\"} 9\n";
-        let total = sum(metrics, ("missed_push_total", "a"), &[("cause", "push")]);
+        let series = |app: &str, channel: &str, cause: &str, value: u32| {
+            let labels = format!("app=\"{app}\",channel=\"{channel}\",cause=\"{cause}\"");
+            format!("slack_soar_relay_missed_push_total{{{labels}}} {value}\n")
+        };
+        let metrics = [
+            series("a", "C1", "push", 2),
+            series("a", "C2", "push", 3),
+            series("a", "C2", "downtime", 9),
+            series("b", "C1", "push", 9),
+        ]
+        .concat();
+        let total = sum(&metrics, ("missed_push_total", "a"), &[("cause", "push")]);
         assert!((total - 5.0).abs() < f64::EPSILON);
     }
 }

@@ -223,13 +223,12 @@ impl Patient<'_> {
         }
         for name in names {
             let what = format!("channel {name}");
-            match all.iter().find(|channel| channel.name == **name) {
-                Some(channel) => self.membership(&what, channel),
-                None => {
-                    let advice = "if it is a private channel, open it in Slack and type: /invite \
-                                  @slack-soar-relay (the name of the app); else compare the name";
-                    self.fail(&what, "no such channel", advice);
-                }
+            if let Some(channel) = all.iter().find(|channel| channel.name == **name) {
+                self.membership(&what, channel);
+            } else {
+                let advice = "if it is a private channel, open it in Slack and type: /invite \
+                              @slack-soar-relay (the name of the app); else compare the name";
+                self.fail(&what, "no such channel", advice);
             }
         }
         let joined: Vec<&str> = all

@@ -28,13 +28,11 @@ impl Throttle {
             return Err(self.blocked_until);
         }
         let over = (self.taken.len() + 1).saturating_sub(self.allowance);
-        match over.checked_sub(1).and_then(|last| self.taken.get(last)) {
-            Some(at) => Err(*at + MINUTE),
-            None => {
-                self.taken.push_back(now);
-                Ok(())
-            }
+        if let Some(at) = over.checked_sub(1).and_then(|last| self.taken.get(last)) {
+            return Err(*at + MINUTE);
         }
+        self.taken.push_back(now);
+        Ok(())
     }
 
     /// The call that was taken then is over. Slack counted it at some time in between, so it comes
