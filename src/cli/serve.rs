@@ -16,13 +16,16 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::catch_up::{self, CatchUp};
+use super::{
+    catch_up::{self, CatchUp},
+    control::{Running, Served},
+};
 use crate::{
     clock::Clock,
     code_defender::matcher::Matcher,
     config::{self, Config},
     delivery::worker::{self, Plan, Worker},
-    destination::http::HttpDestination,
+    destination::{Destination, http::HttpDestination},
     http_server,
     ids::DestinationName,
     intake::{
@@ -33,7 +36,7 @@ use crate::{
     },
     logging::chain,
     metrics::{Metric, Metrics},
-    ops::health,
+    ops::{self, api, auth::Auth, health},
     secret::Secret,
     shutdown::Shutdown,
     store::{
@@ -158,9 +161,10 @@ impl Relay {
         name_every_metric(&config, &parts.metrics);
         let catch_up =
             catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
-        parts.start_workers(&config)?;
-        parts.start_ops(ops, &config);
+        let mut running = parts.start_workers(&config)?;
         relay.catch_up = parts.start_public(public, &config, catch_up);
+        running.catch_up.clone_from(&relay.catch_up);
+        parts.start_ops(ops, &config, running)?;
         parts.start_housekeeping(config.secrets, config.retention);
         tracing::info!(
             public = %relay.public,
@@ -205,15 +209,16 @@ impl Relay {
 }
 
 impl Parts {
-    fn start_workers(&self, config: &Config) -> anyhow::Result<()> {
-        let mut workers = Vec::new();
+    fn start_workers(&self, config: &Config) -> anyhow::Result<Running> {
+        let (mut workers, mut served) = (Vec::new(), Vec::new());
         for destination in &config.destinations {
             let settings = destination.http.clone();
             let (name, timeout) = (settings.name.clone(), settings.timeout);
             let http = HttpDestination::new(settings, self.clock.clone())
                 .with_context(|| format!("destination {name}"))?;
+            let http: Arc<dyn Destination> = Arc::new(http);
             let plan = Plan {
-                destination: Arc::new(http),
+                destination: Arc::clone(&http),
                 concurrency: destination.concurrency,
                 rate_limit: destination.rate_limit,
                 max_age: destination.max_age,
@@ -226,12 +231,21 @@ impl Parts {
                 shutdown: self.shutdown.clone(),
                 matcher: Arc::clone(&self.matcher),
             };
-            workers.push(Worker::new(plan, parts));
+            let worker = Worker::new(plan, parts);
+            served.push(Served { destination: http, worker: worker.handle() });
+            workers.push(worker);
         }
         for worker in workers {
             self.shutdown.spawn(worker.run());
         }
-        Ok(())
+        Ok(Running {
+            apps: config.apps.clone(),
+            served,
+            matching: config.matching.clone(),
+            matcher: Arc::clone(&self.matcher),
+            clock: self.clock.clone(),
+            catch_up: Vec::new(),
+        })
     }
 
     fn start_public(
@@ -272,15 +286,34 @@ impl Parts {
         handles
     }
 
-    fn start_ops(&self, listener: TcpListener, config: &Config) {
+    fn start_ops(
+        &self,
+        listener: TcpListener,
+        config: &Config,
+        running: Running,
+    ) -> anyhow::Result<()> {
         let destinations = config.destinations.iter().map(|one| one.http.name.clone());
-        let router = health::router(health::Parts {
+        let health = health::Parts {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
             destinations: destinations.clone().collect(),
-        });
+        };
+        let auth = Auth::new(config.server.ops_token.clone(), listener.local_addr()?);
+        if matches!(auth, Auth::Off) {
+            tracing::warn!(
+                "the API is off: `server.ops_listen` is not a loopback address, and there is no \
+                 `server.ops_token`"
+            );
+        }
+        let api = api::Parts {
+            store: Arc::clone(&self.store),
+            control: Arc::new(running),
+            auth,
+            clock: self.clock.clone(),
+        };
+        let router = ops::router(health, api);
         let settings = http_server::Settings { idle_timeout: config.server.idle_timeout };
         let service = TowerToHyperService::new(router);
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
@@ -288,6 +321,7 @@ impl Parts {
         let store = Arc::clone(&self.store);
         let known: Vec<DestinationName> = destinations.collect();
         self.shutdown.spawn(async move { warn_of_orphans(store.as_ref(), &known).await });
+        Ok(())
     }
 
     fn start_housekeeping(&self, secrets: Vec<Secret>, retention: Retention) {

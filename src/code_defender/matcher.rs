@@ -110,6 +110,14 @@ impl TitlePattern {
         Ok(Self(Pattern::Regex(regex)))
     }
 
+    /// The title itself, unless it is a regular expression.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Pattern::Text(text) => Some(text),
+            Pattern::Regex(_) => None,
+        }
+    }
+
     /// Whether a title, entities decoded, is one of incidents.
     pub fn matches(&self, title: &str) -> bool {
         match &self.0 {

@@ -49,7 +49,7 @@ pub(super) struct Server {
     pub(super) listen: SocketAddr,
     /// Health, metrics and API.
     pub(super) ops_listen: SocketAddr,
-    /// Needed by the API on any address but a loopback one.
+    /// Guards the API, which without it is open on a loopback address and off on any other.
     pub(super) ops_token: Option<SecretRef>,
     /// For reading a request's head, and for an idle connection. Use 75s behind a proxy that keeps
     /// a pool of connections.

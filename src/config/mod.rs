@@ -67,6 +67,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// What operators and Kubernetes call.
     pub ops_listen: SocketAddr,
+    /// Guards the API.
+    pub ops_token: Option<Secret>,
     /// For reading a head, and for an idle connection.
     pub idle_timeout: Duration,
     /// How long requests are accepted after SIGTERM.
@@ -74,7 +76,7 @@ pub struct Server {
 }
 
 /// A Slack app.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct App {
     /// Its name.
     pub name: AppName,
@@ -123,6 +125,11 @@ pub struct Loaded {
     pub config: Config,
     /// What is odd.
     pub warnings: Vec<Problem>,
+}
+
+/// A duration as the file writes it: `30s`, `10m`, `72h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::Span::parse(text).map(|span| span.0)
 }
 
 /// A file of configuration larger than this is none.

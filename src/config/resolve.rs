@@ -42,7 +42,7 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
     let (problems, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
     let mut resolver = Resolver { place, problems, warnings, secrets };
     let lease = file.delivery.lease.0;
-    resolver.warn_of_later_parts(&file);
+    resolver.warn_of_idleness(&file);
     let server = resolver.server(&file.server);
     let slack_api = resolver.slack_api(&file.slack.api_url);
     let apps = resolver.apps(file.slack.apps);
@@ -87,12 +87,7 @@ impl Resolver<'_> {
         self.warnings.push(Problem::new(position, pointer, message.into()));
     }
 
-    /// A key that is accepted and does nothing would be a lie, unless it is said.
-    fn warn_of_later_parts(&mut self, file: &file::File) {
-        if self.place.positions.has("/server/ops_token") {
-            let message = "this version has no API yet: the token is checked, and not used";
-            self.warn("/server/ops_token", message);
-        }
+    fn warn_of_idleness(&mut self, file: &file::File) {
         if file.destinations.is_empty() {
             self.warn("/destinations", "no destination: alerts are stored and go nowhere");
         }
@@ -125,12 +120,12 @@ impl Resolver<'_> {
         if server.listen == server.ops_listen && server.listen.port() != 0 {
             self.problem("/server/ops_listen", "is the same address as `listen`");
         }
-        if let Some(token) = &server.ops_token {
-            self.secret("/server/ops_token", token);
-        }
+        let ops_token =
+            server.ops_token.as_ref().and_then(|token| self.secret("/server/ops_token", token));
         Server {
             listen: server.listen,
             ops_listen: server.ops_listen,
+            ops_token,
             idle_timeout: self.between("/server/idle_timeout", server.idle_timeout.0, (1, 600)),
             drain_delay: self.between("/server/drain_delay", server.drain_delay.0, (0, 60)),
         }

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     num::{NonZeroU32, NonZeroUsize},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use crate::{
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::{Heartbeat, Shutdown},
-    store::{Lease, Store, StoreError},
+    store::{Attempt, Lease, Store, StoreError},
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
@@ -81,6 +81,31 @@ pub struct Worker {
     heartbeat: Heartbeat,
 }
 
+/// A look at a worker from outside. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Attempts>);
+
+impl Handle {
+    /// Whether the breaker is open: only probes are sent.
+    pub fn breaker_open(&self) -> bool {
+        self.0.health().breaker.probe_at().is_some()
+    }
+
+    /// The newest attempt that failed since the start, if one has.
+    pub fn last_failure(&self) -> Option<Attempt> {
+        self.0.health().last_failure.clone()
+    }
+
+    /// An operator says that the destination is well: what waits for the breaker, or because the
+    /// destination asked to be left alone, may be tried at the worker's next wake.
+    pub fn probe_now(&self) {
+        let now = self.0.clock.now();
+        let mut health = self.0.health();
+        health.breaker.probe_now(now);
+        health.quiet_until = None;
+    }
+}
+
 impl Worker {
     /// A worker that has not begun.
     pub fn new(plan: Plan, parts: Parts) -> Self {
@@ -107,6 +132,11 @@ impl Worker {
             }),
             plan,
         }
+    }
+
+    /// What others may know of this worker, and ask of it.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.attempts))
     }
 
     /// Works until [`Shutdown::stop`]; attempts in flight then end within their time limit.
@@ -258,7 +288,7 @@ impl Worker {
     }
 
     fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
-        look(&self.attempts.health.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.attempts.health())
     }
 }
 

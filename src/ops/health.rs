@@ -47,15 +47,15 @@ pub struct Parts {
     pub destinations: Vec<DestinationName>,
 }
 
+/// Health, and the answer of the newest probe. The API asks it too.
 #[derive(Debug)]
-struct Health {
+pub(super) struct Health {
     parts: Parts,
     probed: Mutex<Option<(Timestamp, Result<(), String>)>>,
 }
 
 /// The routes.
-pub fn router(parts: Parts) -> Router {
-    let health = Arc::new(Health { parts, probed: Mutex::new(None) });
+pub(super) fn router(health: Arc<Health>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -90,7 +90,12 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
 }
 
 impl Health {
-    async fn ready(&self) -> Result<(), String> {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, probed: Mutex::new(None) }
+    }
+
+    /// Whether the relay should be sent anything, or why not.
+    pub(super) async fn ready(&self) -> Result<(), String> {
         if self.parts.shutdown.is_draining() {
             return Err("draining".to_owned());
         }

@@ -18,6 +18,7 @@ use crate::{
 mod contract;
 mod lease;
 mod message;
+mod search;
 pub mod sqlite;
 mod view;
 

@@ -583,15 +583,43 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     relay.caught_up().await;
     assert_eq!(world.arrived(&relay).await, recent);
     let handle = &relay.relay().catch_up()[0];
-    let found = handle.backfill(6 * DAY, Some("C0123456789")).await.unwrap();
+    let found = handle.backfill(6 * DAY, Some("C0123456789".to_owned())).await.unwrap();
     assert_eq!((found.found, found.new, found.known), (12, 10, 2));
     let again = handle.backfill(6 * DAY, None).await.unwrap();
     assert_eq!((again.found, again.new, again.known), (12, 0, 12));
-    assert!(handle.backfill(DAY, Some("C9999999999")).await.is_err());
+    assert!(handle.backfill(DAY, Some("C9999999999".to_owned())).await.is_err());
     assert_eq!(world.arrived(&relay).await.len(), old.len() + recent.len());
     relay.clock.advance(15 * MINUTE);
     relay.caught_up().await;
     assert_eq!(relay.metric(&missed("downtime")).await, 2.0, "a backfill is no missed push");
+}
+
+#[tokio::test]
+async fn an_operator_sees_and_asks_for_history_over_the_api() {
+    let world = World::new().await;
+    let old = world.fill(BEGIN - 5 * DAY, 30);
+    let relay = world.setup().start().await;
+    relay.caught_up().await;
+    let (status, body) = relay.api("POST", "/backfill?since=6d&channel=C0123456789").await;
+    assert_eq!((status, body), (200, json!({"found": 3, "new": 3, "known": 0})));
+    assert_eq!(world.arrived(&relay).await, old);
+    for (query, expected) in [
+        ("?since=6", 400),
+        ("", 400),
+        ("?since=6d&chanel=C1", 400),
+        ("?since=6d&channel=C9999999999", 404),
+        ("?since=6d&app=nobody", 404),
+    ] {
+        assert_eq!(relay.api("POST", &format!("/backfill{query}")).await.0, expected, "{query}");
+    }
+    let (_, status) = relay.api("GET", "/status").await;
+    let catch_up = &status["apps"][0]["catch_up"];
+    assert_eq!(catch_up["problem"], "");
+    assert_eq!(catch_up["channels"][0]["id"], CHANNEL);
+    assert_eq!(catch_up["channels"][0]["lag_seconds"], 0);
+    world.slack.revoke(Some("token_revoked"));
+    let (status, problem) = relay.api("POST", "/backfill?since=6d").await;
+    assert!(status == 502 && problem["detail"].as_str().unwrap().contains("token_revoked"));
 }
 
 #[tokio::test]

@@ -19,23 +19,23 @@ use crate::harness::{
     soar::{FakeSoar, Mood},
 };
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"));
     command.env("SECRET", SECRET).env("RELAY_CONFIG", "/nowhere/relay.yaml");
     command
 }
 
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
 /// A relay in a process of its own. It is killed when the test ends.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    public: SocketAddr,
-    ops: SocketAddr,
+    pub(crate) public: SocketAddr,
+    pub(crate) ops: SocketAddr,
 }
 
 impl Drop for Process {
@@ -46,7 +46,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(dir: &Path, env: &[(String, String)]) -> Self {
+    pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
         let mut child = command()
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
@@ -73,7 +73,7 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    async fn post(&self, n: u32) -> Option<u16> {
+    pub(crate) async fn post(&self, n: u32) -> Option<u16> {
         let body = incident(n).to_string().into_bytes();
         let headers = slack::signed(SECRET, Clock::system().now(), &body);
         let posted = http::try_post(self.public, "/slack/events", &headers, &body).await;
@@ -81,7 +81,7 @@ impl Process {
     }
 }
 
-fn write_config(dir: &Path, destinations: &[&str]) {
+pub(crate) fn write_config(dir: &Path, destinations: &[&str]) {
     let mut yaml = "server: {listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}\n\
                     slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                     destinations:\n"

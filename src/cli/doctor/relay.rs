@@ -1,12 +1,10 @@
 //! What a running relay has seen: a wrong signing secret and missing pushes show only there.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::Finding;
 use crate::{
+    cli::ops_client::reachable,
     config::{App, Config},
     http_client,
 };
@@ -14,7 +12,9 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let address = reachable(config.server.ops_listen);
+    let Ok(address) = reachable(config.server.ops_listen, "ops_listen", "--server") else {
+        return Ok(Vec::new());
+    };
     let client = http_client::build(&http_client::Settings::default())?;
     let asked = async {
         let answer = client.get(format!("http://{address}/metrics")).send().await.ok()?;
@@ -31,16 +31,6 @@ pub(super) async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
         findings.push(pushes(app, &metrics));
     }
     Ok(findings)
-}
-
-/// An address to listen on may be none to call.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
-    address
 }
 
 fn pushes(app: &App, metrics: &str) -> Finding {

@@ -25,6 +25,9 @@ pub enum BackfillError {
     /// Slack's time is not known, since it does not answer.
     #[error("Slack does not answer")]
     Silent(#[source] ApiError),
+    /// The relay is ending.
+    #[error("the relay is ending; what was read is stored")]
+    Stopped,
     /// It could not be read to its end.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -59,16 +62,32 @@ impl Handle {
     pub async fn backfill(
         &self,
         since: Duration,
-        channel: Option<&str>,
+        channel: Option<String>,
+    ) -> Result<Found, BackfillError> {
+        let chosen = self.chosen(channel.as_deref())?;
+        let (this, shutdown) = (self.clone(), self.reader.parts.shutdown.clone());
+        // It goes on when whoever asked has gone away.
+        let reading = shutdown.clone().spawn(async move {
+            tokio::select! {
+                result = this.read_back(since, chosen) => result,
+                () = shutdown.stopped() => Err(BackfillError::Stopped),
+            }
+        });
+        reading.await.unwrap_or(Err(BackfillError::Stopped))
+    }
+
+    async fn read_back(
+        &self,
+        since: Duration,
+        channels: Vec<ChannelId>,
     ) -> Result<Found, BackfillError> {
         let (reader, beat) = (&self.reader, Beat(None));
-        let chosen = self.chosen(channel)?;
         if reader.api.slack_now().is_none() {
             let call = || reader.api.auth_test();
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
         let mut sum = Found::default();
-        for channel in chosen {
+        for channel in channels {
             let now = reader.api.slack_now().unwrap_or_else(|| reader.parts.clock.now());
             let ts = |at: Timestamp| MessageTs::from_micros(at.micros());
             let task = Task {

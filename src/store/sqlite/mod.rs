@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod accept;
+mod backup;
 mod catch_up;
 pub mod checkup;
 mod db;
@@ -55,7 +56,10 @@ mod threads;
 mod view;
 mod writer;
 
-pub use self::open::OpenError;
+pub use self::{
+    backup::{BackupError, Copied, backup},
+    open::OpenError,
+};
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]

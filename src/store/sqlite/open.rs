@@ -99,10 +99,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         let version = rusqlite::version();
         return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
+    let directory = directory(path);
     if !directory.is_dir() {
         return Err(OpenError::NoDirectory(directory.to_owned()));
     }
@@ -128,6 +125,19 @@ pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     let db = connect_reader(path).map_err(|source| engine(path, source))?;
     layout(path, &db)?;
     Ok(Some(db))
+}
+
+/// The same for a store that must be there.
+pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+    look(path)?.ok_or_else(|| failed(path)("there is no store yet".into()))
+}
+
+/// Where the file is.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.

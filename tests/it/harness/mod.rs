@@ -22,6 +22,8 @@ use self::{
 
 pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
+pub(crate) const OPS_TOKEN: &str = "a-token-for-operators";
+
 /// No step of a test takes so long, unless something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,6 +49,8 @@ pub(crate) struct Setup {
     /// YAML of `slack`, before the apps.
     slack: String,
     clock: Option<Clock>,
+    /// More YAML of the listeners, in braces' style.
+    server: String,
 }
 
 /// The moment at which tests begin.
@@ -88,6 +92,12 @@ impl Setup {
         ))
     }
 
+    /// More of `server`, such as `, ops_token: {env: OPS_TOKEN}`.
+    pub(crate) fn server(mut self, yaml: &str) -> Self {
+        self.server += yaml;
+        self
+    }
+
     pub(crate) async fn start(self) -> TestRelay {
         self.start_with_idle("10s").await
     }
@@ -97,15 +107,21 @@ impl Setup {
             "    - {name: main, signing_secret: {env: SECRET}, channels: [C0123456789]}\n"
                 .to_owned()
         });
+        let server = if self.server.contains("ops_listen") {
+            self.server
+        } else {
+            format!("{}, ops_listen: 127.0.0.1:0", self.server)
+        };
         let yaml = format!(
-            "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s, \
-             idle_timeout: {idle_timeout}}}\nslack:\n{}  apps:\n{apps}destinations:\n{}{}",
+            "server: {{listen: 127.0.0.1:0, drain_delay: 0s, idle_timeout: {idle_timeout}\
+             {server}}}\nslack:\n{}  apps:\n{apps}destinations:\n{}{}",
             self.slack,
             if self.destinations.is_empty() { "  []\n" } else { &self.destinations },
             self.more
         );
         let mut env = self.env;
         env.push(("SECRET".to_owned(), SECRET.to_owned()));
+        env.push(("OPS_TOKEN".to_owned(), OPS_TOKEN.to_owned()));
         env.push(("OTHER_SECRET".to_owned(), "another-signing-secret".to_owned()));
         env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
         let clock = self.clock.unwrap_or_else(|| Clock::manual(BEGIN));
@@ -206,6 +222,17 @@ impl TestRelay {
 
     pub(crate) async fn caught_up(&self) {
         self.caught_up_in(fake_slack::CHANNEL).await;
+    }
+
+    /// Asks the ops API as somebody on this machine, and gives back what it answers.
+    pub(crate) async fn api(&self, method: &str, path: &str) -> (u16, Value) {
+        let headers = [
+            ("Host".to_owned(), "localhost".to_owned()),
+            ("Content-Type".to_owned(), "application/json".to_owned()),
+        ];
+        let path = format!("/api/v1{path}");
+        let answer = http::request(self.relay().ops, method, &path, &headers, b"").await;
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
     }
 
     /// Waits until nothing is pending or leased.
