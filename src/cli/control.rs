@@ -17,7 +17,12 @@ use crate::{
     delivery::{outcome::describe, worker::Handle},
     destination::{DeliveryError, Destination, Receipt},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
-    ops::{Configuration, Control, DestinationHealth, Tested},
+    intake::catch_up::{self, BackfillError},
+    logging::chain,
+    ops::{
+        Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
+        NoBackfill, Tested,
+    },
     secret::Secret,
     store::{Reference, Source},
 };
@@ -41,6 +46,8 @@ pub(super) struct Running {
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
+    /// What reads history.
+    pub(super) catch_up: Vec<catch_up::Handle>,
 }
 
 impl Running {
@@ -120,6 +127,57 @@ impl Control for Running {
         );
         Some(Tested { alert, attempt, delivered: result.is_ok(), reference })
     }
+
+    fn catch_up(&self) -> Vec<CatchUp> {
+        self.catch_up.iter().map(|handle| health(handle.status())).collect()
+    }
+
+    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
+        let since = config::duration(&meant.since).ok_or_else(|| {
+            let text = format!("since: `{}` is no duration such as 24h", meant.since);
+            NoBackfill::Meaningless(text)
+        })?;
+        let is_meant = |handle: &&catch_up::Handle| {
+            meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
+        };
+        let (mut sum, mut is_read) = (Backfilled::default(), false);
+        for handle in self.catch_up.iter().filter(is_meant) {
+            match handle.backfill(since, meant.channel.clone()).await {
+                Ok(found) => {
+                    is_read = true;
+                    sum.found += found.found;
+                    sum.new += found.new;
+                    sum.known += found.known;
+                }
+                // Another app may have the channel.
+                Err(BackfillError::UnknownChannel(_)) => {}
+                Err(error) => return Err(NoBackfill::Failed(chain(&error))),
+            }
+        }
+        if is_read {
+            return Ok(sum);
+        }
+        let text = "no app with a `bot_token` reads such a channel; GET /api/v1/status names all";
+        Err(NoBackfill::Nothing(text.to_owned()))
+    }
+}
+
+fn health(status: catch_up::Status) -> CatchUp {
+    let channel = |one: catch_up::ChannelStatus| CaughtUp {
+        id: one.id,
+        name: one.name,
+        committed: one.committed,
+        last_success: one.last_success,
+        problem: one.problem,
+        is_archived: one.is_archived,
+        missed: one.missed,
+    };
+    CatchUp {
+        app: status.app,
+        problem: status.problem,
+        unresolved: status.unresolved,
+        channels: status.channels.into_iter().map(channel).collect(),
+    }
 }
 
 /// What runs by the configuration in use, whichever that is at the moment.
@@ -150,5 +208,13 @@ impl Control for Current {
 
     async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
         self.0.load_full().test(destination, severity).await
+    }
+
+    fn catch_up(&self) -> Vec<CatchUp> {
+        self.0.load().catch_up()
+    }
+
+    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
+        self.0.load_full().backfill(meant).await
     }
 }

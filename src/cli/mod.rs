@@ -3,13 +3,23 @@
 //! Results go to standard output, the log to standard error. Exit codes: 0 ok, 1 failed, 2 usage or
 //! configuration.
 
+pub mod alerts;
+pub mod backfill;
+pub mod backup;
+mod catch_up;
 pub mod check;
+pub mod completions;
 mod control;
 pub mod demo;
+pub mod doctor;
+pub mod manifest;
+mod ops_client;
 mod reference;
 pub mod render;
 mod sample;
+pub mod send_test;
 pub mod serve;
+mod terminal;
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
@@ -59,10 +69,26 @@ enum Command {
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
     Check(check::Check),
+    /// Check live what a configuration cannot say: store, clock, Slack, destinations.
+    Doctor(doctor::Doctor),
+    /// Print the manifest of the Slack app that the configuration needs.
+    Manifest(manifest::Manifest),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
+    /// Look at alerts and act on them, through the running relay.
+    Alerts(alerts::Alerts),
+    /// Send a test incident through the running relay, and report what became of it.
+    SendTest(send_test::SendTest),
+    /// Ask the running relay to read the channels' history again.
+    Backfill(backfill::Backfill),
+    /// Copy the store, while the relay runs or not.
+    Backup(backup::Backup),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Print the man page.
+    Man(completions::Man),
 }
 
 /// Where the configuration is if nothing is said.
@@ -110,7 +136,15 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             say(&serde_json::to_string_pretty(&config::schema())?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(common),
+        Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),
+        Command::Alerts(alerts) => alerts.run(common),
+        Command::SendTest(test) => test.run(common),
+        Command::Backfill(backfill) => backfill.run(common),
+        Command::Backup(backup) => backup.run(common),
+        Command::Completions(completions) => Ok(completions.run()),
+        Command::Man(man) => man.run(),
     }
 }
 

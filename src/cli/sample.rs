@@ -83,7 +83,10 @@ impl Test<'_> {
     /// The inner message.
     pub(super) fn message(&self, ts: MessageTs) -> Value {
         let fields = &self.matching.fields;
-        let field = |titles: &[String], value: &str| json!({"title": titles.first().map_or("", String::as_str), "value": value});
+        let field = |titles: &[String], value: &str| {
+            let title = titles.first().map_or("", String::as_str);
+            json!({"title": title, "value": value})
+        };
         let bot = self.app.and_then(|app| app.bots.first()).map_or("B0RELAYTEST", String::as_str);
         json!({
             "type": "message",

@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     config::Config,
     http_server,
+    intake::catch_up::Handle,
     metrics::Metrics,
     ops::Control,
     shutdown::Shutdown,
@@ -131,7 +132,7 @@ impl Relay {
             shutdown: shutdown.clone(),
         };
         let server = config.server.clone();
-        let live = Live::start(parts, config)?;
+        let live = Live::start(parts, config).await?;
         let control: Arc<dyn Control> = Arc::<Current>::clone(&live.current);
         live.parts.start_ops(ops, &server, control)?;
         live.parts.start_public(public, &server, live.events_api.clone());
@@ -173,6 +174,11 @@ impl Relay {
             Some(reloader) => reloader.reload().await,
             None => Err("the relay was not started from a file".to_owned()),
         }
+    }
+
+    /// What reads history: one for each app with a token.
+    pub fn catch_up(&self) -> Vec<Handle> {
+        self.live.current.0.load().catch_up.clone()
     }
 
     /// Waits until no delivery is unfinished.

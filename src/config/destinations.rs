@@ -179,7 +179,8 @@ impl Resolver<'_> {
         When {
             min_severity: when.min_severity.map(risk_level),
             apps,
-            channels: self.channels(&format!("{pointer}/channels"), &when.channels),
+            channels: self
+                .channels(&format!("{pointer}/channels"), when.channels.iter().enumerate()),
             test: match when.test {
                 Test::Include => routing::Test::Include,
                 Test::Exclude => routing::Test::Exclude,

@@ -21,6 +21,8 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 pub use self::{
     problem::{Problem, Problems},
     reference::reference,
@@ -31,7 +33,7 @@ use crate::{
     code_defender::matcher,
     destination::http,
     ids::{AppName, ChannelId},
-    intake::routing::When,
+    intake::{catch_up, routing::When},
     secret::Secret,
     store::Retention,
 };
@@ -44,8 +46,12 @@ pub const EXAMPLE: &str = include_str!("../../deploy/relay.example.yaml");
 pub struct Config {
     /// The listeners.
     pub server: Server,
+    /// Slack's Web API.
+    pub slack_api: Url,
     /// The Slack apps, at least one.
     pub apps: Vec<App>,
+    /// How history is read.
+    pub catch_up: catch_up::Settings,
     /// What an incident looks like.
     pub matching: matcher::Settings,
     /// Where alerts are kept.
@@ -74,14 +80,18 @@ pub struct Server {
 }
 
 /// A Slack app.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Its name.
     pub name: AppName,
     /// The current signing secret, and the one before it.
     pub signing_secrets: Vec<Secret>,
-    /// The channels with incidents; empty for all.
+    /// The bot token; without one history is not read.
+    pub bot_token: Option<Secret>,
+    /// The channels with incidents, by id; with no names either, every channel.
     pub channels: Vec<ChannelId>,
+    /// The channels with incidents, by name.
+    pub channel_names: Vec<String>,
     /// The bots that may post incidents; empty for all.
     pub bots: Vec<String>,
 }
@@ -123,6 +133,11 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The files that it was made of.
     pub sources: Sources,
+}
+
+/// A duration as the file writes it: `30s`, `10m`, `72h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::Span::parse(text).map(|span| span.0)
 }
 
 /// A file of configuration larger than this is none.

@@ -22,7 +22,7 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split(text)?;
         let millis = match unit {
             "ms" => 1,

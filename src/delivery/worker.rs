@@ -102,7 +102,6 @@ impl Handle {
     /// back, and nothing new begins.
     pub fn retire(&self) {
         self.0.shutdown.stop();
-        self.0.shutdown.forget_heartbeat(&loop_name(self.0.destination.name()));
     }
 
     /// An operator says that the destination is well: what waits for the breaker, or because the
@@ -170,6 +169,8 @@ impl Worker {
             }
         }
         self.give_back().await;
+        let loop_name = loop_name(self.plan.destination.name());
+        self.attempts.shutdown.forget_heartbeat(&loop_name, &self.heartbeat);
         // The hint may have come to us, and there may be another worker now.
         hint.notify_one();
         while let Some(ended) = self.running.join_next().await {

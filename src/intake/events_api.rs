@@ -7,7 +7,6 @@
 
 mod answer;
 mod body;
-mod fate;
 
 use std::{
     sync::{
@@ -23,7 +22,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 use metrics::{Counter, Gauge, Histogram};
 
@@ -31,18 +30,22 @@ pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
     body::Refusal,
-    fate::{Arrival, Fate, FateCounters, Trace},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::AppName,
-    intake::{Admission, Admitted, Post},
+    intake::{
+        Admission, Admitted, Certainty, Post,
+        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON, Trace},
+        notice::{Notice, Notices},
+    },
     metrics::{Metric, Metrics},
     secret::Secret,
     shutdown::Shutdown,
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event},
+        lifecycle,
         message::Message,
         signature::Verifier,
     },
@@ -57,9 +60,6 @@ const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// Requests at once; beyond it the answer is 503 at once.
 const MAX_IN_FLIGHT: usize = 256;
-
-const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
-const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
@@ -78,6 +78,8 @@ pub struct App {
     pub name: AppName,
     /// Its signing secret, and the previous one while it is rotated.
     pub signing_secrets: Vec<Secret>,
+    /// Where its poller hears of what it should know.
+    pub notices: Notices,
 }
 
 /// What the receiver works with. Cheap to clone.
@@ -115,6 +117,7 @@ struct Endpoint {
     path: String,
     admission: Arc<Admission>,
     verifier: Verifier,
+    notices: Notices,
     received: Counter,
     rate_limited: Counter,
     fates: FateCounters,
@@ -186,6 +189,9 @@ impl Inner {
         if let Some(fate) = fate {
             endpoint.fates.count(fate);
         }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            endpoint.notices.tell(Notice::Refused);
+        }
         self.ack_seconds.record(self.since(started));
         response
     }
@@ -222,6 +228,8 @@ impl Inner {
                     "Slack withheld events of app {} in one minute: its rate limit",
                     endpoint.app
                 );
+                let minute = Timestamp::from_seconds(minute);
+                endpoint.notices.tell(Notice::RateLimited { minute });
                 (Some(Fate::Type), status(StatusCode::OK))
             }
             Ok(Envelope::Unknown) => (Some(Fate::Type), status(StatusCode::OK)),
@@ -256,12 +264,14 @@ impl Inner {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Fate::Ignored(reason)
                 }
-                Admitted::Incident(message) => {
-                    return self.store(message, arrival).await;
+                Admitted::Incident(message, channel) => {
+                    return self.store((message, channel), arrival).await;
                 }
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
+                let raw = envelope::inner_event(text).unwrap_or_default();
+                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, raw)));
                 Fate::Lifecycle
             }
             Event::Other => Fate::Type,
@@ -290,7 +300,7 @@ impl Inner {
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
     async fn store(
         &self,
-        message: NewMessage,
+        (message, channel): (NewMessage, Certainty),
         arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let trace = Trace::of(&message);
@@ -305,10 +315,10 @@ impl Inner {
         };
         match stored {
             Ok(accepted) => {
-                let fate = Fate::of(accepted, routed);
+                let fate = Fate::of(accepted, routed, channel);
                 let now = self.parts.clock.instant();
                 let duration = now.saturating_duration_since(arrival.started);
-                trace.log_accepted(&arrival, duration, fate);
+                trace.log_accepted(Some(&arrival), duration, fate);
                 (Some(fate), status(StatusCode::OK))
             }
             Err(error) => {
@@ -350,6 +360,7 @@ impl Endpoint {
             path: format!("/slack/events/{name}"),
             admission,
             verifier: Verifier::new(app.signing_secrets),
+            notices: app.notices,
             received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             fates: FateCounters::new(&app.name, metrics),

@@ -23,6 +23,7 @@ use crate::{
 
 mod actions;
 mod alerts;
+mod backfill;
 
 /// An action says everything in its address; a body beyond this is not even looked at.
 const MAX_BODY_BYTES: usize = 1024;
@@ -61,6 +62,7 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .route("/alerts/{id}", get(alerts::show))
         .route("/alerts/{id}/retry", post(actions::retry))
         .route("/alerts/{id}/cancel", post(actions::cancel))
+        .route("/backfill", post(backfill::backfill))
         .route("/destinations/{name}/pause", post(actions::pause))
         .route("/destinations/{name}/resume", post(actions::resume))
         .route("/destinations/{name}/test", post(actions::test))
@@ -148,7 +150,13 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             last_failure: failure.map(view::Attempt::new),
         }
     });
-    let name = |app: crate::ids::AppName| view::App { name: app.to_string() };
+    let mut read = api.parts.control.catch_up();
+    let now = api.parts.clock.now();
+    let name = |app: crate::ids::AppName| {
+        let at = read.iter().position(|one| one.app == app);
+        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        view::App { name: app.to_string(), catch_up }
+    };
     Ok(Json(view::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,

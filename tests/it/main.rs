@@ -12,9 +12,11 @@
 
 mod architecture;
 mod bad_input;
+mod catch_up;
 mod documents;
 mod events_api;
 mod harness;
+mod operate;
 mod operations;
 mod ops_api;
 mod outgoing;
@@ -22,4 +24,6 @@ mod peers;
 mod process;
 mod reload;
 mod secrets;
+mod setup;
 mod source;
+mod web_api;

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -13,28 +14,30 @@ use slack_soar_relay::clock::{Clock, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::harness::{
-    PATIENCE, SECRET, http,
+    PATIENCE, SECRET,
+    fake_slack::{CHANNEL, FakeSlack, TOKEN, Trouble},
+    http,
     slack::{self, incident},
     soar::{FakeSoar, Mood},
 };
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"));
     command.env("SECRET", SECRET).env("RELAY_CONFIG", "/nowhere/relay.yaml");
     command
 }
 
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
 /// A relay in a process of its own. It is killed when the test ends.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    public: SocketAddr,
-    ops: SocketAddr,
+    pub(crate) public: SocketAddr,
+    pub(crate) ops: SocketAddr,
     log: mpsc::UnboundedReceiver<String>,
 }
 
@@ -46,7 +49,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(dir: &Path, env: &[(String, String)]) -> Self {
+    pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
         let mut child = command()
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
@@ -60,7 +63,7 @@ impl Process {
             .map(Result::unwrap)
             .find(|line| line.contains("listening on"))
             .expect("it never listened");
-        let started: serde_json::Value = serde_json::from_str(&started).unwrap();
+        let started: Value = serde_json::from_str(&started).unwrap();
         let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
         let (public, ops) = (address("public"), address("ops"));
         // A log that nobody reads must not stop the relay.
@@ -93,7 +96,7 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    async fn post(&self, n: u32) -> Option<u16> {
+    pub(crate) async fn post(&self, n: u32) -> Option<u16> {
         let body = incident(n).to_string().into_bytes();
         let headers = slack::signed(SECRET, Clock::system().now(), &body);
         let posted = http::try_post(self.public, "/slack/events", &headers, &body).await;
@@ -101,7 +104,7 @@ impl Process {
     }
 }
 
-fn write_config(dir: &Path, destinations: &[&str]) {
+pub(crate) fn write_config(dir: &Path, destinations: &[&str]) {
     let mut yaml = "server: {listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}\n\
                     slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                     destinations:\n"
@@ -151,7 +154,7 @@ fn a_usage_error_exits_2_and_help_exits_0() {
 #[test]
 fn schema_and_render_need_no_configuration() {
     let (code, out, _) = run(&["schema"]);
-    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let schema: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &schema["additionalProperties"]), (0, &serde_json::json!(false)));
     for preset in ["webhook", "google-secops-webhook"] {
         let (code, out, err) = run(&["render", "--preset", preset]);
@@ -210,6 +213,38 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
         let extra: usize = counts.values().map(|count| count - 1).sum();
         assert!(extra <= 5 * 4, "{extra} were sent twice");
     }
+}
+
+#[tokio::test]
+async fn a_kill_between_two_pages_of_history_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let (slack, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let hour_ago = clock.now() - Duration::from_secs(3600);
+    let mut expected = Vec::new();
+    for n in 0..450 {
+        let at = hour_ago + Duration::from_secs(n);
+        let message = slack.state().post_at(CHANNEL, at, slack::message(0));
+        expected.push(format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap()));
+    }
+    slack.trouble("conversations.history", 1, Trouble::Hang);
+    let yaml = format!(
+        "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
+         slack:\n  api_url: {}\n  apps: [{{name: main, signing_secret: {{env: SECRET}}, \
+         bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]}}]\n\
+         destinations: [{{name: up, preset: webhook, url: {{env: URL_up}}}}]\n",
+        slack.api_url()
+    );
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    let env = [("URL_up".to_owned(), soar.url()), ("TOKEN".to_owned(), TOKEN.to_owned())];
+    let process = Process::start(dir.path(), &env);
+    slack.has_answered(3).await;
+    process.signal("-KILL");
+    let process = Process::start(dir.path(), &env);
+    let counts = until_all(&soar, &expected).await;
+    let extra: usize = counts.values().map(|count| count - 1).sum();
+    assert!(extra <= 4, "{extra} were sent twice, more than were in flight");
+    drop(process);
 }
 
 /// Waits until the SOAR has taken all of them; returns how often each was taken.

@@ -4,7 +4,7 @@
 //! before goes on, breaker and all; the others end after their attempts in flight, and new ones
 //! begin. The store, the listeners and what is in them stay.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -12,14 +12,18 @@ use tokio::sync::Mutex;
 
 use super::parts::{Parts, name_every_metric, name_metrics_of};
 use crate::{
-    cli::control::{Current, Running, Served},
-    code_defender::matcher::{Matcher, Watch},
+    cli::{
+        catch_up::{self, AppChannels, AppNotices, CatchUp, Following},
+        control::{Current, Running, Served},
+    },
+    clock::Timestamp,
+    code_defender::matcher::Matcher,
     config::{self, Config},
     delivery::worker::{self, Plan, Worker},
     destination::{Destination, http::HttpDestination},
-    ids::{AppName, DestinationName},
+    ids::DestinationName,
     intake::{
-        Admission,
+        self, Admission,
         events_api::{self, EventsApi},
         routing::Route,
     },
@@ -37,8 +41,19 @@ pub(super) struct Live {
     configuration: Arc<ArcSwap<Configuration>>,
     /// What workers read incidents with.
     matcher: Arc<ArcSwap<Matcher>>,
-    /// The configuration in use. Its lock makes reloads follow one another.
-    config: Mutex<Config>,
+    /// What pollers judge messages with.
+    admission: Arc<ArcSwap<Admission>>,
+    /// When the process was first ready.
+    ready_at: Timestamp,
+    /// Its lock makes reloads follow one another.
+    in_use: Mutex<InUse>,
+}
+
+/// The configuration in use, and what reads history by it.
+#[derive(Debug)]
+struct InUse {
+    config: Config,
+    following: Following,
 }
 
 /// What a reload did to the destinations.
@@ -57,13 +72,17 @@ impl Live {
     ///
     /// # Errors
     /// A destination cannot be built; nothing has begun then.
-    pub(super) fn start(parts: Parts, config: Config) -> anyhow::Result<Arc<Self>> {
+    pub(super) async fn start(parts: Parts, config: Config) -> anyhow::Result<Arc<Self>> {
         name_every_metric(&config, &parts.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
         let prepared = prepare(&config, &[], &parts)?;
+        let catch_up =
+            catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
+        let admission = admission(&config, &matcher, &catch_up.channels);
+        let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
         let events_api = EventsApi::new(
-            config.apps.iter().map(app).collect(),
-            &admission(&config, &matcher),
+            apps,
+            &admission,
             events_api::Parts {
                 store: Arc::clone(&parts.store),
                 clock: parts.clock.clone(),
@@ -75,13 +94,18 @@ impl Live {
         let configuration = Arc::new(ArcSwap::from_pointee(configuration));
         let shared = Arc::new(ArcSwap::new(Arc::clone(&matcher)));
         let served = hire(prepared, &[], &parts, &shared);
-        let running = running(&config, served, matcher, (&parts, &configuration));
+        let admission = Arc::new(ArcSwap::new(admission));
+        let ready_at = parts.clock.now();
+        let following = follow(catch_up, &parts, (&admission, ready_at));
+        let running = running((&config, &following), served, matcher, (&parts, &configuration));
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
             events_api,
             configuration,
             matcher: shared,
-            config: Mutex::new(config),
+            admission,
+            ready_at,
+            in_use: Mutex::new(InUse { config, following }),
             parts,
         }))
     }
@@ -91,24 +115,42 @@ impl Live {
     /// # Errors
     /// What stands in the way; everything runs on as before then.
     pub(super) async fn replace(&self, config: Config) -> anyhow::Result<Changes> {
-        let mut in_use = self.config.lock().await;
-        refuse_what_cannot_change(&in_use, &config)?;
+        let mut in_use = self.in_use.lock().await;
+        let parts = &self.parts;
+        refuse_what_cannot_change(&in_use.config, &config)?;
         let before = self.current.0.load_full();
-        let prepared = prepare(&config, &before.served, &self.parts)?;
+        let prepared = prepare(&config, &before.served, parts)?;
+        let catch_up = if follows_the_same(&in_use.config, &config) {
+            None
+        } else {
+            let store = parts.store.as_ref();
+            Some(catch_up::prepare(&config, store, &parts.clock, &parts.metrics).await?)
+        };
         // From here on nothing can fail.
-        warn_of_what_waits_for_a_restart(&in_use, &config);
-        name_metrics_of(&config.apps, &self.parts.metrics);
+        warn_of_what_waits_for_a_restart(&in_use.config, &config);
+        name_metrics_of(&config.apps, &parts.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
         let changes = changes(&before.served, &config);
         self.matcher.store(Arc::clone(&matcher));
-        let served = hire(prepared, &before.served, &self.parts, &self.matcher);
-        let admission = admission(&config, &matcher);
-        self.events_api.replace(config.apps.iter().map(app).collect(), &admission);
-        let context = (&self.parts, &self.configuration);
-        self.current.0.store(Arc::new(running(&config, served, matcher, context)));
-        let now = self.parts.clock.now();
+        let served = hire(prepared, &before.served, parts, &self.matcher);
+        let old = &in_use.following;
+        let (channels, notices) = catch_up
+            .as_ref()
+            .map_or((&old.channels, &old.notices), |new| (&new.channels, &new.notices));
+        let admission = admission(&config, &matcher, channels);
+        let apps = config.apps.iter().map(|one| app(one, notices)).collect();
+        self.events_api.replace(apps, &admission);
+        self.admission.store(admission);
+        if let Some(catch_up) = catch_up {
+            in_use.following.shutdown.stop();
+            in_use.following = follow(catch_up, parts, (&self.admission, self.ready_at));
+        }
+        let context = (parts, &self.configuration);
+        let running = running((&config, &in_use.following), served, matcher, context);
+        self.current.0.store(Arc::new(running));
+        let now = parts.clock.now();
         self.configuration.store(Configuration { in_use_since: now, refused: None }.into());
-        *in_use = config;
+        in_use.config = config;
         Ok(changes)
     }
 
@@ -129,12 +171,12 @@ impl Live {
 
     /// Every secret of the configuration in use.
     pub(super) async fn secrets(&self) -> Vec<Secret> {
-        self.config.lock().await.secrets.clone()
+        self.in_use.lock().await.config.secrets.clone()
     }
 
     /// How long the configuration in use keeps what is finished.
     pub(super) async fn retention(&self) -> Retention {
-        self.config.lock().await.retention
+        self.in_use.lock().await.config.retention
     }
 
     /// The configured destinations.
@@ -238,7 +280,7 @@ fn changes(before: &[Served], config: &Config) -> Changes {
 }
 
 fn running(
-    config: &Config,
+    (config, following): (&Config, &Following),
     served: Vec<Served>,
     matcher: Arc<Matcher>,
     (parts, configuration): (&Parts, &Arc<ArcSwap<Configuration>>),
@@ -250,13 +292,33 @@ fn running(
         matcher,
         clock: parts.clock.clone(),
         configuration: Arc::clone(configuration),
+        catch_up: following.handles.clone(),
     }
 }
 
-fn admission(config: &Config, matcher: &Arc<Matcher>) -> Arc<Admission> {
-    let watches = config.apps.iter().map(watch).collect::<BTreeMap<_, _>>();
+fn admission(config: &Config, matcher: &Arc<Matcher>, channels: &AppChannels) -> Arc<Admission> {
     let routes = config.destinations.iter().map(route).collect();
-    Arc::new(Admission::new(Arc::clone(matcher), watches, routes))
+    Arc::new(Admission::new(Arc::clone(matcher), channels.clone(), routes))
+}
+
+/// Whether history goes on to be read as before: by the same pollers, with what they have counted.
+fn follows_the_same(in_use: &Config, new: &Config) -> bool {
+    in_use.apps == new.apps && in_use.catch_up == new.catch_up && in_use.slack_api == new.slack_api
+}
+
+fn follow(
+    catch_up: CatchUp,
+    parts: &Parts,
+    (admission, ready_at): (&Arc<ArcSwap<Admission>>, Timestamp),
+) -> Following {
+    catch_up.start(&intake::catch_up::Parts {
+        admission: Arc::clone(admission),
+        store: Arc::clone(&parts.store),
+        clock: parts.clock.clone(),
+        metrics: parts.metrics.clone(),
+        shutdown: parts.shutdown.child(),
+        ready_at,
+    })
 }
 
 fn refuse_what_cannot_change(in_use: &Config, new: &Config) -> anyhow::Result<()> {
@@ -290,13 +352,12 @@ fn warn_of_what_waits_for_a_restart(in_use: &Config, new: &Config) {
     }
 }
 
-fn app(app: &config::App) -> events_api::App {
-    events_api::App { name: app.name.clone(), signing_secrets: app.signing_secrets.clone() }
-}
-
-fn watch(app: &config::App) -> (AppName, Watch) {
-    let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
-    (app.name.clone(), watch)
+fn app(app: &config::App, notices: &AppNotices) -> events_api::App {
+    events_api::App {
+        name: app.name.clone(),
+        signing_secrets: app.signing_secrets.clone(),
+        notices: notices.get(&app.name).cloned().unwrap_or_default(),
+    }
 }
 
 fn route(destination: &config::Destination) -> Route {

@@ -10,9 +10,9 @@ use hyper::{
     header::{HeaderMap, HeaderName},
 };
 
-use super::fate::Fate;
 use crate::{
     clock::Timestamp,
+    intake::fate::Fate,
     slack::signature::{SignatureError, Verifier},
 };
 

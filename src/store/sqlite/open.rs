@@ -99,10 +99,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         let version = rusqlite::version();
         return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
+    let directory = directory(path);
     if !directory.is_dir() {
         return Err(OpenError::NoDirectory(directory.to_owned()));
     }
@@ -120,6 +117,29 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { readers: [reader()?, reader()?], writer, lock })
 }
 
+/// A connection that only reads, if there is a store; for whoever does not hold the lock.
+pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
+    if !check_file(path)? {
+        return Ok(None);
+    }
+    let db = connect_reader(path).map_err(|source| engine(path, source))?;
+    layout(path, &db)?;
+    Ok(Some(db))
+}
+
+/// The same for a store that must be there.
+pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+    look(path)?.ok_or_else(|| failed(path)("there is no store yet".into()))
+}
+
+/// Where the file is.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -131,7 +151,7 @@ fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
     |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
-fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(super) fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
     let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
     match source.sqlite_error_code() {
         Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),

@@ -1,6 +1,8 @@
 //! The relay under test, with a Slack that signs and a SOAR that takes notes.
 
+pub(crate) mod fake_slack;
 pub(crate) mod http;
+pub(crate) mod pushes;
 pub(crate) mod slack;
 pub(crate) mod soar;
 
@@ -13,7 +15,10 @@ use slack_soar_relay::{
     config,
 };
 
-use self::soar::FakeSoar;
+use self::{
+    fake_slack::{FakeSlack, TOKEN},
+    soar::FakeSoar,
+};
 
 pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
@@ -43,9 +48,15 @@ pub(crate) struct Setup {
     apps: Option<String>,
     /// Files beside the configuration.
     files: Vec<(&'static str, String)>,
+    /// YAML of `slack`, before the apps.
+    slack: String,
+    clock: Option<Clock>,
     /// More YAML of the listeners, in braces' style.
     server: String,
 }
+
+/// The moment at which tests begin.
+pub(crate) const BEGIN: Timestamp = Timestamp::from_seconds(1_600_689_950);
 
 impl Setup {
     /// A destination `name` with that preset; `more` are further keys, one a line.
@@ -87,6 +98,16 @@ impl Setup {
         self
     }
 
+    /// An app that reads the history of these channels (YAML) from that Slack.
+    pub(crate) fn catch_up(mut self, slack: &FakeSlack, channels: &str) -> Self {
+        self.slack = format!("  api_url: {}\n", slack.api_url());
+        self.clock = Some(slack.state().clock());
+        self.apps(&format!(
+            "    - {{name: main, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+             channels: {channels}}}\n"
+        ))
+    }
+
     /// More of `server`, such as `, ops_token: {env: OPS_TOKEN}`.
     pub(crate) fn server(mut self, yaml: &str) -> Self {
         self.server += yaml;
@@ -109,7 +130,8 @@ impl Setup {
         };
         let yaml = format!(
             "server: {{listen: 127.0.0.1:0, drain_delay: 0s, idle_timeout: {idle_timeout}\
-             {server}}}\nslack:\n  apps:\n{apps}destinations:\n{}{}",
+             {server}}}\nslack:\n{}  apps:\n{apps}destinations:\n{}{}",
+            self.slack,
             if self.destinations.is_empty() { "  []\n" } else { &self.destinations },
             self.more
         );
@@ -117,7 +139,8 @@ impl Setup {
         env.push(("SECRET".to_owned(), SECRET.to_owned()));
         env.push(("OPS_TOKEN".to_owned(), OPS_TOKEN.to_owned()));
         env.push(("OTHER_SECRET".to_owned(), "another-signing-secret".to_owned()));
-        let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
+        env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
+        let clock = self.clock.unwrap_or_else(|| Clock::manual(BEGIN));
         let dir = tempfile::tempdir().unwrap();
         let mut relay = TestRelay { clock, dir, yaml, env, relay: None };
         for (name, contents) in self.files {
@@ -180,6 +203,11 @@ impl TestRelay {
         &self.yaml
     }
 
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn relay(&self) -> &Relay {
         self.relay.as_ref().unwrap()
     }
@@ -229,6 +257,33 @@ impl TestRelay {
             }
         }
         panic!("it never became so");
+    }
+
+    /// Waits until the channel's history has been read to its end at this time or later.
+    pub(crate) async fn caught_up_in(&self, channel: &str) {
+        let now = self.clock.now().seconds_f64();
+        let name = "catch_up_last_success_timestamp_seconds";
+        let series = format!("{name}{{app=\"main\",channel=\"{channel}\"}}");
+        self.metric_is(&series, |read_at| read_at >= now).await;
+    }
+
+    /// Lets second after second pass until history has been read to its end.
+    pub(crate) async fn pass_until_caught_up(&self) {
+        let begin = self.clock.now().seconds_f64();
+        let name = "catch_up_last_success_timestamp_seconds";
+        let series = format!("{name}{{app=\"main\",channel=\"{}\"}}", fake_slack::CHANNEL);
+        let wait = async {
+            while self.metric(&series).await < begin {
+                // What is on its way arrives before its lease ends.
+                self.relay().settled().await;
+                self.clock.advance(Duration::from_secs(1));
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("never caught up");
+    }
+
+    pub(crate) async fn caught_up(&self) {
+        self.caught_up_in(fake_slack::CHANNEL).await;
     }
 
     /// Asks the ops API as somebody on this machine, and gives back what it answers.

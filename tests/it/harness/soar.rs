@@ -126,7 +126,7 @@ impl FakeSoar {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness ends its own tasks")]
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }
 

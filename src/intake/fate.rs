@@ -5,23 +5,28 @@ use std::time::{Duration, Instant};
 use hyper::header::{HeaderMap, HeaderName};
 use metrics::Counter;
 
-use super::{RETRY_NUM, RETRY_REASON};
 use crate::{
     code_defender::matcher::Reason,
     ids::{AppName, MessageKey},
+    intake::Certainty,
     logging::chain,
     metrics::{Metric, Metrics},
     slack::message::Message,
     store::{Accepted, NewAlert, NewMessage, StoreError},
 };
 
+pub(super) const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
+pub(super) const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
+
 /// Proxies and load balancers name requests so.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where an event ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
     Accepted,
+    /// Accepted from a channel that may be none of ours: a name is not resolved yet.
+    Unconfirmed,
     Unrouted,
     Duplicate,
     KnownEdit,
@@ -38,8 +43,9 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Accepted,
+        Self::Unconfirmed,
         Self::Unrouted,
         Self::Duplicate,
         Self::KnownEdit,
@@ -62,12 +68,13 @@ impl Fate {
     ];
 
     /// What the store's answer means for the event.
-    pub(super) fn of(accepted: Accepted, routed: bool) -> Self {
-        match accepted {
-            Accepted::New { .. } if routed => Self::Accepted,
-            Accepted::New { .. } => Self::Unrouted,
-            Accepted::Duplicate => Self::Duplicate,
-            Accepted::Revision => Self::KnownEdit,
+    pub(super) fn of(accepted: Accepted, is_routed: bool, channel: Certainty) -> Self {
+        match (accepted, channel) {
+            (Accepted::New { .. }, _) if !is_routed => Self::Unrouted,
+            (Accepted::New { .. }, Certainty::Unresolved) => Self::Unconfirmed,
+            (Accepted::New { .. }, Certainty::Certain) => Self::Accepted,
+            (Accepted::Duplicate, _) => Self::Duplicate,
+            (Accepted::Revision, _) => Self::KnownEdit,
         }
     }
 
@@ -75,6 +82,7 @@ impl Fate {
     fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::Accepted => ("accepted", ""),
+            Self::Unconfirmed => ("accepted", "channel_unresolved"),
             Self::Unrouted => ("accepted", "no_destination"),
             Self::Duplicate => ("duplicate", ""),
             Self::KnownEdit => ("ignored", "known_edit"),
@@ -106,8 +114,12 @@ impl FateCounters {
     }
 
     pub(super) fn count(&self, fate: Fate) {
+        self.count_many(fate, 1);
+    }
+
+    pub(super) fn count_many(&self, fate: Fate, times: u64) {
         if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == fate) {
-            counter.increment(1);
+            counter.increment(times);
         }
     }
 }
@@ -169,23 +181,28 @@ impl Trace {
 
     /// The one line of an accepted message. Whoever searches the log for the id of an alert finds
     /// this line, then one for each attempt.
-    pub(super) fn log_accepted(&self, arrival: &Arrival<'_>, duration: Duration, fate: Fate) {
+    pub(super) fn log_accepted(
+        &self,
+        arrival: Option<&Arrival<'_>>,
+        duration: Duration,
+        fate: Fate,
+    ) {
         let Self { ids, key, event_id, team } = self;
         let (outcome, reason) = fate.labels();
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match fate {
-            Fate::Accepted | Fate::Unrouted => tracing::info!(
+            Fate::Accepted | Fate::Unconfirmed | Fate::Unrouted => tracing::info!(
                 alert_id = ids,
                 outcome,
                 reason,
                 duration_ms,
-                request_id = arrival.request_id(),
+                request_id = arrival.and_then(Arrival::request_id),
                 slack.team_id = team,
                 slack.channel = %key.channel,
                 slack.ts = %key.ts,
                 slack.event_id = event_id,
-                slack.retry_num = arrival.header(&RETRY_NUM),
-                slack.retry_reason = arrival.header(&RETRY_REASON),
+                slack.retry_num = arrival.and_then(|arrival| arrival.header(&RETRY_NUM)),
+                slack.retry_reason = arrival.and_then(|arrival| arrival.header(&RETRY_REASON)),
                 "alert {ids} accepted{}",
                 if fate == Fate::Unrouted { ", but no destination takes it" } else { "" }
             ),
