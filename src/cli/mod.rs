@@ -4,12 +4,17 @@
 //! configuration.
 
 pub mod alerts;
+pub mod backfill;
 pub mod backup;
+mod catch_up;
 pub mod check;
 pub mod completions;
 mod control;
 pub mod demo;
+pub mod doctor;
+pub mod manifest;
 mod ops_client;
+mod reference;
 pub mod render;
 mod sample;
 pub mod send_test;
@@ -20,10 +25,13 @@ use std::{
     io::{IsTerminal, Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::reference::reference;
+use self::serve::ConfigFile;
 use crate::{
     config::{self, Loaded},
     logging::{self, Format},
@@ -61,6 +69,10 @@ enum Command {
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
     Check(check::Check),
+    /// Check live what a configuration cannot say: store, clock, Slack, destinations.
+    Doctor(doctor::Doctor),
+    /// Print the manifest of the Slack app that the configuration needs.
+    Manifest(manifest::Manifest),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the request that a destination would be sent for a message.
@@ -69,6 +81,8 @@ enum Command {
     Alerts(alerts::Alerts),
     /// Send a test incident through the running relay, and report what became of it.
     SendTest(send_test::SendTest),
+    /// Ask the running relay to read the channels' history again.
+    Backfill(backfill::Backfill),
     /// Copy the store, while the relay runs or not.
     Backup(backup::Backup),
     /// Print a completion script for a shell.
@@ -110,7 +124,9 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => {
             common.start_log(&common.log_level)?;
-            serve::run(common.load()?)
+            let (config, sources) = common.load_with_sources()?;
+            let env = Arc::new(environment);
+            serve::run(config, ConfigFile { path: common.path(), env, sources })
         }
         Command::Demo(demo) => {
             let level = if common.log_level == "info" { "warn" } else { &common.log_level };
@@ -122,9 +138,12 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             say(&serde_json::to_string_pretty(&config::schema())?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(common),
+        Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),
         Command::Alerts(alerts) => alerts.run(common),
         Command::SendTest(test) => test.run(common),
+        Command::Backfill(backfill) => backfill.run(common),
         Command::Backup(backup) => backup.run(common),
         Command::Completions(completions) => Ok(completions.run()),
         Command::Man(man) => man.run(),
@@ -138,13 +157,17 @@ impl Common {
 
     /// Loads the configuration; its warnings go to the log.
     fn load(&self) -> anyhow::Result<config::Config> {
+        Ok(self.load_with_sources()?.0)
+    }
+
+    fn load_with_sources(&self) -> anyhow::Result<(config::Config, config::Sources)> {
         let path = self.path();
-        let Loaded { config, warnings } = config::load(&path, &environment)
+        let Loaded { config, warnings, sources } = config::load(&path, &environment)
             .map_err(|problems| BadConfiguration(problems.to_string()))?;
         for warning in warnings {
             tracing::warn!("{}:{warning}", path.display());
         }
-        Ok(config)
+        Ok((config, sources))
     }
 
     fn start_log(&self, level: &str) -> anyhow::Result<()> {

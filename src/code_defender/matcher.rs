@@ -157,7 +157,7 @@ pub struct Found {
 }
 
 /// Why a message holds no incident for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// No attachment has a title of incidents.
     Title,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram};
 
 use crate::{
@@ -39,7 +40,7 @@ pub(super) struct Attempts {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
-    pub(super) matcher: Arc<Matcher>,
+    pub(super) matcher: Arc<ArcSwap<Matcher>>,
     pub(super) max_age: Duration,
     pub(super) health: Mutex<Health>,
     /// Outcomes that the store has not taken yet: while there are any, nothing new begins.
@@ -114,7 +115,7 @@ impl Attempts {
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<Receipt, DeliveryError> {
         let this = Arc::clone(self);
         let attempt = self.shutdown.spawn(async move {
-            let alert = alert_of(&delivery, &this.matcher)?;
+            let alert = alert_of(&delivery, &this.matcher.load())?;
             this.destination.deliver(&alert).await
         });
         attempt.await.unwrap_or_else(|panic| {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use metrics::Gauge;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::{
     code_defender::matcher::Matcher,
     delivery::outcome::TOO_OLD,
     destination::Destination,
+    ids::DestinationName,
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::{Heartbeat, Shutdown},
@@ -60,10 +62,10 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
-    /// Whether the process ends.
+    /// When to end: with the process, or before it, so each worker has one of its own.
     pub shutdown: Shutdown,
-    /// How an incident is read.
-    pub matcher: Arc<Matcher>,
+    /// How an incident is read; replaced when the configuration is.
+    pub matcher: Arc<ArcSwap<Matcher>>,
 }
 
 /// A destination's worker.
@@ -96,6 +98,12 @@ impl Handle {
         self.0.health().last_failure.clone()
     }
 
+    /// Ends the worker: attempts in flight end and are recorded, what it holds unused is given
+    /// back, and nothing new begins.
+    pub fn retire(&self) {
+        self.0.shutdown.stop();
+    }
+
     /// An operator says that the destination is well: what waits for the breaker, or because the
     /// destination asked to be left alone, may be tried at the worker's next wake.
     pub fn probe_now(&self) {
@@ -110,10 +118,9 @@ impl Worker {
     /// A worker that has not begun.
     pub fn new(plan: Plan, parts: Parts) -> Self {
         let destination = plan.destination.name();
-        let loop_name = format!("delivery to {destination}");
         Self {
             breaker_open: parts.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
-            heartbeat: parts.shutdown.heartbeat(&loop_name, parts.clock.instant()),
+            heartbeat: parts.shutdown.heartbeat(&loop_name(destination), parts.clock.instant()),
             limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
             burial_at: parts.clock.now(),
@@ -164,9 +171,14 @@ impl Worker {
             }
         }
         self.give_back().await;
+        let loop_name = loop_name(self.plan.destination.name());
+        self.attempts.shutdown.forget_heartbeat(&loop_name, &self.heartbeat);
+        // The hint may have come to us, and there may be another worker now.
+        hint.notify_one();
         while let Some(ended) = self.running.join_next().await {
             note_end(Some(ended));
         }
+        self.breaker_open.set(0.0);
     }
 
     /// An alert grows too old while its destination is left alone, too.
@@ -292,6 +304,10 @@ impl Worker {
     fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
         look(&self.attempts.health())
     }
+}
+
+fn loop_name(destination: &DestinationName) -> String {
+    format!("delivery to {destination}")
 }
 
 fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {

@@ -23,6 +23,7 @@ use crate::{
 
 mod actions;
 mod alerts;
+mod backfill;
 
 /// An action says everything in its address; a body beyond this is not even looked at.
 const MAX_BODY_BYTES: usize = 1024;
@@ -61,6 +62,7 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .route("/alerts/{id}", get(alerts::show))
         .route("/alerts/{id}/retry", post(actions::retry))
         .route("/alerts/{id}/cancel", post(actions::cancel))
+        .route("/backfill", post(backfill::backfill))
         .route("/destinations/{name}/pause", post(actions::pause))
         .route("/destinations/{name}/resume", post(actions::resume))
         .route("/destinations/{name}/test", post(actions::test))
@@ -148,13 +150,20 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             last_failure: failure.map(view::Attempt::new),
         }
     });
-    let name = |app: crate::ids::AppName| view::App { name: app.to_string() };
+    let mut read = api.parts.control.catch_up();
+    let now = api.parts.clock.now();
+    let name = |app: crate::ids::AppName| {
+        let at = read.iter().position(|one| one.app == app);
+        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        view::App { name: app.to_string(), catch_up }
+    };
     Ok(Json(view::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
         uptime_seconds: api.parts.clock.now().since(api.started_at).as_secs(),
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
+        configuration: api.parts.control.configuration().into(),
         store: view::StoreUse { used_bytes: stats.used_bytes, free_bytes: stats.free_bytes },
         apps: api.parts.control.apps().into_iter().map(name).collect(),
         destinations: destinations.collect(),

@@ -15,7 +15,10 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use self::{
-    control::{Control, DestinationHealth, Tested},
+    control::{
+        Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
+        NoBackfill, Refused, Tested,
+    },
     problem::Problem,
 };
 

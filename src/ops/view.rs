@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    ops,
     store::{self, AlertView, AttemptView, DeliveryView},
 };
 
@@ -22,12 +23,38 @@ pub struct Status {
     pub ready: bool,
     /// Why it is not ready, or empty.
     pub not_ready_reason: String,
+    /// Which configuration is in use.
+    pub configuration: Configuration,
     /// How full the store is.
     pub store: StoreUse,
     /// The Slack apps.
     pub apps: Vec<App>,
     /// The configured destinations, and others that have unfinished or dead deliveries.
     pub destinations: Vec<Destination>,
+}
+
+/// Which configuration is in use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Whether it is the newest one.
+    pub is_newest: bool,
+    /// Since when it is in use.
+    pub in_use_since: Timestamp,
+    /// When a newer one was refused.
+    pub refused_at: Option<Timestamp>,
+    /// Why it was, or empty.
+    pub refused_reason: String,
+}
+
+impl From<super::Configuration> for Configuration {
+    fn from(one: super::Configuration) -> Self {
+        Self {
+            is_newest: one.refused.is_none(),
+            in_use_since: one.in_use_since,
+            refused_at: one.refused.as_ref().map(|refused| refused.at),
+            refused_reason: one.refused.map(|refused| refused.reason).unwrap_or_default(),
+        }
+    }
 }
 
 /// How full the store is.
@@ -44,6 +71,71 @@ pub struct StoreUse {
 pub struct App {
     /// Its name.
     pub name: String,
+    /// How its history is read; null if it has no token.
+    pub catch_up: Option<CatchUp>,
+}
+
+/// How an app's history is read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// Why it is not read at the moment, or empty.
+    pub problem: String,
+    /// Configured names whose channels are not known.
+    pub unresolved: Vec<String>,
+    /// Its channels.
+    pub channels: Vec<Channel>,
+}
+
+/// How a channel's history is read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its id.
+    pub id: String,
+    /// Its name, or empty.
+    pub name: String,
+    /// Up to where its history was read.
+    pub committed: Option<Timestamp>,
+    /// When it was last read to its end.
+    pub last_success_at: Option<Timestamp>,
+    /// How long ago that was.
+    pub lag_seconds: Option<u64>,
+    /// Why it could not be read the last time, or empty.
+    pub problem: String,
+    /// Nothing can be posted in it any more.
+    pub archived: bool,
+    /// Incidents that Slack did not push, since the start.
+    pub missed_pushes: u64,
+}
+
+impl CatchUp {
+    pub(super) fn new(catch_up: ops::CatchUp, now: Timestamp) -> Self {
+        let channel = |one: ops::CaughtUp| Channel {
+            id: one.id.to_string(),
+            name: one.name,
+            committed: one.committed.map(|ts| Timestamp::from_micros(ts.micros())),
+            last_success_at: one.last_success,
+            lag_seconds: one.last_success.map(|at| now.since(at).as_secs()),
+            problem: one.problem,
+            archived: one.is_archived,
+            missed_pushes: one.missed,
+        };
+        Self {
+            problem: catch_up.problem,
+            unresolved: catch_up.unresolved,
+            channels: catch_up.channels.into_iter().map(channel).collect(),
+        }
+    }
+}
+
+/// The answer of `POST /api/v1/backfill`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackfillReport {
+    /// Messages with incidents.
+    pub found: u64,
+    /// Those that were not known.
+    pub new: u64,
+    /// Those that were.
+    pub known: u64,
 }
 
 /// A destination.

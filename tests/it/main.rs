@@ -12,6 +12,7 @@
 
 mod architecture;
 mod bad_input;
+mod catch_up;
 mod documents;
 mod events_api;
 mod harness;
@@ -19,5 +20,10 @@ mod operate;
 mod operations;
 mod ops_api;
 mod outgoing;
+mod peers;
 mod process;
+mod reload;
+mod secrets;
+mod setup;
 mod source;
+mod web_api;

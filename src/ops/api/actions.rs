@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 }
 
 /// One line an action: who did what to which, and what changed.
-fn audit(who: &Who, action: &str, what: &str, changed: u64) {
+pub(super) fn audit(who: &Who, action: &str, what: &str, changed: u64) {
     let by = who.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
     tracing::info!(
         audit = true,

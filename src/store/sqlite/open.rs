@@ -120,14 +120,19 @@ pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError
     Ok(Opened { readers: [reader()?, reader()?], writer, lock })
 }
 
-/// Connects to look at a store, whether a relay has it open or not; takes no lock.
-pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+/// A connection that only reads, if there is a store; for whoever does not hold the lock.
+pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     if !check_file(path)? {
-        return Err(failed(path)("there is no store yet".into()));
+        return Ok(None);
     }
     let db = connect_reader(path).map_err(|source| engine(path, source))?;
     layout(path, &db)?;
-    Ok(db)
+    Ok(Some(db))
+}
+
+/// The same for a store that must be there.
+pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+    look(path)?.ok_or_else(|| failed(path)("there is no store yet".into()))
 }
 
 /// Where the file is.
@@ -149,7 +154,7 @@ fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
     |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
-fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(super) fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
     let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
     match source.sqlite_error_code() {
         Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),
