@@ -13,10 +13,10 @@ use crate::{
 
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
-    event_of(ts, message(ts))
+    event_of(ts, &message(ts))
 }
 
-fn event_of(ts: MessageTs, message: Value) -> Value {
+fn event_of(ts: MessageTs, message: &Value) -> Value {
     json!({
         "type": "event_callback",
         "team_id": "T0123456789",
@@ -77,7 +77,7 @@ pub(super) struct Test<'a> {
 impl Test<'_> {
     /// An event that holds it, posted at `ts`.
     pub(super) fn event(&self, ts: MessageTs) -> Value {
-        event_of(ts, self.message(ts))
+        event_of(ts, &self.message(ts))
     }
 
     /// The inner message.
