@@ -63,8 +63,9 @@ pub(super) fn message(ts: MessageTs) -> Value {
     })
 }
 
-const TEST_TEXT: &str = "Test from slack-soar-relay\nSent by an operator to try the way to the SOAR. \
-                         No script was found and there is nothing to do: close this.";
+const TEST_TEXT: &str = "Test from slack-soar-relay
+Sent by an operator to try the way to the \
+                         SOAR. No script was found and there is nothing to do: close this.";
 
 /// An incident that nobody can take for a real one, but that the configured matching takes for one.
 #[derive(Clone, Copy, Debug)]
