@@ -37,14 +37,13 @@ pub struct Man {
 impl Man {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let command: Command = Cli::command();
-        match self.out {
-            Some(folder) => clap_mangen::generate_to(command, &folder)
-                .with_context(|| folder.display().to_string())?,
-            None => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(command).render(&mut page)?;
-                say(String::from_utf8_lossy(&page).trim_end());
-            }
+        if let Some(folder) = self.out {
+            clap_mangen::generate_to(command, &folder)
+                .with_context(|| folder.display().to_string())?;
+        } else {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            say(String::from_utf8_lossy(&page).trim_end());
         }
         Ok(ExitCode::SUCCESS)
     }

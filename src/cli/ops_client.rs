@@ -44,15 +44,13 @@ pub(super) struct OpsClient {
 impl Target {
     /// The client. The configuration is only read if the command line does not say everything.
     pub(super) fn client(&self, common: &Common) -> anyhow::Result<OpsClient> {
-        match &self.server {
-            Some(server) => self.client_of(server, None),
-            None => {
-                let config = common.load().map_err(|error| {
-                    error.context("without --server the relay is found by its configuration")
-                })?;
-                self.client_by(&config.server)
-            }
+        if let Some(server) = &self.server {
+            return self.client_of(server, None);
         }
+        let config = common.load().map_err(|error| {
+            error.context("without --server the relay is found by its configuration")
+        })?;
+        self.client_by(&config.server)
     }
 
     /// The client for the relay with that configuration, unless the command line names another.

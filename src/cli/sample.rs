@@ -13,10 +13,10 @@ use crate::{
 
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
-    event_of(ts, message(ts))
+    event_of(ts, &message(ts))
 }
 
-fn event_of(ts: MessageTs, message: Value) -> Value {
+fn event_of(ts: MessageTs, message: &Value) -> Value {
     json!({
         "type": "event_callback",
         "team_id": "T0123456789",
@@ -63,8 +63,9 @@ pub(super) fn message(ts: MessageTs) -> Value {
     })
 }
 
-const TEST_TEXT: &str = "Test from slack-soar-relay\nSent by an operator to try the way to the SOAR. \
-                         No script was found and there is nothing to do: close this.";
+const TEST_TEXT: &str = "Test from slack-soar-relay
+Sent by an operator to try the way to the \
+                         SOAR. No script was found and there is nothing to do: close this.";
 
 /// An incident that nobody can take for a real one, but that the configured matching takes for one.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,7 @@ pub(super) struct Test<'a> {
 impl Test<'_> {
     /// An event that holds it, posted at `ts`.
     pub(super) fn event(&self, ts: MessageTs) -> Value {
-        event_of(ts, self.message(ts))
+        event_of(ts, &self.message(ts))
     }
 
     /// The inner message.

@@ -237,21 +237,21 @@ fn is_open(delivery: &Delivery) -> bool {
 
 fn line(delivery: &Delivery, alert: &Detail) -> String {
     let state = Screen::new().paint(Colour::of(&delivery.state), &delivery.state);
-    let mut line = format!("{}: {state}", delivery.destination);
+    let mut line = vec![format!("{}: {state}", delivery.destination)];
     if let Some(at) = delivery.finished_at {
-        line += &format!(" in {} ms", at.since(alert.row.received_at).as_millis());
+        line.push(format!(" in {} ms", at.since(alert.row.received_at).as_millis()));
     }
     let last = delivery.attempts.as_ref().and_then(|attempts| attempts.last());
     if let Some(last) = last.filter(|_| delivery.state != "delivered") {
         let status = last.status.map(|status| format!(" {status}")).unwrap_or_default();
-        line += &format!(", {} so far, the last: {}{status} ", delivery.attempt_count, last.class);
-        line += &harmless(&last.excerpt);
+        let (count, excerpt) = (delivery.attempt_count, harmless(&last.excerpt));
+        line.push(format!("; attempts: {count}, the last: {}{status} {excerpt}", last.class));
     }
     if let Some(due_at) = delivery.due_at {
         let wait = rough(due_at.since(Clock::system().now()));
-        line += &format!(" (tried again in {wait})");
+        line.push(format!(" (tried again in {wait})"));
     }
-    line
+    line.concat()
 }
 
 fn code(delivered: bool) -> ExitCode {

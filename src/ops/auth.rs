@@ -120,8 +120,8 @@ mod tests {
         headers
     }
 
-    fn status(auth: &Auth, method: Method, list: &[(&str, &str)]) -> u16 {
-        let checked = auth.check(&method, &Uri::from_static("/api/v1/status"), &headers(list));
+    fn status(auth: &Auth, method: &Method, list: &[(&str, &str)]) -> u16 {
+        let checked = auth.check(method, &Uri::from_static("/api/v1/status"), &headers(list));
         checked.map_or_else(|problem| problem.status, |()| 200)
     }
 
@@ -129,7 +129,7 @@ mod tests {
     fn the_token_is_needed_whole_and_once() {
         let token = Secret::fixed("T", "a-token").unwrap();
         let auth = Auth::new(Some(token), "127.0.0.1:9090".parse().unwrap());
-        let ask = |list: &[(&str, &str)]| status(&auth, Method::GET, list);
+        let ask = |list: &[(&str, &str)]| status(&auth, &Method::GET, list);
         assert_eq!(ask(&[("authorization", "Bearer a-token")]), 200);
         assert_eq!(ask(&[("authorization", "bearer  a-token")]), 200);
         assert_eq!(ask(&[("authorization", "Bearer a-token"), ("host", "evil.example")]), 200);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn without_a_token_only_a_loopback_host_is_answered() {
         let auth = Auth::new(None, "[::1]:9090".parse().unwrap());
-        let ask = |host: &str| status(&auth, Method::GET, &[("host", host)]);
+        let ask = |host: &str| status(&auth, &Method::GET, &[("host", host)]);
         for good in ["127.0.0.1:9090", "127.0.0.1", "localhost:9090", "LOCALHOST", "[::1]:9090"] {
             assert_eq!(ask(good), 200, "{good}");
         }
@@ -160,9 +160,9 @@ mod tests {
         ] {
             assert_eq!(ask(bad), 403, "{bad}");
         }
-        assert_eq!(status(&auth, Method::GET, &[]), 403);
+        assert_eq!(status(&auth, &Method::GET, &[]), 403);
         let twice = [("host", "localhost"), ("host", "localhost")];
-        assert_eq!(status(&auth, Method::GET, &twice), 403);
+        assert_eq!(status(&auth, &Method::GET, &twice), 403);
         let named = auth.check(
             &Method::GET,
             &Uri::from_static("http://evil.example/api/v1/status"),
@@ -175,18 +175,18 @@ mod tests {
     fn without_a_token_a_write_must_be_json() {
         let auth = Auth::new(None, "127.0.0.1:9090".parse().unwrap());
         let host = ("host", "localhost");
-        let ask = |kind: &str| status(&auth, Method::POST, &[host, ("content-type", kind)]);
+        let ask = |kind: &str| status(&auth, &Method::POST, &[host, ("content-type", kind)]);
         assert_eq!(ask("application/json"), 200);
         assert_eq!(ask("Application/JSON; charset=utf-8"), 200);
         for form in ["application/x-www-form-urlencoded", "text/plain", "application/jsonp", ""] {
             assert_eq!(ask(form), 415, "{form}");
         }
-        assert_eq!(status(&auth, Method::POST, &[host]), 415);
+        assert_eq!(status(&auth, &Method::POST, &[host]), 415);
     }
 
     #[test]
     fn on_any_other_address_there_is_no_api_without_a_token() {
         let auth = Auth::new(None, "0.0.0.0:9090".parse().unwrap());
-        assert_eq!(status(&auth, Method::GET, &[("host", "localhost")]), 404);
+        assert_eq!(status(&auth, &Method::GET, &[("host", "localhost")]), 404);
     }
 }

@@ -55,10 +55,15 @@ impl Demo {
             out.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         let keys = child.stdin.take().unwrap();
-        let mut demo = Self { child, keys, lines, config: String::new() };
+        let demo = Self { child, keys, lines, config: String::new() };
         let hint = demo.until("alerts retry --all-dead --config ");
-        demo.config = hint.split("--config ").nth(1).unwrap().to_owned();
-        demo
+        let config = hint.split("--config ").nth(1).unwrap().to_owned();
+        demo.with(config)
+    }
+
+    fn with(mut self, config: String) -> Self {
+        self.config = config;
+        self
     }
 
     fn until(&self, text: &str) -> String {

@@ -92,28 +92,28 @@ fn about(detail: &Detail, screen: Screen, now: Timestamp) {
 
 fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
     let state = screen.paint(Colour::of(&delivery.state), &delivery.state);
-    let mut line = format!("{}: {state}", delivery.destination);
+    let mut line = vec![format!("{}: {state}", delivery.destination)];
     if !delivery.dead_reason.is_empty() {
-        line += &format!(" ({})", explained(&delivery.dead_reason));
+        line.push(format!(" ({})", explained(&delivery.dead_reason)));
     }
     if let Some(at) = delivery.finished_at {
-        line += &format!(" at {at}");
+        line.push(format!(" at {at}"));
     }
     if let Some(due_at) = delivery.due_at {
-        line += &match rough(due_at.since(now)) {
+        line.push(match rough(due_at.since(now)) {
             soon if soon == "0s" => ", due now".to_owned(),
             wait => format!(", tried again in {wait}"),
-        };
+        });
     }
     for reference in [&delivery.reference.id, &delivery.reference.url] {
         if !reference.is_empty() {
-            line += &format!(", {}", harmless(reference));
+            line.push(format!(", {}", harmless(reference)));
         }
     }
     if delivery.state == "dead" {
-        line += "\n  `alerts retry` tries it again";
+        line.push("\n  `alerts retry` tries it again".to_owned());
     }
-    line
+    line.concat()
 }
 
 /// Why it was given up, in a few words.
