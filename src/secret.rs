@@ -2,8 +2,8 @@
 //!
 //! A secret comes from the environment (fixed for the life of the process) or from a file, which
 //! is read again by [`Secret::refresh`], so that a rotated value is used without a restart.
-//! Whoever finds a value refused asks for [`Secret::refresh_if_touched`], which costs one look at the
-//! file's metadata while nothing has changed.
+//! Whoever finds a value refused asks for [`Secret::refresh_if_touched`], which costs one look at
+//! the file's metadata while nothing has changed.
 
 use std::{
     fmt, fs, io,

@@ -42,8 +42,8 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// For tasks that may be stopped before the others: [`Shutdown::stop`] of what this returns stops
-    /// only them, and ours stops them too.
+    /// For tasks that may be stopped before the others: [`Shutdown::stop`] of what this returns
+    /// stops only them, and ours stops them too.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {

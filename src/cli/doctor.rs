@@ -1,6 +1,6 @@
-//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault what
-//! to do about it, in words for somebody who never made a Slack app. It writes nothing but a file of
-//! a few kilobytes beside the store, and works while the relay runs.
+//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
+//! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
+//! file of a few kilobytes beside the store, and works while the relay runs.
 
 mod destinations;
 mod relay;
@@ -63,8 +63,8 @@ impl Finding {
 }
 
 /// What Slack tells nobody, so that no check can.
-const BY_HAND: &str = "whether Delayed Events is on cannot be asked: open https://api.slack.com/apps, \
-    choose the app, Event Subscriptions, and switch Delayed Events on";
+const BY_HAND: &str = "whether Delayed Events is on cannot be asked: open \
+    https://api.slack.com/apps, choose the app, Event Subscriptions, and switch Delayed Events on";
 
 impl Doctor {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 /// A digest of settings and of the files that belong to them.
 pub type Fingerprint = [u8; 32];
 
-/// The files that a configuration was made of, secrets left out: those are read again by themselves.
+/// The files that a configuration was made of; secrets are read again by themselves.
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub(super) files: Vec<PathBuf>,

@@ -1,7 +1,7 @@
 //! From Slack's message to the store: what is an incident, where it goes, and the answer to Slack.
 //!
-//! [`events_api`] takes pushes; [`catch_up`] enters at the same [`Admission::admit`]. This module never
-//! talks to a destination: it meets `delivery` only in the store.
+//! [`events_api`] takes pushes; [`catch_up`] enters at the same [`Admission::admit`]. This module
+//! never talks to a destination: it meets `delivery` only in the store.
 
 pub mod catch_up;
 pub mod channels;

@@ -457,6 +457,49 @@ async fn two_incidents_of_the_same_second_are_two_alerts() {
 }
 
 #[tokio::test]
+async fn more_channels_than_slack_allows_calls_a_minute_are_read_in_turn() {
+    let world = World::new().await;
+    let ids: Vec<String> = (0..120).map(|n| format!("C4000000{n:03}")).collect();
+    let others = ids.iter().map(|id| Channel::new(id, &id.to_lowercase()));
+    world.slack.state().channels.extend(others);
+    let mut expected: Vec<String> = Vec::new();
+    for channel in ["C4000000000", "C4000000119"] {
+        expected.push(id(&world.slack.state().post_incident(channel)));
+    }
+    let relay = world.setup_in(&format!("[{}, {CHANNEL}]", ids.join(", "))).start().await;
+    // The usual channel comes first in the round, so its second reading ends the first round.
+    relay.pass_until_caught_up().await;
+    while world.slack.calls(HISTORY).len() < 121 {
+        relay.settled().await;
+        relay.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    relay.metric_is(&outcome("accepted", ""), |count| count == 2.0).await;
+    assert_eq!(world.arrived(&relay).await, expected);
+    assert!(world.slack.calls(HISTORY).iter().all(|call| call.status == 200), "never one too many");
+    assert!(relay.clock.now().since(BEGIN) >= 2 * MINUTE);
+}
+
+#[tokio::test]
+async fn each_app_reads_for_itself() {
+    let world = World::new().await;
+    let app = |name: &str| {
+        format!(
+            "    - {{name: {name}, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+             channels: [{CHANNEL}]}}\n"
+        )
+    };
+    let ours = id(&world.slack.post());
+    let setup = world.setup().apps(&[app("main"), app("other")].concat());
+    let relay = setup.start().await;
+    relay.caught_up().await;
+    let series = r#"events_total{app="other",outcome="accepted",reason=""}"#;
+    relay.metric_is(series, |count| count == 1.0).await;
+    let theirs = ours.replace("main:", "other:");
+    assert_eq!(world.arrived(&relay).await, [ours, theirs]);
+}
+
+#[tokio::test]
 async fn a_month_of_silence_costs_one_call_a_reading_and_ends_with_the_incident() {
     let world = World::new().await;
     let relay = world.setup().more("catch_up: {every: 24h}\n").start().await;
@@ -656,8 +699,8 @@ async fn delayed_events_bring_a_push_hours_later_and_it_stays_one_alert() {
     assert_eq!(world.arrived(&relay).await, [id(&message)]);
 }
 
-/// Calls, and minutes by Slack's clock, that a connector makes which asks for pages of that size and
-/// lists the channels again for each of them, waiting whenever Slack tells it to.
+/// Calls, and minutes by Slack's clock, that a connector makes which asks for pages of that size
+/// and lists the channels again for each of them, waiting whenever Slack tells it to.
 fn predecessor(slack: &FakeSlack, limit: usize) -> (usize, u64) {
     let mut state = slack.state();
     let (begin, mut calls) = (state.now(), 0);
@@ -679,7 +722,8 @@ fn predecessor(slack: &FakeSlack, limit: usize) -> (usize, u64) {
             query.push(("cursor", cursor.clone()));
         }
         let body = call(&mut state, HISTORY, &query);
-        let Some(next) = body["response_metadata"]["next_cursor"].as_str() else {
+        let metadata = &body["response_metadata"];
+        let Some(next) = metadata["next_cursor"].as_str() else {
             break;
         };
         next.clone_into(&mut cursor);

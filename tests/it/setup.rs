@@ -43,9 +43,10 @@ impl World {
 
     fn write(&self) {
         let yaml = format!(
-            "server: {{listen: 127.0.0.1:2, ops_listen: '{}'}}\nslack:\n  api_url: {}\n  apps:\n    \
-             - {{name: main, signing_secret: {{env: SIGNING}}, bot_token: {{env: TOKEN}}, \
-             channels: {}}}\ndestinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}}}\n",
+            "server: {{listen: 127.0.0.1:2, ops_listen: '{}'}}\nslack:\n  api_url: {}\n  \
+             apps:\n    - {{name: main, signing_secret: {{env: SIGNING}}, \
+             bot_token: {{env: TOKEN}}, channels: {}}}\n\
+             destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}}}\n",
             self.ops,
             self.slack.api_url(),
             self.channels
@@ -192,7 +193,7 @@ async fn the_doctor_reads_a_store_in_use_and_knows_a_renamed_channel_by_its_id()
     let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
     let soar = FakeSoar::ok().await;
     let setup = Setup::default().destination("soar", &soar, "");
-    let relay = setup.catch_up(&slack, "[cd_alerts]").start().await;
+    let mut relay = setup.catch_up(&slack, "[cd_alerts]").start().await;
     relay.caught_up().await;
     assert_eq!(relay.post(&slack::incident(1)).await, 200);
     slack.state().channel(CHANNEL).name = "renamed".to_owned();
@@ -210,6 +211,11 @@ async fn the_doctor_reads_a_store_in_use_and_knows_a_renamed_channel_by_its_id()
     assert_eq!(code, 0, "{out}");
     assert!(out.contains("relay.db is sound"), "{out}");
     assert!(out.contains("the bot is in #renamed"), "{out}");
+    relay.settled().await;
+    relay.stop().await;
+    let (code, out) = run(relay.dir(), &["doctor", "--config", "doctor.yaml"], &env).await;
+    assert!(code == 0 && out.contains("relay.db is sound"), "{out}");
+    assert!(out.contains("#renamed") && out.contains("none answers"), "{out}");
 }
 
 /// The keys of docs.slack.dev/reference/app-manifest that a manifest of ours may have.
@@ -259,8 +265,8 @@ async fn the_manifest_has_slacks_fields_and_needs_neither_a_configuration_nor_se
     assert!(manifest["display_information"]["name"].as_str().unwrap().len() <= 35);
     let (_, yaml) = run(dir.path(), &["manifest", "--url", url], &[]).await;
     assert!(yaml.contains("request_url: ") && yaml.contains("- message.groups"), "{yaml}");
-    let config = "slack:\n  apps:\n    - {name: main, signing_secret: {env: A}, channels: [G0123456789]}\n    \
-                  - {name: other, signing_secret: {env: B}, bot_token: {env: C}}\n";
+    let config = "slack:\n  apps:\n    - {name: main, signing_secret: {env: A}, \
+                  channels: [G0123456789]}\n    - {name: other, signing_secret: {env: B}, bot_token: {env: C}}\n";
     std::fs::write(dir.path().join("relay.yaml"), config).unwrap();
     let (code, out) = run(dir.path(), &["manifest", "--url", url], &[]).await;
     assert!(code == 2 && out.contains("--app main or other"), "{out}");

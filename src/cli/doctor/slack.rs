@@ -108,8 +108,8 @@ impl Patient<'_> {
                     "; it does not begin with xoxb-, so it is another kind of token"
                 };
                 let advice = format!(
-                    "{SETTINGS}, OAuth & Permissions, Install (or Reinstall) to Workspace, copy the \
-                     Bot User OAuth Token (xoxb-...) to where `bot_token` points to"
+                    "{SETTINGS}, OAuth & Permissions, Install (or Reinstall) to Workspace, copy \
+                     the Bot User OAuth Token (xoxb-...) to where `bot_token` points to"
                 );
                 self.fail("token", format!("Slack does not take it: {code}{kind}"), advice);
             }

@@ -78,8 +78,8 @@ impl Poller {
             tracing::error!(
                 app = %self.reader.app,
                 "catch-up of app {} has stopped: {why}. Pushes are still received. In Slack: \
-                 OAuth & Permissions, Reinstall to Workspace, then put the new Bot User OAuth Token \
-                 where `bot_token` points to",
+                 OAuth & Permissions, Reinstall to Workspace, then put the new Bot User OAuth \
+                 Token where `bot_token` points to",
                 self.reader.app
             );
         }

@@ -85,10 +85,7 @@ impl Poller {
         let parts = &self.reader.parts;
         if let Err(error) = parts.store.set_channel_id(&self.reader.app, written, id).await {
             let error = chain(&error);
-            tracing::error!(
-                error,
-                "the id of channel {written} is not kept; it will be found again"
-            );
+            tracing::error!(error, "the id of {written} is not kept; it will be found again");
         }
         self.name_metrics(id);
         self.channels.learn(written, id);
@@ -108,8 +105,8 @@ impl Poller {
         for name in &self.channels.known().unresolved {
             tracing::error!(
                 app = %self.reader.app,
-                "no channel of app {} is named {name}; until it is found, incidents of every channel \
-                 are taken. If it is a private channel, invite the bot into it",
+                "no channel of app {} is named {name}; until it is found, incidents of every \
+                 channel are taken. If it is a private channel, invite the bot into it",
                 self.reader.app
             );
         }

@@ -160,14 +160,14 @@ async fn answer(
         if state.moods.len() > 1 {
             state.moods.remove(0);
         }
-        let next = match next {
-            Mood::Wants(key) => {
-                let shows =
-                    |(name, value): &(String, String)| name == "authorization" && value == key;
-                let shown = headers.iter().any(shows);
-                Mood::Status(if shown { 200 } else { 401 })
-            }
-            other => other,
+        let shows = |key: &str| {
+            let is_key = |(name, value): &(String, String)| name == "authorization" && value == key;
+            headers.iter().any(is_key)
+        };
+        let next = if let Mood::Wants(key) = next {
+            Mood::Status(if shows(key) { 200 } else { 401 })
+        } else {
+            next
         };
         let taken = matches!(next, Mood::Status(200));
         state.received.push(Received { taken, headers, body });
