@@ -7,14 +7,15 @@ use anyhow::Context;
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{self, Config},
     ids::AppName,
     intake::{
         catch_up::{self, App, Handle, Parts, Poller},
         channels::Channels,
+        events_api,
         notice::Notices,
     },
-    metrics::Metrics,
+    metrics::{Metric, Metrics},
     secret::Secret,
     slack::web_api::{self, WebApi},
     store::Store,
@@ -63,6 +64,15 @@ pub(super) async fn prepare(
 }
 
 impl CatchUp {
+    /// What the receiver needs of an app.
+    pub(super) fn receiver(&self, app: &config::App) -> events_api::App {
+        events_api::App {
+            name: app.name.clone(),
+            signing_secrets: app.signing_secrets.clone(),
+            notices: self.notices.get(&app.name).cloned().unwrap_or_default(),
+        }
+    }
+
     /// Starts the pollers; they end with the process.
     pub(super) fn start(self, parts: &Parts) -> Vec<Handle> {
         let mut handles = Vec::new();
@@ -87,4 +97,24 @@ pub(super) fn web_api(
 ) -> anyhow::Result<WebApi> {
     let settings = web_api::Settings { url: config.slack_api.clone(), token };
     WebApi::new(settings, clock.clone(), metrics.clone()).context("Slack's Web API")
+}
+
+/// An alert rule on a series that does not exist yet never fires, so the series exist from the
+/// start.
+pub(super) fn name_every_metric(config: &Config, metrics: &Metrics) {
+    let commit = option_env!("RELAY_COMMIT").unwrap_or("unknown");
+    metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
+    metrics.gauge(Metric::ConfigReload, &[]).set(1.0);
+    metrics.gauge(Metric::ClockSkew, &[]).set(0.0);
+    metrics.counter(Metric::SlackApiCalls, &["conversations.history", "ok"]).increment(0);
+    for app in &config.apps {
+        for channel in &app.channels {
+            let names = [app.name.as_str(), channel.as_str()];
+            metrics.gauge(Metric::CatchUpLastSuccess, &names).set(0.0);
+            for cause in ["push", "downtime"] {
+                let names = [app.name.as_str(), channel.as_str(), cause];
+                metrics.counter(Metric::MissedPush, &names).increment(0);
+            }
+        }
+    }
 }

@@ -35,7 +35,7 @@ use crate::{
         routing::Route,
     },
     logging::chain,
-    metrics::{Metric, Metrics},
+    metrics::Metrics,
     ops::{self, api, auth::Auth, health},
     secret::Secret,
     shutdown::Shutdown,
@@ -158,7 +158,7 @@ impl Relay {
             metrics,
             shutdown,
         };
-        name_every_metric(&config, &parts.metrics);
+        catch_up::name_every_metric(&config, &parts.metrics);
         let catch_up =
             catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
         let mut running = parts.start_workers(&config)?;
@@ -257,7 +257,7 @@ impl Parts {
         let routes = config.destinations.iter().map(route).collect();
         let channels = catch_up.channels.clone();
         let admission = Arc::new(Admission::new(Arc::clone(&self.matcher), channels, routes));
-        let apps = config.apps.iter().map(|one| app(one, &catch_up)).collect();
+        let apps = config.apps.iter().map(|one| catch_up.receiver(one)).collect();
         let handles = catch_up.start(&intake::catch_up::Parts {
             admission: Arc::clone(&admission),
             store: Arc::clone(&self.store),
@@ -347,36 +347,8 @@ impl Parts {
     }
 }
 
-fn app(app: &config::App, catch_up: &CatchUp) -> events_api::App {
-    events_api::App {
-        name: app.name.clone(),
-        signing_secrets: app.signing_secrets.clone(),
-        notices: catch_up.notices.get(&app.name).cloned().unwrap_or_default(),
-    }
-}
-
 fn route(destination: &config::Destination) -> Route {
     Route { destination: destination.http.name.clone(), when: destination.when.clone() }
-}
-
-/// An alert rule on a series that does not exist yet never fires, so the series exist from the
-/// start.
-fn name_every_metric(config: &Config, metrics: &Metrics) {
-    let commit = option_env!("RELAY_COMMIT").unwrap_or("unknown");
-    metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
-    metrics.gauge(Metric::ConfigReload, &[]).set(1.0);
-    metrics.gauge(Metric::ClockSkew, &[]).set(0.0);
-    metrics.counter(Metric::SlackApiCalls, &["conversations.history", "ok"]).increment(0);
-    for app in &config.apps {
-        for channel in &app.channels {
-            let names = [app.name.as_str(), channel.as_str()];
-            metrics.gauge(Metric::CatchUpLastSuccess, &names).set(0.0);
-            for cause in ["push", "downtime"] {
-                let names = [app.name.as_str(), channel.as_str(), cause];
-                metrics.counter(Metric::MissedPush, &names).increment(0);
-            }
-        }
-    }
 }
 
 async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]) {
