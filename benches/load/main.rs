@@ -1,9 +1,9 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--fill 1000000]`. `--fill` also looks at
-//! a store with so many alerts. With two cores the server runs on the first and the generator on
-//! the second. `CONTRIBUTING.md` says how to read the table.
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--fill 1000000]`. With `--fill` it also
+//! looks at a store with so many alerts. With two cores the server runs on the first and the
+//! generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
     clippy::unwrap_used,

@@ -266,7 +266,8 @@ async fn the_manifest_has_slacks_fields_and_needs_neither_a_configuration_nor_se
     let (_, yaml) = run(dir.path(), &["manifest", "--url", url], &[]).await;
     assert!(yaml.contains("request_url: ") && yaml.contains("- message.groups"), "{yaml}");
     let config = "slack:\n  apps:\n    - {name: main, signing_secret: {env: A}, \
-                  channels: [G0123456789]}\n    - {name: other, signing_secret: {env: B}, bot_token: {env: C}}\n";
+                  channels: [G0123456789]}\n    - {name: other, \
+                  signing_secret: {env: B}, bot_token: {env: C}}\n";
     std::fs::write(dir.path().join("relay.yaml"), config).unwrap();
     let (code, out) = run(dir.path(), &["manifest", "--url", url], &[]).await;
     assert!(code == 2 && out.contains("--app main or other"), "{out}");
