@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod healthcheck;
 pub mod render;
 mod sample;
 pub mod serve;
@@ -58,6 +59,8 @@ enum Command {
     Schema,
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
+    /// Ask the running relay whether it is ready; exit with 0 if it is.
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 /// Where the configuration is if nothing is said.
@@ -104,6 +107,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Render(render) => render.run(common),
+        Command::Healthcheck(healthcheck) => healthcheck.run(common),
     }
 }
 
