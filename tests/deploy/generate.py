@@ -1,10 +1,11 @@
-"""Writes what is derived from something else: the chart's values.schema.json and README.md.
+"""Writes what is derived from something else: the chart's values.schema.json and the table of its
+README.md, and the base of the plain manifests.
 
-    generate.py RELAY [OUT]    RELAY is the binary, OUT the chart's folder or another one
+    generate.py RELAY HELM [ROOT]    the two binaries, and another root than this repository
 
 The schema of `config` is the relay's own (`slack-soar-relay schema`), so a mistyped key is refused
 by `helm install` and not by the pod; what the chart sets itself is taken out of it. The table of the
-README comes from the `@param` lines of values.yaml.
+README comes from the `@param` lines of values.yaml. The base is the chart, rendered.
 """
 
 import json
@@ -15,7 +16,16 @@ from pathlib import Path
 
 import yaml
 
-CHART = Path(__file__).parents[2] / "deploy/helm/slack-soar-relay"
+CHART = "deploy/helm/slack-soar-relay"
+BASE = "deploy/kubernetes/base"
+
+# Of a rendered object, what only Helm needs; kustomize sets the namespace and names the
+# configuration by its hash.
+HELMS_OWN = re.compile(
+    r"^ *(# Source: .*|namespace: .*|app\.kubernetes\.io/managed-by: .*|helm\.sh/chart: .*"
+    r"|annotations:\n *checksum/config: .*)\n",
+    re.MULTILINE,
+)
 
 STRING = {"type": "string"}
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$"}
@@ -169,19 +179,40 @@ def table(text):
     return "\n".join(lines).rstrip()
 
 
-def readme():
-    start, rest = (CHART / "README.md").read_text().split("<!-- values -->\n", 1)
+def readme(chart):
+    start, rest = (chart / "README.md").read_text().split("<!-- values -->\n", 1)
     rest = rest.split("<!-- end of values -->", 1)[1]
-    values = table((CHART / "values.yaml").read_text())
+    values = table((chart / "values.yaml").read_text())
     return f"{start}<!-- values -->\n{values}\n<!-- end of values -->{rest}"
 
 
+def plain_manifests(helm, root):
+    """(the objects, the configuration file) of the plain manifests' base."""
+    values = root / BASE / "../values.yaml"
+    command = [helm, "template", "slack-soar-relay", root / CHART, "--values", values]
+    rendered = subprocess.run(
+        [*command, "--skip-tests"], check=True, capture_output=True, text=True
+    ).stdout
+    objects, config = [], None
+    for text in rendered.split("---\n")[1:]:
+        if (parsed := yaml.safe_load(text))["kind"] == "ConfigMap":
+            config = parsed["data"]["relay.yaml"]
+        else:
+            objects.append(HELMS_OWN.sub("", text))
+    return "---\n".join(objects), config
+
+
 def main():
-    relay, *rest = sys.argv[1:]
-    out = Path(rest[0]) if rest else CHART
+    relay, helm, *rest = sys.argv[1:]
+    root = Path(rest[0]) if rest else Path(__file__).parents[2]
+    chart, base = root / CHART, root / BASE
     schema = json.dumps(values_schema(relay), indent=2, ensure_ascii=False)
-    (out / "values.schema.json").write_text(schema + "\n")
-    (out / "README.md").write_text(readme())
+    (chart / "values.schema.json").write_text(schema + "\n")
+    (chart / "README.md").write_text(readme(chart))
+    objects, config = plain_manifests(helm, root)
+    made = "# Made from the chart by tests/deploy/generate.py.\n"
+    (base / "objects.yaml").write_text(made + objects)
+    (base / "relay.yaml").write_text(made + config)
 
 
 main()
