@@ -60,7 +60,11 @@ impl Object {
                 Typed::Ingress
             }
             ("gateway.networking.k8s.io/v1", "HTTPRoute") => {
-                parsed::<HttpRoute>(&value);
+                // Unlike Kubernetes' own types, this one does not read what names it.
+                let mut unnamed = value.clone();
+                let fields = unnamed.as_object_mut().unwrap();
+                fields.retain(|name, _| !["apiVersion", "kind"].contains(&name.as_str()));
+                parsed::<HttpRoute>(&unnamed);
                 Typed::HttpRoute
             }
             ("monitoring.coreos.com/v1", "PodMonitor" | "ServiceMonitor")
@@ -108,7 +112,7 @@ fn parsed<T: DeserializeOwned>(value: &Value) -> Box<T> {
     let mut ignored = Vec::new();
     let object = serde_ignored::deserialize(value, |path| ignored.push(path.to_string()))
         .unwrap_or_else(|error| panic!("{error}: {value:#}"));
-    assert!(ignored.is_empty(), "{}: no such field: {ignored:?}", text(value, "/kind"));
+    assert!(ignored.is_empty(), "no such field: {ignored:?}: {value:#}");
     Box::new(object)
 }
 
