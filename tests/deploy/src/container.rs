@@ -14,7 +14,7 @@ use crate::{
         Folder, Mood, Process, SIGNING_SECRET, Soar, free_port, get, post_incident, run, ticket,
         tool, until_listening,
     },
-    objects::{Typed, objects, template},
+    objects::{Object, Typed, objects, template},
 };
 
 /// Of the whole image as a registry keeps it, and of what is unpacked.
@@ -30,13 +30,24 @@ struct Container {
     name: String,
     public: SocketAddr,
     ops: SocketAddr,
-    _folder: Folder,
+    folder: Folder,
     /// Keeps the log flowing.
     _logs: Process,
 }
 
 fn podman() -> Command {
     Command::new("podman")
+}
+
+/// `podman run`, with what the pod has: files, rights and memory.
+fn run_image(folder: &Folder) -> Command {
+    let mut command = podman();
+    command.args(["run", "--network=host", "--read-only", "--read-only-tmpfs=false"]);
+    command.args(["--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=128m"]);
+    for (mount, mode) in [("config", "ro"), ("secrets", "ro"), ("data", "rw")] {
+        command.arg(format!("--volume={}:/{mount}:{mode}", folder.join(mount).display()));
+    }
+    command
 }
 
 impl Container {
@@ -64,20 +75,13 @@ impl Container {
         fs::create_dir(folder.join("data")).unwrap();
         chown(folder.join("data"), Some(0), Some(USER)).unwrap();
         fs::set_permissions(folder.join("data"), fs::Permissions::from_mode(0o2770)).unwrap();
-        let mut command = podman();
-        command.args(["run", "--detach", "--name", &name, "--network=host", "--read-only"]);
-        command.args(["--read-only-tmpfs=false", "--cap-drop=ALL", "--memory=128m"]);
-        command.args(["--security-opt=no-new-privileges"]);
-        for (mount, mode) in [("config", "ro"), ("secrets", "ro"), ("data", "rw")] {
-            let place = folder.join(mount);
-            command.arg(format!("--volume={}:/{mount}:{mode}", place.display()));
-        }
-        run(command.arg(tool("DEPLOY_IMAGE"))).unwrap();
+        run(run_image(&folder).args(["--detach", "--name", &name]).arg(tool("DEPLOY_IMAGE")))
+            .unwrap();
         let mut logs = podman();
         logs.args(["logs", "--follow", &name]).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut logs = logs.spawn().unwrap();
         let log = logs.stderr.take().unwrap();
-        let container = Self { name, public, ops, _folder: folder, _logs: Process(logs) };
+        let container = Self { name, public, ops, folder, _logs: Process(logs) };
         until_listening(log).unwrap();
         container
     }
@@ -108,9 +112,12 @@ impl Drop for Container {
     }
 }
 
+fn chart() -> Vec<Object> {
+    objects(&template(&tool("DEPLOY_HELM"), "quickstart", &[]).unwrap())
+}
+
 fn chart_config() -> String {
-    let rendered = template(&tool("DEPLOY_HELM"), "quickstart", &[]).unwrap();
-    let config = objects(&rendered).into_iter().find_map(|object| match object.typed {
+    let config = chart().into_iter().find_map(|object| match object.typed {
         Typed::ConfigMap(map) => map.data?.remove("relay.yaml"),
         _ => None,
     });
@@ -138,6 +145,25 @@ fn without_any_right_it_takes_an_event_delivers_it_and_ends_with_0() {
     assert_eq!(code, "0");
     assert!(took < Duration::from_secs(10), "{took:?}");
     println!("idle {idle_kb} kB, ended in {took:?}");
+}
+
+#[test]
+fn helm_tests_pod_posts_an_incident_and_sees_it_delivered() {
+    let soar = Soar::start(Mood::Takes);
+    let relay = Container::start("helm-test", &soar);
+    let objects = chart();
+    let test = objects.iter().find(|object| object.kind() == "Pod").unwrap();
+    let (pod, _) = test.pod().unwrap();
+    // No cluster resolves the names of the Services here.
+    let arguments = pod.containers[0].args.as_ref().unwrap().iter().map(|argument| {
+        argument
+            .replace("rel-slack-soar-relay-ops:9090", &relay.ops.to_string())
+            .replace("rel-slack-soar-relay:8080", &relay.public.to_string())
+    });
+    let mut command = run_image(&relay.folder);
+    let shown = run(command.arg("--rm").arg(tool("DEPLOY_IMAGE")).args(arguments)).unwrap();
+    assert!(shown.contains("soar: delivered"), "{shown}");
+    soar.wait_for(1);
 }
 
 #[test]

@@ -252,7 +252,8 @@ fn the_relay_itself_accepts_the_rendered_configuration() {
         let folder = Folder::new(&format!("check-{}", rendering.replace('/', "-")));
         let mut text = config_text(objects);
         for path in text.clone().split_whitespace().filter(|word| word.starts_with("/secrets/")) {
-            folder.write(&path[1..], "https://soar.example.com/hook");
+            let path = path.trim_matches(|c| ['/', '}', ','].contains(&c));
+            folder.write(path, "https://soar.example.com/hook");
         }
         for (name, preset) in objects.iter().flat_map(presets) {
             folder.write(&format!("presets/{name}"), &preset);
@@ -366,16 +367,4 @@ fn the_guide_shows_the_values_that_are_tested() {
     let values = read("deploy/helm/slack-soar-relay/ci/quickstart-values.yaml");
     let (_comment, values) = values.split_once('\n').unwrap();
     assert!(read("docs/kubernetes.md").contains(values), "docs/kubernetes.md is behind");
-}
-
-#[test]
-fn helm_tests_command_is_one_that_the_relay_takes() {
-    let objects = objects(&template(&tool("DEPLOY_HELM"), "quickstart", &[]).unwrap());
-    let (_, pod, _) = pods(&objects).find(|(object, ..)| object.kind() == "Pod").unwrap();
-    let arguments = pod.containers[0].args.as_ref().unwrap();
-    let help = run(Command::new(tool("DEPLOY_RELAY")).arg(&arguments[0]).arg("--help")).unwrap();
-    for argument in &arguments[1..] {
-        let option = argument.split('=').next().unwrap();
-        assert!(help.contains(option), "{option} is not in: {help}");
-    }
 }
