@@ -81,7 +81,9 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
-    match run(&common, command) {
+    let result = run(&common, command);
+    logging::flush();
+    match result {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));

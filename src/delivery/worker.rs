@@ -121,9 +121,11 @@ impl Worker {
                 self.burial_at = self.attempts.clock.now() + LOOK_AROUND;
             }
             let wake_at = self.start_what_may_start().await;
+            // A new alert is no reason to wake while nothing may be started.
+            let has_room = self.capacity() > 0;
             tokio::select! {
                 ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),
-                () = hint.notified() => {}
+                () = hint.notified(), if has_room => {}
                 () = self.attempts.clock.sleep_until(wake_at) => {}
                 () = stopped.as_mut() => {}
             }
