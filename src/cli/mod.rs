@@ -12,6 +12,7 @@ pub mod completions;
 mod control;
 pub mod demo;
 pub mod doctor;
+pub mod healthcheck;
 pub mod manifest;
 mod ops_client;
 mod reference;
@@ -89,6 +90,8 @@ enum Command {
     Completions(completions::Completions),
     /// Print the man page.
     Man(completions::Man),
+    /// Ask the running relay whether it is ready; exit with 0 if it is.
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 /// Where the configuration is if nothing is said.
@@ -147,6 +150,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(backup) => backup.run(common),
         Command::Completions(completions) => Ok(completions.run()),
         Command::Man(man) => man.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(common),
     }
 }
 

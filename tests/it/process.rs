@@ -190,6 +190,20 @@ async fn sigterm_ends_with_0_and_a_second_relay_on_the_store_is_refused() {
 }
 
 #[tokio::test]
+async fn healthcheck_says_whether_the_relay_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let process = Process::start(dir.path(), &[]);
+    let url = format!("http://{}/readyz", process.ops);
+    assert_eq!(run(&["healthcheck", &url]), (0, "ok\n".to_owned(), String::new()));
+    let (code, _, err) = run(&["healthcheck", &format!("http://{}/readyz", process.public)]);
+    assert_eq!(code, 1, "{err}");
+    drop(process);
+    let (code, _, err) = run(&["healthcheck", &url]);
+    assert_eq!((code, err), (1, format!("{url} does not answer\n")));
+}
+
+#[tokio::test]
 async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() {
     const ALERTS: u32 = 200;
     let dir = tempfile::tempdir().unwrap();
