@@ -173,6 +173,7 @@ fn configuration(
                 preset: Preset::load("google-secops-webhook", None)?,
                 url: Secret::fixed("the pretend SOAR's URL", &format!("http://{soar}/webhook"))?,
                 params: serde_json::Map::new(),
+                secrets: std::collections::BTreeMap::new(),
                 timeout: Duration::from_secs(15),
                 headers: Vec::new(),
                 signing_secret: None,

@@ -117,11 +117,13 @@ impl Render {
 
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
     let preset = Preset::load(preset, None)?;
+    let url = Secret::fixed("url", preset.url().unwrap_or("https://soar.example.com/"))?;
     Ok(Settings {
         name: DestinationName::new("placeholder")?,
         params: preset.placeholders(),
+        secrets: BTreeMap::new(),
         preset,
-        url: Secret::fixed("url", "https://soar.example.com/")?,
+        url,
         timeout: Duration::from_secs(15),
         headers: Vec::new(),
         signing_secret: None,

@@ -8,9 +8,12 @@ use async_trait::async_trait;
 use crate::{alert::Alert, ids::DestinationName};
 
 mod access;
+mod address;
 mod answer;
+mod auth;
+mod filters;
 pub mod http;
-mod params;
+pub mod params;
 pub mod preset;
 #[cfg(test)]
 mod receiver;
@@ -19,6 +22,7 @@ mod response;
 mod sample;
 mod signing;
 pub mod template;
+mod token;
 
 /// Something that takes alerts.
 #[async_trait]

@@ -40,6 +40,7 @@ fn settings(url: &str) -> Settings {
         preset: Preset::builtin("webhook").unwrap(),
         url: secret(url),
         params: Map::new(),
+        secrets: BTreeMap::new(),
         timeout: Duration::from_secs(15),
         headers: Vec::new(),
         signing_secret: None,
