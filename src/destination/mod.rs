@@ -18,6 +18,7 @@ pub mod preset;
 #[cfg(test)]
 mod receiver;
 mod redact;
+pub mod reference;
 mod response;
 mod sample;
 mod signing;

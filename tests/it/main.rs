@@ -12,6 +12,7 @@
 
 mod architecture;
 mod bad_input;
+mod conformance;
 mod documents;
 mod events_api;
 mod harness;
