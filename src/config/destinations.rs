@@ -80,6 +80,7 @@ impl Resolver<'_> {
                 None
             }
         };
+        let before = self.problems.len();
         let url = self.url(at, destination.url.as_ref(), preset.as_deref());
         let (params, secrets) = self.params(&format!("{at}/params"), destination.params);
         let params_problems =
@@ -88,7 +89,6 @@ impl Resolver<'_> {
             self.problem(&format!("{at}/params"), message);
         }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
-        let before = self.problems.len();
         let settings = http::Settings {
             name: DestinationName::new(&destination.name).ok()?,
             preset: preset?,
@@ -107,8 +107,7 @@ impl Resolver<'_> {
             },
         };
         if let Err(error) = HttpDestination::new(settings.clone(), Clock::system()) {
-            let is_told = matches!(error, http::SetupError::Params(_));
-            if !is_told && before == self.problems.len() {
+            if before == self.problems.len() {
                 self.problem(at, chain(&error));
             }
         }

@@ -13,6 +13,7 @@ use crate::{
     destination::{
         auth::{BodyMac, Grants, grants},
         http::{HeaderValue, IDEMPOTENCY_HEADER, Settings, SetupError},
+        preset::Transport,
         redact::{MASK, Redactor},
         signing::{ID_HEADER, NotBase64, SIGNATURE_HEADER, Signer, TIMESTAMP_HEADER},
         token::{TokenCache, TokenSource},
@@ -56,7 +57,7 @@ impl Access {
         // Before the values: one that changes in between is only read once more.
         let versions = versions(settings);
         let given = settings.url.reveal();
-        let url = target(&given)?;
+        let url = target(&given, settings.preset.transport())?;
         let (params, shown_params, mut hidden) = parameters(settings);
         let Grants { headers, query, hmac, token, hidden: granted } =
             grants(settings.preset.auth(), &params)?;
@@ -123,11 +124,13 @@ fn versions(settings: &Settings) -> Vec<u64> {
     secrets(settings).map(Secret::version).collect()
 }
 
-fn target(given: &str) -> Result<Url, SetupError> {
+fn target(given: &str, transport: Transport) -> Result<Url, SetupError> {
     let url = Url::parse(given.trim())
         .map_err(|error| SetupError::Url(format!("cannot be read: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(SetupError::Url("must start with https:// or http://".into()));
+    let schemes = transport.schemes();
+    if !schemes.contains(&url.scheme()) {
+        let schemes = schemes.join(":// or ");
+        return Err(SetupError::Url(format!("must start with {schemes}://")));
     }
     http_client::check_host(&url)
         .map_err(|error| SetupError::Url(format!("is refused: {error}")))?;

@@ -4,7 +4,13 @@
 //! never retries, never follows a redirect, and lets no secret into an error, an excerpt or a
 //! printed request.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -23,9 +29,11 @@ use crate::{
         access::{Access, secrets},
         address::{appended, header_text, shown_url},
         answer::{Class, Reading},
-        preset::{Preset, Step},
+        mail,
+        preset::{Preset, Step, Transport},
         redact::{MASK, Redactor},
         response::{Received, chain, failed, lossy, receive, verdict},
+        sample::sample_alert,
         signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
         template::TemplateError,
     },
@@ -162,6 +170,11 @@ impl HttpDestination {
         }
         let access = Access::new(&settings)?;
         settings.preset.try_out(&access.shown_params)?;
+        let is_shown = settings.params == settings.preset.placeholders();
+        if settings.preset.transport() == Transport::Email && !is_shown {
+            let body = settings.preset.render(&sample_alert("text"), &access.params)?.body;
+            mail::check(&body).map_err(|problem| SetupError::Params(vec![problem]))?;
+        }
         Ok(Self {
             client: http_client::build(&settings.client)?,
             access: ArcSwap::from_pointee(access),
@@ -250,10 +263,31 @@ impl HttpDestination {
         Ok(fresh)
     }
 
-    /// A token if one is needed, the question if the preset asks one, then the request.
     async fn attempt(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let access = self.access().map_err(unreachable)?;
-        let mut sender = Sender { access: &access, redactor: access.redactor.clone(), token: None };
+        match self.settings.preset.transport() {
+            Transport::Http => self.ask_and_send(&access, alert).await,
+            Transport::Email => {
+                let mail =
+                    self.request(&access, &access.params, self.settings.preset.request(), alert)?;
+                let Settings { timeout, .. } = self.settings;
+                mail::send(&access.url, &alert.id, &mail.body, timeout, &access.redactor).await
+            }
+            Transport::Stdout => {
+                let line =
+                    self.request(&access, &access.params, self.settings.preset.request(), alert)?;
+                print_line(line.body).map_err(|error| DeliveryError::Unreachable(Box::new(error)))
+            }
+        }
+    }
+
+    /// A token if one is needed, the question if the preset asks one, then the request.
+    async fn ask_and_send(
+        &self,
+        access: &Arc<Access>,
+        alert: &Alert,
+    ) -> Result<Receipt, DeliveryError> {
+        let mut sender = Sender { access, redactor: access.redactor.clone(), token: None };
         if let Some((source, cache)) = &access.token {
             let token = cache.get(source, &self.client, &self.clock, &sender.redactor).await?;
             sender.redactor = sender.redactor.with(&token);
@@ -341,6 +375,16 @@ struct Sender<'a> {
     access: &'a Access,
     redactor: Redactor,
     token: Option<header::HeaderValue>,
+}
+
+/// One line of JSON: line breaks between values are no part of it.
+fn print_line(body: Vec<u8>) -> io::Result<Receipt> {
+    let mut line: Vec<u8> = body.into_iter().filter(|byte| *byte != b'\n').collect();
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()?;
+    Ok(Receipt::default())
 }
 
 fn bearer(token: &str) -> Result<header::HeaderValue, DeliveryError> {

@@ -4,12 +4,7 @@
 //! describes its keys. Everything in it is compiled and tried when it is loaded, so that a mistake
 //! stops the start and not the first alert.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
 
 use minijinja::value::{Serde, Value};
 use reqwest::{
@@ -20,25 +15,27 @@ use serde_json::Map;
 
 pub use self::{
     error::PresetError,
-    file::{Example, Limits, Meaning},
+    file::{Example, Limits, Meaning, Transport},
 };
 use crate::{
     alert::Alert,
     destination::{
-        access::RESERVED,
-        answer::{AnswerFile, AnswerRules, Class, Reply},
+        answer::AnswerRules,
         auth::{self, AuthFile},
         params::{ParamDoc, Params},
-        sample::{sample_alert, sample_alerts},
+        sample::sample_alerts,
         template::{RequestTemplates, TemplateError, context},
     },
     secret::Secret,
 };
 
+mod check;
+mod compile;
 mod error;
 mod file;
 
-use file::{File, LookupFile, MethodFile};
+use compile::{headers, lookup, method, severity};
+use file::File;
 
 /// Every YAML file of `presets/`, with its text: `build.rs` lists them.
 const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
@@ -46,15 +43,13 @@ const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"
 /// The value of `request.body` that sends the alert itself.
 const WHOLE_ALERT: &str = "alert";
 
-/// The levels that `severity` may name.
-const LEVELS: [&str; 5] = ["informative", "low", "medium", "high", "critical"];
-
 /// How one kind of receiver is spoken to.
 pub struct Preset {
     name: String,
     about: String,
     notes: String,
     url: Option<String>,
+    transport: Transport,
     params: Params,
     auth: Vec<AuthFile>,
     severity: BTreeMap<String, Value>,
@@ -167,6 +162,7 @@ impl Preset {
             about: file.about,
             notes: file.notes,
             url: file.url,
+            transport: file.send,
             params: file.params,
             auth: file.auth,
             severity: severity(file.severity)?,
@@ -205,6 +201,11 @@ impl Preset {
     /// Where the receiver is, if it is the same place for everybody.
     pub fn url(&self) -> Option<&str> {
         self.url.as_deref()
+    }
+
+    /// How what it renders is sent.
+    pub const fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// What it takes at most.
@@ -327,109 +328,6 @@ impl Preset {
     fn steps(&self) -> impl Iterator<Item = &Step> {
         self.lookup.iter().chain([&self.request])
     }
-
-    /// Finds a misspelt field even in a branch that no sample takes.
-    fn check_names(&self) -> Result<(), TemplateError> {
-        let alert = serde_json::to_value(sample_alert("text"));
-        let alert = alert.map_err(|error| TemplateError::new("body", error.to_string()))?;
-        let reads: BTreeSet<_> = self.steps().flat_map(|step| step.templates.reads()).collect();
-        for (part, name) in reads {
-            let (root, field) = name.split_once('.').unwrap_or((&name, ""));
-            let exists = match root {
-                "alert" if field.is_empty() || field.starts_with("attachment") => true,
-                "alert" => alert.pointer(&format!("/{}", field.replace('.', "/"))).is_some(),
-                "params" => field.is_empty() || self.params.has(field),
-                "severity" => field.is_empty() && !self.severity.is_empty(),
-                _ => false,
-            };
-            if !exists {
-                let reason =
-                    format!("there is no `{name}`: templates see alert, params and severity");
-                return Err(TemplateError::new(&part, reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries every choice of every parameter, the others at their defaults.
-    fn check_every_choice(&self) -> Result<(), TemplateError> {
-        self.try_out(&self.params(&Map::new()))?;
-        for (name, choice) in self.params.choices() {
-            let given = Map::from_iter([(name.to_owned(), choice)]);
-            self.try_out(&self.params(&given))?;
-        }
-        Ok(())
-    }
-
-    /// An example that is read as something else than it says is a mistake in the rules.
-    fn check_examples(&self) -> Result<(), TemplateError> {
-        let params = self.params(&Map::new());
-        let key = sample_alert("").id;
-        for (index, example) in self.examples.iter().enumerate() {
-            let wrong = |reason: String| TemplateError::new(&format!("examples[{index}]"), reason);
-            let step = if example.lookup { self.lookup.as_ref() } else { Some(&self.request) };
-            let step = step.ok_or_else(|| wrong("answers a look-up, and there is none".into()))?;
-            let text = example.body.clone();
-            let reply = Reply { status: example.status, text, ..Reply::default() };
-            let read = match step.rules.read(&reply, &params, &key).class {
-                Class::Delivered => Meaning::Delivered,
-                Class::Duplicate => Meaning::Duplicate,
-                Class::AlertFault => Meaning::AlertFault,
-                Class::Auth | Class::Throttled | Class::DestinationFault => Meaning::Retry,
-            };
-            if read != example.means {
-                let meant = example.means;
-                return Err(wrong(format!("is read as {read:?}, not {meant:?}: see `answer`")));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn lookup(file: LookupFile) -> Result<Step, TemplateError> {
-    let body = file.body.as_deref();
-    let answer = AnswerFile::found(file.found);
-    Ok(Step {
-        method: method(file.method, true)?,
-        headers: Vec::new(),
-        body: if body.is_some() { Body::Template } else { Body::None },
-        templates: RequestTemplates::compile(body, file.path.as_deref(), &file.query)?,
-        rules: AnswerRules::compile(&answer, &file.reference)?
-            .with_condition(file.when.as_deref())?,
-    })
-}
-
-fn method(method: MethodFile, is_lookup: bool) -> Result<Method, TemplateError> {
-    match method {
-        MethodFile::Get if !is_lookup => {
-            let reason = "GET sends nothing: write POST, PUT or PATCH";
-            Err(TemplateError::new("request.method", reason))
-        }
-        MethodFile::Get => Ok(Method::GET),
-        MethodFile::Post => Ok(Method::POST),
-        MethodFile::Put => Ok(Method::PUT),
-        MethodFile::Patch => Ok(Method::PATCH),
-    }
-}
-
-/// Each level must have a value, if one has.
-fn severity(
-    given: BTreeMap<String, serde_json::Value>,
-) -> Result<BTreeMap<String, Value>, TemplateError> {
-    let unknown = given.keys().find(|level| !LEVELS.contains(&level.as_str()));
-    let missing = LEVELS.iter().find(|level| !given.contains_key(**level));
-    match (unknown, missing) {
-        (Some(level), _) => {
-            let reason = format!("`{level}` is no level; they are {}", LEVELS.join(", "));
-            Err(TemplateError::new("severity", reason))
-        }
-        (None, Some(level)) if !given.is_empty() => {
-            Err(TemplateError::new("severity", format!("`{level}` is missing")))
-        }
-        (None, _) => {
-            Ok(given.into_iter().map(|(level, value)| (level, Value::from(Serde(value)))).collect())
-        }
-    }
 }
 
 /// The name becomes part of a path: nothing but the letters that destinations have.
@@ -437,31 +335,15 @@ fn is_name(name: &str) -> bool {
     crate::ids::DestinationName::new(name).is_ok()
 }
 
-fn headers(
-    given: &BTreeMap<String, String>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, TemplateError> {
-    given
-        .iter()
-        .map(|(name, value)| {
-            let part = format!("headers.{name}");
-            let name = HeaderName::try_from(name)
-                .map_err(|_wrong| TemplateError::new(&part, "is not a header name"))?;
-            if RESERVED.contains(&name.as_str()) {
-                return Err(TemplateError::new(&part, "is set by the relay itself: remove it"));
-            }
-            let value = HeaderValue::try_from(value)
-                .map_err(|_wrong| TemplateError::new(&part, "has a value no header can have"))?;
-            Ok((name, value))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::destination::answer::{Class, Reply};
+    use crate::destination::{
+        answer::{Class, Reply},
+        sample::sample_alert,
+    };
 
     fn parse(text: &str) -> Result<Preset, PresetError> {
         Preset::parse("x", "x.yaml", text)

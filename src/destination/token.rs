@@ -20,7 +20,7 @@ use crate::{
         Answer, DeliveryError,
         http::SetupError,
         redact::Redactor,
-        response::{failed, receive},
+        response::{EXCERPT_BYTES, failed, receive},
     },
     http_client::check_host,
 };
@@ -36,8 +36,6 @@ const RESERVE: Duration = Duration::from_secs(60);
 
 /// Of a token without `expires_in`.
 const SHORT_LIFE_SECONDS: u64 = 300;
-
-const EXCERPT_BYTES: usize = 4_000;
 
 /// Who gives the tokens, and for what.
 pub(super) enum TokenSource {

@@ -11,7 +11,7 @@ use slack_soar_relay::{
     destination::{
         Advice, DeliveryError, Destination, Receipt,
         http::{HttpDestination, Settings},
-        preset::{Example, Meaning, Preset},
+        preset::{Example, Meaning, Preset, Transport},
     },
     http_client,
     ids::DestinationName,
@@ -29,7 +29,8 @@ const OWN: &str = "preset: own-soar\nabout: A preset of an operator's own.\n\
                    params: {token: {type: secret, help: A token.}}\n\
                    auth: [{bearer: '{{ params.token }}'}]\n\
                    lookup: {path: /find, query: {key: '{{ alert.id }}'}, found: key in text}\n\
-                   request: {body: '{\"key\": {{ alert.id }}, \"text\": {{ alert.details | cut(9000) }}}'}\n\
+                   request:\n\
+                   \x20 body: '{\"key\": {{ alert.id }}, \"text\": {{ alert.details | cut(9000) }}}'\n\
                    limits: {chars: {/text: 9000}}\n\
                    answer: {delivered: json.ok, duplicate: status == 409}\n\
                    examples:\n\
@@ -44,7 +45,8 @@ fn presets() -> Vec<Arc<Preset>> {
     fs::write(dir.path().join("own-soar.yaml"), OWN).unwrap();
     let own = Preset::load("own-soar", Some(dir.path())).unwrap();
     let built_in = Preset::builtin_names().map(|name| Preset::load(name, None).unwrap());
-    built_in.chain([own]).collect()
+    let over_http = |preset: &Arc<Preset>| preset.transport() == Transport::Http;
+    built_in.chain([own]).filter(over_http).collect()
 }
 
 /// What is said of an answer in the examples of the preset.

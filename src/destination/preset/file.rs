@@ -22,6 +22,8 @@ pub(super) struct File {
     /// Where the receiver is, if it is the same place for everybody.
     pub(super) url: Option<String>,
     #[serde(default)]
+    pub(super) send: Transport,
+    #[serde(default)]
     pub(super) params: Params,
     #[serde(default)]
     pub(super) auth: Vec<AuthFile>,
@@ -83,6 +85,30 @@ pub(super) enum MethodFile {
     Post,
     Put,
     Patch,
+}
+
+/// How what a preset renders is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// As an HTTP request.
+    #[default]
+    Http,
+    /// As a mail, by SMTP: the body is `{from, to, subject, text, urgent}`.
+    Email,
+    /// As a line on the standard output.
+    Stdout,
+}
+
+impl Transport {
+    /// What the destination's URL begins with.
+    pub(in crate::destination) const fn schemes(self) -> &'static [&'static str] {
+        match self {
+            Self::Http => &["https", "http"],
+            Self::Email => &["smtps", "smtp"],
+            Self::Stdout => &["stdout"],
+        }
+    }
 }
 
 /// What the receiver takes at most.
