@@ -14,11 +14,10 @@ fn main() -> io::Result<()> {
         .filter_map(|file| file.strip_suffix(".yaml").map(str::to_owned))
         .collect();
     names.sort();
-    let rows: String = names
-        .iter()
-        .map(|name| {
-            format!("({name:?}, include_str!({:?})),\n", format!("{root}/{FOLDER}/{name}.yaml"))
-        })
-        .collect();
-    fs::write(Path::new(&out).join("presets.rs"), format!("&[\n{rows}]\n"))
+    let row = |name: &String| {
+        let path = format!("{root}/{FOLDER}/{name}.yaml");
+        format!("({name:?}, include_str!({path:?})),")
+    };
+    let rows: Vec<_> = names.iter().map(row).collect();
+    fs::write(Path::new(&out).join("presets.rs"), format!("&[\n{}\n]\n", rows.join("\n")))
 }

@@ -106,10 +106,10 @@ impl Resolver<'_> {
                 ..http_client::Settings::default()
             },
         };
-        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system()) {
-            if before == self.problems.len() {
-                self.problem(at, chain(&error));
-            }
+        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system())
+            && before == self.problems.len()
+        {
+            self.problem(at, chain(&error));
         }
         Some(Destination {
             http: settings,

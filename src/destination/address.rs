@@ -52,3 +52,15 @@ pub(super) fn header_text(text: &str) -> Result<HeaderValue, DeliveryError> {
         reason: "its id cannot be a header".to_owned(),
     })
 }
+
+/// The header of a token.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, DeliveryError> {
+    sensitive(&format!("Bearer {token}"))
+}
+
+/// A header that is never shown.
+pub(super) fn sensitive(text: &str) -> Result<HeaderValue, DeliveryError> {
+    let mut value = header_text(text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

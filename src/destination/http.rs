@@ -4,13 +4,7 @@
 //! never retries, never follows a redirect, and lets no secret into an error, an excerpt or a
 //! printed request.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -27,7 +21,7 @@ use crate::{
     destination::{
         DeliveryError, Destination, Receipt,
         access::{Access, secrets},
-        address::{appended, header_text, shown_url},
+        address::{appended, bearer, header_text, sensitive, shown_url},
         answer::{Class, Reading},
         mail,
         preset::{Preset, Step, Transport},
@@ -35,6 +29,7 @@ use crate::{
         response::{Received, chain, failed, lossy, receive, verdict},
         sample::sample_alert,
         signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+        stdout,
         template::TemplateError,
     },
     http_client::{self, ClientError},
@@ -170,8 +165,7 @@ impl HttpDestination {
         }
         let access = Access::new(&settings)?;
         settings.preset.try_out(&access.shown_params)?;
-        let is_shown = settings.params == settings.preset.placeholders();
-        if settings.preset.transport() == Transport::Email && !is_shown {
+        if settings.preset.transport() == Transport::Email {
             let body = settings.preset.render(&sample_alert("text"), &access.params)?.body;
             mail::check(&body).map_err(|problem| SetupError::Params(vec![problem]))?;
         }
@@ -276,7 +270,8 @@ impl HttpDestination {
             Transport::Stdout => {
                 let line =
                     self.request(&access, &access.params, self.settings.preset.request(), alert)?;
-                print_line(line.body).map_err(|error| DeliveryError::Unreachable(Box::new(error)))
+                stdout::print_line(line.body)
+                    .map_err(|error| DeliveryError::Unreachable(Box::new(error)))
             }
         }
     }
@@ -375,26 +370,6 @@ struct Sender<'a> {
     access: &'a Access,
     redactor: Redactor,
     token: Option<header::HeaderValue>,
-}
-
-/// One line of JSON: line breaks between values are no part of it.
-fn print_line(body: Vec<u8>) -> io::Result<Receipt> {
-    let mut line: Vec<u8> = body.into_iter().filter(|byte| *byte != b'\n').collect();
-    line.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&line)?;
-    out.flush()?;
-    Ok(Receipt::default())
-}
-
-fn bearer(token: &str) -> Result<header::HeaderValue, DeliveryError> {
-    sensitive(&format!("Bearer {token}"))
-}
-
-fn sensitive(text: &str) -> Result<header::HeaderValue, DeliveryError> {
-    let mut value = header_text(text)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn alert_fault(reason: String) -> DeliveryError {

@@ -23,6 +23,7 @@ pub mod reference;
 mod response;
 mod sample;
 mod signing;
+mod stdout;
 pub mod template;
 mod token;
 

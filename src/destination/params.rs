@@ -21,6 +21,8 @@ pub(super) struct Param {
     r#type: ParamType,
     help: String,
     default: Option<serde_json::Value>,
+    /// Stands in samples, where there is no default.
+    example: Option<serde_json::Value>,
     r#enum: Option<Vec<serde_json::Value>>,
 }
 
@@ -96,6 +98,7 @@ impl Params {
                 ParamType::Secret => "secret",
             },
             default: param.default.clone(),
+            example: param.placeholder(),
             choices: param.r#enum.clone().unwrap_or_default(),
             help: param.help.clone(),
         };
@@ -125,6 +128,8 @@ pub struct ParamDoc {
     pub kind: &'static str,
     /// The default, as JSON; without one it is required.
     pub default: Option<serde_json::Value>,
+    /// Such a value, if there is no default.
+    pub example: serde_json::Value,
     /// The values that are allowed, if not every one is.
     pub choices: Vec<serde_json::Value>,
     /// What it is.
@@ -134,7 +139,8 @@ pub struct ParamDoc {
 impl Param {
     /// Default and choices must be what they are the default and choices of.
     fn check(&self, name: &str) -> Result<(), TemplateError> {
-        let mut given = self.default.iter().chain(self.r#enum.iter().flatten());
+        let mut given =
+            self.default.iter().chain(&self.example).chain(self.r#enum.iter().flatten());
         let problem = given.find_map(|value| self.problem(name, value));
         problem
             .map_or(Ok(()), |problem| Err(TemplateError::new(&format!("params.{name}"), problem)))
@@ -185,11 +191,13 @@ impl Param {
 
     fn placeholder(&self) -> serde_json::Value {
         let first = self.choices().into_iter().next();
-        self.default.clone().or(first).unwrap_or_else(|| match self.r#type {
-            ParamType::String => json!("placeholder"),
-            ParamType::Integer => json!(1),
-            ParamType::Secret => json!(MASK),
-            ParamType::Boolean => json!(false),
+        self.default.clone().or(self.example.clone()).or(first).unwrap_or_else(|| {
+            match self.r#type {
+                ParamType::String => json!("placeholder"),
+                ParamType::Integer => json!(1),
+                ParamType::Secret => json!(MASK),
+                ParamType::Boolean => json!(false),
+            }
         })
     }
 

@@ -16,7 +16,7 @@ pub fn page() -> String {
     for preset in &presets {
         let (name, about) = (preset.name(), preset.about());
         let about = about.trim_end_matches('.');
-        page.push_str(&format!("| [`{name}`](#{name}) | {about} | {} |\n", repeated(preset)));
+        page.extend(["| [`", name, "`](#", name, ") | ", about, " | ", repeated(preset), " |\n"]);
     }
     for preset in &presets {
         section(&mut page, preset);
@@ -35,14 +35,12 @@ pub fn sample(preset: &Preset) -> String {
     if !needed.is_empty() {
         text.push_str("    params:\n");
     }
-    for ParamDoc { name, kind, .. } in needed {
+    for ParamDoc { name, kind, example, .. } in needed {
         let value = match kind {
             "secret" => format!("{{env: SOAR_{}}}", name.to_uppercase()),
-            "integer" => "1".to_owned(),
-            "boolean" => "true".to_owned(),
-            _ => format!("your-{}", name.replace('_', "-")),
+            _ => example.to_string(),
         };
-        text.push_str(&format!("      {name}: {value}\n"));
+        text.extend(["      ", &name, ": ", &value, "\n"]);
     }
     text
 }
@@ -100,7 +98,7 @@ fn section(page: &mut String, preset: &Preset) {
 }
 
 fn row(param: &ParamDoc) -> String {
-    let ParamDoc { name, kind, default, choices, help } = param;
+    let ParamDoc { name, kind, default, choices, help, .. } = param;
     let default = default.as_ref().map_or("required".to_owned(), |value| format!("`{value}`"));
     let mut kind = (*kind).to_owned();
     if !choices.is_empty() {

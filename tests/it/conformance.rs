@@ -30,8 +30,8 @@ const OWN: &str = "preset: own-soar\nabout: A preset of an operator's own.\n\
                    auth: [{bearer: '{{ params.token }}'}]\n\
                    lookup: {path: /find, query: {key: '{{ alert.id }}'}, found: key in text}\n\
                    request:\n\
-                   \x20 body: '{\"key\": {{ alert.id }}, \"text\": {{ alert.details | cut(9000) }}}'\n\
-                   limits: {chars: {/text: 9000}}\n\
+                   \x20 body: '{\"key\": {{alert.id}}, \"text\": {{alert.title | cut(9)}}}'\n\
+                   limits: {chars: {/text: 9}}\n\
                    answer: {delivered: json.ok, duplicate: status == 409}\n\
                    examples:\n\
                    - {lookup: true, status: 200, body: '[]', means: delivered}\n\
