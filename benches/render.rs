@@ -13,7 +13,7 @@ use slack_soar_relay::{
     clock::Clock,
     destination::{
         http::{HttpDestination, Settings},
-        preset::Preset,
+        preset::{Preset, Transport},
     },
     http_client,
     ids::DestinationName,
@@ -72,7 +72,11 @@ fn alert() -> Alert {
 
 fn destination(name: &str) -> HttpDestination {
     let preset = Preset::load(name, None).expect("built in");
-    let url = Secret::fixed("url", "https://soar.example.com/").expect("not empty");
+    let example = match preset.transport() {
+        Transport::Email => "smtp://mail.example.com",
+        Transport::Http | Transport::Stdout => "https://soar.example.com/",
+    };
+    let url = Secret::fixed("url", preset.url().unwrap_or(example)).expect("not empty");
     let settings = Settings {
         name: DestinationName::new("soar").expect("a name"),
         params: preset.placeholders(),

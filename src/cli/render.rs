@@ -15,7 +15,7 @@ use crate::{
     code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
     destination::{
         http::{HttpDestination, Settings},
-        preset::Preset,
+        preset::{Preset, Transport},
     },
     http_client,
     ids::{AlertId, AppName, DestinationName},
@@ -117,7 +117,11 @@ impl Render {
 
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
     let preset = Preset::load(preset, None)?;
-    let url = Secret::fixed("url", preset.url().unwrap_or("https://soar.example.com/"))?;
+    let example = match preset.transport() {
+        Transport::Email => "smtp://mail.example.com",
+        Transport::Http | Transport::Stdout => "https://soar.example.com/",
+    };
+    let url = Secret::fixed("url", preset.url().unwrap_or(example))?;
     Ok(Settings {
         name: DestinationName::new("placeholder")?,
         params: preset.placeholders(),

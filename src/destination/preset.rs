@@ -484,6 +484,54 @@ mod tests {
         }
     }
 
+    /// The three ways into Siemplify must give one alert the same ids and the same event.
+    #[test]
+    fn every_siemplify_preset_sends_the_same_view() {
+        let [hook, legacy, chronicle] =
+            ["google-secops-webhook", "siemplify-create-case", "google-secops-create-case"]
+                .map(|name| Preset::builtin(name).unwrap());
+        for scheme in ["micros", "article"] {
+            for values in ["clean", "as_predecessor"] {
+                let given = json!({"id_scheme": scheme, "values": values, "app_key": "",
+                    "service_account": ""});
+                let common = json!({"id_scheme": scheme, "values": values});
+                let hook = body(&hook, &incident(), common);
+                let mut own = given.clone();
+                own.as_object_mut().unwrap().remove("service_account");
+                let legacy = body(&legacy, &incident(), own)["Cases"][0].take();
+                let mut own = given;
+                own.as_object_mut().unwrap().remove("app_key");
+                let chronicle = body(&chronicle, &incident(), own)["cases"][0].take();
+                for (name, old, new) in [
+                    ("display_id", "DisplayId", "displayId"),
+                    ("ticket_id", "TicketId", "ticketId"),
+                    ("name", "Name", "name"),
+                    ("rule_generator", "RuleGenerator", "ruleGenerator"),
+                    ("priority", "Priority", "priority"),
+                    ("device_vendor", "DeviceVendor", "deviceVendor"),
+                    ("device_product", "DeviceProduct", "deviceProduct"),
+                    ("environment", "Environment", "environment"),
+                ] {
+                    assert_eq!(hook[name], legacy[old], "{old}");
+                    assert_eq!(hook[name], chronicle[new], "{new}");
+                }
+                let text = |value: &serde_json::Value| json!(value.to_string());
+                for (name, old, new) in
+                    [("start_time", "StartTime", "startTime"), ("end_time", "EndTime", "endTime")]
+                {
+                    assert_eq!(hook[name], legacy[old], "{old}");
+                    assert_eq!(text(&hook[name]), chronicle[new], "{new}");
+                }
+                let mut event = hook["events"][0].clone();
+                let start = text(&event["StartTime"]);
+                (event["StartTime"], event["EndTime"]) = (start.clone(), start);
+                assert_eq!(event, legacy["Events"][0]["_rawDataFields"]);
+                assert_eq!(event["details"], chronicle["events"][0]["rawDataFields"]["details"]);
+                assert_eq!(event, chronicle["events"][0]["rawDataFields"]);
+            }
+        }
+    }
+
     #[test]
     fn webhook_sends_the_alert_itself() {
         let preset = Preset::builtin("webhook").unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::destination::{
     params::ParamDoc,
-    preset::{Example, Meaning, Preset},
+    preset::{Example, Meaning, Preset, Transport},
 };
 
 /// The whole page.
@@ -27,8 +27,12 @@ pub fn page() -> String {
 /// A destination of the configuration, with everything that the preset needs.
 pub fn sample(preset: &Preset) -> String {
     let mut text = format!("  - name: soar\n    preset: {}\n", preset.name());
-    if preset.url().is_none() {
-        text.push_str("    url: {env: SOAR_URL}\n");
+    match (preset.url(), preset.transport()) {
+        (Some(_), _) => {}
+        (None, Transport::Email) => text.push_str("    url: {env: SMTP_URL}\n"),
+        (None, Transport::Http | Transport::Stdout) => {
+            text.push_str("    url: {env: SOAR_URL}\n");
+        }
     }
     let needed: Vec<_> =
         preset.params_documented().into_iter().filter(|param| param.default.is_none()).collect();

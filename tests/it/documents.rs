@@ -88,8 +88,11 @@ fn the_page_of_the_destinations_is_what_the_presets_say() {
 #[test]
 fn the_sample_configuration_of_every_preset_loads() {
     let env = |name: &str| {
-        let is_key = name == "SOAR_SERVICE_ACCOUNT";
-        Some(if is_key { service_account("https://example.com") } else { "https://a.b/c".into() })
+        Some(match name {
+            "SOAR_SERVICE_ACCOUNT" => service_account("https://example.com"),
+            "SMTP_URL" => "smtp://mail.example.com".to_owned(),
+            _ => "https://soar.example.com/hook".to_owned(),
+        })
     };
     for name in Preset::builtin_names() {
         let sample = reference::sample(&Preset::load(name, None).unwrap());
