@@ -40,7 +40,13 @@ pub(super) fn shown_url(base: &Url, url: &Url) -> String {
         (None, added) => format!("?{added}"),
         (Some(_), added) => format!("?{MASK}{added}"),
     };
-    format!("{}{path}{query}", url.origin().ascii_serialization())
+    // Of a scheme that the web does not know there is no origin.
+    let origin = if url.origin().is_tuple() {
+        url.origin().ascii_serialization()
+    } else {
+        format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())
+    };
+    format!("{origin}{path}{query}")
 }
 
 /// A text as a header can carry it. Ids of real messages are left as they are; what a header

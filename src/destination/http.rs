@@ -40,6 +40,9 @@ use crate::{
 /// Carries the alert's id: the same for every attempt.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 
+/// Stands in the method's place where none is sent.
+const SEND: &str = "SEND";
+
 /// What the operator configured for one destination.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -123,7 +126,7 @@ struct Request {
 /// A request as it may be shown: every secret is `***`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedRequest {
-    /// `POST`.
+    /// `POST`; `SEND` for a mail or a line.
     pub method: String,
     /// The scheme and host of the destination; its path and query are masked, what the preset
     /// appends to them is not.
@@ -136,7 +139,8 @@ pub struct RenderedRequest {
 
 impl fmt::Display for RenderedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {} HTTP/1.1", self.method, self.url)?;
+        let protocol = if self.method == SEND { "" } else { " HTTP/1.1" };
+        writeln!(f, "{} {}{protocol}", self.method, self.url)?;
         for (name, value) in &self.headers {
             writeln!(f, "{name}: {value}")?;
         }
@@ -197,8 +201,15 @@ impl HttpDestination {
             })
             .collect();
         headers.sort();
+        let method = match self.settings.preset.transport() {
+            Transport::Http => request.method.as_str(),
+            Transport::Email | Transport::Stdout => {
+                headers.clear();
+                SEND
+            }
+        };
         Ok(RenderedRequest {
-            method: request.method.to_string(),
+            method: method.to_owned(),
             url: shown_url(&access.url, &request.url),
             headers,
             body: String::from_utf8_lossy(&request.body).into_owned(),
