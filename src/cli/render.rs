@@ -15,7 +15,7 @@ use crate::{
     code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
     destination::{
         http::{HttpDestination, Settings},
-        preset::Preset,
+        preset::{Preset, Transport},
     },
     http_client,
     ids::{AlertId, AppName, DestinationName},
@@ -117,11 +117,17 @@ impl Render {
 
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
     let preset = Preset::load(preset, None)?;
+    let example = match preset.transport() {
+        Transport::Email => "smtp://mail.example.com",
+        Transport::Http | Transport::Stdout => "https://soar.example.com/",
+    };
+    let url = Secret::fixed("url", preset.url().unwrap_or(example))?;
     Ok(Settings {
         name: DestinationName::new("placeholder")?,
         params: preset.placeholders(),
+        secrets: BTreeMap::new(),
         preset,
-        url: Secret::fixed("url", "https://soar.example.com/")?,
+        url,
         timeout: Duration::from_secs(15),
         headers: Vec::new(),
         signing_secret: None,

@@ -1,13 +1,13 @@
 //! From the file's destinations to checked settings.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Destination, Fingerprint,
@@ -26,6 +26,7 @@ use crate::{
     ids::{AppName, DestinationName},
     intake::routing::{self, When},
     logging::chain,
+    secret::Secret,
 };
 
 /// A worker needs this much more than its attempt: to record the outcome.
@@ -67,7 +68,6 @@ impl Resolver<'_> {
     ) -> Option<Destination> {
         let timeout_at = format!("{at}/timeout");
         let timeout = self.between(&timeout_at, destination.timeout.0, (1, MAX_TIMEOUT.as_secs()));
-        let url = self.secret(&format!("{at}/url"), &destination.url);
         let signing_secret = destination
             .signing_secret
             .as_ref()
@@ -81,19 +81,22 @@ impl Resolver<'_> {
                 None
             }
         };
+        let before = self.problems.len();
+        let fingerprint = self.fingerprint(at, &destination, presets_dir);
+        let url = self.url(at, destination.url.as_ref(), preset.as_deref());
+        let (params, secrets) = self.params(&format!("{at}/params"), destination.params);
         let params_problems =
-            preset.iter().flat_map(|preset| preset.check_params(&destination.params));
+            preset.iter().flat_map(|preset| preset.check_params(&params, &secrets));
         for message in params_problems.collect::<Vec<_>>() {
             self.problem(&format!("{at}/params"), message);
         }
-        let fingerprint = self.fingerprint(at, &destination, presets_dir);
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
-        let before = self.problems.len();
         let settings = http::Settings {
             name: DestinationName::new(&destination.name).ok()?,
             preset: preset?,
             url: url?,
-            params: destination.params,
+            params,
+            secrets,
             timeout,
             headers,
             signing_secret: signing_secret.flatten(),
@@ -105,11 +108,10 @@ impl Resolver<'_> {
                 ..http_client::Settings::default()
             },
         };
-        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system()) {
-            let is_told = matches!(error, http::SetupError::Params(_));
-            if !is_told && before == self.problems.len() {
-                self.problem(at, chain(&error));
-            }
+        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system())
+            && before == self.problems.len()
+        {
+            self.problem(at, chain(&error));
         }
         Some(Destination {
             http: settings,
@@ -133,11 +135,51 @@ impl Resolver<'_> {
         let files: Vec<PathBuf> =
             named.into_iter().flatten().map(|path| self.beside(path.clone())).collect();
         let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-        let own_preset = !Preset::BUILTIN.contains(&destination.preset.as_str());
+        let own_preset = Preset::builtin_names().all(|name| name != destination.preset);
         let text = self.place.value.pointer(at).unwrap_or(&Value::Null);
         let fingerprint = fingerprint(text, &paths, presets_dir.filter(|_dir| own_preset));
         self.files.extend(files);
         fingerprint
+    }
+
+    /// The configured address, or the one that the preset knows.
+    fn url(
+        &mut self,
+        at: &str,
+        given: Option<&file::SecretRef>,
+        preset: Option<&Preset>,
+    ) -> Option<Secret> {
+        match (given, preset.map(Preset::url)) {
+            (Some(reference), _) => self.secret(&format!("{at}/url"), reference),
+            (None, Some(Some(url))) => Secret::fixed("url", url).ok(),
+            (None, Some(None)) => {
+                self.problem(at, "`url` is missing: write {env: NAME} or {file: PATH}");
+                None
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Parameters that are references are secrets, the others are what they are.
+    fn params(
+        &mut self,
+        at: &str,
+        given: Map<String, Value>,
+    ) -> (Map<String, Value>, BTreeMap<String, Secret>) {
+        let (mut plain, mut secrets) = (Map::new(), BTreeMap::new());
+        for (name, value) in given {
+            match serde_json::from_value::<file::SecretRef>(value.clone()) {
+                Ok(reference) if value.is_object() => {
+                    let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                    let secret = self.secret(&pointer, &reference);
+                    secrets.extend(secret.map(|secret| (name, secret)));
+                }
+                Ok(_) | Err(_) => {
+                    plain.insert(name, value);
+                }
+            }
+        }
+        (plain, secrets)
     }
 
     fn beside(&self, path: PathBuf) -> PathBuf {

@@ -237,9 +237,9 @@ pub(super) struct Destination {
     pub(super) name: String,
     /// How it is spoken to: a built-in preset, or one of `presets_dir`.
     pub(super) preset: String,
-    /// Its URL. A secret: the URLs of webhooks hold their keys.
-    pub(super) url: SecretRef,
-    /// What the preset defines.
+    /// Its URL. A secret: the URLs of webhooks hold their keys. Needed, unless the preset has one.
+    pub(super) url: Option<SecretRef>,
+    /// What the preset defines. A text may be `{env: NAME}` or `{file: PATH}`; a secret must be.
     #[serde(default)]
     pub(super) params: Map<String, Value>,
     /// Which alerts it gets. Every one, if nothing is said.

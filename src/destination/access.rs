@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use minijinja::Value;
 use reqwest::{
     Url,
     header::{self, HeaderMap, HeaderName},
@@ -10,9 +11,12 @@ use reqwest::{
 
 use crate::{
     destination::{
+        auth::{BodyMac, Grants, grants},
         http::{HeaderValue, IDEMPOTENCY_HEADER, Settings, SetupError},
-        redact::Redactor,
+        preset::Transport,
+        redact::{MASK, Redactor},
         signing::{ID_HEADER, NotBase64, SIGNATURE_HEADER, Signer, TIMESTAMP_HEADER},
+        token::{TokenCache, TokenSource},
     },
     http_client::{self, USER_AGENT},
     secret::Secret,
@@ -35,7 +39,15 @@ pub(super) const RESERVED: [&str; 9] = [
 pub(super) struct Access {
     versions: Vec<u64>,
     pub(super) url: Url,
+    /// What the preset appends to every query.
+    pub(super) query: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
+    pub(super) hmac: Vec<BodyMac>,
+    pub(super) token: Option<(TokenSource, TokenCache)>,
+    /// The parameters, secrets filled in.
+    pub(super) params: Value,
+    /// The parameters, secrets masked.
+    pub(super) shown_params: Value,
     pub(super) signer: Option<Signer>,
     pub(super) redactor: Redactor,
 }
@@ -45,16 +57,16 @@ impl Access {
         // Before the values: one that changes in between is only read once more.
         let versions = versions(settings);
         let given = settings.url.reveal();
-        let url = target(&given)?;
-        let mut headers: HeaderMap = settings.preset.headers().iter().cloned().collect();
-        let mut hidden = Vec::new();
+        let url = target(&given, settings.preset.transport())?;
+        let (params, shown_params, mut hidden) = parameters(settings);
+        let Grants { headers, query, hmac, token, hidden: granted } =
+            grants(settings.preset.auth(), &params)?;
+        let mut headers: HeaderMap = headers.into_iter().collect();
+        hidden.extend(granted.into_iter().map(Arc::new));
         for (name, value) in &settings.headers {
             let (name, value) = configured_header(name, value, &mut hidden)?;
             headers.insert(name, value);
         }
-        headers
-            .entry(header::CONTENT_TYPE)
-            .or_insert(header::HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
         let signing = settings.signing_secret.as_ref().map(Secret::reveal);
         let signer = signing.as_ref().map(|secret| Signer::new(secret));
@@ -63,7 +75,18 @@ impl Access {
             .map_err(|error: NotBase64| SetupError::Signing(error.to_string()))?;
         hidden.extend(signing);
         let others: Vec<&str> = hidden.iter().map(|secret| secret.as_str()).collect();
-        Ok(Self { redactor: Redactor::new(&url, &given, &others), versions, url, headers, signer })
+        Ok(Self {
+            redactor: Redactor::new(&url, &given, &others),
+            versions,
+            url,
+            query,
+            headers,
+            hmac,
+            token: token.map(|source| (source, TokenCache::default())),
+            params,
+            shown_params,
+            signer,
+        })
     }
 
     /// Whether every secret still has the value that this was made of.
@@ -78,18 +101,36 @@ pub(super) fn secrets(settings: &Settings) -> impl Iterator<Item = &Secret> {
         HeaderValue::Secret(secret) => Some(secret),
         HeaderValue::Plain(_) => None,
     });
-    std::iter::once(&settings.url).chain(headers).chain(&settings.signing_secret)
+    std::iter::once(&settings.url)
+        .chain(headers)
+        .chain(settings.secrets.values())
+        .chain(&settings.signing_secret)
+}
+
+/// The parameters as they are sent, as they are shown, and what is secret of them.
+fn parameters(settings: &Settings) -> (Value, Value, Vec<Arc<String>>) {
+    let (mut sent, mut shown) = (settings.params.clone(), settings.params.clone());
+    let mut hidden = Vec::new();
+    for (name, secret) in &settings.secrets {
+        let value = secret.reveal();
+        sent.insert(name.clone(), value.as_str().into());
+        shown.insert(name.clone(), MASK.into());
+        hidden.push(value);
+    }
+    (settings.preset.params(&sent), settings.preset.params(&shown), hidden)
 }
 
 fn versions(settings: &Settings) -> Vec<u64> {
     secrets(settings).map(Secret::version).collect()
 }
 
-fn target(given: &str) -> Result<Url, SetupError> {
+fn target(given: &str, transport: Transport) -> Result<Url, SetupError> {
     let url = Url::parse(given.trim())
         .map_err(|error| SetupError::Url(format!("cannot be read: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(SetupError::Url("must start with https:// or http://".into()));
+    let schemes = transport.schemes();
+    if !schemes.contains(&url.scheme()) {
+        let schemes = schemes.join(":// or ");
+        return Err(SetupError::Url(format!("must start with {schemes}://")));
     }
     http_client::check_host(&url)
         .map_err(|error| SetupError::Url(format!("is refused: {error}")))?;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What [`AnswerFile`] and [`ReferenceFile`] may read.
-const NAMES: [&str; 5] = ["status", "headers", "json", "text", "params"];
+const NAMES: [&str; 6] = ["status", "headers", "json", "text", "params", "key"];
 
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -54,6 +54,13 @@ pub(super) struct AnswerFile {
     retry: Option<String>,
     /// What must hold, beside the 2xx, for an alert to be delivered.
     delivered: Option<String>,
+}
+
+impl AnswerFile {
+    /// Only the rule for an alert that is there already.
+    pub(super) fn found(rule: String) -> Self {
+        Self { duplicate: Some(rule), ..Self::default() }
+    }
 }
 
 /// `reference:` of a preset: templates that find the created case in the answer.
@@ -109,6 +116,21 @@ impl AnswerRules {
         Ok(rules)
     }
 
+    /// Whether the question is asked at all, by the condition of [`Self::with_condition`].
+    pub(super) fn applies(&self, params: &Value) -> bool {
+        let facts = context! { params => params.clone() };
+        render(&self.env, WHEN, &facts).map_or(true, |text| !text.is_empty())
+    }
+
+    /// Adds the condition on `params` under which the question is asked.
+    pub(super) fn with_condition(mut self, rule: Option<&str>) -> Result<Self, TemplateError> {
+        if let Some(rule) = rule {
+            add(&mut self.env, WHEN, &format!("{{% if {rule} %}}yes{{% endif %}}"))?;
+            self.check()?;
+        }
+        Ok(self)
+    }
+
     /// Only known names, and no rule that fails on an ordinary answer.
     fn check(&self) -> Result<(), TemplateError> {
         for (part, template) in self.env.templates() {
@@ -119,15 +141,16 @@ impl AnswerRules {
             }
             for (status, text) in [(200, "{}"), (200, ""), (500, "<html>"), (400, "[1]")] {
                 let reply = Reply { status, text: text.to_owned(), ..Reply::default() };
-                render(&self.env, part, &facts(&reply, &Value::UNDEFINED))?;
+                render(&self.env, part, &facts(&reply, &Value::UNDEFINED, ""))?;
             }
         }
         Ok(())
     }
 
     /// What the answer means. A rule that fails on an answer does not hold for it.
-    pub(super) fn read(&self, reply: &Reply, params: &Value) -> Reading {
-        let facts = self.any.then(|| facts(reply, params));
+    /// `key` is the alert's id.
+    pub(super) fn read(&self, reply: &Reply, params: &Value, key: &str) -> Reading {
+        let facts = self.any.then(|| facts(reply, params, key));
         let part = |part| {
             let text = facts.as_ref().map(|facts| render(&self.env, part, facts));
             text.and_then(Result::ok).unwrap_or_default()
@@ -152,6 +175,7 @@ impl AnswerRules {
     }
 }
 
+const WHEN: &str = "lookup.when";
 const DUPLICATE: &str = "answer.duplicate";
 const ALERT_FAULT: &str = "answer.alert_fault";
 const RETRY: &str = "answer.retry";
@@ -159,7 +183,7 @@ const DELIVERED: &str = "answer.delivered";
 const ID: &str = "reference.id";
 const URL: &str = "reference.url";
 
-fn facts(reply: &Reply, params: &Value) -> Value {
+fn facts(reply: &Reply, params: &Value, key: &str) -> Value {
     let json = serde_json::from_str::<serde_json::Value>(&reply.text)
         .map_or(Value::UNDEFINED, |parsed| Value::from(Serde(parsed)));
     context! {
@@ -168,6 +192,7 @@ fn facts(reply: &Reply, params: &Value) -> Value {
         json,
         text => reply.text.as_str(),
         params => params.clone(),
+        key,
     }
 }
 
@@ -214,7 +239,7 @@ mod tests {
             headers: BTreeMap::from([("x-case".to_owned(), "77".to_owned())]),
             text: text.to_owned(),
         };
-        rules.read(&reply, &Value::UNDEFINED)
+        rules.read(&reply, &Value::UNDEFINED, "k")
     }
 
     #[test]

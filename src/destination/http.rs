@@ -4,15 +4,14 @@
 //! never retries, never follows a redirect, and lets no secret into an error, an excerpt or a
 //! printed request.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use minijinja::Value;
-use percent_encoding::{CONTROLS, utf8_percent_encode};
 use reqwest::{
     Url,
-    header::{self, HeaderMap},
+    header::{self, AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
 use serde_json::Map;
 
@@ -22,10 +21,16 @@ use crate::{
     destination::{
         DeliveryError, Destination, Receipt,
         access::{Access, secrets},
-        preset::{Preset, Rendered},
-        redact::MASK,
-        response::{chain, failed, lossy, receive, verdict},
+        address::{appended, bearer, header_text, sensitive, shown_url},
+        answer::{Class, Reading},
+        mail,
+        preset::{Preset, Step, Transport},
+        redact::{MASK, Redactor},
+        rendered::{RenderedRequest, SEND},
+        response::{Received, chain, failed, lossy, receive, verdict},
+        sample::sample_alert,
         signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+        stdout,
         template::TemplateError,
     },
     http_client::{self, ClientError},
@@ -47,6 +52,8 @@ pub struct Settings {
     pub url: Secret,
     /// The preset's parameters.
     pub params: Map<String, serde_json::Value>,
+    /// The parameters that are given by reference.
+    pub secrets: BTreeMap<String, Secret>,
     /// For one attempt, from the name lookup to the end of the answer.
     pub timeout: Duration,
     /// Further headers; they overrule the preset's.
@@ -80,6 +87,9 @@ pub enum SetupError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// What the preset needs to prove who we are cannot be used.
+    #[error("{0}")]
+    Auth(String),
     /// The signing secret is none.
     #[error("{0}")]
     Signing(String),
@@ -97,7 +107,6 @@ pub enum SetupError {
 /// One receiver that speaks HTTP.
 pub struct HttpDestination {
     settings: Settings,
-    params: Value,
     client: reqwest::Client,
     clock: Clock,
     /// What is made of the secrets, as they were when it was made.
@@ -106,34 +115,10 @@ pub struct HttpDestination {
 
 /// A request that is ready to be sent.
 struct Request {
-    access: Arc<Access>,
+    method: reqwest::Method,
     url: Url,
     headers: HeaderMap,
     body: Vec<u8>,
-}
-
-/// A request as it may be shown: every secret is `***`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RenderedRequest {
-    /// `POST`.
-    pub method: String,
-    /// The scheme and host of the destination; its path and query are masked, what the preset
-    /// appends to them is not.
-    pub url: String,
-    /// In the order of their names.
-    pub headers: Vec<(String, String)>,
-    /// JSON.
-    pub body: String,
-}
-
-impl fmt::Display for RenderedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {} HTTP/1.1", self.method, self.url)?;
-        for (name, value) in &self.headers {
-            writeln!(f, "{name}: {value}")?;
-        }
-        write!(f, "\n{}", self.body)
-    }
 }
 
 impl fmt::Debug for HttpDestination {
@@ -158,18 +143,20 @@ impl HttpDestination {
     /// # Errors
     /// [`SetupError`]: every mistake that can be found without talking to the destination.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
-        let problems = settings.preset.check_params(&settings.params);
+        let problems = settings.preset.check_params(&settings.params, &settings.secrets);
         if !problems.is_empty() {
             return Err(SetupError::Params(problems));
         }
-        let params = settings.preset.params(&settings.params);
-        settings.preset.try_out(&params)?;
         let access = Access::new(&settings)?;
+        settings.preset.try_out(&access.shown_params)?;
+        if settings.preset.transport() == Transport::Email {
+            let body = settings.preset.render(&sample_alert("text"), &access.params)?.body;
+            mail::check(&body).map_err(|problem| SetupError::Params(vec![problem]))?;
+        }
         Ok(Self {
             client: http_client::build(&settings.client)?,
             access: ArcSwap::from_pointee(access),
             settings,
-            params,
             clock,
         })
     }
@@ -179,7 +166,12 @@ impl HttpDestination {
     /// # Errors
     /// [`DeliveryError`] if no request can be made of it.
     pub fn render(&self, alert: &Alert) -> Result<RenderedRequest, DeliveryError> {
-        let request = self.request(alert)?;
+        let access = self.access().map_err(unreachable)?;
+        let step = self.settings.preset.request();
+        let mut request = self.request(&access, &access.shown_params, step, alert)?;
+        if access.token.is_some() {
+            request.headers.insert(AUTHORIZATION, bearer("")?);
+        }
         let mut headers: Vec<_> = request
             .headers
             .iter()
@@ -189,31 +181,60 @@ impl HttpDestination {
             })
             .collect();
         headers.sort();
+        let method = match self.settings.preset.transport() {
+            Transport::Http => request.method.as_str(),
+            Transport::Email | Transport::Stdout => {
+                headers.clear();
+                SEND
+            }
+        };
         Ok(RenderedRequest {
-            method: self.settings.preset.method().to_string(),
-            url: shown_url(&request.access.url, &request.url),
+            method: method.to_owned(),
+            url: shown_url(&access.url, &request.url),
             headers,
             body: String::from_utf8_lossy(&request.body).into_owned(),
         })
     }
 
-    fn request(&self, alert: &Alert) -> Result<Request, DeliveryError> {
-        let access = self.access().map_err(unreachable)?;
-        let rendered = self.settings.preset.render(alert, &self.params);
+    fn request(
+        &self,
+        access: &Access,
+        params: &Value,
+        step: &Step,
+        alert: &Alert,
+    ) -> Result<Request, DeliveryError> {
+        let preset = &self.settings.preset;
+        let rendered = if std::ptr::eq(step, preset.request()) {
+            preset.render(alert, params)
+        } else {
+            preset.render_step(step, alert, params)
+        };
         let rendered = rendered.map_err(|error| alert_fault(error.to_string()))?;
         let id = header_text(&alert.id)?;
         let mut headers = access.headers.clone();
+        for (name, value) in &step.headers {
+            headers.entry(name).or_insert(value.clone());
+        }
+        if !rendered.body.is_empty() {
+            let json = header::HeaderValue::from_static("application/json");
+            headers.entry(CONTENT_TYPE).or_insert(json);
+        }
+        for mac in &access.hmac {
+            headers.insert(&mac.header, sensitive(&mac.sign(&rendered.body))?);
+        }
         if let Some(signer) = &access.signer {
             let now = self.clock.now().seconds();
             let signature = signer.sign(id.to_str().unwrap_or_default(), now, &rendered.body);
-            let mut signature = header_text(&signature)?;
-            signature.set_sensitive(true);
             headers.insert(ID_HEADER, id.clone());
             headers.insert(TIMESTAMP_HEADER, now.into());
-            headers.insert(SIGNATURE_HEADER, signature);
+            headers.insert(SIGNATURE_HEADER, sensitive(&signature)?);
         }
         headers.insert(IDEMPOTENCY_HEADER, id);
-        Ok(Request { url: appended(&access.url, &rendered), access, headers, body: rendered.body })
+        let mut url = appended(&access.url, &rendered);
+        if !access.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&access.query);
+        }
+        Ok(Request { method: step.method.clone(), url, headers, body: rendered.body })
     }
 
     /// What the secrets say now: made anew when one of them has changed.
@@ -228,20 +249,76 @@ impl HttpDestination {
     }
 
     async fn attempt(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
-        let request = self.request(alert)?;
-        let method = self.settings.preset.method().clone();
+        let access = self.access().map_err(unreachable)?;
+        match self.settings.preset.transport() {
+            Transport::Http => self.ask_and_send(&access, alert).await,
+            Transport::Email => {
+                let mail =
+                    self.request(&access, &access.params, self.settings.preset.request(), alert)?;
+                let Settings { timeout, .. } = self.settings;
+                mail::send(&access.url, &alert.id, &mail.body, timeout, &access.redactor).await
+            }
+            Transport::Stdout => {
+                let line =
+                    self.request(&access, &access.params, self.settings.preset.request(), alert)?;
+                stdout::print_line(line.body)
+                    .map_err(|error| DeliveryError::Unreachable(Box::new(error)))
+            }
+        }
+    }
+
+    /// A token if one is needed, the question if the preset asks one, then the request.
+    async fn ask_and_send(
+        &self,
+        access: &Arc<Access>,
+        alert: &Alert,
+    ) -> Result<Receipt, DeliveryError> {
+        let mut sender = Sender { access, redactor: access.redactor.clone(), token: None };
+        if let Some((source, cache)) = &access.token {
+            let token = cache.get(source, &self.client, &self.clock, &sender.redactor).await?;
+            sender.redactor = sender.redactor.with(&token);
+            sender.token = Some(bearer(&token)?);
+        }
+        let lookup = self.settings.preset.lookup();
+        if let Some(lookup) = lookup.filter(|step| step.rules.applies(&access.params)) {
+            let (received, mut reading) = self.exchange(&sender, lookup, alert).await?;
+            // A question that is refused says nothing about the alert.
+            if reading.class == Class::AlertFault {
+                reading.class = Class::DestinationFault;
+            }
+            let found = reading.class == Class::Duplicate;
+            let answered = verdict(received, &reading, &sender.redactor)?;
+            if found {
+                return Ok(answered);
+            }
+        }
+        let (received, reading) =
+            self.exchange(&sender, self.settings.preset.request(), alert).await?;
+        verdict(received, &reading, &sender.redactor)
+    }
+
+    async fn exchange(
+        &self,
+        sender: &Sender<'_>,
+        step: &Step,
+        alert: &Alert,
+    ) -> Result<(Received, Reading), DeliveryError> {
+        let Sender { access, redactor, token } = sender;
+        let mut request = self.request(access, &access.params, step, alert)?;
+        if let Some(token) = token {
+            request.headers.insert(AUTHORIZATION, token.clone());
+        }
         let sent = self
             .client
-            .request(method, request.url)
+            .request(request.method, request.url)
             .headers(request.headers)
             .body(request.body)
             .send()
             .await;
-        let redactor = &request.access.redactor;
         let response = sent.map_err(|error| failed(error, redactor))?;
         let received = receive(response, self.clock.now()).await;
-        let reading = self.settings.preset.rules().read(&received.reply, &self.params);
-        verdict(received, &reading, redactor)
+        let reading = step.rules.read(&received.reply, &access.params, &alert.id);
+        Ok((received, reading))
     }
 
     /// Reads secret files again. Returns whether one was rotated since `access` was made of them.
@@ -263,7 +340,13 @@ impl HttpDestination {
     async fn attempt_with_fresh_secrets(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let access = self.access().map_err(unreachable)?;
         let outcome = self.attempt(alert).await;
-        if matches!(outcome, Err(DeliveryError::Auth(_))) && self.refresh(&access) {
+        if !matches!(outcome, Err(DeliveryError::Auth(_))) {
+            return outcome;
+        }
+        if let Some((_, cache)) = &access.token {
+            cache.forget().await;
+        }
+        if self.refresh(&access) {
             tracing::info!(
                 destination = %self.settings.name,
                 "a secret of {} was rotated: the attempt that it refused is made again",
@@ -289,47 +372,11 @@ impl Destination for HttpDestination {
     }
 }
 
-/// The destination's URL with what the preset appends to its path and query.
-fn appended(base: &Url, rendered: &Rendered<'_>) -> Url {
-    let mut url = base.clone();
-    if !rendered.path.is_empty() {
-        url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), rendered.path));
-    }
-    if !rendered.query.is_empty() {
-        url.query_pairs_mut().extend_pairs(&rendered.query);
-    }
-    url
-}
-
-/// Scheme and host, `***` for the path and query of `base`, and what the preset appended.
-fn shown_url(base: &Url, url: &Url) -> String {
-    let added = |whole: Option<&str>, own: Option<&str>| {
-        let whole = whole.unwrap_or_default();
-        let rest = whole.strip_prefix(own.unwrap_or_default());
-        rest.unwrap_or_default().to_owned()
-    };
-    let own_path = base.path().trim_end_matches('/');
-    let path = added(Some(url.path()), Some(own_path));
-    let query = added(url.query(), base.query());
-    let path = match (own_path, path.as_str()) {
-        ("", path) => path.to_owned(),
-        (_, "/") => format!("/{MASK}"),
-        (_, path) => format!("/{MASK}{path}"),
-    };
-    let query = match (base.query(), query.as_str()) {
-        (None, "") => String::new(),
-        (None, added) => format!("?{added}"),
-        (Some(_), added) => format!("?{MASK}{added}"),
-    };
-    format!("{}{path}{query}", url.origin().ascii_serialization())
-}
-
-/// A text as a header can carry it. Ids of real messages are left as they are; what a header
-/// cannot carry is percent-encoded.
-fn header_text(text: &str) -> Result<header::HeaderValue, DeliveryError> {
-    let text = utf8_percent_encode(text, CONTROLS).to_string();
-    header::HeaderValue::try_from(text)
-        .map_err(|_never_after_encoding| alert_fault("its id cannot be a header".to_owned()))
+/// With what one attempt is made.
+struct Sender<'a> {
+    access: &'a Access,
+    redactor: Redactor,
+    token: Option<header::HeaderValue>,
 }
 
 fn alert_fault(reason: String) -> DeliveryError {

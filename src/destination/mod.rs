@@ -8,17 +8,25 @@ use async_trait::async_trait;
 use crate::{alert::Alert, ids::DestinationName};
 
 mod access;
+mod address;
 mod answer;
+mod auth;
+mod filters;
 pub mod http;
-mod params;
+mod mail;
+pub mod params;
 pub mod preset;
 #[cfg(test)]
 mod receiver;
 mod redact;
+pub mod reference;
+pub mod rendered;
 mod response;
 mod sample;
 mod signing;
+mod stdout;
 pub mod template;
+mod token;
 
 /// Something that takes alerts.
 #[async_trait]

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
-use crate::destination::template::TemplateError;
+use crate::{
+    destination::{redact::MASK, template::TemplateError},
+    secret::Secret,
+};
 
 /// `params:` of a preset.
 #[derive(Debug, Default, Deserialize)]
@@ -18,16 +21,19 @@ pub(super) struct Param {
     r#type: ParamType,
     help: String,
     default: Option<serde_json::Value>,
+    /// Stands in samples, where there is no default.
+    example: Option<serde_json::Value>,
     r#enum: Option<Vec<serde_json::Value>>,
 }
 
-/// Further types may come.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ParamType {
     String,
     Integer,
     Boolean,
+    /// A text that is given by reference only, and never shown.
+    Secret,
 }
 
 impl Params {
@@ -41,9 +47,13 @@ impl Params {
     }
 
     /// What is wrong with the given values; nothing, if they can be used.
-    pub(super) fn problems(&self, given: &Map<String, serde_json::Value>) -> Vec<String> {
+    pub(super) fn problems(
+        &self,
+        given: &Map<String, serde_json::Value>,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Vec<String> {
         let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        let unknown = given.keys().filter(|name| !self.has(name));
+        let unknown = given.keys().chain(secrets.keys()).filter(|name| !self.has(name));
         let mut problems: Vec<String> = unknown
             .map(|name| match known.as_slice() {
                 [] => format!("`{name}` is not a parameter: this preset has none"),
@@ -52,6 +62,7 @@ impl Params {
             .collect();
         for (name, param) in &self.0 {
             match given.get(name) {
+                _ if secrets.contains_key(name) => problems.extend(param.no_text(name)),
                 Some(value) => problems.extend(param.problem(name, value)),
                 None if param.default.is_none() => {
                     problems.push(format!("`{name}` is missing: {}", param.help));
@@ -76,6 +87,24 @@ impl Params {
         })
     }
 
+    /// Each of them, for the documentation.
+    pub(super) fn documented(&self) -> Vec<ParamDoc> {
+        let document = |(name, param): (&String, &Param)| ParamDoc {
+            name: name.clone(),
+            kind: match param.r#type {
+                ParamType::String => "string",
+                ParamType::Integer => "integer",
+                ParamType::Boolean => "boolean",
+                ParamType::Secret => "secret",
+            },
+            default: param.default.clone(),
+            example: param.placeholder(),
+            choices: param.r#enum.clone().unwrap_or_default(),
+            help: param.help.clone(),
+        };
+        self.0.iter().map(document).collect()
+    }
+
     /// The defaults, and something where there is none.
     pub(super) fn placeholders(&self) -> Map<String, serde_json::Value> {
         self.0.iter().map(|(name, param)| (name.clone(), param.placeholder())).collect()
@@ -90,17 +119,54 @@ impl Params {
     }
 }
 
+/// One parameter, for the documentation.
+#[derive(Clone, Debug)]
+pub struct ParamDoc {
+    /// Its name.
+    pub name: String,
+    /// `string`, `integer`, `boolean` or `secret`.
+    pub kind: &'static str,
+    /// The default, as JSON; without one it is required.
+    pub default: Option<serde_json::Value>,
+    /// Such a value, if there is no default.
+    pub example: serde_json::Value,
+    /// The values that are allowed, if not every one is.
+    pub choices: Vec<serde_json::Value>,
+    /// What it is.
+    pub help: String,
+}
+
 impl Param {
     /// Default and choices must be what they are the default and choices of.
     fn check(&self, name: &str) -> Result<(), TemplateError> {
-        let mut given = self.default.iter().chain(self.r#enum.iter().flatten());
+        let mut given =
+            self.default.iter().chain(&self.example).chain(self.r#enum.iter().flatten());
         let problem = given.find_map(|value| self.problem(name, value));
         problem
             .map_or(Ok(()), |problem| Err(TemplateError::new(&format!("params.{name}"), problem)))
     }
 
+    /// A reference gives a text.
+    fn no_text(&self, name: &str) -> Option<String> {
+        match self.r#type {
+            ParamType::String | ParamType::Secret => None,
+            ParamType::Integer | ParamType::Boolean => {
+                Some(format!("`{name}` cannot be a reference: write the value itself"))
+            }
+        }
+    }
+
     fn problem(&self, name: &str, value: &serde_json::Value) -> Option<String> {
         let (fits, wanted) = match self.r#type {
+            // Not shown: it may be the secret.
+            ParamType::Secret if [MASK, ""].contains(&value.as_str().unwrap_or("x")) => {
+                return None;
+            }
+            ParamType::Secret => {
+                return Some(format!(
+                    "`{name}` is a secret: write {{env: NAME}} or {{file: PATH}}"
+                ));
+            }
             ParamType::String => (value.is_string(), "a string"),
             ParamType::Integer => (value.is_i64(), "a whole number"),
             ParamType::Boolean => (value.is_boolean(), "true or false"),
@@ -119,29 +185,37 @@ impl Param {
         match (self.r#type, &self.r#enum) {
             (_, Some(choices)) => choices.clone(),
             (ParamType::Boolean, None) => vec![json!(true), json!(false)],
-            (ParamType::String | ParamType::Integer, None) => Vec::new(),
+            (ParamType::String | ParamType::Integer | ParamType::Secret, None) => Vec::new(),
         }
     }
 
     fn placeholder(&self) -> serde_json::Value {
         let first = self.choices().into_iter().next();
-        self.default.clone().or(first).unwrap_or_else(|| match self.r#type {
-            ParamType::String => json!("placeholder"),
-            ParamType::Integer => json!(1),
-            ParamType::Boolean => json!(false),
+        self.default.clone().or(self.example.clone()).or(first).unwrap_or_else(|| {
+            match self.r#type {
+                ParamType::String => json!("placeholder"),
+                ParamType::Integer => json!(1),
+                ParamType::Secret => json!(MASK),
+                ParamType::Boolean => json!(false),
+            }
         })
     }
 
     fn schema(&self) -> serde_json::Value {
-        let kind = match self.r#type {
-            ParamType::String => "string",
-            ParamType::Integer => "integer",
-            ParamType::Boolean => "boolean",
+        let reference = json!({
+            "type": "object", "additionalProperties": false, "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
+        });
+        let mut schema = match self.r#type {
+            ParamType::Secret => reference,
+            ParamType::String => json!({"anyOf": [{"type": "string"}, reference]}),
+            ParamType::Integer => json!({"type": "integer"}),
+            ParamType::Boolean => json!({"type": "boolean"}),
         };
-        let mut schema = Map::from_iter([
-            ("type".to_owned(), json!(kind)),
-            ("description".to_owned(), json!(self.help)),
-        ]);
+        let schema = schema.as_object_mut().map(std::mem::take);
+        let mut schema = schema.unwrap_or_default();
+        schema.insert("description".to_owned(), json!(self.help));
         let default = self.default.clone();
         schema.extend(default.map(|default| ("default".to_owned(), default)));
         let choices = self.r#enum.as_ref();

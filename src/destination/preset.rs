@@ -4,112 +4,75 @@
 //! describes its keys. Everything in it is compiled and tried when it is loaded, so that a mistake
 //! stops the start and not the first alert.
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
 
 use minijinja::value::{Serde, Value};
 use reqwest::{
     Method,
     header::{HeaderName, HeaderValue},
 };
-use serde::Deserialize;
 use serde_json::Map;
-use serde_saphyr::Spanned;
 
+pub use self::{
+    error::PresetError,
+    file::{Example, Limits, Meaning, Transport},
+};
 use crate::{
     alert::Alert,
     destination::{
-        access::RESERVED,
-        answer::{AnswerFile, AnswerRules, ReferenceFile},
-        params::Params,
-        sample::{sample_alert, sample_alerts},
+        answer::AnswerRules,
+        auth::{self, AuthFile},
+        params::{ParamDoc, Params},
+        sample::sample_alerts,
         template::{RequestTemplates, TemplateError, context},
     },
+    secret::Secret,
 };
 
-const BUILTIN: [(&str, &str); 2] = [
-    ("google-secops-webhook", include_str!("presets/google-secops-webhook.yaml")),
-    ("webhook", include_str!("presets/webhook.yaml")),
-];
+mod check;
+mod compile;
+mod error;
+mod file;
+
+use compile::{headers, lookup, method, severity};
+use file::File;
+
+/// Every YAML file of `presets/`, with its text: `build.rs` lists them.
+const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
 /// The value of `request.body` that sends the alert itself.
 const WHOLE_ALERT: &str = "alert";
-
-/// Why a preset cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PresetError {
-    /// There is none of that name.
-    #[error(
-        "there is no preset `{name}`; built in are {}{}",
-        Preset::BUILTIN.join(", "),
-        Beside(dir)
-    )]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// Where it was looked for.
-        dir: Option<PathBuf>,
-    },
-    /// An own preset bears the name of a built-in one.
-    #[error(
-        "{} has the name of a built-in preset: rename the file and the preset in it",
-        _0.display()
-    )]
-    Shadows(PathBuf),
-    /// The file cannot be read.
-    #[error("cannot read the preset {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is no preset.
-    #[error("{file}{}: {problem}", Line(*line))]
-    Invalid {
-        /// The file.
-        file: String,
-        /// The line in it, from 1, if it is known.
-        line: Option<u64>,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
-}
-
-struct Beside<'a>(&'a Option<PathBuf>);
-
-impl fmt::Display for Beside<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(dir) => write!(f, ", others are looked for in {}", dir.display()),
-            None => f.write_str(", and no presets_dir is set"),
-        }
-    }
-}
-
-struct Line(Option<u64>);
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
-    }
-}
 
 /// How one kind of receiver is spoken to.
 pub struct Preset {
     name: String,
     about: String,
+    notes: String,
+    url: Option<String>,
+    transport: Transport,
     params: Params,
-    method: Method,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    whole_alert: bool,
+    auth: Vec<AuthFile>,
+    severity: BTreeMap<String, Value>,
+    lookup: Option<Step>,
+    request: Step,
+    limits: Limits,
+    examples: Vec<Example>,
+}
+
+/// One request, and how its answer is read.
+pub(in crate::destination) struct Step {
+    pub(in crate::destination) method: Method,
+    pub(in crate::destination) headers: Vec<(HeaderName, HeaderValue)>,
+    body: Body,
     templates: RequestTemplates,
-    rules: AnswerRules,
+    pub(in crate::destination) rules: AnswerRules,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    None,
+    WholeAlert,
+    Template,
 }
 
 /// The parts of a request that depend on the alert.
@@ -119,42 +82,6 @@ pub(in crate::destination) struct Rendered<'a> {
     pub(in crate::destination) body: Vec<u8>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    preset: String,
-    about: String,
-    #[serde(default)]
-    params: Params,
-    request: RequestFile,
-    #[serde(default)]
-    answer: AnswerFile,
-    #[serde(default)]
-    reference: ReferenceFile,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RequestFile {
-    #[serde(default)]
-    method: MethodFile,
-    path: Option<String>,
-    #[serde(default)]
-    query: BTreeMap<String, String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    body: Spanned<String>,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum MethodFile {
-    #[default]
-    Post,
-    Put,
-    Patch,
-}
-
 impl fmt::Debug for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Preset({})", self.name)
@@ -162,8 +89,10 @@ impl fmt::Debug for Preset {
 }
 
 impl Preset {
-    /// The names of the presets that come with the program.
-    pub const BUILTIN: [&str; BUILTIN.len()] = [BUILTIN[0].0, BUILTIN[1].0];
+    /// The names of the presets that come with the program, sorted.
+    pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+        BUILTIN.iter().map(|(name, _)| *name)
+    }
 
     /// One of the presets that come with the program.
     ///
@@ -221,25 +150,36 @@ impl Preset {
             return Err(TemplateError::new("preset", reason));
         }
         file.params.check()?;
-        let whole_alert = file.request.body.value == WHOLE_ALERT;
-        let body = (!whole_alert).then_some(file.request.body.value.as_str());
-        let path = file.request.path.as_deref();
+        auth::check(&file.auth, |param| file.params.has(param))?;
+        let body = file.request.body.value.as_str();
+        let templates = RequestTemplates::compile(
+            (body != WHOLE_ALERT).then_some(body),
+            file.request.path.as_deref(),
+            &file.request.query,
+        )?;
         let preset = Self {
             name: file.preset,
             about: file.about,
+            notes: file.notes,
+            url: file.url,
+            transport: file.send,
             params: file.params,
-            method: match file.request.method {
-                MethodFile::Post => Method::POST,
-                MethodFile::Put => Method::PUT,
-                MethodFile::Patch => Method::PATCH,
+            auth: file.auth,
+            severity: severity(file.severity)?,
+            lookup: file.lookup.map(lookup).transpose()?,
+            request: Step {
+                method: method(file.request.method, false)?,
+                headers: headers(&file.request.headers)?,
+                body: if body == WHOLE_ALERT { Body::WholeAlert } else { Body::Template },
+                templates,
+                rules: AnswerRules::compile(&file.answer, &file.reference)?,
             },
-            headers: headers(&file.request.headers)?,
-            whole_alert,
-            templates: RequestTemplates::compile(body, path, &file.request.query)?,
-            rules: AnswerRules::compile(&file.answer, &file.reference)?,
+            limits: file.limits,
+            examples: file.examples,
         };
         preset.check_names()?;
         preset.check_every_choice()?;
+        preset.check_examples()?;
         Ok(preset)
     }
 
@@ -248,9 +188,63 @@ impl Preset {
         &self.name
     }
 
+    /// What it is for, in a sentence.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    /// What to know before using it.
+    pub fn notes(&self) -> &str {
+        &self.notes
+    }
+
+    /// Where the receiver is, if it is the same place for everybody.
+    pub fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
+    /// How what it renders is sent.
+    pub const fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// What it takes at most.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Answers, and what they mean.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    /// What each level is called there, as JSON.
+    pub fn severities(&self) -> impl Iterator<Item = (&str, String)> {
+        self.severity.iter().map(|(level, value)| (level.as_str(), value.to_string()))
+    }
+
+    /// How it is told who asks, one text for each way.
+    pub fn auth_described(&self) -> Vec<String> {
+        self.auth.iter().map(AuthFile::describe).collect()
+    }
+
+    /// Whether it asks before it sends.
+    pub const fn has_lookup(&self) -> bool {
+        self.lookup.is_some()
+    }
+
+    /// The parameters, for the documentation.
+    pub fn params_documented(&self) -> Vec<ParamDoc> {
+        self.params.documented()
+    }
+
     /// What is wrong with the parameters of a destination; nothing, if they can be used.
-    pub fn check_params(&self, given: &Map<String, serde_json::Value>) -> Vec<String> {
-        self.params.problems(given)
+    pub fn check_params(
+        &self,
+        given: &Map<String, serde_json::Value>,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Vec<String> {
+        self.params.problems(given, secrets)
     }
 
     /// A JSON Schema of the parameters of a destination.
@@ -263,16 +257,16 @@ impl Preset {
         self.params.placeholders()
     }
 
-    pub(in crate::destination) const fn method(&self) -> &Method {
-        &self.method
+    pub(in crate::destination) fn auth(&self) -> &[AuthFile] {
+        &self.auth
     }
 
-    pub(in crate::destination) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.headers
+    pub(in crate::destination) const fn request(&self) -> &Step {
+        &self.request
     }
 
-    pub(in crate::destination) const fn rules(&self) -> &AnswerRules {
-        &self.rules
+    pub(in crate::destination) const fn lookup(&self) -> Option<&Step> {
+        self.lookup.as_ref()
     }
 
     /// The given parameters, and the defaults of the others, as templates see them.
@@ -287,54 +281,52 @@ impl Preset {
         alert: &Alert,
         params: &Value,
     ) -> Result<Rendered<'_>, TemplateError> {
-        let context =
-            if self.templates.is_empty() { Value::UNDEFINED } else { context(alert, params) };
-        let body = if self.whole_alert {
-            serde_json::to_vec(alert)
-                .map_err(|error| TemplateError::new("body", error.to_string()))?
+        let rendered = self.render_step(&self.request, alert, params)?;
+        match self.limits.body_bytes {
+            Some(most) if rendered.body.len() > most => {
+                let reason = format!("{} bytes; {most} are taken", rendered.body.len());
+                Err(TemplateError::new("body", reason))
+            }
+            _ => Ok(rendered),
+        }
+    }
+
+    pub(in crate::destination) fn render_step<'a>(
+        &self,
+        step: &'a Step,
+        alert: &Alert,
+        params: &Value,
+    ) -> Result<Rendered<'a>, TemplateError> {
+        let level = self.severity.get(alert.severity.level);
+        let severity = level.unwrap_or(&Value::UNDEFINED);
+        let context = if step.templates.is_empty() {
+            Value::UNDEFINED
         } else {
-            self.templates.body(&context)?.into_bytes()
+            context(alert, params, severity)
+        };
+        let body = match step.body {
+            Body::None => Vec::new(),
+            Body::WholeAlert => serde_json::to_vec(alert)
+                .map_err(|error| TemplateError::new("body", error.to_string()))?,
+            Body::Template => step.templates.body(&context)?.into_bytes(),
         };
         Ok(Rendered {
-            path: self.templates.path(&context)?,
-            query: self.templates.query(&context)?,
+            path: step.templates.path(&context)?,
+            query: step.templates.query(&context)?,
             body,
         })
     }
 
     /// Tries the templates on the sample alerts.
     pub(in crate::destination) fn try_out(&self, params: &Value) -> Result<(), TemplateError> {
-        sample_alerts().iter().try_for_each(|alert| self.render(alert, params).map(drop))
+        sample_alerts().iter().try_for_each(|alert| {
+            self.steps().try_for_each(|step| self.render_step(step, alert, params).map(drop))?;
+            self.render(alert, params).map(drop)
+        })
     }
 
-    /// Finds a misspelt field even in a branch that no sample takes.
-    fn check_names(&self) -> Result<(), TemplateError> {
-        let alert = serde_json::to_value(sample_alert("text"));
-        let alert = alert.map_err(|error| TemplateError::new("body", error.to_string()))?;
-        for (part, name) in self.templates.reads() {
-            let (root, field) = name.split_once('.').unwrap_or((&name, ""));
-            let exists = match root {
-                "alert" if field.is_empty() || field.starts_with("attachment") => true,
-                "alert" => alert.pointer(&format!("/{}", field.replace('.', "/"))).is_some(),
-                "params" => field.is_empty() || self.params.has(field),
-                _ => false,
-            };
-            if !exists {
-                let reason = format!("there is no `{name}`: templates see alert and params");
-                return Err(TemplateError::new(&part, reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries every choice of every parameter, the others at their defaults.
-    fn check_every_choice(&self) -> Result<(), TemplateError> {
-        self.try_out(&self.params(&Map::new()))?;
-        for (name, choice) in self.params.choices() {
-            let given = Map::from_iter([(name.to_owned(), choice)]);
-            self.try_out(&self.params(&given))?;
-        }
-        Ok(())
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.lookup.iter().chain([&self.request])
     }
 }
 
@@ -343,31 +335,15 @@ fn is_name(name: &str) -> bool {
     crate::ids::DestinationName::new(name).is_ok()
 }
 
-fn headers(
-    given: &BTreeMap<String, String>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, TemplateError> {
-    given
-        .iter()
-        .map(|(name, value)| {
-            let part = format!("headers.{name}");
-            let name = HeaderName::try_from(name)
-                .map_err(|_wrong| TemplateError::new(&part, "is not a header name"))?;
-            if RESERVED.contains(&name.as_str()) {
-                return Err(TemplateError::new(&part, "is set by the relay itself: remove it"));
-            }
-            let value = HeaderValue::try_from(value)
-                .map_err(|_wrong| TemplateError::new(&part, "has a value no header can have"))?;
-            Ok((name, value))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::destination::answer::{Class, Reply};
+    use crate::destination::{
+        answer::{Class, Reply},
+        sample::sample_alert,
+    };
 
     fn parse(text: &str) -> Result<Preset, PresetError> {
         Preset::parse("x", "x.yaml", text)
@@ -384,7 +360,7 @@ mod tests {
 
     fn body(preset: &Preset, alert: &Alert, given: serde_json::Value) -> serde_json::Value {
         let given = params(given);
-        assert_eq!(preset.check_params(&given), [""; 0]);
+        assert_eq!(preset.check_params(&given, &BTreeMap::new()), [""; 0]);
         let rendered = preset.render(alert, &preset.params(&given)).unwrap();
         serde_json::from_slice(&rendered.body).unwrap()
     }
@@ -435,10 +411,10 @@ mod tests {
 
     #[test]
     fn every_built_in_preset_loads() {
-        for name in Preset::BUILTIN {
+        for name in Preset::builtin_names() {
             let preset = Preset::load(name, None).unwrap();
             assert_eq!(preset.name(), name);
-            assert_eq!(preset.check_params(&preset.placeholders()), [""; 0]);
+            assert_eq!(preset.check_params(&preset.placeholders(), &BTreeMap::new()), [""; 0]);
         }
     }
 
@@ -459,7 +435,11 @@ mod tests {
             (r#"{"error": {"code": 8, "status": "RESOURCE_EXHAUSTED"}}"#, Class::DestinationFault),
         ] {
             let reply = Reply { status: 200, text: text.to_owned(), ..Reply::default() };
-            assert_eq!(preset.rules().read(&reply, &Value::UNDEFINED).class, class, "{text}");
+            assert_eq!(
+                preset.request().rules.read(&reply, &Value::UNDEFINED, "").class,
+                class,
+                "{text}"
+            );
         }
     }
 
@@ -504,6 +484,54 @@ mod tests {
         }
     }
 
+    /// The three ways into Siemplify must give one alert the same ids and the same event.
+    #[test]
+    fn every_siemplify_preset_sends_the_same_view() {
+        let [hook, legacy, chronicle] =
+            ["google-secops-webhook", "siemplify-create-case", "google-secops-create-case"]
+                .map(|name| Preset::builtin(name).unwrap());
+        for scheme in ["micros", "article"] {
+            for values in ["clean", "as_predecessor"] {
+                let given = json!({"id_scheme": scheme, "values": values, "app_key": "",
+                    "service_account": ""});
+                let common = json!({"id_scheme": scheme, "values": values});
+                let hook = body(&hook, &incident(), common);
+                let mut own = given.clone();
+                own.as_object_mut().unwrap().remove("service_account");
+                let legacy = body(&legacy, &incident(), own)["Cases"][0].take();
+                let mut own = given;
+                own.as_object_mut().unwrap().remove("app_key");
+                let chronicle = body(&chronicle, &incident(), own)["cases"][0].take();
+                for (name, old, new) in [
+                    ("display_id", "DisplayId", "displayId"),
+                    ("ticket_id", "TicketId", "ticketId"),
+                    ("name", "Name", "name"),
+                    ("rule_generator", "RuleGenerator", "ruleGenerator"),
+                    ("priority", "Priority", "priority"),
+                    ("device_vendor", "DeviceVendor", "deviceVendor"),
+                    ("device_product", "DeviceProduct", "deviceProduct"),
+                    ("environment", "Environment", "environment"),
+                ] {
+                    assert_eq!(hook[name], legacy[old], "{old}");
+                    assert_eq!(hook[name], chronicle[new], "{new}");
+                }
+                let text = |value: &serde_json::Value| json!(value.to_string());
+                for (name, old, new) in
+                    [("start_time", "StartTime", "startTime"), ("end_time", "EndTime", "endTime")]
+                {
+                    assert_eq!(hook[name], legacy[old], "{old}");
+                    assert_eq!(text(&hook[name]), chronicle[new], "{new}");
+                }
+                let mut event = hook["events"][0].clone();
+                let start = text(&event["StartTime"]);
+                (event["StartTime"], event["EndTime"]) = (start.clone(), start);
+                assert_eq!(event, legacy["Events"][0]["_rawDataFields"]);
+                assert_eq!(event["details"], chronicle["events"][0]["rawDataFields"]["details"]);
+                assert_eq!(event, chronicle["events"][0]["rawDataFields"]);
+            }
+        }
+    }
+
     #[test]
     fn webhook_sends_the_alert_itself() {
         let preset = Preset::builtin("webhook").unwrap();
@@ -516,7 +544,7 @@ mod tests {
         let preset = Preset::builtin("google-secops-webhook").unwrap();
         let given = json!({"enviroment": "x", "environment": 5, "id_scheme": "micro"});
         assert_eq!(
-            preset.check_params(&params(given)),
+            preset.check_params(&params(given), &BTreeMap::new()),
             [
                 "`enviroment` is not a parameter; there are environment, id_scheme, values",
                 "`environment` must be a string, not 5",
@@ -532,7 +560,10 @@ mod tests {
              request:\n  body: '{{ params.team }}'\n",
         )
         .unwrap();
-        assert_eq!(preset.check_params(&Map::new()), ["`team` is missing: The team's number."]);
+        assert_eq!(
+            preset.check_params(&Map::new(), &BTreeMap::new()),
+            ["`team` is missing: The team's number."]
+        );
         let schema = preset.params_schema();
         assert_eq!(schema["required"], json!(["team"]));
         assert_eq!(schema["properties"]["team"]["type"], "integer");
@@ -545,7 +576,7 @@ mod tests {
     fn a_mistake_is_named_with_its_file_and_line() {
         for (text, line, word) in [
             ("preset: x\nabout: x\nrequest:\n  body: alert\nextra: 1\n", 5, "extra"),
-            ("preset: x\nabout: x\nrequest:\n  method: GET\n  body: alert\n", 4, "GET"),
+            ("preset: x\nabout: x\nrequest:\n  method: HEAD\n  body: alert\n", 4, "HEAD"),
             ("preset: x\nrequest: [\n", 2, ""),
             (
                 "preset: x\nabout: x\nrequest:\n  body: |\n    {\n    \"a\": {{ alert.tilte }}}\n",
@@ -627,6 +658,6 @@ mod tests {
     #[test]
     fn an_unknown_preset_is_answered_with_the_known_ones() {
         let error = Preset::load("nope", None).unwrap_err().to_string();
-        assert!(error.contains("google-secops-webhook, webhook"), "{error}");
+        assert!(error.contains("google-secops-webhook, "), "{error}");
     }
 }

@@ -14,6 +14,7 @@ const SHORTEST: usize = 4;
 const TOKEN_SEGMENT: usize = 12;
 
 /// The pieces of text that must not be shown.
+#[derive(Clone)]
 pub(super) struct Redactor(Vec<String>);
 
 impl Redactor {
@@ -34,6 +35,13 @@ impl Redactor {
             pieces.push((*secret).to_owned());
             pieces.extend(secret.split_whitespace().map(str::to_owned));
         }
+        Self::from_pieces(pieces)
+    }
+
+    /// With one more secret.
+    pub(super) fn with(&self, secret: &str) -> Self {
+        let mut pieces = self.0.clone();
+        pieces.push(secret.to_owned());
         Self::from_pieces(pieces)
     }
 

@@ -21,7 +21,7 @@ use crate::{
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// As much of an answer is kept with the attempt.
-const EXCERPT_BYTES: usize = 4_000;
+pub(super) const EXCERPT_BYTES: usize = 4_000;
 
 /// An answer, as far as it was read.
 pub(super) struct Received {
@@ -98,7 +98,12 @@ pub(super) fn failed(error: reqwest::Error, redactor: &Redactor) -> DeliveryErro
         return DeliveryError::TimedOut;
     }
     let text = chain(&error.without_url());
-    DeliveryError::Unreachable(Box::new(Broken(redactor.excerpt(&text, EXCERPT_BYTES))))
+    unreachable(&text, redactor)
+}
+
+/// There is no way to the destination, for that reason.
+pub(super) fn unreachable(reason: &str, redactor: &Redactor) -> DeliveryError {
+    DeliveryError::Unreachable(Box::new(Broken(redactor.excerpt(reason, EXCERPT_BYTES))))
 }
 
 /// The error and its causes in one line.

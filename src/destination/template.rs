@@ -18,7 +18,7 @@ use minijinja::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::de::IgnoredAny;
 
-use crate::{alert::Alert, ids::div_half_even};
+use crate::{alert::Alert, destination::filters, ids::div_half_even};
 
 const BODY: &str = "body";
 const PATH: &str = "path";
@@ -166,11 +166,12 @@ impl RequestTemplates {
     }
 }
 
-/// What templates see: `alert` and `params`.
-pub fn context(alert: &Alert, params: &Value) -> Value {
+/// What templates see: `alert`, `params`, and what the receiver calls the alert's `severity`.
+pub fn context(alert: &Alert, params: &Value, severity: &Value) -> Value {
     context! {
         alert => Value::from_object(AlertFields::new(alert)),
         params => params.clone(),
+        severity => severity.clone(),
     }
 }
 
@@ -183,6 +184,7 @@ pub(in crate::destination) fn environment(undefined: UndefinedBehavior) -> Envir
         env.remove_filter(filter);
     }
     env.add_filter("half_even", half_even);
+    filters::add_to(&mut env);
     env
 }
 
@@ -312,12 +314,16 @@ mod tests {
 
     fn body_of(template: &str, alert: &Alert) -> Result<String, TemplateError> {
         let templates = RequestTemplates::compile(Some(template), None, &BTreeMap::new())?;
-        templates.body(&context(alert, &Value::from(BTreeMap::<String, Value>::new())))
+        templates.body(&context(
+            alert,
+            &Value::from(BTreeMap::<String, Value>::new()),
+            &Value::UNDEFINED,
+        ))
     }
 
     fn path_of(template: &str, text: &str) -> Result<String, TemplateError> {
         let templates = RequestTemplates::compile(None, Some(template), &BTreeMap::new())?;
-        templates.path(&context(&sample_alert(text), &Value::UNDEFINED))
+        templates.path(&context(&sample_alert(text), &Value::UNDEFINED, &Value::UNDEFINED))
     }
 
     #[test]

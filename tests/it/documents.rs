@@ -3,9 +3,17 @@
 use std::{fs, path::PathBuf, sync::LazyLock};
 
 use regex::Regex;
-use slack_soar_relay::{cli, config, metrics, store::State};
+use slack_soar_relay::{
+    cli, config,
+    destination::{preset::Preset, reference},
+    metrics,
+    store::State,
+};
 
-use crate::source::{files, root};
+use crate::{
+    conformance::service_account,
+    source::{files, root},
+};
 
 /// The target of `[text](target)` or of `[label]: target`.
 static LINK: LazyLock<Regex> = LazyLock::new(|| {
@@ -70,6 +78,30 @@ fn every_configuration_in_a_document_loads() {
         }
     }
     assert!(loaded > 0);
+}
+
+#[test]
+fn the_page_of_the_destinations_is_what_the_presets_say() {
+    let page = fs::read_to_string(root().join("docs/destinations.md")).unwrap();
+    let command = "cargo run --example destinations-page > docs/destinations.md";
+    assert!(page == reference::page(), "the page is old; run {command}");
+}
+
+#[test]
+fn the_sample_configuration_of_every_preset_loads() {
+    let env = |name: &str| {
+        Some(match name {
+            "SOAR_SERVICE_ACCOUNT" => service_account("https://example.com"),
+            "SMTP_URL" => "smtp://mail.example.com".to_owned(),
+            _ => "https://soar.example.com/hook".to_owned(),
+        })
+    };
+    for name in Preset::builtin_names() {
+        let sample = reference::sample(&Preset::load(name, None).unwrap());
+        let start = "slack: {apps: [{name: main, signing_secret: {env: S}}]}\ndestinations:\n";
+        let loaded = config::parse(&format!("{start}{sample}"), root(), &env);
+        assert!(loaded.is_ok(), "{name}: {:#?}", loaded.err());
+    }
 }
 
 #[test]

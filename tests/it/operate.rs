@@ -141,7 +141,7 @@ fn a_test_is_delivered_through_the_front_door_or_to_one_destination() {
 async fn a_test_that_a_destination_refuses_fails_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &["a"]);
-    let soar = FakeSoar::new([Mood::Body(403, "key expired")]).await;
+    let soar = FakeSoar::new([Mood::Body(403, "key expired".to_owned())]).await;
     let process = Process::start(dir.path(), &[("URL_a".to_owned(), soar.url())]);
     let server = format!("http://{}", process.ops);
     let arguments = ["send-test", "--destination", "a", "--server", &server];

@@ -182,8 +182,8 @@ async fn a_destination_that_left_the_configuration_is_shown_as_orphaned() {
 #[tokio::test]
 async fn google_secops_answering_200_with_an_error_has_not_taken_the_alert() {
     let moods = [
-        Mood::Body(200, r#"{"error": {"code": 13, "status": "INTERNAL"}}"#),
-        Mood::Body(200, "{}"),
+        Mood::Body(200, r#"{"error": {"code": 13, "status": "INTERNAL"}}"#.into()),
+        Mood::Body(200, "{}".into()),
     ];
     let soar = FakeSoar::new(moods).await;
     let setup = Setup::default().destination("soar", &soar, "preset: google-secops-webhook");

@@ -30,7 +30,7 @@ async fn bridge_status_unchecked() {
     let moods = [
         Mood::Status(500),
         Mood::Status(302),
-        Mood::Body(200, r#"{"error": {"code": 400}}"#),
+        Mood::Body(200, r#"{"error": {"code": 400}}"#.to_owned()),
         Mood::Status(200),
     ];
     let soar = FakeSoar::new(moods).await;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use slack_soar_relay::clock::{Clock, Timestamp};
+use slack_soar_relay::{
+    clock::{Clock, Timestamp},
+    destination::preset::Preset,
+};
 use tokio::sync::mpsc;
 
 use crate::harness::{
@@ -160,6 +163,40 @@ fn schema_and_render_need_no_configuration() {
         let (code, out, err) = run(&["render", "--preset", preset]);
         assert_eq!(code, 0, "{err}");
         assert!(out.contains("1600689944000500"), "{out}");
+    }
+}
+
+#[test]
+fn a_preset_of_presets_dir_is_rendered_without_recompiling() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
+                presets_dir: own\n\
+                destinations: [{name: mine, preset: own-soar, url: {env: SECRET_URL},\n  \
+                params: {token: {env: SECRET}}}]\n";
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    std::fs::create_dir(dir.path().join("own")).unwrap();
+    let preset = "preset: own-soar\nabout: x\nparams: {token: {type: secret, help: x}}\n\
+                  auth: [{header: {name: X-Token, value: '{{ params.token }}'}}]\n\
+                  request: {body: '[{{ alert.ticket_id }}, {{ params.token }}]'}\n";
+    std::fs::write(dir.path().join("own/own-soar.yaml"), preset).unwrap();
+    let config = dir.path().join("relay.yaml");
+    let shown = command()
+        .env("SECRET_URL", "https://soar.example.com/in")
+        .args(["render", "--destination", "mine", "--config", config.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let out = String::from_utf8(shown.stdout).unwrap();
+    assert!(out.contains("x-token: ***"), "{out}");
+    assert!(out.contains(r#"["1600689944000500", "***"]"#), "{out}");
+}
+
+#[test]
+fn every_preset_is_rendered_without_a_configuration() {
+    for preset in Preset::builtin_names() {
+        let (code, out, err) = run(&["render", "--json", "--preset", preset]);
+        assert_eq!(code, 0, "{preset}: {err}");
+        let request: Value = serde_json::from_str(&out).unwrap();
+        assert!(request["body"].is_object(), "{preset}: {out}");
     }
 }
 

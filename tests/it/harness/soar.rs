@@ -20,7 +20,7 @@ use super::PATIENCE;
 pub(crate) enum Mood {
     Status(u16),
     /// A status with a body.
-    Body(u16, &'static str),
+    Body(u16, String),
     /// A status with one header.
     Header(u16, &'static str, &'static str),
     /// 200 to whoever shows this `Authorization`, 401 to others.
@@ -79,6 +79,11 @@ impl FakeSoar {
 
     pub(crate) async fn ok() -> Self {
         Self::new([Mood::Status(200)]).await
+    }
+
+    /// Where it listens.
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     pub(crate) fn url(&self) -> String {

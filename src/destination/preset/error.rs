@@ -1,0 +1,66 @@
+//! Why a preset cannot be used, in words of the person who can change it.
+
+use std::{fmt, io, path::PathBuf};
+
+use super::Preset;
+
+/// Why a preset cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PresetError {
+    /// There is none of that name.
+    #[error(
+        "there is no preset `{name}`; built in are {}{}",
+        Preset::builtin_names().collect::<Vec<_>>().join(", "),
+        Beside(dir)
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        dir: Option<PathBuf>,
+    },
+    /// An own preset bears the name of a built-in one.
+    #[error(
+        "{} has the name of a built-in preset: rename the file and the preset in it",
+        _0.display()
+    )]
+    Shadows(PathBuf),
+    /// The file cannot be read.
+    #[error("cannot read the preset {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no preset.
+    #[error("{file}{}: {problem}", Line(*line))]
+    Invalid {
+        /// The file.
+        file: String,
+        /// The line in it, from 1, if it is known.
+        line: Option<u64>,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
+
+struct Beside<'a>(&'a Option<PathBuf>);
+
+impl fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(dir) => write!(f, ", others are looked for in {}", dir.display()),
+            None => f.write_str(", and no presets_dir is set"),
+        }
+    }
+}
+
+struct Line(Option<u64>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
