@@ -1,5 +1,7 @@
 //! Log lines: text for a person, JSON for a machine, always on standard error.
 
+mod json;
+
 use std::{
     error::Error,
     io::{self, Write},
@@ -52,7 +54,7 @@ pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Err
     let lines = fmt().with_env_filter(filter).with_writer(|| &LINES);
     match format {
         Format::Text => lines.with_ansi(colour).with_target(false).finish().try_init()?,
-        Format::Json => lines.json().flatten_event(true).with_target(true).finish().try_init()?,
+        Format::Json => lines.event_format(json::Json).finish().try_init()?,
     }
     thread::Builder::new().name("log".to_owned()).spawn(|| LINES.write_for_ever())?;
     Ok(())

@@ -145,7 +145,68 @@ pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
 /// assert_eq!(inner_event(body), Some(r#"{"ts":  "1.5"}"#));
 /// ```
 pub fn inner_event(text: &str) -> Option<&str> {
-    lenient::parse::<Inner<'_>>(text).ok()?.event
+    outline(text).or_else(|| lenient::parse::<Inner<'_>>(text).ok()?.event)
+}
+
+/// The same for a text that is known to be JSON, in a fraction of the time: only quotes and brackets
+/// are looked at. `None` if it is written in a way that only a parser understands.
+fn outline(text: &str) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth, mut is_key) = (0, 0_usize, false);
+    let (mut start, mut found) = (None, None);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let end = string_end(bytes, at)?;
+                let inside = bytes.get(at + 1..end)?;
+                if depth == 1 && is_key {
+                    if inside.contains(&b'\\') {
+                        return None;
+                    }
+                    if inside == b"event" {
+                        start = Some(value_start(bytes, end + 1)?);
+                    }
+                }
+                is_key = false;
+                at = end;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                is_key = depth == 1;
+            }
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 1
+                    && let Some(start) = start.take()
+                {
+                    found = text.get(start..=at);
+                }
+            }
+            b',' => is_key = depth == 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Where the string that begins at `at` has its closing quote.
+fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut from = at + 1;
+    loop {
+        let next = from + memchr::memchr2(b'"', b'\\', bytes.get(from..)?)?;
+        if bytes.get(next) == Some(&b'"') {
+            return Some(next);
+        }
+        from = next + 2;
+    }
+}
+
+/// Where the value after a key begins, if it is an object.
+fn value_start(bytes: &[u8], after_key: usize) -> Option<usize> {
+    let rest = bytes.get(after_key..)?;
+    let gap = rest.iter().position(|byte| !matches!(byte, b':' | b' ' | b'\t' | b'\n' | b'\r'))?;
+    (rest.get(gap) == Some(&b'{')).then_some(after_key + gap)
 }
 
 fn event(wire: Wire<'_>) -> Event<'_> {
@@ -201,6 +262,8 @@ impl<'de> Lenient<'de> for Inner<'de> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     macro_rules! payload {
@@ -214,6 +277,37 @@ mod tests {
             panic!("no event: {text}");
         };
         callback
+    }
+
+    proptest! {
+        #[test]
+        fn the_outline_finds_what_the_parser_finds(
+            members in vec((key(), json()), 0..6),
+            gap in "[ \t\n\r]{0,2}",
+        ) {
+            let members = members.iter().map(|(key, value)| format!("{gap}\"{key}\"{gap}:{gap}{value}"));
+            let text = format!("{gap}{{{}{gap}}}{gap}", members.collect::<Vec<_>>().join(","));
+            let parsed = lenient::parse::<Inner<'_>>(&text).unwrap().event;
+            prop_assert!(outline(&text).is_none_or(|found| Some(found) == parsed), "{}", text);
+            prop_assert_eq!(inner_event(&text), parsed);
+        }
+    }
+
+    fn key() -> impl Strategy<Value = &'static str> {
+        select(&["event", "event", "ev\\u0065nt", "a\\\"b", "x", "events", ""][..])
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = select(
+            &["1", "null", "\"\"", "\"}\"", "\"a\\\\\"", "\"\\\"{\"", "{}", "[]", "\"event\""][..],
+        );
+        leaf.prop_map(str::to_owned).prop_recursive(3, 16, 4, |inner| {
+            let object = vec((key(), inner.clone()), 0..4).prop_map(|members| {
+                let members = members.iter().map(|(key, value)| format!("\"{key}\": {value}"));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+            });
+            prop_oneof![object, vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(",")))]
+        })
     }
 
     #[test]
