@@ -20,10 +20,10 @@ use crate::{
     code_defender::matcher::Matcher,
     delivery::{
         breaker::{Breaker, RecentAlerts},
-        outcome::{DEAD_REASONS, Situation, Verdict, decide, describe},
+        outcome::{DEAD_REASONS, Situation, TOO_OLD, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
-    ids::{DestinationName, MessageTs},
+    ids::{AlertId, DestinationName, MessageTs},
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::Shutdown,
@@ -203,13 +203,23 @@ impl Attempts {
                 numbers.delivery_seconds.record(now.since(received_at).as_secs_f64());
                 numbers.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
             }
-            Next::Dead { reason } => self.count_dead(reason, 1),
+            Next::Dead { reason } => count(&self.numbers.dead, reason, 1),
             Next::Retry { .. } => {}
         }
     }
 
-    pub(super) fn count_dead(&self, reason: &str, deaths: u64) {
-        count(&self.numbers.dead, reason, deaths);
+    /// These died of their age, without an attempt: one line each, as after an attempt, so that
+    /// whoever searches the log for an alert finds its end.
+    pub(super) fn note_expired(&self, dead: &[AlertId]) {
+        let destination = self.destination.name();
+        for alert_id in dead {
+            count(&self.numbers.dead, TOO_OLD, 1);
+            tracing::error!(
+                %alert_id, %destination, outcome = "expired", reason = TOO_OLD,
+                "alert {alert_id} given up for {destination}: {TOO_OLD}; \
+                 it is kept to be retried by hand"
+            );
+        }
     }
 }
 

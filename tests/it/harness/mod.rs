@@ -2,6 +2,7 @@
 
 pub(crate) mod fake_slack;
 pub(crate) mod http;
+pub(crate) mod log;
 pub(crate) mod pushes;
 pub(crate) mod slack;
 pub(crate) mod soar;
