@@ -74,6 +74,7 @@ fn message(n: i64) -> NewMessage {
         received_at: Clock::system().now(),
         raw: raw.to_string().into(),
         is_edit: false,
+        edited_ts: String::new(),
         alerts: vec![NewAlert {
             ordinal: 0,
             attachment: 0,

@@ -80,6 +80,7 @@ impl World {
             raw: format!("{{\"number\":{number}}}").into(),
             is_edit: false,
             alerts: vec![alert(0, &["soar"])],
+            edited_ts: String::new(),
         }
     }
 
@@ -197,6 +198,7 @@ macro_rules! contract {
             an_edit_with_nothing_new_is_a_revision_and_is_not_sent,
             only_the_newest_revisions_are_kept,
             an_unrouted_alert_is_kept,
+            an_edit_that_comes_twice_in_different_words_is_one_revision,
             held_deliveries_wait,
             workers_never_share_a_delivery,
             the_oldest_due_is_leased_first,
@@ -370,6 +372,22 @@ pub(super) async fn an_edit_with_nothing_new_is_a_revision_and_is_not_sent(w: Wo
 pub(super) async fn only_the_newest_revisions_are_kept(w: World) {
     w.accept(w.message(1)).await;
     for number in 0..=REVISIONS_KEPT {
+pub(super) async fn an_edit_that_comes_twice_in_different_words_is_one_revision(w: World) {
+    w.accept(w.message(1)).await;
+    let edit = |raw: &str, edited_ts: &str| NewMessage {
+        raw: raw.to_owned().into(),
+        is_edit: true,
+        edited_ts: edited_ts.to_owned(),
+        ..w.message(1)
+    };
+    assert_eq!(w.accept(edit("pushed", "5.0")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("read in history", "5.0")).await, Accepted::Duplicate);
+    assert_eq!(w.accept(edit("edited once more", "6.0")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("of no known time", "")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("nor this", "")).await, Accepted::Revision);
+    assert_eq!(w.view(1).await.revisions.len(), 4);
+}
+
         let raw = format!("version {number}").into();
         w.accept(NewMessage { raw, is_edit: true, ..w.message(1) }).await;
     }

@@ -101,6 +101,7 @@ fn message(number: i64) -> NewMessage {
         received_at: Timestamp::from_seconds(1_700_000_000),
         raw: vec![b'x'; 1000].into(),
         is_edit: false,
+        edited_ts: String::new(),
         alerts: vec![NewAlert {
             ordinal: 0,
             attachment: 0,
