@@ -114,7 +114,7 @@ async fn fill(path: &Path) {
                 status: Some(200),
                 excerpt: "{}".to_owned(),
             };
-            store.record(lease, Outcome { attempt, next })
+            store.record(lease, Outcome { attempt, next, projection: None })
         });
         for recorded in futures(records).await {
             assert!(recorded.is_ok());

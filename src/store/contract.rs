@@ -12,7 +12,8 @@ use crate::{
     store::{
         ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, CursorMove, DeliveryView,
         IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next, Outcome, Paused,
-        REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store, StoreError,
+        Projection, REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store,
+        StoreError,
     },
 };
 
@@ -79,8 +80,8 @@ impl World {
             received_at: self.clock.now(),
             raw: format!("{{\"number\":{number}}}").into(),
             is_edit: false,
-            alerts: vec![alert(0, &["soar"])],
             edited_ts: String::new(),
+            alerts: vec![alert(0, &["soar"])],
         }
     }
 
@@ -110,7 +111,8 @@ impl World {
     }
 
     async fn record(&self, lease: Lease, next: Next) {
-        let outcome = Outcome { attempt: attempt(self.clock.now(), "fine"), next };
+        let outcome =
+            Outcome { attempt: attempt(self.clock.now(), "fine"), next, projection: None };
         self.store().record(lease, outcome).await.unwrap();
     }
 
@@ -196,9 +198,9 @@ macro_rules! contract {
             sources_are_merged,
             an_edit_with_a_new_incident_brings_only_that_one,
             an_edit_with_nothing_new_is_a_revision_and_is_not_sent,
+            an_edit_that_comes_twice_in_different_words_is_one_revision,
             only_the_newest_revisions_are_kept,
             an_unrouted_alert_is_kept,
-            an_edit_that_comes_twice_in_different_words_is_one_revision,
             held_deliveries_wait,
             workers_never_share_a_delivery,
             the_oldest_due_is_leased_first,
@@ -207,6 +209,7 @@ macro_rules! contract {
             a_late_outcome_counts_while_nobody_else_has_the_lease,
             a_late_outcome_of_an_ended_delivery_is_ignored,
             outcomes_are_kept,
+            what_an_attempt_derives_anew_is_listed_and_found,
             only_the_newest_attempts_are_kept,
             a_retry_revives_what_ended_and_leaves_leases_alone,
             a_retry_makes_what_waits_due_now,
@@ -369,9 +372,6 @@ pub(super) async fn an_edit_with_nothing_new_is_a_revision_and_is_not_sent(w: Wo
     assert!(w.lease("soar", 10).await.is_empty());
 }
 
-pub(super) async fn only_the_newest_revisions_are_kept(w: World) {
-    w.accept(w.message(1)).await;
-    for number in 0..=REVISIONS_KEPT {
 pub(super) async fn an_edit_that_comes_twice_in_different_words_is_one_revision(w: World) {
     w.accept(w.message(1)).await;
     let edit = |raw: &str, edited_ts: &str| NewMessage {
@@ -388,6 +388,9 @@ pub(super) async fn an_edit_that_comes_twice_in_different_words_is_one_revision(
     assert_eq!(w.view(1).await.revisions.len(), 4);
 }
 
+pub(super) async fn only_the_newest_revisions_are_kept(w: World) {
+    w.accept(w.message(1)).await;
+    for number in 0..=REVISIONS_KEPT {
         let raw = format!("version {number}").into();
         w.accept(NewMessage { raw, is_edit: true, ..w.message(1) }).await;
     }
@@ -539,13 +542,34 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
     assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (2, 1));
 }
 
+pub(super) async fn what_an_attempt_derives_anew_is_listed_and_found(w: World) {
+    w.accept_numbers(1..3).await;
+    let lease = w.lease_one().await;
+    let alert = lease.delivery().alert.clone();
+    let before = w.store().alert(&alert).await.unwrap().unwrap();
+    let stored = &lease.delivery().projection;
+    assert_eq!((&stored.level, &stored.search), (&before.level, &before.search));
+    let projection = Projection { level: "low".to_owned(), search: "anew\0".to_owned() };
+    let next = Next::Delivered(Reference::default());
+    let attempt = attempt(w.clock.now(), "fine");
+    let outcome = Outcome { attempt, next, projection: Some(projection) };
+    w.store().record(lease, outcome).await.unwrap();
+    for query in [
+        AlertQuery { level: Some("low".to_owned()), ..all(9) },
+        AlertQuery { text: Some("Anew\u{fffd}".to_owned()), ..all(9) },
+    ] {
+        let listed: Vec<AlertId> = w.list(query).await.into_iter().map(|one| one.id).collect();
+        assert_eq!(listed, [alert.clone()]);
+    }
+}
+
 pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
     w.accept(w.message(1)).await;
     for number in 0..ATTEMPTS_KEPT + 2 {
         let lease = w.lease_one().await;
         let attempt = attempt(w.clock.now(), &format!("attempt {number}"));
         let next = Next::Retry { at: w.clock.now(), alert_fault: false };
-        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+        w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let delivery = w.delivery(1).await;
     assert_eq!(delivery.attempts, ATTEMPTS_KEPT + 2);
@@ -977,7 +1001,7 @@ pub(super) async fn text_that_databases_stumble_over_is_stored(mut w: World) {
             Attempt { excerpt: "\0\u{FFFD}".repeat(100_000), ..attempt(w.clock.now(), "") };
         let reference = Reference { id: "\0".to_owned(), url: "\0".to_owned() };
         let next = Next::Delivered(reference);
-        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+        w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let listed = w.list(all(10)).await;
     assert_eq!(listed.len(), 5);
@@ -1208,8 +1232,11 @@ pub(super) async fn a_closed_store_says_so(mut w: World) {
     assert!(matches!(w.store().lease_due(&name("soar"), 1).await, Err(StoreError::Closed)));
     assert!(matches!(w.store().stats().await, Err(StoreError::Closed)));
     assert!(matches!(w.store().probe().await, Err(StoreError::Closed)));
-    let outcome =
-        Outcome { attempt: attempt(w.clock.now(), ""), next: Next::Dead { reason: "rejected" } };
+    let outcome = Outcome {
+        attempt: attempt(w.clock.now(), ""),
+        next: Next::Dead { reason: "rejected" },
+        projection: None,
+    };
     let unrecorded = w.store().record(lease, outcome).await.unwrap_err();
     assert!(matches!(unrecorded.source, StoreError::Closed));
     assert_eq!(unrecorded.lease.delivery().alert, w.id(1), "the lease comes back");

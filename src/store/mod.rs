@@ -23,7 +23,7 @@ pub mod sqlite;
 mod view;
 
 pub use self::{
-    lease::{Attempt, Delivery, Lease, Next, Outcome, Reference, Unrecorded},
+    lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,

@@ -382,7 +382,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
 
 fn delivered() -> Outcome {
     let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
-    Outcome { attempt, next: Next::Delivered(Reference::default()) }
+    Outcome { attempt, next: Next::Delivered(Reference::default()), projection: None }
 }
 
 #[tokio::test]
