@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     OPS_TOKEN, Setup, TestRelay,
     http::{self, Answer},
-    log::Log,
+    log,
     slack::{self, id, incident},
     soar::{FakeSoar, Mood},
 };
@@ -418,14 +418,14 @@ async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
 
 #[tokio::test]
 async fn each_action_leaves_one_line_that_says_who_did_what() {
-    let (log, _here) = Log::here();
+    log::keep();
     let soar = FakeSoar::ok().await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     relay.api("POST", "/destinations/soar/pause").await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     relay.api("POST", &format!("/alerts/{}/cancel", id(1))).await;
     relay.api("GET", "/alerts").await;
-    let lines = log.lines().into_iter();
+    let lines = log::lines().into_iter();
     let audit: Vec<Value> = lines.filter(|line| line["audit"] == true).collect();
     assert_eq!(audit.len(), 2, "{audit:#?}");
     assert_eq!(audit[0]["action"], "pause");

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Setup, TestRelay, http,
-    log::Log,
+    Setup, TestRelay, http, log,
     slack::{self, incident},
     soar::{FakeSoar, Mood},
 };
@@ -134,7 +133,7 @@ async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
 
 #[tokio::test]
 async fn the_log_names_each_alert_that_dies_without_an_attempt() {
-    let (log, _here) = Log::here();
+    log::keep();
     let soar = FakeSoar::new([Mood::Header(429, "retry-after", "3600")]).await;
     let more = "concurrency: 1\nretry: {max_age: 10m}";
     let relay = Setup::default().destination("soar", &soar, more).start().await;
@@ -144,8 +143,9 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     soar.has_received(1).await;
     time_passes_until(&relay, SECOND * 60, relay.settled()).await;
     assert_eq!(soar.received().len(), 1, "it is left alone as long as it asked");
-    let lines = log.lines().into_iter().filter(|line| line["outcome"] == "expired");
-    let mut dead: Vec<_> = lines.map(|line| line["alert_id"].as_str().unwrap().to_owned()).collect();
+    let lines = log::lines().into_iter().filter(|line| line["outcome"] == "expired");
+    let mut dead: Vec<_> =
+        lines.map(|line| line["alert_id"].as_str().unwrap().to_owned()).collect();
     dead.sort();
     assert_eq!(dead, [slack::id(0), slack::id(1), slack::id(2)]);
 }

@@ -1,36 +1,44 @@
-//! The log of this test, kept in memory.
+//! The log of one test, kept in memory.
 
 use std::{
+    cell::RefCell,
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::Once,
 };
 
 use serde_json::Value;
-use tracing::subscriber::DefaultGuard;
 
-/// What was logged on this thread since [`Log::here`], as the relay writes it in production.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Keeps what is logged until the guard is dropped.
-    pub(crate) fn here() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let lines = tracing_subscriber::fmt().json().flatten_event(true);
-        let subscriber = lines.with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    pub(crate) fn lines(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+thread_local! {
+    static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-impl Write for Log {
+/// Keeps what is logged on this thread from now on, as the relay writes it in production. One
+/// subscriber serves all threads: `tracing` remembers for each log line of the code whether anybody
+/// wants it, and may have asked on a thread that has no subscriber of its own.
+pub(crate) fn keep() {
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED.call_once(|| {
+        let lines = tracing_subscriber::fmt().json().flatten_event(true);
+        let subscriber = lines.with_writer(|| OfThisThread).finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LINES.set(Some(Vec::new()));
+}
+
+/// What has been kept.
+pub(crate) fn lines() -> Vec<Value> {
+    let text = LINES.with_borrow(|lines| String::from_utf8(lines.clone().unwrap()).unwrap());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+struct OfThisThread;
+
+impl Write for OfThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LINES.with_borrow_mut(|lines| {
+            lines.iter_mut().for_each(|lines| lines.extend_from_slice(bytes));
+        });
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
