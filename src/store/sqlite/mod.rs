@@ -45,6 +45,7 @@ pub mod checkup;
 mod db;
 mod deliver;
 mod leases;
+mod list;
 mod open;
 mod operate;
 mod reader;
@@ -318,7 +319,7 @@ impl Store for SqliteStore {
     }
 
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
-        self.view_reader(move |shared, db| view::alerts(shared, db, &query)).await
+        self.view_reader(move |shared, db| list::alerts(shared, db, &query)).await
     }
 
     async fn cursor(
