@@ -176,7 +176,8 @@ fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
 fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let inserted = db.execute(
         "INSERT INTO revisions (message, received_at, edited_ts, raw)
-         SELECT m.id, :received_at, :edited_ts, :raw FROM alerts a JOIN messages m ON m.id = a.message
+         SELECT m.id, :received_at, :edited_ts, :raw
+         FROM alerts a JOIN messages m ON m.id = a.message
          WHERE a.channel = :channel AND a.ts = :ts AND m.raw IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM alerts b JOIN messages n ON n.id = b.message
             WHERE b.channel = :channel AND b.ts = :ts AND (n.raw = :raw OR EXISTS (
