@@ -212,7 +212,13 @@ fn host_of(url: &str) -> Option<String> {
     Some(Url::parse(&absolute).ok()?.host_str()?.to_owned())
 }
 
-/// What a search looks through: category, script, host and title, in this order.
+/// What a search looks through, of category, script, host and title: a bounded part of each.
+///
+/// ```
+/// use slack_soar_relay::code_defender::incident::search_text;
+/// let text = search_text(["PII Sniffing", "cdn.example/pay.js", "shop.example", "Incident"]);
+/// assert_eq!(text, "PII Sniffing\ncdn.example/pay.js\nshop.example\nIncident");
+/// ```
 pub fn search_text(parts: [&str; 4]) -> String {
     let searched = parts.map(|part| {
         // So many bytes have at most so many characters: no need to count them.
