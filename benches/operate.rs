@@ -2,7 +2,11 @@
 //! and one alert, asked of a relay over loopback.
 //!
 //! `cargo bench --bench operate`. The store is filled through its own `accept` and `record`. The
-//! run fails if the median of any request is over the 100 ms that are promised.
+//! run fails if the median of any request is over the 100 ms that are promised. Beside it stands
+//! what the relay itself worked for the request: on a busy machine the rest is waiting for others.
+//!
+//! Before that the store is copied while 1,000 alerts a second come in; the run fails if the copy
+//! is not sound or lacks an alert that was acknowledged before.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +17,7 @@
 )]
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
@@ -29,7 +34,7 @@ use slack_soar_relay::{
     metrics::Metrics,
     store::{
         Attempt, NewAlert, NewMessage, Next, Outcome, Reference, Source, Store,
-        sqlite::{Settings, SqliteStore},
+        sqlite::{Settings, SqliteStore, backup},
     },
 };
 
@@ -74,6 +79,7 @@ fn message(n: i64) -> NewMessage {
         received_at: Clock::system().now(),
         raw: raw.to_string().into(),
         is_edit: false,
+        edited_ts: String::new(),
         alerts: vec![NewAlert {
             ordinal: 0,
             attachment: 0,
@@ -84,8 +90,39 @@ fn message(n: i64) -> NewMessage {
     }
 }
 
+/// Copies the store while 1,000 alerts a second come in. Returns whether the copy is whole.
+async fn copy_under_load(store: &SqliteStore, path: &Path) -> bool {
+    const AT_ONCE: i64 = 10;
+    let (from, to) = (path.to_owned(), path.with_extension("copy"));
+    let copy = to.clone();
+    let started = Instant::now();
+    let copying = tokio::task::spawn_blocking(move || backup(&from, &copy).unwrap());
+    let mut accepted = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    while !copying.is_finished() {
+        tick.tick().await;
+        let first = ALERTS + accepted;
+        let batch = (first..first + AT_ONCE).map(|n| store.accept(vec![message(n)], None, None));
+        let results = futures(batch).await;
+        assert!(results.iter().all(|result| result.as_ref().is_ok_and(|all| all[0].is_ok())));
+        accepted += AT_ONCE;
+    }
+    let copied = copying.await.unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "copied {} alerts, {:.0} MB, in {seconds:.1} s, while {accepted} more were accepted",
+        copied.alerts,
+        u32::try_from(copied.bytes / 1_000_000).map_or(f64::MAX, f64::from),
+    );
+    let db = rusqlite::Connection::open(&to).unwrap();
+    let sound: String = db.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
+    fs::remove_file(to).unwrap();
+    sound == "ok" && copied.alerts >= u64::try_from(ALERTS).unwrap()
+}
+
 /// 100,000 alerts: 1 % dead, 4 % pending, 0.1 % unrouted, the others delivered.
-async fn fill(path: &Path) {
+async fn fill(path: &Path) -> bool {
+    let started = Instant::now();
     let settings = Settings {
         path: path.to_owned(),
         max_size_bytes: 8 * 1024 * 1024 * 1024,
@@ -113,13 +150,16 @@ async fn fill(path: &Path) {
                 status: Some(200),
                 excerpt: "{}".to_owned(),
             };
-            store.record(lease, Outcome { attempt, next })
+            store.record(lease, Outcome { attempt, next, projection: None })
         });
         for recorded in futures(records).await {
             assert!(recorded.is_ok());
         }
     }
+    println!("{ALERTS} alerts stored in {:.1} s", started.elapsed().as_secs_f64());
+    let is_whole = copy_under_load(&store, path).await;
     store.close().await;
+    is_whole
 }
 
 /// All at once, so that they share their commits.
@@ -141,7 +181,19 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-fn ask(relay: SocketAddr, path: &str) -> (Duration, usize) {
+/// What all threads of this process have worked.
+fn worked() -> Duration {
+    let of = |task: fs::DirEntry| {
+        let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        times.split(' ').next()?.parse::<u64>().ok()
+    };
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    Duration::from_nanos(tasks.filter_map(of).sum())
+}
+
+/// How long it took, how much of that was work, and how large the answer is.
+fn ask(relay: SocketAddr, path: &str) -> (Duration, Duration, usize) {
+    let before = worked();
     let started = Instant::now();
     let mut stream = TcpStream::connect(relay).unwrap();
     let head =
@@ -150,7 +202,8 @@ fn ask(relay: SocketAddr, path: &str) -> (Duration, usize) {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{path}");
-    (started.elapsed(), answer.len())
+    let took = started.elapsed();
+    (took, worked().saturating_sub(before), answer.len())
 }
 
 fn measure(relay: SocketAddr) -> bool {
@@ -178,16 +231,19 @@ fn measure(relay: SocketAddr) -> bool {
         ("one alert", format!("/alerts/{}", id(50_000))),
         ("status", "/status".to_owned()),
     ];
-    println!("{:<30} {:>9} {:>9} {:>9}", "request", "median", "worst", "bytes");
+    println!("{:<30} {:>9} {:>9} {:>9} {:>9}", "request", "median", "worst", "work", "bytes");
     let mut kept = true;
     for (name, path) in requests {
         let mut rounds: Vec<_> = (0..ROUNDS).map(|_| ask(relay, &path)).collect();
         rounds.sort();
-        let ((median, bytes), (worst, _)) = (rounds[ROUNDS / 2], rounds[ROUNDS - 1]);
+        let ((median, _, bytes), (worst, ..)) = (rounds[ROUNDS / 2], rounds[ROUNDS - 1]);
+        rounds.sort_by_key(|(_, work, _)| *work);
+        let work = rounds[ROUNDS / 2].1;
         let mark = if median > PROMISED { "  over 100 ms" } else { "" };
         kept &= median <= PROMISED;
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1_000.0);
-        println!("{name:<30} {:>9} {:>9} {bytes:>9}{mark}", ms(median), ms(worst));
+        let times = [median, worst, work].map(ms);
+        println!("{name:<30} {:>9} {:>9} {:>9} {bytes:>9}{mark}", times[0], times[1], times[2]);
     }
     kept
 }
@@ -195,9 +251,7 @@ fn measure(relay: SocketAddr) -> bool {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let started = Instant::now();
-    runtime.block_on(fill(&folder.path().join("relay.db")));
-    println!("{ALERTS} alerts stored in {:.1} s", started.elapsed().as_secs_f64());
+    let is_whole = runtime.block_on(fill(&folder.path().join("relay.db")));
     let yaml = "server: {listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}\n\
                 slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                 store: {sqlite: {max_size: 8GiB}}\n";
@@ -206,5 +260,5 @@ fn main() -> ExitCode {
     let relay = runtime.block_on(Relay::start(config, Clock::system())).unwrap();
     let kept = measure(relay.ops);
     runtime.block_on(relay.stop());
-    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if kept && is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

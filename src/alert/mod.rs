@@ -5,7 +5,7 @@ pub mod mapping;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::code_defender::risk_level::RiskLevel;
+use crate::code_defender::{incident, risk_level::RiskLevel};
 
 /// The `schema` of every alert of this version.
 pub const SCHEMA: &str = "slack-soar-relay/alert/v1";
@@ -51,6 +51,14 @@ pub struct Alert {
     pub parse_problems: Vec<&'static str>,
     /// The attachment as Slack sent it.
     pub attachment: Box<RawValue>,
+}
+
+impl Alert {
+    /// What a search looks through; the same as that of the incident it is made of.
+    pub fn search_text(&self) -> String {
+        let Self { category, script, host_domain, title, .. } = self;
+        incident::search_text([category, &script.url, &host_domain.name, title])
+    }
 }
 
 /// The risk level in three forms.

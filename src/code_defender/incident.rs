@@ -95,14 +95,7 @@ const SEARCHED_CHARS: usize = 500;
 impl Incident {
     /// What a search looks through: category, script, host and title, one a line.
     pub fn search_text(&self) -> String {
-        let parts = [&self.category, &self.script.url, &self.host.name, &self.title];
-        let searched = parts.map(|part| {
-            // So many bytes have at most so many characters: no need to count them.
-            let is_short = part.len() <= SEARCHED_CHARS;
-            let end = if is_short { None } else { part.char_indices().nth(SEARCHED_CHARS) };
-            end.and_then(|(end, _)| part.get(..end)).unwrap_or(part)
-        });
-        searched.join("\n")
+        search_text([&self.category, &self.script.url, &self.host.name, &self.title])
     }
 
     /// Reads an attachment. Whatever is missing becomes a [`Problem`], never a refusal.
@@ -217,6 +210,23 @@ fn host_of(url: &str) -> Option<String> {
         Cow::Owned(format!("https://{}", url.trim_start_matches('/')))
     };
     Some(Url::parse(&absolute).ok()?.host_str()?.to_owned())
+}
+
+/// What a search looks through, of category, script, host and title: a bounded part of each.
+///
+/// ```
+/// use slack_soar_relay::code_defender::incident::search_text;
+/// let text = search_text(["PII Sniffing", "cdn.example/pay.js", "shop.example", "Incident"]);
+/// assert_eq!(text, "PII Sniffing\ncdn.example/pay.js\nshop.example\nIncident");
+/// ```
+pub fn search_text(parts: [&str; 4]) -> String {
+    let searched = parts.map(|part| {
+        // So many bytes have at most so many characters: no need to count them.
+        let is_short = part.len() <= SEARCHED_CHARS;
+        let end = if is_short { None } else { part.char_indices().nth(SEARCHED_CHARS) };
+        end.and_then(|(end, _)| part.get(..end)).unwrap_or(part)
+    });
+    searched.join("\n")
 }
 
 #[cfg(test)]

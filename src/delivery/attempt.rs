@@ -20,14 +20,14 @@ use crate::{
     code_defender::matcher::Matcher,
     delivery::{
         breaker::{Breaker, RecentAlerts},
-        outcome::{DEAD_REASONS, Situation, Verdict, decide, describe},
+        outcome::{DEAD_REASONS, Situation, TOO_OLD, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
-    ids::{DestinationName, MessageTs},
+    ids::{AlertId, DestinationName, MessageTs},
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::Shutdown,
-    store::{self, Delivery, Lease, Next, Outcome, Store, Unrecorded},
+    store::{self, Delivery, Lease, Next, Outcome, Projection, Store, Unrecorded},
 };
 
 /// Between two tries to record an outcome while the store fails.
@@ -58,6 +58,9 @@ pub(super) struct Health {
     /// The newest attempt that failed, for whoever asks why.
     pub(super) last_failure: Option<store::Attempt>,
 }
+
+/// What the destination made of an alert.
+type Attempted = Result<Receipt, DeliveryError>;
 
 /// One destination's metrics, all known from the start.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Attempts {
     pub(super) async fn make(self: Arc<Self>, lease: Lease) {
         let started_at = self.clock.now();
         let started = self.clock.instant();
-        let result = self.deliver(lease.delivery().clone()).await;
+        let (projection, result) = self.deliver(lease.delivery().clone()).await;
         let duration = self.clock.instant().saturating_duration_since(started);
         let next = self.judge(lease.delivery(), &result);
         let attempt = describe(&result, started_at, duration);
@@ -107,20 +110,27 @@ impl Attempts {
         if result.is_err() {
             self.health().last_failure = Some(attempt.clone());
         }
-        self.record(lease, Outcome { attempt, next }).await;
+        self.record(lease, Outcome { attempt, next, projection }).await;
     }
 
     /// A panic is somebody's bug, not a reason to lose the alert or the worker: the inner task
     /// catches it, and it counts as a refusal of this alert.
-    async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<Receipt, DeliveryError> {
+    async fn deliver(self: &Arc<Self>, delivery: Delivery) -> (Option<Projection>, Attempted) {
         let this = Arc::clone(self);
         let attempt = self.shutdown.spawn(async move {
-            let alert = alert_of(&delivery, &this.matcher.load())?;
-            this.destination.deliver(&alert).await
+            match alert_of(&delivery, &this.matcher.load()) {
+                Ok(alert) => {
+                    let projection = projection_of(&alert);
+                    let changed = (projection != delivery.projection).then_some(projection);
+                    (changed, this.destination.deliver(&alert).await)
+                }
+                Err(unreadable) => (None, Err(unreadable)),
+            }
         });
         attempt.await.unwrap_or_else(|panic| {
             tracing::error!(error = %panic, "an attempt panicked; please report it");
-            Err(DeliveryError::Alert { answer: None, reason: "internal error".to_owned() })
+            let reason = "internal error".to_owned();
+            (None, Err(DeliveryError::Alert { answer: None, reason }))
         })
     }
 
@@ -203,13 +213,23 @@ impl Attempts {
                 numbers.delivery_seconds.record(now.since(received_at).as_secs_f64());
                 numbers.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
             }
-            Next::Dead { reason } => self.count_dead(reason, 1),
+            Next::Dead { reason } => count(&self.numbers.dead, reason, 1),
             Next::Retry { .. } => {}
         }
     }
 
-    pub(super) fn count_dead(&self, reason: &str, deaths: u64) {
-        count(&self.numbers.dead, reason, deaths);
+    /// These died of their age, without an attempt: one line each, as after an attempt, so that
+    /// whoever searches the log for an alert finds its end.
+    pub(super) fn note_expired(&self, dead: &[AlertId]) {
+        let destination = self.destination.name();
+        for alert_id in dead {
+            count(&self.numbers.dead, TOO_OLD, 1);
+            tracing::error!(
+                %alert_id, %destination, outcome = "expired", reason = TOO_OLD,
+                "alert {alert_id} given up for {destination}: {TOO_OLD}; \
+                 it is kept to be retried by hand"
+            );
+        }
     }
 }
 
@@ -224,6 +244,11 @@ fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryErr
     };
     alert_of_stored(&delivery.raw, delivery.attachment, &origin, matcher)
         .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })
+}
+
+/// A better mapping than the one at accept also puts lists and searches right.
+fn projection_of(alert: &Alert) -> Projection {
+    Projection { level: alert.severity.level.to_owned(), search: alert.search_text() }
 }
 
 /// One line an attempt: the end of an alert's story, or what is next in it.

@@ -185,22 +185,17 @@ impl Worker {
     async fn bury_the_too_old(&self) {
         let born_before = self.attempts.clock.now() - self.plan.max_age;
         let destination = self.plan.destination.name();
-        match self.attempts.store.expire(destination, born_before, TOO_OLD).await {
-            Ok(0) => {}
-            Ok(deaths) => {
-                self.attempts.count_dead(TOO_OLD, deaths);
-                tracing::error!(
-                    %destination,
-                    deaths,
-                    reason = TOO_OLD,
-                    "{deaths} alerts given up for {destination}: older than max_age; \
-                     they are kept to be retried by hand"
-                );
+        loop {
+            match self.attempts.store.expire(destination, born_before, TOO_OLD).await {
+                Ok(dead) if dead.is_empty() => return,
+                Ok(dead) => self.attempts.note_expired(&dead),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::error!(%destination, error, "the store does not say what is too old");
+                    return;
+                }
             }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::error!(%destination, error, "the store does not say what is too old");
-            }
+            self.heartbeat.beat(self.attempts.clock.instant());
         }
     }
 

@@ -105,6 +105,7 @@ impl Admission {
             team: post.team.to_owned(),
             received_at: post.received_at,
             is_edit: message.is_edit,
+            edited_ts: message.edited_ts.clone().into_owned(),
             key,
             raw,
             alerts,

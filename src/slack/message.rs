@@ -33,8 +33,10 @@ pub struct Message<'a> {
     pub app_id: Cow<'a, str>,
     /// The event's subtype, or empty.
     pub subtype: Cow<'a, str>,
-    /// It is a `message_changed`.
+    /// It is a `message_changed`, or history shows that it was edited.
     pub is_edit: bool,
+    /// When it was last edited, if Slack says so.
+    pub edited_ts: Cow<'a, str>,
     /// Its attachments, in Slack's order; one that is no object is an empty one, so that places
     /// stay as they are.
     pub attachments: Vec<Attachment<'a>>,
@@ -146,12 +148,20 @@ struct Post<'a> {
     bot_id: Cow<'a, str>,
     app_id: Cow<'a, str>,
     attachments: Vec<Attachment<'a>>,
+    edited: Edit<'a>,
+}
+
+/// The last edit of a message.
+#[derive(Default)]
+struct Edit<'a> {
+    ts: Cow<'a, str>,
 }
 
 impl<'a> From<Wire<'a>> for Message<'a> {
     fn from(wire: Wire<'a>) -> Self {
-        let is_edit = wire.subtype == EDIT;
-        let Post { ts, bot_id, app_id, attachments } = if is_edit { wire.edited } else { wire.own };
+        let is_event = wire.subtype == EDIT;
+        let post = if is_event { wire.edited } else { wire.own };
+        let Post { ts, bot_id, app_id, attachments, edited } = post;
         Self {
             channel: wire.channel,
             ts,
@@ -159,7 +169,8 @@ impl<'a> From<Wire<'a>> for Message<'a> {
             bot_id,
             app_id,
             subtype: wire.subtype,
-            is_edit,
+            is_edit: is_event || !edited.ts.is_empty(),
+            edited_ts: edited.ts,
             attachments,
         }
     }
@@ -187,6 +198,17 @@ impl<'de> Lenient<'de> for Post<'de> {
             "bot_id" => self.bot_id = read(object)?,
             "app_id" => self.app_id = read(object)?,
             "attachments" => self.attachments = read(object)?,
+            "edited" => self.edited = read(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Lenient<'de> for Edit<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "ts" => self.ts = read(object)?,
             _ => skip(object)?,
         }
         Ok(())

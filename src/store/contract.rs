@@ -12,7 +12,8 @@ use crate::{
     store::{
         ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, CursorMove, DeliveryView,
         IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next, Outcome, Paused,
-        REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store, StoreError,
+        Projection, REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store,
+        StoreError,
     },
 };
 
@@ -79,6 +80,7 @@ impl World {
             received_at: self.clock.now(),
             raw: format!("{{\"number\":{number}}}").into(),
             is_edit: false,
+            edited_ts: String::new(),
             alerts: vec![alert(0, &["soar"])],
         }
     }
@@ -109,7 +111,8 @@ impl World {
     }
 
     async fn record(&self, lease: Lease, next: Next) {
-        let outcome = Outcome { attempt: attempt(self.clock.now(), "fine"), next };
+        let outcome =
+            Outcome { attempt: attempt(self.clock.now(), "fine"), next, projection: None };
         self.store().record(lease, outcome).await.unwrap();
     }
 
@@ -195,6 +198,7 @@ macro_rules! contract {
             sources_are_merged,
             an_edit_with_a_new_incident_brings_only_that_one,
             an_edit_with_nothing_new_is_a_revision_and_is_not_sent,
+            an_edit_that_comes_twice_in_different_words_is_one_revision,
             only_the_newest_revisions_are_kept,
             an_unrouted_alert_is_kept,
             held_deliveries_wait,
@@ -205,6 +209,7 @@ macro_rules! contract {
             a_late_outcome_counts_while_nobody_else_has_the_lease,
             a_late_outcome_of_an_ended_delivery_is_ignored,
             outcomes_are_kept,
+            what_an_attempt_derives_anew_is_listed_and_found,
             only_the_newest_attempts_are_kept,
             a_retry_revives_what_ended_and_leaves_leases_alone,
             a_retry_makes_what_waits_due_now,
@@ -367,6 +372,22 @@ pub(super) async fn an_edit_with_nothing_new_is_a_revision_and_is_not_sent(w: Wo
     assert!(w.lease("soar", 10).await.is_empty());
 }
 
+pub(super) async fn an_edit_that_comes_twice_in_different_words_is_one_revision(w: World) {
+    w.accept(w.message(1)).await;
+    let edit = |raw: &str, edited_ts: &str| NewMessage {
+        raw: raw.to_owned().into(),
+        is_edit: true,
+        edited_ts: edited_ts.to_owned(),
+        ..w.message(1)
+    };
+    assert_eq!(w.accept(edit("pushed", "5.0")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("read in history", "5.0")).await, Accepted::Duplicate);
+    assert_eq!(w.accept(edit("edited once more", "6.0")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("of no known time", "")).await, Accepted::Revision);
+    assert_eq!(w.accept(edit("nor this", "")).await, Accepted::Revision);
+    assert_eq!(w.view(1).await.revisions.len(), 4);
+}
+
 pub(super) async fn only_the_newest_revisions_are_kept(w: World) {
     w.accept(w.message(1)).await;
     for number in 0..=REVISIONS_KEPT {
@@ -521,13 +542,34 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
     assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (2, 1));
 }
 
+pub(super) async fn what_an_attempt_derives_anew_is_listed_and_found(w: World) {
+    w.accept_numbers(1..3).await;
+    let lease = w.lease_one().await;
+    let alert = lease.delivery().alert.clone();
+    let before = w.store().alert(&alert).await.unwrap().unwrap();
+    let stored = &lease.delivery().projection;
+    assert_eq!((&stored.level, &stored.search), (&before.level, &before.search));
+    let projection = Projection { level: "low".to_owned(), search: "anew\0".to_owned() };
+    let next = Next::Delivered(Reference::default());
+    let attempt = attempt(w.clock.now(), "fine");
+    let outcome = Outcome { attempt, next, projection: Some(projection) };
+    w.store().record(lease, outcome).await.unwrap();
+    for query in [
+        AlertQuery { level: Some("low".to_owned()), ..all(9) },
+        AlertQuery { text: Some("Anew\u{fffd}".to_owned()), ..all(9) },
+    ] {
+        let listed = w.list(query).await;
+        assert!(listed.len() == 1 && listed[0].id == alert, "{listed:?}");
+    }
+}
+
 pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
     w.accept(w.message(1)).await;
     for number in 0..ATTEMPTS_KEPT + 2 {
         let lease = w.lease_one().await;
         let attempt = attempt(w.clock.now(), &format!("attempt {number}"));
         let next = Next::Retry { at: w.clock.now(), alert_fault: false };
-        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+        w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let delivery = w.delivery(1).await;
     assert_eq!(delivery.attempts, ATTEMPTS_KEPT + 2);
@@ -602,8 +644,15 @@ pub(super) async fn an_action_covers_more_than_one_piece(w: World) {
     assert_eq!(w.act(Selection::default(), Action::Cancel).await, 2500);
     assert_eq!(w.act(Selection::default(), Action::Retry).await, 2500);
     w.clock.advance(HOUR);
-    let expired = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
-    assert_eq!(expired, 2500);
+    let mut expired = BTreeSet::new();
+    loop {
+        let piece = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
+        if piece.is_empty() {
+            break;
+        }
+        expired.extend(piece.iter().map(ToString::to_string));
+    }
+    assert_eq!(expired.len(), 2500);
 }
 
 pub(super) async fn a_cancel_ends_what_waits_and_what_is_dead(w: World) {
@@ -659,16 +708,17 @@ pub(super) async fn what_is_too_old_is_given_up(w: World) {
     let held = w.lease_one().await;
     w.accept(w.message(3)).await;
     let expire = async |before| w.store().expire(&name("soar"), before, "too_old").await.unwrap();
-    assert_eq!(expire(born).await, 0, "not from before that time");
-    assert_eq!(expire(born + Duration::from_micros(1)).await, 1, "not the leased one");
+    assert_eq!(expire(born).await, [], "not from before that time");
     let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
+    let expired = expire(born + Duration::from_micros(1)).await;
+    assert_eq!(expired, [w.id(given_up)], "not the leased one");
     let delivery = w.delivery(given_up).await;
     assert_eq!((delivery.state, delivery.dead_reason.as_str()), (State::Dead, "too_old"));
     assert_eq!(w.delivery(3).await.state, State::Pending);
     w.record(held, Next::Delivered(Reference::default())).await;
     let selection = Selection { state: Some(State::Dead), ..Selection::default() };
     assert_eq!(w.act(selection, Action::Retry).await, 1);
-    assert_eq!(expire(born + HOUR).await, 0, "a retry starts its age anew");
+    assert_eq!(expire(born + HOUR).await, [], "a retry starts its age anew");
 }
 
 pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
@@ -686,7 +736,7 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
     let stats = w.store().stats().await.unwrap();
     assert!(stats.destinations[0].1.paused);
     let now = w.clock.now();
-    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), 0);
+    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), []);
 
     w.clock.advance(DAY);
     w.pause(Paused::No).await;
@@ -702,9 +752,9 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
         w.store().release(lease).await;
     }
     let expired = w.store().expire(&name("soar"), born + DAY * 2, "too_old").await.unwrap();
-    assert_eq!(expired, 0, "the paused days do not count");
+    assert_eq!(expired, [], "the paused days do not count");
     let before = born + DAY * 2 + Duration::from_micros(1);
-    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), 1);
+    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), [w.id(1)]);
 }
 
 pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: World) {
@@ -951,7 +1001,7 @@ pub(super) async fn text_that_databases_stumble_over_is_stored(mut w: World) {
             Attempt { excerpt: "\0\u{FFFD}".repeat(100_000), ..attempt(w.clock.now(), "") };
         let reference = Reference { id: "\0".to_owned(), url: "\0".to_owned() };
         let next = Next::Delivered(reference);
-        w.store().record(lease, Outcome { attempt, next }).await.unwrap();
+        w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let listed = w.list(all(10)).await;
     assert_eq!(listed.len(), 5);
@@ -1182,8 +1232,11 @@ pub(super) async fn a_closed_store_says_so(mut w: World) {
     assert!(matches!(w.store().lease_due(&name("soar"), 1).await, Err(StoreError::Closed)));
     assert!(matches!(w.store().stats().await, Err(StoreError::Closed)));
     assert!(matches!(w.store().probe().await, Err(StoreError::Closed)));
-    let outcome =
-        Outcome { attempt: attempt(w.clock.now(), ""), next: Next::Dead { reason: "rejected" } };
+    let outcome = Outcome {
+        attempt: attempt(w.clock.now(), ""),
+        next: Next::Dead { reason: "rejected" },
+        projection: None,
+    };
     let unrecorded = w.store().record(lease, outcome).await.unwrap_err();
     assert!(matches!(unrecorded.source, StoreError::Closed));
     assert_eq!(unrecorded.lease.delivery().alert, w.id(1), "the lease comes back");

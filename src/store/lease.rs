@@ -39,6 +39,18 @@ pub struct Delivery {
     pub attachment: u32,
     /// The exact bytes of the inner event.
     pub raw: Bytes,
+    /// What the store has derived of them.
+    pub projection: Projection,
+}
+
+/// What is kept of an alert beside its message, for lists and searches. It can always be derived
+/// from the message again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Projection {
+    /// The canonical severity.
+    pub level: String,
+    /// What a search looks through.
+    pub search: String,
 }
 
 /// The right to attempt one delivery until it expires. Not `Clone`: recording uses it up.
@@ -125,6 +137,8 @@ pub struct Outcome {
     pub attempt: Attempt,
     /// What is next.
     pub next: Next,
+    /// What is kept beside the message from now on, if it came out otherwise than before.
+    pub projection: Option<Projection>,
 }
 
 /// An outcome that is not stored. Lease and outcome come back, so that the worker tries again.

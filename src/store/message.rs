@@ -49,8 +49,11 @@ pub struct NewMessage {
     pub received_at: Timestamp,
     /// The exact bytes of the inner event.
     pub raw: Bytes,
-    /// It is a `message_changed`: if the message is known, these bytes are kept as a revision.
+    /// It was edited: if the message is known, these bytes are kept as a revision, once for each
+    /// edit.
     pub is_edit: bool,
+    /// Which edit it is, however it came: Slack's timestamp of it, or empty.
+    pub edited_ts: String,
     /// Its incidents, at least one.
     pub alerts: Vec<NewAlert>,
 }

@@ -23,7 +23,7 @@ pub mod sqlite;
 mod view;
 
 pub use self::{
-    lease::{Attempt, Delivery, Lease, Next, Outcome, Reference, Unrecorded},
+    lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
@@ -101,7 +101,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn release(&self, lease: Lease);
 
     /// Gives up what is pending for a destination, not leased, and counts its age from before
-    /// `born_before`; returns how many that were. A paused destination's age stands still.
+    /// `born_before`: a bounded piece; ask again until there is none. Returns whose deliveries
+    /// these were. A paused destination's age stands still.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
@@ -110,7 +111,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         destination: &DestinationName,
         born_before: Timestamp,
         reason: &'static str,
-    ) -> Result<u64, StoreError>;
+    ) -> Result<Vec<AlertId>, StoreError>;
 
     /// When the destination's next delivery is due; `None` if none is waiting, or it is paused.
     /// Leased ones do not count, unless there are no others: then it is when the first lease ends.

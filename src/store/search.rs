@@ -18,6 +18,13 @@ impl Search {
         Self { wanted, lower: String::new() }
     }
 
+    /// Whether every character of it is one of these, whatever their case: else it is in no text
+    /// of them.
+    pub(super) fn is_made_of(&self, characters: &str) -> bool {
+        let characters = characters.to_lowercase();
+        String::from_utf8_lossy(self.wanted.needle()).chars().all(|one| characters.contains(one))
+    }
+
     /// Whether it is in the text.
     pub(super) fn is_in(&mut self, text: &str) -> bool {
         if !text.is_ascii() {
@@ -58,6 +65,8 @@ mod tests {
         assert!(search.is_in("Darüber hinaus") && !search.is_in("uber"));
         assert!(Search::new("kelvin").is_in("\u{212a}ELVIN"), "the Kelvin sign is a k");
         assert!(Search::new("C0A:1.5").is_in_display(format_args!("main:{}:{}", "c0a", 1.5)));
+        assert!(Search::new("C0A:1.5").is_made_of("main:C0a:015."));
+        assert!(!Search::new("C0A:1.5").is_made_of("main:C0a:01."));
         assert!(Search::new("é").is_in_display(format_args!("CAF\u{c9}")));
     }
 

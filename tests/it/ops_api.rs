@@ -52,7 +52,7 @@ async fn until(relay: &TestRelay, alert: &str, state: &str) {
 
 /// A relay whose SOAR has refused the first `n` incidents for good.
 async fn with_dead(n: u32, soar: &FakeSoar) -> TestRelay {
-    soar.becomes(Mood::Body(422, "no such field: priority".to_owned()));
+    soar.becomes(Mood::Body(422, "no such field: priority"));
     let relay = Setup::default().destination("soar", soar, "concurrency: 1").start().await;
     for n in 0..n {
         assert_eq!(relay.post(&incident(n)).await, 200);
@@ -261,9 +261,7 @@ async fn lists_are_paged_filtered_and_searched() {
 
 #[tokio::test]
 async fn an_alert_is_shown_with_its_message_and_every_attempt() {
-    let soar =
-        FakeSoar::new([Mood::Body(503, "maintenance until ten".to_owned()), Mood::Status(200)])
-            .await;
+    let soar = FakeSoar::new([Mood::Body(503, "maintenance until ten"), Mood::Status(200)]).await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     soar.has_received(1).await;
@@ -399,8 +397,7 @@ async fn a_paused_destination_gets_nothing_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
-    let soar =
-        FakeSoar::new([Mood::Status(200), Mood::Body(401, "bad key hunter2".to_owned())]).await;
+    let soar = FakeSoar::new([Mood::Status(200), Mood::Body(401, "bad key hunter2")]).await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     let (status, report) = relay.api("POST", "/destinations/soar/test?severity=critical").await;
     assert_eq!((status, &report["delivered"]), (200, &json!(true)), "{report}");
@@ -421,17 +418,16 @@ async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
 
 #[tokio::test]
 async fn each_action_leaves_one_line_that_says_who_did_what() {
-    let log = log::keep();
+    log::keep();
     let soar = FakeSoar::ok().await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     relay.api("POST", "/destinations/soar/pause").await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     relay.api("POST", &format!("/alerts/{}/cancel", id(1))).await;
     relay.api("GET", "/alerts").await;
-    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = log::lines().into_iter();
     let audit: Vec<Value> = lines.filter(|line| line["audit"] == true).collect();
-    assert_eq!(audit.len(), 2, "{text}");
+    assert_eq!(audit.len(), 2, "{audit:#?}");
     assert_eq!(audit[0]["action"], "pause");
     assert_eq!(audit[0]["selection"], "destination soar");
     assert_eq!(audit[1]["selection"], format!("alert {}", id(1)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Setup, TestRelay, http,
+    Setup, TestRelay, http, log,
     slack::{self, incident},
     soar::{FakeSoar, Mood},
 };
@@ -129,6 +129,25 @@ async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
     assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 10.0);
     let dead = r#"dead_letters_total{destination="soar",reason="max_age"}"#;
     assert_eq!(relay.metric(dead).await, 10.0);
+}
+
+#[tokio::test]
+async fn the_log_names_each_alert_that_dies_without_an_attempt() {
+    log::keep();
+    let soar = FakeSoar::new([Mood::Header(429, "retry-after", "3600")]).await;
+    let more = "concurrency: 1\nretry: {max_age: 10m}";
+    let relay = Setup::default().destination("soar", &soar, more).start().await;
+    for n in 0..3 {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    soar.has_received(1).await;
+    time_passes_until(&relay, SECOND * 60, relay.settled()).await;
+    assert_eq!(soar.received().len(), 1, "it is left alone as long as it asked");
+    let lines = log::lines().into_iter().filter(|line| line["outcome"] == "expired");
+    let mut dead: Vec<_> =
+        lines.map(|line| line["alert_id"].as_str().unwrap().to_owned()).collect();
+    dead.sort();
+    assert_eq!(dead, [slack::id(0), slack::id(1), slack::id(2)]);
 }
 
 #[tokio::test]

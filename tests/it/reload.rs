@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{
     Setup, TestRelay, http,
@@ -226,6 +226,29 @@ async fn apps_titles_and_routes_are_those_of_the_newest_file() {
     first.has_received(1).await;
     relay.settled().await;
     assert_eq!(first.ids(), [id(3).replace("main:", "other:")]);
+}
+
+#[tokio::test]
+async fn a_retry_after_a_better_mapping_puts_lists_right_too() {
+    let (first, second) = (FakeSoar::new([Mood::Status(500)]).await, FakeSoar::ok().await);
+    let mut relay = start(&first, &second).await;
+    let mut message = slack::message(1);
+    message["attachments"][0]["fields"][1] = json!({"title": "Danger", "value": "Low"});
+    assert_eq!(relay.post(&slack::event(&message)).await, 200);
+    relay.metric_is(&deliveries("first", "pending"), |pending| pending == 1.0).await;
+    let listed = async |relay: &TestRelay, severity: &str| {
+        let path = format!("/alerts?severity={severity}");
+        relay.api("GET", &path).await.1["alerts"].as_array().unwrap().len()
+    };
+    assert_eq!(listed(&relay, "high").await, 1, "the relay does not know that title");
+    let mapping = "match: {fields: {risk: [Danger]}}\ndestinations:\n";
+    relay.reload(|yaml| yaml.replace("destinations:\n", mapping)).await.unwrap();
+    first.becomes(Mood::Status(200));
+    assert_eq!(relay.api("POST", &format!("/alerts/{}/retry", id(1))).await.0, 200);
+    relay.time_passes_until(SECOND, relay.settled()).await;
+    let sent = first.received().pop().unwrap();
+    assert_eq!(sent.body["severity"]["level"], "low");
+    assert_eq!((listed(&relay, "low").await, listed(&relay, "high").await), (1, 0));
 }
 
 #[tokio::test]

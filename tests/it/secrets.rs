@@ -102,7 +102,8 @@ async fn a_key_that_is_rotated_in_a_storm_of_401_is_used_without_waiting_for_the
     assert!(soar.received().len() < 20, "the breaker ends the storm");
     relay.write("key", "key-1");
     let began = relay.clock.now();
-    relay.time_passes_until(SECOND, relay.settled()).await;
+    // Small steps: a busy machine must not make the relay's time run ahead of its answers.
+    relay.time_passes_until(SECOND / 10, relay.settled()).await;
     assert!(relay.clock.now().since(began) < Duration::from_secs(30), "breaker's time");
     let mut taken = soar.taken();
     taken.sort();

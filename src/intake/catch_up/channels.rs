@@ -1,5 +1,6 @@
-//! Finds the channels behind configured names, once; or those that the bot is in, if every channel
-//! is ours. An id that was found stays in the store: a channel that is renamed stays the same.
+//! Finds the channels behind configured names, once; or those that the bot is in, now and then, if
+//! every channel is ours. An id that was found stays in the store: a channel that is renamed stays
+//! the same.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use crate::{
 };
 
 impl Poller {
-    /// Lists the channels of the workspace if there is still one to find. Returns false if Slack
-    /// did not answer and it should be tried again soon.
+    /// Lists the channels of the workspace if there is still one to find, or one that the bot may
+    /// have joined. Returns false if Slack did not answer and it should be tried again soon.
     pub(super) async fn find_channels(&mut self) -> bool {
         let known = self.channels.known();
-        let lists_members = known.is_every() && self.member_of.is_none();
+        let lists_members = known.is_every();
         if known.unresolved.is_empty() && !lists_members || self.now() < self.list_again {
             return true;
         }

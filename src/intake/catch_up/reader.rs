@@ -271,14 +271,17 @@ impl Reader {
         };
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let fate = Fate::of(accepted, is_routed, *certainty);
-        if let Accepted::New { .. } = accepted {
-            tally.found.new += 1;
-            self.count_at_once(task, fate);
-            Trace::of(message).log_accepted(None, Duration::ZERO, fate);
-        } else {
-            tally.found.known += u64::from(*is_first);
-            *tally.fates.entry(fate).or_default() += u64::from(*is_fresh);
+        match accepted {
+            Accepted::New { .. } => tally.found.new += 1,
+            Accepted::Revision => tally.found.known += u64::from(*is_first),
+            Accepted::Duplicate => {
+                tally.found.known += u64::from(*is_first);
+                *tally.fates.entry(fate).or_default() += u64::from(*is_fresh);
+                return;
+            }
         }
+        self.count_at_once(task, fate);
+        Trace::of(message).log_accepted(None, Duration::ZERO, fate);
     }
 
     fn count_at_once(&self, task: &Task, fate: Fate) {

@@ -23,11 +23,12 @@ CREATE TABLE messages (
 ) STRICT;
 CREATE INDEX messages_kept ON messages (received_at) WHERE raw IS NOT NULL;
 
--- Later versions of a message that brought nothing new.
+-- Later versions of a message that brought nothing new. `edited_ts` is Slack's, or empty.
 CREATE TABLE revisions (
     id INTEGER PRIMARY KEY,
     message INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
+    edited_ts TEXT NOT NULL,
     raw BLOB NOT NULL CHECK (length(raw) <= 16777216)
 ) STRICT;
 CREATE INDEX revisions_message ON revisions (message);

@@ -171,21 +171,24 @@ fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
     Ok(changed > 0)
 }
 
-/// Keeps the bytes beside the message's first alert, unless retention has emptied it or they are
-/// kept already. Returns whether they are new.
+/// Keeps the bytes beside the message's first alert, unless retention has emptied it, or they or
+/// others of the same edit are kept already. Returns whether they are new.
 fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let inserted = db.execute(
-        "INSERT INTO revisions (message, received_at, raw)
-         SELECT m.id, :received_at, :raw FROM alerts a JOIN messages m ON m.id = a.message
+        "INSERT INTO revisions (message, received_at, edited_ts, raw)
+         SELECT m.id, :received_at, :edited_ts, :raw
+         FROM alerts a JOIN messages m ON m.id = a.message
          WHERE a.channel = :channel AND a.ts = :ts AND m.raw IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM alerts b JOIN messages n ON n.id = b.message
             WHERE b.channel = :channel AND b.ts = :ts AND (n.raw = :raw OR EXISTS (
-                SELECT 1 FROM revisions r WHERE r.message = n.id AND r.raw = :raw)))
+                SELECT 1 FROM revisions r WHERE r.message = n.id
+                AND (r.raw = :raw OR r.edited_ts = :edited_ts AND :edited_ts <> ''))))
          ORDER BY a.ordinal LIMIT 1",
         named_params! {
             ":channel": channel,
             ":ts": StoredTs(message.key.ts),
             ":received_at": message.received_at.micros(),
+            ":edited_ts": clean(&message.edited_ts),
             ":raw": &message.raw[..],
         },
     )?;

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::{
-    db::{DEAD, DELIVERED, Db, PENDING, clean, source_of},
+    db::{DEAD, DELIVERED, Db, PENDING, PER_ALERT, clean, source_of},
     reader::alert_id,
     threads::Shared,
 };
 use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
-    store::{ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Reference},
+    store::{ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Projection, Reference},
 };
 
 /// How much of an answer is kept.
@@ -31,7 +31,8 @@ pub(super) fn lease_due(
     let mut statement = reader.prepare_cached(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
-            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw
+            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
+            a.level, coalesce(a.search, '')
          FROM destinations t
          CROSS JOIN deliveries d INDEXED BY deliveries_due
             ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2
@@ -74,6 +75,7 @@ fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<De
         event_id: row.get(12)?,
         team: row.get(13)?,
         raw: Bytes::copy_from_slice(row.get_ref(14)?.as_blob()?),
+        projection: Projection { level: row.get(15)?, search: row.get(16)? },
     })
 }
 
@@ -154,8 +156,17 @@ pub(super) fn record(db: &Db, id: i64, outcome: &Outcome) -> rusqlite::Result<bo
             ":reference_id": text(|reference| &reference.id),
             ":reference_url": text(|reference| &reference.url),
     };
-    let number = statement.query_row(values, |row| row.get(0)).optional()?;
-    number.map(|number| log(db, id, number, &outcome.attempt)).transpose().map(|own| own.is_some())
+    let Some(number) = statement.query_row(values, |row| row.get(0)).optional()? else {
+        return Ok(false);
+    };
+    if let Some(Projection { level, search }) = &outcome.projection {
+        db.execute(
+            "UPDATE alerts SET level = ?2, search = ?3 WHERE seq = ?1 AND search IS NOT NULL",
+            params![id / PER_ALERT, level, clean(search)],
+        )?;
+    }
+    log(db, id, number, &outcome.attempt)?;
+    Ok(true)
 }
 
 fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {

@@ -45,6 +45,7 @@ pub mod checkup;
 mod db;
 mod deliver;
 mod leases;
+mod list;
 mod open;
 mod operate;
 mod reader;
@@ -281,26 +282,20 @@ impl Store for SqliteStore {
         destination: &DestinationName,
         born_before: Timestamp,
         reason: &'static str,
-    ) -> Result<u64, StoreError> {
-        let mut total = 0;
-        loop {
-            let name = destination.clone();
-            let look = move |_: &Shared, db: &Connection| operate::too_old(db, &name, born_before);
-            let found = self.view_reader(look).await?;
-            if found.is_empty() {
-                return Ok(total);
-            }
-            let shared = Arc::clone(&self.shared);
-            let work = move |db: &mut Db, _: Mode| operate::bury(&shared, db, &found, reason);
-            let (job, reply) = Write::new(work, |_durable| ());
-            self.submit(job.stopping_leases());
-            let buried = answer(reply).await?;
-            total += buried;
-            // What is left of a piece is leased: its worker decides about it.
-            if buried == 0 {
-                return Ok(total);
-            }
+    ) -> Result<Vec<AlertId>, StoreError> {
+        let name = destination.clone();
+        let look = move |shared: &Shared, db: &Connection| {
+            operate::too_old(shared, db, &name, born_before)
+        };
+        let found = self.view_reader(look).await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
         }
+        let shared = Arc::clone(&self.shared);
+        let work = move |db: &mut Db, _: Mode| operate::bury(&shared, db, &found, reason);
+        let (job, reply) = Write::new(work, |_durable| ());
+        self.submit(job.stopping_leases());
+        answer(reply).await
     }
 
     async fn set_paused(
@@ -324,7 +319,7 @@ impl Store for SqliteStore {
     }
 
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
-        self.view_reader(move |shared, db| view::alerts(shared, db, &query)).await
+        self.view_reader(move |shared, db| list::alerts(shared, db, &query)).await
     }
 
     async fn cursor(

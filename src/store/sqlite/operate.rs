@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
     db::{CANCELLED, DEAD, Db, PENDING, PER_ALERT, StoredTs, clean},
+    reader::alert_id,
     threads::Shared,
 };
 use crate::{
@@ -155,39 +156,50 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
     .optional()
 }
 
-/// A piece of the pending deliveries whose age is counted from before that time.
+/// A piece of the pending deliveries whose age is counted from before that time, with their alerts.
+/// What is leased is left out: its worker decides about it.
 pub(super) fn too_old(
+    shared: &Shared,
     reader: &Connection,
     destination: &DestinationName,
     born_before: Timestamp,
-) -> rusqlite::Result<Vec<i64>> {
+) -> rusqlite::Result<Vec<(i64, AlertId)>> {
+    let leased = shared.leases.live_json(shared.clock.now());
     reader
         .prepare_cached(
-            "SELECT d.id FROM destinations t CROSS JOIN deliveries d INDEXED BY deliveries_due
+            "SELECT c.app, c.channel, a.ts, a.ordinal, d.id
+             FROM destinations t
+             CROSS JOIN deliveries d INDEXED BY deliveries_due
                 ON d.destination = t.id AND d.state = 0
-             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since < ?2 - t.paused_for LIMIT ?3",
+             CROSS JOIN alerts a ON a.seq = d.id >> 16
+             CROSS JOIN channels c ON c.id = a.channel
+             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since < ?2 - t.paused_for
+                AND d.id NOT IN (SELECT value FROM json_each(?4)) LIMIT ?3",
         )?
-        .query_map(params![destination.as_str(), born_before.micros(), PIECE], |row| row.get(0))?
+        .query_map(params![destination.as_str(), born_before.micros(), PIECE, leased], |row| {
+            Ok((row.get(4)?, alert_id(row)?))
+        })?
         .collect()
 }
 
-/// Gives up those of the deliveries that still wait and are not leased.
+/// Gives up those of the deliveries that still wait and are not leased; returns whose they are.
 pub(super) fn bury(
     shared: &Shared,
     db: &Db,
-    deliveries: &[i64],
+    deliveries: &[(i64, AlertId)],
     reason: &str,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<Vec<AlertId>> {
     let live = shared.leases.live(db.now());
-    let mut buried = 0;
-    for id in deliveries.iter().filter(|id| !live.contains(id)) {
-        buried += db.execute(
+    let mut buried = Vec::new();
+    for (id, alert) in deliveries.iter().filter(|(id, _)| !live.contains(id)) {
+        let changed = db.execute(
             "UPDATE deliveries SET state = 2, finished_at = ?2, dead_reason = ?3
              WHERE id = ?1 AND state = 0",
             params![id, db.now().micros(), reason],
         )?;
+        buried.extend((changed > 0).then(|| alert.clone()));
     }
-    Ok(u64::try_from(buried).unwrap_or(u64::MAX))
+    Ok(buried)
 }
 
 /// Stops the destination's clock, or lets it go on.

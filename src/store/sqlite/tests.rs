@@ -101,6 +101,7 @@ fn message(number: i64) -> NewMessage {
         received_at: Timestamp::from_seconds(1_700_000_000),
         raw: vec![b'x'; 1000].into(),
         is_edit: false,
+        edited_ts: String::new(),
         alerts: vec![NewAlert {
             ordinal: 0,
             attachment: 0,
@@ -381,7 +382,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
 
 fn delivered() -> Outcome {
     let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
-    Outcome { attempt, next: Next::Delivered(Reference::default()) }
+    Outcome { attempt, next: Next::Delivered(Reference::default()), projection: None }
 }
 
 #[tokio::test]

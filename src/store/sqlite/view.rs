@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, StoredTs, clean, source_of, sources_of},
+    db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     operate::find_alert,
     reader::{alert_id, destination_name},
     threads::Shared,
@@ -15,8 +15,7 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, AppName, ChannelId, MessageTs},
     store::{
-        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
-        State, Stats, search::Search,
+        AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision, State, Stats,
     },
 };
 
@@ -45,88 +44,8 @@ pub(super) fn alert(
     Ok(Some(view))
 }
 
-/// A page of alerts, newest first. The rows are walked backwards and judged here, not in SQL: what
-/// "whatever the case" means is the same for every engine.
-pub(super) fn alerts(
-    shared: &Shared,
-    db: &Connection,
-    query: &AlertQuery,
-) -> rusqlite::Result<Vec<AlertView>> {
-    let leased = shared.leases.live(shared.clock.now());
-    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let mut found: Vec<i64> = Vec::new();
-    let mut statement = db.prepare_cached(&walk(query))?;
-    let before = query.before.unwrap_or(i64::MAX);
-    let ids: Vec<String> = leased.iter().map(ToString::to_string).collect();
-    let mut rows = statement.query(params![
-        before,
-        before.saturating_mul(PER_ALERT),
-        format!("[{}]", ids.join(",")),
-        query.level,
-    ])?;
-    let mut search = query.text.as_deref().map(Search::new);
-    while found.len() < wanted
-        && let Some(row) = rows.next()?
-    {
-        let seq = row.get(4)?;
-        if found.last() != Some(&seq) && matches(row, search.as_mut())? {
-            found.push(seq);
-        }
-    }
-    let view = |seq| {
-        let mut view = by_seq(db, seq)?;
-        view.deliveries = deliveries(db, seq, |id| leased.contains(&id))?;
-        Ok(view)
-    };
-    found.into_iter().map(view).collect()
-}
-
-/// The rows that may be listed, newest first: app, channel, ts, ordinal, seq, level, search.
-fn walk(query: &AlertQuery) -> String {
-    const COLUMNS: &str = "SELECT c.app, c.channel, a.ts, a.ordinal, a.seq, a.level, a.search";
-    let Some(state) = query.state else {
-        let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
-        return format!(
-            "{COLUMNS} FROM alerts a CROSS JOIN channels c ON c.id = a.channel
-             WHERE a.seq < ?1 AND ?2 IS NOT ?3 AND a.search IS NOT NULL {LEVEL} {unrouted}
-             ORDER BY a.seq DESC"
-        );
-    };
-    let (hint, which) = match state {
-        State::Pending => ("", "d.state = 0 AND d.id NOT IN (SELECT value FROM json_each(?3))"),
-        State::Leased => ("", "d.state = 0 AND d.id IN (SELECT value FROM json_each(?3))"),
-        State::Delivered => ("", "d.state = 1"),
-        State::Dead => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 2"),
-        State::Cancelled => ("INDEXED BY deliveries_ended", "d.state >= 2 AND d.state = 3"),
-    };
-    let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
-    format!(
-        "{COLUMNS} FROM deliveries d {hint} CROSS JOIN alerts a ON a.seq = d.id >> 16
-         CROSS JOIN channels c ON c.id = a.channel
-         WHERE d.id < ?2 AND ?1 IS NOT ?3 AND {which} {LEVEL} {unrouted} ORDER BY d.id DESC"
-    )
-}
-
-const LEVEL: &str = "AND (?4 IS NULL OR a.level = ?4)";
-
-const NO_DELIVERY: &str = "AND NOT EXISTS (
-    SELECT 1 FROM deliveries e WHERE e.id >= a.seq << 16 AND e.id < (a.seq + 1) << 16)";
-
-fn matches(row: &Row<'_>, search: Option<&mut Search>) -> rusqlite::Result<bool> {
-    let Some(search) = search else {
-        return Ok(true);
-    };
-    if search.is_in(row.get_ref(6)?.as_str()?) {
-        return Ok(true);
-    }
-    let (app, channel) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-    let (ts, ordinal) = (row.get::<_, StoredTs>(2)?.0, row.get::<_, u32>(3)?);
-    // As an alert's id is written, without making one for each row.
-    Ok(search.is_in_display(format_args!("{app}:{channel}:{ts}:{ordinal}")))
-}
-
 /// The alert without raw message, revisions and deliveries.
-fn by_seq(db: &Connection, seq: i64) -> rusqlite::Result<AlertView> {
+pub(super) fn by_seq(db: &Connection, seq: i64) -> rusqlite::Result<AlertView> {
     db.prepare_cached(
         "SELECT c.app, c.channel, a.ts, a.ordinal, a.seq, a.attachment, a.sources, a.level,
             coalesce(a.search, ''), m.received_at, m.posted_at, m.source, m.event_id, m.team
@@ -168,7 +87,7 @@ fn revisions(db: &Connection, seq: i64) -> rusqlite::Result<Vec<Revision>> {
     .collect()
 }
 
-fn deliveries(
+pub(super) fn deliveries(
     db: &Connection,
     seq: i64,
     is_leased: impl Fn(i64) -> bool,
@@ -181,13 +100,8 @@ fn deliveries(
          WHERE d.id >= ?1 AND d.id < ?2 ORDER BY t.name",
     )?
     .query_map([seq * PER_ALERT, (seq + 1) * PER_ALERT], |row| {
-        let state = match row.get(2)? {
-            PENDING if is_leased(row.get(1)?) => State::Leased,
-            DELIVERED => State::Delivered,
-            DEAD => State::Dead,
-            CANCELLED => State::Cancelled,
-            _ => State::Pending,
-        };
+        let id = row.get(1)?;
+        let state = state_of(row.get(2)?, || is_leased(id));
         let due_at = Timestamp::from_micros(row.get(4)?);
         Ok(DeliveryView {
             destination: destination_name(row, 0)?,
@@ -201,6 +115,27 @@ fn deliveries(
         })
     })?
     .collect()
+}
+
+/// The state that is stored as that number.
+pub(super) fn state_of(number: i64, is_leased: impl FnOnce() -> bool) -> State {
+    match number {
+        PENDING if is_leased() => State::Leased,
+        DELIVERED => State::Delivered,
+        DEAD => State::Dead,
+        CANCELLED => State::Cancelled,
+        _ => State::Pending,
+    }
+}
+
+/// The number that a state is stored as.
+pub(super) const fn number_of(state: State) -> i64 {
+    match state {
+        State::Pending | State::Leased => PENDING,
+        State::Delivered => DELIVERED,
+        State::Dead => DEAD,
+        State::Cancelled => CANCELLED,
+    }
 }
 
 fn attempts(

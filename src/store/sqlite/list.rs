@@ -1,0 +1,132 @@
+//! A page of alerts. The alerts are walked backwards, and beside them their deliveries: so the
+//! dearest page costs two walks through the store, whatever it asks for, and never a look-up for
+//! each alert. Texts are judged here and not in SQL, since "whatever the case" means the same for
+//! every engine.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, Row, Rows, params};
+
+use super::{
+    db::{PER_ALERT, StoredTs},
+    threads::Shared,
+    view::{by_seq, deliveries, number_of, state_of},
+};
+use crate::store::{AlertQuery, AlertView, State, search::Search};
+
+/// A page of alerts, newest first.
+pub(super) fn alerts(
+    shared: &Shared,
+    db: &Connection,
+    query: &AlertQuery,
+) -> rusqlite::Result<Vec<AlertView>> {
+    let leased = shared.leases.live(shared.clock.now());
+    let view = |seq| {
+        let mut view = by_seq(db, seq)?;
+        view.deliveries = deliveries(db, seq, |id| leased.contains(&id))?;
+        Ok(view)
+    };
+    find(db, query, &leased)?.into_iter().map(view).collect()
+}
+
+fn find(db: &Connection, query: &AlertQuery, leased: &HashSet<i64>) -> rusqlite::Result<Vec<i64>> {
+    let before = query.before.unwrap_or(i64::MAX);
+    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let mut statement = db.prepare_cached(
+        "SELECT seq, channel, ts, ordinal, search FROM alerts
+         WHERE seq < ?1 AND search IS NOT NULL AND (?2 IS NULL OR level = ?2)
+         ORDER BY seq DESC",
+    )?;
+    let mut rows = statement.query(params![before, query.level])?;
+    let mut beside = db.prepare_cached(
+        "SELECT id, state FROM deliveries NOT INDEXED
+         WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC",
+    )?;
+    let last = before.saturating_mul(PER_ALERT);
+    let mut beside = Beside {
+        rows: beside.query(params![last, query.state.map(number_of)])?,
+        at: i64::MAX,
+        state: query.state,
+        leased,
+    };
+    let mut text = query.text.as_deref().map(|text| Text::new(db, text)).transpose()?;
+    let mut found = Vec::new();
+    while found.len() < wanted
+        && let Some(row) = rows.next()?
+    {
+        let seq = row.get(0)?;
+        let is_wanted = match (query.state, query.unrouted) {
+            (None, false) => true,
+            (None, true) => !beside.has(seq)?,
+            (Some(_), false) => beside.has(seq)?,
+            (Some(_), true) => false,
+        };
+        if is_wanted && text.as_mut().map_or(Ok(true), |text| text.is_in(row))? {
+            found.push(seq);
+        }
+    }
+    Ok(found)
+}
+
+/// The deliveries that are in the state, walked beside the alerts.
+struct Beside<'a> {
+    rows: Rows<'a>,
+    /// The alert of the row that is next.
+    at: i64,
+    state: Option<State>,
+    leased: &'a HashSet<i64>,
+}
+
+impl Beside<'_> {
+    /// Whether the alert has one; each alert asked for is older than the one before.
+    fn has(&mut self, seq: i64) -> rusqlite::Result<bool> {
+        while self.at > seq {
+            let Some(row) = self.rows.next()? else {
+                self.at = i64::MIN;
+                break;
+            };
+            let id = row.get(0)?;
+            let state = state_of(row.get(1)?, || self.leased.contains(&id));
+            if self.state.is_none_or(|meant| meant == state) {
+                self.at = id / PER_ALERT;
+            }
+        }
+        Ok(self.at == seq)
+    }
+}
+
+/// A text that an alert is searched for.
+struct Text {
+    search: Search,
+    /// What the ids of a channel's alerts begin with; of those channels in whose ids it may be.
+    channels: HashMap<i64, String>,
+}
+
+impl Text {
+    fn new(db: &Connection, text: &str) -> rusqlite::Result<Self> {
+        let search = Search::new(text);
+        let channels: HashMap<i64, String> = db
+            .prepare_cached("SELECT id, app || ':' || channel || ':' FROM channels")?
+            .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        // Behind that comes a timestamp, or a digest, and a number.
+        let may_be = |begin: &str| {
+            !begin.is_ascii() || search.is_made_of(&format!("{begin}0123456789.:ts-abcdef"))
+        };
+        let channels = channels.into_iter().filter(|(_, begin)| may_be(begin)).collect();
+        Ok(Self { search, channels })
+    }
+
+    /// Whether it is in the alert's search text, or in its id.
+    fn is_in(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
+        if self.search.is_in(row.get_ref(4)?.as_str()?) {
+            return Ok(true);
+        }
+        let Some(begin) = self.channels.get(&row.get(1)?) else {
+            return Ok(false);
+        };
+        let (ts, ordinal) = (row.get::<_, StoredTs>(2)?.0, row.get::<_, u32>(3)?);
+        // As an alert's id is written, without making one for each row.
+        Ok(self.search.is_in_display(format_args!("{begin}{ts}:{ordinal}")))
+    }
+}
