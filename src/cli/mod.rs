@@ -175,7 +175,7 @@ impl Common {
         let Loaded { config, warnings, sources } = config::load(&path, &environment)
             .map_err(|problems| BadConfiguration(problems.to_string()))?;
         for warning in warnings {
-            tracing::warn!("{}:{warning}", path.display());
+            tracing::warn!("{}", warning.in_file(&path));
         }
         Ok((config, sources))
     }

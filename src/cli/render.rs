@@ -117,8 +117,7 @@ impl Render {
 }
 
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
-    let preset =
-        Preset::load(preset, None).map_err(|error| BadConfiguration(error.to_string()))?;
+    let preset = Preset::load(preset, None).map_err(|error| BadConfiguration(error.to_string()))?;
     Ok(Settings {
         name: DestinationName::new("placeholder")?,
         params: preset.placeholders(),

@@ -25,11 +25,12 @@ use hyper::{
     header::{self, HeaderMap, HeaderValue},
 };
 use metrics::{Counter, Gauge, Histogram};
+use tokio::sync::Semaphore;
 
 pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
-    body::Refusal,
+    body::{MAX_LARGE_BODIES, Refusal},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -105,6 +106,7 @@ struct Inner {
     endpoints: ArcSwap<Vec<Endpoint>>,
     parts: Parts,
     in_flight: AtomicUsize,
+    large: Semaphore,
     ack_seconds: Histogram,
     event_age: Histogram,
     clock_skew: Gauge,
@@ -144,6 +146,7 @@ impl EventsApi {
         Self(Arc::new(Inner {
             endpoints,
             in_flight: AtomicUsize::new(0),
+            large: Semaphore::new(MAX_LARGE_BODIES),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
@@ -207,7 +210,9 @@ impl Inner {
         };
         let (head, body) = request.into_parts();
         let now = self.parts.clock.now();
-        let body = match SignedBody::receive(&head.headers, body, &endpoint.verifier, now).await {
+        let (headers, verifier) = (&head.headers, &endpoint.verifier);
+        let received = SignedBody::receive(headers, body, verifier, now, &self.large).await;
+        let body = match received {
             Ok(body) => body,
             Err(refusal) => return refuse(&refusal, endpoint),
         };

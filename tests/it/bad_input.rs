@@ -102,6 +102,24 @@ async fn a_chunked_body_over_four_mebibytes_is_413() {
 }
 
 #[tokio::test]
+async fn strangers_who_announce_large_bodies_take_few_places_and_none_from_slack() {
+    let relay = Setup::default().start().await;
+    let head = format!(
+        "POST {EVENTS} HTTP/1.1\r\nHost: relay\r\nX-Slack-Signature: v0=\r\n\
+         X-Slack-Request-Timestamp: 1\r\nContent-Length: 4000000\r\n\r\n"
+    );
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(relay.public()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        strangers.push(stream);
+    }
+    let overload = r#"events_total{app="main",outcome="rejected",reason="overload"}"#;
+    relay.metric_is(overload, |refused| refused == 4.0).await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
+}
+
+#[tokio::test]
 async fn half_a_body_and_then_silence_is_408() {
     let relay = Setup::default().start().await;
     let head = format!(

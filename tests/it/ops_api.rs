@@ -140,6 +140,7 @@ async fn what_is_not_there_or_makes_no_sense_is_a_problem_document() {
         ("POST", "/status", 405),
         ("GET", "/alerts?state=broken", 400),
         ("GET", "/alerts?severity=huge", 400),
+        ("GET", "/alerts?state=&severity=&q=&before=&limit=", 200),
         ("GET", "/alerts?limit=0", 400),
         ("GET", "/alerts?limit=501", 400),
         ("GET", "/alerts?limit=many", 400),

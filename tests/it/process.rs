@@ -135,12 +135,12 @@ fn check_finds_every_problem_and_exits_2() {
     std::fs::write(&path, text).unwrap();
     let (code, out, _) = run(&["check", "--config", path.to_str().unwrap()]);
     assert_eq!(code, 2);
-    assert_eq!(out.lines().count(), 4, "{out}");
+    assert_eq!(out.lines().count(), 5, "{out}");
     assert!(out.contains("relay.yaml:2:"), "{out}");
     assert!(!out.contains("plain"), "{out}");
     let (code, _, err) = run(&["serve", "--config", path.to_str().unwrap()]);
     assert_eq!(code, 2);
-    assert_eq!(err.lines().count(), 4, "{err}");
+    assert_eq!(err.lines().count(), 5, "{err}");
 }
 
 #[test]

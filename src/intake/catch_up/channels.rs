@@ -1,7 +1,8 @@
-//! Finds the channels behind configured names, once; or those that the bot is in, if every channel
-//! is ours. An id that was found stays in the store: a channel that is renamed stays the same.
+//! Finds the channels behind configured names, once; or, again and again, those that the bot is in,
+//! if every channel is ours. An id that was found stays in the store: a channel that is renamed
+//! stays the same.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Poller, SLOW_RETRY, reader::Beat};
 use crate::{
@@ -11,21 +12,26 @@ use crate::{
     slack::web_api::{ApiError, Channel},
 };
 
+/// The bot may be invited into a channel, or removed, at any time. Well within the day that the
+/// first reading of a channel goes back, so that nothing posted in between is missed.
+const MEMBERS_AGAIN: Duration = Duration::from_secs(3600);
+
 impl Poller {
-    /// Lists the channels of the workspace if there is still one to find. Returns false if Slack
+    /// Lists the channels of the workspace if there may be one to find. Returns false if Slack
     /// did not answer and it should be tried again soon.
     pub(super) async fn find_channels(&mut self) -> bool {
         let known = self.channels.known();
-        let lists_members = known.is_every() && self.member_of.is_none();
+        let lists_members = known.is_every();
         if known.unresolved.is_empty() && !lists_members || self.now() < self.list_again {
             return true;
         }
         let error = match self.list(lists_members).await {
             Ok(members) => {
+                let pause = if lists_members { MEMBERS_AGAIN } else { SLOW_RETRY };
+                self.list_again = self.now() + pause;
                 if lists_members {
                     self.member_of = Some(members);
                 }
-                self.list_again = self.now() + SLOW_RETRY;
                 self.board.status().problem.clear();
                 self.complain_of_unresolved();
                 return true;

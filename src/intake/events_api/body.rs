@@ -10,6 +10,8 @@ use hyper::{
     header::{HeaderMap, HeaderName},
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{
     clock::Timestamp,
     intake::fate::Fate,
@@ -21,6 +23,13 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// A body that is not here by then eats the 3 s that Slack gives us.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Slack's events have a few KiB. Whoever sends more takes one of few places for it: nobody is
+/// trusted before the body is here, and hundreds of large ones at once would fill the memory.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// Large bodies at once: with the others, 80 MiB at most.
+pub(super) const MAX_LARGE_BODIES: usize = 16;
 
 /// Slack sends about a dozen.
 const MAX_HEADERS: usize = 64;
@@ -82,6 +91,7 @@ impl SignedBody {
         body: Incoming,
         verifier: &Verifier,
         now: Timestamp,
+        large: &Semaphore,
     ) -> Result<Self, Refusal> {
         if headers.len() > MAX_HEADERS {
             return Err(Refusal::Headers);
@@ -92,7 +102,7 @@ impl SignedBody {
         else {
             return Err(malformed);
         };
-        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body))
+        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, large))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
         let version = verifier.version();
@@ -126,11 +136,14 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
 }
 
 /// Most bodies come whole with their head: those are not copied.
-async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
+async fn read(mut body: Incoming, large: &Semaphore) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if usize::try_from(announced).is_ok_and(|bytes| bytes > MAX_BODY_BYTES) {
         return Err(Refusal::TooLarge);
     }
+    let place = || large.try_acquire().map_err(|_all_taken| Refusal::Overload);
+    let is_large = usize::try_from(announced).is_ok_and(|bytes| bytes > LARGE_BODY_BYTES);
+    let mut taken = if is_large { Some(place()?) } else { None };
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -146,8 +159,12 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
             }
             rest.extend_from_slice(&data);
         }
-        if first.len().max(rest.len()) > MAX_BODY_BYTES {
+        let length = first.len().max(rest.len());
+        if length > MAX_BODY_BYTES {
             return Err(Refusal::TooLarge);
+        }
+        if length > LARGE_BODY_BYTES && taken.is_none() {
+            taken = Some(place()?);
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
