@@ -820,5 +820,5 @@ async fn a_channel_that_a_reload_adds_is_read_and_other_changes_disturb_no_polle
     expected.sort();
     assert_eq!(world.arrived(&relay).await, expected);
     assert!(relay.api("GET", "/status").await.1.to_string().contains(added));
-    assert_eq!(crate::harness::http::get(relay.relay().ops, "/livez").await.status, 200);
+    assert_eq!(http::get(relay.relay().ops, "/livez").await.status, 200);
 }
