@@ -10,8 +10,7 @@ use hyper::{
     header::{HeaderMap, HeaderName},
 };
 
-use tokio::sync::Semaphore;
-
+use super::limits::Limits;
 use crate::{
     clock::Timestamp,
     intake::fate::Fate,
@@ -24,12 +23,11 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// A body that is not here by then eats the 3 s that Slack gives us.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Slack's events have a few KiB. Whoever sends more takes one of few places for it: nobody is
-/// trusted before the body is here, and hundreds of large ones at once would fill the memory.
+/// Slack's events have a few KiB. Whoever sends more takes one of few places for it.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-/// Large bodies at once: with the others, 80 MiB at most.
-pub(super) const MAX_LARGE_BODIES: usize = 16;
+/// So much of a refused body is read on, and thrown away.
+const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Slack sends about a dozen.
 const MAX_HEADERS: usize = 64;
@@ -88,10 +86,10 @@ impl SignedBody {
     /// Reads the body within its limits, and verifies it.
     pub(super) async fn receive(
         headers: &HeaderMap,
-        body: Incoming,
+        body: &mut Incoming,
         verifier: &Verifier,
         now: Timestamp,
-        large: &Semaphore,
+        limits: &Limits,
     ) -> Result<Self, Refusal> {
         if headers.len() > MAX_HEADERS {
             return Err(Refusal::Headers);
@@ -102,7 +100,7 @@ impl SignedBody {
         else {
             return Err(malformed);
         };
-        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, large))
+        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, limits))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
         let version = verifier.version();
@@ -135,15 +133,29 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     values.next().is_none().then_some(first.as_bytes())
 }
 
+/// Reads on for a moment what nobody wants. Most clients send to the end before they look for an
+/// answer, and would find the connection reset instead of it.
+pub(super) async fn discard(mut body: Incoming) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && bytes <= DISCARDED_BYTES
+        {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Whoever has sent more, or is slower, is no client of ours.
+    drop(tokio::time::timeout(BODY_DEADLINE, rest).await);
+}
+
 /// Most bodies come whole with their head: those are not copied.
-async fn read(mut body: Incoming, large: &Semaphore) -> Result<Bytes, Refusal> {
+async fn read(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if usize::try_from(announced).is_ok_and(|bytes| bytes > MAX_BODY_BYTES) {
         return Err(Refusal::TooLarge);
     }
-    let place = || large.try_acquire().map_err(|_all_taken| Refusal::Overload);
     let is_large = usize::try_from(announced).is_ok_and(|bytes| bytes > LARGE_BODY_BYTES);
-    let mut taken = if is_large { Some(place()?) } else { None };
+    let mut taken = if is_large { Some(limits.large_body()?) } else { None };
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -164,7 +176,7 @@ async fn read(mut body: Incoming, large: &Semaphore) -> Result<Bytes, Refusal> {
             return Err(Refusal::TooLarge);
         }
         if length > LARGE_BODY_BYTES && taken.is_none() {
-            taken = Some(place()?);
+            taken = Some(limits.large_body()?);
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
