@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{environment, say};
 use crate::config::{self, Config, Problem};
@@ -25,7 +25,8 @@ impl Check {
         };
         if self.json {
             let result = json!({
-                "ok": config.is_some(), "problems": problems, "warnings": warnings,
+                "ok": config.is_some(), "file": path,
+                "problems": as_json(&problems), "warnings": as_json(&warnings),
             });
             say(&serde_json::to_string_pretty(&result)?);
         } else {
@@ -36,17 +37,26 @@ impl Check {
 }
 
 fn print(path: &Path, config: Option<&Config>, problems: &[Problem], warnings: &[Problem]) {
-    let file = path.display();
     for problem in problems {
-        say(&format!("{file}:{problem}"));
+        say(&problem.in_file(path));
     }
     for warning in warnings {
-        say(&format!("{file}:{warning} [warning]"));
+        say(&format!("{} [warning]", warning.in_file(path)));
     }
     if let Some(config) = config {
         let (apps, destinations) = (config.apps.len(), config.destinations.len());
+        let file = path.display();
         say(&format!("{file}: ok ({}, {})", many(apps, "app"), many(destinations, "destination")));
     }
+}
+
+fn as_json(problems: &[Problem]) -> Vec<Value> {
+    let as_json = |problem: &Problem| {
+        let (line, column) = problem.position.unzip();
+        let Problem { path, message, hint, .. } = problem;
+        json!({"line": line, "column": column, "path": path, "message": message, "hint": hint})
+    };
+    problems.iter().map(as_json).collect()
 }
 
 fn many(number: usize, what: &str) -> String {

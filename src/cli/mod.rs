@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 pub use self::reference::reference;
 use self::serve::ConfigFile;
@@ -40,7 +40,8 @@ use crate::{
 
 /// Relays PerimeterX / HUMAN Code Defender incidents from Slack to a SOAR.
 #[derive(Debug, Parser)]
-#[command(name = "slack-soar-relay", version, about, arg_required_else_help = true)]
+#[command(name = "slack-soar-relay", version, about)]
+#[command(arg_required_else_help = true, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -97,7 +98,7 @@ enum Command {
 /// Where the configuration is if nothing is said.
 const DEFAULT_CONFIG: &str = "relay.yaml";
 
-/// A configuration that is wrong: exit code 2 and not 1.
+/// A configuration or a command line that is wrong: exit code 2 and not 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct BadConfiguration(String);
@@ -106,6 +107,11 @@ struct BadConfiguration(String);
 pub fn main() -> ExitCode {
     let Cli { common, command } = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
+            // The same everywhere: clap would name the subcommand, which has no version of its own.
+            say(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
             let is_help = !error.use_stderr();
             drop(error.print());
@@ -169,7 +175,7 @@ impl Common {
         let Loaded { config, warnings, sources } = config::load(&path, &environment)
             .map_err(|problems| BadConfiguration(problems.to_string()))?;
         for warning in warnings {
-            tracing::warn!("{}:{warning}", path.display());
+            tracing::warn!("{}", warning.in_file(&path));
         }
         Ok((config, sources))
     }

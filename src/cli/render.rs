@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Dur
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Common, sample, say};
+use super::{BadConfiguration, Common, sample, say};
 use crate::{
     alert::{
         Alert,
@@ -54,7 +54,8 @@ impl Render {
                 let config = common.load()?;
                 let mut destinations = config.destinations.into_iter();
                 let found = destinations.find(|one| one.http.name.as_str() == name);
-                let found = found.with_context(|| format!("no destination is named `{name}`"))?;
+                let found = found
+                    .ok_or_else(|| BadConfiguration(format!("no destination is named `{name}`")))?;
                 (found.http, config.matching)
             }
             (None, None) => bail!("give --destination or --preset"),
@@ -116,7 +117,7 @@ impl Render {
 }
 
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
-    let preset = Preset::load(preset, None)?;
+    let preset = Preset::load(preset, None).map_err(|error| BadConfiguration(error.to_string()))?;
     let example = match preset.transport() {
         Transport::Email => "smtp://mail.example.com",
         Transport::Http | Transport::Stdout => "https://soar.example.com/",

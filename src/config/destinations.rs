@@ -50,7 +50,8 @@ impl Resolver<'_> {
                 let message = format!("two destinations are named `{}`", destination.name);
                 self.problem(&format!("{at}/name"), message);
             }
-            if lease < destination.timeout.0 + LEASE_RESERVE {
+            let is_known = !self.place.spoilt.has("/delivery/lease");
+            if is_known && lease < destination.timeout.0 + LEASE_RESERVE {
                 let message = "`delivery.lease` must be at least 30s longer: else an alert is sent \
                                twice at once";
                 self.problem(&format!("{at}/timeout"), message);
@@ -213,9 +214,17 @@ impl Resolver<'_> {
     fn when(&mut self, pointer: &str, when: &file::When) -> When {
         let mut apps = Vec::new();
         for (index, name) in when.apps.iter().enumerate() {
+            let at = format!("{pointer}/apps/{index}");
             match AppName::new(name) {
                 Ok(app) => apps.push(app),
-                Err(error) => self.problem(&format!("{pointer}/apps/{index}"), error.to_string()),
+                Err(error) => self.problem(&at, error.to_string()),
+            }
+            let names = &self.app_names;
+            if !names.contains(name) && !names.contains("") && !names.is_empty() {
+                let known: Vec<&str> = names.iter().map(String::as_str).collect();
+                let hint = format!("known here: {}", known.join(", "));
+                let message = format!("no app is named `{name}`: alerts would not get here");
+                self.problem_with(&at, message, &hint);
             }
         }
         When {

@@ -6,6 +6,7 @@
 
 mod destinations;
 mod file;
+mod mend;
 mod problem;
 mod reference;
 mod resolve;
@@ -23,6 +24,7 @@ use std::{
 
 use url::Url;
 
+use self::mend::Mended;
 pub use self::{
     problem::{Problem, Problems},
     reference::reference,
@@ -190,18 +192,14 @@ fn parse_with(
     known: &[Secret],
 ) -> Result<Loaded, Vec<Problem>> {
     let (value, positions) = tree::read(text).map_err(|problem| vec![problem])?;
-    let mut problems = schema::validate(&value, &positions);
-    if problems.is_empty() {
-        match serde_json::from_value(value.clone()) {
-            Ok(file) => {
-                let place = resolve::Place { dir, env, known, positions, value: &value };
-                return resolve::resolve(file, place);
-            }
-            Err(error) => problems.push(Problem::new(None, "", error.to_string())),
-        }
-    }
-    problems.sort_by_key(|problem| problem.position);
-    Err(problems)
+    let faults = schema::validate(&value, &positions);
+    let Mended { file, mut problems, spoilt } = mend::read(value.clone(), faults, &positions);
+    let Some(file) = file else {
+        problems.sort_by_key(|problem| problem.position);
+        return Err(problems);
+    };
+    let place = resolve::Place { dir, env, known, positions, value: &value, spoilt };
+    resolve::resolve(file, place, problems)
 }
 
 fn read(path: &Path) -> Result<String, String> {

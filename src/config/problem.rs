@@ -1,13 +1,14 @@
 //! What is wrong with a configuration, for the person who can mend it.
 
-use std::{fmt, path::PathBuf};
-
-use serde::Serialize;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::tree::Position;
 
 /// One thing that is wrong, or odd.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Line and column in the file, from 1, if it has a place there.
     pub position: Option<Position>,
@@ -26,6 +27,14 @@ impl Problem {
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl Problem {
+    /// As it is displayed, behind the name of the file, as compilers and editors write it.
+    pub fn in_file(&self, file: &Path) -> String {
+        let gap = if self.position.is_some() { "" } else { " " };
+        format!("{}:{gap}{self}", file.display())
     }
 }
 
@@ -73,7 +82,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}:{problem}", self.file.display())?;
+            write!(f, "{}", problem.in_file(&self.file))?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use url::Url;
 use super::{
     App, Config, Loaded, Server, Sources, Store,
     file::{self, SecretRef},
+    mend::Spoilt,
     problem::Problem,
     tree::Positions,
 };
@@ -34,24 +35,33 @@ pub(super) struct Place<'a> {
     pub(super) positions: Positions,
     /// The file as a tree.
     pub(super) value: &'a Value,
+    /// What is not read from it.
+    pub(super) spoilt: Spoilt,
 }
 
 pub(super) struct Resolver<'a> {
     pub(super) place: Place<'a>,
     pub(super) problems: Vec<Problem>,
+    /// As they are written.
+    pub(super) app_names: BTreeSet<String>,
     /// Files that the configuration names, secrets left out.
     pub(super) files: Vec<PathBuf>,
     warnings: Vec<Problem>,
     secrets: Vec<Secret>,
 }
 
-/// Checks everything that the schema cannot say.
+/// Checks everything that the schema cannot say; `problems` are those that it could.
 ///
 /// # Errors
 /// Everything that is wrong.
-pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<Problem>> {
-    let (problems, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut resolver = Resolver { place, problems, files: Vec::new(), warnings, secrets };
+pub(super) fn resolve(
+    file: file::File,
+    place: Place<'_>,
+    problems: Vec<Problem>,
+) -> Result<Loaded, Vec<Problem>> {
+    let app_names = file.slack.apps.iter().map(|app| app.name.clone()).collect();
+    let (files, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut resolver = Resolver { place, problems, app_names, files, warnings, secrets };
     let lease = file.delivery.lease.0;
     resolver.warn_of_idleness(&file);
     let server = resolver.server(&file.server);
@@ -90,7 +100,19 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
 impl Resolver<'_> {
     pub(super) fn problem(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.problems.push(Problem::new(position, pointer, message.into()));
+        self.push(pointer, Problem::new(position, pointer, message.into()));
+    }
+
+    /// As [`Resolver::problem`], with what to write instead.
+    pub(super) fn problem_with(&mut self, pointer: &str, message: String, hint: &str) {
+        let position = self.place.positions.of(pointer);
+        self.push(pointer, Problem::new(position, pointer, message).hint(hint));
+    }
+
+    fn push(&mut self, pointer: &str, problem: Problem) {
+        if !self.place.spoilt.has(pointer) {
+            self.problems.push(problem);
+        }
     }
 
     pub(super) fn warn(&mut self, pointer: &str, message: impl Into<String>) {
@@ -121,7 +143,7 @@ impl Resolver<'_> {
                 Some(secret)
             }
             Err(message) => {
-                self.problem(pointer, message);
+                self.problem_with(pointer, message, "every secret must be there at the start");
                 None
             }
         }
@@ -223,7 +245,7 @@ impl Resolver<'_> {
             let message = format!("`{channel}` is not a channel id such as C0123456789");
             let hint = "Slack shows the id at the end of the channel's details; an app with a \
                         `bot_token` may have names in its `channels`";
-            self.channel_problem(&format!("{pointer}/{index}"), message, hint);
+            self.problem_with(&format!("{pointer}/{index}"), message, hint);
         }
         ids
     }
@@ -238,14 +260,9 @@ impl Resolver<'_> {
             }
             let message = format!("`{written}` is neither the id nor the name of a channel");
             let hint = "names have small letters and no spaces, ids look like C0123456789";
-            self.channel_problem(&format!("{pointer}/{index}"), message, hint);
+            self.problem_with(&format!("{pointer}/{index}"), message, hint);
         }
         known
-    }
-
-    fn channel_problem(&mut self, pointer: &str, message: String, hint: &str) {
-        let position = self.place.positions.of(pointer);
-        self.problems.push(Problem::new(position, pointer, message).hint(hint));
     }
 
     fn slack_api(&mut self, text: &str) -> Option<Url> {

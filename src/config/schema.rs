@@ -6,19 +6,34 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use super::{file::File, problem::Problem, tree::Positions};
+use super::{
+    file::File,
+    problem::Problem,
+    tree::{Positions, step},
+};
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> Value {
     schemars::schema_for!(File).to_value()
 }
 
+/// One thing in which the file differs from the schema.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) problem: Problem,
+    /// What must be taken out for the rest to be read; nothing, if something is missing.
+    pub(super) pointer: Option<String>,
+}
+
 /// Everything in which the file differs from the schema.
-pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Problem> {
+pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Fault> {
     let schema = schema();
     match jsonschema::validator_for(&schema) {
         Ok(validator) => faults(&validator, &schema, value, positions),
-        Err(error) => vec![Problem::new(None, "", format!("the schema is broken: {error}"))],
+        Err(error) => {
+            let problem = Problem::new(None, "", format!("the schema is broken: {error}"));
+            vec![Fault { problem, pointer: None }]
+        }
     }
 }
 
@@ -27,28 +42,31 @@ fn faults(
     schema: &Value,
     value: &Value,
     positions: &Positions,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
+) -> Vec<Fault> {
+    let mut faults = Vec::new();
     for error in validator.iter_errors(value) {
         let at = error.instance_path().as_str().to_owned();
         if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
             let known = known_keys(schema, error.schema_path().as_str());
             for key in unexpected {
-                let pointer = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                let pointer = format!("{at}/{}", step(key));
                 let problem =
                     Problem::new(positions.of(&pointer), &pointer, "unknown key".to_owned());
-                problems.push(problem.hint(did_you_mean(key, &known)));
+                let problem = problem.hint(did_you_mean(key, &known));
+                faults.push(Fault { problem, pointer: Some(pointer) });
             }
             continue;
         }
         let (message, hint) = explain(&error);
         let problem = Problem::new(positions.of(&at), &at, message);
-        problems.push(match hint {
+        let problem = match hint {
             Some(hint) => problem.hint(hint),
             None => problem,
-        });
+        };
+        let is_missing = matches!(error.kind(), ValidationErrorKind::Required { .. });
+        faults.push(Fault { problem, pointer: (!is_missing).then_some(at) });
     }
-    problems
+    faults
 }
 
 fn known_keys(schema: &Value, keyword: &str) -> Vec<String> {
@@ -118,8 +136,28 @@ fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
             "is not a name".to_owned(),
             Some("use 1 to 63 of a-z, 0-9 and -, not starting with -".to_owned()),
         ),
-        _ => (error.to_string(), None),
+        ValidationErrorKind::Enum { options } => {
+            let words: Vec<String> =
+                options.as_array().into_iter().flatten().map(ToString::to_string).collect();
+            (format!("must be one of {}", words.join(", ")), None)
+        }
+        // What may be left out is this or nothing, and was meant to be this.
+        ValidationErrorKind::AnyOf { context } => {
+            let meant = context.iter().flatten().find(|branch| !is_of_nothing(branch));
+            meant.map_or_else(|| (masked(error), None), explain)
+        }
+        _ => (masked(error), None),
     }
+}
+
+/// The library's words, without the value.
+fn masked(error: &ValidationError<'_>) -> String {
+    error.masked_with("this").to_string()
+}
+
+fn is_of_nothing(branch: &ValidationError<'_>) -> bool {
+    matches!(branch.kind(), ValidationErrorKind::Type { kind: TypeKind::Single(one) }
+        if one.to_string() == "null")
 }
 
 fn types(kind: &TypeKind) -> String {

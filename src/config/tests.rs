@@ -209,3 +209,58 @@ proptest! {
         check(&text);
     }
 }
+
+#[test]
+fn what_has_the_wrong_shape_hides_nothing_else() {
+    let text = "server: {listen: 'localhost:8080', ops_listen: '127.0.0.1:99999', drain: 5s}\n\
+                slack:\n  apps:\n    - {name: Main, signing_secret: {env: NOWHERE}}\n    \
+                - {name: b, signing_secret: plain, bot_token: {env: NOWHERE}}\n\
+                match: {titles: [5, '/(/']}\n\
+                destinations:\n  - {name: soar, preset: siem, timeout: 15}\n  \
+                - {name: soar, preset: webhook, url: {env: NOWHERE}, rate_limit: 30/h}\n  - 5\n";
+    let problems = parse(text, Path::new(""), &env).unwrap_err();
+    let places: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    let expected = [
+        "server.listen",
+        "server.ops_listen",
+        "server.drain",
+        "slack.apps[0].name",
+        "slack.apps[0].signing_secret",
+        "slack.apps[1].signing_secret",
+        "slack.apps[1].bot_token",
+        "match.titles[0]",
+        "match.titles[1]",
+        "destinations[0]",
+        "destinations[0].preset",
+        "destinations[0].timeout",
+        "destinations[1].name",
+        "destinations[1].url",
+        "destinations[1].rate_limit",
+        "destinations[2]",
+    ];
+    assert_eq!(places, expected, "{problems:#?}");
+    assert!(problems.iter().all(|problem| problem.position.is_some()));
+}
+
+#[test]
+fn a_secret_that_may_be_left_out_is_not_repeated_either() {
+    for place in ["previous_signing_secret", "bot_token"] {
+        let more = format!("{{env: SECRET}}\n      {place}: hunter2");
+        let problem = only(&MINIMAL.replace("{env: SECRET}", &more));
+        assert!(problem.contains("write {env: NAME} or {file: PATH}"), "{problem}");
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+    let problem = only(&format!("{MINIMAL}    signing_secret: hunter2\n"));
+    assert!(problem.contains("write {env: NAME}") && !problem.contains("hunter2"), "{problem}");
+    let problem = only(&format!("{MINIMAL}    rate_limit: 60\n"));
+    assert!(problem.contains("a rate needs its unit"), "{problem}");
+    let problem = only(&format!("{MINIMAL}    when: {{min_severity: huge}}\n"));
+    assert!(problem.contains("must be one of") && problem.contains("\"critical\""), "{problem}");
+}
+
+#[test]
+fn a_destination_for_an_app_that_does_not_exist_is_refused() {
+    let problem = only(&format!("{MINIMAL}    when: {{apps: [mian]}}\n"));
+    assert!(problem.contains("no app is named `mian`"), "{problem}");
+    assert!(problem.contains("known here: main"), "{problem}");
+}

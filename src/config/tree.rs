@@ -75,13 +75,18 @@ fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value
             let mut map = Map::with_capacity(entries.len());
             for (key, item) in entries {
                 let at = (key.referenced.line(), key.referenced.column());
-                let step = key.value.replace('~', "~0").replace('/', "~1");
+                let step = step(&key.value);
                 let value = descend(item.value, (&step, at), pointer, positions);
                 map.insert(key.value, value);
             }
             Value::Object(map)
         }
     }
+}
+
+/// A key as it stands in a JSON pointer.
+pub(super) fn step(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 fn descend(

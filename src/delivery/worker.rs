@@ -35,8 +35,10 @@ const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// After the store failed to answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A lease that is nearer to its end than this is given back unused.
-const LEASE_RESERVE: Duration = Duration::from_secs(30);
+/// A lease must outlast the attempt by this, for its outcome to be recorded; one that does not is
+/// given back unused, or two attempts at one alert could be in flight at once. The configuration
+/// makes every lease 30 s longer than an attempt.
+const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
 /// What one worker does.
 #[derive(Debug)]
@@ -286,8 +288,7 @@ impl Worker {
     }
 
     fn is_fresh(&self, lease: &Lease) -> bool {
-        let needed = self.plan.timeout.min(LEASE_RESERVE);
-        lease.expires_at() > self.attempts.clock.now() + needed
+        outlasts(lease.expires_at(), self.attempts.clock.now(), self.plan.timeout)
     }
 
     async fn give_back(&mut self) {
@@ -301,6 +302,11 @@ impl Worker {
     }
 }
 
+/// Whether a lease lasts until an attempt that begins now has ended and is recorded.
+fn outlasts(expires_at: Timestamp, now: Timestamp, timeout: Duration) -> bool {
+    expires_at > now + timeout + LEASE_RESERVE
+}
+
 fn loop_name(destination: &DestinationName) -> String {
     format!("delivery to {destination}")
 }
@@ -308,5 +314,18 @@ fn loop_name(destination: &DestinationName) -> String {
 fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {
     if let Some(Err(error)) = ended {
         tracing::error!(%error, "an attempt broke off; its alert will be attempted again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_attempt_begins_that_may_outlast_its_lease() {
+        let (now, timeout) = (Timestamp::from_seconds(0), Duration::from_secs(200));
+        let fresh = now + timeout + Duration::from_secs(30);
+        assert!(outlasts(fresh, now, timeout), "the shortest lease that may be configured");
+        assert!(!outlasts(fresh, now + Duration::from_secs(40), timeout), "waited for a slot");
     }
 }

@@ -7,12 +7,10 @@
 
 mod answer;
 mod body;
+mod limits;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +19,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{self, HeaderMap, HeaderValue},
 };
 use metrics::{Counter, Gauge, Histogram};
@@ -29,7 +27,8 @@ use metrics::{Counter, Gauge, Histogram};
 pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
-    body::Refusal,
+    body::{Refusal, discard},
+    limits::Limits,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -57,9 +56,6 @@ const ACK_BUDGET: Duration = Duration::from_millis(2_500);
 
 /// A commit that takes longer than this will not become quick.
 const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
-
-/// Requests at once; beyond it the answer is 503 at once.
-const MAX_IN_FLIGHT: usize = 256;
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
@@ -104,7 +100,7 @@ struct Inner {
     /// Of the configuration in use. A request ends with the one that it began with.
     endpoints: ArcSwap<Vec<Endpoint>>,
     parts: Parts,
-    in_flight: AtomicUsize,
+    limits: Limits,
     ack_seconds: Histogram,
     event_age: Histogram,
     clock_skew: Gauge,
@@ -123,15 +119,6 @@ struct Endpoint {
     fates: FateCounters,
 }
 
-/// One place of [`MAX_IN_FLIGHT`].
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl EventsApi {
     /// A receiver for these apps.
     pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
@@ -143,7 +130,7 @@ impl EventsApi {
             .collect();
         Self(Arc::new(Inner {
             endpoints,
-            in_flight: AtomicUsize::new(0),
+            limits: Limits::new(),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
@@ -202,14 +189,22 @@ impl Inner {
         request: Request<Incoming>,
         started: Instant,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let Some(_place) = self.place() else {
-            return refuse(&Refusal::Overload, endpoint);
-        };
-        let (head, body) = request.into_parts();
-        let now = self.parts.clock.now();
-        let body = match SignedBody::receive(&head.headers, body, &endpoint.verifier, now).await {
-            Ok(body) => body,
+        let _place = match self.limits.request() {
+            Ok(place) => place,
             Err(refusal) => return refuse(&refusal, endpoint),
+        };
+        let (head, mut body) = request.into_parts();
+        let now = self.parts.clock.now();
+        let (headers, verifier) = (&head.headers, &endpoint.verifier);
+        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
+        let body = match received {
+            Ok(body) => body,
+            Err(refusal) => {
+                if !body.is_end_stream() {
+                    self.parts.shutdown.spawn(discard(body));
+                }
+                return refuse(&refusal, endpoint);
+            }
         };
         endpoint.received.increment(1);
         self.note_timing(&head.headers, &body);
@@ -326,11 +321,6 @@ impl Inner {
                 (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
             }
         }
-    }
-
-    fn place(&self) -> Option<Place<'_>> {
-        let place = Place(&self.in_flight);
-        (self.in_flight.fetch_add(1, Ordering::Relaxed) < MAX_IN_FLIGHT).then_some(place)
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {

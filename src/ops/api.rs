@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Query, Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header, request},
     middleware::{Next, from_fn_with_state},
@@ -25,8 +26,12 @@ mod actions;
 mod alerts;
 mod backfill;
 
-/// An action says everything in its address; a body beyond this is not even looked at.
+/// An action says everything in its address, or in a few words; a body beyond this is not even
+/// looked at.
 const MAX_BODY_BYTES: usize = 1024;
+
+/// Where all of it is.
+const PREFIX: &str = "/api/v1";
 
 /// What the API is made of.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&api), guard))
         .with_state(api);
-    Router::new().nest("/api/v1", routes)
+    Router::new().nest(PREFIX, routes)
 }
 
 async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
@@ -87,11 +92,11 @@ async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
 }
 
 async fn nothing_here(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is nothing at {}", uri.path()))
+    Problem::not_found(format!("there is nothing at {PREFIX}{}", uri.path()))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{method} is not for {}", uri.path());
+    let detail = format!("{method} is not for {PREFIX}{}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
@@ -108,6 +113,32 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// What is meant, in the query or in a body of JSON.
+struct Meant<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Meant<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let text = read(body).await;
+        if matches!(text.trim_ascii(), b"" | b"{}") {
+            let Params(meant) = Params::from_request_parts(&mut parts, state).await?;
+            return Ok(Self(meant));
+        }
+        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::bad_request("say it in the query or in the body, not in both"));
+        }
+        let meant = serde_json::from_slice(&text);
+        meant.map(Self).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+    }
+}
+
+async fn read(body: Body) -> Bytes {
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
+}
+
 /// A body with nothing in it: an action says everything in its address.
 struct NoBody;
 
@@ -115,9 +146,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
-        let text = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        match text.trim_ascii() {
+        match read(request.into_body()).await.trim_ascii() {
             b"" | b"{}" => Ok(Self),
             _ => Err(Problem::bad_request(
                 "this takes no body: say what is meant in the query, such as ?destination=NAME",

@@ -85,6 +85,23 @@ async fn a_body_over_four_mebibytes_is_413_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn who_sends_all_of_a_refused_body_before_looking_finds_the_answer() {
+    let relay = Setup::default().start().await;
+    for (signature, status) in [("X-Slack-Signature: v0=\r\n", 413), ("", 401)] {
+        let mut stream = TcpStream::connect(relay.public()).await.unwrap();
+        let head = format!(
+            "POST {EVENTS} HTTP/1.1\r\nHost: relay\r\n{signature}\
+             X-Slack-Request-Timestamp: 1\r\nContent-Length: 6291456\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..6 {
+            stream.write_all(&vec![b'x'; 0x10_0000]).await.unwrap();
+        }
+        assert_eq!(http::read(&mut stream).await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn a_chunked_body_over_four_mebibytes_is_413() {
     let relay = Setup::default().start().await;
     let mut request = format!(
@@ -99,6 +116,24 @@ async fn a_chunked_body_over_four_mebibytes_is_413() {
     }
     request.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(http::raw(relay.public(), &request).await.status, 413);
+}
+
+#[tokio::test]
+async fn strangers_who_announce_large_bodies_take_few_places_and_none_from_slack() {
+    let relay = Setup::default().start().await;
+    let head = format!(
+        "POST {EVENTS} HTTP/1.1\r\nHost: relay\r\nX-Slack-Signature: v0=\r\n\
+         X-Slack-Request-Timestamp: 1\r\nContent-Length: 4000000\r\n\r\n"
+    );
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(relay.public()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        strangers.push(stream);
+    }
+    let overload = r#"events_total{app="main",outcome="rejected",reason="overload"}"#;
+    relay.metric_is(overload, |refused| refused == 4.0).await;
+    assert_eq!(relay.post(&incident(1)).await, 200);
 }
 
 #[tokio::test]

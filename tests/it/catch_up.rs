@@ -8,6 +8,7 @@ use slack_soar_relay::clock::{Clock, Timestamp};
 use crate::harness::{
     BEGIN, PATIENCE, Setup, TestRelay,
     fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, State, TOKEN, Trouble},
+    http,
     pushes::Pushes,
     slack,
     soar::FakeSoar,
@@ -382,6 +383,21 @@ async fn without_configured_channels_those_that_the_bot_is_in_are_read() {
 }
 
 #[tokio::test]
+async fn without_configured_channels_one_that_the_bot_joins_later_is_read_too() {
+    let world = World::new().await;
+    let mut later = Channel::new("C0000000001", "later");
+    later.member = false;
+    world.slack.state().channels.push(later);
+    let relay = world.setup_in("[]").start().await;
+    relay.caught_up().await;
+    let posted = world.slack.state().post_incident("C0000000001");
+    world.slack.state().channel("C0000000001").member = true;
+    relay.clock.advance(60 * MINUTE);
+    relay.caught_up_in("C0000000001").await;
+    assert_eq!(world.arrived(&relay).await, [id(&posted)]);
+}
+
+#[tokio::test]
 async fn history_that_grows_while_it_is_paged_loses_nothing() {
     for anchor in [Anchor::Newest, Anchor::Oldest] {
         let world = World::new().await;
@@ -688,6 +704,13 @@ async fn an_operator_sees_and_asks_for_history_over_the_api() {
     let (status, body) = relay.api("POST", "/backfill?since=6d&channel=C0123456789").await;
     assert_eq!((status, body), (200, json!({"found": 3, "new": 3, "known": 0})));
     assert_eq!(world.arrived(&relay).await, old);
+    for (body, expected) in [(r#"{"since": "6d"}"#, 200), (r#"{"since": 6}"#, 400)] {
+        let headers = [("Host", "localhost"), ("Content-Type", "application/json")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let (ops, path) = (relay.relay().ops, "/api/v1/backfill");
+        let answer = http::request(ops, "POST", path, &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, expected, "{body}");
+    }
     for (query, expected) in [
         ("?since=6", 400),
         ("", 400),
@@ -839,5 +862,5 @@ async fn a_channel_that_a_reload_adds_is_read_and_other_changes_disturb_no_polle
     expected.sort();
     assert_eq!(world.arrived(&relay).await, expected);
     assert!(relay.api("GET", "/status").await.1.to_string().contains(added));
-    assert_eq!(crate::harness::http::get(relay.relay().ops, "/livez").await.status, 200);
+    assert_eq!(http::get(relay.relay().ops, "/livez").await.status, 200);
 }

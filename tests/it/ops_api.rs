@@ -52,7 +52,7 @@ async fn until(relay: &TestRelay, alert: &str, state: &str) {
 
 /// A relay whose SOAR has refused the first `n` incidents for good.
 async fn with_dead(n: u32, soar: &FakeSoar) -> TestRelay {
-    soar.becomes(Mood::Body(422, "no such field: priority"));
+    soar.becomes(Mood::Body(422, "no such field: priority".to_owned()));
     let relay = Setup::default().destination("soar", soar, "concurrency: 1").start().await;
     for n in 0..n {
         assert_eq!(relay.post(&incident(n)).await, 200);
@@ -137,6 +137,7 @@ async fn what_is_not_there_or_makes_no_sense_is_a_problem_document() {
         ("POST", "/status", 405),
         ("GET", "/alerts?state=broken", 400),
         ("GET", "/alerts?severity=huge", 400),
+        ("GET", "/alerts?state=&severity=&q=&before=&limit=", 200),
         ("GET", "/alerts?limit=0", 400),
         ("GET", "/alerts?limit=501", 400),
         ("GET", "/alerts?limit=many", 400),
@@ -261,7 +262,9 @@ async fn lists_are_paged_filtered_and_searched() {
 
 #[tokio::test]
 async fn an_alert_is_shown_with_its_message_and_every_attempt() {
-    let soar = FakeSoar::new([Mood::Body(503, "maintenance until ten"), Mood::Status(200)]).await;
+    let soar =
+        FakeSoar::new([Mood::Body(503, "maintenance until ten".to_owned()), Mood::Status(200)])
+            .await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     soar.has_received(1).await;
@@ -397,7 +400,8 @@ async fn a_paused_destination_gets_nothing_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
-    let soar = FakeSoar::new([Mood::Status(200), Mood::Body(401, "bad key hunter2")]).await;
+    let soar =
+        FakeSoar::new([Mood::Status(200), Mood::Body(401, "bad key hunter2".to_owned())]).await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     let (status, report) = relay.api("POST", "/destinations/soar/test?severity=critical").await;
     assert_eq!((status, &report["delivered"]), (200, &json!(true)), "{report}");

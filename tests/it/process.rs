@@ -138,20 +138,25 @@ fn check_finds_every_problem_and_exits_2() {
     std::fs::write(&path, text).unwrap();
     let (code, out, _) = run(&["check", "--config", path.to_str().unwrap()]);
     assert_eq!(code, 2);
-    assert_eq!(out.lines().count(), 4, "{out}");
+    assert_eq!(out.lines().count(), 5, "{out}");
     assert!(out.contains("relay.yaml:2:"), "{out}");
     assert!(!out.contains("plain"), "{out}");
     let (code, _, err) = run(&["serve", "--config", path.to_str().unwrap()]);
     assert_eq!(code, 2);
-    assert_eq!(err.lines().count(), 4, "{err}");
+    assert_eq!(err.lines().count(), 5, "{err}");
 }
 
 #[test]
 fn a_usage_error_exits_2_and_help_exits_0() {
     assert_eq!(run(&["serv"]).0, 2);
     assert_eq!(run(&["--help"]).0, 0);
-    assert_eq!(run(&["--version"]).1, format!("slack-soar-relay {}\n", env!("CARGO_PKG_VERSION")));
+    let version = format!("slack-soar-relay {}\n", env!("CARGO_PKG_VERSION"));
+    for place in [&[][..], &["serve"], &["alerts", "list"]] {
+        let (code, out, _) = run(&[place, &["--version"]].concat());
+        assert_eq!((code, &out), (0, &version), "{place:?}");
+    }
     assert_eq!(run(&["check"]).0, 2, "the file does not exist");
+    assert_eq!(run(&["render", "--preset", "nope"]).0, 2);
 }
 
 #[test]

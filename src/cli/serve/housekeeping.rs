@@ -30,7 +30,16 @@ pub(super) fn start(live: Arc<Live>) {
                 refresh_secrets(&live).await;
             }
             if round % PRUNE_EVERY == 0 {
-                prune(live.parts.store.as_ref(), live.retention().await).await;
+                let pruning = prune(live.parts.store.as_ref(), live.retention().await);
+                tokio::pin!(pruning);
+                // After a shorter retention it may take minutes: no reason to be thought dead.
+                loop {
+                    tokio::select! {
+                        () = pruning.as_mut() => break,
+                        () = clock.sleep(PAUSE) => heartbeat.beat(clock.instant()),
+                        () = shutdown.stopped() => return,
+                    }
+                }
             }
             tokio::select! {
                 () = clock.sleep(PAUSE) => {}

@@ -106,7 +106,7 @@ impl Reloader {
         match taken {
             Ok((changes, warnings)) => {
                 for warning in warnings {
-                    tracing::warn!("{}:{warning}", file.path.display());
+                    tracing::warn!("{}", warning.in_file(&file.path));
                 }
                 self.tell(&changes).await;
                 Ok(())

@@ -10,6 +10,7 @@ use hyper::{
     header::{HeaderMap, HeaderName},
 };
 
+use super::limits::Limits;
 use crate::{
     clock::Timestamp,
     intake::fate::Fate,
@@ -21,6 +22,12 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// A body that is not here by then eats the 3 s that Slack gives us.
 const BODY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Slack's events have a few KiB. Whoever sends more takes one of few places for it.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// So much of a refused body is read on, and thrown away.
+const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Slack sends about a dozen.
 const MAX_HEADERS: usize = 64;
@@ -79,9 +86,10 @@ impl SignedBody {
     /// Reads the body within its limits, and verifies it.
     pub(super) async fn receive(
         headers: &HeaderMap,
-        body: Incoming,
+        body: &mut Incoming,
         verifier: &Verifier,
         now: Timestamp,
+        limits: &Limits,
     ) -> Result<Self, Refusal> {
         if headers.len() > MAX_HEADERS {
             return Err(Refusal::Headers);
@@ -92,7 +100,7 @@ impl SignedBody {
         else {
             return Err(malformed);
         };
-        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body))
+        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, limits))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
         let version = verifier.version();
@@ -125,12 +133,29 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     values.next().is_none().then_some(first.as_bytes())
 }
 
+/// Reads on for a moment what nobody wants. Most clients send to the end before they look for an
+/// answer, and would find the connection reset instead of it.
+pub(super) async fn discard(mut body: Incoming) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && bytes <= DISCARDED_BYTES
+        {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Whoever has sent more, or is slower, is no client of ours.
+    drop(tokio::time::timeout(BODY_DEADLINE, rest).await);
+}
+
 /// Most bodies come whole with their head: those are not copied.
-async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
+async fn read(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if usize::try_from(announced).is_ok_and(|bytes| bytes > MAX_BODY_BYTES) {
         return Err(Refusal::TooLarge);
     }
+    let is_large = usize::try_from(announced).is_ok_and(|bytes| bytes > LARGE_BODY_BYTES);
+    let mut taken = if is_large { Some(limits.large_body()?) } else { None };
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -146,8 +171,12 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
             }
             rest.extend_from_slice(&data);
         }
-        if first.len().max(rest.len()) > MAX_BODY_BYTES {
+        let length = first.len().max(rest.len());
+        if length > MAX_BODY_BYTES {
             return Err(Refusal::TooLarge);
+        }
+        if length > LARGE_BODY_BYTES && taken.is_none() {
+            taken = Some(limits.large_body()?);
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })

@@ -1,5 +1,7 @@
 //! Looking at alerts.
 
+use std::str::FromStr;
+
 use axum::{
     Json,
     extract::{Path, State},
@@ -30,13 +32,13 @@ pub(super) struct List {
     state: Option<String>,
     severity: Option<String>,
     q: Option<String>,
-    before: Option<i64>,
-    limit: Option<u32>,
+    before: Option<String>,
+    limit: Option<String>,
 }
 
 /// `GET /alerts`
 pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answer<Page> {
-    let limit = list.limit.unwrap_or(LIMIT);
+    let limit = number("limit", list.limit.as_deref())?.unwrap_or(LIMIT);
     if limit == 0 || limit > MAX_LIMIT {
         return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
     }
@@ -52,7 +54,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
             Some(word) => Some(severity(word)?.as_str().to_owned()),
         },
         text: list.q.filter(|text| !text.is_empty()),
-        before: list.before,
+        before: number("before", list.before.as_deref())?,
         // One more than is shown says whether there is another page.
         limit: limit + 1,
     };
@@ -62,6 +64,15 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
     found.truncate(shown);
     let next = found.last().filter(|_| is_more).map(|last| last.seq);
     Ok(Json(Page { alerts: found.iter().map(Row::new).collect(), next }))
+}
+
+/// Nothing, if nothing is written: as a form sends a field that was left empty.
+fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
+    let text = text.filter(|text| !text.is_empty());
+    let parse = |text: &str| {
+        text.parse().map_err(|_| Problem::bad_request(format!("{key}: `{text}` is no number")))
+    };
+    text.map(parse).transpose()
 }
 
 /// The state that a word names.

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 
 use super::{
-    Answer, NoBody, Params, Shared,
+    Answer, Meant, Shared,
     actions::{Who, audit},
 };
 use crate::ops::{Backfill, NoBackfill, Problem, view::BackfillReport};
@@ -17,14 +17,14 @@ pub(super) struct History {
     app: Option<String>,
 }
 
-/// `POST /backfill?since=24h[&channel=C][&app=NAME]`: answers when it has been read.
+/// `POST /backfill?since=24h[&channel=C][&app=NAME]`, or the same as JSON in the body: answers when
+/// it has been read.
 pub(super) async fn backfill(
     State(api): Shared,
     who: Who,
-    Params(query): Params<History>,
-    _: NoBody,
+    Meant(history): Meant<History>,
 ) -> Answer<BackfillReport> {
-    let History { since, channel, app } = query;
+    let History { since, channel, app } = history;
     let meant = Backfill { since, channel, app };
     let read = api.parts.control.backfill(&meant).await.map_err(refused)?;
     let place = meant.channel.as_deref().unwrap_or("every channel");
