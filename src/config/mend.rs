@@ -99,7 +99,7 @@ fn fill(value: &mut Value, spoilt: &mut Spoilt) {
     put_in(value, "/slack", &[("apps", json!([]))], spoilt);
     let app = [("name", json!("")), ("signing_secret", secret())];
     put_in_each(value, "/slack/apps", &app, spoilt);
-    let destination = [("name", json!("")), ("preset", json!("")), ("url", secret())];
+    let destination = [("name", json!("")), ("preset", json!(""))];
     put_in_each(value, "/destinations", &destination, spoilt);
 }
 

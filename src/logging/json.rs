@@ -1,5 +1,5 @@
-//! One JSON object a line. The format of `tracing-subscriber` says the same, at five times the cost;
-//! each accepted alert is a line.
+//! One JSON object a line. The format of `tracing-subscriber` says the same at several times the
+//! cost, and each accepted alert is a line.
 
 use std::fmt::{self, Write};
 

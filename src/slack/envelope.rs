@@ -148,8 +148,8 @@ pub fn inner_event(text: &str) -> Option<&str> {
     outline(text).or_else(|| lenient::parse::<Inner<'_>>(text).ok()?.event)
 }
 
-/// The same for a text that is known to be JSON, in a fraction of the time: only quotes and brackets
-/// are looked at. `None` if it is written in a way that only a parser understands.
+/// The same for a text that is known to be JSON, in a fraction of the time: only quotes and
+/// brackets are looked at. `None` if it is written in a way that only a parser understands.
 fn outline(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut is_key) = (0, 0_usize, false);
@@ -285,7 +285,8 @@ mod tests {
             members in vec((key(), json()), 0..6),
             gap in "[ \t\n\r]{0,2}",
         ) {
-            let members = members.iter().map(|(key, value)| format!("{gap}\"{key}\"{gap}:{gap}{value}"));
+            let members = members.iter();
+            let members = members.map(|(key, value)| format!("{gap}\"{key}\"{gap}:{gap}{value}"));
             let text = format!("{gap}{{{}{gap}}}{gap}", members.collect::<Vec<_>>().join(","));
             let parsed = lenient::parse::<Inner<'_>>(&text).unwrap().event;
             prop_assert!(outline(&text).is_none_or(|found| Some(found) == parsed), "{}", text);

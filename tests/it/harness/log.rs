@@ -19,8 +19,8 @@ pub(crate) fn keep() {
 }
 
 /// Takes the log of the whole process, before the first line. One subscriber serves all threads:
-/// `tracing` remembers for each log line of the code whether anybody wants it, and may have asked on
-/// a thread that has no subscriber of its own.
+/// `tracing` remembers for each log line of the code whether anybody wants it, and may have asked
+/// on a thread that has no subscriber of its own.
 pub(crate) fn begin() {
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| {
