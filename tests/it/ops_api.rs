@@ -418,16 +418,17 @@ async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
 
 #[tokio::test]
 async fn each_action_leaves_one_line_that_says_who_did_what() {
-    log::keep();
+    let log = log::keep();
     let soar = FakeSoar::ok().await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     relay.api("POST", "/destinations/soar/pause").await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     relay.api("POST", &format!("/alerts/{}/cancel", id(1))).await;
     relay.api("GET", "/alerts").await;
-    let lines = log::lines().into_iter();
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let audit: Vec<Value> = lines.filter(|line| line["audit"] == true).collect();
-    assert_eq!(audit.len(), 2, "{audit:#?}");
+    assert_eq!(audit.len(), 2, "{text}");
     assert_eq!(audit[0]["action"], "pause");
     assert_eq!(audit[0]["selection"], "destination soar");
     assert_eq!(audit[1]["selection"], format!("alert {}", id(1)));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::harness::{
     Setup, TestRelay, http, log,
     slack::{self, incident},
@@ -133,7 +135,7 @@ async fn an_alert_that_nobody_takes_dies_of_age_and_is_kept() {
 
 #[tokio::test]
 async fn the_log_names_each_alert_that_dies_without_an_attempt() {
-    log::keep();
+    let log = log::keep();
     let soar = FakeSoar::new([Mood::Header(429, "retry-after", "3600")]).await;
     let more = "concurrency: 1\nretry: {max_age: 10m}";
     let relay = Setup::default().destination("soar", &soar, more).start().await;
@@ -143,7 +145,9 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     soar.has_received(1).await;
     time_passes_until(&relay, SECOND * 60, relay.settled()).await;
     assert_eq!(soar.received().len(), 1, "it is left alone as long as it asked");
-    let lines = log::lines().into_iter().filter(|line| line["outcome"] == "expired");
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = lines.filter(|line| line["outcome"] == "expired");
     let mut dead: Vec<_> =
         lines.map(|line| line["alert_id"].as_str().unwrap().to_owned()).collect();
     dead.sort();
@@ -210,6 +214,6 @@ async fn google_secops_answering_200_with_an_error_has_not_taken_the_alert() {
     assert_eq!(relay.post(&incident(1)).await, 200);
     time_passes_until(&relay, SECOND, relay.settled()).await;
     assert_eq!(soar.ids(), vec![slack::id(1); 2]);
-    assert_eq!(soar.received()[1].body["fullURL"], serde_json::Value::Null);
+    assert_eq!(soar.received()[1].body["fullURL"], Value::Null);
     assert_eq!(soar.received()[1].body["events"][0]["fullURL"], "https://cdn.example/pay.js");
 }

@@ -1,49 +1,47 @@
-//! The log of one test, kept in memory.
+//! The log of one test: each has a thread of its own, and so has its log.
 
 use std::{
     cell::RefCell,
     io::{self, Write},
-    sync::Once,
+    sync::{Arc, Mutex, Once},
 };
 
-use serde_json::Value;
-
 thread_local! {
-    static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    static KEPT: RefCell<Option<Arc<Mutex<Vec<u8>>>>> = const { RefCell::new(None) };
 }
 
-/// Keeps what is logged on this thread from now on, as the relay writes it in production. One
-/// subscriber serves all threads: `tracing` remembers for each log line of the code whether anybody
-/// wants it, and may have asked on a thread that has no subscriber of its own.
-pub(crate) fn keep() {
-    static SUBSCRIBED: Once = Once::new();
-    SUBSCRIBED.call_once(|| {
-        let lines = tracing_subscriber::fmt().json().flatten_event(true);
-        let subscriber = lines.with_writer(|| OfThisThread).finish();
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-    });
-    LINES.set(Some(Vec::new()));
-}
+/// Writes to what the thread keeps, if it keeps anything.
+struct Here;
 
-/// What has been kept.
-pub(crate) fn lines() -> Vec<Value> {
-    let text = LINES.with_borrow(|lines| String::from_utf8(lines.clone().unwrap()).unwrap());
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-struct OfThisThread;
-
-impl Write for OfThisThread {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LINES.with_borrow_mut(|lines| {
-            if let Some(lines) = lines {
-                lines.extend_from_slice(bytes);
+impl Write for Here {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        KEPT.with_borrow(|kept| {
+            if let Some(kept) = kept {
+                kept.lock().unwrap().extend_from_slice(line);
             }
         });
-        Ok(bytes.len())
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Takes the log of the whole process. Before the first line: a place in the code that logs while
+/// nobody listens may be switched off for good.
+pub(crate) fn begin() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let lines = tracing_subscriber::fmt().json().flatten_event(true);
+        tracing::subscriber::set_global_default(lines.with_writer(|| Here).finish()).unwrap();
+    });
+}
+
+/// Keeps what this test logs from now on.
+pub(crate) fn keep() -> Arc<Mutex<Vec<u8>>> {
+    begin();
+    let kept = Arc::default();
+    KEPT.set(Some(Arc::clone(&kept)));
+    kept
 }
