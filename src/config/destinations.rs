@@ -154,7 +154,9 @@ impl Resolver<'_> {
             (Some(reference), _) => self.secret(&format!("{at}/url"), reference),
             (None, Some(Some(url))) => Secret::fixed("url", url).ok(),
             (None, Some(None)) => {
-                self.problem(at, "`url` is missing: write {env: NAME} or {file: PATH}");
+                if !self.place.spoilt.has(&format!("{at}/url")) {
+                    self.problem(at, "`url` is missing: write {env: NAME} or {file: PATH}");
+                }
                 None
             }
             (None, None) => None,

@@ -230,7 +230,6 @@ fn what_has_the_wrong_shape_hides_nothing_else() {
         "slack.apps[1].bot_token",
         "match.titles[0]",
         "match.titles[1]",
-        "destinations[0]",
         "destinations[0].preset",
         "destinations[0].timeout",
         "destinations[1].name",
