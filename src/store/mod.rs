@@ -18,7 +18,9 @@ use crate::{
 mod contract;
 mod lease;
 mod message;
+pub mod postgres;
 pub mod sqlite;
+mod stored;
 mod view;
 
 pub use self::{

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, named_params, params};
 
-use super::db::{Db, PER_ALERT};
+use super::db::Db;
 use crate::{
     clock::Timestamp,
-    store::{IDENTITY_KEPT, Retention},
+    store::{IDENTITY_KEPT, Retention, stored::PER_ALERT},
 };
 
 /// How many messages one look finds.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     operate::find_alert,
     reader::{alert_id, destination_name},
     threads::Shared,
@@ -17,6 +16,7 @@ use crate::{
     store::{
         AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
         State, Stats,
+        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     },
 };
 
