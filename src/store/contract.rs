@@ -242,6 +242,10 @@ macro_rules! contract {
             the_cursor_moves_with_its_page,
             the_cursor_never_goes_back,
             an_older_term_does_not_move_the_cursor,
+            a_channels_id_is_kept_for_its_app,
+            what_only_catch_up_brought_is_given_once,
+            what_a_push_brought_too_was_not_missed,
+            what_was_missed_is_given_for_its_app_and_by_its_age,
             retention_never_touches_what_is_undelivered,
             retention_counts_from_the_end,
             an_identity_outlives_its_message,
@@ -785,6 +789,72 @@ pub(super) async fn an_older_term_does_not_move_the_cursor(w: World) {
     move_cursor(&w, vec![w.message(1)], cursor_to(20, term)).await;
     assert_eq!(cursor(&w).await, Some(10));
     assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+}
+
+pub(super) async fn a_channels_id_is_kept_for_its_app(mut w: World) {
+    let ids = async |w: &World| w.store().channel_ids(&app()).await.unwrap();
+    assert_eq!(ids(&w).await, []);
+    for (written, id) in [("cd_alerts", "C1"), ("C9", "C2"), ("cd_alerts", "C3")] {
+        w.store().set_channel_id(&app(), written, &ChannelId::new(id)).await.unwrap();
+    }
+    w.crash();
+    let expected = [("C9", "C2"), ("cd_alerts", "C3")];
+    let expected = expected.map(|(written, id)| (written.to_owned(), ChannelId::new(id)));
+    assert_eq!(ids(&w).await, expected);
+    let other = AppName::new("other").unwrap();
+    assert_eq!(w.store().channel_ids(&other).await.unwrap(), []);
+}
+
+/// The numbers of the messages given by `take_unpushed` that were posted before that number.
+async fn unpushed(w: &World, before: i64) -> Vec<i64> {
+    let before = MessageTs::from_micros((1_600_000_000 + before) * 1_000_000);
+    let taken = w.store().take_unpushed(&app(), before).await.unwrap();
+    let number = |(channel, ts): (ChannelId, MessageTs)| {
+        assert_eq!(channel, self::channel());
+        ts.micros() / 1_000_000 - 1_600_000_000
+    };
+    taken.into_iter().map(number).collect()
+}
+
+pub(super) async fn what_only_catch_up_brought_is_given_once(mut w: World) {
+    for number in [2, 1] {
+        let found = NewMessage { source: Source::CatchUp, ..w.message(number) };
+        w.accept(found.clone()).await;
+        assert_eq!(w.accept(found).await, Accepted::Duplicate, "read again in the overlap");
+    }
+    w.crash();
+    assert_eq!(unpushed(&w, 10).await, [1, 2], "the oldest first");
+    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new());
+    let again = NewMessage { source: Source::CatchUp, ..w.message(1) };
+    w.accept(again).await;
+    let backfilled = NewMessage { source: Source::Backfill, ..w.message(3) };
+    w.accept(backfilled).await;
+    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new(), "neither what was given nor a backfill");
+    w.accept(NewMessage { source: Source::CatchUp, ..w.message(3) }).await;
+    assert_eq!(unpushed(&w, 10).await, [3], "catch-up found it, and no push came");
+}
+
+pub(super) async fn what_a_push_brought_too_was_not_missed(w: World) {
+    w.accept(w.message(1)).await;
+    w.accept(NewMessage { source: Source::CatchUp, ..w.message(1) }).await;
+    w.accept(NewMessage { source: Source::CatchUp, ..w.message(2) }).await;
+    w.accept(w.message(2)).await;
+    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new());
+}
+
+pub(super) async fn what_was_missed_is_given_for_its_app_and_by_its_age(w: World) {
+    let other = AppName::new("other").unwrap();
+    let elsewhere = w.message(1);
+    let key = MessageKey { app: other.clone(), ..elsewhere.key.clone() };
+    w.accept(NewMessage { source: Source::CatchUp, key, ..elsewhere }).await;
+    for number in [4, 5] {
+        w.accept(NewMessage { source: Source::CatchUp, ..w.message(number) }).await;
+    }
+    assert_eq!(unpushed(&w, 5).await, [4], "posted before, not at, that time");
+    let later = MessageTs::from_micros(i64::MAX);
+    let theirs = w.store().take_unpushed(&other, later).await.unwrap();
+    assert_eq!(theirs.len(), 1);
+    assert_eq!(unpushed(&w, 10).await, [5]);
 }
 
 // Keeping and forgetting

@@ -167,6 +167,36 @@ pub trait Store: Send + Sync + fmt::Debug {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError>;
 
+    /// The ids behind what the configuration writes of the app's channels, as far as they were
+    /// kept with [`Store::set_channel_id`].
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError>;
+
+    /// Keeps the id behind a channel's name, or behind an id that Slack has replaced, in place of
+    /// any before it.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn set_channel_id(
+        &self,
+        app: &AppName,
+        written: &str,
+        id: &ChannelId,
+    ) -> Result<(), StoreError>;
+
+    /// The app's messages posted before that time which catch-up has brought and no push: each is
+    /// given once, whoever asks. A bounded piece, the oldest first; ask again until there is none.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn take_unpushed(
+        &self,
+        app: &AppName,
+        posted_before: MessageTs,
+    ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError>;
+
     /// The term under which this process may poll for the app; `None` if another process does.
     ///
     /// # Errors

@@ -94,6 +94,22 @@ CREATE TABLE relay.cursors (
     PRIMARY KEY (app, channel)
 );
 
+-- The id behind what the configuration writes of a channel: a name, or an id that Slack replaced.
+CREATE TABLE relay.channel_ids (
+    app text COLLATE "C" NOT NULL,
+    written text COLLATE "C" NOT NULL,
+    id text NOT NULL,
+    PRIMARY KEY (app, written)
+);
+
+-- Messages that catch-up has brought and no push yet, until they are old enough to be counted.
+CREATE TABLE relay.unpushed (
+    key text COLLATE "C" PRIMARY KEY,
+    app text COLLATE "C" NOT NULL,
+    channel text NOT NULL,
+    posted_at int8 NOT NULL
+);
+
 -- Which process polls Slack for an app, until when, and under which term.
 CREATE TABLE relay.pollers (
     app text COLLATE "C" PRIMARY KEY,

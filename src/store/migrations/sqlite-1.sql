@@ -92,6 +92,22 @@ CREATE TABLE cursors (
     PRIMARY KEY (app, channel)
 ) STRICT, WITHOUT ROWID;
 
+-- The id behind what the configuration writes of a channel: a name, or an id that Slack replaced.
+CREATE TABLE channel_ids (
+    app TEXT NOT NULL,
+    written TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (app, written)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that catch-up has brought and no push yet, until they are old enough to be counted.
+CREATE TABLE unpushed (
+    channel INTEGER NOT NULL,
+    ts ANY NOT NULL,
+    posted_at INTEGER NOT NULL,
+    UNIQUE (channel, ts)
+) STRICT;
+
 -- The newest bodies that could not be read.
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::{
+    catch_up::{Seen, move_cursor},
     door::{Haste, Transaction, is_worth_another_try},
     flat::Flat,
     row::get,
@@ -22,7 +23,7 @@ use crate::{
     ids::{AppName, DestinationName},
     store::{
         Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, REVISIONS_KEPT, StoreError,
-        stored::{QUARANTINED, clean, source_number},
+        stored::QUARANTINED,
     },
 };
 
@@ -239,22 +240,15 @@ impl Writer {
         let found: Vec<u32> =
             (flat.keys.iter()).map(|key| new.get(key.as_ref()).copied().unwrap_or(0)).collect();
         let mut results = Vec::with_capacity(messages.len());
-        let (mut known, mut bits) = (Vec::new(), Vec::new());
+        let mut seen = Seen::default();
         for ((message, _), (new, key)) in messages.iter().zip(found.iter().zip(&flat.keys)) {
-            if usize::try_from(*new).is_ok_and(|new| new < message.alerts.len()) {
-                known.push(key);
-                bits.push(1_i32 << source_number(message.source));
-            }
+            seen.note(message, key, *new);
             results.push(match new {
                 0 => Accepted::Duplicate,
                 new => Accepted::New { alerts: *new },
             });
         }
-        if known.is_empty() {
-            return Ok(results);
-        }
-        let params = [(&known as _, Type::TEXT_ARRAY), (&bits as _, Type::INT4_ARRAY)];
-        transaction.query(REMEMBER_SOURCES, &params).await?;
+        seen.write(transaction).await?;
         for (result, ((message, _), key)) in results.iter_mut().zip(messages.iter().zip(&flat.keys))
         {
             if *result == Accepted::Duplicate
@@ -385,11 +379,6 @@ d AS (
     ON CONFLICT DO NOTHING)
 SELECT key FROM a";
 
-const REMEMBER_SOURCES: &str = "
-UPDATE relay.alerts SET sources = sources | new.bit
-FROM unnest($1, $2) AS new (key, bit)
-WHERE alerts.key = new.key AND alerts.sources & new.bit = 0";
-
 const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)
 ON CONFLICT (id) DO UPDATE SET number = probe.number + 1";
@@ -425,34 +414,4 @@ async fn revise(
     let kept = i64::from(REVISIONS_KEPT);
     transaction.query(TRIM, &[(&id, Type::INT8), (&kept, Type::INT8)]).await?;
     Ok(true)
-}
-
-/// Moves a cursor forward, unless a newer term polls: its holder cannot begin while this looks.
-async fn move_cursor(
-    transaction: &mut Transaction<'_>,
-    cursor: &CursorMove,
-) -> Result<(), StoreError> {
-    const TERM: &str = "SELECT term FROM relay.pollers WHERE app = $1 FOR SHARE";
-    const SQL: &str = "
-        INSERT INTO relay.cursors AS c (app, channel, ts, term) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (app, channel) DO UPDATE
-        SET ts = greatest(c.ts, excluded.ts), term = excluded.term
-        WHERE excluded.term >= c.term";
-    let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
-    let ts = cursor.to.micros();
-    let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
-    let rows = transaction.query(TERM, &[(&app, Type::TEXT)]).await?;
-    if let Some(row) = rows.first()
-        && get::<i64>(row, 0)? > term
-    {
-        tracing::warn!(app, %channel, term, "another relay polls now: the cursor was not moved");
-        return Ok(());
-    }
-    let params = [
-        (&app as _, Type::TEXT),
-        (&channel as _, Type::TEXT),
-        (&ts as _, Type::INT8),
-        (&term as _, Type::INT8),
-    ];
-    transaction.query(SQL, &params).await.map(drop)
 }

@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod accept;
+mod catch_up;
 mod connect;
 mod deliver;
 mod door;
@@ -266,7 +267,28 @@ impl Store for PostgresStore {
         app: &AppName,
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError> {
-        view::cursor(&self.shared, app, channel).await
+        catch_up::cursor(&self.shared, app, channel).await
+    }
+
+    async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        catch_up::channel_ids(&self.shared, app).await
+    }
+
+    async fn set_channel_id(
+        &self,
+        app: &AppName,
+        written: &str,
+        id: &ChannelId,
+    ) -> Result<(), StoreError> {
+        catch_up::set_channel_id(&self.shared, app, written, id).await
+    }
+
+    async fn take_unpushed(
+        &self,
+        app: &AppName,
+        posted_before: MessageTs,
+    ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+        catch_up::take_unpushed(&self.shared, app, posted_before).await
     }
 
     /// Held until another process takes it over, which it may 10 s after this one went silent.

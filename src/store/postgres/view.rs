@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, AppName, ChannelId, MessageTs},
+    ids::{AlertId, MessageTs},
     store::{
         AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
         State, Stats, StoreError,
-        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
+        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
     },
 };
 
@@ -260,17 +260,4 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
     let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
     let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
     Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes })
-}
-
-/// Up to where a channel's history was read.
-pub(super) async fn cursor(
-    shared: &Shared,
-    app: &AppName,
-    channel: &ChannelId,
-) -> Result<Option<MessageTs>, StoreError> {
-    const SQL: &str = "SELECT ts FROM relay.cursors WHERE app = $1 AND channel = $2";
-    let (app, channel) = (app.as_str(), clean(channel.as_str()));
-    let params = [(&app as _, Type::TEXT), (&channel as _, Type::TEXT)];
-    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
-    rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
 }

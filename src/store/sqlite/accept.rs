@@ -3,6 +3,7 @@
 use rusqlite::{named_params, params};
 
 use super::{
+    catch_up,
     db::{Db, StoredTs},
     writer::{Mode, item},
 };
@@ -10,7 +11,7 @@ use crate::{
     clock::Timestamp,
     ids::AppName,
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, StoreError,
+        Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
         stored::{PER_ALERT, QUARANTINED, clean, source_number},
     },
 };
@@ -62,9 +63,13 @@ fn accept(db: &mut Db, message: &NewMessage, due: Timestamp) -> rusqlite::Result
         insert_message(db, id, message, new)?;
     }
     if usize::try_from(new).is_ok_and(|new| new == message.alerts.len()) {
+        if message.source == Source::CatchUp {
+            catch_up::note_source(db, channel, message, true)?;
+        }
         return Ok(Accepted::New { alerts: new });
     }
-    remember_source(db, channel, message)?;
+    let is_news = remember_source(db, channel, message)?;
+    catch_up::note_source(db, channel, message, is_news && new == 0)?;
     if new > 0 {
         Ok(Accepted::New { alerts: new })
     } else if message.is_edit && insert_revision(db, channel, message)? {
@@ -137,13 +142,14 @@ fn insert_message(db: &Db, id: i64, message: &NewMessage, alerts: u32) -> rusqli
     .map(drop)
 }
 
-fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<()> {
-    db.execute(
+/// Whether this source had not brought the message before.
+fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
+    let changed = db.execute(
         "UPDATE alerts SET sources = sources | ?3
          WHERE channel = ?1 AND ts = ?2 AND sources & ?3 = 0",
         params![channel, StoredTs(message.key.ts), 1_i64 << source_number(message.source)],
-    )
-    .map(drop)
+    )?;
+    Ok(changed > 0)
 }
 
 /// Keeps the bytes beside the message's first alert, unless retention has emptied it or they are

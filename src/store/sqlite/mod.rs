@@ -24,7 +24,6 @@ use self::{
     db::Db,
     leases::Leases,
     open::Opened,
-    retain::Round,
     size::Size,
     threads::{Queues, Shared, start},
     writer::{Job, Mode, Write, Writer},
@@ -40,6 +39,7 @@ use crate::{
 };
 
 mod accept;
+mod catch_up;
 mod db;
 mod deliver;
 mod leases;
@@ -330,6 +330,30 @@ impl Store for SqliteStore {
         self.view_reader(move |_shared, db| view::cursor(db, &app, &channel)).await
     }
 
+    async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| catch_up::channel_ids(db, &app)).await
+    }
+
+    async fn set_channel_id(
+        &self,
+        app: &AppName,
+        written: &str,
+        id: &ChannelId,
+    ) -> Result<(), StoreError> {
+        let (app, written, id) = (app.clone(), written.to_owned(), id.clone());
+        self.write(move |db, _mode| catch_up::set_channel_id(db, &app, &written, &id)).await
+    }
+
+    async fn take_unpushed(
+        &self,
+        app: &AppName,
+        posted_before: MessageTs,
+    ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+        let app = app.clone();
+        self.write(move |db, _mode| catch_up::take_unpushed(db, &app, posted_before)).await
+    }
+
     /// Always the same: nobody else can have this store open.
     async fn poller_term(&self, _app: &AppName) -> Result<Option<u64>, StoreError> {
         Ok(Some(1))
@@ -340,31 +364,7 @@ impl Store for SqliteStore {
     }
 
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
-        let mut pruned = Pruned::default();
-        let mut round = Round::new(self.shared.clock.now(), retention);
-        loop {
-            let look = move |_: &Shared, db: &Connection| {
-                let found = round.find(db)?;
-                Ok((round, found))
-            };
-            let (next, found) = self.view_reader(look).await?;
-            for piece in found.chunks(retain::PIECE) {
-                let piece = piece.to_vec();
-                pruned.messages += self.write(move |db, _mode| round.empty(db, &piece)).await?;
-            }
-            if found.is_empty() {
-                break;
-            }
-            round = next;
-        }
-        let mut after = Some(0);
-        while let Some(id) = after {
-            let (removed, next) = self.write(move |db, _mode| retain::forget(db, id)).await?;
-            pruned.identities += removed;
-            after = next;
-        }
-        while self.write(|db, _mode| retain::shrink(db)).await? {}
-        Ok(pruned)
+        retain::prune(self, retention).await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

@@ -2,31 +2,60 @@
 
 use rusqlite::{Connection, named_params, params};
 
-use super::db::Db;
+use super::{SqliteStore, db::Db, threads::Shared};
 use crate::{
     clock::Timestamp,
-    store::{IDENTITY_KEPT, Retention, stored::PER_ALERT},
+    store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
 };
 
 /// How many messages one look finds.
 const FOUND: i64 = 2048;
 
 /// How many messages one transaction empties: others want to write too.
-pub(super) const PIECE: usize = 64;
+const PIECE: usize = 64;
 
 /// How many pages one transaction gives back to the file system.
 const PAGES: i64 = 256;
 
+/// Removes all that may go, a piece at a time.
+pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<Pruned, StoreError> {
+    let mut pruned = Pruned::default();
+    let mut round = Round::new(store.shared.clock.now(), retention);
+    loop {
+        let look = move |_: &Shared, db: &Connection| {
+            let found = round.find(db)?;
+            Ok((round, found))
+        };
+        let (next, found) = store.view_reader(look).await?;
+        for piece in found.chunks(PIECE) {
+            let piece = piece.to_vec();
+            pruned.messages += store.write(move |db, _mode| round.empty(db, &piece)).await?;
+        }
+        if found.is_empty() {
+            break;
+        }
+        round = next;
+    }
+    let mut after = Some(0);
+    while let Some(id) = after {
+        let (removed, next) = store.write(move |db, _mode| forget(db, id)).await?;
+        pruned.identities += removed;
+        after = next;
+    }
+    while store.write(|db, _mode| shrink(db)).await? {}
+    Ok(pruned)
+}
+
 /// Up to when something must have ended to be removed, and from where to look on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Round {
+struct Round {
     delivered: i64,
     dead: i64,
     after: (i64, i64),
 }
 
 impl Round {
-    pub(super) fn new(now: Timestamp, retention: Retention) -> Self {
+    fn new(now: Timestamp, retention: Retention) -> Self {
         Self {
             delivered: (now - retention.delivered).micros(),
             dead: (now - retention.dead).micros(),
@@ -35,7 +64,7 @@ impl Round {
     }
 
     /// Finds the next messages that may be emptied, and moves on behind them.
-    pub(super) fn find(&mut self, db: &Connection) -> rusqlite::Result<Vec<i64>> {
+    fn find(&mut self, db: &Connection) -> rusqlite::Result<Vec<i64>> {
         let found: Vec<(i64, i64)> = db
             .prepare_cached(&format!(
                 "SELECT m.received_at, m.id FROM messages m INDEXED BY messages_kept
@@ -62,7 +91,7 @@ impl Round {
     }
 
     /// Empties messages, if they may still go; returns how many went.
-    pub(super) fn empty(&self, db: &Db, messages: &[i64]) -> rusqlite::Result<u64> {
+    fn empty(&self, db: &Db, messages: &[i64]) -> rusqlite::Result<u64> {
         let mut emptied = 0;
         for id in messages {
             let alerts: Option<i64> = db
@@ -106,7 +135,7 @@ fn empty(db: &Db, id: i64, alerts: i64) -> rusqlite::Result<()> {
 /// Removes identities that are old enough, looking at a piece of the messages behind `after`, in
 /// the order of their numbers. Returns how many went, and where to look on, until none is old. The
 /// newest stays, so that no number is ever given twice.
-pub(super) fn forget(db: &Db, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+fn forget(db: &Db, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let too_old = (db.now() - IDENTITY_KEPT).micros();
     let piece: Vec<(i64, i64, bool, bool)> = db
         .statement(
@@ -129,7 +158,7 @@ pub(super) fn forget(db: &Db, after: i64) -> rusqlite::Result<(u64, Option<i64>)
 }
 
 /// Gives unused pages back, as long as they are more than a tenth; returns whether it did.
-pub(super) fn shrink(db: &Db) -> rusqlite::Result<bool> {
+fn shrink(db: &Db) -> rusqlite::Result<bool> {
     let pages =
         |pragma: &str| db.connection().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let free = pages("freelist_count")?;

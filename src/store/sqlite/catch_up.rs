@@ -1,0 +1,97 @@
+//! What catch-up keeps: the ids of channels, and which messages no push has brought yet.
+
+use rusqlite::{Connection, params};
+
+use super::db::{Db, StoredTs};
+use crate::{
+    ids::{AppName, ChannelId, MessageTs},
+    store::{
+        NewMessage, Source,
+        stored::{clean, source_number},
+    },
+};
+
+/// How many messages one call of `take_unpushed` gives.
+const PIECE: i64 = 1000;
+
+/// What a source's message means for the list of those that no push has brought.
+pub(super) fn note_source(
+    db: &Db,
+    channel: i64,
+    message: &NewMessage,
+    is_news: bool,
+) -> rusqlite::Result<()> {
+    let key = params![channel, StoredTs(message.key.ts)];
+    match message.source {
+        Source::Push => {
+            db.execute("DELETE FROM unpushed WHERE channel = ?1 AND ts = ?2", key)?;
+        }
+        Source::CatchUp if is_news => {
+            db.execute(
+                "INSERT INTO unpushed (channel, ts, posted_at)
+                 SELECT ?1, ?2, ?3 WHERE NOT EXISTS (
+                    SELECT 1 FROM alerts WHERE channel = ?1 AND ts = ?2 AND sources & ?4 != 0)
+                 ON CONFLICT DO NOTHING",
+                params![
+                    channel,
+                    StoredTs(message.key.ts),
+                    message.posted_at.micros(),
+                    1_i64 << source_number(Source::Push),
+                ],
+            )?;
+        }
+        Source::CatchUp | Source::Backfill => {}
+    }
+    Ok(())
+}
+
+/// Takes a piece of an app's messages off that list, the oldest first.
+pub(super) fn take_unpushed(
+    db: &Db,
+    app: &AppName,
+    posted_before: MessageTs,
+) -> rusqlite::Result<Vec<(ChannelId, MessageTs)>> {
+    let found: Vec<(i64, String, i64)> = db
+        .statement(
+            "SELECT u.rowid, c.channel, u.posted_at
+             FROM unpushed u JOIN channels c ON c.id = u.channel
+             WHERE c.app = ?1 AND u.posted_at < ?2 ORDER BY u.posted_at LIMIT ?3",
+        )?
+        .query_map(params![app.as_str(), posted_before.micros(), PIECE], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, ..) in &found {
+        db.execute("DELETE FROM unpushed WHERE rowid = ?1", [id])?;
+    }
+    let read = |(_, channel, posted_at): (i64, String, i64)| {
+        (ChannelId::new(&channel), MessageTs::from_micros(posted_at))
+    };
+    Ok(found.into_iter().map(read).collect())
+}
+
+pub(super) fn channel_ids(
+    db: &Connection,
+    app: &AppName,
+) -> rusqlite::Result<Vec<(String, ChannelId)>> {
+    db.prepare_cached("SELECT written, id FROM channel_ids WHERE app = ?1 ORDER BY written")?
+        .query_map([app.as_str()], |row| {
+            let id: String = row.get(1)?;
+            Ok((row.get(0)?, ChannelId::new(&id)))
+        })?
+        .collect()
+}
+
+pub(super) fn set_channel_id(
+    db: &Db,
+    app: &AppName,
+    written: &str,
+    id: &ChannelId,
+) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO channel_ids (app, written, id) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET id = excluded.id",
+        params![app.as_str(), clean(written), clean(id.as_str())],
+    )
+    .map(drop)
+}
