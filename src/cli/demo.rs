@@ -162,6 +162,7 @@ fn configuration(
         }],
         matching: matcher::Settings::default(),
         store: Store {
+            postgres: None,
             path: folder.join("relay.db"),
             max_size_bytes: 256 * 1024 * 1024,
             lease: Duration::from_secs(90),

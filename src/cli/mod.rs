@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+mod open_store;
 pub mod render;
 mod sample;
 pub mod serve;

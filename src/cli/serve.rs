@@ -16,6 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use super::open_store::open_store;
 use crate::{
     clock::Clock,
     code_defender::matcher::{Matcher, Watch},
@@ -34,10 +35,7 @@ use crate::{
     ops::health,
     secret::Secret,
     shutdown::Shutdown,
-    store::{
-        Retention, Store,
-        sqlite::{self, SqliteStore},
-    },
+    store::{Retention, Store},
 };
 
 /// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
@@ -128,18 +126,13 @@ impl Relay {
     /// What could not be opened, bound or built; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-        let settings = sqlite::Settings {
-            path: config.store.path.clone(),
-            max_size_bytes: config.store.max_size_bytes,
-            lease: config.store.lease,
-        };
-        let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
+        let store = open_store(&config.store, &clock, &metrics).await?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
         let relay = Self {
             public: public.local_addr()?,
             ops: ops.local_addr()?,
-            store: Arc::new(store),
+            store,
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             drain_delay: config.server.drain_delay,

@@ -1,9 +1,9 @@
 //! From the file to checked settings: names, secrets, presets, and what must fit together.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    App, Config, Loaded, Server, Store,
+    App, Config, Loaded, Postgres, Server, Store,
     file::{self, SecretRef},
     problem::Problem,
     tree::Positions,
@@ -13,7 +13,7 @@ use crate::{
     ids::{AppName, ChannelId},
     logging::chain,
     secret::Secret,
-    store::Retention,
+    store::{Retention, postgres},
 };
 
 /// Where the file is, and what is around it.
@@ -45,6 +45,7 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
     let presets_dir = file.presets_dir.map(|dir| resolver.place.dir.join(dir));
     let destinations = resolver.destinations(file.destinations, presets_dir.as_deref(), lease);
     let store = Store {
+        postgres: file.store.postgres.and_then(|postgres| resolver.postgres(postgres)),
         path: resolver.place.dir.join(file.store.sqlite.path),
         max_size_bytes: file.store.sqlite.max_size.0,
         lease,
@@ -132,6 +133,31 @@ impl Resolver<'_> {
         }
     }
 
+    fn postgres(&mut self, postgres: file::Postgres) -> Option<Postgres> {
+        if self.place.positions.has("/store/sqlite") {
+            self.problem("/store/postgres", "there is one store: choose `sqlite` or `postgres`");
+        }
+        let url = self.secret("/store/postgres/url", &postgres.url);
+        let listen_url =
+            postgres.listen_url.and_then(|url| self.secret("/store/postgres/listen_url", &url));
+        for (pointer, secret) in
+            [("/store/postgres/url", &url), ("/store/postgres/listen_url", &listen_url)]
+        {
+            if secret.as_ref().is_some_and(|secret| !is_database(&secret.reveal())) {
+                let message = "is not a database URL such as \
+                    postgresql://relay:password@db.example.com/relay?sslmode=require";
+                self.problem(pointer, message);
+            }
+        }
+        Some(Postgres {
+            url: url?,
+            listen_url,
+            max_connections: usize::try_from(postgres.max_connections).unwrap_or(usize::MAX),
+            ca_file: postgres.ca_file.map(|file| self.place.dir.join(file)),
+            allow_unsafe: postgres.allow_unsafe,
+        })
+    }
+
     /// `limits` in seconds.
     pub(super) fn between(
         &mut self,
@@ -198,6 +224,11 @@ impl Resolver<'_> {
         let file::Fields { script, risk, host } = matching.fields;
         matcher::Settings { titles, fields: FieldTitles { script, risk, host } }
     }
+}
+
+fn is_database(url: &str) -> bool {
+    let url = Arc::new(url.to_owned());
+    postgres::Url::new(move || Arc::clone(&url)).is_usable()
 }
 
 /// Channels, private channels and direct messages: <https://docs.slack.dev/reference/objects>.

@@ -17,5 +17,7 @@ mod events_api;
 mod harness;
 mod operations;
 mod outgoing;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
 mod process;
 mod source;

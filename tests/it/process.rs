@@ -16,23 +16,23 @@ use crate::harness::{
     soar::{FakeSoar, Mood},
 };
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"));
     command.env("SECRET", SECRET).env("RELAY_CONFIG", "/nowhere/relay.yaml");
     command
 }
 
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
 /// A relay in a process of its own. It is killed when the test ends.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     public: SocketAddr,
-    ops: SocketAddr,
+    pub(crate) ops: SocketAddr,
 }
 
 impl Drop for Process {
@@ -43,7 +43,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(dir: &Path, env: &[(String, String)]) -> Self {
+    pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
         let mut child = command()
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
@@ -65,12 +65,12 @@ impl Process {
         Self { child, public, ops }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    async fn post(&self, n: u32) -> Option<u16> {
+    pub(crate) async fn post(&self, n: u32) -> Option<u16> {
         let body = incident(n).to_string().into_bytes();
         let headers = slack::signed(SECRET, Clock::system().now(), &body);
         let posted = http::try_post(self.public, "/slack/events", &headers, &body).await;
@@ -190,7 +190,7 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
 }
 
 /// Waits until the SOAR has taken all of them; returns how often each was taken.
-async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
+pub(crate) async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
     let started: Timestamp = Clock::system().now();
     let mut seen = 0;
     loop {

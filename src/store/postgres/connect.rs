@@ -32,6 +32,11 @@ impl Url {
         Self(Arc::new(reveal))
     }
 
+    /// Whether it names a database at all.
+    pub fn is_usable(&self) -> bool {
+        self.config().is_ok()
+    }
+
     /// The URL as the driver reads it.
     ///
     /// # Errors
