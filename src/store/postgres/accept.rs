@@ -197,7 +197,7 @@ impl Writer {
         messages: &[&Held],
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
-        let mut transaction = self.shared.door.begin(Haste::Hot).await?;
+        let mut transaction = self.shared.door.begin(Haste::Batch).await?;
         let mut accepted: Vec<Accepted> = vec![Accepted::Duplicate; messages.len()];
         for layer in layers(messages) {
             let own: Vec<&Held> = layer.iter().map(|at| messages[*at]).collect();

@@ -180,7 +180,7 @@ async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> 
     let params = columns.params(&now, &kept);
     let mut tries = 1;
     let rows = loop {
-        match shared.door.run(Haste::Hot, RECORD, &params).await {
+        match shared.door.run(Haste::Batch, RECORD, &params).await {
             Err(error) if tries < TRIES && is_worth_another_try(&error) => tries += 1,
             result => break result?,
         }

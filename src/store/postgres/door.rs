@@ -35,15 +35,17 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 /// Who waits for a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Haste {
-    /// Slack, whose patience ends after 3 s, or a delivery.
+    /// A delivery.
     Hot,
+    /// Slack, whose patience ends after 3 s, and outcomes: many rows at once.
+    Batch,
     /// A person, or nobody.
     Patient,
 }
 
 impl Haste {
-    /// Opens a transaction. A hot one finds its rows by their indexes, whatever the planner knows
-    /// about tables that have just grown. A process that froze inside of one is thrown out.
+    /// Opens a transaction. The urgent ones find their rows by their indexes, whatever the planner
+    /// knows about tables that have just grown. A process that froze inside of one is thrown out.
     const fn begin(self) -> &'static str {
         match self {
             Self::Hot => {
@@ -51,6 +53,11 @@ impl Haste {
                  SET LOCAL idle_in_transaction_session_timeout = 5000;
                  SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
                  SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
+            }
+            Self::Batch => {
+                "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1000;
+                 SET LOCAL idle_in_transaction_session_timeout = 5000;
+                 SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
             }
             Self::Patient => {
                 "BEGIN; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 5000;
@@ -139,7 +146,7 @@ impl Door {
             return Err(StoreError::Engine(Trouble::Pause.into()));
         }
         let pool = match haste {
-            Haste::Hot => &self.hot,
+            Haste::Hot | Haste::Batch => &self.hot,
             Haste::Patient => &self.patient,
         };
         match pool.get().await {

@@ -2,11 +2,11 @@
 //! server.
 
 use std::{
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -36,7 +36,17 @@ fn server() -> String {
 
 /// The same server, another database.
 fn database_url(name: &str) -> String {
-    let mut url = url::Url::parse(&server()).unwrap();
+    on(&server(), name)
+}
+
+/// The same, without the pooler that may stand in between: it knows no users, and no listening.
+#[expect(clippy::disallowed_methods, reason = "only the tests are told where it is")]
+fn direct_url(name: &str) -> String {
+    on(&std::env::var("TEST_DATABASE_DIRECT_URL").unwrap_or_else(|_none| server()), name)
+}
+
+fn on(server: &str, name: &str) -> String {
+    let mut url = url::Url::parse(server).unwrap();
     url.set_path(name);
     url.into()
 }
@@ -143,3 +153,316 @@ impl Backend for Place {
 }
 
 contract!(Place::new());
+
+fn app() -> AppName {
+    AppName::new("main").unwrap()
+}
+
+fn soar() -> DestinationName {
+    DestinationName::new("soar").unwrap()
+}
+
+fn message(number: i64) -> NewMessage {
+    let ts = MessageTs::from_micros((1_600_000_000 + number) * 1_000_000);
+    NewMessage {
+        key: MessageKey { app: app(), channel: ChannelId::new("C1"), ts: TsKey::Ts(ts) },
+        posted_at: ts,
+        source: Source::Push,
+        event_id: String::new(),
+        team: String::new(),
+        received_at: Clock::system().now(),
+        raw: vec![b'x'; 1000].into(),
+        is_edit: false,
+        alerts: vec![NewAlert {
+            ordinal: 0,
+            attachment: 0,
+            level: "high",
+            search: "text".to_owned(),
+            destinations: vec![soar()],
+        }],
+    }
+}
+
+async fn accept(store: &PostgresStore, message: NewMessage) -> Result<Accepted, StoreError> {
+    store.accept(vec![message], None, None).await?.remove(0)
+}
+
+/// What the error says, with its causes.
+fn chain(error: &OpenError) -> String {
+    crate::logging::chain(error)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_may_forget_a_commit_is_refused_unless_told_so() {
+    let place = Place::new();
+    let off = format!("ALTER DATABASE {} SET synchronous_commit = off", place.database);
+    admin("postgres", &off).unwrap();
+    let error = place.try_open(place.settings()).await.unwrap_err();
+    let said = chain(&error);
+    assert!(said.contains("synchronous_commit=off") && said.contains("allow_unsafe"), "{said}");
+    let forced = Settings { allow_unsafe: true, ..place.settings() };
+    accept(&place.try_open(forced).await.unwrap(), message(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_a_newer_version_are_refused() {
+    let place = Place::new();
+    drop(place.open().await);
+    place.sql("UPDATE relay.layout SET version = 99");
+    let error = place.try_open(place.settings()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Newer(99)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_start_at_once_make_the_tables_once() {
+    let place = Arc::new(Place::new());
+    let mut opens = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let place = Arc::clone(&place);
+        opens.spawn(async move { place.open().await });
+    }
+    let stores = opens.join_all().await;
+    for (store, number) in stores.iter().zip(0..) {
+        assert_eq!(accept(store, message(number)).await.unwrap(), Accepted::New { alerts: 1 });
+    }
+    assert_eq!(place.sql("SELECT count(*) FROM relay.layout"), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_needs_no_more_than_its_own_schema() {
+    let place = Place::new();
+    let role = format!("role_of_{}", place.database);
+    place.sql(&format!("CREATE ROLE {role} LOGIN"));
+    let mut url = url::Url::parse(&direct_url(&place.database)).unwrap();
+    url.set_username(&role).unwrap();
+    let error = place.try_open(settings(url.as_str())).await.unwrap_err();
+    assert!(matches!(error, OpenError::Rights(_)), "{error:?}");
+    assert!(chain(&error).contains("CREATE SCHEMA relay AUTHORIZATION"), "{error}");
+    place.sql(&format!("CREATE SCHEMA relay AUTHORIZATION {role}"));
+    let store = place.try_open(settings(url.as_str())).await.unwrap();
+    accept(&store, message(1)).await.unwrap();
+    assert_eq!(store.lease_due(&soar(), 1).await.unwrap().len(), 1);
+    store
+        .prune(crate::store::Retention { delivered: Duration::ZERO, dead: Duration::ZERO })
+        .await
+        .unwrap();
+    store.close().await;
+    drop(store);
+    place.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_url_nor_password_is_shown() {
+    let place = Place::new();
+    let mut url = url::Url::parse(&direct_url(&place.database)).unwrap();
+    url.set_username("nobody_of_that_name").unwrap();
+    url.set_password(Some("hunter2")).unwrap();
+    let settings = settings(url.as_str());
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    let error = place.try_open(settings).await.unwrap_err();
+    let said = format!("{} {error:?}", chain(&error));
+    assert!(said.contains("nobody_of_that_name") && !said.contains("hunter2"), "{said}");
+    let bad = self::settings("postgresql://u:hunter2@h:x/d");
+    let error = place.try_open(bad).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut batch: Vec<NewMessage> = (0..8).map(message).collect();
+    // No index takes a key of that size, and nothing that the relay checks refuses it. What cannot
+    // be compressed cannot be made to fit.
+    let noise: String = (0..100_000).map(|_| fastrand::alphanumeric()).collect();
+    batch[3].key.channel = ChannelId::new(&noise);
+    let cursor = CursorMove {
+        app: app(),
+        channel: ChannelId::new("C1"),
+        to: MessageTs::from_micros(7),
+        term: 1,
+    };
+    let results = store.accept(batch, None, Some(cursor)).await.unwrap();
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(accepted) => assert_eq!((accepted, index != 3), (Accepted::New { alerts: 1 }, true)),
+            Err(error) => assert!(matches!(error, StoreError::Item(_)) && index == 3, "{error:?}"),
+        }
+    }
+    assert_eq!(place.sql("SELECT ts FROM relay.cursors"), ["7"]);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_said_and_nothing_is_half_stored() {
+    let place = Place::new();
+    let store = place.open().await;
+    place.sql(
+        "CREATE FUNCTION relay.disk() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$;
+         CREATE TRIGGER disk BEFORE INSERT ON relay.messages
+            FOR EACH ROW EXECUTE FUNCTION relay.disk()",
+    );
+    let error = accept(&store, message(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full), "{error:?}");
+    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["0"]);
+    place.sql("DROP TRIGGER disk ON relay.messages");
+    assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::New { alerts: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_messages_in_opposite_order_do_not_block_two_relays() {
+    let place = Place::new();
+    let (one, other) = (place.open().await, place.open().await);
+    for round in 0..20 {
+        let forward: Vec<NewMessage> = (0..50).map(|n| message(round * 50 + n)).collect();
+        let backward: Vec<NewMessage> = forward.iter().rev().cloned().collect();
+        let (a, b) =
+            tokio::join!(one.accept(forward, None, None), other.accept(backward, None, None));
+        let new = |results: Vec<Result<Accepted, StoreError>>| {
+            results.into_iter().filter(|one| matches!(one, Ok(Accepted::New { .. }))).count()
+        };
+        assert_eq!(new(a.unwrap()) + new(b.unwrap()), 50);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_of_another_relay_is_respected_and_fenced() {
+    let place = Place::new();
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    accept(&one, message(1)).await.unwrap();
+    let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
+    assert!(other.lease_due(&soar(), 1).await.unwrap().is_empty());
+    assert_eq!(other.act(Selection::default(), Action::Cancel).await.unwrap(), 0);
+    clock.advance(LEASE);
+    let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
+    let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next };
+    one.record(slow, outcome(Next::Dead { reason: "rejected" })).await.unwrap();
+    assert_eq!(place.stale_leases(), 1);
+    other.record(quick, outcome(Next::Delivered(Reference::default()))).await.unwrap();
+    assert_eq!(place.sql("SELECT state || '/' || attempts FROM relay.deliveries"), ["1/1"]);
+    assert_eq!(place.stale_leases(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
+    let place = Place::new();
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let first = one.poller_term(&app()).await.unwrap().unwrap();
+    assert_eq!(one.poller_term(&app()).await.unwrap(), Some(first));
+    assert_eq!(other.poller_term(&app()).await.unwrap(), None);
+    let elsewhere = AppName::new("other").unwrap();
+    assert!(other.poller_term(&elsewhere).await.unwrap().is_some(), "each app has its own");
+    clock.advance(Duration::from_secs(15));
+    let second = other.poller_term(&app()).await.unwrap().unwrap();
+    assert!(second > first);
+    assert_eq!(one.poller_term(&app()).await.unwrap(), None);
+    let cursor = |to, term| CursorMove {
+        app: app(),
+        channel: ChannelId::new("C1"),
+        to: MessageTs::from_micros(to),
+        term,
+    };
+    let late = one.accept(vec![message(1)], None, Some(cursor(20, first))).await.unwrap();
+    assert!(late[0].is_ok(), "its messages are stored all the same");
+    let channel = ChannelId::new("C1");
+    assert_eq!(other.cursor(&app(), &channel).await.unwrap(), None);
+    other.accept(Vec::new(), None, Some(cursor(10, second))).await.unwrap();
+    let moved = other.cursor(&app(), &channel).await.unwrap();
+    assert_eq!(moved, Some(MessageTs::from_micros(10)));
+    other.close().await;
+    let third = one.poller_term(&app()).await.unwrap().unwrap();
+    assert!(third > second, "who closes gives it up at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_right_to_poll_is_kept_while_its_holder_lives_and_passes_within_15_s() {
+    let place = Place::new();
+    let (one, other) = (place.open().await, place.open().await);
+    let first = one.poller_term(&app()).await.unwrap().unwrap();
+    let clock = Clock::system();
+    let start = clock.now();
+    while clock.now().since(start) < Duration::from_secs(12) {
+        assert_eq!(other.poller_term(&app()).await.unwrap(), None, "it is renewed by itself");
+        clock.sleep(Duration::from_millis(200)).await;
+    }
+    drop(one);
+    let died = clock.now();
+    let second = loop {
+        if let Some(term) = other.poller_term(&app()).await.unwrap() {
+            break term;
+        }
+        clock.sleep(Duration::from_millis(200)).await;
+    };
+    assert!(second > first);
+    let took = clock.now().since(died);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_listens_hears_of_what_another_accepts() {
+    let place = Place::new();
+    let url = Arc::new(direct_url(&place.database));
+    let listening = || Settings {
+        listen_url: Some(Url::new({
+            let url = Arc::clone(&url);
+            move || Arc::clone(&url)
+        })),
+        ..place.settings()
+    };
+    // Time stands still: nobody looks by himself.
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let open = || PostgresStore::open(listening(), clock.clone(), &place.metrics);
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let hint = other.due_hint(&soar());
+    hint.notified().await;
+    accept(&one, message(1)).await.unwrap();
+    hint.notified().await;
+    assert_eq!(other.lease_due(&soar(), 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_costs_the_same_behind_a_long_backlog() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, message(0)).await.unwrap();
+    let fill = |from: u32, to: u32| {
+        place.sql(&format!(
+            "INSERT INTO relay.deliveries (id, destination, due_at, since)
+             SELECT (n::int8 << 28) + t.id, t.id, n, 0
+             FROM generate_series({from}, {to}) AS s (n), relay.destinations t;
+             INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
+             SELECT id::int8 << 12, 'main:C2:' || (1600000000 + id) || '.000000', 0, 0, 1, 'high', ''
+             FROM generate_series({from}, {to}) AS s (id);
+             INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
+             SELECT id, 0, 0, 0, '', '', 'x' FROM generate_series({from}, {to}) AS s (id);
+             ANALYZE relay.deliveries, relay.alerts, relay.messages"
+        ))
+    };
+    let claims = async || {
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let start = Clock::system().instant();
+            let lease = store.lease_due(&soar(), 1).await.unwrap().remove(0);
+            times.push(start.elapsed());
+            let outcome = Outcome {
+                attempt: attempt(Clock::system().now(), ""),
+                next: Next::Delivered(Reference::default()),
+            };
+            store.record(lease, outcome).await.unwrap();
+        }
+        times.sort();
+        times[times.len() / 2]
+    };
+    fill(10, 1_200);
+    let short = claims().await;
+    fill(2_000, 300_000);
+    let long = claims().await;
+    println!("a claim took {short:?} before 1k and {long:?} before 300k");
+    // Twice is what a busy machine may do; a claim that looks through them takes a thousand times.
+    assert!(long < short * 2, "{short:?} before 1k, {long:?} before 300k");
+}
