@@ -1,7 +1,7 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4]`. With two cores the server runs on the
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres]`. With two cores the server runs on the
 //! first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
@@ -17,12 +17,14 @@
 
 mod events;
 mod generator;
+mod postgres;
 mod server;
 
 use std::{io::Write, path::Path, time::Instant};
 
 use events::Kind;
 use generator::{Latencies, Sink};
+use postgres::{Postgres, Store};
 use server::Server;
 
 /// What the table shows of one measure.
@@ -82,16 +84,17 @@ fn main() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     server::pin_this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let postgres = std::env::args().any(|one| one == "postgres").then(Postgres::start);
     let mut table = Table(Vec::new());
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
-        runtime.block_on(one_round(dir.path(), seconds, &mut table));
+        runtime.block_on(one_round(dir.path(), postgres.as_ref(), seconds, &mut table));
     }
     println!();
     table.print();
 }
 
-async fn one_round(dir: &Path, seconds: u64, table: &mut Table) {
+async fn one_round(dir: &Path, postgres: Option<&Postgres>, seconds: u64, table: &mut Table) {
     let disk_p99 = fdatasync_p99(dir);
     table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
     let bare = Server::bare();
@@ -100,23 +103,49 @@ async fn one_round(dir: &Path, seconds: u64, table: &mut Table) {
     let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.p99();
     table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
     drop(bare);
-    accept_side(dir, seconds, (bare_rate, bare_p99, disk_p99), table).await;
-    delivery_side(dir, seconds, disk_p99, table).await;
+    let place = Place { dir, postgres };
+    accept_side(&place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
+    delivery_side(&place, seconds, disk_p99, table).await;
+    if postgres.is_some() {
+        two_relays(&place, seconds, bare_rate, table).await;
+    }
+}
+
+/// Where stores are made.
+struct Place<'a> {
+    dir: &'a Path,
+    postgres: Option<&'a Postgres>,
+}
+
+impl Place<'_> {
+    /// An empty one.
+    fn store(&self) -> Store {
+        self.postgres.map_or(Store::Sqlite, Postgres::database)
+    }
+
+    /// The bounds of a measure on SQLite, and on PostgreSQL.
+    fn bounds(
+        &self,
+        on_sqlite: [&'static str; 2],
+        on_postgres: [&'static str; 2],
+    ) -> [&'static str; 2] {
+        if self.postgres.is_some() { on_postgres } else { on_sqlite }
+    }
 }
 
 async fn accept_side(
-    dir: &Path,
+    place: &Place<'_>,
     seconds: u64,
     (bare_rate, bare_p99, disk_p99): (f64, f64, f64),
     table: &mut Table,
 ) {
     let sink = Sink::silent().await;
-    let relay = Server::relay(dir, sink.address, 1);
+    let relay = Server::relay(place.dir, sink.address, 1, &place.store());
     table.add("start to first 200, empty store", "ms", ["150", "30"], relay.started_ms);
     table.add("RSS idle", "MB", ["20", "10"], relay.memory("VmRSS"));
     for (kind, share, cpu) in [
         (Kind::Chatter, ["0.50", "0.70"], ["0.26", "0.21"]),
-        (Kind::Incident, ["0.18", "0.34"], ["0.60", "0.40"]),
+        (Kind::Incident, place.bounds(["0.18", "0.34"], ["0.12", "0.22"]), ["0.60", "0.40"]),
     ] {
         let before = relay.cpu_seconds();
         let rate = generator::closed(relay.address, kind, seconds).await;
@@ -135,21 +164,35 @@ async fn accept_side(
     table.add("RSS peak under full load", "MB", ["80", "40"], relay.memory("VmHWM"));
 }
 
-async fn delivery_side(dir: &Path, seconds: u64, disk_p99: f64, table: &mut Table) {
+async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &mut Table) {
     let sink = Sink::answering().await;
-    let relay = Server::relay(dir, sink.address, 16);
+    let relay = Server::relay(place.dir, sink.address, 16, &place.store());
     let backlog = 4_000 * seconds;
     let started = Instant::now();
     generator::count(relay.address, Kind::Incident, backlog).await;
     sink.has(backlog).await;
     let rate = backlog as f64 / started.elapsed().as_secs_f64();
-    table.add("accepted and delivered, concurrency 16", "/s", ["2000", "5000"], rate);
+    let bounds = place.bounds(["2000", "5000"], ["1500", "4000"]);
+    table.add("accepted and delivered, concurrency 16", "/s", bounds, rate);
     sink.clear();
     let sent = generator::open_with_times(relay.address, 50, seconds).await;
     sink.has(sent.len() as u64).await;
     let latencies: Latencies = sink.latencies(&sent);
     let name = "received by us to received by the SOAR, p99 at 50/s";
     table.add(name, "x the disk's p99", ["12", "5"], latencies.p99() / disk_p99);
+}
+
+/// Two relays on one database, all on one core: what a second relay costs, not what it brings.
+async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut Table) {
+    let (sink, store) = (Sink::silent().await, place.store());
+    let one = Server::relay(place.dir, sink.address, 1, &store);
+    let other = Server::relay(place.dir, sink.address, 1, &store);
+    let (a, b) = tokio::join!(
+        generator::closed(one.address, Kind::Incident, seconds),
+        generator::closed(other.address, Kind::Incident, seconds),
+    );
+    let share = (a + b) / bare_rate;
+    table.add("incidents, two relays", "share of bare axum", ["", ""], share);
 }
 
 /// What one small durable write costs here, without anything around it.

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{Router, body::Bytes, routing::post};
 
-use crate::events::SECRET;
+use crate::{events::SECRET, postgres::Store};
 
 /// The argument that turns this program into the bare server.
 pub(crate) const BARE: &str = "--serve-bare";
@@ -41,7 +41,7 @@ fn has_two_cores() -> bool {
 }
 
 /// On the first core, if there is a second one for the load.
-fn on_first_core(program: &Path) -> Command {
+pub(crate) fn on_first_core(program: &Path) -> Command {
     if !has_two_cores() {
         return Command::new(program);
     }
@@ -93,15 +93,16 @@ impl Server {
         Self { child, address: line.trim().parse().unwrap(), started_ms }
     }
 
-    /// The relay, with one destination, on a store of its own. Metrics and logs are on.
-    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32) -> Self {
+    /// The relay, with one destination. Metrics and logs are on.
+    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32, store: &Store) -> Self {
         let dir = tempfile::tempdir_in(dir).unwrap().keep();
         let config = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0}}\n\
              slack: {{apps: [{{name: main, signing_secret: {{env: SECRET}}}}]}}\n\
-             store: {{sqlite: {{max_size: 8GiB}}}}\n\
+             store: {}\n\
              destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
-             concurrency: {concurrency}}}\n"
+             concurrency: {concurrency}}}\n",
+            store.yaml()
         );
         fs::write(dir.join("relay.yaml"), config).unwrap();
         let started = Instant::now();
@@ -109,6 +110,7 @@ impl Server {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .env("SECRET", SECRET)
+            .env("DATABASE_URL", store.url())
             .env("URL", format!("http://{sink}/hook"))
             .stderr(Stdio::piped())
             .spawn()

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod migrate_store;
 mod open_store;
 pub mod render;
 mod sample;
@@ -59,6 +60,8 @@ enum Command {
     Schema,
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
+    /// Move a stopped relay's store from SQLite to PostgreSQL.
+    MigrateStore(migrate_store::MigrateStore),
 }
 
 /// Where the configuration is if nothing is said.
@@ -105,6 +108,10 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Render(render) => render.run(common),
+        Command::MigrateStore(migrate) => {
+            common.start_log(&common.log_level)?;
+            migrate.run(&common.load()?)
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod message;
 pub mod postgres;
 pub mod sqlite;
 mod stored;
+pub mod transfer;
 mod view;
 
 pub use self::{

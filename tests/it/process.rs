@@ -70,6 +70,13 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// Ends it as an operator does.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) fn terminate(&mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
     pub(crate) async fn post(&self, n: u32) -> Option<u16> {
         let body = incident(n).to_string().into_bytes();
         let headers = slack::signed(SECRET, Clock::system().now(), &body);

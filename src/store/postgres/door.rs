@@ -222,6 +222,7 @@ fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool,
 
 /// A transaction on a connection of the pool. Dropped unfinished, it takes the connection with it,
 /// and the server undoes it.
+#[derive(Debug)]
 pub(super) struct Transaction<'a> {
     door: &'a Door,
     client: Option<Client>,

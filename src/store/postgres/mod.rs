@@ -18,6 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 
+pub(in crate::store) use self::import::Import;
 use self::{
     accept::{Batch, Results},
     connect::Connector,
@@ -41,6 +42,7 @@ mod connect;
 mod deliver;
 mod door;
 mod flat;
+mod import;
 mod layout;
 mod open;
 mod operate;

@@ -16,12 +16,14 @@ use tokio_postgres::{Client, NoTls};
 use super::{OpenError, PostgresStore, Settings, Url};
 use crate::{
     clock::{Clock, Timestamp},
-    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, CursorMove, NewAlert, NewMessage, Next, Outcome, Reference, Selection,
-        Source, Store, StoreError,
+        Accepted, Action, AlertQuery, AlertView, CursorMove, NewAlert, NewMessage, Next, Outcome,
+        Paused, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
+        sqlite::{Export, SqliteStore},
+        transfer::{TransferError, transfer},
     },
 };
 
@@ -465,4 +467,110 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
     println!("a claim took {short:?} before 1k and {long:?} before 300k");
     // Twice is what a busy machine may do; a claim that looks through them takes a thousand times.
     assert!(long < short * 2, "{short:?} before 1k, {long:?} before 300k");
+}
+
+/// Every promise about what was moved is looked at through the store itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.db");
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let from = {
+        let settings = crate::store::sqlite::Settings {
+            path: path.clone(),
+            max_size_bytes: 1 << 30,
+            lease: LEASE,
+        };
+        SqliteStore::open(&settings, clock.clone(), &Metrics::new()).unwrap()
+    };
+    let ids = fill(&from, &clock).await;
+    let before = look(&from, &ids).await;
+    assert!(Export::open(&path).is_err(), "a running relay's store is left alone");
+    from.close().await;
+    drop(from);
+
+    let export = Export::open(&path).unwrap();
+    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let to = open().await.unwrap();
+    place.sql(
+        "CREATE FUNCTION relay.no() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not yet'; END $$;
+         CREATE TRIGGER no BEFORE INSERT ON relay.attempts
+            FOR EACH ROW EXECUTE FUNCTION relay.no()",
+    );
+    transfer(&export, &to).await.unwrap_err();
+    assert_eq!(place.sql("SELECT count(*) FROM relay.messages"), ["0"]);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.destinations"), ["0"]);
+    place.sql("DROP TRIGGER no ON relay.attempts");
+    let moved = transfer(&export, &to).await.unwrap();
+    assert!(moved.contains(&("messages", 1_203)), "{moved:?}");
+    assert_eq!(look(&to, &ids).await, before);
+    let again = transfer(&export, &to).await.unwrap_err();
+    assert!(matches!(again, TransferError::NotEmpty(1_203)), "{again:?}");
+
+    assert_eq!(accept(&to, message(3)).await.unwrap(), Accepted::Duplicate, "identities moved");
+    assert_eq!(accept(&to, message(9_999)).await.unwrap(), Accepted::New { alerts: 1 });
+    let newest = to.alerts(AlertQuery { limit: 1, ..AlertQuery::default() }).await.unwrap();
+    assert_eq!(newest[0].posted_at, message(9_999).posted_at, "new ones get higher numbers");
+    assert_eq!(to.lease_due(&soar(), 5_000).await.unwrap().len(), 1_201);
+}
+
+/// Alerts in every state; returns the ids that are looked at.
+async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
+    let batch = (0..1_200).map(message).collect();
+    store.accept(batch, None, None).await.unwrap();
+    let mut odd = message(5_000);
+    odd.key.ts = TsKey::Digest([0, 255, 1, 2, 3, 4, 5, 6]);
+    odd.raw = bytes::Bytes::from_static(b"a\0b\xff");
+    odd.alerts[0].search = "\u{FFFD}\u{10FFFF}'\"\\ \u{1}\n".to_owned();
+    let mut two = message(5_001);
+    two.alerts = vec![
+        NewAlert { destinations: Vec::new(), ..two.alerts[0].clone() },
+        NewAlert { ordinal: 7, attachment: 9, ..two.alerts[0].clone() },
+    ];
+    let found = NewMessage { source: Source::CatchUp, ..message(5_002) };
+    let cursor = CursorMove {
+        app: app(),
+        channel: ChannelId::new("C1"),
+        to: MessageTs::from_micros(77),
+        term: 1,
+    };
+    let ids = [&message(0), &message(1), &message(2), &odd, &two, &found]
+        .map(|message| AlertId { message: message.key.clone(), ordinal: 0 });
+    store.accept(vec![odd, two, found], None, Some(cursor)).await.unwrap();
+    let edit = NewMessage { raw: "edited".into(), is_edit: true, ..message(0) };
+    store.accept(vec![edit], None, None).await.unwrap();
+    let ends = [
+        Next::Delivered(Reference { id: "42".to_owned(), url: "https://x/42".to_owned() }),
+        Next::Dead { reason: "rejected" },
+        Next::Dead { reason: "expired" },
+        Next::Retry { at: clock.now() + Duration::from_secs(5), alert_fault: true },
+    ];
+    for (lease, next) in store.lease_due(&soar(), 4).await.unwrap().into_iter().zip(ends) {
+        let attempt = attempt(clock.now(), "said \u{FFFD}");
+        store.record(lease, Outcome { attempt, next }).await.unwrap();
+    }
+    let one = Selection { alert: Some(ids[2].clone()), ..Selection::default() };
+    store.act(one, Action::Cancel).await.unwrap();
+    store.quarantine(&app(), b"\xff{");
+    store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
+    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes).await.unwrap();
+    clock.advance(Duration::from_secs(5));
+    ids.to_vec()
+}
+
+/// Everything that is known of these alerts, and of the store, but for the numbers of rows.
+async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for id in ids {
+        let view = store.alert(id).await.unwrap().unwrap();
+        seen.push(format!("{:?}", AlertView { seq: 0, ..view }));
+    }
+    let stats = store.stats().await.unwrap();
+    let channel = ChannelId::new("C1");
+    seen.push(format!("{:?}", stats.destinations));
+    seen.push(format!("{:?}", store.cursor(&app(), &channel).await.unwrap()));
+    seen.push(format!("{:?}", store.channel_ids(&app()).await.unwrap()));
+    seen
 }

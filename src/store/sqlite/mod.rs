@@ -42,6 +42,7 @@ mod accept;
 mod catch_up;
 mod db;
 mod deliver;
+mod export;
 mod leases;
 mod open;
 mod operate;
@@ -54,7 +55,7 @@ mod threads;
 mod view;
 mod writer;
 
-pub use self::open::OpenError;
+pub use self::{export::Export, open::OpenError};
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]

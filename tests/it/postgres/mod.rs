@@ -3,6 +3,7 @@
 
 mod cluster;
 mod failover;
+mod migrate;
 mod replicas;
 
 use std::{collections::BTreeSet, path::Path};
