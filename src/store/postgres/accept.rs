@@ -5,7 +5,7 @@
 //! another in a circle.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use tokio_postgres::types::Type;
 use super::{
     catch_up::{Seen, move_cursor},
     door::{Haste, Transaction, is_worth_another_try},
-    flat::Flat,
+    flat::{Flat, PER_MESSAGE},
     row::get,
     shared::{Shared, TRIES, copy, gather},
 };
@@ -69,7 +69,7 @@ struct TooLarge;
 #[error("the message has more than {0} alerts")]
 struct TooMany(usize);
 
-/// How many alerts of one message have numbers.
+/// The most alerts of one message: their numbers are `message * PER_MESSAGE + 0, 1, ...`.
 const ALERTS: usize = 4096;
 
 /// Writes until every sender is gone.
@@ -198,14 +198,11 @@ impl Writer {
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
         let mut transaction = self.shared.door.begin(Haste::Batch).await?;
-        let mut accepted: Vec<Accepted> = vec![Accepted::Duplicate; messages.len()];
-        for layer in layers(messages) {
-            let own: Vec<&Held> = layer.iter().map(|at| messages[*at]).collect();
-            let results = self.insert(&mut transaction, &own).await?;
-            for (at, result) in layer.into_iter().zip(results) {
-                accepted[at] = result;
-            }
-        }
+        let accepted = if messages.is_empty() {
+            Vec::new()
+        } else {
+            self.insert(&mut transaction, messages).await?
+        };
         for cursor in &more.cursors {
             move_cursor(&mut transaction, cursor).await?;
         }
@@ -223,22 +220,24 @@ impl Writer {
         Ok(accepted)
     }
 
-    /// Inserts messages with different keys. The constraint decides what is known: nothing was
-    /// looked up before.
+    /// Inserts messages. The constraint decides what is known: nothing was looked up before. Of two
+    /// in one batch the first is the new one.
     async fn insert(
         &self,
         transaction: &mut Transaction<'_>,
         messages: &[&Held],
     ) -> Result<Vec<Accepted>, StoreError> {
-        let flat = Flat::new(messages, &self.destinations);
+        let number = i32::try_from(messages.len()).unwrap_or(i32::MAX);
+        let rows = transaction.query(NUMBERS, &[(&number, Type::INT4)]).await?;
+        let ids = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, _>>()?;
+        let flat = Flat::new(&ids, messages, &self.destinations);
         let now = self.shared.now();
         let rows = transaction.query(INSERT, &flat.params(&now)).await?;
-        let mut new: HashMap<&str, u32> = HashMap::new();
+        let mut new: HashMap<i64, u32> = HashMap::new();
         for row in &rows {
-            *new.entry(get(row, 0)?).or_default() += 1;
+            *new.entry(get::<i64>(row, 0)? / PER_MESSAGE).or_default() += 1;
         }
-        let found: Vec<u32> =
-            (flat.keys.iter()).map(|key| new.get(key.as_ref()).copied().unwrap_or(0)).collect();
+        let found: Vec<u32> = ids.iter().map(|id| new.get(id).copied().unwrap_or(0)).collect();
         let mut results = Vec::with_capacity(messages.len());
         let mut seen = Seen::default();
         for ((message, _), (new, key)) in messages.iter().zip(found.iter().zip(&flat.keys)) {
@@ -324,60 +323,35 @@ fn unusable((message, _): &Held) -> Option<StoreError> {
     (message.alerts.len() > ALERTS).then(|| StoreError::Item(TooMany(ALERTS).into()))
 }
 
-/// The messages' places, so that no two of a layer have the same key: what comes first is first,
-/// and the second finds it there. Within a layer they are in the order of their keys.
-fn layers(messages: &[&Held]) -> Vec<Vec<usize>> {
-    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (at, (message, _)) in messages.iter().enumerate() {
-        places.entry(message.key.to_string()).or_default().push(at);
-    }
-    let mut layers: Vec<Vec<usize>> = Vec::new();
-    for own in places.into_values() {
-        for (depth, at) in own.into_iter().enumerate() {
-            match layers.get_mut(depth) {
-                Some(layer) => layer.push(at),
-                None => layers.push(vec![at]),
-            }
-        }
-    }
-    for layer in &mut layers {
-        layer.sort_unstable();
-    }
-    layers
-}
-
 fn names<'a>(messages: impl IntoIterator<Item = &'a Held>) -> HashSet<&'a DestinationName> {
     let alerts = messages.into_iter().flat_map(|(message, _)| &message.alerts);
     alerts.flat_map(|alert| &alert.destinations).collect()
 }
 
+const NUMBERS: &str = "SELECT nextval('relay.message_id') FROM generate_series(1, $1) ORDER BY 1";
+
 const INSERT: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now),
-m AS MATERIALIZED (
-    SELECT nextval('relay.message_id') AS id, u.*
-    FROM unnest($2, $3, $4, $5, $6, $7, $8, $9) WITH ORDINALITY
-        AS u (key, received_at, posted_at, source, event_id, team, raw, hold, n)),
-x AS MATERIALIZED (
-    SELECT m.id * 4096 + u.i AS seq, m.key, m.source, m.hold, u.*
-    FROM unnest($10, $11, $12, $13, $14, $15) WITH ORDINALITY
-        AS u (m, i, ordinal, attachment, level, search, n)
-    JOIN m ON m.n = u.m),
 a AS (
     INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
-    SELECT seq, key, ordinal, attachment, 1 << source, level, search FROM x ORDER BY key, ordinal
-    ON CONFLICT (key, ordinal) DO NOTHING RETURNING seq, key),
+    SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8)
+        AS u (seq, key, ordinal, attachment, sources, level, search)
+    ORDER BY key, ordinal, seq
+    ON CONFLICT (key, ordinal) DO NOTHING RETURNING seq),
 s AS (
     INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
-    SELECT id, received_at, posted_at, source, event_id, team, raw FROM m
+    SELECT * FROM unnest($9, $10, $11, $12, $13, $14, $15)
+        AS u (id, received_at, posted_at, source, event_id, team, raw)
     WHERE id IN (SELECT seq / 4096 FROM a)),
 d AS (
     INSERT INTO relay.deliveries (id, destination, due_at, since)
-    SELECT x.seq * 65536 + t.id, t.id, clock.now + x.hold,
+    SELECT u.seq * 65536 + t.id, t.id, clock.now + u.hold,
         coalesce(t.paused_at, clock.now) - t.paused_for
-    FROM clock, unnest($16, $17) AS y (x, destination)
-    JOIN x ON x.n = y.x JOIN a ON a.seq = x.seq JOIN relay.destinations t ON t.id = y.destination
+    FROM clock, unnest($16, $17, $18) AS u (seq, destination, hold)
+    JOIN relay.destinations t ON t.id = u.destination
+    WHERE u.seq IN (SELECT seq FROM a)
     ON CONFLICT DO NOTHING)
-SELECT key FROM a";
+SELECT seq FROM a";
 
 const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)

@@ -57,8 +57,9 @@ impl<'a> Seen<'a> {
     ) -> Result<(), StoreError> {
         const REMEMBER: &str = "
             UPDATE relay.alerts SET sources = sources | new.bit
-            FROM unnest($1, $2) AS new (key, bit)
-            WHERE alerts.key = new.key AND alerts.sources & new.bit = 0
+            FROM (SELECT key, bit_or(bit) AS bit FROM unnest($1, $2) AS u (key, bit)
+                  GROUP BY key) AS new
+            WHERE alerts.key = new.key AND alerts.sources & new.bit <> new.bit
             RETURNING alerts.key";
         const PUSHED: &str = "DELETE FROM relay.unpushed WHERE key = ANY ($1)";
         let news = if self.known.is_empty() {

@@ -167,17 +167,17 @@ done AS (
 log AS (
     INSERT INTO relay.attempts (delivery, number, started_at, duration, class, status, excerpt)
     SELECT done.id, done.attempts, o.started_at, o.duration, o.class, o.status, o.excerpt
-    FROM done JOIN o ON o.id = done.id AND o.token = done.token),
-trimmed AS (
-    DELETE FROM relay.attempts a USING done
-    WHERE done.attempts > $15 AND a.delivery = done.id AND a.number <= done.attempts - $15)
-SELECT id, token FROM done";
+    FROM done JOIN o ON o.id = done.id AND o.token = done.token)
+SELECT id, token, attempts FROM done";
+
+/// Removes the oldest attempts of a delivery.
+const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
 
 /// Writes outcomes in one transaction; returns which leases were still their holders'.
 async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
     let columns = Columns::new(shared, jobs);
-    let (now, kept) = (shared.now(), i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
-    let params = columns.params(&now, &kept);
+    let now = shared.now();
+    let params = columns.params(&now);
     let mut tries = 1;
     let rows = loop {
         match shared.door.run(Haste::Batch, RECORD, &params).await {
@@ -185,10 +185,17 @@ async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> 
             result => break result?,
         }
     };
-    let done = rows
-        .iter()
-        .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
-        .collect::<Result<HashSet<(i64, i64)>, StoreError>>()?;
+    let mut done: HashSet<(i64, i64)> = HashSet::new();
+    for row in &rows {
+        let (id, attempts) = (get(row, 0)?, get::<i32>(row, 2)?);
+        done.insert((id, get(row, 1)?));
+        let oldest = attempts.saturating_sub(i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
+        if oldest > 0 {
+            let params = [(&id as _, Type::INT8), (&oldest as _, Type::INT4)];
+            // Attempts that are kept for too long do no harm; the next one removes them.
+            drop(shared.door.run(Haste::Batch, TRIM, &params).await);
+        }
+    }
     Ok(jobs.iter().map(|job| done.contains(&(job.id, job.token.cast_signed()))).collect())
 }
 
@@ -243,7 +250,7 @@ impl<'a> Columns<'a> {
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }
 
-    fn params<'b>(&'b self, now: &'b Option<i64>, kept: &'b i32) -> [Param<'b>; 15] {
+    fn params<'b>(&'b self, now: &'b Option<i64>) -> [Param<'b>; 14] {
         [
             (now, Type::INT8),
             (&self.id, Type::INT8_ARRAY),
@@ -259,7 +266,6 @@ impl<'a> Columns<'a> {
             (&self.class, Type::TEXT_ARRAY),
             (&self.status, Type::INT4_ARRAY),
             (&self.excerpt, Type::TEXT_ARRAY),
-            (kept, Type::INT4),
         ]
     }
 }
