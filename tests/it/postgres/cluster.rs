@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -75,6 +76,30 @@ impl Cluster {
         cluster.configure("");
         cluster.start();
         cluster
+    }
+
+    /// From now on it offers TLS; returns the certificate that signed its own.
+    pub(crate) fn speak_tls(&self) -> String {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = Issuer::from_params(&params, &key);
+        let own = KeyPair::generate().unwrap();
+        let named = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = named.signed_by(&own, &issuer).unwrap();
+        for (name, text) in [("server.crt", certificate.pem()), ("server.key", own.serialize_pem())]
+        {
+            let path = self.data().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                succeed(Command::new("chown").arg("postgres").arg(&path));
+            }
+        }
+        self.configure("ssl = on");
+        self.control(&["reload"]);
+        authority.pem()
     }
 
     /// A standby that follows this server. From now on a commit waits for it.

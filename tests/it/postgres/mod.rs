@@ -5,6 +5,7 @@ mod cluster;
 mod failover;
 mod migrate;
 mod replicas;
+mod tls;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -40,6 +41,16 @@ impl Relays {
         std::fs::write(folder.path().join("relay.yaml"), yaml).unwrap();
         let env = vec![("DATABASE_URL".to_owned(), database), ("URL".to_owned(), soar.url())];
         Self { folder, env }
+    }
+
+    /// Relays trust this certificate too.
+    fn trust(&mut self, authority: &str) {
+        std::fs::write(self.folder().join("ca.pem"), authority).unwrap();
+        let path = self.folder().join("relay.yaml");
+        let yaml = std::fs::read_to_string(&path).unwrap();
+        let database = "url: {env: DATABASE_URL}";
+        let yaml = yaml.replace(database, &format!("{database}, ca_file: ca.pem"));
+        std::fs::write(path, yaml).unwrap();
     }
 
     fn folder(&self) -> &Path {
