@@ -191,7 +191,8 @@ async fn copy(
     if written != read {
         return Err(TransferError::Incomplete { name: table.name, read, written });
     }
-    let total = moved.iter_mut().find(|(name, _)| *name == table.name);
-    total.into_iter().for_each(|(_, total)| *total += written);
+    if let Some((_, total)) = moved.iter_mut().find(|(name, _)| *name == table.name) {
+        *total += written;
+    }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     catch_up::{Seen, move_cursor},
-    door::{Haste, Transaction, is_worth_another_try},
+    door::{Haste, Param, Transaction, is_worth_another_try},
     flat::{Flat, PER_MESSAGE},
     row::get,
     shared::{Shared, TRIES, copy, gather},
@@ -230,9 +230,8 @@ impl Writer {
         let number = i32::try_from(messages.len()).unwrap_or(i32::MAX);
         let rows = transaction.query(NUMBERS, &[(&number, Type::INT4)]).await?;
         let ids = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, _>>()?;
-        let flat = Flat::new(&ids, messages, &self.destinations);
-        let now = self.shared.now();
-        let rows = transaction.query(INSERT, &flat.params(&now)).await?;
+        let flat = Flat::new(self.shared.now(), &ids, messages, &self.destinations);
+        let rows = transaction.query(INSERT, &flat.params()).await?;
         let mut new: HashMap<i64, u32> = HashMap::new();
         for row in &rows {
             *new.entry(get::<i64>(row, 0)? / PER_MESSAGE).or_default() += 1;
@@ -302,11 +301,11 @@ impl Writer {
                 VALUES ($1, relay.now_us($2), $3) RETURNING id)
              DELETE FROM relay.quarantine USING new WHERE quarantine.id <= new.id - $4";
         let (app, now) = (app.as_str(), self.shared.now());
-        let params = [
-            (&app as _, Type::TEXT),
-            (&now as _, Type::INT8),
-            (&body as _, Type::BYTEA),
-            (&QUARANTINED as _, Type::INT8),
+        let params: [Param<'_>; _] = [
+            (&app, Type::TEXT),
+            (&now, Type::INT8),
+            (&body, Type::BYTEA),
+            (&QUARANTINED, Type::INT8),
         ];
         transaction.query(sql, &params).await.map(drop)
     }
@@ -378,8 +377,8 @@ async fn revise(
             SELECT id FROM relay.revisions WHERE message = $1 ORDER BY id DESC LIMIT $2)";
     let received_at = message.received_at.micros();
     let raw: &[u8] = &message.raw;
-    let params =
-        [(&key as _, Type::TEXT), (&received_at as _, Type::INT8), (&raw as _, Type::BYTEA)];
+    let params: [Param<'_>; _] =
+        [(&key, Type::TEXT), (&received_at, Type::INT8), (&raw, Type::BYTEA)];
     let rows = transaction.query(SQL, &params).await?;
     let Some(row) = rows.first() else {
         return Ok(false);

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Haste, Transaction},
+    door::{Haste, Param, Transaction},
     row::get,
     shared::Shared,
 };
@@ -65,8 +65,8 @@ impl<'a> Seen<'a> {
         let news = if self.known.is_empty() {
             Vec::new()
         } else {
-            let params =
-                [(&self.known as _, Type::TEXT_ARRAY), (&self.bits as _, Type::INT4_ARRAY)];
+            let params: [Param<'_>; _] =
+                [(&self.known, Type::TEXT_ARRAY), (&self.bits, Type::INT4_ARRAY)];
             transaction.query(REMEMBER, &params).await?
         };
         let news = news.iter().map(|row| get::<&str>(row, 0)).collect::<Result<Vec<_>, _>>()?;
@@ -94,12 +94,12 @@ impl<'a> Seen<'a> {
             messages().map(|message| clean(message.key.channel.as_str())).collect();
         let posted_at: Vec<i64> = messages().map(|message| message.posted_at.micros()).collect();
         let push = 1_i32 << source_number(Source::Push);
-        let params = [
-            (&keys as _, Type::TEXT_ARRAY),
-            (&apps as _, Type::TEXT_ARRAY),
-            (&channels as _, Type::TEXT_ARRAY),
-            (&posted_at as _, Type::INT8_ARRAY),
-            (&push as _, Type::INT4),
+        let params: [Param<'_>; _] = [
+            (&keys, Type::TEXT_ARRAY),
+            (&apps, Type::TEXT_ARRAY),
+            (&channels, Type::TEXT_ARRAY),
+            (&posted_at, Type::INT8_ARRAY),
+            (&push, Type::INT4),
         ];
         transaction.query(SQL, &params).await.map(drop)
     }
@@ -117,7 +117,7 @@ pub(super) async fn take_unpushed(
             ORDER BY posted_at LIMIT $3 FOR UPDATE SKIP LOCKED)
         RETURNING channel, posted_at";
     let (app, before) = (app.as_str(), posted_before.micros());
-    let params = [(&app as _, Type::TEXT), (&before as _, Type::INT8), (&PIECE as _, Type::INT8)];
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&before, Type::INT8), (&PIECE, Type::INT8)];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     let mut taken = rows
         .iter()
@@ -147,7 +147,7 @@ pub(super) async fn set_channel_id(
         INSERT INTO relay.channel_ids (app, written, id) VALUES ($1, $2, $3)
         ON CONFLICT (app, written) DO UPDATE SET id = excluded.id";
     let (app, written, id) = (app.as_str(), clean(written), clean(id.as_str()));
-    let params = [(&app as _, Type::TEXT), (&written as _, Type::TEXT), (&id as _, Type::TEXT)];
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&written, Type::TEXT), (&id, Type::TEXT)];
     shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
 }
 
@@ -159,7 +159,7 @@ pub(super) async fn cursor(
 ) -> Result<Option<MessageTs>, StoreError> {
     const SQL: &str = "SELECT ts FROM relay.cursors WHERE app = $1 AND channel = $2";
     let (app, channel) = (app.as_str(), clean(channel.as_str()));
-    let params = [(&app as _, Type::TEXT), (&channel as _, Type::TEXT)];
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
 }
@@ -185,11 +185,7 @@ pub(super) async fn move_cursor(
         tracing::warn!(app, %channel, term, "another relay polls now: the cursor was not moved");
         return Ok(());
     }
-    let params = [
-        (&app as _, Type::TEXT),
-        (&channel as _, Type::TEXT),
-        (&ts as _, Type::INT8),
-        (&term as _, Type::INT8),
-    ];
+    let params: [Param<'_>; _] =
+        [(&app, Type::TEXT), (&channel, Type::TEXT), (&ts, Type::INT8), (&term, Type::INT8)];
     transaction.query(SQL, &params).await.map(drop)
 }

@@ -53,12 +53,12 @@ pub(super) async fn lease_due(
     let token = shared.clock.token();
     let (name, now, lease) = (destination.as_str(), shared.now(), shared.lease_us());
     let (limit, signed) = (i64::try_from(n).unwrap_or(i64::MAX), token.cast_signed());
-    let params = [
-        (&now as _, Type::INT8),
-        (&name as _, Type::TEXT),
-        (&limit as _, Type::INT8),
-        (&signed as _, Type::INT8),
-        (&lease as _, Type::INT8),
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&limit, Type::INT8),
+        (&signed, Type::INT8),
+        (&lease, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Hot, CLAIM, &params).await?;
     rows.iter().map(|row| Ok(Lease::new(delivery(row, destination)?, token, expires_at))).collect()
@@ -100,7 +100,7 @@ pub(super) async fn next_due(
         ) - now FROM clock";
     let (now, name) = (shared.now(), destination.as_str());
     let local = shared.clock.now();
-    let params = [(&now as _, Type::INT8), (&name as _, Type::TEXT)];
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT)];
     let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
     let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
     Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
@@ -111,7 +111,7 @@ pub(super) async fn release(shared: &Shared, lease: &Lease) {
     const SQL: &str = "UPDATE relay.deliveries SET token = NULL, leased_until = NULL
         WHERE id = $1 AND token = $2 AND state = 0";
     let (id, token) = (lease.delivery().id, lease.token().cast_signed());
-    let params = [(&id as _, Type::INT8), (&token as _, Type::INT8)];
+    let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
     match shared.door.run(Haste::Hot, SQL, &params).await {
         Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
         Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
@@ -139,11 +139,14 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                jobs.into_iter().for_each(|job| drop(job.reply.send(Err(copy(&error)))));
+                for job in jobs {
+                    drop(job.reply.send(Err(copy(&error))));
+                }
             }
             Ok(own) => {
-                let replies = jobs.into_iter().zip(own);
-                replies.for_each(|(job, own)| drop(job.reply.send(Ok(own))));
+                for (job, own) in jobs.into_iter().zip(own) {
+                    drop(job.reply.send(Ok(own)));
+                }
             }
         }
     }
@@ -176,8 +179,7 @@ const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <=
 /// Writes outcomes in one transaction; returns which leases were still their holders'.
 async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
     let columns = Columns::new(shared, jobs);
-    let now = shared.now();
-    let params = columns.params(&now);
+    let params = columns.params();
     let mut tries = 1;
     let rows = loop {
         match shared.door.run(Haste::Batch, RECORD, &params).await {
@@ -191,7 +193,7 @@ async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> 
         done.insert((id, get(row, 1)?));
         let oldest = attempts.saturating_sub(i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
         if oldest > 0 {
-            let params = [(&id as _, Type::INT8), (&oldest as _, Type::INT4)];
+            let params: [Param<'_>; _] = [(&id, Type::INT8), (&oldest, Type::INT4)];
             // Attempts that are kept for too long do no harm; the next one removes them.
             drop(shared.door.run(Haste::Batch, TRIM, &params).await);
         }
@@ -202,6 +204,7 @@ async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> 
 /// Outcomes as the arrays of one statement.
 #[derive(Default)]
 struct Columns<'a> {
+    now: Option<i64>,
     id: Vec<i64>,
     token: Vec<i64>,
     state: Vec<i32>,
@@ -219,7 +222,7 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn new(shared: &Shared, jobs: &'a [Job]) -> Self {
-        let mut columns = Self::default();
+        let mut columns = Self { now: shared.now(), ..Self::default() };
         for Job { id, token, outcome: Outcome { attempt, next }, .. } in jobs {
             columns.id.push(*id);
             columns.token.push(token.cast_signed());
@@ -227,7 +230,7 @@ impl<'a> Columns<'a> {
                 Next::Delivered(reference) => (DELIVERED, None, false, None, Some(reference)),
                 Next::Dead { reason } => (DEAD, None, false, Some(*reason), None),
                 Next::Retry { at, alert_fault } => {
-                    (PENDING, Some(shared.from_now(*at)), *alert_fault, None, None)
+                    (PENDING, Some(shared.distance(*at)), *alert_fault, None, None)
                 }
             };
             columns.state.push(i32::try_from(state).unwrap_or_default());
@@ -250,9 +253,9 @@ impl<'a> Columns<'a> {
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }
 
-    fn params<'b>(&'b self, now: &'b Option<i64>) -> [Param<'b>; 14] {
+    fn params(&self) -> [Param<'_>; 14] {
         [
-            (now, Type::INT8),
+            (&self.now, Type::INT8),
             (&self.id, Type::INT8_ARRAY),
             (&self.token, Type::INT8_ARRAY),
             (&self.state, Type::INT4_ARRAY),

@@ -20,6 +20,7 @@ pub(super) const PER_MESSAGE: i64 = 4096;
 /// Messages with their alerts and deliveries.
 #[derive(Default)]
 pub(super) struct Flat<'a> {
+    now: Option<i64>,
     /// The messages' keys.
     pub(super) keys: Vec<Cow<'a, str>>,
     messages: Messages<'a>,
@@ -57,13 +58,14 @@ struct Deliveries {
 }
 
 impl<'a> Flat<'a> {
-    /// The messages with these numbers.
+    /// The messages with these numbers, at that time.
     pub(super) fn new(
+        now: Option<i64>,
         ids: &[i64],
         messages: &[&'a (NewMessage, i64)],
         destinations: &HashMap<DestinationName, i32>,
     ) -> Self {
-        let mut flat = Self::default();
+        let mut flat = Self { now, ..Self::default() };
         for (id, (message, hold)) in ids.iter().zip(messages) {
             let key = clean(&message.key.to_string()).into_owned();
             flat.message(*id, message);
@@ -94,8 +96,8 @@ impl<'a> Flat<'a> {
     }
 
     /// The parameters from `$1` on.
-    pub(super) fn params<'b>(&'b self, now: &'b Option<i64>) -> [Param<'b>; 18] {
-        let Self { messages, alerts, deliveries, .. } = self;
+    pub(super) fn params(&self) -> [Param<'_>; 18] {
+        let Self { now, messages, alerts, deliveries, .. } = self;
         [
             (now, Type::INT8),
             (&alerts.seq, Type::INT8_ARRAY),

@@ -69,10 +69,9 @@ fn needs_rights(error: StoreError) -> OpenError {
     let denied = |error: &tokio_postgres::Error| {
         error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
     };
-    match error {
-        StoreError::Engine(source) if source.downcast_ref().is_some_and(denied) => {
-            OpenError::Rights(source)
-        }
-        other => other.into(),
+    if let StoreError::Engine(source) = error {
+        let is_denied = source.downcast_ref().is_some_and(denied);
+        return if is_denied { OpenError::Rights(source) } else { OpenError::Failed(source) };
     }
+    error.into()
 }

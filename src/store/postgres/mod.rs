@@ -50,7 +50,8 @@ mod poller;
 mod retain;
 mod row;
 mod shared;
-#[cfg(all(test, feature = "postgres-tests"))]
+#[cfg(test)]
+#[cfg(feature = "postgres-tests")]
 mod tests;
 mod view;
 mod watch;
@@ -153,15 +154,16 @@ impl PostgresStore {
     /// Puts a job in the queue of the messages.
     fn submit(&self, job: accept::Job) -> Result<(), StoreError> {
         let queues = self.queues().clone().ok_or(StoreError::Closed)?;
-        queues.accept.try_send(job).map_err(refused)
+        send(&queues.accept, job)
     }
 }
 
-fn refused<T>(error: mpsc::error::TrySendError<T>) -> StoreError {
-    match error {
+/// Puts a job in a queue, or says why not.
+fn send<T>(queue: &mpsc::Sender<T>, job: T) -> Result<(), StoreError> {
+    queue.try_send(job).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => StoreError::Busy,
         mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-    }
+    })
 }
 
 async fn answer<T>(reply: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -176,7 +178,7 @@ impl Store for PostgresStore {
         hold_until: Option<Timestamp>,
         cursor: Option<CursorMove>,
     ) -> Result<Results, StoreError> {
-        let hold = hold_until.map_or(0, |until| self.shared.from_now(until));
+        let hold = hold_until.map_or(0, |until| self.shared.distance(until));
         let (reply, answered) = oneshot::channel();
         self.submit(accept::Job::Accept(Batch { messages: batch, hold, cursor }, reply))?;
         answer(answered).await
@@ -206,7 +208,7 @@ impl Store for PostgresStore {
             reply,
         };
         let queues = self.queues().clone().ok_or(StoreError::Closed);
-        let own = match queues.and_then(|queues| queues.record.try_send(job).map_err(refused)) {
+        let own = match queues.and_then(|queues| send(&queues.record, job)) {
             Ok(()) => answer(answered).await,
             Err(error) => Err(error),
         };

@@ -45,10 +45,10 @@ pub enum OpenError {
 
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Engine(source) => Self::Failed(source),
-            other => Self::Failed(other.into()),
+        if let StoreError::Engine(source) = error {
+            return Self::Failed(source);
         }
+        Self::Failed(error.into())
     }
 }
 
@@ -57,9 +57,8 @@ pub(super) async fn wait_for(door: &Door) -> Result<(), OpenError> {
     let clock = Clock::system();
     let end = clock.now() + PATIENCE;
     loop {
-        let error = match door.run(Haste::Patient, "SELECT 1", &[]).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = door.run(Haste::Patient, "SELECT 1", &[]).await else {
+            return Ok(());
         };
         let StoreError::Engine(source) = &error else {
             return Err(error.into());

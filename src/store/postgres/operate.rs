@@ -28,7 +28,7 @@ pub(super) async fn find_alert(
     const SQL: &str = "SELECT seq FROM relay.alerts WHERE key = $1 AND ordinal = $2";
     let (key, ordinal) = (id.message.to_string(), i64::from(id.ordinal));
     let key = clean(&key);
-    let params = [(&key as _, Type::TEXT), (&ordinal as _, Type::INT8)];
+    let params: [Param<'_>; _] = [(&key, Type::TEXT), (&ordinal, Type::INT8)];
     let rows = shared.door.run(haste, SQL, &params).await?;
     rows.first().map(|row| get(row, 0)).transpose()
 }
@@ -120,12 +120,8 @@ async fn change(
          SELECT count(*) FROM changed"
     );
     let (now, name) = (shared.now(), destination.map(DestinationName::as_str));
-    let params = [
-        (&now as _, Type::INT8),
-        (&name as _, Type::TEXT),
-        (&alert as _, Type::INT8),
-        (&PIECE as _, Type::INT8),
-    ];
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&name, Type::TEXT), (&alert, Type::INT8), (&PIECE, Type::INT8)];
     counted(shared, &sql, &params).await
 }
 
@@ -156,13 +152,13 @@ pub(super) async fn expire(
             SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
         SELECT count(*) FROM buried";
-    let (now, name, age) = (shared.now(), destination.as_str(), shared.from_now(born_before));
-    let params = [
-        (&now as _, Type::INT8),
-        (&name as _, Type::TEXT),
-        (&age as _, Type::INT8),
-        (&PIECE as _, Type::INT8),
-        (&reason as _, Type::TEXT),
+    let (now, name, age) = (shared.now(), destination.as_str(), shared.distance(born_before));
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&age, Type::INT8),
+        (&PIECE, Type::INT8),
+        (&reason, Type::TEXT),
     ];
     let mut total = 0;
     loop {

@@ -7,7 +7,11 @@ use std::{sync::PoisonError, time::Duration};
 
 use tokio_postgres::types::Type;
 
-use super::{door::Haste, row::get, shared::Shared};
+use super::{
+    door::{Haste, Param},
+    row::get,
+    shared::Shared,
+};
 use crate::{ids::AppName, store::StoreError};
 
 /// How long a process that says nothing is still believed to poll.
@@ -32,11 +36,11 @@ pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, 
     }
     let (now, name) = (shared.now(), app.as_str());
     let held = i64::try_from(HELD.as_micros()).unwrap_or(i64::MAX);
-    let params = [
-        (&now as _, Type::INT8),
-        (&name as _, Type::TEXT),
-        (&shared.holder as _, Type::INT8),
-        (&held as _, Type::INT8),
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&shared.holder, Type::INT8),
+        (&held, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Hot, RENEW, &params).await?;
     let term = rows.first().map(|row| get::<i64>(row, 0)).transpose()?;
@@ -54,8 +58,8 @@ pub(super) async fn renew(shared: &Shared) {
     }
     let held = i64::try_from(HELD.as_micros()).unwrap_or(i64::MAX);
     let now = shared.now();
-    let params =
-        [(&now as _, Type::INT8), (&held as _, Type::INT8), (&shared.holder as _, Type::INT8)];
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&held, Type::INT8), (&shared.holder, Type::INT8)];
     if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
         tracing::debug!(%error, "the right to poll is not renewed");
     }
@@ -65,7 +69,7 @@ pub(super) async fn renew(shared: &Shared) {
 pub(super) async fn give_up(shared: &Shared) {
     const SQL: &str = "UPDATE relay.pollers SET ends_at = relay.now_us($1) WHERE holder = $2";
     let now = shared.now();
-    let params = [(&now as _, Type::INT8), (&shared.holder as _, Type::INT8)];
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&shared.holder, Type::INT8)];
     if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
         tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
     }

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Haste, Transaction},
+    door::{Haste, Param, Transaction},
     row::{count, get},
     shared::Shared,
 };
@@ -91,8 +91,8 @@ pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Prune
     }
     let (now, identity) = (shared.now(), micros(IDENTITY_KEPT));
     loop {
-        let params =
-            [(&now as _, Type::INT8), (&identity as _, Type::INT8), (&PIECE as _, Type::INT8)];
+        let params: [Param<'_>; _] =
+            [(&now, Type::INT8), (&identity, Type::INT8), (&PIECE, Type::INT8)];
         let rows = shared.door.run(Haste::Patient, FORGET, &params).await?;
         let removed = rows.first().map_or(Ok(0), |row| count(row, 0))?;
         pruned.identities += removed;
@@ -109,13 +109,13 @@ async fn find(
     (received_at, id): (i64, i64),
 ) -> Result<Vec<(i64, i64)>, StoreError> {
     let now = shared.now();
-    let params = [
-        (&now as _, Type::INT8),
-        (&kept.delivered as _, Type::INT8),
-        (&kept.dead as _, Type::INT8),
-        (&received_at as _, Type::INT8),
-        (&id as _, Type::INT8),
-        (&PIECE as _, Type::INT8),
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&kept.delivered, Type::INT8),
+        (&kept.dead, Type::INT8),
+        (&received_at, Type::INT8),
+        (&id, Type::INT8),
+        (&PIECE, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Patient, FIND, &params).await?;
     rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
@@ -138,11 +138,11 @@ async fn still(
     found: &[i64],
 ) -> Result<Vec<i64>, StoreError> {
     let now = shared.now();
-    let params = [
-        (&now as _, Type::INT8),
-        (&kept.delivered as _, Type::INT8),
-        (&kept.dead as _, Type::INT8),
-        (&found as _, Type::INT8_ARRAY),
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&kept.delivered, Type::INT8),
+        (&kept.dead, Type::INT8),
+        (&found, Type::INT8_ARRAY),
     ];
     let rows = transaction.query(STILL, &params).await?;
     rows.iter().map(|row| get(row, 0)).collect()

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Door, Haste},
+    door::{Door, Haste, Param},
     row::get,
 };
 use crate::{
@@ -48,7 +48,7 @@ impl Shared {
 
     /// How far away a moment is. The database adds it to its own time, so that a clock that goes
     /// wrong here does not matter.
-    pub(super) fn from_now(&self, at: Timestamp) -> i64 {
+    pub(super) fn distance(&self, at: Timestamp) -> i64 {
         at.micros().saturating_sub(self.clock.now().micros())
     }
 
@@ -78,7 +78,7 @@ impl Shared {
             return;
         }
         let name = destination.map_or("", DestinationName::as_str);
-        let params = [(&name as _, Type::TEXT)];
+        let params: [Param<'_>; _] = [(&name, Type::TEXT)];
         let told = self.door.run(Haste::Hot, "SELECT pg_notify('relay_due', $1)", &params);
         if let Err(error) = told.await {
             tracing::debug!(%error, "other relays are not told; they look by themselves");

@@ -11,7 +11,7 @@ use std::{
 
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{OpenError, PostgresStore, Settings, Url};
 use crate::{
@@ -69,9 +69,11 @@ async fn run(url: &str, sql: &str) -> Result<Vec<String>, tokio_postgres::Error>
 
 async fn column(client: &Client, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = client.simple_query(sql).await?;
-    let text = |message: &tokio_postgres::SimpleQueryMessage| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+    let text = |message: &SimpleQueryMessage| {
+        if let SimpleQueryMessage::Row(row) = message {
+            return row.get(0).map(str::to_owned);
+        }
+        None
     };
     Ok(rows.iter().filter_map(text).collect())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    door::Haste,
+    door::{Haste, Param},
     operate::find_alert,
     row::{alert_id, bytes, count, destination, get, small, time},
     shared::Shared,
@@ -52,11 +52,11 @@ pub(super) async fn alerts(
     let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
     let mut found: Vec<i64> = Vec::new();
     while found.len() < wanted {
-        let params = [
-            (&now as _, Type::INT8),
-            (&before as _, Type::INT8),
-            (&query.level as _, Type::TEXT),
-            (&LOOK as _, Type::INT8),
+        let params: [Param<'_>; _] = [
+            (&now, Type::INT8),
+            (&before, Type::INT8),
+            (&query.level, Type::TEXT),
+            (&LOOK, Type::INT8),
         ];
         let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
         let Some(last) = rows.last() else { break };
@@ -120,8 +120,9 @@ async fn by_seqs(shared: &Shared, seqs: &[i64]) -> Result<Vec<AlertView>, StoreE
     let rows = shared.door.run(Haste::Patient, SQL, &[(&seqs, Type::INT8_ARRAY)]).await?;
     let mut views = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
     for (seq, delivery) in deliveries(shared, seqs).await? {
-        let owner = views.iter_mut().find(|view| view.seq == seq);
-        owner.into_iter().for_each(|view| view.deliveries.push(delivery.clone()));
+        if let Some(owner) = views.iter_mut().find(|view| view.seq == seq) {
+            owner.deliveries.push(delivery);
+        }
     }
     Ok(views)
 }
@@ -155,7 +156,7 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
         JOIN relay.destinations t ON t.id = d.destination
         ORDER BY t.name";
     let now = shared.now();
-    let params = [(&now as _, Type::INT8), (&seqs as _, Type::INT8_ARRAY)];
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY)];
     let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
     let one = |row: &Row| {
         let state = match get(row, 2)? {
@@ -215,8 +216,9 @@ async fn attempts(
             status: get::<Option<i32>>(row, 4)?.and_then(|status| u16::try_from(status).ok()),
             excerpt: get(row, 5)?,
         };
-        let owner = deliveries.iter_mut().find(|delivery| delivery.destination == name);
-        owner.into_iter().for_each(|delivery| delivery.log.push(attempt.clone()));
+        if let Some(owner) = deliveries.iter_mut().find(|one| one.destination == name) {
+            owner.log.push(attempt);
+        }
     }
     Ok(())
 }

@@ -86,7 +86,6 @@ async fn kills_and_outages(place: &Place) {
     const ALERTS: u32 = 1000;
     const OUTAGE: Duration = Duration::from_secs(10);
     let seed = Clock::system().token();
-    println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let soar = FakeSoar::ok().await;
     let relays = Relays::new(place.url(), &soar);
@@ -99,7 +98,7 @@ async fn kills_and_outages(place: &Place) {
             let mut refused = 0;
             while Clock::system().now().since(start) < OUTAGE {
                 let answer = processes[random.usize(..2)].post(n).await;
-                assert_eq!(answer, Some(503), "while the database is down");
+                assert_eq!(answer, Some(503), "while the database is down, seed {seed}");
                 refused += 1;
             }
             assert!(refused > 3);
@@ -117,8 +116,9 @@ async fn kills_and_outages(place: &Place) {
     let counts = until_all(&soar, &ids(0..ALERTS)).await;
     // At a kill at most `concurrency` attempts are in flight.
     let extra: usize = counts.values().map(|count| count - 1).sum();
-    assert!(extra <= kills * CONCURRENCY, "{extra} were sent twice by {kills} kills");
-    assert_eq!(stored(&place.cluster).await, ids(0..ALERTS).into_iter().collect());
+    assert!(extra <= kills * CONCURRENCY, "{extra} were sent twice by {kills} kills, seed {seed}");
+    let expected = ids(0..ALERTS).into_iter().collect();
+    assert_eq!(stored(&place.cluster).await, expected, "seed {seed}");
 }
 
 /// As Slack does: again until somebody takes it.
