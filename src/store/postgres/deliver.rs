@@ -22,7 +22,7 @@ use crate::{
 /// The most outcomes that share a transaction.
 const OUTCOMES: usize = 512;
 
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now),
 t AS (SELECT id, paused_for FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
 due AS (
