@@ -1,8 +1,9 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres]`. With two cores the server runs on the
-//! first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres]`. With two cores the
+//! server runs on the first and the generator on the second. `CONTRIBUTING.md` says how to read the
+//! table.
 
 #![expect(
     clippy::unwrap_used,

@@ -37,7 +37,8 @@ const WHOLE: &[Table] = &[
         read: "SELECT json_group_array(json_array(app, channel, ts, term))
             FROM cursors WHERE ?1 < ?2",
         write: "INSERT INTO relay.cursors (app, channel, ts, term)
-            SELECT r->>0, r->>1, (r->>2)::int8, (r->>3)::int8 FROM json_array_elements($1::json) AS r",
+            SELECT r->>0, r->>1, (r->>2)::int8,
+            (r->>3)::int8 FROM json_array_elements($1::json) AS r",
     },
     Table {
         name: "channel ids",
@@ -50,7 +51,8 @@ const WHOLE: &[Table] = &[
     Table {
         name: "unpushed messages",
         read: "SELECT json_group_array(json_array(c.app || ':' || c.channel || ':' ||
-                iif(typeof(u.ts) = 'integer', printf('%d.%06d', u.ts / 1000000, u.ts % 1000000),
+                iif(typeof(u.ts) = 'integer',
+                    printf('%d.%06d', u.ts / 1000000, u.ts % 1000000),
                     'ts-' || lower(hex(u.ts))), c.app, c.channel, u.posted_at))
             FROM unpushed u JOIN channels c ON c.id = u.channel WHERE ?1 < ?2",
         write: "INSERT INTO relay.unpushed (key, app, channel, posted_at)
@@ -61,7 +63,8 @@ const WHOLE: &[Table] = &[
         read: "SELECT json_group_array(json_array(app, received_at, hex(body)))
             FROM (SELECT * FROM quarantine ORDER BY id) WHERE ?1 < ?2",
         write: "INSERT INTO relay.quarantine (app, received_at, body)
-            SELECT r->>0, (r->>1)::int8, decode(r->>2, 'hex') FROM json_array_elements($1::json) AS r",
+            SELECT r->>0, (r->>1)::int8, decode(r->>2,
+            'hex') FROM json_array_elements($1::json) AS r",
     },
 ];
 
@@ -70,7 +73,8 @@ const RANGED: &[Table] = &[
     Table {
         name: "messages",
         read: "SELECT json_group_array(json_array(
-                id, received_at, posted_at, source, event_id, team, iif(raw IS NULL, NULL, hex(raw))))
+                id, received_at, posted_at, source, event_id, team,
+                iif(raw IS NULL, NULL, hex(raw))))
             FROM messages WHERE id >= ?1 AND id < ?2",
         write: "INSERT INTO relay.messages
                 (id, received_at, posted_at, source, event_id, team, raw)
@@ -82,7 +86,8 @@ const RANGED: &[Table] = &[
         name: "alerts",
         read: "SELECT json_group_array(json_array(
                 a.message * 4096 + a.seq - a.message, c.app || ':' || c.channel || ':' ||
-                iif(typeof(a.ts) = 'integer', printf('%d.%06d', a.ts / 1000000, a.ts % 1000000),
+                iif(typeof(a.ts) = 'integer',
+                    printf('%d.%06d', a.ts / 1000000, a.ts % 1000000),
                     'ts-' || lower(hex(a.ts))),
                 a.ordinal, a.attachment, a.sources, a.level, a.search))
             FROM messages m JOIN alerts a ON a.seq >= m.id AND a.seq < m.id + m.alerts

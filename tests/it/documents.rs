@@ -57,7 +57,11 @@ fn links_are_found_in_every_form_but_not_in_code() {
 
 #[test]
 fn every_configuration_in_a_document_loads() {
-    let env = |_: &str| Some("https://soar.example.com/hook".to_owned());
+    let env = |name: &str| {
+        let database = "postgresql://relay:secret@db.example.com/relay";
+        let is_database = name.starts_with("DATABASE");
+        Some(if is_database { database } else { "https://soar.example.com/hook" }.to_owned())
+    };
     let mut loaded = 0;
     for (path, text) in documents() {
         for block in text.split("```yaml\n").skip(1) {

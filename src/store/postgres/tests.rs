@@ -443,7 +443,8 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
              SELECT (n::int8 << 28) + t.id, t.id, n, 0
              FROM generate_series({from}, {to}) AS s (n), relay.destinations t;
              INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
-             SELECT id::int8 << 12, 'main:C2:' || (1600000000 + id) || '.000000', 0, 0, 1, 'high', ''
+             SELECT id::int8 << 12, 'main:C2:' || (1600000000 + id) || '.000000', 0, 0, 1,
+                'high', ''
              FROM generate_series({from}, {to}) AS s (id);
              INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
              SELECT id, 0, 0, 0, '', '', 'x' FROM generate_series({from}, {to}) AS s (id);
