@@ -62,7 +62,8 @@ impl Postgres {
     pub(crate) fn database(&self) -> Store {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         script(&format!("psql -qc 'CREATE DATABASE bench{number}' {}", self.url));
-        Store::Postgres(self.url.replace("/postgres", &format!("/bench{number}")))
+        let server = self.url.strip_suffix("/postgres").unwrap();
+        Store::Postgres(format!("{server}/bench{number}"))
     }
 }
 
