@@ -4,6 +4,7 @@
 //! move by hand. Nothing else may call `SystemTime::now`, `Instant::now` or a `sleep`.
 
 use std::{
+    fmt,
     ops::{Add, Sub},
     sync::{
         Arc,
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::sync::Notify;
 
 /// A moment: microseconds since 1970-01-01T00:00:00Z.
@@ -53,6 +55,31 @@ impl Timestamp {
     /// How long after `earlier` this is; zero if it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond: `2020-09-21T12:05:44.000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(moment) => write!(f, "{moment:.3}"),
+            Err(_beyond_year_9999) => write!(f, "{} s after 1970", self.seconds()),
+        }
+    }
+}
+
+/// As it is displayed.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let moment: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
+        Ok(Self(moment.as_microsecond()))
     }
 }
 
@@ -189,6 +216,16 @@ mod tests {
         };
         tokio::join!(sleeper, mover);
         assert_eq!(clock.now(), Timestamp::from_seconds(1_060));
+    }
+
+    #[test]
+    fn a_moment_reads_as_rfc_3339() {
+        let moment = Timestamp::from_micros(1_600_689_944_000_500);
+        assert_eq!(moment.to_string(), "2020-09-21T12:05:44.000Z");
+        let json = serde_json::to_string(&Timestamp::from_seconds(1_600_689_944)).unwrap();
+        assert_eq!(json, "\"2020-09-21T12:05:44.000Z\"");
+        let back: Timestamp = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, Timestamp::from_seconds(1_600_689_944));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use hyper::{
     Request, Response,
     body::{Body, Incoming},
     server::conn::http1,
-    service::Service,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -42,6 +42,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
 }
 
+/// Who sent a request: among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// Accepts connections until [`Shutdown::stop`], then lets requests in flight finish.
 pub async fn serve<S, B>(
     listener: TcpListener,
@@ -64,8 +68,15 @@ pub async fn serve<S, B>(
         .header_read_timeout(settings.idle_timeout)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(READ_BUFFER_BYTES);
-    while let Some((stream, place)) = next_connection(&listener, &places, &clock, &shutdown).await {
-        let connection = protocol.serve_connection(TokioIo::new(stream), service.clone());
+    while let Some((stream, peer, place)) =
+        next_connection(&listener, &places, &clock, &shutdown).await
+    {
+        let service = service.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            service.call(request)
+        });
+        let connection = protocol.serve_connection(TokioIo::new(stream), service);
         let (stopped, clock) = (shutdown.stopped(), clock.clone());
         shutdown.spawn(async move {
             let _place: OwnedSemaphorePermit = place;
@@ -91,7 +102,7 @@ async fn next_connection(
     places: &Arc<Semaphore>,
     clock: &Clock,
     shutdown: &Shutdown,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let stopped = shutdown.stopped();
     tokio::pin!(stopped);
     let place = tokio::select! {
@@ -104,12 +115,12 @@ async fn next_connection(
             () = stopped.as_mut() => return None,
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection ended before it began");
                     continue;
                 }
-                return Some((stream, place));
+                return Some((stream, peer, place));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -101,6 +101,36 @@ metrics! {
         "Always 1; the labels say what is running.";
 }
 
+/// The reference of the metrics, as Markdown.
+pub fn reference() -> String {
+    let mut page = METRICS_HEAD.to_owned();
+    for metric in Metric::ALL {
+        let kind = match metric.kind() {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels: Vec<String> =
+            metric.labels().iter().map(|label| format!("`{label}`")).collect();
+        let (name, help) = (metric.name(), metric.help());
+        page.extend(["| `", name, "` | ", kind, " | ", &labels.join(", "), " | ", help, " |\n"]);
+    }
+    page
+}
+
+const METRICS_HEAD: &str = "\
+# Metrics
+
+`GET /metrics` on the operators' listener, in Prometheus' text format. Made from the program; a test
+keeps it current. What to do when one of them looks bad is in [operations](operations.md).
+
+Every series that an alert rule needs is there at 0 from the start. Moments are timestamps, not
+ages: subtract them from `time()`. Histograms are in seconds.
+
+| metric | kind | labels | meaning |
+| --- | --- | --- | --- |
+";
+
 /// Buckets in seconds, from a commit on a fast disk to Slack's 3-second limit and beyond.
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 3.0, 10.0,

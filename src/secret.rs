@@ -2,12 +2,15 @@
 //!
 //! A secret comes from the environment (fixed for the life of the process) or from a file, which
 //! is read again by [`Secret::refresh`], so that a rotated value is used without a restart.
+//! Whoever finds a value refused asks for [`Secret::refresh_if_touched`], which costs one look at
+//! the file's metadata while nothing has changed.
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -39,11 +42,35 @@ struct Inner {
     origin: Origin,
     value: ArcSwap<String>,
     version: AtomicU64,
+    /// The file as it was when it was last read. Its lock makes readings follow one another.
+    read_at: Mutex<Option<Stamp>>,
 }
 
+#[derive(PartialEq, Eq)]
 enum Origin {
     Fixed(String),
     File(PathBuf),
+}
+
+/// By this a file is known to be the same as before: a swapped symbolic link shows another inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+        })
+    }
 }
 
 impl Secret {
@@ -63,12 +90,20 @@ impl Secret {
     /// # Errors
     /// [`SecretError`] if the file cannot be read or is empty.
     pub fn file(path: &Path) -> Result<Self, SecretError> {
-        Ok(Self::with(Origin::File(path.to_owned()), read(path)?))
+        let stamp = Stamp::of(path);
+        let secret = Self::with(Origin::File(path.to_owned()), read(path)?);
+        *secret.0.read_at.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        Ok(secret)
     }
 
     fn with(origin: Origin, value: String) -> Self {
-        let value = ArcSwap::from_pointee(value);
-        Self(Arc::new(Inner { origin, value, version: AtomicU64::new(0) }))
+        let (value, version) = (ArcSwap::from_pointee(value), AtomicU64::new(0));
+        Self(Arc::new(Inner { origin, value, version, read_at: Mutex::new(None) }))
+    }
+
+    /// Whether the value comes from this file.
+    pub fn is_file(&self, path: &Path) -> bool {
+        matches!(&self.0.origin, Origin::File(file) if file == path)
     }
 
     /// The value itself: for the request that needs it, and for nothing else.
@@ -88,10 +123,32 @@ impl Secret {
     /// # Errors
     /// [`SecretError`] if the file cannot be read or is empty.
     pub fn refresh(&self) -> Result<bool, SecretError> {
+        self.read_again(|_unread, _now| true)
+    }
+
+    /// As [`Secret::refresh`], if the file is not the one that was read last.
+    ///
+    /// # Errors
+    /// [`SecretError`] if the file cannot be read or is empty.
+    pub fn refresh_if_touched(&self) -> Result<bool, SecretError> {
+        self.read_again(|before, now| before != now)
+    }
+
+    fn read_again(
+        &self,
+        is_wanted: impl FnOnce(Option<Stamp>, Option<Stamp>) -> bool,
+    ) -> Result<bool, SecretError> {
         let Origin::File(path) = &self.0.origin else {
             return Ok(false);
         };
+        let mut read_at = self.0.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the contents: what changes in between is read once more.
+        let stamp = Stamp::of(path);
+        if !is_wanted(*read_at, stamp) {
+            return Ok(false);
+        }
         let value = read(path)?;
+        *read_at = stamp;
         if *self.0.value.load_full() == value {
             return Ok(false);
         }
@@ -110,6 +167,15 @@ fn read(path: &Path) -> Result<String, SecretError> {
     }
     Ok(value.to_owned())
 }
+
+/// Two secrets are the same if they come from the same place.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.origin == other.0.origin
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,6 +207,27 @@ mod tests {
         fs::write(&path, "new\r\n").unwrap();
         assert!(secret.refresh().unwrap());
         assert_eq!((clone.reveal().as_str(), clone.version()), ("new", 1));
+    }
+
+    #[test]
+    fn a_file_that_was_not_touched_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, new) = (dir.path().join("secret"), dir.path().join("new"));
+        fs::write(&path, "old").unwrap();
+        let secret = Secret::file(&path).unwrap();
+        assert!(!secret.refresh_if_touched().unwrap());
+        fs::write(&new, "new").unwrap();
+        fs::rename(&new, &path).unwrap();
+        assert!(secret.refresh_if_touched().unwrap());
+        assert!(!secret.refresh_if_touched().unwrap());
+        assert_eq!(secret.reveal().as_str(), "new");
+    }
+
+    #[test]
+    fn secrets_are_the_same_by_their_place_and_not_by_their_value() {
+        let fixed = |name| Secret::fixed(name, "value").unwrap();
+        assert_eq!(fixed("A"), fixed("A"));
+        assert_ne!(fixed("A"), fixed("B"));
     }
 
     #[test]

@@ -42,6 +42,17 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
+    /// For tasks that may be stopped before the others: [`Shutdown::stop`] of what this returns
+    /// stops only them, and ours stops them too.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            draining: self.draining.child_token(),
+            stopping: self.stopping.child_token(),
+            ..self.clone()
+        }
+    }
+
     /// First step: readiness goes off, connections are closed after their answer.
     pub fn drain(&self) {
         self.draining.cancel();
@@ -96,9 +107,12 @@ impl Shutdown {
             .collect()
     }
 
-    /// Forgets a loop that has ended on purpose.
-    pub fn forget_heartbeat(&self, name: &str) {
-        self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    /// Forgets a loop that has ended on purpose, unless another one has taken its name.
+    pub fn forget_heartbeat(&self, name: &str, heartbeat: &Heartbeat) {
+        let mut all = self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(name).is_some_and(|known| Arc::ptr_eq(&known.last_ms, &heartbeat.last_ms)) {
+            all.remove(name);
+        }
     }
 }
 
@@ -128,14 +142,26 @@ mod tests {
     use crate::clock::Clock;
 
     #[test]
+    fn a_child_stops_alone_or_with_its_parent() {
+        let parent = Shutdown::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.stop();
+        assert!(first.is_stopping() && !parent.is_draining() && !second.is_stopping());
+        parent.stop();
+        assert!(second.is_stopping());
+    }
+
+    #[test]
     fn a_loop_that_stopped_turning_is_named() {
         let shutdown = Shutdown::new();
         let start = Clock::system().instant();
-        let (alive, _dead) = (shutdown.heartbeat("a", start), shutdown.heartbeat("b", start));
+        let (alive, dead) = (shutdown.heartbeat("a", start), shutdown.heartbeat("b", start));
         let later = start + Duration::from_secs(60);
         alive.beat(later);
         assert_eq!(shutdown.silent_loops(later, Duration::from_secs(30)), ["b"]);
-        shutdown.forget_heartbeat("b");
+        shutdown.forget_heartbeat("b", &alive);
+        assert_eq!(shutdown.silent_loops(later, Duration::from_secs(30)), ["b"]);
+        shutdown.forget_heartbeat("b", &dead);
         assert!(shutdown.silent_loops(later, Duration::from_secs(30)).is_empty());
     }
 }

@@ -17,16 +17,8 @@ pub(crate) enum Kind {
     Chatter,
     /// Stored before the answer.
     Incident,
-}
-
-impl Kind {
-    /// The names of its measures: rate, CPU and p99.
-    pub(crate) fn measures(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Chatter => ("chatter", "chatter: CPU", "chatter: p99 at 200/s"),
-            Self::Incident => ("incidents", "incidents: CPU", "incidents: p99 at 200/s"),
-        }
-    }
+    /// Nine of the first, then one of the second.
+    Mixed,
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -37,13 +29,17 @@ pub(crate) fn request(kind: Kind) -> (Vec<u8>, String) {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let ts = format!("{}.{:06}", now - 1_000 + number / 1_000_000, number % 1_000_000);
     let filler = "x".repeat(600);
-    let inner = match kind {
-        Kind::Chatter => format!(
-            r#""user":"U0PERSON001","text":"did anybody look at this? {filler}","blocks":[]"#
-        ),
-        Kind::Incident => format!(
+    let is_incident = match kind {
+        Kind::Chatter => false,
+        Kind::Incident => true,
+        Kind::Mixed => number.is_multiple_of(10),
+    };
+    let inner = if is_incident {
+        format!(
             r#""subtype":"bot_message","text":"","bot_id":"B0RELAYBOT1","attachments":[{{"text":"PII Sniffing\nreads the card number","title":"Code Defender has detected a new incident","id":1,"color":"FF4A55","footer":"{filler}","fields":[{{"title":"Script","value":"`<https:\/\/cdn.example\/pay.js>`","short":false}},{{"title":"Risk Level","value":"High","short":true}},{{"title":"Host Domain","value":"<http:\/\/shop.example|shop.example>","short":true}}],"actions":[{{"id":"1","text":"View in Console","type":"button","style":"primary","url":"https:\/\/console.perimeterx.com\/codeDefender\/analyzer\/script\/0f1e2d?from=slack"}}]}}]"#
-        ),
+        )
+    } else {
+        format!(r#""user":"U0PERSON001","text":"did anybody look at this? {filler}","blocks":[]"#)
     };
     let body = format!(
         r#"{{"token":"none","team_id":"T0RELAYTEAM","api_app_id":"A0RELAYAPP1","event":{{"type":"message","ts":"{ts}","event_ts":"{ts}","channel":"C0123456789","channel_type":"channel",{inner}}},"type":"event_callback","event_id":"Ev{number}","event_time":{now},"authorizations":[{{"enterprise_id":null,"team_id":"T0RELAYTEAM","user_id":"U0RELAYBOT1","is_bot":true,"is_enterprise_install":false}}],"is_ext_shared_channel":false,"event_context":"4-eyJldCI6Im1lc3NhZ2UifQ"}}"#

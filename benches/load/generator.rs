@@ -18,6 +18,9 @@ use crate::events::{Kind, request};
 
 const CONNECTIONS: u64 = 32;
 
+/// Connections of an open loop.
+const OPEN_CONNECTIONS: usize = 8;
+
 /// Requests made ahead for one connection; unique, so each is sent once.
 const AHEAD: u64 = 12_000;
 
@@ -58,10 +61,18 @@ async fn connect(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// As fast as 32 connections go; requests a second.
-pub(crate) async fn closed(to: SocketAddr, kind: Kind, seconds: u64) -> f64 {
-    let ahead: Vec<Vec<Vec<u8>>> =
-        (0..CONNECTIONS).map(|_| (0..AHEAD).map(|_| request(kind).0).collect()).collect();
+/// Requests for 32 connections in turn, so that messages arrive in the order of their time.
+fn dealt(kind: Kind, number: u64) -> Vec<Vec<Vec<u8>>> {
+    let mut hands = vec![Vec::new(); CONNECTIONS as usize];
+    for hand in (0..hands.len()).cycle().take(number as usize) {
+        hands[hand].push(request(kind).0);
+    }
+    hands
+}
+
+/// As fast as 32 connections go: how many requests, and how many a second.
+pub(crate) async fn closed(to: SocketAddr, kind: Kind, seconds: u64) -> (u64, f64) {
+    let ahead = dealt(kind, CONNECTIONS * AHEAD);
     let (started, end) = (Instant::now(), Duration::from_secs(seconds));
     let mut connections = JoinSet::new();
     for requests in ahead {
@@ -79,14 +90,13 @@ pub(crate) async fn closed(to: SocketAddr, kind: Kind, seconds: u64) -> f64 {
         });
     }
     let sent: u64 = connections.join_all().await.into_iter().sum();
-    sent as f64 / started.elapsed().as_secs_f64()
+    (sent, sent as f64 / started.elapsed().as_secs_f64())
 }
 
 /// So many requests on 32 connections.
 pub(crate) async fn count(to: SocketAddr, kind: Kind, number: u64) {
     let mut connections = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let requests: Vec<_> = (0..number / CONNECTIONS).map(|_| request(kind).0).collect();
+    for requests in dealt(kind, number) {
         connections.spawn(async move {
             let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
             for request in &requests {
@@ -97,38 +107,45 @@ pub(crate) async fn count(to: SocketAddr, kind: Kind, number: u64) {
     connections.join_all().await;
 }
 
-/// At a fixed rate; a latency counts from when its request was due.
-pub(crate) async fn open(to: SocketAddr, kind: Kind, rate: u64, seconds: u64) -> Latencies {
-    let requests: Vec<_> = (0..rate * seconds).map(|_| request(kind).0).collect();
-    let mut latencies = Latencies::default();
-    let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
-    let started = Instant::now();
-    for (number, request) in (0_u32..).zip(&requests) {
-        let due = started + Duration::from_secs(1) * number / rate as u32;
-        tokio::time::sleep_until(due.into()).await;
-        exchange(&mut stream, request, &mut buffer).await;
-        latencies.note(due.elapsed());
-    }
-    latencies
+/// What was sent at a fixed rate: how long each answer took, and when each alert was sent.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) latencies: Latencies,
+    pub(crate) at: HashMap<String, Instant>,
 }
 
-/// Incidents at a fixed rate, and when each was sent.
-pub(crate) async fn open_with_times(
-    to: SocketAddr,
-    rate: u64,
-    seconds: u64,
-) -> HashMap<String, Instant> {
-    let requests: Vec<_> = (0..rate * seconds).map(|_| request(Kind::Incident)).collect();
-    let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
-    let mut sent = HashMap::new();
-    let started = Instant::now();
+/// At a fixed rate, whatever the answers take, on eight connections in turn. A latency counts from
+/// when its request was due. The connections look at the clock all the time: a timer would be late
+/// by more than an answer takes.
+pub(crate) async fn open(to: SocketAddr, kind: Kind, rate: u64, seconds: u64) -> Sent {
+    let requests: Vec<_> = (0..rate * seconds).map(|_| request(kind)).collect();
+    let started = Instant::now() + Duration::from_millis(50);
+    let mut connections = JoinSet::new();
+    let mut shares: Vec<Vec<_>> = (0..OPEN_CONNECTIONS).map(|_| Vec::new()).collect();
     for (number, (request, id)) in (0_u32..).zip(requests) {
         let due = started + Duration::from_secs(1) * number / rate as u32;
-        tokio::time::sleep_until(due.into()).await;
-        sent.insert(id, Instant::now());
-        exchange(&mut stream, &request, &mut buffer).await;
+        shares[number as usize % OPEN_CONNECTIONS].push((due, request, id));
     }
-    sent
+    for share in shares {
+        connections.spawn(async move {
+            let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
+            let mut sent = Sent::default();
+            for (due, request, id) in share {
+                while Instant::now() < due {
+                    tokio::task::yield_now().await;
+                }
+                sent.at.insert(id, due);
+                exchange(&mut stream, &request, &mut buffer).await;
+                sent.latencies.note(due.elapsed());
+            }
+            sent
+        });
+    }
+    connections.join_all().await.into_iter().fold(Sent::default(), |mut all, one| {
+        all.latencies.0.extend(one.latencies.0);
+        all.at.extend(one.at);
+        all
+    })
 }
 
 type Arrivals = Arc<Mutex<HashMap<String, Instant>>>;

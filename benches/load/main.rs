@@ -1,9 +1,9 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres]`. With two cores the
-//! server runs on the first and the generator on the second. `CONTRIBUTING.md` says how to read the
-//! table.
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]`.
+//! With `--fill` it also looks at a store with so many alerts. With two cores the server runs on
+//! the first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,12 @@ mod generator;
 mod postgres;
 mod server;
 
-use std::{io::Write, path::Path, time::Instant};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use events::Kind;
 use generator::{Latencies, Sink};
@@ -86,29 +91,33 @@ fn main() {
     server::pin_this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let postgres = std::env::args().any(|one| one == "postgres").then(Postgres::start);
+    let place = Place { dir: dir.path(), postgres: postgres.as_ref() };
     let mut table = Table(Vec::new());
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
-        runtime.block_on(one_round(dir.path(), postgres.as_ref(), seconds, &mut table));
+        runtime.block_on(one_round(&place, seconds, &mut table));
+    }
+    let alerts = argument("--fill", 0);
+    if alerts > 0 {
+        runtime.block_on(full_store(&place, alerts, seconds, &mut table));
     }
     println!();
     table.print();
 }
 
-async fn one_round(dir: &Path, postgres: Option<&Postgres>, seconds: u64, table: &mut Table) {
-    let disk_p99 = fdatasync_p99(dir);
+async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
+    let disk_p99 = fdatasync_p99(place.dir, seconds);
     table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
     let bare = Server::bare();
-    let bare_rate = generator::closed(bare.address, Kind::Chatter, seconds).await;
+    let (_sent, bare_rate) = generator::closed(bare.address, Kind::Chatter, seconds).await;
     table.add("bare axum", "1000/s", ["", ""], bare_rate / 1e3);
-    let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.p99();
+    let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.latencies.p99();
     table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
     drop(bare);
-    let place = Place { dir, postgres };
-    accept_side(&place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
-    delivery_side(&place, seconds, disk_p99, table).await;
-    if postgres.is_some() {
-        two_relays(&place, seconds, bare_rate, table).await;
+    accept_side(place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
+    delivery_side(place, seconds, disk_p99, table).await;
+    if place.postgres.is_some() {
+        two_relays(place, seconds, bare_rate, table).await;
     }
 }
 
@@ -122,6 +131,11 @@ impl Place<'_> {
     /// An empty one.
     fn store(&self) -> Store {
         self.postgres.map_or(Store::Sqlite, Postgres::database)
+    }
+
+    /// A relay on an empty store.
+    fn relay(&self, sink: SocketAddr, concurrency: u32) -> Server {
+        Server::relay(&Server::new_dir(self.dir), sink, concurrency, &self.store())
     }
 
     /// The bounds of a measure on SQLite, and on PostgreSQL.
@@ -141,33 +155,32 @@ async fn accept_side(
     table: &mut Table,
 ) {
     let sink = Sink::silent().await;
-    let relay = Server::relay(place.dir, sink.address, 1, &place.store());
+    let relay = place.relay(sink.address, 1);
     table.add("start to first 200, empty store", "ms", ["150", "30"], relay.started_ms);
     table.add("RSS idle", "MB", ["20", "10"], relay.memory("VmRSS"));
-    for (kind, share, cpu) in [
-        (Kind::Chatter, ["0.50", "0.70"], ["0.26", "0.21"]),
-        (Kind::Incident, place.bounds(["0.18", "0.34"], ["0.12", "0.22"]), ["0.60", "0.40"]),
-    ] {
-        let before = relay.cpu_seconds();
-        let rate = generator::closed(relay.address, kind, seconds).await;
-        let used = relay.cpu_seconds() - before;
-        let (name, cpu_name, p99_name) = kind.measures();
-        table.add(name, "share of bare axum", share, rate / bare_rate);
-        let per_10k = used / (rate * seconds as f64) * 1e4;
-        table.add(cpu_name, "CPU s per 10,000", cpu, per_10k);
-        let p99 = generator::open(relay.address, kind, 200, seconds).await.p99();
-        let (unit, base, bounds) = match kind {
-            Kind::Chatter => ("x bare axum's", bare_p99, ["3", "1.5"]),
-            Kind::Incident => ("x the disk's p99", disk_p99, ["6", "3"]),
-        };
-        table.add(p99_name, unit, bounds, p99 / base);
-    }
+    let share = "share of bare axum";
+    let cpu = "CPU s per 10,000";
+    let (rate, used) = relay.under(Kind::Chatter, seconds).await;
+    table.add("chatter", share, ["0.50", "0.70"], rate / bare_rate);
+    table.add("chatter: CPU", cpu, ["0.26", "0.21"], used);
+    let sent = generator::open(relay.address, Kind::Chatter, 200, seconds).await;
+    let p99 = sent.latencies.p99() / bare_p99;
+    table.add("chatter: p99 at 200/s", "x bare axum's", ["3", "1.5"], p99);
+    let (rate, used) = relay.under(Kind::Incident, seconds).await;
+    let bounds = place.bounds(["0.18", "0.34"], ["0.12", "0.22"]);
+    table.add("incidents", share, bounds, rate / bare_rate);
+    table.add("incidents: CPU", cpu, ["0.60", "0.40"], used);
+    let sent = generator::open(relay.address, Kind::Incident, 200, seconds).await;
+    let p99 = sent.latencies.p99() / disk_p99;
+    table.add("incidents: p99 at 200/s", "x the disk's p99", ["6", "3"], p99);
+    let (rate, _used) = relay.under(Kind::Mixed, seconds).await;
+    table.add("one incident in ten", share, ["", ""], rate / bare_rate);
     table.add("RSS peak under full load", "MB", ["80", "40"], relay.memory("VmHWM"));
 }
 
 async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &mut Table) {
     let sink = Sink::answering().await;
-    let relay = Server::relay(place.dir, sink.address, 16, &place.store());
+    let relay = place.relay(sink.address, 16);
     let backlog = 4_000 * seconds;
     let started = Instant::now();
     generator::count(relay.address, Kind::Incident, backlog).await;
@@ -176,7 +189,7 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
     let bounds = place.bounds(["2000", "5000"], ["1500", "4000"]);
     table.add("accepted and delivered, concurrency 16", "/s", bounds, rate);
     sink.clear();
-    let sent = generator::open_with_times(relay.address, 50, seconds).await;
+    let sent = generator::open(relay.address, Kind::Incident, 50, seconds).await.at;
     sink.has(sent.len() as u64).await;
     let latencies: Latencies = sink.latencies(&sent);
     let name = "received by us to received by the SOAR, p99 at 50/s";
@@ -186,9 +199,9 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
 /// Two relays on one database, all on one core: what a second relay costs, not what it brings.
 async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut Table) {
     let (sink, store) = (Sink::silent().await, place.store());
-    let one = Server::relay(place.dir, sink.address, 1, &store);
-    let other = Server::relay(place.dir, sink.address, 1, &store);
-    let (a, b) = tokio::join!(
+    let one = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
+    let other = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
+    let ((_, a), (_, b)) = tokio::join!(
         generator::closed(one.address, Kind::Incident, seconds),
         generator::closed(other.address, Kind::Incident, seconds),
     );
@@ -196,15 +209,38 @@ async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut
     table.add("incidents, two relays", "share of bare axum", ["", ""], share);
 }
 
-/// What one small durable write costs here, without anything around it.
-fn fdatasync_p99(dir: &Path) -> f64 {
+/// A store with many alerts, all delivered: its start, and its memory under load.
+async fn full_store(place: &Place<'_>, alerts: u64, seconds: u64, table: &mut Table) {
+    const PIECE: u64 = 32_000;
+    let (sink, store) = (Sink::answering().await, place.store());
+    let dir = Server::new_dir(place.dir);
+    let relay = Server::relay(&dir, sink.address, 16, &store);
+    for _ in 0..alerts.div_ceil(PIECE) {
+        sink.clear();
+        generator::count(relay.address, Kind::Incident, PIECE).await;
+        sink.has(PIECE).await;
+    }
+    drop(relay);
+    let relay = Server::relay(&dir, sink.address, 16, &store);
+    table.add("start to first 200, full store", "ms", ["1000", "150"], relay.started_ms);
+    relay.under(Kind::Incident, seconds).await;
+    table.add("RSS peak under full load, full store", "MB", ["80", "40"], relay.memory("VmHWM"));
+}
+
+/// What one small durable write costs here, without anything around it, at 200 a second: as rare
+/// as the requests that it is compared with, so that the machine is as sleepy.
+fn fdatasync_p99(dir: &Path, seconds: u64) -> f64 {
     let mut file = std::fs::File::create(dir.join("probe")).unwrap();
     let mut latencies = Latencies::default();
-    for _ in 0..1_000 {
-        let started = Instant::now();
+    let started = Instant::now();
+    for number in 0..200 * seconds as u32 {
+        let due = started + Duration::from_millis(5) * number;
+        while Instant::now() < due {
+            std::hint::spin_loop();
+        }
         file.write_all(&[0_u8; 2048]).unwrap();
         file.sync_data().unwrap();
-        latencies.note(started.elapsed());
+        latencies.note(due.elapsed());
     }
     latencies.p99()
 }

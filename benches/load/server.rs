@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::available_parallelism,
     time::Instant,
@@ -12,7 +12,11 @@ use std::{
 
 use axum::{Router, body::Bytes, routing::post};
 
-use crate::{events::SECRET, postgres::Store};
+use crate::{
+    events::{Kind, SECRET},
+    generator,
+    postgres::Store,
+};
 
 /// The argument that turns this program into the bare server.
 pub(crate) const BARE: &str = "--serve-bare";
@@ -93,9 +97,14 @@ impl Server {
         Self { child, address: line.trim().parse().unwrap(), started_ms }
     }
 
-    /// The relay, with one destination. Metrics and logs are on.
+    /// A place for a store. It ends with `dir`.
+    pub(crate) fn new_dir(dir: &Path) -> PathBuf {
+        tempfile::tempdir_in(dir).unwrap().keep()
+    }
+
+    /// The relay, with one destination, and its configuration (and file, if it is the store) in
+    /// `dir`. Metrics and logs are on.
     pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32, store: &Store) -> Self {
-        let dir = tempfile::tempdir_in(dir).unwrap().keep();
         let config = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0}}\n\
              slack: {{apps: [{{name: main, signing_secret: {{env: SECRET}}}}]}}\n\
@@ -130,8 +139,15 @@ impl Server {
         Self { child, address: public.parse().unwrap(), started_ms }
     }
 
+    /// As fast as it goes: requests a second, and CPU seconds per 10,000 requests.
+    pub(crate) async fn under(&self, kind: Kind, seconds: u64) -> (f64, f64) {
+        let before = self.cpu_seconds();
+        let (sent, rate) = generator::closed(self.address, kind, seconds).await;
+        (rate, (self.cpu_seconds() - before) / sent as f64 * 1e4)
+    }
+
     /// User and system time so far.
-    pub(crate) fn cpu_seconds(&self) -> f64 {
+    fn cpu_seconds(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |field: usize| fields[field].parse::<f64>().unwrap();

@@ -7,9 +7,11 @@ use crate::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack, priority},
     code_defender::{
         incident::{Incident, Problem},
+        matcher::Matcher,
         risk_level::Risk,
     },
     ids::{AlertId, MessageTs, TsKey},
+    slack::{self, message},
 };
 
 /// Where an incident came from.
@@ -27,6 +29,31 @@ pub struct Origin<'a> {
     pub team: &'a str,
     /// Which bot posted it, or empty.
     pub bot_id: &'a str,
+}
+
+/// What is stored gives no alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stored {0} is unreadable")]
+pub struct Unreadable(&'static str);
+
+/// The alert of a stored message's attachment, derived again from the bytes that Slack sent. The
+/// `bot_id` of `origin` is not looked at: the message has its own.
+///
+/// # Errors
+/// [`Unreadable`] if the bytes hold no message with such an attachment.
+pub fn alert_of_stored(
+    raw: &[u8],
+    attachment: u32,
+    origin: &Origin<'_>,
+    matcher: &Matcher,
+) -> Result<Alert, Unreadable> {
+    let text = slack::readable(raw);
+    let message = message::parse(&text).map_err(|_unparsable| Unreadable("message"))?;
+    let index = usize::try_from(attachment).unwrap_or(usize::MAX);
+    let parsed = message.attachments.get(index).ok_or(Unreadable("attachment"))?;
+    let raw = message::attachment_raw(&text, attachment).ok_or(Unreadable("attachment"))?;
+    let origin = Origin { bot_id: &message.bot_id, ..*origin };
+    Ok(alert_from(&matcher.incident(parsed), &origin, raw))
 }
 
 /// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.

@@ -1,40 +1,42 @@
 //! `demo`: the real relay between a Slack that is played here and a SOAR that only takes notes.
 //!
-//! It needs no configuration and no network: everything is on loopback ports, and the store lies in
-//! a temporary folder.
+//! It needs no configuration and no network: everything is on loopback ports. Configuration and
+//! store lie in a temporary folder, so that the commands for operators work on it too.
 
 use std::{
-    convert::Infallible, net::SocketAddr, num::NonZeroUsize, process::ExitCode, time::Duration,
+    fs,
+    io::stdin,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-use super::{sample, say, serve};
+use self::soar::{Note, Switch};
+use super::{BadConfiguration, environment, sample, say, serve};
 use crate::{
     clock::Clock,
-    code_defender::matcher,
-    config::{App, Config, Destination, Server, Store},
-    destination::{http, preset::Preset},
-    http_client, http_server,
-    ids::{AppName, DestinationName, MessageTs},
-    intake::routing::When,
+    config::{self, Config},
+    http_client,
+    ids::MessageTs,
     secret::Secret,
     shutdown::Shutdown,
     slack::signature,
-    store::Retention,
 };
+
+mod soar;
 
 /// An alert that is not delivered by then is not delivered at all.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECRET: &str = "a-secret-for-the-demo-only";
 
 /// Show the relay at work.
 #[derive(Args, Debug)]
@@ -42,13 +44,16 @@ pub struct Demo {
     /// End as soon as the alert is delivered.
     #[arg(long)]
     once: bool,
+    /// The age at which an undelivered alert is given up: short, to be seen.
+    #[arg(long, value_name = "DURATION", default_value = "20s")]
+    max_age: String,
 }
 
-/// A request that the pretend SOAR received.
-#[derive(Debug)]
-struct Received {
-    head: String,
-    body: String,
+/// Where everything is.
+struct Place {
+    folder: PathBuf,
+    soar: SocketAddr,
+    max_age: String,
 }
 
 impl Demo {
@@ -58,27 +63,33 @@ impl Demo {
 
     async fn show(self) -> anyhow::Result<ExitCode> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        let secret = Secret::fixed("the demo's signing secret", "a-secret-for-the-demo-only")?;
         let end_of_soar = Shutdown::new();
-        let (soar, mut received) = pretend_soar(&end_of_soar).await?;
+        let (soar, switch, mut notes) = soar::start(&end_of_soar).await?;
         say(&format!("1. A pretend SOAR listens on http://{soar}/webhook."));
-        let config = configuration(folder.path(), soar, &secret)?;
-        let relay = serve::Relay::start(config, Clock::system()).await?;
+        let place = Place { folder: folder.path().to_owned(), soar, max_age: self.max_age };
+        let relay = serve::Relay::start(place.configuration()?, Clock::system()).await?;
+        let file = place.write(relay.public, relay.ops)?;
         let url = format!("http://{}/slack/events", relay.public);
         say(&format!("2. The relay listens on {url} for Slack, and on http://{} for", relay.ops));
-        say(&format!("   operators (/metrics, /readyz). Its store: {}.", folder.path().display()));
-        post(&url, &secret).await?;
-        let delivered = async { Some((received.recv().await?, relay.settled().await)) };
-        let Ok(Some((request, ()))) = tokio::time::timeout(PATIENCE, delivered).await else {
+        say(&format!(
+            "   operators (API, /metrics, /readyz). Its configuration: {}.",
+            shown(&file)
+        ));
+        post(&url).await?;
+        let delivered = async { Some((notes.recv().await?, relay.settled().await)) };
+        let Ok(Some((Note::Took { head, body }, ()))) =
+            tokio::time::timeout(PATIENCE, delivered).await
+        else {
             bail!("the alert was not delivered within {} s", PATIENCE.as_secs());
         };
         say("5. The SOAR received:\n");
-        say(&indented(&request.head));
-        say(&indented(&request.body));
+        say(&indented(&head));
+        say(&indented(&body));
         say("\n6. Delivered, and that is on disk too.");
         if !self.once {
-            say(&format!("\nTry it: curl http://{}/metrics - Ctrl-C ends the demo.", relay.ops));
-            wait_for_the_end(&mut received).await?;
+            invite(&place, &file, relay.ops);
+            listen_to_keys(switch);
+            wait_for_the_end(&mut notes).await?;
         }
         relay.stop().await;
         end_of_soar.stop();
@@ -87,8 +98,42 @@ impl Demo {
     }
 }
 
+impl Place {
+    /// The configuration as a person would write it.
+    fn yaml(&self, public: SocketAddr, ops: SocketAddr) -> String {
+        let max_age = &self.max_age;
+        format!(
+            "# Of a running `demo`; it is removed with it.\n\
+             server: {{listen: '{public}', ops_listen: '{ops}', drain_delay: 0s}}\n\
+             slack:\n  apps:\n    - {{name: main, signing_secret: {{file: signing-secret}}}}\n\
+             store: {{sqlite: {{path: relay.db, max_size: 256MiB}}}}\n\
+             destinations:\n  - name: soar\n    preset: google-secops-webhook\n    \
+             url: {{file: soar-url}}\n    concurrency: 1\n    retry: {{max_age: '{max_age}'}}\n"
+        )
+    }
+
+    fn configuration(&self) -> anyhow::Result<Config> {
+        fs::write(self.folder.join("signing-secret"), SECRET)?;
+        fs::write(self.folder.join("soar-url"), format!("http://{}/webhook", self.soar))?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let loaded = config::parse(&self.yaml(any, any), &self.folder, &environment);
+        loaded.map(|loaded| loaded.config).map_err(|problems| {
+            let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            BadConfiguration(format!("--max-age: {}", list.join("; "))).into()
+        })
+    }
+
+    /// The file for other commands, with the ports that the relay got.
+    fn write(&self, public: SocketAddr, ops: SocketAddr) -> anyhow::Result<PathBuf> {
+        let file = self.folder.join("relay.yaml");
+        fs::write(&file, self.yaml(public, ops))?;
+        Ok(file)
+    }
+}
+
 /// Signs and posts the sample incident as Slack would.
-async fn post(url: &str, secret: &Secret) -> anyhow::Result<()> {
+async fn post(url: &str) -> anyhow::Result<()> {
+    let secret = Secret::fixed("the demo's signing secret", SECRET)?;
     let clock = Clock::system();
     let now = clock.now();
     let body = sample::event(MessageTs::from_micros(now.micros())).to_string();
@@ -98,7 +143,7 @@ async fn post(url: &str, secret: &Secret) -> anyhow::Result<()> {
     let answer = client
         .post(url)
         .header("x-slack-request-timestamp", now.seconds())
-        .header("x-slack-signature", signature::sign(secret, now, body.as_bytes()))
+        .header("x-slack-signature", signature::sign(&secret, now, body.as_bytes()))
         .header("content-type", "application/json")
         .body(body)
         .send()
@@ -115,92 +160,61 @@ async fn post(url: &str, secret: &Secret) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes every request, says 200, and passes on what it was.
-async fn pretend_soar(end: &Shutdown) -> anyhow::Result<(SocketAddr, mpsc::Receiver<Received>)> {
-    let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let address = listener.local_addr()?;
-    let (notes, received) = mpsc::channel(64);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let notes = notes.clone();
-        async move {
-            let mut head = format!("{} {}", request.method(), request.uri().path());
-            for (name, value) in request.headers() {
-                head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
-            }
-            let body = request.into_body().collect().await;
-            let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            let body = serde_json::from_slice::<serde_json::Value>(&bytes)
-                .and_then(|json| serde_json::to_string_pretty(&json))
-                .unwrap_or_else(|_no_json| String::from_utf8_lossy(&bytes).into_owned());
-            drop(notes.send(Received { head, body }).await);
-            Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("{}")))
-        }
+/// What to try, to be copied into another terminal.
+fn invite(place: &Place, file: &Path, ops: SocketAddr) {
+    let program = std::env::current_exe().map_or_else(
+        |_unknown| "slack-soar-relay".to_owned(),
+        |path| {
+            let here = std::env::current_dir().unwrap_or_default();
+            let short = path.strip_prefix(here).map(|rest| Path::new(".").join(rest));
+            shown(&short.unwrap_or(path))
+        },
+    );
+    let (soar, max_age, config) = (place.soar, &place.max_age, shown(file));
+    let command = |what: &str| format!("   {program} {what} --config {config}");
+    say(&format!(
+        "\nNow operate it. Here: Enter stops the SOAR, and starts it again; Ctrl-C ends the demo.\n\
+         (From elsewhere: curl http://{soar}/stop and curl http://{soar}/start.)\n\
+         An alert that is undelivered for {max_age} is given up. In another terminal:\n\n\
+         {}\n{}\n{}\n{}\n{}\n   curl http://{ops}/metrics\n",
+        command("send-test"),
+        command("alerts list"),
+        command("alerts list --state dead"),
+        command("alerts show ID"),
+        command("alerts retry --all-dead"),
+    ));
+}
+
+/// Each line stops or starts the SOAR. A thread of its own: nothing else can wait for a terminal,
+/// and it ends with the process.
+fn listen_to_keys(switch: Switch) {
+    std::thread::spawn(move || {
+        let lines = stdin().lines().map_while(Result::ok);
+        lines.for_each(|_line| switch.toggle());
     });
-    let settings = http_server::Settings { idle_timeout: Duration::from_secs(75) };
-    end.spawn(http_server::serve(listener, service, settings, Clock::system(), end.clone()));
-    Ok((address, received))
 }
 
-fn configuration(
-    folder: &std::path::Path,
-    soar: SocketAddr,
-    secret: &Secret,
-) -> anyhow::Result<Config> {
-    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    Ok(Config {
-        server: Server {
-            listen: loopback,
-            ops_listen: loopback,
-            idle_timeout: Duration::from_secs(10),
-            drain_delay: Duration::ZERO,
-        },
-        apps: vec![App {
-            name: AppName::new("main")?,
-            signing_secrets: vec![secret.clone()],
-            channels: Vec::new(),
-            bots: Vec::new(),
-        }],
-        matching: matcher::Settings::default(),
-        store: Store {
-            postgres: None,
-            path: folder.join("relay.db"),
-            max_size_bytes: 256 * 1024 * 1024,
-            lease: Duration::from_secs(90),
-        },
-        retention: Retention { delivered: 30 * DAY, dead: 90 * DAY },
-        destinations: vec![Destination {
-            http: http::Settings {
-                name: DestinationName::new("soar")?,
-                preset: Preset::load("google-secops-webhook", None)?,
-                url: Secret::fixed("the pretend SOAR's URL", &format!("http://{soar}/webhook"))?,
-                params: serde_json::Map::new(),
-                timeout: Duration::from_secs(15),
-                headers: Vec::new(),
-                signing_secret: None,
-                client: http_client::Settings::default(),
-            },
-            when: When::default(),
-            concurrency: NonZeroUsize::MIN,
-            rate_limit: None,
-            max_age: 3 * DAY,
-        }],
-        secrets: Vec::new(),
-    })
-}
-
-/// Shows what else arrives until Ctrl-C or SIGTERM.
-async fn wait_for_the_end(received: &mut mpsc::Receiver<Received>) -> anyhow::Result<()> {
+/// Shows what else happens until Ctrl-C or SIGTERM.
+async fn wait_for_the_end(notes: &mut mpsc::Receiver<Note>) -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
-        tokio::select! {
+        let note = tokio::select! {
             _ = term.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            Some(request) = received.recv() => {
-                say(&format!("\nThe SOAR received:\n{}", indented(&request.body)));
-            }
+            Some(note) = notes.recv() => note,
+        };
+        match note {
+            Note::Took { body, .. } => say(&format!("\nThe SOAR received:\n{}", indented(&body))),
+            Note::Refused => say("The SOAR is stopped: it was sent an alert and answered 503."),
+            Note::Switched { stopped: true } => say("The SOAR is stopped."),
+            Note::Switched { stopped: false } => say("The SOAR runs."),
         }
     }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn indented(text: &str) -> String {

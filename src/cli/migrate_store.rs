@@ -5,10 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::{BadConfiguration, open_store::postgres_settings, say, serve};
+use super::{BadConfiguration, Common, open_store::postgres_settings, say, serve};
 use crate::{
     clock::Clock,
-    config::Config,
     metrics::Metrics,
     store::{Store, postgres::PostgresStore, sqlite::Export, transfer::transfer},
 };
@@ -38,7 +37,9 @@ fn sqlite_path(text: &str) -> Result<PathBuf, String> {
 }
 
 impl MigrateStore {
-    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        common.start_log(&common.log_level)?;
+        let config = common.load()?;
         let Self { from, to: Target::Postgres } = self;
         let Some(postgres) = &config.store.postgres else {
             let message = "the configuration names no store.postgres to move to";

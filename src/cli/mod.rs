@@ -3,22 +3,38 @@
 //! Results go to standard output, the log to standard error. Exit codes: 0 ok, 1 failed, 2 usage or
 //! configuration.
 
+pub mod alerts;
+pub mod backfill;
+pub mod backup;
+mod catch_up;
 pub mod check;
+pub mod completions;
+mod control;
 pub mod demo;
+pub mod doctor;
+pub mod healthcheck;
+pub mod manifest;
 pub mod migrate_store;
 mod open_store;
+mod ops_client;
+mod reference;
 pub mod render;
 mod sample;
+pub mod send_test;
 pub mod serve;
+mod terminal;
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::reference::reference;
+use self::serve::ConfigFile;
 use crate::{
     config::{self, Loaded},
     logging::{self, Format},
@@ -56,12 +72,30 @@ enum Command {
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
     Check(check::Check),
+    /// Check live what a configuration cannot say: store, clock, Slack, destinations.
+    Doctor(doctor::Doctor),
+    /// Print the manifest of the Slack app that the configuration needs.
+    Manifest(manifest::Manifest),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
+    /// Look at alerts and act on them, through the running relay.
+    Alerts(alerts::Alerts),
+    /// Send a test incident through the running relay, and report what became of it.
+    SendTest(send_test::SendTest),
+    /// Ask the running relay to read the channels' history again.
+    Backfill(backfill::Backfill),
+    /// Copy the store, while the relay runs or not.
+    Backup(backup::Backup),
     /// Move a stopped relay's store from SQLite to PostgreSQL.
     MigrateStore(migrate_store::MigrateStore),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Print the man page.
+    Man(completions::Man),
+    /// Ask the running relay whether it is ready; exit with 0 if it is.
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 /// Where the configuration is if nothing is said.
@@ -82,7 +116,9 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
-    match run(&common, command) {
+    let result = run(&common, command);
+    logging::flush();
+    match result {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -95,7 +131,9 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => {
             common.start_log(&common.log_level)?;
-            serve::run(common.load()?)
+            let (config, sources) = common.load_with_sources()?;
+            let env = Arc::new(environment);
+            serve::run(config, ConfigFile { path: common.path(), env, sources })
         }
         Command::Demo(demo) => {
             let level = if common.log_level == "info" { "warn" } else { &common.log_level };
@@ -107,11 +145,17 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             say(&serde_json::to_string_pretty(&config::schema())?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(doctor) => doctor.run(common),
+        Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),
-        Command::MigrateStore(migrate) => {
-            common.start_log(&common.log_level)?;
-            migrate.run(&common.load()?)
-        }
+        Command::Alerts(alerts) => alerts.run(common),
+        Command::SendTest(test) => test.run(common),
+        Command::Backfill(backfill) => backfill.run(common),
+        Command::Backup(backup) => backup.run(common),
+        Command::MigrateStore(migrate) => migrate.run(common),
+        Command::Completions(completions) => Ok(completions.run()),
+        Command::Man(man) => man.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(common),
     }
 }
 
@@ -122,13 +166,17 @@ impl Common {
 
     /// Loads the configuration; its warnings go to the log.
     fn load(&self) -> anyhow::Result<config::Config> {
+        Ok(self.load_with_sources()?.0)
+    }
+
+    fn load_with_sources(&self) -> anyhow::Result<(config::Config, config::Sources)> {
         let path = self.path();
-        let Loaded { config, warnings } = config::load(&path, &environment)
+        let Loaded { config, warnings, sources } = config::load(&path, &environment)
             .map_err(|problems| BadConfiguration(problems.to_string()))?;
         for warning in warnings {
             tracing::warn!("{}:{warning}", path.display());
         }
-        Ok(config)
+        Ok((config, sources))
     }
 
     fn start_log(&self, level: &str) -> anyhow::Result<()> {

@@ -1,18 +1,29 @@
-//! A Code Defender incident as Slack would send it, for `demo` and `render`.
+//! A Code Defender incident as Slack would send it, for `demo`, `render` and tests of a relay.
 
 use serde_json::{Value, json};
 
-use crate::ids::MessageTs;
+use crate::{
+    code_defender::{
+        matcher::{Settings, TitlePattern},
+        risk_level::RiskLevel,
+    },
+    config::App,
+    ids::MessageTs,
+};
 
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
+    event_of(ts, &message(ts))
+}
+
+fn event_of(ts: MessageTs, message: &Value) -> Value {
     json!({
         "type": "event_callback",
         "team_id": "T0123456789",
         "api_app_id": "A0123456789",
         "event_id": format!("Ev{}", ts.micros()),
         "event_time": ts.micros() / 1_000_000,
-        "event": message(ts),
+        "event": message,
     })
 }
 
@@ -50,6 +61,75 @@ pub(super) fn message(ts: MessageTs) -> Value {
             }],
         }],
     })
+}
+
+const TEST_TEXT: &str = "Test from slack-soar-relay
+Sent by an operator to try the way to the \
+                         SOAR. No script was found and there is nothing to do: close this.";
+
+/// An incident that nobody can take for a real one, but that the configured matching takes for one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Test<'a> {
+    pub(super) app: Option<&'a App>,
+    pub(super) matching: &'a Settings,
+    pub(super) severity: RiskLevel,
+}
+
+impl Test<'_> {
+    /// An event that holds it, posted at `ts`.
+    pub(super) fn event(&self, ts: MessageTs) -> Value {
+        event_of(ts, &self.message(ts))
+    }
+
+    /// The inner message.
+    pub(super) fn message(&self, ts: MessageTs) -> Value {
+        let fields = &self.matching.fields;
+        let field = |titles: &[String], value: &str| {
+            let title = titles.first().map_or("", String::as_str);
+            json!({"title": title, "value": value})
+        };
+        let bot = self.app.and_then(|app| app.bots.first()).map_or("B0RELAYTEST", String::as_str);
+        json!({
+            "type": "message",
+            "subtype": "bot_message",
+            "text": "",
+            "ts": ts.to_string(),
+            "event_ts": ts.to_string(),
+            "channel": channel(self.app),
+            "channel_type": "channel",
+            "bot_id": bot,
+            "app_id": bot,
+            "attachments": [{
+                "title": self.title(),
+                "text": TEST_TEXT,
+                "fields": [
+                    field(&fields.script, "`https://test.invalid/slack-soar-relay-test.js`"),
+                    field(&fields.risk, self.severity.title()),
+                    field(&fields.host, "<https://test.invalid|test.invalid>"),
+                ],
+                "actions": [{
+                    "type": "button",
+                    "text": "View in Console",
+                    "url": "https://console.perimeterx.com/",
+                }],
+            }],
+        })
+    }
+
+    /// A title that matches: the first that is a plain text, else the usual one.
+    fn title(&self) -> &str {
+        self.matching
+            .titles
+            .iter()
+            .find_map(TitlePattern::as_text)
+            .unwrap_or("Code Defender has detected a new incident")
+    }
+}
+
+/// Where a test is posted: the first channel that is watched.
+pub(super) fn channel(app: Option<&App>) -> &str {
+    let first = app.and_then(|app| app.channels.first());
+    first.map_or("C0000000000", crate::ids::ChannelId::as_str)
 }
 
 /// When the sample of the documentation was posted.

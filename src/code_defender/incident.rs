@@ -96,7 +96,12 @@ impl Incident {
     /// What a search looks through: category, script, host and title, one a line.
     pub fn search_text(&self) -> String {
         let parts = [&self.category, &self.script.url, &self.host.name, &self.title];
-        let searched = parts.map(|part| part.chars().take(SEARCHED_CHARS).collect::<String>());
+        let searched = parts.map(|part| {
+            // So many bytes have at most so many characters: no need to count them.
+            let is_short = part.len() <= SEARCHED_CHARS;
+            let end = if is_short { None } else { part.char_indices().nth(SEARCHED_CHARS) };
+            end.and_then(|(end, _)| part.get(..end)).unwrap_or(part)
+        });
         searched.join("\n")
     }
 

@@ -110,6 +110,14 @@ impl TitlePattern {
         Ok(Self(Pattern::Regex(regex)))
     }
 
+    /// The title itself, unless it is a regular expression.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Pattern::Text(text) => Some(text),
+            Pattern::Regex(_) => None,
+        }
+    }
+
     /// Whether a title, entities decoded, is one of incidents.
     pub fn matches(&self, title: &str) -> bool {
         match &self.0 {
@@ -149,7 +157,7 @@ pub struct Found {
 }
 
 /// Why a message holds no incident for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// No attachment has a title of incidents.
     Title,

@@ -7,10 +7,13 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::{
-    Destination,
+    Destination, Fingerprint,
     file::{self, HeaderText, Severity, Test},
     resolve::Resolver,
+    sources::fingerprint,
 };
 use crate::{
     clock::Clock,
@@ -83,6 +86,7 @@ impl Resolver<'_> {
         for message in params_problems.collect::<Vec<_>>() {
             self.problem(&format!("{at}/params"), message);
         }
+        let fingerprint = self.fingerprint(at, &destination, presets_dir);
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let before = self.problems.len();
         let settings = http::Settings {
@@ -113,7 +117,27 @@ impl Resolver<'_> {
             concurrency: concurrency?,
             rate_limit: destination.rate_limit.map(|rate| rate.0),
             max_age: destination.retry.max_age.0,
+            fingerprint,
         })
+    }
+
+    /// Notes the destination's files, too.
+    fn fingerprint(
+        &mut self,
+        at: &str,
+        destination: &file::Destination,
+        presets_dir: Option<&Path>,
+    ) -> Fingerprint {
+        let named =
+            [&destination.ca_file, &destination.client_cert_file, &destination.client_key_file];
+        let files: Vec<PathBuf> =
+            named.into_iter().flatten().map(|path| self.beside(path.clone())).collect();
+        let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let own_preset = !Preset::BUILTIN.contains(&destination.preset.as_str());
+        let text = self.place.value.pointer(at).unwrap_or(&Value::Null);
+        let fingerprint = fingerprint(text, &paths, presets_dir.filter(|_dir| own_preset));
+        self.files.extend(files);
+        fingerprint
     }
 
     fn beside(&self, path: PathBuf) -> PathBuf {
@@ -155,7 +179,8 @@ impl Resolver<'_> {
         When {
             min_severity: when.min_severity.map(risk_level),
             apps,
-            channels: self.channels(&format!("{pointer}/channels"), &when.channels),
+            channels: self
+                .channels(&format!("{pointer}/channels"), when.channels.iter().enumerate()),
             test: match when.test {
                 Test::Include => routing::Test::Include,
                 Test::Exclude => routing::Test::Exclude,

@@ -49,7 +49,7 @@ pub(super) struct Server {
     pub(super) listen: SocketAddr,
     /// Health, metrics and API.
     pub(super) ops_listen: SocketAddr,
-    /// Needed by the API on any address but a loopback one.
+    /// Guards the API, which without it is open on a loopback address and off on any other.
     pub(super) ops_token: Option<SecretRef>,
     /// For reading a request's head, and for an idle connection. Use 75s behind a proxy that keeps
     /// a pool of connections.
@@ -99,7 +99,8 @@ pub(super) struct App {
     pub(super) previous_signing_secret: Option<SecretRef>,
     /// "Bot User OAuth Token" on the app's page OAuth & Permissions, for catch-up.
     pub(super) bot_token: Option<SecretRef>,
-    /// The ids of the channels with incidents; empty for every channel that the bot is in.
+    /// The channels with incidents, by id, or by name if there is a `bot_token`; empty for every
+    /// channel that the bot is in.
     #[serde(default)]
     pub(super) channels: Vec<String>,
     /// The `bot_id` or `app_id` of each bot that may post incidents; empty for every bot.
@@ -149,7 +150,7 @@ impl Default for Fields {
 }
 
 /// Reading the channel's history.
-#[derive(Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct CatchUp {
     /// How often.

@@ -7,8 +7,10 @@
 mod destinations;
 mod file;
 mod problem;
+mod reference;
 mod resolve;
 mod schema;
+mod sources;
 mod tree;
 mod units;
 
@@ -19,15 +21,19 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 pub use self::{
     problem::{Problem, Problems},
+    reference::reference,
     schema::schema,
+    sources::{Fingerprint, Sources},
 };
 use crate::{
     code_defender::matcher,
     destination::http,
     ids::{AppName, ChannelId},
-    intake::routing::When,
+    intake::{catch_up, routing::When},
     secret::Secret,
     store::Retention,
 };
@@ -40,8 +46,12 @@ pub const EXAMPLE: &str = include_str!("../../deploy/relay.example.yaml");
 pub struct Config {
     /// The listeners.
     pub server: Server,
+    /// Slack's Web API.
+    pub slack_api: Url,
     /// The Slack apps, at least one.
     pub apps: Vec<App>,
+    /// How history is read.
+    pub catch_up: catch_up::Settings,
     /// What an incident looks like.
     pub matching: matcher::Settings,
     /// Where alerts are kept.
@@ -55,12 +65,14 @@ pub struct Config {
 }
 
 /// The listeners.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// What Slack calls.
     pub listen: SocketAddr,
     /// What operators and Kubernetes call.
     pub ops_listen: SocketAddr,
+    /// Guards the API.
+    pub ops_token: Option<Secret>,
     /// For reading a head, and for an idle connection.
     pub idle_timeout: Duration,
     /// How long requests are accepted after SIGTERM.
@@ -68,20 +80,24 @@ pub struct Server {
 }
 
 /// A Slack app.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Its name.
     pub name: AppName,
     /// The current signing secret, and the one before it.
     pub signing_secrets: Vec<Secret>,
-    /// The channels with incidents; empty for all.
+    /// The bot token; without one history is not read.
+    pub bot_token: Option<Secret>,
+    /// The channels with incidents, by id; with no names either, every channel.
     pub channels: Vec<ChannelId>,
+    /// The channels with incidents, by name.
+    pub channel_names: Vec<String>,
     /// The bots that may post incidents; empty for all.
     pub bots: Vec<String>,
 }
 
 /// Where alerts are kept.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Store {
     /// The database that is used in place of the file, if one is given.
     pub postgres: Option<Postgres>,
@@ -94,7 +110,7 @@ pub struct Store {
 }
 
 /// A database that several relays share.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Postgres {
     /// Where it is.
     pub url: Secret,
@@ -121,6 +137,8 @@ pub struct Destination {
     pub rate_limit: Option<NonZeroU32>,
     /// The age at which an alert is dead.
     pub max_age: Duration,
+    /// Of everything here but `when`: as long as it is the same, its worker may go on.
+    pub fingerprint: Fingerprint,
 }
 
 /// A configuration, and what is odd about it but does not stop the relay.
@@ -130,6 +148,13 @@ pub struct Loaded {
     pub config: Config,
     /// What is odd.
     pub warnings: Vec<Problem>,
+    /// The files that it was made of.
+    pub sources: Sources,
+}
+
+/// A duration as the file writes it: `30s`, `10m`, `72h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::Span::parse(text).map(|span| span.0)
 }
 
 /// A file of configuration larger than this is none.
@@ -140,10 +165,27 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`Problems`]: everything that is wrong with it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    load_again(path, env, &[])
+}
+
+/// Loads a file while an earlier version of it is in use: a secret file that is among `known` is
+/// read again and stays the same [`Secret`].
+///
+/// # Errors
+/// [`Problems`]: everything that is wrong with it.
+pub fn load_again(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    known: &[Secret],
+) -> Result<Loaded, Problems> {
     let fail = |list| Problems { file: path.to_owned(), list };
     let text = read(path).map_err(|message| fail(vec![Problem::new(None, "", message)]))?;
     let dir = path.parent().unwrap_or_else(|| Path::new(""));
-    parse(&text, dir, env).map_err(fail)
+    let mut loaded = parse_with(&text, dir, env, known).map_err(fail)?;
+    let Sources { mut files, presets_dir, .. } = loaded.sources;
+    files.push(path.to_owned());
+    loaded.sources = Sources::of(files, presets_dir);
+    Ok(loaded)
 }
 
 /// Checks the text of a file in the folder `dir`. `env` looks up an environment variable.
@@ -155,12 +197,22 @@ pub fn parse(
     dir: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Vec<Problem>> {
+    parse_with(text, dir, env, &[])
+}
+
+fn parse_with(
+    text: &str,
+    dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    known: &[Secret],
+) -> Result<Loaded, Vec<Problem>> {
     let (value, positions) = tree::read(text).map_err(|problem| vec![problem])?;
     let mut problems = schema::validate(&value, &positions);
     if problems.is_empty() {
-        match serde_json::from_value(value) {
+        match serde_json::from_value(value.clone()) {
             Ok(file) => {
-                return resolve::resolve(file, resolve::Place { dir, env, positions });
+                let place = resolve::Place { dir, env, known, positions, value: &value };
+                return resolve::resolve(file, place);
             }
             Err(error) => problems.push(Problem::new(None, "", error.to_string())),
         }

@@ -1,18 +1,28 @@
 //! From the file to checked settings: names, secrets, presets, and what must fit together.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::Value;
+use url::Url;
 
 use super::{
-    App, Config, Loaded, Postgres, Server, Store,
+    App, Config, Loaded, Postgres, Server, Sources, Store,
     file::{self, SecretRef},
     problem::Problem,
     tree::Positions,
 };
 use crate::{
     code_defender::matcher::{self, FieldTitles, TitlePattern},
+    http_client,
     ids::{AppName, ChannelId},
+    intake::catch_up,
     logging::chain,
-    secret::Secret,
+    secret::{Secret, SecretError},
     store::{Retention, postgres},
 };
 
@@ -20,12 +30,18 @@ use crate::{
 pub(super) struct Place<'a> {
     pub(super) dir: &'a Path,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// The secrets that are in use.
+    pub(super) known: &'a [Secret],
     pub(super) positions: Positions,
+    /// The file as a tree.
+    pub(super) value: &'a Value,
 }
 
 pub(super) struct Resolver<'a> {
     pub(super) place: Place<'a>,
     pub(super) problems: Vec<Problem>,
+    /// Files that the configuration names, secrets left out.
+    pub(super) files: Vec<PathBuf>,
     warnings: Vec<Problem>,
     secrets: Vec<Secret>,
 }
@@ -36,11 +52,13 @@ pub(super) struct Resolver<'a> {
 /// Everything that is wrong.
 pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<Problem>> {
     let (problems, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut resolver = Resolver { place, problems, warnings, secrets };
+    let mut resolver = Resolver { place, problems, files: Vec::new(), warnings, secrets };
     let lease = file.delivery.lease.0;
-    resolver.warn_of_later_parts(&file);
+    resolver.warn_of_idleness(&file);
     let server = resolver.server(&file.server);
+    let slack_api = resolver.slack_api(&file.slack.api_url);
     let apps = resolver.apps(file.slack.apps);
+    let catch_up = resolver.catch_up(&file.catch_up);
     let matching = resolver.matching(file.matching);
     let presets_dir = file.presets_dir.map(|dir| resolver.place.dir.join(dir));
     let destinations = resolver.destinations(file.destinations, presets_dir.as_deref(), lease);
@@ -52,10 +70,20 @@ pub(super) fn resolve(file: file::File, place: Place<'_>) -> Result<Loaded, Vec<
     };
     let retention =
         Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
-    let Resolver { mut problems, warnings, secrets, .. } = resolver;
-    if problems.is_empty() {
-        let config = Config { server, apps, matching, store, retention, destinations, secrets };
-        return Ok(Loaded { config, warnings });
+    let Resolver { mut problems, files, warnings, secrets, .. } = resolver;
+    if let (true, Some(slack_api)) = (problems.is_empty(), slack_api) {
+        let config = Config {
+            server,
+            slack_api,
+            apps,
+            catch_up,
+            matching,
+            store,
+            retention,
+            destinations,
+            secrets,
+        };
+        return Ok(Loaded { config, warnings, sources: Sources::of(files, presets_dir) });
     }
     problems.sort_by_key(|problem| problem.position);
     Err(problems)
@@ -72,24 +100,7 @@ impl Resolver<'_> {
         self.warnings.push(Problem::new(position, pointer, message.into()));
     }
 
-    /// A key that is accepted and does nothing would be a lie, unless it is said.
-    fn warn_of_later_parts(&mut self, file: &file::File) {
-        let later = "this version receives pushes only: catch-up is not part of it yet";
-        if file.catch_up != file::CatchUp::default() {
-            self.warn("/catch_up", later);
-        }
-        if file.slack.api_url != "https://slack.com/api" {
-            self.warn("/slack/api_url", later);
-        }
-        if self.place.positions.has("/server/ops_token") {
-            let message = "this version has no API yet: the token is checked, and not used";
-            self.warn("/server/ops_token", message);
-        }
-        for (index, app) in file.slack.apps.iter().enumerate() {
-            if app.bot_token.is_some() {
-                self.warn(&format!("/slack/apps/{index}/bot_token"), later);
-            }
-        }
+    fn warn_of_idleness(&mut self, file: &file::File) {
         if file.destinations.is_empty() {
             self.warn("/destinations", "no destination: alerts are stored and go nowhere");
         }
@@ -102,7 +113,7 @@ impl Resolver<'_> {
                 None => Err(format!("the environment variable {name} is not set")),
             },
             (None, Some(path)) => {
-                Secret::file(&self.place.dir.join(path)).map_err(|error| chain(&error))
+                self.secret_file(&self.place.dir.join(path)).map_err(|error| chain(&error))
             }
             (None, None) => Err("write {env: NAME} or {file: PATH}".to_owned()),
         };
@@ -118,16 +129,25 @@ impl Resolver<'_> {
         }
     }
 
+    /// One that is in use stays the same value for all who use it.
+    fn secret_file(&self, path: &Path) -> Result<Secret, SecretError> {
+        let Some(known) = self.place.known.iter().find(|secret| secret.is_file(path)) else {
+            return Secret::file(path);
+        };
+        known.refresh()?;
+        Ok(known.clone())
+    }
+
     fn server(&mut self, server: &file::Server) -> Server {
         if server.listen == server.ops_listen && server.listen.port() != 0 {
             self.problem("/server/ops_listen", "is the same address as `listen`");
         }
-        if let Some(token) = &server.ops_token {
-            self.secret("/server/ops_token", token);
-        }
+        let ops_token =
+            server.ops_token.as_ref().and_then(|token| self.secret("/server/ops_token", token));
         Server {
             listen: server.listen,
             ops_listen: server.ops_listen,
+            ops_token,
             idle_timeout: self.between("/server/idle_timeout", server.idle_timeout.0, (1, 600)),
             drain_delay: self.between("/server/drain_delay", server.drain_delay.0, (0, 60)),
         }
@@ -184,33 +204,108 @@ impl Resolver<'_> {
             let previous = app
                 .previous_signing_secret
                 .and_then(|old| self.secret(&format!("{at}/previous_signing_secret"), &old));
-            if let Some(token) = &app.bot_token {
-                self.secret(&format!("{at}/bot_token"), token);
+            if app.bot_token.is_none() {
+                let message = "no `bot_token`: pushes are received, and what Slack does not push \
+                               is never found";
+                self.warn(&at, message);
             }
-            let channels = self.channels(&format!("{at}/channels"), &app.channels);
+            let is_named = app.bot_token.is_some();
+            let token_at = format!("{at}/bot_token");
+            let bot_token = app.bot_token.and_then(|token| self.secret(&token_at, &token));
+            let (written_ids, names) = app
+                .channels
+                .iter()
+                .enumerate()
+                .partition::<Vec<_>, _>(|(_, channel)| !is_named || is_channel_id(channel));
+            let at = format!("{at}/channels");
+            let channels = self.channels(&at, written_ids);
+            let channel_names = self.channel_names(&at, names);
             if let Ok(name) = AppName::new(&app.name) {
                 let signing_secrets = current.into_iter().chain(previous).collect();
-                resolved.push(App { name, signing_secrets, channels, bots: app.bots });
+                resolved.push(App {
+                    name,
+                    signing_secrets,
+                    bot_token,
+                    channels,
+                    channel_names,
+                    bots: app.bots,
+                });
             }
         }
         resolved
     }
 
-    pub(super) fn channels(&mut self, pointer: &str, channels: &[String]) -> Vec<ChannelId> {
+    /// Ids; each comes with its place in the list.
+    pub(super) fn channels<'c, C: IntoIterator<Item = (usize, &'c String)>>(
+        &mut self,
+        pointer: &str,
+        channels: C,
+    ) -> Vec<ChannelId> {
         let mut ids = Vec::new();
-        for (index, channel) in channels.iter().enumerate() {
+        for (index, channel) in channels {
             if is_channel_id(channel) {
                 ids.push(ChannelId::new(channel));
                 continue;
             }
             let message = format!("`{channel}` is not a channel id such as C0123456789");
-            let position = self.place.positions.of(&format!("{pointer}/{index}"));
-            let problem = Problem::new(position, &format!("{pointer}/{index}"), message);
-            let hint = "this version takes ids only; Slack shows the id at the end of the \
-                        channel's details";
-            self.problems.push(problem.hint(hint));
+            let hint = "Slack shows the id at the end of the channel's details; an app with a \
+                        `bot_token` may have names in its `channels`";
+            self.channel_problem(&format!("{pointer}/{index}"), message, hint);
         }
         ids
+    }
+
+    fn channel_names(&mut self, pointer: &str, names: Vec<(usize, &String)>) -> Vec<String> {
+        let mut known = Vec::new();
+        for (index, written) in names {
+            let name = written.strip_prefix('#').unwrap_or(written);
+            if is_channel_name(name) {
+                known.push(name.to_owned());
+                continue;
+            }
+            let message = format!("`{written}` is neither the id nor the name of a channel");
+            let hint = "names have small letters and no spaces, ids look like C0123456789";
+            self.channel_problem(&format!("{pointer}/{index}"), message, hint);
+        }
+        known
+    }
+
+    fn channel_problem(&mut self, pointer: &str, message: String, hint: &str) {
+        let position = self.place.positions.of(pointer);
+        self.problems.push(Problem::new(position, pointer, message).hint(hint));
+    }
+
+    fn slack_api(&mut self, text: &str) -> Option<Url> {
+        let fault = match Url::parse(text) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                "must start with https:// or http://".to_owned()
+            }
+            Ok(url) => match http_client::check_host(&url) {
+                Ok(()) => return Some(url),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => format!("is no URL: {error}"),
+        };
+        self.problem("/slack/api_url", fault);
+        None
+    }
+
+    fn catch_up(&mut self, catch_up: &file::CatchUp) -> catch_up::Settings {
+        let file::CatchUp { every, overlap, settle, first_lookback } = catch_up;
+        if every.0 < Duration::from_secs(60) {
+            let message = "less than 60s: with many channels Slack's rate limit is reached";
+            self.warn("/catch_up/every", message);
+        }
+        catch_up::Settings {
+            every: self.between("/catch_up/every", every.0, (1, DAY)),
+            overlap: self.between("/catch_up/overlap", overlap.0, (0, DAY)),
+            settle: self.between("/catch_up/settle", settle.0, (0, 3600)),
+            first_lookback: self.between(
+                "/catch_up/first_lookback",
+                first_lookback.0,
+                (0, 400 * DAY),
+            ),
+        }
     }
 
     fn matching(&mut self, matching: file::Match) -> matcher::Settings {
@@ -226,9 +321,17 @@ impl Resolver<'_> {
     }
 }
 
+const DAY: u64 = 24 * 3600;
+
 fn is_database(url: &str) -> bool {
     let url = Arc::new(url.to_owned());
     postgres::Url::new(move || Arc::clone(&url)).is_usable()
+}
+
+/// Small letters of any script, digits, `-` and `_`.
+fn is_channel_name(text: &str) -> bool {
+    let fits = |c: char| (c.is_alphanumeric() && !c.is_uppercase()) || "-_".contains(c);
+    (1..=80).contains(&text.chars().count()) && text.chars().all(fits)
 }
 
 /// Channels, private channels and direct messages: <https://docs.slack.dev/reference/objects>.

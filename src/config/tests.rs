@@ -135,10 +135,46 @@ fn a_missing_or_empty_secret_is_named() {
 }
 
 #[test]
-fn a_channel_name_is_refused_until_names_can_be_resolved() {
+fn a_channel_name_needs_a_bot_token() {
     let text = MINIMAL.replace("{env: SECRET}", "{env: SECRET}\n      channels: [cd_alerts]");
     let problem = only(&text);
     assert!(problem.starts_with("5:18: slack.apps[0].channels[0]"), "{problem}");
+    let named = text.replace("channels:", "bot_token: {env: SECRET}\n      channels:");
+    let loaded = parse(&named, Path::new(""), &env).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+    let app = &loaded.config.apps[0];
+    assert_eq!((app.channels.len(), app.channel_names.as_slice()), (0, &["cd_alerts".into()][..]));
+}
+
+#[test]
+fn ids_and_names_of_channels_are_told_apart() {
+    let with = |channels: &str| {
+        let more = format!(
+            "{{env: SECRET}}\n      bot_token: {{env: SECRET}}\n      channels: {channels}"
+        );
+        MINIMAL.replace("{env: SECRET}", &more)
+    };
+    let good = with("[C0123456789, '#cd_alerts', G0123456789, größe-1]");
+    let loaded = parse(&good, Path::new(""), &env).unwrap();
+    let app = &loaded.config.apps[0];
+    assert_eq!((app.channels.len(), app.channel_names.len()), (2, 2));
+    for wrong in ["CD_Alerts", "cd alerts", "''", "C012"] {
+        let problem = only(&with(&format!("[{wrong}]")));
+        assert!(problem.contains("neither the id nor the name"), "{problem}");
+    }
+}
+
+#[test]
+fn the_web_api_must_be_a_url_that_may_be_called() {
+    for (url, word) in [
+        ("slack", "no URL"),
+        ("ftp://slack.com", "https://"),
+        ("http://169.254.169.254/", "never contacted"),
+    ] {
+        let text = MINIMAL.replace("slack:\n", &format!("slack:\n  api_url: {url}\n"));
+        let problem = only(&text);
+        assert!(problem.contains(word), "{problem}");
+    }
 }
 
 #[test]
@@ -156,10 +192,12 @@ fn an_empty_file_and_a_list_are_told_what_belongs_there() {
 }
 
 #[test]
-fn a_key_that_does_nothing_yet_is_warned_of() {
+fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
     let text = format!("{MINIMAL}catch_up: {{every: 30s}}\n");
     let loaded = parse(&text, Path::new(""), &env).unwrap();
-    assert_eq!(loaded.warnings.len(), 1, "{:#?}", loaded.warnings);
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].contains("no `bot_token`") && warnings[1].contains("less than 60s"));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Durations, sizes and rates as they are written: always with their unit. Pure.
 
-use std::{borrow::Cow, num::NonZeroU32, time::Duration};
+use std::{borrow::Cow, fmt, num::NonZeroU32, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// A duration such as `"30s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split(text)?;
         let millis = match unit {
             "ms" => 1,
@@ -60,6 +60,45 @@ impl Rate {
             _ => return None,
         };
         NonZeroU32::new(per_minute).map(Self)
+    }
+}
+
+/// As a person would write it.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        // A unit that would give less than two of it is too large: 24h is more common than 1d.
+        let units = [("d", 86_400_000, 10), ("h", 3_600_000, 2), ("m", 60_000, 2), ("s", 1_000, 1)];
+        let fits = |(_, unit, least): &(&str, u128, u128)| {
+            millis.is_multiple_of(*unit) && millis / unit >= *least
+        };
+        match units.into_iter().find(fits) {
+            Some((name, unit, _)) => write!(f, "{}{name}", millis / unit),
+            None => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match units.into_iter().find(|(_, power)| self.0 > 0 && self.0.trailing_zeros() >= *power) {
+            Some((name, power)) => write!(f, "{}{name}", self.0 >> power),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// The schema shows defaults as they would be written.
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -108,6 +147,12 @@ mod tests {
         assert_eq!(Span::parse("500ms").map(|span| span.0), Some(Duration::from_millis(500)));
         assert_eq!(Size::parse("4MiB"), Some(Size(4 * 1024 * 1024)));
         assert_eq!(Rate::parse("2/s").map(|rate| rate.0.get()), Some(120));
+        for text in ["500ms", "15s", "60s", "90s", "10m", "24h", "72h", "30d"] {
+            assert_eq!(Span::parse(text).map(|span| span.to_string()).as_deref(), Some(text));
+        }
+        for text in ["1GiB", "3MiB", "1500B"] {
+            assert_eq!(Size::parse(text).map(|size| size.to_string()).as_deref(), Some(text));
+        }
         for bad in ["", "30", "s", "-1s", "1.5h", "30 s", "99999999999999999999s"] {
             assert_eq!(Span::parse(bad), None, "{bad}");
         }

@@ -2,31 +2,31 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram};
 
 use crate::{
     alert::{
         Alert,
-        mapping::{Origin, alert_from},
+        mapping::{Origin, alert_of_stored},
     },
     clock::{Clock, Timestamp},
     code_defender::matcher::Matcher,
     delivery::{
         breaker::{Breaker, RecentAlerts},
-        outcome::{DEAD_REASONS, Situation, Verdict, decide},
+        outcome::{DEAD_REASONS, Situation, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
     ids::{DestinationName, MessageTs},
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::Shutdown,
-    slack::{self, message},
     store::{self, Delivery, Lease, Next, Outcome, Store, Unrecorded},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Attempts {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
-    pub(super) matcher: Arc<Matcher>,
+    pub(super) matcher: Arc<ArcSwap<Matcher>>,
     pub(super) max_age: Duration,
     pub(super) health: Mutex<Health>,
     /// Outcomes that the store has not taken yet: while there are any, nothing new begins.
@@ -55,6 +55,8 @@ pub(super) struct Health {
     pub(super) recent: RecentAlerts,
     /// The destination asked to be left alone until then.
     pub(super) quiet_until: Option<Timestamp>,
+    /// The newest attempt that failed, for whoever asks why.
+    pub(super) last_failure: Option<store::Attempt>,
 }
 
 /// One destination's metrics, all known from the start.
@@ -102,6 +104,9 @@ impl Attempts {
         let attempt = describe(&result, started_at, duration);
         count(&self.numbers.attempts, attempt.class, 1);
         log(lease.delivery(), &attempt, &next);
+        if result.is_err() {
+            self.health().last_failure = Some(attempt.clone());
+        }
         self.record(lease, Outcome { attempt, next }).await;
     }
 
@@ -110,7 +115,7 @@ impl Attempts {
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<Receipt, DeliveryError> {
         let this = Arc::clone(self);
         let attempt = self.shutdown.spawn(async move {
-            let alert = alert_of(&delivery, &this.matcher)?;
+            let alert = alert_of(&delivery, &this.matcher.load())?;
             this.destination.deliver(&alert).await
         });
         attempt.await.unwrap_or_else(|panic| {
@@ -119,9 +124,13 @@ impl Attempts {
         })
     }
 
+    pub(super) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn judge(&self, delivery: &Delivery, result: &Result<Receipt, DeliveryError>) -> Next {
         let now = self.clock.now();
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.health();
         match result {
             Ok(_) => health.recent.note(&delivery.alert, false),
             Err(DeliveryError::Alert { .. }) => health.recent.note(&delivery.alert, true),
@@ -204,44 +213,17 @@ impl Attempts {
     }
 }
 
-/// The alert, derived again from the bytes that Slack sent: a better mapping repairs old alerts.
 fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
-    let unreadable =
-        |what: &str| DeliveryError::Alert { answer: None, reason: format!("{what} is unreadable") };
-    let text = slack::readable(&delivery.raw);
-    let message = message::parse(&text).map_err(|_unparsable| unreadable("the stored message"))?;
-    let index = usize::try_from(delivery.attachment).unwrap_or(usize::MAX);
-    let attachment =
-        message.attachments.get(index).ok_or_else(|| unreadable("the stored attachment"))?;
-    let raw = message::attachment_raw(&text, delivery.attachment)
-        .ok_or_else(|| unreadable("the stored attachment"))?;
     let origin = Origin {
         id: &delivery.alert,
         posted_at: delivery.posted_at,
         source: delivery.source.as_str(),
         event_id: &delivery.event_id,
         team: &delivery.team,
-        bot_id: &message.bot_id,
+        bot_id: "",
     };
-    Ok(alert_from(&matcher.incident(attachment), &origin, raw))
-}
-
-fn describe(
-    result: &Result<Receipt, DeliveryError>,
-    started_at: Timestamp,
-    duration: Duration,
-) -> store::Attempt {
-    let (class, status, excerpt) = match result {
-        Ok(receipt) => {
-            let class = if receipt.duplicate { "duplicate" } else { "delivered" };
-            (class, receipt.status, receipt.excerpt.clone())
-        }
-        Err(error) => match error.answer() {
-            Some(answer) => (error.label(), Some(answer.status), answer.excerpt.clone()),
-            None => (error.label(), None, chain(error)),
-        },
-    };
-    store::Attempt { started_at, duration, class, status, excerpt }
+    alert_of_stored(&delivery.raw, delivery.attachment, &origin, matcher)
+        .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })
 }
 
 /// One line an attempt: the end of an alert's story, or what is next in it.

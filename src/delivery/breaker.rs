@@ -43,6 +43,13 @@ impl Breaker {
         self.open.map(|open| open.until)
     }
 
+    /// Somebody knows that the destination is well again: a probe may start now.
+    pub fn probe_now(&mut self, now: Timestamp) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(now);
+        }
+    }
+
     /// The destination works.
     pub fn success(&mut self) {
         *self = Self::default();
@@ -156,6 +163,15 @@ mod tests {
         let mut breaker = opened();
         breaker.success();
         assert_eq!(breaker.capacity(after(1), 4, 0), 4);
+    }
+
+    #[test]
+    fn an_operator_need_not_wait_for_the_next_probe() {
+        let mut breaker = opened();
+        breaker.probe_now(after(1));
+        assert_eq!(breaker.capacity(after(1), 4, 0), 1);
+        breaker.fault(after(1));
+        assert_eq!(breaker.probe_at(), Some(after(61)), "the pause doubles as for any probe");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::{
     clock::Timestamp,
     delivery::backoff,
     destination::{Advice, DeliveryError, Receipt},
-    store::{Next, Reference},
+    logging::chain,
+    store::{Attempt, Next, Reference},
 };
 
 /// An alert that is refused through its own fault so often is dead.
@@ -75,6 +76,25 @@ pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) ->
         }
         Advice::GiveUp => (retry(situation, scheduled, true), Verdict::Works),
     }
+}
+
+/// An attempt as it is stored and shown.
+pub fn describe(
+    result: &Result<Receipt, DeliveryError>,
+    started_at: Timestamp,
+    duration: Duration,
+) -> Attempt {
+    let (class, status, excerpt) = match result {
+        Ok(receipt) => {
+            let class = if receipt.duplicate { "duplicate" } else { "delivered" };
+            (class, receipt.status, receipt.excerpt.clone())
+        }
+        Err(error) => match error.answer() {
+            Some(answer) => (error.label(), Some(answer.status), answer.excerpt.clone()),
+            None => (error.label(), None, chain(error)),
+        },
+    };
+    Attempt { started_at, duration, class, status, excerpt }
 }
 
 fn retry(situation: &Situation, wait: Duration, alert_fault: bool) -> Next {

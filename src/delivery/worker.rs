@@ -5,12 +5,13 @@ use std::{
     collections::VecDeque,
     num::{NonZeroU32, NonZeroUsize},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use metrics::Gauge;
 use tokio::task::JoinSet;
@@ -21,10 +22,11 @@ use crate::{
     code_defender::matcher::Matcher,
     delivery::outcome::TOO_OLD,
     destination::Destination,
+    ids::DestinationName,
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::{Heartbeat, Shutdown},
-    store::{Lease, Store, StoreError},
+    store::{Attempt, Lease, Store, StoreError},
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
@@ -60,10 +62,10 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
-    /// Whether the process ends.
+    /// When to end: with the process, or before it, so each worker has one of its own.
     pub shutdown: Shutdown,
-    /// How an incident is read.
-    pub matcher: Arc<Matcher>,
+    /// How an incident is read; replaced when the configuration is.
+    pub matcher: Arc<ArcSwap<Matcher>>,
 }
 
 /// A destination's worker.
@@ -81,14 +83,44 @@ pub struct Worker {
     heartbeat: Heartbeat,
 }
 
+/// A look at a worker from outside. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Attempts>);
+
+impl Handle {
+    /// Whether the breaker is open: only probes are sent.
+    pub fn breaker_open(&self) -> bool {
+        self.0.health().breaker.probe_at().is_some()
+    }
+
+    /// The newest attempt that failed since the start, if one has.
+    pub fn last_failure(&self) -> Option<Attempt> {
+        self.0.health().last_failure.clone()
+    }
+
+    /// Ends the worker: attempts in flight end and are recorded, what it holds unused is given
+    /// back, and nothing new begins.
+    pub fn retire(&self) {
+        self.0.shutdown.stop();
+    }
+
+    /// An operator says that the destination is well: what waits for the breaker, or because the
+    /// destination asked to be left alone, may be tried at the worker's next wake.
+    pub fn probe_now(&self) {
+        let now = self.0.clock.now();
+        let mut health = self.0.health();
+        health.breaker.probe_now(now);
+        health.quiet_until = None;
+    }
+}
+
 impl Worker {
     /// A worker that has not begun.
     pub fn new(plan: Plan, parts: Parts) -> Self {
         let destination = plan.destination.name();
-        let loop_name = format!("delivery to {destination}");
         Self {
             breaker_open: parts.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
-            heartbeat: parts.shutdown.heartbeat(&loop_name, parts.clock.instant()),
+            heartbeat: parts.shutdown.heartbeat(&loop_name(destination), parts.clock.instant()),
             limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
             burial_at: parts.clock.now(),
@@ -109,6 +141,11 @@ impl Worker {
         }
     }
 
+    /// What others may know of this worker, and ask of it.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.attempts))
+    }
+
     /// Works until [`Shutdown::stop`]; attempts in flight then end within their time limit.
     pub async fn run(mut self) {
         let stopped = self.attempts.shutdown.stopped();
@@ -121,9 +158,11 @@ impl Worker {
                 self.burial_at = self.attempts.clock.now() + LOOK_AROUND;
             }
             let wake_at = self.start_what_may_start().await;
+            // A new alert is no reason to wake while every slot is taken.
+            let has_room = self.running.len() < self.plan.concurrency.get();
             tokio::select! {
                 ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),
-                () = hint.notified() => {}
+                () = hint.notified(), if has_room => {}
                 () = self.attempts.clock.sleep_until(wake_at) => {}
                 () = stopped.as_mut() => {}
             }
@@ -132,9 +171,14 @@ impl Worker {
             }
         }
         self.give_back().await;
+        let loop_name = loop_name(self.plan.destination.name());
+        self.attempts.shutdown.forget_heartbeat(&loop_name, &self.heartbeat);
+        // The hint may have come to us, and there may be another worker now.
+        hint.notify_one();
         while let Some(ended) = self.running.join_next().await {
             note_end(Some(ended));
         }
+        self.breaker_open.set(0.0);
     }
 
     /// An alert grows too old while its destination is left alone, too.
@@ -258,8 +302,12 @@ impl Worker {
     }
 
     fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
-        look(&self.attempts.health.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.attempts.health())
     }
+}
+
+fn loop_name(destination: &DestinationName) -> String {
+    format!("delivery to {destination}")
 }
 
 fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {

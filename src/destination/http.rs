@@ -145,6 +145,13 @@ impl fmt::Debug for HttpDestination {
     }
 }
 
+impl Settings {
+    /// Every secret among them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        secrets(self)
+    }
+}
+
 impl HttpDestination {
     /// Sets it up and tries the preset on sample alerts; sends nothing.
     ///
@@ -237,8 +244,8 @@ impl HttpDestination {
         verdict(received, &reading, redactor)
     }
 
-    /// Reads secret files again, for the next attempt.
-    fn refresh(&self) {
+    /// Reads secret files again. Returns whether one was rotated since `access` was made of them.
+    fn refresh(&self, access: &Access) -> bool {
         for secret in secrets(&self.settings) {
             if let Err(error) = secret.refresh() {
                 tracing::warn!(
@@ -249,6 +256,22 @@ impl HttpDestination {
                 );
             }
         }
+        !access.is_current(&self.settings)
+    }
+
+    /// One attempt; if our credentials are refused and have just been rotated, one more.
+    async fn attempt_with_fresh_secrets(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
+        let access = self.access().map_err(unreachable)?;
+        let outcome = self.attempt(alert).await;
+        if matches!(outcome, Err(DeliveryError::Auth(_))) && self.refresh(&access) {
+            tracing::info!(
+                destination = %self.settings.name,
+                "a secret of {} was rotated: the attempt that it refused is made again",
+                self.settings.name,
+            );
+            return self.attempt(alert).await;
+        }
+        outcome
     }
 }
 
@@ -259,13 +282,10 @@ impl Destination for HttpDestination {
     }
 
     async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
-        let outcome = tokio::time::timeout(self.settings.timeout, self.attempt(alert))
+        let attempt = self.attempt_with_fresh_secrets(alert);
+        tokio::time::timeout(self.settings.timeout, attempt)
             .await
-            .unwrap_or(Err(DeliveryError::TimedOut));
-        if matches!(outcome, Err(DeliveryError::Auth(_))) {
-            self.refresh();
-        }
-        outcome
+            .unwrap_or(Err(DeliveryError::TimedOut))
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod answer;
 mod body;
-mod fate;
 
 use std::{
     sync::{
@@ -17,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 use metrics::{Counter, Gauge, Histogram};
 
@@ -30,19 +30,22 @@ pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, status},
     body::Refusal,
-    fate::{Fate, FateCounters},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::AppName,
-    intake::{Admission, Admitted, Post},
-    logging::chain,
+    intake::{
+        Admission, Admitted, Certainty, Post,
+        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON, Trace},
+        notice::{Notice, Notices},
+    },
     metrics::{Metric, Metrics},
     secret::Secret,
     shutdown::Shutdown,
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event},
+        lifecycle,
         message::Message,
         signature::Verifier,
     },
@@ -57,9 +60,6 @@ const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// Requests at once; beyond it the answer is 503 at once.
 const MAX_IN_FLIGHT: usize = 256;
-
-const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
-const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
@@ -78,14 +78,14 @@ pub struct App {
     pub name: AppName,
     /// Its signing secret, and the previous one while it is rotated.
     pub signing_secrets: Vec<Secret>,
+    /// Where its poller hears of what it should know.
+    pub notices: Notices,
 }
 
 /// What the receiver works with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// What is an incident, and where it goes.
-    pub admission: Arc<Admission>,
-    /// Where it is kept.
+    /// Where alerts are kept.
     pub store: Arc<dyn Store>,
     /// Time.
     pub clock: Clock,
@@ -101,7 +101,8 @@ pub struct EventsApi(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    endpoints: Vec<Endpoint>,
+    /// Of the configuration in use. A request ends with the one that it began with.
+    endpoints: ArcSwap<Vec<Endpoint>>,
     parts: Parts,
     in_flight: AtomicUsize,
     ack_seconds: Histogram,
@@ -114,7 +115,9 @@ struct Inner {
 struct Endpoint {
     app: AppName,
     path: String,
+    admission: Arc<Admission>,
     verifier: Verifier,
+    notices: Notices,
     received: Counter,
     rate_limited: Counter,
     fates: FateCounters,
@@ -131,9 +134,9 @@ impl Drop for Place<'_> {
 
 impl EventsApi {
     /// A receiver for these apps.
-    pub fn new(apps: Vec<App>, parts: Parts) -> Self {
+    pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let endpoints = apps.into_iter().map(|app| Endpoint::new(app, metrics)).collect();
+        let endpoints = ArcSwap::from_pointee(endpoints(apps, admission, metrics));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -147,6 +150,11 @@ impl EventsApi {
             retries,
             parts,
         }))
+    }
+
+    /// From now on it receives for these apps. Requests under way end as they began.
+    pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
+        self.0.endpoints.store(Arc::new(endpoints(apps, admission, &self.0.parts.metrics)));
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
@@ -169,7 +177,8 @@ impl Inner {
                 _ => not_allowed("GET, HEAD"),
             };
         }
-        let Some(endpoint) = self.endpoint(path) else {
+        let endpoints = self.endpoints.load_full();
+        let Some(endpoint) = find(&endpoints, path) else {
             return status(StatusCode::NOT_FOUND);
         };
         if request.method() != Method::POST {
@@ -180,16 +189,11 @@ impl Inner {
         if let Some(fate) = fate {
             endpoint.fates.count(fate);
         }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            endpoint.notices.tell(Notice::Refused);
+        }
         self.ack_seconds.record(self.since(started));
         response
-    }
-
-    /// The short path belongs to the only app there is.
-    fn endpoint(&self, path: &str) -> Option<&Endpoint> {
-        match (path, self.endpoints.as_slice()) {
-            ("/slack/events", [only]) => Some(only),
-            (path, all) => all.iter().find(|endpoint| endpoint.path == path),
-        }
     }
 
     async fn receive(
@@ -212,7 +216,10 @@ impl Inner {
         let text = slack::readable(body.bytes());
         match envelope::parse(&text) {
             Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
-            Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, &text, started).await,
+            Ok(Envelope::Event(callback)) => {
+                let arrival = Arrival { started, headers: &head.headers };
+                self.event(endpoint, &callback, &text, arrival).await
+            }
             Ok(Envelope::AppRateLimited { minute }) => {
                 endpoint.rate_limited.increment(1);
                 tracing::warn!(
@@ -221,6 +228,8 @@ impl Inner {
                     "Slack withheld events of app {} in one minute: its rate limit",
                     endpoint.app
                 );
+                let minute = Timestamp::from_seconds(minute);
+                endpoint.notices.tell(Notice::RateLimited { minute });
                 (Some(Fate::Type), status(StatusCode::OK))
             }
             Ok(Envelope::Unknown) => (Some(Fate::Type), status(StatusCode::OK)),
@@ -242,7 +251,7 @@ impl Inner {
         endpoint: &Endpoint,
         callback: &Callback<'_>,
         text: &str,
-        started: Instant,
+        arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         if callback.event_time > 0 {
             let now = self.parts.clock.now();
@@ -255,12 +264,14 @@ impl Inner {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Fate::Ignored(reason)
                 }
-                Admitted::Incident(message) => {
-                    return self.store(endpoint, message, started).await;
+                Admitted::Incident(message, channel) => {
+                    return self.store((message, channel), arrival).await;
                 }
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
+                let raw = envelope::inner_event(text).unwrap_or_default();
+                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, raw)));
                 Fate::Lifecycle
             }
             Event::Other => Fate::Type,
@@ -283,20 +294,18 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        self.parts.admission.admit(message, post, || envelope::inner_event(text))
+        endpoint.admission.admit(message, post, || envelope::inner_event(text))
     }
 
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
     async fn store(
         &self,
-        endpoint: &Endpoint,
-        message: NewMessage,
-        started: Instant,
+        (message, channel): (NewMessage, Certainty),
+        arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let key = message.key.to_string();
+        let trace = Trace::of(&message);
         let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let event_id = message.event_id.clone();
-        let used = self.parts.clock.instant().saturating_duration_since(started);
+        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
         let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
         let accept = self.parts.store.accept(vec![message], None, None);
         let stored = match tokio::time::timeout(budget, accept).await {
@@ -306,17 +315,14 @@ impl Inner {
         };
         match stored {
             Ok(accepted) => {
-                let fate = Fate::of(accepted, routed);
-                fate::log_accepted(&key, &event_id, accepted, routed);
+                let fate = Fate::of(accepted, routed, channel);
+                let now = self.parts.clock.instant();
+                let duration = now.saturating_duration_since(arrival.started);
+                trace.log_accepted(Some(&arrival), duration, fate);
                 (Some(fate), status(StatusCode::OK))
             }
             Err(error) => {
-                tracing::error!(
-                    app = %endpoint.app,
-                    message_key = key,
-                    error = %chain(&error),
-                    "message {key} could not be stored in time; Slack will send it again"
-                );
+                trace.log_refused(&arrival, &error);
                 (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
             }
         }
@@ -345,19 +351,34 @@ impl Inner {
 }
 
 impl Endpoint {
-    fn new(app: App, metrics: &Metrics) -> Self {
+    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
         }
         Self {
             path: format!("/slack/events/{name}"),
+            admission,
             verifier: Verifier::new(app.signing_secrets),
+            notices: app.notices,
             received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             fates: FateCounters::new(&app.name, metrics),
             app: app.name,
         }
+    }
+}
+
+fn endpoints(apps: Vec<App>, admission: &Arc<Admission>, metrics: &Metrics) -> Vec<Endpoint> {
+    let endpoint = |app| Endpoint::new(app, Arc::clone(admission), metrics);
+    apps.into_iter().map(endpoint).collect()
+}
+
+/// The short path belongs to the only app there is.
+fn find<'e>(endpoints: &'e [Endpoint], path: &str) -> Option<&'e Endpoint> {
+    match (path, endpoints) {
+        ("/slack/events", [only]) => Some(only),
+        (path, all) => all.iter().find(|endpoint| endpoint.path == path),
     }
 }
 

@@ -1,9 +1,13 @@
 //! From Slack's message to the store: what is an incident, where it goes, and the answer to Slack.
 //!
-//! [`events_api`] takes pushes; catch-up enters at the same [`Admission::admit`]. This module never
-//! talks to a destination: it meets `delivery` only in the store.
+//! [`events_api`] takes pushes; [`catch_up`] enters at the same [`Admission::admit`]. This module
+//! never talks to a destination: it meets `delivery` only in the store.
 
+pub mod catch_up;
+pub mod channels;
 pub mod events_api;
+mod fate;
+pub mod notice;
 pub mod routing;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -12,9 +16,9 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    code_defender::matcher::{Found, Matcher, Reason, Verdict, Watch},
+    code_defender::matcher::{Found, Matcher, Reason, Verdict},
     ids::{AppName, ChannelId},
-    intake::routing::Route,
+    intake::{channels::Channels, routing::Route},
     slack::message::Message,
     store::{NewAlert, NewMessage, Source},
 };
@@ -23,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Admission {
     matcher: Arc<Matcher>,
-    watches: BTreeMap<AppName, Watch>,
+    channels: BTreeMap<AppName, Arc<Channels>>,
     routes: Vec<Route>,
 }
 
@@ -48,19 +52,28 @@ pub struct Post<'a> {
 #[derive(Debug)]
 pub enum Admitted {
     /// It has incidents: to be stored.
-    Incident(NewMessage),
+    Incident(NewMessage, Certainty),
     /// It has none: counted, and forgotten.
     Ignored(Reason),
+}
+
+/// Whether the channel of an incident is one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// It is.
+    Certain,
+    /// It may be: the id behind some configured name is not known yet.
+    Unresolved,
 }
 
 impl Admission {
     /// An admission for the configured apps.
     pub fn new(
         matcher: Arc<Matcher>,
-        watches: BTreeMap<AppName, Watch>,
+        channels: BTreeMap<AppName, Arc<Channels>>,
         routes: Vec<Route>,
     ) -> Self {
-        Self { matcher, watches, routes }
+        Self { matcher, channels, routes }
     }
 
     /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
@@ -71,10 +84,11 @@ impl Admission {
         post: Post<'_>,
         raw: impl FnOnce() -> Option<&'t str>,
     ) -> Admitted {
-        let Some(watch) = self.watches.get(post.app) else {
+        let Some(channels) = self.channels.get(post.app) else {
             return Admitted::Ignored(Reason::Channel);
         };
-        let found = match self.matcher.judge(message, watch) {
+        let known = channels.known();
+        let found = match self.matcher.judge(message, &known.watch) {
             Verdict::Ignored(reason) => return Admitted::Ignored(reason),
             Verdict::Incidents(found) => found,
         };
@@ -82,7 +96,9 @@ impl Admission {
         let key = message.key(post.app, &raw);
         let alerts =
             found.into_iter().map(|found| self.new_alert(post.app, &key.channel, found)).collect();
-        Admitted::Incident(NewMessage {
+        let is_certain = known.is_certain(&key.channel);
+        let certainty = if is_certain { Certainty::Certain } else { Certainty::Unresolved };
+        let message = NewMessage {
             posted_at: message.posted_at(post.event_time),
             source: post.source,
             event_id: post.event_id.to_owned(),
@@ -92,7 +108,8 @@ impl Admission {
             key,
             raw,
             alerts,
-        })
+        };
+        Admitted::Incident(message, certainty)
     }
 
     fn new_alert(&self, app: &AppName, channel: &ChannelId, found: Found) -> NewAlert {

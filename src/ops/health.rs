@@ -3,7 +3,7 @@
 //! Alive means that the internal loops turn. Ready means that the store takes a durable write now;
 //! a dead destination or a silent Slack is no reason to take the relay out of service.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,6 +14,7 @@ use axum::{
 };
 use tokio::sync::Mutex;
 
+use super::Control;
 use crate::{
     clock::{Clock, Timestamp},
     ids::DestinationName,
@@ -32,6 +33,9 @@ const PROBE_CACHED: Duration = Duration::from_secs(5);
 /// A probe of the kubelet does not wait longer than this.
 const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
 
+/// The states that are counted for each destination.
+const STATES: [&str; 5] = ["pending", "leased", "dead", "paused", "orphaned"];
+
 /// What health is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -43,19 +47,21 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Draining, and the heartbeats.
     pub shutdown: Shutdown,
-    /// The configured destinations; any other with unfinished deliveries is orphaned.
-    pub destinations: Vec<DestinationName>,
+    /// Knows the configured destinations; any other with unfinished deliveries is orphaned.
+    pub control: Arc<dyn Control>,
 }
 
+/// Health, and the answer of the newest probe. The API asks it too.
 #[derive(Debug)]
-struct Health {
+pub(super) struct Health {
     parts: Parts,
     probed: Mutex<Option<(Timestamp, Result<(), String>)>>,
+    /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
+    gauged: Mutex<BTreeSet<DestinationName>>,
 }
 
 /// The routes.
-pub fn router(parts: Parts) -> Router {
-    let health = Arc::new(Health { parts, probed: Mutex::new(None) });
+pub(super) fn router(health: Arc<Health>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -90,7 +96,12 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
 }
 
 impl Health {
-    async fn ready(&self) -> Result<(), String> {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, probed: Mutex::new(None), gauged: Mutex::default() }
+    }
+
+    /// Whether the relay should be sent anything, or why not.
+    pub(super) async fn ready(&self) -> Result<(), String> {
         if self.parts.shutdown.is_draining() {
             return Err("draining".to_owned());
         }
@@ -121,32 +132,33 @@ impl Health {
         let metrics = &self.parts.metrics;
         metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
         metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
-        for name in &self.parts.destinations {
+        let configured: BTreeSet<_> =
+            self.parts.control.destinations().into_iter().map(|one| one.name).collect();
+        let mut gauged = self.gauged.lock().await;
+        gauged.extend(configured.iter().cloned());
+        gauged.extend(stats.destinations.iter().map(|(name, _)| name.clone()));
+        for name in &*gauged {
             let known = stats.destinations.iter().find(|(known, _)| known == name);
-            self.set_gauges(name, &known.map(|(_, stats)| stats.clone()).unwrap_or_default());
-        }
-        let orphans = stats.destinations.iter();
-        for (name, stats) in orphans.filter(|(name, _)| !self.parts.destinations.contains(name)) {
-            let orphaned = stats.pending + stats.leased + stats.dead;
-            let gauge = metrics.gauge(Metric::Deliveries, &[name.as_str(), "orphaned"]);
-            gauge.set(count(orphaned));
+            let stats = known.map(|(_, stats)| stats.clone()).unwrap_or_default();
+            self.set_gauges(name, &stats, configured.contains(name));
         }
     }
 
-    fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats) {
-        let (pending, paused) = if stats.paused { (0, stats.pending) } else { (stats.pending, 0) };
-        let states = [
-            ("pending", pending),
-            ("leased", stats.leased),
-            ("dead", stats.dead),
-            ("paused", paused),
-            ("orphaned", 0),
-        ];
+    fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats, is_configured: bool) {
+        let mut numbers = [0; 5];
+        let [pending, leased, dead, paused, orphaned] = &mut numbers;
+        if is_configured {
+            *(if stats.paused { paused } else { pending }) = stats.pending;
+            (*leased, *dead) = (stats.leased, stats.dead);
+        } else {
+            *orphaned = stats.pending + stats.leased + stats.dead;
+        }
         let metrics = &self.parts.metrics;
-        for (state, number) in states {
+        for (state, number) in STATES.into_iter().zip(numbers) {
             metrics.gauge(Metric::Deliveries, &[name.as_str(), state]).set(count(number));
         }
-        let oldest = stats.oldest_pending.map_or(0.0, Timestamp::seconds_f64);
+        let oldest = stats.oldest_pending.filter(|_oldest| is_configured);
+        let oldest = oldest.map_or(0.0, Timestamp::seconds_f64);
         metrics.gauge(Metric::OldestPending, &[name.as_str()]).set(oldest);
     }
 }

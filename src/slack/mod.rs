@@ -5,9 +5,12 @@
 
 pub mod envelope;
 mod lenient;
+pub mod lifecycle;
+pub mod manifest;
 pub mod message;
 pub mod mrkdwn;
 pub mod signature;
+pub mod web_api;
 
 use std::{borrow::Cow, sync::LazyLock};
 

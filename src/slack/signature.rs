@@ -62,6 +62,21 @@ impl Verifier {
         Self { keys: keys.collect() }
     }
 
+    /// Reads secret files again that are not the ones that were read last. Returns whether there is
+    /// a secret that [`Verifier::verify`] did not know when `version` was taken.
+    pub fn read_again(&self, version: u64) -> bool {
+        for key in &self.keys {
+            // A file that cannot be read is complained of by whoever reads it every few seconds.
+            drop(key.secret.refresh_if_touched());
+        }
+        self.version() != version
+    }
+
+    /// A number that grows each time a secret changes.
+    pub fn version(&self) -> u64 {
+        self.keys.iter().map(|key| key.secret.version()).sum()
+    }
+
     /// Checks the two headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body,
     /// in constant time. The signature is checked before the time window, so that
     /// [`SignatureError::Stale`] always means an authentic request.

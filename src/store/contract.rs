@@ -824,12 +824,12 @@ pub(super) async fn what_only_catch_up_brought_is_given_once(mut w: World) {
     }
     w.crash();
     assert_eq!(unpushed(&w, 10).await, [1, 2], "the oldest first");
-    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new());
+    assert_eq!(unpushed(&w, 10).await, [0_i64; 0]);
     let again = NewMessage { source: Source::CatchUp, ..w.message(1) };
     w.accept(again).await;
     let backfilled = NewMessage { source: Source::Backfill, ..w.message(3) };
     w.accept(backfilled).await;
-    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new(), "neither what was given nor a backfill");
+    assert_eq!(unpushed(&w, 10).await, [0_i64; 0], "neither what was given nor a backfill");
     w.accept(NewMessage { source: Source::CatchUp, ..w.message(3) }).await;
     assert_eq!(unpushed(&w, 10).await, [3], "catch-up found it, and no push came");
 }
@@ -839,7 +839,7 @@ pub(super) async fn what_a_push_brought_too_was_not_missed(w: World) {
     w.accept(NewMessage { source: Source::CatchUp, ..w.message(1) }).await;
     w.accept(NewMessage { source: Source::CatchUp, ..w.message(2) }).await;
     w.accept(w.message(2)).await;
-    assert_eq!(unpushed(&w, 10).await, Vec::<i64>::new());
+    assert_eq!(unpushed(&w, 10).await, [0_i64; 0]);
 }
 
 pub(super) async fn what_was_missed_is_given_for_its_app_and_by_its_age(w: World) {

@@ -19,6 +19,7 @@ mod contract;
 mod lease;
 mod message;
 pub mod postgres;
+mod search;
 pub mod sqlite;
 mod stored;
 pub mod transfer;

@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "src/delivery/outcome.rs",
     "src/destination/template.rs",
     "src/ids.rs",
+    "src/intake/catch_up/window.rs",
     "src/intake/routing.rs",
     "src/slack/",
 ];

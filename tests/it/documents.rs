@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, sync::LazyLock};
 
 use regex::Regex;
-use slack_soar_relay::config;
+use slack_soar_relay::{cli, config, metrics, store::State};
 
 use crate::source::{files, root};
 
@@ -84,4 +84,42 @@ fn the_readme_names_the_two_commands_and_the_changelog_this_version() {
     }
     let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(changelog.contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
+}
+
+/// `UPDATE_DOCS=1 cargo test documents` writes them.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the person who runs the tests asks for it")]
+fn the_generated_pages_are_current() {
+    let update = std::env::var_os("UPDATE_DOCS").is_some();
+    for (page, text) in [
+        ("configuration.md", config::reference()),
+        ("metrics.md", metrics::reference()),
+        ("cli.md", cli::reference()),
+    ] {
+        let path = root().join("docs").join(page);
+        if update {
+            fs::write(&path, &text).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(found, text, "docs/{page} is old: UPDATE_DOCS=1 cargo test documents");
+    }
+}
+
+#[test]
+fn operations_names_every_metric_and_the_data_model_every_table_and_state() {
+    let read = |page: &str| fs::read_to_string(root().join("docs").join(page)).unwrap();
+    let operations = read("operations.md");
+    for metric in metrics::Metric::ALL {
+        let name = metric.name().trim_start_matches("slack_soar_relay_");
+        assert!(operations.contains(&format!("`{name}")), "{name}");
+    }
+    let model = read("data-model.md");
+    for state in [State::Pending, State::Leased, State::Delivered, State::Dead, State::Cancelled] {
+        assert!(model.contains(&format!("`{state}`")), "{state}");
+    }
+    let schema = read("../src/store/migrations/sqlite-1.sql");
+    let tables = schema.split("CREATE TABLE ").skip(1).map(|rest| rest.split([' ', '(']).next());
+    for table in tables.flatten() {
+        assert!(model.contains(&format!("`{table}`")), "{table}");
+    }
 }

@@ -12,12 +12,20 @@
 
 mod architecture;
 mod bad_input;
+mod catch_up;
 mod documents;
 mod events_api;
 mod harness;
+mod operate;
 mod operations;
+mod ops_api;
 mod outgoing;
+mod peers;
 #[cfg(feature = "postgres-tests")]
 mod postgres;
 mod process;
+mod reload;
+mod secrets;
+mod setup;
 mod source;
+mod web_api;

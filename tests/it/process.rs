@@ -6,12 +6,17 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
+use serde_json::{Value, json};
 use slack_soar_relay::clock::{Clock, Timestamp};
+use tokio::sync::mpsc;
 
 use crate::harness::{
-    SECRET, http,
+    PATIENCE, SECRET,
+    fake_slack::{CHANNEL, FakeSlack, TOKEN, Trouble},
+    http,
     slack::{self, incident},
     soar::{FakeSoar, Mood},
 };
@@ -31,8 +36,9 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
 /// A relay in a process of its own. It is killed when the test ends.
 pub(crate) struct Process {
     child: Child,
-    public: SocketAddr,
+    pub(crate) public: SocketAddr,
     pub(crate) ops: SocketAddr,
+    log: mpsc::UnboundedReceiver<String>,
 }
 
 impl Drop for Process {
@@ -57,12 +63,32 @@ impl Process {
             .map(Result::unwrap)
             .find(|line| line.contains("listening on"))
             .expect("it never listened");
-        let started: serde_json::Value = serde_json::from_str(&started).unwrap();
+        let started: Value = serde_json::from_str(&started).unwrap();
         let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
         let (public, ops) = (address("public"), address("ops"));
         // A log that nobody reads must not stop the relay.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, public, ops }
+        let (lines_read, log) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| drop(lines_read.send(line)));
+        });
+        Self { child, public, ops, log }
+    }
+
+    /// The lines of the log that hold this text, as far as the one for which `is_last` holds.
+    async fn log_of(&mut self, text: &str, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut found = Vec::new();
+        loop {
+            let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
+            let line = line.expect("the log does not say it").expect("the log has ended");
+            let json: Value = serde_json::from_str(&line).expect("a line of the log is no JSON");
+            if line.contains(text) {
+                let ends = is_last(&json);
+                found.push(json);
+                if ends {
+                    return found;
+                }
+            }
+        }
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -85,7 +111,7 @@ impl Process {
     }
 }
 
-fn write_config(dir: &Path, destinations: &[&str]) {
+pub(crate) fn write_config(dir: &Path, destinations: &[&str]) {
     let mut yaml = "server: {listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}\n\
                     slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                     destinations:\n"
@@ -135,7 +161,7 @@ fn a_usage_error_exits_2_and_help_exits_0() {
 #[test]
 fn schema_and_render_need_no_configuration() {
     let (code, out, _) = run(&["schema"]);
-    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let schema: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &schema["additionalProperties"]), (0, &serde_json::json!(false)));
     for preset in ["webhook", "google-secops-webhook"] {
         let (code, out, err) = run(&["render", "--preset", preset]);
@@ -171,6 +197,20 @@ async fn sigterm_ends_with_0_and_a_second_relay_on_the_store_is_refused() {
 }
 
 #[tokio::test]
+async fn healthcheck_says_whether_the_relay_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let process = Process::start(dir.path(), &[]);
+    let url = format!("http://{}/readyz", process.ops);
+    assert_eq!(run(&["healthcheck", &url]), (0, "ok\n".to_owned(), String::new()));
+    let (code, _, err) = run(&["healthcheck", &format!("http://{}/readyz", process.public)]);
+    assert_eq!(code, 1, "{err}");
+    drop(process);
+    let (code, _, err) = run(&["healthcheck", &url]);
+    assert_eq!((code, err), (1, format!("{url} does not answer\n")));
+}
+
+#[tokio::test]
 async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() {
     const ALERTS: u32 = 200;
     let dir = tempfile::tempdir().unwrap();
@@ -196,6 +236,38 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
     }
 }
 
+#[tokio::test]
+async fn a_kill_between_two_pages_of_history_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let (slack, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let hour_ago = clock.now() - Duration::from_secs(3600);
+    let mut expected = Vec::new();
+    for n in 0..450 {
+        let at = hour_ago + Duration::from_secs(n);
+        let message = slack.state().post_at(CHANNEL, at, slack::message(0));
+        expected.push(format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap()));
+    }
+    slack.trouble("conversations.history", 1, Trouble::Hang);
+    let yaml = format!(
+        "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
+         slack:\n  api_url: {}\n  apps: [{{name: main, signing_secret: {{env: SECRET}}, \
+         bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]}}]\n\
+         destinations: [{{name: up, preset: webhook, url: {{env: URL_up}}}}]\n",
+        slack.api_url()
+    );
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    let env = [("URL_up".to_owned(), soar.url()), ("TOKEN".to_owned(), TOKEN.to_owned())];
+    let process = Process::start(dir.path(), &env);
+    slack.has_answered(3).await;
+    process.signal("-KILL");
+    let process = Process::start(dir.path(), &env);
+    let counts = until_all(&soar, &expected).await;
+    let extra: usize = counts.values().map(|count| count - 1).sum();
+    assert!(extra <= 4, "{extra} were sent twice, more than were in flight");
+    drop(process);
+}
+
 /// Waits until the SOAR has taken all of them; returns how often each was taken.
 pub(crate) async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
     let started: Timestamp = Clock::system().now();
@@ -213,4 +285,63 @@ pub(crate) async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<
         assert!(took < 90, "{} of {} after {took} s", counts.len(), expected.len());
         seen = soar.more_than(seen).await;
     }
+}
+
+#[tokio::test]
+async fn one_grep_by_its_id_follows_an_alert_from_slack_to_the_soar() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &["soar"]);
+    let soar = FakeSoar::new([Mood::Status(500), Mood::Status(200)]).await;
+    let mut process = Process::start(dir.path(), &[("URL_soar".to_owned(), soar.url())]);
+    let body = incident(1).to_string().into_bytes();
+    let mut headers = slack::signed(SECRET, Clock::system().now(), &body);
+    headers.push(("X-Slack-Retry-Num".to_owned(), "1".to_owned()));
+    headers.push(("X-Slack-Retry-Reason".to_owned(), "http_timeout".to_owned()));
+    headers.push(("X-Request-Id".to_owned(), "req-7".to_owned()));
+    let posted = http::post(process.public, "/slack/events", &headers, &body).await;
+    assert_eq!(posted.status, 200);
+    let story = process.log_of(&slack::id(1), |line| line["outcome"] == "delivered").await;
+    let outcomes: Vec<&Value> = story.iter().map(|line| &line["outcome"]).collect();
+    assert_eq!(outcomes, ["accepted", "destination_fault", "delivered"], "{story:#?}");
+    for (key, value) in [
+        ("alert_id", json!(slack::id(1))),
+        ("request_id", json!("req-7")),
+        ("slack.channel", json!("C0123456789")),
+        ("slack.event_id", json!("Ev0RELAY0001")),
+        ("slack.team_id", json!("T0RELAYTEAM")),
+        ("slack.ts", json!("1600689100.000002")),
+        ("slack.retry_num", json!("1")),
+        ("slack.retry_reason", json!("http_timeout")),
+    ] {
+        assert_eq!(story[0][key], value, "{key}");
+    }
+    assert!(story[0]["duration_ms"].is_u64());
+    for (attempt, line) in (1..).zip(&story[1..]) {
+        assert_eq!(line["alert_id"], slack::id(1));
+        assert_eq!(line["destination"], "soar");
+        assert_eq!(line["attempt"], attempt);
+    }
+    assert_eq!(story[1]["status"], 500);
+    for secret in [SECRET, "hunter2"] {
+        assert!(story.iter().all(|line| !line.to_string().contains(secret)));
+    }
+}
+
+#[tokio::test]
+async fn sighup_takes_a_changed_file_into_use_and_a_broken_one_not() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &["first"]);
+    let (first, second) = (FakeSoar::ok().await, FakeSoar::ok().await);
+    let env = [("URL_first".to_owned(), first.url()), ("URL_second".to_owned(), second.url())];
+    let mut process = Process::start(dir.path(), &env);
+    std::fs::write(dir.path().join("relay.yaml"), "destinations: none\n").unwrap();
+    process.signal("-HUP");
+    let refused = process.log_of("is refused", |_first| true).await;
+    assert!(refused[0]["reason"].as_str().unwrap().contains("relay.yaml"), "{refused:?}");
+    write_config(dir.path(), &["second"]);
+    process.signal("-HUP");
+    let taken = process.log_of("is in use", |_first| true).await;
+    assert_eq!((&taken[0]["added"], &taken[0]["removed"]), (&json!("second"), &json!("first")));
+    assert_eq!(process.post(1).await, Some(200));
+    second.has_received(1).await;
 }

@@ -288,7 +288,7 @@ async fn an_echoed_secret_is_masked_everywhere() {
 }
 
 #[tokio::test]
-async fn a_rotated_secret_is_used_after_a_refusal() {
+async fn a_rotated_secret_is_used_at_once_after_a_refusal() {
     let receiver = Receiver::new(|got| {
         let known = got.header("x-key") == ["new"] && got.line.contains("/new ");
         Behave::Answer(answer(if known { "200 OK" } else { "401 No" }, "", ""))
@@ -307,8 +307,7 @@ async fn a_rotated_secret_is_used_after_a_refusal() {
     assert_eq!(destination.deliver(&alert).await.unwrap_err().label(), "auth");
     fs::write(&url_file, url("new")).unwrap();
     fs::write(&key_file, "new\n").unwrap();
-    assert_eq!(destination.deliver(&alert).await.unwrap_err().label(), "auth");
-    assert!(destination.deliver(&alert).await.is_ok());
+    assert!(destination.deliver(&alert).await.is_ok(), "the refused attempt is made again");
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use hyper::{
     header::{HeaderMap, HeaderName},
 };
 
-use super::fate::Fate;
 use crate::{
     clock::Timestamp,
+    intake::fate::Fate,
     slack::signature::{SignatureError, Verifier},
 };
 
@@ -95,8 +95,15 @@ impl SignedBody {
         let bytes = tokio::time::timeout(BODY_DEADLINE, read(body))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
-        let signed =
-            verifier.verify(now, timestamp, signature, &bytes).map_err(Refusal::Signature)?;
+        let version = verifier.version();
+        let signed = match verifier.verify(now, timestamp, signature, &bytes) {
+            // The secret may have been rotated a moment ago: look before we say no.
+            Err(SignatureError::Wrong) if verifier.read_again(version) => {
+                verifier.verify(now, timestamp, signature, &bytes)
+            }
+            verified => verified,
+        }
+        .map_err(Refusal::Signature)?;
         Ok(Self { bytes, sent_at: signed.sent_at })
     }
 

@@ -35,7 +35,7 @@ impl Export {
         if let Err(missing) = std::fs::metadata(path) {
             return Err(OpenError::Failed { path: path.to_owned(), source: missing.into() });
         }
-        let Opened { writer, lock, .. } = open::open(path)?;
+        let Opened { writer, lock, .. } = open::open(path, u64::MAX)?;
         Ok(Self { connection: writer, _lock: lock })
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -39,7 +39,9 @@ use crate::{
 };
 
 mod accept;
+mod backup;
 mod catch_up;
+pub mod checkup;
 mod db;
 mod deliver;
 mod export;
@@ -55,7 +57,11 @@ mod threads;
 mod view;
 mod writer;
 
-pub use self::{export::Export, open::OpenError};
+pub use self::{
+    backup::{BackupError, Copied, backup},
+    export::Export,
+    open::OpenError,
+};
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]
@@ -92,7 +98,7 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer, readers, lock } = open::open(&settings.path)?;
+        let Opened { writer, readers, lock } = open::open(&settings.path, settings.max_size_bytes)?;
         let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             clock,
@@ -106,7 +112,8 @@ impl SqliteStore {
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
         });
         shared.size.keep_up(&db, shared.clock.instant());
-        let writer = Writer { db, shared: Arc::clone(&shared) };
+        let runtime = Handle::try_current().ok();
+        let writer = Writer { db, shared: Arc::clone(&shared), runtime };
         let (queues, writer) =
             start(writer, readers, lock).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })

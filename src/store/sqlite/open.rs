@@ -25,8 +25,11 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite-1.sql")];
 /// How long a statement waits for a lock that somebody else, such as a backup, holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A WAL that has grown beyond this is cut back by the next checkpoint that empties it.
-const WAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
+/// How large the write-ahead log grows before it is copied into the file. That takes milliseconds
+/// during which nothing is committed: at this size fewer than one commit in a hundred meets it, at
+/// SQLite's own 4 MB too many. A small store has a small log.
+const WAL_BYTES: u64 = 16 * 1024 * 1024;
+const WAL_SHARE: u64 = 8;
 
 /// Why the store was not opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -94,15 +97,12 @@ pub(super) struct Opened {
 }
 
 /// Checks, locks, creates or migrates, and connects.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         let version = rusqlite::version();
         return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
+    let directory = directory(path);
     if !directory.is_dir() {
         return Err(OpenError::NoDirectory(directory.to_owned()));
     }
@@ -114,10 +114,33 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         layout(path, &look)?;
         check_length(path, &look)?;
     }
-    let writer = connect_writer(path).map_err(|source| engine(path, source))?;
+    let writer = connect_writer(path, max_size_bytes).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || connect_reader(path).map_err(|source| engine(path, source));
     Ok(Opened { readers: [reader()?, reader()?], writer, lock })
+}
+
+/// A connection that only reads, if there is a store; for whoever does not hold the lock.
+pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
+    if !check_file(path)? {
+        return Ok(None);
+    }
+    let db = connect_reader(path).map_err(|source| engine(path, source))?;
+    layout(path, &db)?;
+    Ok(Some(db))
+}
+
+/// The same for a store that must be there.
+pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
+    look(path)?.ok_or_else(|| failed(path)("there is no store yet".into()))
+}
+
+/// Where the file is.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 /// The path with something behind it: SQLite's `-wal`, our `.lock`.
@@ -131,7 +154,7 @@ fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
     |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
-fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(super) fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
     let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
     match source.sqlite_error_code() {
         Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),
@@ -224,7 +247,7 @@ fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+fn connect_writer(path: &Path, max_size_bytes: u64) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -242,9 +265,15 @@ fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
         let found = format!("journal_mode is {journal}, synchronous is {synchronous}");
         return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(found)));
     }
-    db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    limit_wal(&db, WAL_BYTES.min(max_size_bytes / WAL_SHARE))?;
     common(&db)?;
     Ok(db)
+}
+
+fn limit_wal(db: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    let page: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    db.pragma_update(None, "wal_autocheckpoint", (bytes / page).max(1))?;
+    db.pragma_update(None, "journal_size_limit", bytes)
 }
 
 fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    db::StoredTs,
     operate::find_alert,
     reader::{alert_id, destination_name},
     threads::Shared,
@@ -16,6 +17,7 @@ use crate::{
     store::{
         AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
         State, Stats,
+        search::Search,
         stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     },
 };
@@ -62,13 +64,14 @@ pub(super) fn alerts(
         before,
         before.saturating_mul(PER_ALERT),
         format!("[{}]", ids.join(",")),
+        query.level,
     ])?;
-    let needle = query.text.as_ref().map(|text| text.to_lowercase());
+    let mut search = query.text.as_deref().map(Search::new);
     while found.len() < wanted
         && let Some(row) = rows.next()?
     {
         let seq = row.get(4)?;
-        if found.last() != Some(&seq) && matches(row, query, needle.as_deref())? {
+        if found.last() != Some(&seq) && matches(row, search.as_mut())? {
             found.push(seq);
         }
     }
@@ -87,7 +90,7 @@ fn walk(query: &AlertQuery) -> String {
         let unrouted = if query.unrouted { NO_DELIVERY } else { "" };
         return format!(
             "{COLUMNS} FROM alerts a CROSS JOIN channels c ON c.id = a.channel
-             WHERE a.seq < ?1 AND ?2 IS NOT ?3 AND a.search IS NOT NULL {unrouted}
+             WHERE a.seq < ?1 AND ?2 IS NOT ?3 AND a.search IS NOT NULL {LEVEL} {unrouted}
              ORDER BY a.seq DESC"
         );
     };
@@ -102,24 +105,26 @@ fn walk(query: &AlertQuery) -> String {
     format!(
         "{COLUMNS} FROM deliveries d {hint} CROSS JOIN alerts a ON a.seq = d.id >> 16
          CROSS JOIN channels c ON c.id = a.channel
-         WHERE d.id < ?2 AND ?1 IS NOT ?3 AND {which} {unrouted} ORDER BY d.id DESC"
+         WHERE d.id < ?2 AND ?1 IS NOT ?3 AND {which} {LEVEL} {unrouted} ORDER BY d.id DESC"
     )
 }
+
+const LEVEL: &str = "AND (?4 IS NULL OR a.level = ?4)";
 
 const NO_DELIVERY: &str = "AND NOT EXISTS (
     SELECT 1 FROM deliveries e WHERE e.id >= a.seq << 16 AND e.id < (a.seq + 1) << 16)";
 
-fn matches(row: &Row<'_>, query: &AlertQuery, needle: Option<&str>) -> rusqlite::Result<bool> {
-    if let Some(level) = &query.level
-        && row.get_ref(5)?.as_str()? != level
-    {
-        return Ok(false);
-    }
-    let Some(needle) = needle else {
+fn matches(row: &Row<'_>, search: Option<&mut Search>) -> rusqlite::Result<bool> {
+    let Some(search) = search else {
         return Ok(true);
     };
-    Ok(row.get_ref(6)?.as_str()?.to_lowercase().contains(needle)
-        || alert_id(row)?.to_string().to_lowercase().contains(needle))
+    if search.is_in(row.get_ref(6)?.as_str()?) {
+        return Ok(true);
+    }
+    let (app, channel) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+    let (ts, ordinal) = (row.get::<_, StoredTs>(2)?.0, row.get::<_, u32>(3)?);
+    // As an alert's id is written, without making one for each row.
+    Ok(search.is_in_display(format_args!("{app}:{channel}:{ts}:{ordinal}")))
 }
 
 /// The alert without raw message, revisions and deliveries.

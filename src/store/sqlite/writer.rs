@@ -13,7 +13,7 @@ use std::{
 };
 
 use rusqlite::ErrorCode;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{db::Db, threads::Shared};
 use crate::store::StoreError;
@@ -129,6 +129,9 @@ pub(super) fn submit(queue: Option<&SyncSender<Box<dyn Job>>>, job: Box<dyn Job>
 pub(super) struct Writer {
     pub(super) db: Db,
     pub(super) shared: Arc<Shared>,
+    /// Where a batch's callers wait. There one task wakes them all; from the writer's thread each
+    /// would cost a system call.
+    pub(super) runtime: Option<Handle>,
 }
 
 impl Writer {
@@ -158,20 +161,11 @@ impl Writer {
         );
         drop(gate);
         self.shared.size.keep_up(&self.db, self.shared.clock.instant());
-        match result {
-            Ok(faults) => {
-                let mut faults = faults.into_iter().peekable();
-                for (index, job) in jobs.into_iter().enumerate() {
-                    let fault = faults.next_if(|(at, _)| *at == index);
-                    job.done(fault.map_or(Ok(()), |(_, error)| Err(item(error))));
-                }
+        match &self.runtime {
+            Some(runtime) if jobs.len() > 1 => {
+                drop(runtime.spawn(async move { answer_all(jobs, result) }));
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                for job in jobs {
-                    job.done(Err(engine_shared(&error)));
-                }
-            }
+            Some(_) | None => answer_all(jobs, result),
         }
     }
 
@@ -210,6 +204,24 @@ impl Writer {
             }
         }
         Ok(faults)
+    }
+}
+
+fn answer_all(jobs: Vec<Box<dyn Job>>, result: rusqlite::Result<Vec<Fault>>) {
+    match result {
+        Ok(faults) => {
+            let mut faults = faults.into_iter().peekable();
+            for (index, job) in jobs.into_iter().enumerate() {
+                let fault = faults.next_if(|(at, _)| *at == index);
+                job.done(fault.map_or(Ok(()), |(_, error)| Err(item(error))));
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            for job in jobs {
+                job.done(Err(engine_shared(&error)));
+            }
+        }
     }
 }
 

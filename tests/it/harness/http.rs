@@ -46,7 +46,10 @@ pub(crate) async fn request(
 }
 
 fn bytes_of(method: &str, path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name == "Host") {
+        head += "Host: relay\r\n";
+    }
     for (name, value) in headers {
         head.extend([name, ": ", value, "\r\n"]);
     }

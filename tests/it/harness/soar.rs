@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     Body(u16, &'static str),
     /// A status with one header.
     Header(u16, &'static str, &'static str),
+    /// 200 to whoever shows this `Authorization`, 401 to others.
+    Wants(&'static str),
     /// Never.
     Hang,
     /// Closes the connection.
@@ -124,7 +126,7 @@ impl FakeSoar {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness ends its own tasks")]
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }
 
@@ -149,7 +151,7 @@ async fn answer(
         .headers()
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect();
+        .collect::<Vec<_>>();
     let bytes = request.into_body().collect().await.unwrap().to_bytes();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     let mood = {
@@ -158,6 +160,15 @@ async fn answer(
         if state.moods.len() > 1 {
             state.moods.remove(0);
         }
+        let shows = |key: &str| {
+            let is_key = |(name, value): &(String, String)| name == "authorization" && value == key;
+            headers.iter().any(is_key)
+        };
+        let next = if let Mood::Wants(key) = next {
+            Mood::Status(if shows(key) { 200 } else { 401 })
+        } else {
+            next
+        };
         let taken = matches!(next, Mood::Status(200));
         state.received.push(Received { taken, headers, body });
         state.count.send_replace(state.received.len());
@@ -172,7 +183,7 @@ async fn answer(
             response.headers_mut().insert(name, value.parse().unwrap());
             Ok(response)
         }
-        Mood::Hang => {
+        Mood::Hang | Mood::Wants(_) => {
             std::future::pending::<Infallible>().await;
             unreachable!()
         }

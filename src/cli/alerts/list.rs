@@ -1,0 +1,92 @@
+//! `alerts list`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{OpsClient, Target};
+use crate::{
+    cli::{
+        complain, say,
+        terminal::{Colour, Screen, harmless, rough},
+    },
+    clock::{Clock, Timestamp},
+    ops::view::{Page, Row},
+};
+
+/// List alerts.
+#[derive(Args, Debug)]
+pub(super) struct List {
+    /// Only those with a delivery in this state.
+    #[arg(
+        long,
+        value_parser = ["pending", "leased", "delivered", "dead", "cancelled", "unrouted"],
+    )]
+    state: Option<String>,
+    /// Only those of this severity.
+    #[arg(long, value_name = "informative|low|medium|high|critical")]
+    severity: Option<String>,
+    /// Only those whose id, category, script, host or title contains this text.
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+    /// Older ones than this: what the list before this one ended with.
+    #[arg(long, value_name = "NUMBER")]
+    before: Option<i64>,
+    /// Print the relay's JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
+        let query: Vec<_> = [
+            ("state", self.state.clone()),
+            ("severity", self.severity.clone()),
+            ("q", self.search.clone()),
+            ("before", self.before.map(|before| before.to_string())),
+            ("limit", Some(self.limit.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+        if self.json {
+            say(&client.get_text(&["alerts"], &query).await?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let page: Page = client.get(&["alerts"], &query).await?;
+        if page.alerts.is_empty() {
+            complain("No alerts.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let now = Clock::system().now();
+        let rows: Vec<_> = page.alerts.iter().map(|row| cells(row, now)).collect();
+        let head = ["AGE", "SEVERITY", "ID", "DELIVERIES", "SUMMARY"];
+        say(&Screen::new().table(&head, &rows));
+        if let Some(next) = page.next {
+            complain(&format!("There are more: add --before {next}"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn cells(row: &Row, now: Timestamp) -> Vec<(String, Colour)> {
+    let states: Vec<&str> = row.deliveries.iter().map(|one| one.state.as_str()).collect();
+    let worst = ["dead", "leased", "pending", "cancelled", "delivered"];
+    let worst = worst.into_iter().find(|state| states.contains(state)).unwrap_or("unrouted");
+    let deliveries: Vec<String> =
+        row.deliveries.iter().map(|one| format!("{} {}", one.destination, one.state)).collect();
+    let deliveries =
+        if deliveries.is_empty() { "unrouted".to_owned() } else { deliveries.join(", ") };
+    vec![
+        (rough(now.since(row.received_at)), Colour::Plain),
+        (row.severity.clone(), Colour::of(&row.severity)),
+        (harmless(&row.id), Colour::Plain),
+        (deliveries, Colour::of(worst)),
+        (harmless(&row.summary), Colour::Plain),
+    ]
+}

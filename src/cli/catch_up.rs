@@ -1,0 +1,112 @@
+//! Catch-up as a part of the running relay: the channels and notices that it shares with the
+//! receiver, and one poller for each app that has a token.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    ids::AppName,
+    intake::{
+        catch_up::{self, App, Handle, Parts, Poller},
+        channels::Channels,
+        notice::Notices,
+    },
+    metrics::Metrics,
+    secret::Secret,
+    shutdown::Shutdown,
+    slack::web_api::{self, WebApi},
+    store::Store,
+};
+
+/// The channels of each app.
+pub(super) type AppChannels = BTreeMap<AppName, Arc<Channels>>;
+
+/// Where the receiver tells each app's poller; a missing one has none.
+pub(super) type AppNotices = BTreeMap<AppName, Notices>;
+
+/// What the receiver and the pollers share.
+pub(super) struct CatchUp {
+    /// Each app's channels.
+    pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
+    /// Where the receiver tells each app's poller; a missing one has none.
+    pub(super) notices: BTreeMap<AppName, Notices>,
+    apps: Vec<App>,
+    settings: catch_up::Settings,
+}
+
+/// Prepares every app, with what the store knows of its channels. Calls nothing yet.
+///
+/// # Errors
+/// The store failed, or the HTTP client cannot be built.
+pub(super) async fn prepare(
+    config: &Config,
+    store: &dyn Store,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<CatchUp> {
+    let mut prepared = CatchUp {
+        channels: BTreeMap::new(),
+        notices: BTreeMap::new(),
+        apps: Vec::new(),
+        settings: config.catch_up,
+    };
+    for app in &config.apps {
+        let ids = app.channels.clone();
+        let channels = Arc::new(Channels::new(ids, app.channel_names.clone(), app.bots.clone()));
+        catch_up::recall(store, &app.name, &channels).await?;
+        prepared.channels.insert(app.name.clone(), Arc::clone(&channels));
+        if let Some(token) = &app.bot_token {
+            let api = web_api(config, Some(token.clone()), clock, metrics)?;
+            let (notices, receiver) = Notices::new();
+            prepared.notices.insert(app.name.clone(), notices);
+            let name = app.name.clone();
+            prepared.apps.push(App { name, channels, notices: receiver, api });
+        }
+    }
+    Ok(prepared)
+}
+
+/// The pollers at work, and what they share with the receiver.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
+    pub(super) notices: BTreeMap<AppName, Notices>,
+    pub(super) handles: Vec<Handle>,
+    /// Theirs alone: they end with it, or with the process.
+    pub(super) shutdown: Shutdown,
+}
+
+impl CatchUp {
+    /// Starts the pollers; they end with `parts.shutdown`.
+    pub(super) fn start(self, parts: &Parts) -> Following {
+        let mut handles = Vec::new();
+        for app in self.apps {
+            let (poller, handle) = Poller::new(app, self.settings, parts.clone());
+            parts.shutdown.spawn(poller.run());
+            handles.push(handle);
+        }
+        Following {
+            channels: self.channels,
+            notices: self.notices,
+            handles,
+            shutdown: parts.shutdown.clone(),
+        }
+    }
+}
+
+/// Slack's Web API for one app.
+///
+/// # Errors
+/// The HTTP client cannot be built.
+pub(super) fn web_api(
+    config: &Config,
+    token: Option<Secret>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<WebApi> {
+    let settings = web_api::Settings { url: config.slack_api.clone(), token };
+    WebApi::new(settings, clock.clone(), metrics.clone()).context("Slack's Web API")
+}

@@ -1,0 +1,220 @@
+//! The running parts, as the ops API sees them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use super::sample;
+use crate::{
+    alert::mapping::{Origin, alert_of_stored},
+    clock::Clock,
+    code_defender::{
+        matcher::{self, Matcher},
+        risk_level::RiskLevel,
+    },
+    config::{self, Fingerprint},
+    delivery::{outcome::describe, worker::Handle},
+    destination::{DeliveryError, Destination, Receipt},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
+    intake::catch_up::{self, BackfillError},
+    logging::chain,
+    ops::{
+        Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
+        NoBackfill, Tested,
+    },
+    secret::Secret,
+    store::{Reference, Source},
+};
+
+/// A destination, and the worker that serves it.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    /// Of what it was made of.
+    pub(super) fingerprint: Fingerprint,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) destination: Arc<dyn Destination>,
+    pub(super) worker: Handle,
+}
+
+/// What runs by one configuration.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) apps: Vec<config::App>,
+    pub(super) served: Vec<Served>,
+    pub(super) matching: matcher::Settings,
+    pub(super) matcher: Arc<Matcher>,
+    pub(super) clock: Clock,
+    pub(super) configuration: Arc<ArcSwap<Configuration>>,
+    /// What reads history.
+    pub(super) catch_up: Vec<catch_up::Handle>,
+}
+
+impl Running {
+    fn find(&self, name: &DestinationName) -> Option<&Served> {
+        self.served.iter().find(|one| one.destination.name() == name)
+    }
+
+    async fn attempt(
+        &self,
+        destination: &dyn Destination,
+        id: &AlertId,
+        posted_at: MessageTs,
+        severity: RiskLevel,
+    ) -> Result<Receipt, DeliveryError> {
+        let test = sample::Test { app: self.apps.first(), matching: &self.matching, severity };
+        let origin = Origin {
+            id,
+            posted_at,
+            source: Source::Push.as_str(),
+            event_id: "",
+            team: "",
+            bot_id: "",
+        };
+        let raw = test.message(posted_at).to_string();
+        let alert = alert_of_stored(raw.as_bytes(), 0, &origin, &self.matcher)
+            .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })?;
+        destination.deliver(&alert).await
+    }
+}
+
+#[async_trait]
+impl Control for Running {
+    fn apps(&self) -> Vec<AppName> {
+        self.apps.iter().map(|app| app.name.clone()).collect()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.configuration.load().as_ref().clone()
+    }
+
+    fn destinations(&self) -> Vec<DestinationHealth> {
+        let health = |one: &Served| DestinationHealth {
+            name: one.destination.name().clone(),
+            breaker_open: one.worker.breaker_open(),
+            last_failure: one.worker.last_failure(),
+        };
+        self.served.iter().map(health).collect()
+    }
+
+    fn matcher(&self) -> Arc<Matcher> {
+        Arc::clone(&self.matcher)
+    }
+
+    fn hurry(&self, destination: Option<&DestinationName>) {
+        let meant = |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
+        self.served.iter().filter(meant).for_each(|one| one.worker.probe_now());
+    }
+
+    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
+        let served = self.find(destination)?;
+        let app = self.apps.first()?;
+        let started_at = self.clock.now();
+        let posted_at = MessageTs::from_micros(started_at.micros());
+        let channel = ChannelId::new(sample::channel(Some(app)));
+        let message = MessageKey { app: app.name.clone(), channel, ts: TsKey::Ts(posted_at) };
+        let alert = AlertId { message, ordinal: 0 };
+        let started = self.clock.instant();
+        let result = self.attempt(&*served.destination, &alert, posted_at, severity).await;
+        let duration = self.clock.instant().saturating_duration_since(started);
+        let attempt = describe(&result, started_at, duration);
+        let reference = result.as_ref().map_or_else(
+            |_failed| Reference::default(),
+            |receipt| Reference {
+                id: receipt.reference_id.clone(),
+                url: receipt.reference_url.clone(),
+            },
+        );
+        Some(Tested { alert, attempt, delivered: result.is_ok(), reference })
+    }
+
+    fn catch_up(&self) -> Vec<CatchUp> {
+        self.catch_up.iter().map(|handle| health(handle.status())).collect()
+    }
+
+    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
+        let since = config::duration(&meant.since).ok_or_else(|| {
+            let text = format!("since: `{}` is no duration such as 24h", meant.since);
+            NoBackfill::Meaningless(text)
+        })?;
+        let is_meant = |handle: &&catch_up::Handle| {
+            meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
+        };
+        let (mut sum, mut is_read) = (Backfilled::default(), false);
+        for handle in self.catch_up.iter().filter(is_meant) {
+            match handle.backfill(since, meant.channel.clone()).await {
+                Ok(found) => {
+                    is_read = true;
+                    sum.found += found.found;
+                    sum.new += found.new;
+                    sum.known += found.known;
+                }
+                // Another app may have the channel.
+                Err(BackfillError::UnknownChannel(_)) => {}
+                Err(error) => return Err(NoBackfill::Failed(chain(&error))),
+            }
+        }
+        if is_read {
+            return Ok(sum);
+        }
+        let text = "no app with a `bot_token` reads such a channel; GET /api/v1/status names all";
+        Err(NoBackfill::Nothing(text.to_owned()))
+    }
+}
+
+fn health(status: catch_up::Status) -> CatchUp {
+    let channel = |one: catch_up::ChannelStatus| CaughtUp {
+        id: one.id,
+        name: one.name,
+        committed: one.committed,
+        last_success: one.last_success,
+        problem: one.problem,
+        is_archived: one.is_archived,
+        missed: one.missed,
+    };
+    CatchUp {
+        app: status.app,
+        problem: status.problem,
+        unresolved: status.unresolved,
+        channels: status.channels.into_iter().map(channel).collect(),
+    }
+}
+
+/// What runs by the configuration in use, whichever that is at the moment.
+#[derive(Debug)]
+pub(super) struct Current(pub(super) ArcSwap<Running>);
+
+#[async_trait]
+impl Control for Current {
+    fn apps(&self) -> Vec<AppName> {
+        self.0.load().apps()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.0.load().configuration()
+    }
+
+    fn destinations(&self) -> Vec<DestinationHealth> {
+        self.0.load().destinations()
+    }
+
+    fn matcher(&self) -> Arc<Matcher> {
+        self.0.load().matcher()
+    }
+
+    fn hurry(&self, destination: Option<&DestinationName>) {
+        self.0.load().hurry(destination);
+    }
+
+    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
+        self.0.load_full().test(destination, severity).await
+    }
+
+    fn catch_up(&self) -> Vec<CatchUp> {
+        self.0.load().catch_up()
+    }
+
+    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
+        self.0.load_full().backfill(meant).await
+    }
+}

@@ -1,0 +1,98 @@
+//! The pretend SOAR: it takes notes of what it is sent, and can be stopped and started.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use tokio::sync::mpsc;
+
+use crate::{clock::Clock, http_server, shutdown::Shutdown};
+
+/// What it says while it is stopped.
+const STOPPED: &str = r#"{"error": "the pretend SOAR is stopped"}"#;
+
+/// Something that happened at the SOAR.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// It took a request.
+    Took { head: String, body: String },
+    /// It is stopped, and was sent a request.
+    Refused,
+    /// Somebody stopped it, or started it again.
+    Switched { stopped: bool },
+}
+
+/// Whether the SOAR is stopped. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Switch {
+    stopped: Arc<AtomicBool>,
+    notes: mpsc::Sender<Note>,
+}
+
+impl Switch {
+    async fn set(&self, stopped: bool) {
+        self.stopped.store(stopped, Ordering::SeqCst);
+        drop(self.notes.send(Note::Switched { stopped }).await);
+    }
+
+    /// Stops it if it runs, starts it if it is stopped; for a thread that may wait.
+    pub(super) fn toggle(&self) {
+        let stopped = !self.stopped.fetch_xor(true, Ordering::SeqCst);
+        drop(self.notes.blocking_send(Note::Switched { stopped }));
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/stop" => self.set(true).await,
+            "/start" => self.set(false).await,
+            _ if self.stopped.load(Ordering::SeqCst) => {
+                drop(self.notes.send(Note::Refused).await);
+                let mut response = Response::new(Full::from(STOPPED));
+                *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+                return response;
+            }
+            _ => drop(self.notes.send(noted(request).await).await),
+        }
+        Response::new(Full::from("{}"))
+    }
+}
+
+async fn noted(request: Request<Incoming>) -> Note {
+    let mut head = format!("{} {}", request.method(), request.uri().path());
+    for (name, value) in request.headers() {
+        head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
+    }
+    let body = request.into_body().collect().await;
+    let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = serde_json::from_slice::<serde_json::Value>(&bytes)
+        .and_then(|json| serde_json::to_string_pretty(&json))
+        .unwrap_or_else(|_no_json| String::from_utf8_lossy(&bytes).into_owned());
+    Note::Took { head, body }
+}
+
+/// Starts it on a loopback port.
+pub(super) async fn start(
+    end: &Shutdown,
+) -> anyhow::Result<(SocketAddr, Switch, mpsc::Receiver<Note>)> {
+    let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let address = listener.local_addr()?;
+    let (notes, received) = mpsc::channel(64);
+    let switch = Switch { stopped: Arc::default(), notes };
+    let answering = switch.clone();
+    let service = service_fn(move |request| {
+        let switch = answering.clone();
+        async move { Ok::<_, Infallible>(switch.answer(request).await) }
+    });
+    let settings = http_server::Settings { idle_timeout: Duration::from_secs(75) };
+    end.spawn(http_server::serve(listener, service, settings, Clock::system(), end.clone()));
+    Ok((address, switch, received))
+}

@@ -1,0 +1,109 @@
+//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
+//! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
+//! file of a few kilobytes beside the store, and works while the relay runs.
+
+mod destinations;
+mod relay;
+mod slack;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, say, serve};
+use crate::config::Config;
+
+/// Check live: store, disk, clock, Slack and destinations.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    /// What was looked at.
+    check: String,
+    /// What was found.
+    message: String,
+    /// What to do, or empty.
+    advice: String,
+}
+
+impl Finding {
+    fn ok(check: &str, message: impl Into<String>) -> Self {
+        Self::new(Level::Ok, check, message.into(), String::new())
+    }
+
+    fn warn(check: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Level::Warn, check, message.into(), advice.into())
+    }
+
+    fn fail(check: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Level::Fail, check, message.into(), advice.into())
+    }
+
+    fn new(level: Level, check: &str, message: String, advice: String) -> Self {
+        Self { level, check: check.to_owned(), message, advice }
+    }
+}
+
+/// What Slack tells nobody, so that no check can.
+const BY_HAND: &str = "whether Delayed Events is on cannot be asked: open \
+    https://api.slack.com/apps, choose the app, Event Subscriptions, and switch Delayed Events on";
+
+impl Doctor {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        common.start_log("error")?;
+        let config = common.load()?;
+        let findings = serve::runtime()?.block_on(examine(&config))?;
+        let has_failed = findings.iter().any(|one| one.level == Level::Fail);
+        if self.json {
+            let result = serde_json::json!({
+                "ok": !has_failed, "checks": findings, "by_hand": [BY_HAND],
+            });
+            say(&serde_json::to_string_pretty(&result)?);
+        } else {
+            for finding in &findings {
+                print(finding);
+            }
+            say(&format!("      by hand: {BY_HAND}"));
+        }
+        Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = store::examine(&config.store.path);
+    for app in &config.apps {
+        findings.extend(slack::examine(config, app).await?);
+    }
+    findings.extend(destinations::examine(&config.destinations).await);
+    findings.extend(relay::examine(config).await?);
+    Ok(findings)
+}
+
+fn print(finding: &Finding) {
+    let Finding { level, check, message, advice } = finding;
+    let level = match level {
+        Level::Ok => "ok  ",
+        Level::Warn => "warn",
+        Level::Fail => "FAIL",
+    };
+    let advice = if advice.is_empty() { String::new() } else { format!(" -> {advice}") };
+    say(&format!("{level}  {check}: {message}{advice}"));
+}

@@ -1,0 +1,47 @@
+//! Whether each destination can be reached: a request to its host, never to its path, so that no
+//! case is opened and no key is shown to a stranger.
+
+use std::time::Duration;
+
+use super::Finding;
+use crate::{config::Destination, http_client, logging::chain};
+
+/// A destination that takes longer is as good as down.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn examine(destinations: &[Destination]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for destination in destinations {
+        let check = format!("destination {}", destination.http.name);
+        findings.push(match reach(destination).await {
+            Ok(message) => Finding::ok(&check, message),
+            Err(message) => {
+                let advice = "let this machine reach it: name lookup, firewall, proxy, ca_file; \
+                              and compare its `url`";
+                Finding::fail(&check, message, advice)
+            }
+        });
+    }
+    if destinations.is_empty() {
+        let message = "none: alerts are stored and go nowhere";
+        findings.push(Finding::warn("destinations", message, "add one under `destinations`"));
+    }
+    findings
+}
+
+async fn reach(destination: &Destination) -> Result<String, String> {
+    let client = http_client::build(&destination.http.client).map_err(|error| chain(&error))?;
+    let given = destination.http.url.reveal();
+    let url = reqwest::Url::parse(given.trim()).map_err(|error| error.to_string())?;
+    http_client::check_host(&url).map_err(|error| error.to_string())?;
+    let origin = url.origin().ascii_serialization();
+    let sent = tokio::time::timeout(TIMEOUT, client.head(&origin).send()).await;
+    match sent {
+        Ok(Ok(response)) if response.status().as_u16() == 407 => {
+            Err("the proxy asks for a user and password".to_owned())
+        }
+        Ok(Ok(_any_answer)) => Ok(format!("{origin} answers")),
+        Ok(Err(error)) => Err(format!("{origin}: {}", chain(&error.without_url()))),
+        Err(_elapsed) => Err(format!("{origin} does not answer within {} s", TIMEOUT.as_secs())),
+    }
+}

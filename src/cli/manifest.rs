@@ -1,0 +1,96 @@
+//! `manifest`: the Slack app that this configuration needs, to be pasted into Slack.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use url::Url;
+
+use super::{BadConfiguration, Common, environment, say};
+use crate::{
+    config::{self, App},
+    slack::manifest::{Kind, Needs, manifest},
+};
+
+/// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New App,
+/// From a manifest.
+#[derive(Args, Debug)]
+pub struct Manifest {
+    /// Where Slack reaches the relay, such as `https://relay.example.com`.
+    #[arg(long, value_name = "URL")]
+    url: Url,
+    /// The app of the configuration, if there are several.
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+    /// Print JSON and not YAML.
+    #[arg(long)]
+    json: bool,
+    /// Leave out the incoming webhook through which Code Defender posts.
+    #[arg(long)]
+    no_incoming_webhook: bool,
+}
+
+/// Stands for a secret that does not exist yet: the app that has it is still to be made.
+const PLACEHOLDER: &str = "https://not-known-yet.invalid/";
+
+impl Manifest {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        if self.url.scheme() != "https" || self.url.host().is_none() {
+            let message = "--url: Slack calls https:// only; TLS may end before the relay";
+            return Err(BadConfiguration(message.to_owned()).into());
+        }
+        let apps = apps(common)?;
+        let needs = self.needs(&apps)?;
+        let manifest = manifest(&needs);
+        if self.json {
+            say(&serde_json::to_string_pretty(&manifest)?);
+        } else {
+            say(serde_saphyr::to_string(&manifest)?.trim_end());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn needs(&self, apps: &[App]) -> anyhow::Result<Needs> {
+        let base = self.url.as_str().trim_end_matches('/');
+        let wrong = |message: String| anyhow::Error::from(BadConfiguration(message));
+        let (app, path) = match (apps, &self.app) {
+            ([], None) => (None, String::new()),
+            ([only], None) => (Some(only), String::new()),
+            (_, None) => {
+                let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+                let message = format!("there are several apps: add --app {}", names.join(" or "));
+                return Err(wrong(message));
+            }
+            (_, Some(name)) => {
+                let app = apps.iter().find(|app| app.name.as_str() == name);
+                let app = app.ok_or_else(|| wrong(format!("no app is named {name}")))?;
+                (Some(app), if apps.len() > 1 { format!("/{name}") } else { String::new() })
+            }
+        };
+        Ok(Needs {
+            request_url: format!("{base}/slack/events{path}"),
+            kinds: app.map_or_else(|| vec![Kind::Public, Kind::Private], kinds),
+            catch_up: app.is_none_or(|app| app.bot_token.is_some()),
+            incoming_webhook: !self.no_incoming_webhook,
+        })
+    }
+}
+
+/// The kinds of channels that an app's configuration may mean.
+pub(super) fn kinds(app: &App) -> Vec<Kind> {
+    if app.channels.is_empty() || !app.channel_names.is_empty() {
+        return vec![Kind::Public, Kind::Private];
+    }
+    app.channels.iter().flat_map(|id| Kind::of(id.as_str())).copied().collect()
+}
+
+/// The configured apps; none if there is no configuration yet. Secrets need not exist.
+fn apps(common: &Common) -> anyhow::Result<Vec<App>> {
+    let path = common.path();
+    if common.config.is_none() && !path.exists() {
+        return Ok(Vec::new());
+    }
+    let secret = |name: &str| environment(name).or_else(|| Some(PLACEHOLDER.to_owned()));
+    let loaded =
+        config::load(&path, &secret).map_err(|problems| BadConfiguration(problems.to_string()))?;
+    Ok(loaded.config.apps)
+}

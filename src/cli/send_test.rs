@@ -1,0 +1,259 @@
+//! `send-test`: an incident that nobody can take for a real one, sent the way of a real one.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    BadConfiguration, Common,
+    ops_client::{OpsClient, Refused, Target, reachable},
+    sample::Test,
+    say, serve,
+    terminal::{Colour, Screen, harmless, rough, spinner},
+};
+use crate::{
+    clock::Clock,
+    code_defender::{
+        matcher::{Matcher, Verdict, Watch},
+        risk_level::RiskLevel,
+    },
+    config::{App, Config},
+    http_client,
+    ids::{AlertId, MessageTs},
+    ops::view::{Delivery, Detail, TestReport},
+    slack::{message, signature},
+};
+
+/// Between two looks at what became of it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// For the relay's answer, which Slack would wait 3 s for.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Send a test.
+#[derive(Args, Debug)]
+pub struct SendTest {
+    /// Its severity: Informative, Low, Medium, High or Critical.
+    #[arg(long, default_value = "High", value_parser = severity)]
+    severity: RiskLevel,
+    /// Only to this destination, past signature, store and routing.
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+    /// The Slack app whose secret signs it [default: the first of the configuration].
+    #[arg(long, value_name = "NAME", conflicts_with = "destination")]
+    app: Option<String>,
+    /// Where to post it, to try the way through a proxy too [default: `listen` of the
+    /// configuration].
+    #[arg(long, value_name = "URL", conflicts_with = "destination")]
+    url: Option<String>,
+    /// How many seconds to wait until it is delivered.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, conflicts_with = "destination")]
+    wait: u64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+fn severity(word: &str) -> Result<RiskLevel, String> {
+    RiskLevel::parse(word)
+        .ok_or_else(|| "use Informative, Low, Medium, High or Critical".to_owned())
+}
+
+impl SendTest {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let runtime = serve::runtime()?;
+        if let Some(name) = &self.destination {
+            let client = self.target.client(common)?;
+            return runtime.block_on(self.to_one(&client, name));
+        }
+        let config = common.load()?;
+        let client = self.target.client_by(&config.server)?;
+        runtime.block_on(self.through_the_front_door(&config, &client))
+    }
+
+    async fn to_one(&self, client: &OpsClient, name: &str) -> anyhow::Result<ExitCode> {
+        let query = [("severity", self.severity.as_str().to_owned())];
+        let report: TestReport = client.post(&["destinations", name, "test"], &query).await?;
+        if self.json {
+            say(&serde_json::to_string_pretty(&report)?);
+        } else {
+            let screen = Screen::new();
+            let attempt = &report.attempt;
+            let status = attempt.status.map(|status| format!(", status {status}"));
+            say(&format!(
+                "{name}: {}{} in {} ms",
+                screen.paint(Colour::of(&attempt.class), &attempt.class),
+                status.unwrap_or_default(),
+                attempt.duration_ms
+            ));
+            for line in [&attempt.excerpt, &report.reference.id, &report.reference.url] {
+                if !line.is_empty() {
+                    say(&format!("  {}", harmless(line)));
+                }
+            }
+        }
+        Ok(code(report.delivered))
+    }
+
+    async fn through_the_front_door(
+        &self,
+        config: &Config,
+        client: &OpsClient,
+    ) -> anyhow::Result<ExitCode> {
+        let app = self.app(config)?;
+        let clock = Clock::system();
+        let ts = MessageTs::from_micros(clock.now().micros());
+        let test = Test { app: Some(app), matching: &config.matching, severity: self.severity };
+        let id = recognised(&test, app, config, ts)?;
+        self.post(config, app, &test.event(ts).to_string()).await?;
+        if !self.json {
+            say(&format!("Accepted: alert {id} is on disk."));
+        }
+        let waiting = spinner("waiting for the destinations");
+        let deadline = clock.now() + Duration::from_secs(self.wait);
+        let alert = loop {
+            let alert = found(client.get::<Detail>(&["alerts", &id], &[]).await)?;
+            let is_open =
+                alert.as_ref().is_none_or(|alert| alert.row.deliveries.iter().any(is_open));
+            if !is_open || clock.now() >= deadline {
+                break alert;
+            }
+            clock.sleep(LOOK).await;
+        };
+        waiting.finish_and_clear();
+        let alert = alert.with_context(|| {
+            format!("the relay that was asked has no alert {id}: is --server the same relay?")
+        })?;
+        self.report(&id, &alert)
+    }
+
+    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
+        let wanted = |app: &&App| self.app.as_ref().is_none_or(|name| name == app.name.as_str());
+        let name = self.app.as_deref().unwrap_or_default();
+        config
+            .apps
+            .iter()
+            .find(wanted)
+            .ok_or_else(|| BadConfiguration(format!("no app is named `{name}`")).into())
+    }
+
+    /// Signs and posts it as Slack would.
+    async fn post(&self, config: &Config, app: &App, body: &str) -> anyhow::Result<()> {
+        let path = match config.apps.len() {
+            1 => "/slack/events".to_owned(),
+            _ => format!("/slack/events/{}", app.name),
+        };
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => format!("http://{}{path}", reachable(config.server.listen, "listen", "--url")?),
+        };
+        let secret = app.signing_secrets.first().context("the app has no signing secret")?;
+        let now = Clock::system().now();
+        let client = http_client::build(&http_client::Settings::default())?;
+        let answer = client
+            .post(&url)
+            .timeout(ANSWER)
+            .header("x-slack-request-timestamp", now.seconds())
+            .header("x-slack-signature", signature::sign(secret, now, body.as_bytes()))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .send()
+            .await
+            .map_err(|error| {
+                let why = if error.is_connect() { "nobody listens there" } else { "no answer" };
+                anyhow!("the test cannot be posted to {url}: {why}")
+            })?;
+        let hint = match answer.status().as_u16() {
+            200 => return Ok(()),
+            401 => "; the relay runs with another signing secret, or its clock is wrong",
+            404 => "; that is no relay's address for Slack",
+            503 => "; the relay cannot store now, its log says why",
+            _ => "",
+        };
+        bail!("{url} answered {}{hint}", answer.status())
+    }
+
+    fn report(&self, id: &str, alert: &Detail) -> anyhow::Result<ExitCode> {
+        let deliveries = &alert.row.deliveries;
+        let is_delivered = |one: &Delivery| one.state == "delivered";
+        let delivered = !deliveries.is_empty() && deliveries.iter().all(is_delivered);
+        if self.json {
+            let result = json!({"id": id, "delivered": delivered, "deliveries": deliveries});
+            say(&serde_json::to_string_pretty(&result)?);
+            return Ok(code(delivered));
+        }
+        for delivery in deliveries {
+            say(&line(delivery, alert));
+        }
+        if deliveries.is_empty() {
+            say("Unrouted: no destination takes it; see `when` in the configuration.");
+        } else if deliveries.iter().any(is_open) {
+            say(&format!("Not yet delivered after {} s; it goes on: alerts show {id}", self.wait));
+        }
+        Ok(code(delivered))
+    }
+}
+
+/// The id that the relay will give it; whether its configuration takes it for an incident.
+fn recognised(
+    test: &Test<'_>,
+    app: &App,
+    config: &Config,
+    ts: MessageTs,
+) -> anyhow::Result<String> {
+    let raw = test.message(ts).to_string();
+    let parsed = message::parse(&raw)?;
+    let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
+    match Matcher::new(config.matching.clone()).judge(&parsed, &watch) {
+        Verdict::Incidents(_) => {
+            Ok(AlertId { message: parsed.key(&app.name, raw.as_bytes()), ordinal: 0 }.to_string())
+        }
+        Verdict::Ignored(reason) => bail!(
+            "the configuration takes the test for no incident (`{}`): under `match.titles`, list \
+             a title that is no regular expression",
+            reason.label()
+        ),
+    }
+}
+
+/// An alert that is not there yet is no failure.
+fn found(answer: anyhow::Result<Detail>) -> anyhow::Result<Option<Detail>> {
+    match answer {
+        Ok(alert) => Ok(Some(alert)),
+        Err(error) => match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.status == 404 => Ok(None),
+            Some(_) | None => Err(error),
+        },
+    }
+}
+
+fn is_open(delivery: &Delivery) -> bool {
+    ["pending", "leased"].contains(&delivery.state.as_str())
+}
+
+fn line(delivery: &Delivery, alert: &Detail) -> String {
+    let state = Screen::new().paint(Colour::of(&delivery.state), &delivery.state);
+    let mut line = vec![format!("{}: {state}", delivery.destination)];
+    if let Some(at) = delivery.finished_at {
+        line.push(format!(" in {} ms", at.since(alert.row.received_at).as_millis()));
+    }
+    let last = delivery.attempts.as_ref().and_then(|attempts| attempts.last());
+    if let Some(last) = last.filter(|_| delivery.state != "delivered") {
+        let status = last.status.map(|status| format!(" {status}")).unwrap_or_default();
+        let (count, excerpt) = (delivery.attempt_count, harmless(&last.excerpt));
+        line.push(format!("; attempts: {count}, the last: {}{status} {excerpt}", last.class));
+    }
+    if let Some(due_at) = delivery.due_at {
+        let wait = rough(due_at.since(Clock::system().now()));
+        line.push(format!(" (tried again in {wait})"));
+    }
+    line.concat()
+}
+
+fn code(delivered: bool) -> ExitCode {
+    if delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,89 @@
+//! What is done every few seconds: secrets are read again, old messages are removed.
+
+use std::{sync::Arc, time::Duration};
+
+use super::live::Live;
+use crate::{
+    ids::DestinationName,
+    logging::chain,
+    store::{Retention, Store},
+};
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Every so many rounds secrets are read again, and what retention allows is removed.
+const SECRETS_EVERY: u64 = 2;
+const PRUNE_EVERY: u64 = 12;
+
+/// Turns until the relay ends.
+pub(super) fn start(live: Arc<Live>) {
+    let shutdown = live.parts.shutdown.clone();
+    let heartbeat = shutdown.heartbeat("housekeeping", live.parts.clock.instant());
+    shutdown.clone().spawn(async move {
+        let clock = &live.parts.clock;
+        warn_of_orphans(live.parts.store.as_ref(), &live.destinations()).await;
+        for round in 0_u64.. {
+            heartbeat.beat(clock.instant());
+            live.parts.metrics.upkeep();
+            if round % SECRETS_EVERY == 0 {
+                refresh_secrets(&live).await;
+            }
+            if round % PRUNE_EVERY == 0 {
+                prune(live.parts.store.as_ref(), live.retention().await).await;
+            }
+            tokio::select! {
+                () = clock.sleep(PAUSE) => {}
+                () = shutdown.stopped() => return,
+            }
+        }
+    });
+}
+
+/// Says which deliveries nobody attempts any more.
+pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]) {
+    match store.stats().await {
+        Ok(stats) => {
+            for (destination, stats) in &stats.destinations {
+                let waiting = stats.pending + stats.leased + stats.dead;
+                if waiting > 0 && !known.contains(destination) {
+                    tracing::warn!(
+                        %destination,
+                        waiting,
+                        "{waiting} deliveries are for {destination}, which is not configured any \
+                         more; they are kept"
+                    );
+                }
+            }
+        }
+        Err(error) => tracing::error!(error = chain(&error), "the store gives no numbers"),
+    }
+}
+
+async fn refresh_secrets(live: &Live) {
+    for secret in live.secrets().await {
+        match secret.refresh() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(?secret, "a secret has changed and is in use");
+                live.hurry_those_with(&secret);
+            }
+            Err(error) => tracing::error!(
+                error = chain(&error),
+                "a secret cannot be read again; the value before it stays in use"
+            ),
+        }
+    }
+}
+
+async fn prune(store: &dyn Store, retention: Retention) {
+    match store.prune(retention).await {
+        Ok(pruned) if pruned.messages + pruned.identities == 0 => {}
+        Ok(pruned) => tracing::info!(
+            messages = pruned.messages,
+            identities = pruned.identities,
+            "old messages removed, as retention says"
+        ),
+        Err(error) => tracing::error!(error = chain(&error), "old messages cannot be removed"),
+    }
+}

@@ -1,0 +1,365 @@
+//! What runs by the configuration in use, and how another takes its place: all or nothing.
+//!
+//! The receiver looks at one snapshot for each request. A worker whose destination is the same as
+//! before goes on, breaker and all; the others end after their attempts in flight, and new ones
+//! begin. The store, the listeners and what is in them stay.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use super::parts::{Parts, name_every_metric, name_metrics_of};
+use crate::{
+    cli::{
+        catch_up::{self, AppChannels, AppNotices, CatchUp, Following},
+        control::{Current, Running, Served},
+    },
+    clock::Timestamp,
+    code_defender::matcher::Matcher,
+    config::{self, Config},
+    delivery::worker::{self, Plan, Worker},
+    destination::{Destination, http::HttpDestination},
+    ids::DestinationName,
+    intake::{
+        self, Admission,
+        events_api::{self, EventsApi},
+        routing::Route,
+    },
+    ops::{Configuration, Refused},
+    secret::Secret,
+    store::Retention,
+};
+
+/// The parts that a reload may replace.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) parts: Parts,
+    pub(super) events_api: EventsApi,
+    pub(super) current: Arc<Current>,
+    configuration: Arc<ArcSwap<Configuration>>,
+    /// What workers read incidents with.
+    matcher: Arc<ArcSwap<Matcher>>,
+    /// What pollers judge messages with.
+    admission: Arc<ArcSwap<Admission>>,
+    /// When the process was first ready.
+    ready_at: Timestamp,
+    /// Its lock makes reloads follow one another.
+    in_use: Mutex<InUse>,
+}
+
+/// The configuration in use, and what reads history by it.
+#[derive(Debug)]
+struct InUse {
+    config: Config,
+    following: Following,
+}
+
+/// What a reload did to the destinations.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) added: Vec<String>,
+    pub(super) changed: Vec<String>,
+    pub(super) removed: Vec<String>,
+}
+
+/// A destination that can be spoken to, and what its worker is to do.
+type Prepared<'c> = (&'c config::Destination, Option<Arc<dyn Destination>>);
+
+impl Live {
+    /// Builds everything and starts the workers.
+    ///
+    /// # Errors
+    /// A destination cannot be built; nothing has begun then.
+    pub(super) async fn start(parts: Parts, config: Config) -> anyhow::Result<Arc<Self>> {
+        name_every_metric(&config, &parts.metrics);
+        let matcher = Arc::new(Matcher::new(config.matching.clone()));
+        let prepared = prepare(&config, &[], &parts)?;
+        let catch_up =
+            catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
+        let admission = admission(&config, &matcher, &catch_up.channels);
+        let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
+        let events_api = EventsApi::new(
+            apps,
+            &admission,
+            events_api::Parts {
+                store: Arc::clone(&parts.store),
+                clock: parts.clock.clone(),
+                metrics: parts.metrics.clone(),
+                shutdown: parts.shutdown.clone(),
+            },
+        );
+        let configuration = Configuration { in_use_since: parts.clock.now(), refused: None };
+        let configuration = Arc::new(ArcSwap::from_pointee(configuration));
+        let shared = Arc::new(ArcSwap::new(Arc::clone(&matcher)));
+        let served = hire(prepared, &[], &parts, &shared);
+        let admission = Arc::new(ArcSwap::new(admission));
+        let ready_at = parts.clock.now();
+        let following = follow(catch_up, &parts, (&admission, ready_at));
+        let running = running((&config, &following), served, matcher, (&parts, &configuration));
+        Ok(Arc::new(Self {
+            current: Arc::new(Current(ArcSwap::from_pointee(running))),
+            events_api,
+            configuration,
+            matcher: shared,
+            admission,
+            ready_at,
+            in_use: Mutex::new(InUse { config, following }),
+            parts,
+        }))
+    }
+
+    /// Puts another configuration in the place of the one in use.
+    ///
+    /// # Errors
+    /// What stands in the way; everything runs on as before then.
+    pub(super) async fn replace(&self, config: Config) -> anyhow::Result<Changes> {
+        let mut in_use = self.in_use.lock().await;
+        let parts = &self.parts;
+        refuse_what_cannot_change(&in_use.config, &config)?;
+        let before = self.current.0.load_full();
+        let prepared = prepare(&config, &before.served, parts)?;
+        let catch_up = if follows_the_same(&in_use.config, &config) {
+            None
+        } else {
+            let store = parts.store.as_ref();
+            Some(catch_up::prepare(&config, store, &parts.clock, &parts.metrics).await?)
+        };
+        // From here on nothing can fail.
+        warn_of_what_waits_for_a_restart(&in_use.config, &config);
+        name_metrics_of(&config.apps, &parts.metrics);
+        let matcher = Arc::new(Matcher::new(config.matching.clone()));
+        let changes = changes(&before.served, &config);
+        self.matcher.store(Arc::clone(&matcher));
+        let served = hire(prepared, &before.served, parts, &self.matcher);
+        let old = &in_use.following;
+        let (channels, notices) = catch_up
+            .as_ref()
+            .map_or((&old.channels, &old.notices), |new| (&new.channels, &new.notices));
+        let admission = admission(&config, &matcher, channels);
+        let apps = config.apps.iter().map(|one| app(one, notices)).collect();
+        self.events_api.replace(apps, &admission);
+        self.admission.store(admission);
+        if let Some(catch_up) = catch_up {
+            in_use.following.shutdown.stop();
+            in_use.following = follow(catch_up, parts, (&self.admission, self.ready_at));
+        }
+        let context = (parts, &self.configuration);
+        let running = running((&config, &in_use.following), served, matcher, context);
+        self.current.0.store(Arc::new(running));
+        let now = parts.clock.now();
+        self.configuration.store(Configuration { in_use_since: now, refused: None }.into());
+        in_use.config = config;
+        Ok(changes)
+    }
+
+    /// Notes that a configuration was refused. Returns whether that is news.
+    pub(super) fn note_refused(&self, reason: &str) -> bool {
+        let before = self.configuration.load_full();
+        let refused = Refused { at: self.parts.clock.now(), reason: reason.to_owned() };
+        let in_use_since = before.in_use_since;
+        let now = Configuration { in_use_since, refused: Some(refused) };
+        self.configuration.store(Arc::new(now));
+        before.refused.as_ref().is_none_or(|refused| refused.reason != reason)
+    }
+
+    /// Whether the newest configuration is not the one in use, and since when.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.configuration.load().refused.clone()
+    }
+
+    /// Every secret of the configuration in use.
+    pub(super) async fn secrets(&self) -> Vec<Secret> {
+        self.in_use.lock().await.config.secrets.clone()
+    }
+
+    /// How long the configuration in use keeps what is finished.
+    pub(super) async fn retention(&self) -> Retention {
+        self.in_use.lock().await.config.retention
+    }
+
+    /// The configured destinations.
+    pub(super) fn destinations(&self) -> Vec<DestinationName> {
+        self.current.0.load().served.iter().map(|one| one.destination.name().clone()).collect()
+    }
+
+    /// A rotated secret may be what a destination behind an open breaker was waiting for.
+    pub(super) fn hurry_those_with(&self, secret: &Secret) {
+        for served in &self.current.0.load().served {
+            if served.secrets.contains(secret) {
+                served.worker.probe_now();
+            }
+        }
+    }
+}
+
+/// Everything about the destinations that can fail. Those that are the same as before need nothing.
+fn prepare<'c>(
+    config: &'c Config,
+    before: &[Served],
+    parts: &Parts,
+) -> anyhow::Result<Vec<Prepared<'c>>> {
+    let prepare = |one: &'c config::Destination| {
+        if unchanged(before, one).is_some() {
+            return Ok((one, None));
+        }
+        let http = HttpDestination::new(one.http.clone(), parts.clock.clone())
+            .with_context(|| format!("destination {}", one.http.name))?;
+        let http: Arc<dyn Destination> = Arc::new(http);
+        Ok((one, Some(http)))
+    };
+    config.destinations.iter().map(prepare).collect()
+}
+
+/// Ends the workers whose destinations are gone or changed, and starts those that are new.
+fn hire(
+    prepared: Vec<Prepared<'_>>,
+    before: &[Served],
+    parts: &Parts,
+    matcher: &Arc<ArcSwap<Matcher>>,
+) -> Vec<Served> {
+    let kept = |one: &Served| prepared.iter().any(|(new, _)| is_unchanged(one, new));
+    before.iter().filter(|one| !kept(one)).for_each(|one| one.worker.retire());
+    let hire = |(one, destination): Prepared<'_>| {
+        let Some(destination) = destination else {
+            return unchanged(before, one).cloned();
+        };
+        let plan = Plan {
+            destination: Arc::clone(&destination),
+            concurrency: one.concurrency,
+            rate_limit: one.rate_limit,
+            max_age: one.max_age,
+            timeout: one.http.timeout,
+        };
+        let worker = worker::Parts {
+            store: Arc::clone(&parts.store),
+            clock: parts.clock.clone(),
+            metrics: parts.metrics.clone(),
+            shutdown: parts.shutdown.child(),
+            matcher: Arc::clone(matcher),
+        };
+        let worker = Worker::new(plan, worker);
+        let served = Served {
+            fingerprint: one.fingerprint,
+            secrets: one.http.secrets().cloned().collect(),
+            destination,
+            worker: worker.handle(),
+        };
+        parts.shutdown.spawn(worker.run());
+        Some(served)
+    };
+    prepared.into_iter().filter_map(hire).collect()
+}
+
+fn unchanged<'s>(before: &'s [Served], one: &config::Destination) -> Option<&'s Served> {
+    before.iter().find(|served| is_unchanged(served, one))
+}
+
+fn is_unchanged(served: &Served, one: &config::Destination) -> bool {
+    *served.destination.name() == one.http.name && served.fingerprint == one.fingerprint
+}
+
+fn changes(before: &[Served], config: &Config) -> Changes {
+    let mut changes = Changes::default();
+    for one in &config.destinations {
+        let known = before.iter().any(|served| *served.destination.name() == one.http.name);
+        if !known {
+            changes.added.push(one.http.name.to_string());
+        } else if unchanged(before, one).is_none() {
+            changes.changed.push(one.http.name.to_string());
+        }
+    }
+    for served in before {
+        let name = served.destination.name();
+        if config.destinations.iter().all(|one| one.http.name != *name) {
+            changes.removed.push(name.to_string());
+        }
+    }
+    changes
+}
+
+fn running(
+    (config, following): (&Config, &Following),
+    served: Vec<Served>,
+    matcher: Arc<Matcher>,
+    (parts, configuration): (&Parts, &Arc<ArcSwap<Configuration>>),
+) -> Running {
+    Running {
+        apps: config.apps.clone(),
+        served,
+        matching: config.matching.clone(),
+        matcher,
+        clock: parts.clock.clone(),
+        configuration: Arc::clone(configuration),
+        catch_up: following.handles.clone(),
+    }
+}
+
+fn admission(config: &Config, matcher: &Arc<Matcher>, channels: &AppChannels) -> Arc<Admission> {
+    let routes = config.destinations.iter().map(route).collect();
+    Arc::new(Admission::new(Arc::clone(matcher), channels.clone(), routes))
+}
+
+/// Whether history goes on to be read as before: by the same pollers, with what they have counted.
+fn follows_the_same(in_use: &Config, new: &Config) -> bool {
+    in_use.apps == new.apps && in_use.catch_up == new.catch_up && in_use.slack_api == new.slack_api
+}
+
+fn follow(
+    catch_up: CatchUp,
+    parts: &Parts,
+    (admission, ready_at): (&Arc<ArcSwap<Admission>>, Timestamp),
+) -> Following {
+    catch_up.start(&intake::catch_up::Parts {
+        admission: Arc::clone(admission),
+        store: Arc::clone(&parts.store),
+        clock: parts.clock.clone(),
+        metrics: parts.metrics.clone(),
+        shutdown: parts.shutdown.child(),
+        ready_at,
+    })
+}
+
+fn refuse_what_cannot_change(in_use: &Config, new: &Config) -> anyhow::Result<()> {
+    let (old, server) = (&in_use.server, &new.server);
+    let is_same_lease = in_use.store.lease == new.store.lease;
+    let kept = [
+        ("server.listen", old.listen == server.listen),
+        ("server.ops_listen", old.ops_listen == server.ops_listen),
+        ("delivery.lease", is_same_lease),
+        ("store", in_use.store == new.store || !is_same_lease),
+    ];
+    let changed: Vec<&str> =
+        kept.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name).collect();
+    anyhow::ensure!(
+        changed.is_empty(),
+        "`{}` cannot change while the relay runs: restart it, or change it back",
+        changed.join("` and `")
+    );
+    Ok(())
+}
+
+fn warn_of_what_waits_for_a_restart(in_use: &Config, new: &Config) {
+    let (old, server) = (&in_use.server, &new.server);
+    let kept = [
+        ("server.idle_timeout", old.idle_timeout == server.idle_timeout),
+        ("server.drain_delay", old.drain_delay == server.drain_delay),
+        ("server.ops_token", old.ops_token == server.ops_token),
+    ];
+    for (key, _) in kept.into_iter().filter(|(_, is_same)| !is_same) {
+        tracing::warn!(key, "`{key}` has changed and is in use from the next start");
+    }
+}
+
+fn app(app: &config::App, notices: &AppNotices) -> events_api::App {
+    events_api::App {
+        name: app.name.clone(),
+        signing_secrets: app.signing_secrets.clone(),
+        notices: notices.get(&app.name).cloned().unwrap_or_default(),
+    }
+}
+
+fn route(destination: &config::Destination) -> Route {
+    Route { destination: destination.http.name.clone(), when: destination.when.clone() }
+}

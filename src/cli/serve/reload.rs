@@ -1,0 +1,149 @@
+//! Takes a new configuration into use while the relay runs: at once when asked (SIGHUP), and when a
+//! file that it was made of has other contents. One that is refused changes nothing; the reason is
+//! in the log, in `config_last_reload_successful` and in `/api/v1/status`.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use super::{
+    housekeeping::warn_of_orphans,
+    live::{Changes, Live},
+};
+use crate::{
+    config::{self, Loaded, Sources},
+    metrics::Metric,
+};
+
+/// Between two looks at the files.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A refused configuration is tried again so often: what was wrong may lie outside of its files, in
+/// a secret that was missing.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Looks up an environment variable.
+type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The file that the configuration in use was loaded from.
+#[derive(Clone)]
+pub struct ConfigFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The environment that its secrets may come from.
+    pub env: Environment,
+    /// The files that were read when it was loaded.
+    pub sources: Sources,
+}
+
+impl fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the relay at what its configuration file says.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    live: Arc<Live>,
+    file: Mutex<ConfigFile>,
+}
+
+impl Reloader {
+    pub(super) fn new(live: Arc<Live>, file: ConfigFile) -> Arc<Self> {
+        Arc::new(Self { live, file: Mutex::new(file) })
+    }
+
+    /// Looks at the files until the relay ends.
+    pub(super) fn start(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let parts = &self.live.parts;
+        let heartbeat = parts.shutdown.heartbeat("reload", parts.clock.instant());
+        parts.shutdown.spawn(async move {
+            let parts = &this.live.parts;
+            loop {
+                tokio::select! {
+                    () = parts.clock.sleep(LOOK) => {}
+                    () = parts.shutdown.stopped() => return,
+                }
+                heartbeat.beat(parts.clock.instant());
+                this.look().await;
+            }
+        });
+    }
+
+    async fn look(&self) {
+        let mut file = self.file.lock().await;
+        let now = self.live.parts.clock.now();
+        let is_time = |at| now.since(at) >= TRY_AGAIN;
+        let try_again = self.live.refused().is_some_and(|refused| is_time(refused.at));
+        if try_again || file.sources.have_changed() {
+            drop(self.reload_from(&mut file, false).await);
+        }
+    }
+
+    /// Reads the file and takes it into use.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the configuration in use stays.
+    pub(super) async fn reload(&self) -> Result<(), String> {
+        self.reload_from(&mut *self.file.lock().await, true).await
+    }
+
+    async fn reload_from(&self, file: &mut ConfigFile, is_asked: bool) -> Result<(), String> {
+        // Before they are read: what changes in between is read once more.
+        file.sources = file.sources.as_they_are();
+        let taken = match self.load(file).await {
+            Ok(Loaded { config, warnings, sources }) => {
+                file.sources = sources;
+                let replaced = self.live.replace(config).await;
+                replaced.map(|changes| (changes, warnings)).map_err(|error| format!("{error:#}"))
+            }
+            Err(reason) => Err(reason),
+        };
+        let gauge = self.live.parts.metrics.gauge(Metric::ConfigReload, &[]);
+        gauge.set(if taken.is_ok() { 1.0 } else { 0.0 });
+        match taken {
+            Ok((changes, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!("{}:{warning}", file.path.display());
+                }
+                self.tell(&changes).await;
+                Ok(())
+            }
+            Err(reason) => {
+                if self.live.note_refused(&reason) || is_asked {
+                    tracing::error!(
+                        reason,
+                        "the new configuration is refused, the one before it stays in use: {reason}"
+                    );
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    /// Compiling presets and reading certificates is no work for a thread that answers Slack.
+    async fn load(&self, file: &ConfigFile) -> Result<Loaded, String> {
+        let (path, env) = (file.path.clone(), Arc::clone(&file.env));
+        let known = self.live.secrets().await;
+        spawn_blocking(move || config::load_again(&path, &*env, &known))
+            .await
+            .map_err(|panic| panic.to_string())?
+            .map_err(|problems| problems.to_string())
+    }
+
+    async fn tell(&self, changes: &Changes) {
+        let Changes { added, changed, removed } = changes;
+        let list = |names: &[String]| names.join(" ");
+        tracing::info!(
+            added = list(added),
+            changed = list(changed),
+            removed = list(removed),
+            "the new configuration is in use"
+        );
+        if !removed.is_empty() {
+            warn_of_orphans(self.live.parts.store.as_ref(), &self.live.destinations()).await;
+        }
+    }
+}

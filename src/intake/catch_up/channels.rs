@@ -1,0 +1,114 @@
+//! Finds the channels behind configured names, once; or those that the bot is in, if every channel
+//! is ours. An id that was found stays in the store: a channel that is renamed stays the same.
+
+use std::sync::Arc;
+
+use super::{Poller, SLOW_RETRY, reader::Beat};
+use crate::{
+    ids::ChannelId,
+    logging::chain,
+    metrics::Metric,
+    slack::web_api::{ApiError, Channel},
+};
+
+impl Poller {
+    /// Lists the channels of the workspace if there is still one to find. Returns false if Slack
+    /// did not answer and it should be tried again soon.
+    pub(super) async fn find_channels(&mut self) -> bool {
+        let known = self.channels.known();
+        let lists_members = known.is_every() && self.member_of.is_none();
+        if known.unresolved.is_empty() && !lists_members || self.now() < self.list_again {
+            return true;
+        }
+        let error = match self.list(lists_members).await {
+            Ok(members) => {
+                if lists_members {
+                    self.member_of = Some(members);
+                }
+                self.list_again = self.now() + SLOW_RETRY;
+                self.board.status().problem.clear();
+                self.complain_of_unresolved();
+                return true;
+            }
+            Err(ApiError::Token(code)) => {
+                self.lose_access(&format!("Slack says {code}"));
+                return true;
+            }
+            Err(error) => error,
+        };
+        let (app, problem) = (&self.reader.app, chain(&error));
+        tracing::error!(%app, error = problem, "the channels of app {app} cannot be listed");
+        self.board.status().problem = format!("the channels cannot be listed: {problem}");
+        let is_slow = matches!(error, ApiError::Configuration { .. });
+        if is_slow {
+            self.list_again = self.now() + SLOW_RETRY;
+        }
+        is_slow
+    }
+
+    /// Goes through the pages, as far as something is left to find.
+    async fn list(&mut self, lists_members: bool) -> Result<Vec<ChannelId>, ApiError> {
+        let reader = Arc::clone(&self.reader);
+        let (mut cursor, mut members) = (None::<String>, Vec::new());
+        loop {
+            let (api, from) = (&reader.api, cursor.as_deref());
+            let call = move || api.channels(from);
+            let page = reader.patiently(Beat(Some(&self.heartbeat)), call).await?;
+            for channel in page.channels {
+                let id = ChannelId::new(&channel.id);
+                if self.channels.known().unresolved.contains(&channel.name) {
+                    self.learn(&channel.name, &id).await;
+                }
+                if lists_members && channel.is_member {
+                    self.name_metrics(&id);
+                    members.push(id);
+                }
+                self.note_name(&channel, &members);
+            }
+            let is_complete = !lists_members && self.channels.known().unresolved.is_empty();
+            if page.next_cursor.is_none() || page.next_cursor == cursor || is_complete {
+                return Ok(members);
+            }
+            cursor = page.next_cursor;
+        }
+    }
+
+    fn note_name(&self, channel: &Channel, members: &[ChannelId]) {
+        let id = ChannelId::new(&channel.id);
+        if self.channels.known().ids.contains(&id) || members.contains(&id) {
+            self.board.channel(&id, |status| status.name.clone_from(&channel.name));
+        }
+    }
+
+    /// What was found counts from now on, and after a restart.
+    pub(super) async fn learn(&self, written: &str, id: &ChannelId) {
+        let parts = &self.reader.parts;
+        if let Err(error) = parts.store.set_channel_id(&self.reader.app, written, id).await {
+            let error = chain(&error);
+            tracing::error!(error, "the id of {written} is not kept; it will be found again");
+        }
+        self.name_metrics(id);
+        self.channels.learn(written, id);
+        tracing::info!(app = %self.reader.app, channel = %id, "channel {written} is {id}");
+    }
+
+    /// An alert rule on a series that does not exist yet never fires.
+    fn name_metrics(&self, id: &ChannelId) {
+        let (app, metrics) = (self.reader.app.as_str(), &self.reader.parts.metrics);
+        for cause in ["push", "downtime"] {
+            metrics.counter(Metric::MissedPush, &[app, id.as_str(), cause]).increment(0);
+        }
+        metrics.gauge(Metric::CatchUpLastSuccess, &[app, id.as_str()]).increment(0.0);
+    }
+
+    fn complain_of_unresolved(&self) {
+        for name in &self.channels.known().unresolved {
+            tracing::error!(
+                app = %self.reader.app,
+                "no channel of app {} is named {name}; until it is found, incidents of every \
+                 channel are taken. If it is a private channel, invite the bot into it",
+                self.reader.app
+            );
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What became of an event: counted once, logged once.
+
+use std::time::{Duration, Instant};
+
+use hyper::header::{HeaderMap, HeaderName};
+use metrics::Counter;
+
+use crate::{
+    code_defender::matcher::Reason,
+    ids::{AppName, MessageKey},
+    intake::Certainty,
+    logging::chain,
+    metrics::{Metric, Metrics},
+    slack::message::Message,
+    store::{Accepted, NewAlert, NewMessage, StoreError},
+};
+
+pub(super) const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
+pub(super) const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
+
+/// Proxies and load balancers name requests so.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where an event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    Accepted,
+    /// Accepted from a channel that may be none of ours: a name is not resolved yet.
+    Unconfirmed,
+    Unrouted,
+    Duplicate,
+    KnownEdit,
+    Ignored(Reason),
+    Type,
+    Lifecycle,
+    Unparsable,
+    BadSignature,
+    Stale,
+    TooLarge,
+    Slow,
+    Overload,
+    Store,
+}
+
+impl Fate {
+    const ALL: [Self; 21] = [
+        Self::Accepted,
+        Self::Unconfirmed,
+        Self::Unrouted,
+        Self::Duplicate,
+        Self::KnownEdit,
+        Self::Ignored(Reason::Title),
+        Self::Ignored(Reason::NearMiss),
+        Self::Ignored(Reason::NoBot),
+        Self::Ignored(Reason::BotNotAllowed),
+        Self::Ignored(Reason::Channel),
+        Self::Ignored(Reason::Unfurl),
+        Self::Ignored(Reason::Subtype),
+        Self::Type,
+        Self::Lifecycle,
+        Self::Unparsable,
+        Self::BadSignature,
+        Self::Stale,
+        Self::TooLarge,
+        Self::Slow,
+        Self::Overload,
+        Self::Store,
+    ];
+
+    /// What the store's answer means for the event.
+    pub(super) fn of(accepted: Accepted, is_routed: bool, channel: Certainty) -> Self {
+        match (accepted, channel) {
+            (Accepted::New { .. }, _) if !is_routed => Self::Unrouted,
+            (Accepted::New { .. }, Certainty::Unresolved) => Self::Unconfirmed,
+            (Accepted::New { .. }, Certainty::Certain) => Self::Accepted,
+            (Accepted::Duplicate, _) => Self::Duplicate,
+            (Accepted::Revision, _) => Self::KnownEdit,
+        }
+    }
+
+    /// Outcome and reason, as the metric's labels.
+    fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Accepted => ("accepted", ""),
+            Self::Unconfirmed => ("accepted", "channel_unresolved"),
+            Self::Unrouted => ("accepted", "no_destination"),
+            Self::Duplicate => ("duplicate", ""),
+            Self::KnownEdit => ("ignored", "known_edit"),
+            Self::Ignored(reason) => ("ignored", reason.label()),
+            Self::Type => ("ignored", "type"),
+            Self::Lifecycle => ("ignored", "lifecycle"),
+            Self::Unparsable => ("ignored", "unparsable"),
+            Self::BadSignature => ("rejected", "bad_signature"),
+            Self::Stale => ("rejected", "stale"),
+            Self::TooLarge => ("rejected", "too_large"),
+            Self::Slow => ("rejected", "slow"),
+            Self::Overload => ("rejected", "overload"),
+            Self::Store => ("rejected", "store"),
+        }
+    }
+}
+
+/// One app's counters, all known from the start.
+#[derive(Debug)]
+pub(super) struct FateCounters(Vec<(Fate, Counter)>);
+
+impl FateCounters {
+    pub(super) fn new(app: &AppName, metrics: &Metrics) -> Self {
+        let counter = |fate: Fate| {
+            let (outcome, reason) = fate.labels();
+            (fate, metrics.counter(Metric::Events, &[app.as_str(), outcome, reason]))
+        };
+        Self(Fate::ALL.into_iter().map(counter).collect())
+    }
+
+    pub(super) fn count(&self, fate: Fate) {
+        self.count_many(fate, 1);
+    }
+
+    pub(super) fn count_many(&self, fate: Fate, times: u64) {
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == fate) {
+            counter.increment(times);
+        }
+    }
+}
+
+/// The vendor may have renamed its title: somebody must look.
+pub(super) fn log_near_miss(app: &AppName, message: &Message<'_>, reason: Reason) {
+    if reason == Reason::NearMiss {
+        tracing::warn!(
+            %app,
+            channel = %message.channel,
+            ts = %message.ts,
+            "message {} in {} looks like an incident but for its title; \
+             see `match.titles` in the configuration",
+            message.ts,
+            message.channel
+        );
+    }
+}
+
+/// Everything by which an alert is found in the log, taken before the store takes the message.
+#[derive(Debug)]
+pub(super) struct Trace {
+    /// The ids of the message's alerts, with a space between them.
+    ids: String,
+    key: MessageKey,
+    event_id: String,
+    team: String,
+}
+
+/// What Slack said of one request beside its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'h> {
+    pub(super) started: Instant,
+    pub(super) headers: &'h HeaderMap,
+}
+
+impl Arrival<'_> {
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The proxy's name for the request, if it is fit for a log.
+    fn request_id(&self) -> Option<&str> {
+        let is_safe = |id: &&str| {
+            let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(&byte);
+            !id.is_empty() && id.len() <= 64 && id.bytes().all(safe)
+        };
+        self.header(&REQUEST_ID).filter(is_safe)
+    }
+}
+
+impl Trace {
+    pub(super) fn of(message: &NewMessage) -> Self {
+        let id = |alert: &NewAlert| format!("{}:{}", message.key, alert.ordinal);
+        let ids = message.alerts.iter().map(id).collect::<Vec<_>>().join(" ");
+        let (event_id, team) = (message.event_id.clone(), message.team.clone());
+        Self { ids, key: message.key.clone(), event_id, team }
+    }
+
+    /// The one line of an accepted message. Whoever searches the log for the id of an alert finds
+    /// this line, then one for each attempt.
+    pub(super) fn log_accepted(
+        &self,
+        arrival: Option<&Arrival<'_>>,
+        duration: Duration,
+        fate: Fate,
+    ) {
+        let Self { ids, key, event_id, team } = self;
+        let (outcome, reason) = fate.labels();
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match fate {
+            Fate::Accepted | Fate::Unconfirmed | Fate::Unrouted => tracing::info!(
+                alert_id = ids,
+                outcome,
+                reason,
+                duration_ms,
+                request_id = arrival.and_then(Arrival::request_id),
+                slack.team_id = team,
+                slack.channel = %key.channel,
+                slack.ts = %key.ts,
+                slack.event_id = event_id,
+                slack.retry_num = arrival.and_then(|arrival| arrival.header(&RETRY_NUM)),
+                slack.retry_reason = arrival.and_then(|arrival| arrival.header(&RETRY_REASON)),
+                "alert {ids} accepted{}",
+                if fate == Fate::Unrouted { ", but no destination takes it" } else { "" }
+            ),
+            Fate::KnownEdit => tracing::info!(
+                alert_id = ids,
+                outcome,
+                reason,
+                slack.event_id = event_id,
+                "an edit of the message of alert {ids} is kept"
+            ),
+            Fate::Duplicate
+            | Fate::Ignored(_)
+            | Fate::Type
+            | Fate::Lifecycle
+            | Fate::Unparsable
+            | Fate::BadSignature
+            | Fate::Stale
+            | Fate::TooLarge
+            | Fate::Slow
+            | Fate::Overload
+            | Fate::Store => tracing::debug!(
+                alert_id = ids,
+                outcome,
+                slack.event_id = event_id,
+                "alert {ids} is known"
+            ),
+        }
+    }
+
+    pub(super) fn log_refused(&self, arrival: &Arrival<'_>, error: &StoreError) {
+        let ids = &self.ids;
+        tracing::error!(
+            alert_id = ids,
+            outcome = "rejected",
+            reason = "store",
+            error = chain(error),
+            request_id = arrival.request_id(),
+            slack.event_id = self.event_id,
+            slack.retry_num = arrival.header(&RETRY_NUM),
+            "alert {ids} could not be stored in time; Slack will send it again"
+        );
+    }
+}

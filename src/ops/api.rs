@@ -1,0 +1,178 @@
+//! `/api/v1`: look at alerts, and act on them. Each request passes [`Auth`] first; errors are
+//! problem documents; each action leaves one line in the log.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{FromRequest, FromRequestParts, Query, Request, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+
+use super::{Control, Problem, auth::Auth, health::Health, view};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::DestinationName,
+    store::Store,
+};
+
+mod actions;
+mod alerts;
+mod backfill;
+
+/// An action says everything in its address; a body beyond this is not even looked at.
+const MAX_BODY_BYTES: usize = 1024;
+
+/// What the API is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where the alerts are.
+    pub store: Arc<dyn Store>,
+    /// The running parts.
+    pub control: Arc<dyn Control>,
+    /// Who may use it.
+    pub auth: Auth,
+    /// Time.
+    pub clock: Clock,
+}
+
+#[derive(Debug)]
+struct Api {
+    parts: Parts,
+    health: Arc<Health>,
+    started_at: Timestamp,
+}
+
+type Shared = State<Arc<Api>>;
+
+/// The routes.
+pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
+    let started_at = parts.clock.now();
+    let api = Arc::new(Api { parts, health, started_at });
+    let routes = Router::new()
+        .route("/status", get(status))
+        .route("/alerts", get(alerts::list))
+        .route("/alerts/retry", post(actions::retry_all))
+        .route("/alerts/cancel", post(actions::cancel_all))
+        .route("/alerts/{id}", get(alerts::show))
+        .route("/alerts/{id}/retry", post(actions::retry))
+        .route("/alerts/{id}/cancel", post(actions::cancel))
+        .route("/backfill", post(backfill::backfill))
+        .route("/destinations/{name}/pause", post(actions::pause))
+        .route("/destinations/{name}/resume", post(actions::resume))
+        .route("/destinations/{name}/test", post(actions::test))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&api), guard))
+        .with_state(api);
+    Router::new().nest("/api/v1", routes)
+}
+
+async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
+    let checked = api.parts.auth.check(request.method(), request.uri(), request.headers());
+    let mut response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    // An alert is nobody else's business, and never something to be rendered.
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn nothing_here(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not for {}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+/// The query of a request. An unknown key is an error: `?stat=dead` must not mean everything.
+struct Params<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+        Ok(Self(query))
+    }
+}
+
+/// A body with nothing in it: an action says everything in its address.
+struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+        let text = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        match text.trim_ascii() {
+            b"" | b"{}" => Ok(Self),
+            _ => Err(Problem::bad_request(
+                "this takes no body: say what is meant in the query, such as ?destination=NAME",
+            )),
+        }
+    }
+}
+
+async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answer<view::Status> {
+    let stats = api.parts.store.stats().await?;
+    let ready = api.health.ready().await;
+    let configured = api.parts.control.destinations();
+    let known = |name: &DestinationName| configured.iter().any(|one| one.name == *name);
+    let orphaned = stats.destinations.iter().filter(|(name, _)| !known(name));
+    let orphaned = orphaned.map(|(name, _)| (name, None));
+    let all = configured.iter().map(|one| (&one.name, Some(one))).chain(orphaned);
+    let destinations = all.map(|(name, health)| {
+        let found = stats.destinations.iter().find(|(known, _)| known == name);
+        let stats = found.map(|(_, stats)| stats.clone()).unwrap_or_default();
+        let failure = health.and_then(|health| health.last_failure.as_ref());
+        view::Destination {
+            name: name.to_string(),
+            configured: health.is_some(),
+            paused: stats.paused,
+            breaker_open: health.is_some_and(|health| health.breaker_open),
+            pending: stats.pending,
+            leased: stats.leased,
+            dead: stats.dead,
+            oldest_pending_at: stats.oldest_pending,
+            last_failure: failure.map(view::Attempt::new),
+        }
+    });
+    let mut read = api.parts.control.catch_up();
+    let now = api.parts.clock.now();
+    let name = |app: crate::ids::AppName| {
+        let at = read.iter().position(|one| one.app == app);
+        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        view::App { name: app.to_string(), catch_up }
+    };
+    Ok(Json(view::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: api.started_at,
+        uptime_seconds: api.parts.clock.now().since(api.started_at).as_secs(),
+        ready: ready.is_ok(),
+        not_ready_reason: ready.err().unwrap_or_default(),
+        configuration: api.parts.control.configuration().into(),
+        store: view::StoreUse { used_bytes: stats.used_bytes, free_bytes: stats.free_bytes },
+        apps: api.parts.control.apps().into_iter().map(name).collect(),
+        destinations: destinations.collect(),
+    }))
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// A query with nothing in it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoQuery {}

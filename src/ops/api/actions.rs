@@ -1,0 +1,292 @@
+//! Acting on alerts and destinations. What was done, and by whom, is one line in the log.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::request,
+};
+use serde::Deserialize;
+
+use super::{
+    Answer, Api, NoBody, NoQuery, Params, Shared,
+    alerts::{severity, state},
+};
+use crate::{
+    code_defender::risk_level::RiskLevel,
+    http_server::Peer,
+    ids::DestinationName,
+    ops::{
+        Problem,
+        view::{Attempt, Changed, Delivery, PauseState, Reference, TestReport},
+    },
+    store::{Action, DeliveryView, Paused, Selection, State as DeliveryState},
+};
+
+/// Who asks.
+pub(super) struct Who(Option<SocketAddr>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(parts.extensions.get::<Peer>().map(|Peer(address)| *address)))
+    }
+}
+
+/// One line an action: who did what to which, and what changed.
+pub(super) fn audit(who: &Who, action: &str, what: &str, changed: u64) {
+    let by = who.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    tracing::info!(
+        audit = true,
+        who = by,
+        action,
+        selection = what,
+        changed,
+        "operator at {by}: {action} {what}, {changed} changed"
+    );
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Where {
+    destination: Option<String>,
+}
+
+/// `POST /alerts/{id}/retry`
+pub(super) async fn retry(
+    State(api): Shared,
+    who: Who,
+    Path(id): Path<String>,
+    Params(query): Params<Where>,
+    _: NoBody,
+) -> Answer<Changed> {
+    act_on_one(&api, &who, Action::Retry, &id, query).await
+}
+
+/// `POST /alerts/{id}/cancel`
+pub(super) async fn cancel(
+    State(api): Shared,
+    who: Who,
+    Path(id): Path<String>,
+    Params(query): Params<Where>,
+    _: NoBody,
+) -> Answer<Changed> {
+    act_on_one(&api, &who, Action::Cancel, &id, query).await
+}
+
+async fn act_on_one(
+    api: &Api,
+    who: &Who,
+    action: Action,
+    id: &str,
+    query: Where,
+) -> Answer<Changed> {
+    let alert = api.alert(id).await?.id;
+    let meant = query.destination.as_deref();
+    let destination = meant.map(parsed).transpose()?;
+    if action == Action::Retry {
+        api.parts.control.hurry(destination.as_ref());
+    }
+    let selection = Selection { alert: Some(alert), destination, state: None };
+    let changed = api.parts.store.act(selection, action).await?;
+    let mut after = api.alert(id).await?.deliveries;
+    after.retain(|one| meant.is_none_or(|name| name == one.destination.as_str()));
+    let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
+    audit(who, verb(action), &format!("alert {id}{suffix}"), changed);
+    match (after.as_slice(), meant) {
+        ([], Some(name)) => {
+            Err(Problem::not_found(format!("alert {id} has no delivery to `{name}`")))
+        }
+        ([], None) => Err(Problem::conflict(format!(
+            "alert {id} is unrouted: no destination wanted it, so there is nothing to {}",
+            verb(action)
+        ))),
+        (after, _) => {
+            if changed == 0 {
+                refuse_in_vain(action, after)?;
+            }
+            Ok(Json(Changed { changed, deliveries: after.iter().map(Delivery::new).collect() }))
+        }
+    }
+}
+
+/// Nothing was changed: fine if what is asked for is so already (somebody else was faster), an
+/// error if it cannot be so.
+fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Problem> {
+    let list = |wanted: DeliveryState| {
+        let names = deliveries.iter().filter(|one| one.state == wanted);
+        let names: Vec<&str> = names.map(|one| one.destination.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let under_way = list(DeliveryState::Pending).is_some() || list(DeliveryState::Leased).is_some();
+    let refusal = match action {
+        Action::Retry if under_way => None,
+        Action::Retry => list(DeliveryState::Delivered)
+            .map(|names| format!("already delivered to {names}: there is nothing to retry")),
+        Action::Cancel => list(DeliveryState::Leased)
+            .map(|names| {
+                format!(
+                    "an attempt at {names} is under way: cancel when it has ended, if it failed"
+                )
+            })
+            .or_else(|| {
+                list(DeliveryState::Delivered)
+                    .map(|names| format!("already delivered to {names}: it cannot be taken back"))
+            }),
+    };
+    refusal.map_or(Ok(()), |detail| Err(Problem::conflict(detail)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// Needed: "all" is never meant by leaving something out.
+    state: String,
+    destination: Option<String>,
+}
+
+/// `POST /alerts/retry?state=dead|cancelled|pending[&destination=]`
+pub(super) async fn retry_all(
+    State(api): Shared,
+    who: Who,
+    Params(which): Params<Which>,
+    _: NoBody,
+) -> Answer<Changed> {
+    act_on_all(&api, &who, Action::Retry, which).await
+}
+
+/// `POST /alerts/cancel?state=dead|pending[&destination=]`
+pub(super) async fn cancel_all(
+    State(api): Shared,
+    who: Who,
+    Params(which): Params<Which>,
+    _: NoBody,
+) -> Answer<Changed> {
+    act_on_all(&api, &who, Action::Cancel, which).await
+}
+
+async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answer<Changed> {
+    let wanted = state(&which.state)?;
+    let is_possible = match action {
+        Action::Retry => matches!(
+            wanted,
+            DeliveryState::Dead | DeliveryState::Cancelled | DeliveryState::Pending
+        ),
+        Action::Cancel => matches!(wanted, DeliveryState::Dead | DeliveryState::Pending),
+    };
+    if !is_possible {
+        let detail = format!("there is nothing to {} in what is {wanted}", verb(action));
+        return Err(Problem::bad_request(detail));
+    }
+    let destination = match &which.destination {
+        Some(name) => Some(api.destination(name).await?),
+        None => None,
+    };
+    if action == Action::Retry {
+        api.parts.control.hurry(destination.as_ref());
+    }
+    let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
+    let selection = Selection { alert: None, destination, state: Some(wanted) };
+    let changed = api.parts.store.act(selection, action).await?;
+    audit(who, verb(action), &format!("all {wanted}{suffix}"), changed);
+    Ok(Json(Changed { changed, deliveries: Vec::new() }))
+}
+
+/// `POST /destinations/{name}/pause`
+pub(super) async fn pause(
+    State(api): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+    _: NoBody,
+) -> Answer<PauseState> {
+    set_paused(&api, &who, &name, Paused::Yes).await
+}
+
+/// `POST /destinations/{name}/resume`
+pub(super) async fn resume(
+    State(api): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+    _: NoBody,
+) -> Answer<PauseState> {
+    set_paused(&api, &who, &name, Paused::No).await
+}
+
+async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<PauseState> {
+    let destination = api.destination(name).await?;
+    let stats = api.parts.store.stats().await?;
+    let found = stats.destinations.iter().find(|(known, _)| *known == destination);
+    let was_paused = found.is_some_and(|(_, stats)| stats.paused);
+    let is_paused = paused == Paused::Yes;
+    if !is_paused {
+        api.parts.control.hurry(Some(&destination));
+    }
+    api.parts.store.set_paused(&destination, paused).await?;
+    let action = if is_paused { "pause" } else { "resume" };
+    audit(who, action, &format!("destination {name}"), u64::from(was_paused != is_paused));
+    Ok(Json(PauseState { destination: name.to_owned(), paused: is_paused }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TestQuery {
+    severity: Option<String>,
+}
+
+/// `POST /destinations/{name}/test`
+pub(super) async fn test(
+    State(api): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    Params(query): Params<TestQuery>,
+    _: NoBody,
+) -> Answer<TestReport> {
+    let severity = query.severity.as_deref().map_or(Ok(RiskLevel::High), severity)?;
+    let tested = match parsed(&name) {
+        Ok(destination) => api.parts.control.test(&destination, severity).await,
+        Err(_no_name) => None,
+    };
+    let tested = tested.ok_or_else(|| unknown_destination(&name))?;
+    audit(&who, "test", &format!("destination {name}"), u64::from(tested.delivered));
+    Ok(Json(TestReport {
+        destination: name,
+        alert_id: tested.alert.to_string(),
+        delivered: tested.delivered,
+        reference: Reference::new(&tested.reference),
+        attempt: Attempt::new(&tested.attempt),
+    }))
+}
+
+impl Api {
+    /// A destination of the configuration, or one that was in it and has something left.
+    async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
+        let destination = parsed(name)?;
+        let is_configured =
+            self.parts.control.destinations().iter().any(|one| one.name == destination);
+        if is_configured {
+            return Ok(destination);
+        }
+        let stats = self.parts.store.stats().await?;
+        let is_orphaned = stats.destinations.iter().any(|(known, _)| *known == destination);
+        if is_orphaned { Ok(destination) } else { Err(unknown_destination(name)) }
+    }
+}
+
+fn parsed(name: &str) -> Result<DestinationName, Problem> {
+    DestinationName::new(name).map_err(|_no_name| unknown_destination(name))
+}
+
+fn unknown_destination(name: &str) -> Problem {
+    Problem::not_found(format!("there is no destination `{name}`"))
+}
+
+const fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Retry => "retry",
+        Action::Cancel => "cancel",
+    }
+}

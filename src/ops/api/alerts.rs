@@ -1,0 +1,149 @@
+//! Looking at alerts.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Answer, Api, NoQuery, Params, Shared};
+use crate::{
+    alert::mapping::{Origin, alert_of_stored},
+    code_defender::risk_level::RiskLevel,
+    ids::AlertId,
+    ops::{
+        Problem,
+        view::{Delivery, Detail, Page, Revision, Row},
+    },
+    slack,
+    store::{AlertQuery, AlertView, State as DeliveryState},
+};
+
+/// Rows of a page, if nothing is said, and at most.
+const LIMIT: u32 = 50;
+const MAX_LIMIT: u32 = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    state: Option<String>,
+    severity: Option<String>,
+    q: Option<String>,
+    before: Option<i64>,
+    limit: Option<u32>,
+}
+
+/// `GET /alerts`
+pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answer<Page> {
+    let limit = list.limit.unwrap_or(LIMIT);
+    if limit == 0 || limit > MAX_LIMIT {
+        return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
+    }
+    let unrouted = list.state.as_deref() == Some("unrouted");
+    let query = AlertQuery {
+        state: match list.state.as_deref() {
+            None | Some("" | "unrouted") => None,
+            Some(word) => Some(state(word)?),
+        },
+        unrouted,
+        level: match list.severity.as_deref() {
+            None | Some("") => None,
+            Some(word) => Some(severity(word)?.as_str().to_owned()),
+        },
+        text: list.q.filter(|text| !text.is_empty()),
+        before: list.before,
+        // One more than is shown says whether there is another page.
+        limit: limit + 1,
+    };
+    let mut found = api.parts.store.alerts(query).await?;
+    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_more = found.len() > shown;
+    found.truncate(shown);
+    let next = found.last().filter(|_| is_more).map(|last| last.seq);
+    Ok(Json(Page { alerts: found.iter().map(Row::new).collect(), next }))
+}
+
+/// The state that a word names.
+pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
+    use DeliveryState::{Cancelled, Dead, Delivered, Leased, Pending};
+    let known = [Pending, Leased, Delivered, Dead, Cancelled];
+    known.into_iter().find(|state| state.as_str() == word).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "`{word}` is no state: use pending, leased, delivered, dead, cancelled or unrouted"
+        ))
+    })
+}
+
+/// The severity that a word names.
+pub(super) fn severity(word: &str) -> Result<RiskLevel, Problem> {
+    RiskLevel::parse(word).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "`{word}` is no severity: use informative, low, medium, high or critical"
+        ))
+    })
+}
+
+/// `GET /alerts/{id}`
+pub(super) async fn show(
+    State(api): Shared,
+    Path(id): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+) -> Answer<Detail> {
+    let view = api.alert(&id).await?;
+    let (alert, alert_problem) = match derived(&api, &view) {
+        Ok(alert) => (Some(alert), String::new()),
+        Err(problem) => (None, problem),
+    };
+    let revision = |one: &crate::store::Revision| Revision {
+        received_at: one.received_at,
+        raw: json_of(&one.raw),
+    };
+    Ok(Json(Detail {
+        row: Row {
+            deliveries: view.deliveries.iter().map(Delivery::with_attempts).collect(),
+            ..Row::new(&view)
+        },
+        alert,
+        alert_problem,
+        raw: view.raw.as_deref().map(json_of),
+        revisions: view.revisions.iter().map(revision).collect(),
+        event_id: view.event_id,
+        team: view.team,
+    }))
+}
+
+impl Api {
+    /// The alert with that id. A text that is no id is the id of no alert.
+    pub(super) async fn alert(&self, id: &str) -> Result<AlertView, Problem> {
+        let id: AlertId =
+            id.parse().map_err(|error| Problem::not_found(format!("no such alert: {error}")))?;
+        let found = self.parts.store.alert(&id).await?;
+        found.ok_or_else(|| Problem::not_found(format!("there is no alert {id}")))
+    }
+}
+
+/// The alert as a destination would get it now.
+fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
+    let raw = view.raw.as_ref().ok_or("the message is gone, as retention says")?;
+    let origin = Origin {
+        id: &view.id,
+        posted_at: view.posted_at,
+        source: view.source.as_str(),
+        event_id: &view.event_id,
+        team: &view.team,
+        bot_id: "",
+    };
+    let alert = alert_of_stored(raw, view.attachment, &origin, &api.parts.control.matcher());
+    let alert = alert.map_err(|error| error.to_string())?;
+    to_raw_value(&alert).map_err(|error| error.to_string())
+}
+
+/// The bytes as the JSON they are, or else as a text.
+fn json_of(raw: &[u8]) -> Box<RawValue> {
+    let text = slack::readable(raw).into_owned();
+    RawValue::from_string(text).unwrap_or_else(|_no_json| {
+        to_raw_value(&String::from_utf8_lossy(raw))
+            .unwrap_or_else(|_never_for_text| RawValue::NULL.to_owned())
+    })
+}

@@ -1,0 +1,153 @@
+//! What the API knows of the running parts, and asks of them. `cli` implements it, since only the
+//! composition root sees them all.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{
+    clock::Timestamp,
+    code_defender::{matcher::Matcher, risk_level::RiskLevel},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
+    store::{Attempt, Reference},
+};
+
+/// The running relay, as far as the API needs it.
+#[async_trait]
+pub trait Control: Send + Sync + fmt::Debug {
+    /// The Slack apps.
+    fn apps(&self) -> Vec<AppName>;
+
+    /// The configured destinations, in the order of the configuration.
+    fn destinations(&self) -> Vec<DestinationHealth>;
+
+    /// How the newest configuration fared.
+    fn configuration(&self) -> Configuration;
+
+    /// How incidents are read.
+    fn matcher(&self) -> Arc<Matcher>;
+
+    /// An operator wants these destinations tried now, whatever their breakers say; all of them,
+    /// if none is named.
+    fn hurry(&self, destination: Option<&DestinationName>);
+
+    /// Sends an unmistakable test alert to one destination, past the store. `None` if there is no
+    /// such destination.
+    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested>;
+
+    /// How reading history goes; one for each app that has a token.
+    fn catch_up(&self) -> Vec<CatchUp>;
+
+    /// Reads history now, as an operator asks.
+    ///
+    /// # Errors
+    /// [`NoBackfill`]; what was read before is stored.
+    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill>;
+}
+
+/// How one app's catch-up is doing.
+#[derive(Clone, Debug)]
+pub struct CatchUp {
+    /// The app.
+    pub app: AppName,
+    /// Why history is not read, or empty.
+    pub problem: String,
+    /// Configured names whose channels are not known.
+    pub unresolved: Vec<String>,
+    /// Its channels.
+    pub channels: Vec<CaughtUp>,
+}
+
+/// How the history of one channel is being read.
+#[derive(Clone, Debug)]
+pub struct CaughtUp {
+    /// The channel.
+    pub id: ChannelId,
+    /// Its name, or empty.
+    pub name: String,
+    /// Up to where it was read.
+    pub committed: Option<MessageTs>,
+    /// When it was last read to its end.
+    pub last_success: Option<Timestamp>,
+    /// Why it could not be read, or empty.
+    pub problem: String,
+    /// Nothing can be posted in it any more.
+    pub is_archived: bool,
+    /// Incidents that no push has brought, since the start.
+    pub missed: u64,
+}
+
+/// Which history an operator means.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    /// How far back, such as `24h`.
+    pub since: String,
+    /// One channel, by id or name; all, if none is named.
+    pub channel: Option<String>,
+    /// One app; all, if none is named.
+    pub app: Option<String>,
+}
+
+/// What was in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backfilled {
+    /// Messages with incidents.
+    pub found: u64,
+    /// Those that were not known.
+    pub new: u64,
+    /// Those that were.
+    pub known: u64,
+}
+
+/// Why history was not read to its end.
+#[derive(Clone, Debug)]
+pub enum NoBackfill {
+    /// The request cannot be meant so.
+    Meaningless(String),
+    /// There is no such app or channel, or none that can be read.
+    Nothing(String),
+    /// Slack or the store failed.
+    Failed(String),
+}
+
+/// Which configuration is in use.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Since when.
+    pub in_use_since: Timestamp,
+    /// The newest one, if it was refused: the one before it stays in use.
+    pub refused: Option<Refused>,
+}
+
+/// A configuration that is not in use.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// When it was refused.
+    pub at: Timestamp,
+    /// Everything that is wrong with it, for the person who can mend it.
+    pub reason: String,
+}
+
+/// How a destination's worker is doing.
+#[derive(Clone, Debug)]
+pub struct DestinationHealth {
+    /// Its name.
+    pub name: DestinationName,
+    /// Only probes are sent.
+    pub breaker_open: bool,
+    /// The newest attempt that failed since the start.
+    pub last_failure: Option<Attempt>,
+}
+
+/// What became of a test.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    /// The id under which the test alert went.
+    pub alert: AlertId,
+    /// How the attempt went.
+    pub attempt: Attempt,
+    /// Whether the destination took it.
+    pub delivered: bool,
+    /// What the destination made of it.
+    pub reference: Reference,
+}

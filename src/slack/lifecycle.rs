@@ -1,0 +1,195 @@
+//! What an event that can silence us says: which channel, which member, which token.
+//!
+//! `intake` asks after [`envelope`](super::envelope) has found the event's kind; these events are
+//! rare, so their text is read a second time.
+
+use std::borrow::Cow;
+
+use serde::de::MapAccess;
+
+use crate::slack::{
+    envelope::Lifecycle,
+    lenient::{self, Lenient, read, skip},
+};
+
+/// What has changed. Ids and names that cannot be read are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A token is none any more.
+    TokensRevoked {
+        /// It may be the bot's: not only users' tokens are named.
+        of_bot: bool,
+    },
+    /// The app was removed from the workspace.
+    AppUninstalled,
+    /// A channel has another name.
+    Renamed {
+        /// The channel.
+        channel: String,
+        /// Its name now.
+        name: String,
+    },
+    /// Nothing can be posted in a channel any more.
+    Archived {
+        /// The channel.
+        channel: String,
+    },
+    /// A channel has another id.
+    IdChanged {
+        /// The id before.
+        old: String,
+        /// The id now.
+        new: String,
+    },
+    /// Somebody left a channel, or was removed.
+    MemberLeft {
+        /// The channel.
+        channel: String,
+        /// Who.
+        user: String,
+    },
+}
+
+/// Reads an event of that kind.
+///
+/// ```
+/// use slack_soar_relay::slack::{envelope::Lifecycle, lifecycle::{Change, change}};
+/// let raw = r#"{"type": "channel_archive", "channel": "C1", "user": "U1"}"#;
+/// assert_eq!(
+///     change(Lifecycle::ChannelArchive, raw),
+///     Change::Archived { channel: "C1".into() }
+/// );
+/// ```
+pub fn change(kind: Lifecycle, raw: &str) -> Change {
+    let wire: Wire<'_> = lenient::parse(raw).unwrap_or_default();
+    let channel = wire.channel.id.into_owned();
+    match kind {
+        Lifecycle::TokensRevoked => Change::TokensRevoked {
+            of_bot: !wire.tokens.bot.is_empty() || wire.tokens.oauth.is_empty(),
+        },
+        Lifecycle::AppUninstalled => Change::AppUninstalled,
+        Lifecycle::ChannelRename | Lifecycle::GroupRename => {
+            Change::Renamed { channel, name: wire.channel.name.into_owned() }
+        }
+        Lifecycle::ChannelArchive | Lifecycle::GroupArchive => Change::Archived { channel },
+        Lifecycle::ChannelIdChanged => Change::IdChanged {
+            old: wire.old_channel_id.into_owned(),
+            new: wire.new_channel_id.into_owned(),
+        },
+        Lifecycle::MemberLeftChannel => {
+            Change::MemberLeft { channel, user: wire.user.into_owned() }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Wire<'a> {
+    channel: Channel<'a>,
+    old_channel_id: Cow<'a, str>,
+    new_channel_id: Cow<'a, str>,
+    user: Cow<'a, str>,
+    tokens: Tokens<'a>,
+}
+
+/// Some events name a channel, some describe it.
+#[derive(Default)]
+struct Channel<'a> {
+    id: Cow<'a, str>,
+    name: Cow<'a, str>,
+}
+
+#[derive(Default)]
+struct Tokens<'a> {
+    oauth: Vec<Cow<'a, str>>,
+    bot: Vec<Cow<'a, str>>,
+}
+
+impl<'de> Lenient<'de> for Wire<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "channel" => self.channel = read(object)?,
+            "old_channel_id" => self.old_channel_id = read(object)?,
+            "new_channel_id" => self.new_channel_id = read(object)?,
+            "user" => self.user = read(object)?,
+            "tokens" => self.tokens = read(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Lenient<'de> for Channel<'de> {
+    fn text(text: Cow<'de, str>) -> Self {
+        Self { id: text, name: Cow::default() }
+    }
+
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = read(object)?,
+            "name" => self.name = read(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Lenient<'de> for Tokens<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "oauth" => self.oauth = read(object)?,
+            "bot" => self.bot = read(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_is_read_in_its_own_shape() {
+        let text = str::to_owned;
+        for (kind, raw, expected) in [
+            (
+                Lifecycle::ChannelRename,
+                r#"{"channel":{"id":"C1","name":"alerts","created":1}}"#,
+                Change::Renamed { channel: text("C1"), name: text("alerts") },
+            ),
+            (
+                Lifecycle::ChannelIdChanged,
+                r#"{"old_channel_id":"G1","new_channel_id":"C2","event_ts":"1.0"}"#,
+                Change::IdChanged { old: text("G1"), new: text("C2") },
+            ),
+            (
+                Lifecycle::MemberLeftChannel,
+                r#"{"user":"U1","channel":"C1","channel_type":"C","team":"T1"}"#,
+                Change::MemberLeft { channel: text("C1"), user: text("U1") },
+            ),
+            (Lifecycle::AppUninstalled, "{}", Change::AppUninstalled),
+            (
+                Lifecycle::GroupArchive,
+                r#"{"channel":7}"#,
+                Change::Archived { channel: String::new() },
+            ),
+        ] {
+            assert_eq!(change(kind, raw), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn revoked_tokens_may_be_the_bots_unless_only_users_are_named() {
+        for (tokens, of_bot) in [
+            (r#"{"oauth":["U1"],"bot":["U2"]}"#, true),
+            (r#"{"oauth":["U1"],"bot":[]}"#, false),
+            (r#"{"oauth":["U1"]}"#, false),
+            ("{}", true),
+            ("null", true),
+        ] {
+            let raw = format!(r#"{{"tokens":{tokens}}}"#);
+            let read = change(Lifecycle::TokensRevoked, &raw);
+            assert_eq!(read, Change::TokensRevoked { of_bot }, "{tokens}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Slack's Web API, as far as catch-up and `doctor` need it: who we are, which channels there are,
+//! and what was posted in one.
+//!
+//! One call is one request: nothing is tried again here. The token travels in a header only, and is
+//! in no error; of Slack's answers only words of its own vocabulary get into errors. Every method
+//! keeps to Slack's published allowance by itself (docs.slack.dev/apis/web-api/rate-limits): a call
+//! that would exceed it is refused with the time at which it may be made.
+
+mod error;
+mod throttle;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::{
+    Response, Url,
+    header::{self, HeaderMap},
+};
+
+pub use self::error::{ApiError, Code, Failure};
+use self::{throttle::Throttle, wire::Reply};
+use crate::{
+    clock::{Clock, Timestamp},
+    http_client::{self, ClientError},
+    ids::{ChannelId, MessageTs},
+    metrics::{Metric, Metrics},
+    secret::Secret,
+    slack,
+};
+
+/// The most that Slack recommends (docs.slack.dev/apis/web-api/pagination).
+pub const PAGE: usize = 200;
+
+/// What Slack gives of a page to an app that is distributed outside of its Marketplace.
+pub const LIMITED_PAGE: usize = 15;
+
+/// For one whole request. Below the 30 s in which every loop must show a sign of life.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A page has up to 200 messages of up to some 100 kB.
+const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long to wait after a 429 that does not say it.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// The longest wait that a 429 can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// No answer of Slack's has told its time yet.
+const UNKNOWN: i64 = i64::MIN;
+
+/// Where Slack is, and who asks.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `https://slack.com/api`.
+    pub url: Url,
+    /// The bot token. Without one, [`WebApi::auth_test`] still tells Slack's time.
+    pub token: Option<Secret>,
+}
+
+/// A method that we call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// Who we are.
+    AuthTest,
+    /// Which channels there are.
+    List,
+    /// One channel.
+    Info,
+    /// What was posted.
+    History,
+}
+
+impl Method {
+    const ALL: [Self; 4] = [Self::AuthTest, Self::List, Self::Info, Self::History];
+
+    /// Slack's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthTest => "auth.test",
+            Self::List => "conversations.list",
+            Self::Info => "conversations.info",
+            Self::History => "conversations.history",
+        }
+    }
+
+    /// Calls a minute: tiers 2 and 3; `auth.test` is "hundreds".
+    const fn allowance(self) -> usize {
+        match self {
+            Self::AuthTest => 100,
+            Self::List => 20,
+            Self::Info | Self::History => 50,
+        }
+    }
+}
+
+/// Who we are, and what we may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The workspace.
+    pub team_id: String,
+    /// The bot as a member of channels.
+    pub user_id: String,
+    /// The scopes of the token.
+    pub scopes: Vec<String>,
+}
+
+/// A channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Channel {
+    /// Its id.
+    pub id: String,
+    /// Its name, without `#`.
+    pub name: String,
+    /// The bot is in it.
+    pub is_member: bool,
+    /// Nothing can be posted in it any more.
+    pub is_archived: bool,
+}
+
+/// A page of the list of channels.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelPage {
+    /// The channels; a page may be empty and not the last.
+    pub channels: Vec<Channel>,
+    /// Where the next page begins; none for the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A part of a channel's history, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Nothing before this.
+    pub oldest: MessageTs,
+    /// Nothing after this.
+    pub latest: MessageTs,
+    /// Where the page begins; none for the first.
+    pub cursor: Option<String>,
+}
+
+/// A page of a channel's history, in no order that is relied on.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryPage {
+    /// The messages as text, each with its channel, which Slack leaves out here.
+    pub messages: Vec<String>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+    /// There is more, whether or not there is a cursor.
+    pub has_more: bool,
+}
+
+/// Slack's Web API for one token.
+pub struct WebApi {
+    client: reqwest::Client,
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    throttles: Mutex<BTreeMap<Method, Throttle>>,
+    /// Slack's clock minus ours, in microseconds.
+    offset: AtomicI64,
+}
+
+impl fmt::Debug for WebApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebApi").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// An answer with `"ok": true`.
+struct Answer {
+    text: String,
+    headers: HeaderMap,
+}
+
+impl WebApi {
+    /// Ready to call; calls nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the HTTP client cannot be built.
+    pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, ClientError> {
+        let throttle = |method: Method| (method, Throttle::new(method.allowance()));
+        Ok(Self {
+            client: http_client::build(&http_client::Settings::default())?,
+            settings,
+            clock,
+            metrics,
+            throttles: Mutex::new(Method::ALL.into_iter().map(throttle).collect()),
+            offset: AtomicI64::new(UNKNOWN),
+        })
+    }
+
+    /// The time by Slack's clock; none before its first answer. Whole seconds, rounded down.
+    pub fn slack_now(&self) -> Option<Timestamp> {
+        let offset = self.offset.load(Ordering::Relaxed);
+        let now = self.clock.now().micros();
+        (offset != UNKNOWN).then(|| Timestamp::from_micros(now.saturating_add(offset)))
+    }
+
+    /// A number that changes with the token.
+    pub fn token_version(&self) -> Option<u64> {
+        self.settings.token.as_ref().map(Secret::version)
+    }
+
+    /// History from now on at one call a minute, or at the usual rate again.
+    pub fn limit_history(&self, is_limited: bool) {
+        let allowance = if is_limited { 1 } else { Method::History.allowance() };
+        self.throttled(Method::History, |throttle| throttle.set_allowance(allowance));
+    }
+
+    /// Who we are (docs.slack.dev/reference/methods/auth.test).
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn auth_test(&self) -> Result<Identity, ApiError> {
+        let answer = self.call(Method::AuthTest, &[]).await?;
+        let reply = wire::reply(&answer.text)?;
+        let scopes = answer.headers.get("x-oauth-scopes").and_then(|value| value.to_str().ok());
+        let scopes = scopes.unwrap_or_default().split(',').map(str::trim);
+        Ok(Identity {
+            team_id: reply.team_id.into_owned(),
+            user_id: reply.user_id.into_owned(),
+            scopes: scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+        })
+    }
+
+    /// A page of all public channels, and of the private ones that the bot is in
+    /// (docs.slack.dev/reference/methods/conversations.list).
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn channels(&self, cursor: Option<&str>) -> Result<ChannelPage, ApiError> {
+        let mut query = vec![
+            ("types", "public_channel,private_channel"),
+            ("exclude_archived", "true"),
+            ("limit", "200"),
+        ];
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let answer = self.call(Method::List, &query).await?;
+        let reply = wire::reply(&answer.text)?;
+        let next_cursor = reply.next_cursor();
+        Ok(ChannelPage { channels: reply.channels.into_iter().collect(), next_cursor })
+    }
+
+    /// One channel (docs.slack.dev/reference/methods/conversations.info).
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn channel(&self, id: &ChannelId) -> Result<Channel, ApiError> {
+        let answer = self.call(Method::Info, &[("channel", id.as_str())]).await?;
+        Ok(wire::reply(&answer.text)?.channel)
+    }
+
+    /// A page of a channel's history (docs.slack.dev/reference/methods/conversations.history).
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, ApiError> {
+        let (oldest, latest) = (query.oldest.to_string(), query.latest.to_string());
+        let limit = PAGE.to_string();
+        let mut pairs = vec![
+            ("channel", query.channel.as_str()),
+            ("oldest", &oldest),
+            ("latest", &latest),
+            ("inclusive", "true"),
+            ("limit", &limit),
+        ];
+        pairs.extend(query.cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let answer = self.call(Method::History, &pairs).await?;
+        let reply = wire::reply(&answer.text)?;
+        Ok(HistoryPage {
+            messages: reply.messages(&query.channel),
+            next_cursor: reply.next_cursor(),
+            has_more: reply.has_more,
+        })
+    }
+
+    async fn call(&self, method: Method, query: &[(&str, &str)]) -> Result<Answer, ApiError> {
+        let now = self.clock.now();
+        self.throttled(method, |throttle| throttle.take(now))
+            .map_err(|until| ApiError::Throttled { until })?;
+        let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, query));
+        let result =
+            exchange.await.unwrap_or_else(|_elapsed| Err(ApiError::Transient(Failure::TimedOut)));
+        self.throttled(method, |throttle| {
+            throttle.end(now, self.clock.now());
+            if let Err(ApiError::Throttled { until }) = &result {
+                throttle.block(*until);
+            }
+        });
+        let label = result.as_ref().map_or_else(ApiError::label, |_answer| "ok");
+        self.metrics.counter(Metric::SlackApiCalls, &[method.as_str(), label]).increment(1);
+        result
+    }
+
+    async fn exchange(&self, method: Method, query: &[(&str, &str)]) -> Result<Answer, ApiError> {
+        let mut url = self.settings.url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{}", method.as_str()));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = match method {
+            Method::AuthTest => self.client.post(url),
+            Method::List | Method::Info | Method::History => self.client.get(url),
+        };
+        let request = match &self.settings.token {
+            Some(token) => request.bearer_auth(token.reveal()),
+            None => request,
+        };
+        let mut response = request.send().await.map_err(failed)?;
+        self.note_time(response.headers());
+        if response.status().as_u16() == 429 {
+            let until = self.retry_at(response.headers());
+            return Err(ApiError::Throttled { until });
+        }
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        if status.is_server_error() {
+            return Err(ApiError::Transient(Failure::Status(status.as_u16())));
+        }
+        let body = read(response).await?;
+        let text = slack::readable(&body).into_owned();
+        let reply = match Reply::parse(&text) {
+            Ok(reply) => reply,
+            Err(_unparsable) if !status.is_success() => {
+                return Err(ApiError::Transient(Failure::Status(status.as_u16())));
+            }
+            Err(_unparsable) => return Err(ApiError::Transient(Failure::NotJson)),
+        };
+        match reply.error() {
+            None => Ok(Answer { text, headers }),
+            Some(error) => Err(error.at(self.retry_at(&headers))),
+        }
+    }
+
+    fn throttled<T>(&self, method: Method, act: impl FnOnce(&mut Throttle) -> T) -> T {
+        let mut all = self.throttles.lock().unwrap_or_else(PoisonError::into_inner);
+        act(all.entry(method).or_insert_with(|| Throttle::new(method.allowance())))
+    }
+
+    fn retry_at(&self, headers: &HeaderMap) -> Timestamp {
+        let given = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let asked = given.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+        let wait = asked.unwrap_or(RETRY_AFTER).min(RETRY_AFTER_MAX);
+        self.clock.now() + wait + Duration::from_secs(1).mul_f64(self.clock.jitter())
+    }
+
+    fn note_time(&self, headers: &HeaderMap) {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        let date = date.and_then(|value| httpdate::parse_http_date(value).ok());
+        let since = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
+        if let Some(seconds) = since.and_then(|since| i64::try_from(since.as_secs()).ok()) {
+            let slack = Timestamp::from_seconds(seconds).micros();
+            let offset = slack.saturating_sub(self.clock.now().micros());
+            self.offset.store(offset, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES {
+            return Err(ApiError::Transient(Failure::TooLarge));
+        }
+    }
+    Ok(body)
+}
+
+fn failed(error: reqwest::Error) -> ApiError {
+    ApiError::Transient(if error.is_timeout() {
+        Failure::TimedOut
+    } else {
+        Failure::Network(error.without_url())
+    })
+}

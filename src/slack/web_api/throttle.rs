@@ -1,0 +1,128 @@
+//! Slack's allowance for one method. Pure.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::clock::Timestamp;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A bucket with a minute's calls in it. They may be taken all at once; each comes back a minute
+/// after it was taken, so that no minute ever sees more of them.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    allowance: usize,
+    taken: VecDeque<Timestamp>,
+    blocked_until: Timestamp,
+}
+
+impl Throttle {
+    pub(super) fn new(allowance: usize) -> Self {
+        Self { allowance, taken: VecDeque::new(), blocked_until: Timestamp::default() }
+    }
+
+    /// Takes a call, or says when there will be one.
+    pub(super) fn take(&mut self, now: Timestamp) -> Result<(), Timestamp> {
+        // A clock that was set back must not block for longer than a minute.
+        self.taken.retain(|at| *at + MINUTE > now && *at <= now);
+        if self.blocked_until > now {
+            return Err(self.blocked_until);
+        }
+        let over = (self.taken.len() + 1).saturating_sub(self.allowance);
+        if let Some(at) = over.checked_sub(1).and_then(|last| self.taken.get(last)) {
+            return Err(*at + MINUTE);
+        }
+        self.taken.push_back(now);
+        Ok(())
+    }
+
+    /// The call that was taken then is over. Slack counted it at some time in between, so it comes
+    /// back a minute after its end.
+    pub(super) fn end(&mut self, taken: Timestamp, now: Timestamp) {
+        if let Some(at) = self.taken.iter().position(|at| *at == taken) {
+            self.taken.remove(at);
+            self.taken.push_back(now.max(taken));
+        }
+    }
+
+    /// Nothing before that time: Slack said so.
+    pub(super) fn block(&mut self, until: Timestamp) {
+        self.blocked_until = self.blocked_until.max(until);
+    }
+
+    pub(super) fn set_allowance(&mut self, allowance: usize) {
+        self.allowance = allowance.max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    #[test]
+    fn a_burst_may_take_a_minutes_calls_and_then_waits_for_the_oldest() {
+        let mut throttle = Throttle::new(3);
+        for second in [100, 101, 102] {
+            assert_eq!(throttle.take(at(second)), Ok(()));
+        }
+        assert_eq!(throttle.take(at(103)), Err(at(160)));
+        assert_eq!(throttle.take(at(160)), Ok(()));
+        assert_eq!(throttle.take(at(160)), Err(at(161)));
+    }
+
+    #[test]
+    fn a_call_comes_back_a_minute_after_its_answer() {
+        let mut throttle = Throttle::new(1);
+        assert_eq!(throttle.take(at(100)), Ok(()));
+        throttle.end(at(100), at(104));
+        assert_eq!(throttle.take(at(160)), Err(at(164)));
+    }
+
+    #[test]
+    fn slacks_word_counts_more_than_the_allowance() {
+        let mut throttle = Throttle::new(3);
+        throttle.block(at(130));
+        throttle.block(at(120));
+        assert_eq!(throttle.take(at(129)), Err(at(130)));
+        assert_eq!(throttle.take(at(130)), Ok(()));
+    }
+
+    #[test]
+    fn a_smaller_allowance_counts_what_was_taken_before() {
+        let mut throttle = Throttle::new(50);
+        for second in [100, 110] {
+            assert_eq!(throttle.take(at(second)), Ok(()));
+        }
+        throttle.set_allowance(1);
+        assert_eq!(throttle.take(at(120)), Err(at(170)));
+        assert_eq!(throttle.take(at(170)), Ok(()));
+        throttle.set_allowance(50);
+        assert_eq!(throttle.take(at(170)), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_sees_more_than_the_allowance(
+            steps in prop::collection::vec(0_i64..40, 1..100), allowance in 1_usize..6,
+        ) {
+            let mut throttle = Throttle::new(allowance);
+            let (mut now, mut made) = (1_000, Vec::new());
+            for step in steps {
+                now += step;
+                match throttle.take(at(now)) {
+                    Ok(()) => made.push(now),
+                    Err(until) => prop_assert!(until > at(now) && until <= at(now + 60)),
+                }
+            }
+            for last in &made {
+                let minute = made.iter().filter(|one| **one <= *last && **one > last - 60);
+                prop_assert!(minute.count() <= allowance);
+            }
+        }
+    }
+}

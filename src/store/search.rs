@@ -1,0 +1,73 @@
+//! Finding a text in alerts, whatever the case: the same for every engine. A search may look at
+//! every alert there is, so it allocates nothing for the usual one.
+
+use std::fmt::{self, Write};
+
+use memchr::memmem::Finder;
+
+/// A text to be found.
+#[derive(Debug)]
+pub(super) struct Search {
+    wanted: Finder<'static>,
+    lower: String,
+}
+
+impl Search {
+    pub(super) fn new(text: &str) -> Self {
+        let wanted = Finder::new(text.to_lowercase().as_bytes()).into_owned();
+        Self { wanted, lower: String::new() }
+    }
+
+    /// Whether it is in the text.
+    pub(super) fn is_in(&mut self, text: &str) -> bool {
+        if !text.is_ascii() {
+            return self.wanted.find(text.to_lowercase().as_bytes()).is_some();
+        }
+        self.lower.clear();
+        self.lower.push_str(text);
+        self.finds()
+    }
+
+    /// Whether it is in what these display, one after the other.
+    pub(super) fn is_in_display(&mut self, parts: fmt::Arguments<'_>) -> bool {
+        self.lower.clear();
+        if self.lower.write_fmt(parts).is_err() {
+            return false;
+        }
+        if !self.lower.is_ascii() {
+            self.lower = self.lower.to_lowercase();
+        }
+        self.finds()
+    }
+
+    fn finds(&mut self) -> bool {
+        self.lower.make_ascii_lowercase();
+        self.wanted.find(self.lower.as_bytes()).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_whatever_its_case() {
+        let mut search = Search::new("ÜBER");
+        assert!(search.is_in("Darüber hinaus") && !search.is_in("uber"));
+        assert!(Search::new("kelvin").is_in("\u{212a}ELVIN"), "the Kelvin sign is a k");
+        assert!(Search::new("C0A:1.5").is_in_display(format_args!("main:{}:{}", "c0a", 1.5)));
+        assert!(Search::new("é").is_in_display(format_args!("CAF\u{c9}")));
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_the_plain_way_finds(text in ".{0,20}", wanted in ".{0,3}") {
+            let plain = text.to_lowercase().contains(&wanted.to_lowercase());
+            prop_assert_eq!(Search::new(&wanted).is_in(&text), plain);
+            let shown = Search::new(&wanted).is_in_display(format_args!("{text}"));
+            prop_assert_eq!(shown, plain);
+        }
+    }
+}

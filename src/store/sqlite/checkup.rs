@@ -1,0 +1,41 @@
+//! What `doctor` asks of a store that another process may have open: nothing here writes to it.
+
+use std::path::Path;
+
+use super::{
+    catch_up,
+    open::{self, OpenError},
+};
+use crate::ids::{AppName, ChannelId};
+
+/// More problems than this say nothing new.
+const PROBLEMS: i64 = 10;
+
+/// Reads every page of the store. `None` if there is no store yet; else what is wrong with it.
+///
+/// # Errors
+/// [`OpenError`]: it cannot even be opened.
+pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
+    let Some(db) = open::look(path)? else {
+        return Ok(None);
+    };
+    let read = || {
+        let mut statement = db.prepare(&format!("PRAGMA integrity_check({PROBLEMS})"))?;
+        let rows = statement.query_map((), |row| row.get::<_, String>(0))?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let mut found = read().map_err(|source| open::engine(path, source))?;
+    found.retain(|line| line != "ok");
+    Ok(Some(found))
+}
+
+/// The ids that the relay has found behind the configured channels of an app.
+///
+/// # Errors
+/// [`OpenError`]: the store cannot be read.
+pub fn known_channels(path: &Path, app: &AppName) -> Result<Vec<(String, ChannelId)>, OpenError> {
+    let Some(db) = open::look(path)? else {
+        return Ok(Vec::new());
+    };
+    catch_up::channel_ids(&db, app).map_err(|source| open::engine(path, source))
+}

@@ -1,0 +1,373 @@
+//! What the chart and the plain manifests promise. That every object parses as its type, with no
+//! field left over, is checked wherever they are rendered.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec, Probe},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use serde_json::Value;
+
+use crate::{
+    harness::{Folder, root, run, tool},
+    objects::{NAMESPACE, Object, Typed, objects, renderings, template, text},
+};
+
+/// What the relay takes at most to end after its drain delay (docs/kubernetes.md).
+const END_SECONDS: i64 = 20;
+
+fn each(check: impl Fn(&str, &[Object])) {
+    for (rendering, objects) in renderings() {
+        check(rendering, &objects);
+    }
+}
+
+fn pods(objects: &[Object]) -> impl Iterator<Item = (&Object, &PodSpec, &Value)> {
+    objects.iter().filter_map(|object| object.pod().map(|(pod, meta)| (object, pod, meta)))
+}
+
+/// Whether labels satisfy a selector.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let mut wanted = selector.as_object().unwrap().iter();
+    !selector.as_object().unwrap().is_empty() && wanted.all(|(key, value)| labels[key] == *value)
+}
+
+#[test]
+fn every_pod_keeps_to_the_restricted_profile_and_has_no_api_token() {
+    each(|rendering, objects| {
+        assert!(pods(objects).count() > 0, "{rendering}");
+        for (object, pod, _) in pods(objects) {
+            let name = format!("{rendering}: {}", object.name());
+            assert_eq!(pod.automount_service_account_token, Some(false), "{name}");
+            assert_eq!(pod.enable_service_links, Some(false), "{name}");
+            for shared in [pod.host_network, pod.host_pid, pod.host_ipc] {
+                assert_ne!(shared, Some(true), "{name}");
+            }
+            let security = pod.security_context.as_ref().unwrap();
+            assert_eq!(security.run_as_non_root, Some(true), "{name}");
+            assert_eq!(security.run_as_user, Some(65532), "{name}");
+            assert_eq!(security.seccomp_profile.as_ref().unwrap().type_, "RuntimeDefault");
+            assert!(pod.init_containers.is_none() && pod.ephemeral_containers.is_none());
+            pod.containers.iter().for_each(|container| restricted(&name, container));
+            for volume in pod.volumes.iter().flatten() {
+                assert!(volume.host_path.is_none(), "{name}");
+            }
+        }
+        assert!(!objects.iter().any(|object| object.kind().contains("Role")), "{rendering}");
+    });
+}
+
+fn restricted(name: &str, container: &Container) {
+    let security = container.security_context.as_ref().unwrap();
+    assert_eq!(security.allow_privilege_escalation, Some(false), "{name}");
+    assert_eq!(security.read_only_root_filesystem, Some(true), "{name}");
+    assert_ne!(security.privileged, Some(true), "{name}");
+    let capabilities = security.capabilities.as_ref().unwrap();
+    assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]), "{name}");
+    assert!(capabilities.add.is_none(), "{name}");
+    let limits = container.resources.as_ref().unwrap().limits.as_ref().unwrap();
+    assert!(limits.contains_key("memory") && !limits.contains_key("cpu"), "{name}");
+}
+
+#[test]
+fn selectors_find_the_relay_and_never_the_test_pod() {
+    each(|rendering, objects| {
+        let relay = objects.iter().find(|object| object.kind() == "StatefulSet").unwrap();
+        let labels = &relay.value["spec"]["template"]["metadata"]["labels"];
+        let test = objects.iter().find(|object| object.kind() == "Pod");
+        let mut found = 0;
+        for object in objects {
+            let spec = &object.value["spec"];
+            let selector = match object.kind() {
+                "Service" => &spec["selector"],
+                "StatefulSet" | "PodMonitor" => &spec["selector"]["matchLabels"],
+                "NetworkPolicy" => &spec["podSelector"]["matchLabels"],
+                _ => continue,
+            };
+            found += 1;
+            assert!(selects(selector, labels), "{rendering}: {}", object.kind());
+            // A version in a selector would break the first upgrade.
+            assert!(selector.get("app.kubernetes.io/version").is_none(), "{rendering}");
+            if let Some(test) = test {
+                assert!(!selects(selector, &test.value["metadata"]["labels"]), "{rendering}");
+            }
+        }
+        assert!(found >= 3, "{rendering}");
+        for monitor in objects.iter().filter(|object| object.kind() == "ServiceMonitor") {
+            let selector = &monitor.value["spec"]["selector"]["matchLabels"];
+            let services = objects.iter().filter(|object| object.kind() == "Service");
+            let selected: Vec<_> = services
+                .filter(|service| selects(selector, &service.value["metadata"]["labels"]))
+                .map(Object::name)
+                .collect();
+            assert!(selected.len() == 1 && selected[0].ends_with("-ops"), "{selected:?}");
+        }
+    });
+}
+
+#[test]
+fn every_port_is_one_that_is_there() {
+    each(|rendering, objects| {
+        let (_, pod, _) = pods(objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        let ports = pod.containers[0].ports.as_ref().unwrap();
+        let names: BTreeSet<_> = ports.iter().filter_map(|port| port.name.as_deref()).collect();
+        assert_eq!(names, BTreeSet::from(["http", "ops"]), "{rendering}");
+        let is_there = |port: &IntOrString| match port {
+            IntOrString::String(name) => names.contains(name.as_str()),
+            IntOrString::Int(_) => false,
+        };
+        for probe in probes(&pod.containers[0]) {
+            let get = probe.http_get.as_ref().unwrap();
+            assert!(is_there(&get.port), "{rendering}");
+            assert_eq!(get.port, IntOrString::String("ops".to_owned()), "{rendering}");
+        }
+        for object in objects {
+            match &object.typed {
+                Typed::Service(service) => {
+                    for port in service.spec.as_ref().unwrap().ports.as_ref().unwrap() {
+                        assert!(is_there(port.target_port.as_ref().unwrap()), "{rendering}");
+                    }
+                }
+                Typed::NetworkPolicy(policy) => {
+                    for rule in policy.spec.as_ref().unwrap().ingress.as_ref().unwrap() {
+                        for port in rule.ports.as_ref().unwrap() {
+                            assert!(is_there(port.port.as_ref().unwrap()), "{rendering}");
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for endpoint in objects.iter().filter(|object| object.kind().ends_with("Monitor")) {
+            assert!(endpoint.value.to_string().contains(r#""port":"ops""#), "{rendering}");
+        }
+    });
+}
+
+fn probes(container: &Container) -> [&Probe; 3] {
+    [&container.startup_probe, &container.liveness_probe, &container.readiness_probe]
+        .map(|probe| probe.as_ref().unwrap())
+}
+
+#[test]
+fn only_slacks_paths_are_public_and_only_by_the_public_port() {
+    each(|rendering, objects| {
+        for object in objects {
+            let (service, paths) = match &object.typed {
+                Typed::HttpRoute => {
+                    let rule = &object.value["spec"]["rules"][0];
+                    let paths = rule["matches"].as_array().unwrap().iter().map(|one| {
+                        assert_eq!(
+                            (&one["path"]["type"], &one["method"]),
+                            (&"Exact".into(), &"POST".into())
+                        );
+                        text(one, "/path/value")
+                    });
+                    assert_eq!(rule["timeouts"]["request"], "3s");
+                    (&rule["backendRefs"][0], paths.collect::<Vec<_>>())
+                }
+                Typed::Ingress => {
+                    let paths = object.value["spec"]["rules"][0]["http"]["paths"].as_array();
+                    let paths = paths.unwrap();
+                    assert!(paths.iter().all(|path| path["pathType"] == "Exact"));
+                    let service = &paths[0]["backend"]["service"];
+                    (service, paths.iter().map(|path| text(path, "/path")).collect())
+                }
+                _ => continue,
+            };
+            assert!(paths.iter().all(|path| path.starts_with("/slack/events")), "{rendering}");
+            let expected: &[&str] = match rendering {
+                "everything" => &["/slack/events/europe", "/slack/events/america"],
+                _ => &["/slack/events", "/slack/events/main"],
+            };
+            assert_eq!(paths, expected, "{rendering}");
+            let name = text(service, "/name");
+            let mut services = objects.iter().filter(|object| object.kind() == "Service");
+            let service = services.find(|service| service.name() == name).unwrap();
+            assert_eq!(service.value["spec"]["ports"][0]["targetPort"], "http", "{rendering}");
+        }
+    });
+}
+
+#[test]
+fn mounts_have_volumes_and_only_the_store_can_be_written() {
+    each(|rendering, objects| {
+        for (object, pod, _) in pods(objects) {
+            let mut volumes: BTreeSet<_> =
+                pod.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+            if let Typed::StatefulSet(set) = &object.typed {
+                let claims = set.spec.as_ref().unwrap().volume_claim_templates.iter().flatten();
+                volumes.extend(claims.map(|claim| claim.metadata.name.as_deref().unwrap()));
+            }
+            let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
+            let mounted: BTreeSet<_> = mounts.iter().map(|mount| mount.name.as_str()).collect();
+            assert_eq!(volumes, mounted, "{rendering}: {}", object.name());
+            for mount in mounts {
+                let writable = mount.read_only != Some(true);
+                assert_eq!(writable, mount.mount_path == "/data", "{rendering}");
+            }
+        }
+    });
+}
+
+#[test]
+fn every_name_fits_and_every_object_is_in_the_namespace() {
+    each(|rendering, objects| {
+        let mut seen = BTreeSet::new();
+        for object in objects.iter().filter(|object| object.kind() != "Namespace") {
+            assert!(object.name().len() <= 52, "{rendering}: {}", object.name());
+            assert!(seen.insert((object.kind(), object.name())), "{rendering}: twice");
+            if rendering != "base" && !matches!(object.typed, Typed::Foreign) {
+                assert_eq!(text(&object.value, "/metadata/namespace"), NAMESPACE, "{rendering}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_pod_is_killed_only_after_the_relay_had_time_to_drain() {
+    each(|rendering, objects| {
+        let (_, pod, _) = pods(objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        let config = config(objects);
+        let drain = text(&config, "/server/drain_delay").trim_end_matches('s').parse::<i64>();
+        let grace = pod.termination_grace_period_seconds.unwrap();
+        assert!(grace >= drain.unwrap() + END_SECONDS, "{rendering}: {grace}");
+    });
+}
+
+/// The relay's configuration, as the pod will read it.
+fn config(objects: &[Object]) -> Value {
+    serde_saphyr::from_str(&config_text(objects)).unwrap()
+}
+
+fn config_text(objects: &[Object]) -> String {
+    let mut files = objects.iter().filter_map(|object| match &object.typed {
+        Typed::ConfigMap(map) => map.data.as_ref().unwrap().get("relay.yaml").cloned(),
+        _ => None,
+    });
+    files.next().expect("no relay.yaml")
+}
+
+#[test]
+fn the_relay_itself_accepts_the_rendered_configuration() {
+    each(|rendering, objects| {
+        let folder = Folder::new(&format!("check-{}", rendering.replace('/', "-")));
+        let mut text = config_text(objects);
+        for path in text.clone().split_whitespace().filter(|word| word.starts_with("/secrets/")) {
+            let path = path.trim_matches(|c| ['/', '}', ','].contains(&c));
+            folder.write(path, "https://soar.example.com/hook");
+        }
+        for (name, preset) in objects.iter().flat_map(presets) {
+            folder.write(&format!("presets/{name}"), &preset);
+        }
+        text = text.replace("/ca/ca.crt", "/etc/ssl/certs/ca-certificates.crt");
+        for mount in ["/secrets/", "/presets", "/data/"] {
+            let place = folder.join(mount.trim_matches('/'));
+            let end = if mount.ends_with('/') { "/" } else { "" };
+            text = text.replace(mount, &format!("{}{end}", place.display()));
+        }
+        let path = folder.write("relay.yaml", &text);
+        let checked = run(Command::new(tool("DEPLOY_RELAY")).args(["check", "--config"]).arg(path));
+        assert!(checked.is_ok(), "{rendering}: {}\n{text}", checked.unwrap_err());
+    });
+}
+
+fn presets(object: &Object) -> Vec<(String, String)> {
+    match &object.typed {
+        Typed::ConfigMap(map) if object.name().ends_with("-presets") => {
+            map.data.clone().unwrap().into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_config_map_names_secrets_and_never_holds_one() {
+    each(|rendering, objects| {
+        let secrets: Vec<_> = objects.iter().filter(|one| one.kind() == "Secret").collect();
+        assert!(secrets.is_empty(), "{rendering}");
+        let mut references = 0;
+        secret_references(&config(objects), "", &mut |key, value| {
+            let file = value.get("file").and_then(Value::as_str).unwrap_or_default();
+            assert!(file.starts_with("/secrets/"), "{rendering}: {key}: {value}");
+            references += 1;
+        });
+        assert!(references >= 2, "{rendering}");
+    });
+}
+
+/// Calls for each value whose key says that it is a secret.
+fn secret_references(value: &Value, key: &str, found: &mut impl FnMut(&str, &Value)) {
+    let is_secret = ["secret", "token", "url"].iter().any(|word| key.ends_with(word));
+    if is_secret && key != "api_url" {
+        found(key, value);
+    } else if let Some(object) = value.as_object() {
+        object.iter().for_each(|(key, value)| secret_references(value, key, found));
+    } else if let Some(list) = value.as_array() {
+        list.iter().for_each(|value| secret_references(value, key, found));
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_and_the_reason_is_said() {
+    let refused = [
+        (&["--set", "replicaCount=2"][..], "SQLite store belongs to one relay"),
+        (&["--set", "replicaCount=two"], "replicaCount"),
+        (&["--set", "replicaCuont=1"], "replicaCuont"),
+        (&["--set", "existingSecret="], "existingSecret"),
+        (&["--set", "image.repository="], "repository"),
+        (&["--set", "image.digest=latest"], "digest"),
+        (&["--set", "persistence.accessMode=ReadWriteMany"], "accessMode"),
+        (&["--set", "config.server.listen=0.0.0.0:1"], "listen"),
+        (&["--set", "config.server.drain_delay=1m"], "drain_delay"),
+        (&["--set", "config.store.sqlite.path=/tmp/x"], "path"),
+        (&["--set", "config.destinations[0].timout=5s"], "timout"),
+        (&["--set", "config.destinations[0].timeout=5"], "timeout"),
+        (&["--set", "config.destinations[0].url=https://hook"], "url"),
+        (&["--set", "config.destinations[0].url.env=URL"], "env"),
+        (&["--set", "config.destinations[0].proxy=http://u:p@proxy:1"], "proxy"),
+        (&["--set", "config.slack.apps[0].signing_secret.file=/tmp/s"], "signing_secret"),
+        (&["--set", "config.slack.apps=null"], "apps"),
+        (&["--set", "httpRoute.parentRefs=null"], "httpRoute.parentRefs"),
+        (&["--set", "ingress.enabled=true"], "ingress.hostname"),
+        (&["--set", "ingress.enabled=true,ingress.hostname=a.example"], "tlsSecretName"),
+        (&["--set", "podMonitor.enabled=true,serviceMonitor.enabled=true"], "twice"),
+        (&["--kube-version", "1.27.0"], "1.28"),
+    ];
+    for helm in ["DEPLOY_HELM", "DEPLOY_HELM3"].map(tool) {
+        for (arguments, reason) in refused {
+            let error = template(&helm, "quickstart", arguments).expect_err(reason);
+            assert!(error.contains(reason), "{arguments:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn helm_3_and_4_render_the_same() {
+    for values in ["quickstart", "everything", "no-volume"] {
+        let [four, three] =
+            ["DEPLOY_HELM", "DEPLOY_HELM3"].map(|helm| template(&tool(helm), values, &[]).unwrap());
+        assert_eq!(four, three, "{values}");
+    }
+}
+
+#[test]
+fn a_changed_configuration_restarts_the_pod_and_changed_labels_do_not() {
+    let checksum = |arguments: &[&str]| {
+        let objects = objects(&template(&tool("DEPLOY_HELM"), "quickstart", arguments).unwrap());
+        let (_, _, meta) = pods(&objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        text(meta, "/annotations/checksum~1config").to_owned()
+    };
+    let plain = checksum(&[]);
+    assert_eq!(checksum(&["--set", "service.annotations.a=b"]), plain);
+    assert_ne!(checksum(&["--set", "config.destinations[0].timeout=20s"]), plain);
+}
+
+#[test]
+fn the_guide_shows_the_values_that_are_tested() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let values = read("deploy/helm/slack-soar-relay/ci/quickstart-values.yaml");
+    let (_comment, values) = values.split_once('\n').unwrap();
+    assert!(read("docs/kubernetes.md").contains(values), "docs/kubernetes.md is behind");
+}

@@ -1,0 +1,72 @@
+//! Slack's Web API as the relay calls it: what is never shown.
+
+use slack_soar_relay::{
+    clock::Clock,
+    ids::{ChannelId, MessageTs},
+    metrics::Metrics,
+    secret::Secret,
+    slack::web_api::{HistoryQuery, Settings, WebApi},
+};
+
+use crate::harness::{
+    BEGIN,
+    fake_slack::{FakeSlack, TOKEN, Trouble},
+};
+
+const HISTORY: &str = "conversations.history";
+
+fn api(url: &str) -> WebApi {
+    let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
+    let settings = Settings { url: url.parse().unwrap(), token };
+    WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
+}
+
+fn query() -> HistoryQuery {
+    HistoryQuery {
+        channel: ChannelId::new("C0123456789"),
+        oldest: MessageTs::from_micros(0),
+        latest: MessageTs::from_micros(1),
+        cursor: None,
+    }
+}
+
+#[tokio::test]
+async fn no_error_shows_the_token_whatever_slack_answers() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    let troubles = [
+        Trouble::Error(TOKEN),
+        Trouble::Error("token_revoked"),
+        Trouble::Error("missing_scope"),
+        Trouble::Error("invalid_cursor"),
+        Trouble::NotJson,
+        Trouble::Status(500),
+        Trouble::TooMany(Some(1)),
+    ];
+    let api = api(&slack.api_url());
+    let mut shown = vec![format!("{api:?}")];
+    for (after, trouble) in troubles.into_iter().enumerate() {
+        slack.trouble(HISTORY, after, trouble);
+    }
+    for _ in 0..7 {
+        let error = api.history(&query()).await.unwrap_err();
+        shown.push(format!("{error:?} {}", slack_soar_relay::logging::chain(&error)));
+    }
+    let nobody = self::api("http://127.0.0.1:1/api");
+    let error = nobody.auth_test().await.unwrap_err();
+    shown.push(format!("{error:?} {}", slack_soar_relay::logging::chain(&error)));
+    for text in shown {
+        assert!(!text.contains("hunter2") && !text.contains("127.0.0.1:1/"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_we_are_comes_with_scopes_and_slacks_time() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    slack.state().skew_seconds = 600;
+    let api = api(&slack.api_url());
+    assert_eq!(api.slack_now(), None);
+    let identity = api.auth_test().await.unwrap();
+    assert_eq!(identity.user_id, "U0RELAYBOT1");
+    assert_eq!(identity.scopes.len(), 4);
+    assert_eq!(api.slack_now().unwrap().since(BEGIN).as_secs(), 600);
+}
