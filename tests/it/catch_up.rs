@@ -561,12 +561,16 @@ async fn after_a_503_history_is_read_sooner_but_not_without_pause() {
     relay.caught_up().await;
     relay.clock.advance(Duration::from_secs(12));
     let readings = world.slack.calls(HISTORY).len();
-    let mut n = 0;
-    while relay.post(&slack::incident(n)).await == 200 {
-        n += 1;
-    }
-    for _ in 0..5 {
-        assert_eq!(relay.post(&slack::incident(n)).await, 503);
+    // The store's log is emptied now and then, so a full store may have room again for a moment.
+    let (mut accepted, mut refused) = (0, 0);
+    while refused < 6 {
+        match relay.post(&slack::incident(accepted)).await {
+            200 => accepted += 1,
+            status => {
+                assert_eq!(status, 503);
+                refused += 1;
+            }
+        }
     }
     world.slack.has_answered(readings + 2).await;
     assert_eq!(world.slack.calls(HISTORY).len(), readings + 1, "one for all of them");

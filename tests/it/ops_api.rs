@@ -1,16 +1,13 @@
 //! The ops API: who may use it, what it shows, and what it does.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
     OPS_TOKEN, Setup, TestRelay,
     http::{self, Answer},
+    log,
     slack::{self, id, incident},
     soar::{FakeSoar, Mood},
 };
@@ -419,34 +416,16 @@ async fn a_test_of_a_destination_reports_what_it_answered_and_stores_nothing() {
     assert_eq!(relay.api("GET", "/alerts").await.1["alerts"], json!([]));
 }
 
-/// A log that is kept in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn each_action_leaves_one_line_that_says_who_did_what() {
-    let log = Log::default();
-    let writer = log.clone();
-    let lines = tracing_subscriber::fmt().json().flatten_event(true);
-    let subscriber = lines.with_writer(move || writer.clone()).finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    let log = log::keep();
     let soar = FakeSoar::ok().await;
     let relay = Setup::default().destination("soar", &soar, "").start().await;
     relay.api("POST", "/destinations/soar/pause").await;
     assert_eq!(relay.post(&incident(1)).await, 200);
     relay.api("POST", &format!("/alerts/{}/cancel", id(1))).await;
     relay.api("GET", "/alerts").await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let audit: Vec<Value> = lines.filter(|line| line["audit"] == true).collect();
     assert_eq!(audit.len(), 2, "{text}");

@@ -2,6 +2,7 @@
 
 pub(crate) mod fake_slack;
 pub(crate) mod http;
+pub(crate) mod log;
 pub(crate) mod pushes;
 pub(crate) mod slack;
 pub(crate) mod soar;
@@ -119,6 +120,7 @@ impl Setup {
     }
 
     pub(crate) async fn start_with_idle(self, idle_timeout: &str) -> TestRelay {
+        log::begin();
         let apps = self.apps.unwrap_or_else(|| {
             "    - {name: main, signing_secret: {env: SECRET}, channels: [C0123456789]}\n"
                 .to_owned()
