@@ -216,6 +216,18 @@ fn a_database_is_the_store_in_place_of_the_file() {
 }
 
 #[test]
+fn two_configurations_of_the_same_database_are_the_same_store() {
+    let store = |more: &str| {
+        let url = "url: {env: DATABASE_URL}";
+        let text = format!("{MINIMAL}store: {{postgres: {{{url}{more}}}}}\n");
+        parse(&text, Path::new(""), &env).unwrap().config.store
+    };
+    assert_eq!(store(""), store(", max_connections: 10"));
+    assert_ne!(store(""), store(", max_connections: 11"));
+    assert_ne!(store(""), store(", listen_url: {env: DATABASE_DIRECT_URL}"));
+}
+
+#[test]
 fn what_is_no_database_url_is_refused_and_not_shown() {
     for (name, value) in [("URL", "an https URL"), ("SECRET", "a word")] {
         let text = format!("{MINIMAL}store: {{postgres: {{url: {{env: {name}}}}}}}\n");

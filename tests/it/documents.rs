@@ -117,9 +117,12 @@ fn operations_names_every_metric_and_the_data_model_every_table_and_state() {
     for state in [State::Pending, State::Leased, State::Delivered, State::Dead, State::Cancelled] {
         assert!(model.contains(&format!("`{state}`")), "{state}");
     }
-    let schema = read("../src/store/migrations/sqlite-1.sql");
-    let tables = schema.split("CREATE TABLE ").skip(1).map(|rest| rest.split([' ', '(']).next());
-    for table in tables.flatten() {
-        assert!(model.contains(&format!("`{table}`")), "{table}");
+    for engine in ["sqlite", "postgres"] {
+        let schema = read(&format!("../src/store/migrations/{engine}-1.sql"));
+        let tables = schema.split("CREATE TABLE ").skip(1);
+        for table in tables.filter_map(|rest| rest.split([' ', '(']).next()) {
+            let name = table.trim_start_matches("relay.");
+            assert!(model.contains(&format!("`{name}`")), "{table}");
+        }
     }
 }

@@ -352,7 +352,7 @@ d AS (
     ON CONFLICT DO NOTHING)
 SELECT seq FROM a";
 
-const PROBE: &str = "
+pub(super) const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)
 ON CONFLICT (id) DO UPDATE SET number = probe.number + 1";
 

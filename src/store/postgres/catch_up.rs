@@ -127,13 +127,16 @@ pub(super) async fn take_unpushed(
     Ok(taken)
 }
 
+/// What is known of an app's channels.
+pub(super) const CHANNEL_IDS: &str =
+    "SELECT written, id FROM relay.channel_ids WHERE app = $1 ORDER BY written";
+
 pub(super) async fn channel_ids(
     shared: &Shared,
     app: &AppName,
 ) -> Result<Vec<(String, ChannelId)>, StoreError> {
-    const SQL: &str = "SELECT written, id FROM relay.channel_ids WHERE app = $1 ORDER BY written";
-    let app = app.as_str();
-    let rows = shared.door.run(Haste::Patient, SQL, &[(&app, Type::TEXT)]).await?;
+    let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, CHANNEL_IDS, &params).await?;
     rows.iter().map(|row| Ok((get(row, 0)?, ChannelId::new(get(row, 1)?)))).collect()
 }
 

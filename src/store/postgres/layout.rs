@@ -48,6 +48,11 @@ pub(super) async fn prepare(door: &Door) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Whether there are tables that this version can use.
+pub(super) async fn is_there(door: &Door) -> Result<bool, OpenError> {
+    is_current(version(door).await?)
+}
+
 async fn version(door: &Door) -> Result<i32, OpenError> {
     let there = "SELECT to_regclass('relay.layout') IS NOT NULL";
     let rows = door.run(Haste::Patient, there, &[]).await?;

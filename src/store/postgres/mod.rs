@@ -38,6 +38,7 @@ use crate::{
 
 mod accept;
 mod catch_up;
+pub mod checkup;
 mod connect;
 mod deliver;
 mod door;

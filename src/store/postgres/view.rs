@@ -16,6 +16,7 @@ use crate::{
     store::{
         AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
         State, Stats, StoreError,
+        search::Search,
         stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
     },
 };
@@ -46,7 +47,7 @@ pub(super) async fn alerts(
     query: &AlertQuery,
 ) -> Result<Vec<AlertView>, StoreError> {
     let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let needle = query.text.as_ref().map(|text| text.to_lowercase());
+    let mut search = query.text.as_deref().map(Search::new);
     let sql = walk(query);
     let now = shared.now();
     let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
@@ -62,7 +63,7 @@ pub(super) async fn alerts(
         let Some(last) = rows.last() else { break };
         before = get(last, 3)?;
         for row in &rows {
-            if matches(row, needle.as_deref())? {
+            if matches(row, search.as_mut())? {
                 found.push(get(row, 3)?);
             }
         }
@@ -101,12 +102,16 @@ fn walk(query: &AlertQuery) -> String {
     )
 }
 
-fn matches(row: &Row, needle: Option<&str>) -> Result<bool, StoreError> {
-    let Some(needle) = needle else {
+fn matches(row: &Row, search: Option<&mut Search>) -> Result<bool, StoreError> {
+    let Some(search) = search else {
         return Ok(true);
     };
-    Ok(get::<&str>(row, 2)?.to_lowercase().contains(needle)
-        || alert_id(row, 0)?.to_string().to_lowercase().contains(needle))
+    if search.is_in(get(row, 2)?) {
+        return Ok(true);
+    }
+    let (key, ordinal) = (get::<&str>(row, 0)?, small(row, 1)?);
+    // As an alert's id is written, without making one for each row.
+    Ok(search.is_in_display(format_args!("{key}:{ordinal}")))
 }
 
 /// Alerts with their deliveries, in the order of the numbers, newest first; without raw message,

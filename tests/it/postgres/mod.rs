@@ -9,11 +9,17 @@ mod tls;
 
 use std::{collections::BTreeSet, path::Path};
 
+use serde_json::Value;
 use slack_soar_relay::clock::Clock;
 
 use self::cluster::Cluster;
 use crate::{
-    harness::{PATIENCE, http, slack, soar::FakeSoar},
+    harness::{
+        PATIENCE,
+        fake_slack::{CHANNEL, FakeSlack, TOKEN},
+        http, slack,
+        soar::FakeSoar,
+    },
     process::Process,
 };
 
@@ -53,6 +59,17 @@ impl Relays {
         std::fs::write(path, yaml).unwrap();
     }
 
+    /// Relays read a channel's history.
+    fn catch_up(&mut self, slack: &FakeSlack) {
+        let path = self.folder().join("relay.yaml");
+        let yaml = std::fs::read_to_string(&path).unwrap();
+        let app = "signing_secret: {env: SECRET}";
+        let token = format!("{app}, bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]");
+        let api = format!("slack: {{api_url: '{}', ", slack.api_url());
+        std::fs::write(path, yaml.replace(app, &token).replace("slack: {", &api)).unwrap();
+        self.env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
+    }
+
     fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -68,6 +85,18 @@ async fn metric(process: &Process, series: &str) -> f64 {
     let series = format!("slack_soar_relay_{series} ");
     let line = text.lines().find(|line| line.starts_with(&series));
     line.map_or(0.0, |line| line[series.len()..].parse().unwrap())
+}
+
+/// Asks the API of a process as somebody on this machine.
+async fn api(process: &Process, method: &str, path: &str) -> Value {
+    let headers = [
+        ("Host".to_owned(), "localhost".to_owned()),
+        ("Content-Type".to_owned(), "application/json".to_owned()),
+    ];
+    let path = format!("/api/v1{path}");
+    let answer = http::request(process.ops, method, &path, &headers, b"").await;
+    assert!((200..300).contains(&answer.status), "{method} {path}: {}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
 }
 
 /// Asks again and again until it is so.

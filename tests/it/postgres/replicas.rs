@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use slack_soar_relay::clock::Clock;
-use tokio::task::JoinSet;
+use tokio::task::spawn_blocking;
 
 use super::{
-    CONCURRENCY, Relays,
+    CONCURRENCY, Relays, api,
     cluster::{Cluster, Pooler},
     ids, metric, stored, until,
 };
 use crate::{
-    harness::soar::{FakeSoar, Mood},
-    process::{Process, until_all},
+    harness::{
+        fake_slack::{CHANNEL, FakeSlack},
+        http, slack,
+        soar::{FakeSoar, Mood},
+    },
+    process::{Process, command, until_all},
 };
 
 /// A server, by itself or behind a pooler.
@@ -155,23 +159,96 @@ async fn a_relay_frozen_past_its_lease_does_not_overwrite_what_another_did() {
 }
 
 #[tokio::test]
-async fn a_pause_and_dead_letters_are_shared() {
+async fn what_an_operator_does_on_one_relay_holds_for_all() {
     let place = Place::direct();
     let soar = FakeSoar::ok().await;
     let relays = Relays::new(place.url(), &soar);
     let (one, other) = (relays.start(), relays.start());
-    place.cluster.sql("INSERT INTO relay.destinations (name, paused_at) VALUES ('soar', 0)").await;
-    assert_eq!(one.post(1).await, Some(200));
+    api(&one, "POST", "/destinations/soar/pause").await;
     for process in [&one, &other] {
-        until("the pause is seen", async || {
-            metric(process, "deliveries{destination=\"soar\",state=\"paused\"}").await == 1.0
-        })
-        .await;
+        let status = api(process, "GET", "/status").await;
+        assert_eq!(status["destinations"][0]["paused"], true, "{status}");
     }
-    let mut posts = JoinSet::new();
-    posts.spawn(async move { other.post(2).await });
-    assert_eq!(posts.join_all().await, [Some(200)]);
+    for n in 1..4 {
+        assert_eq!(other.post(n).await, Some(200));
+    }
+    let state = async |process, n| {
+        let alert = api(process, "GET", &format!("/alerts/{}", slack::id(n))).await;
+        alert["deliveries"][0]["state"].as_str().unwrap().to_owned()
+    };
+    for n in [1, 2] {
+        api(&one, "POST", &format!("/alerts/{}/cancel", slack::id(n))).await;
+        assert_eq!(state(&other, n).await, "cancelled");
+    }
+    api(&other, "POST", &format!("/alerts/{}/retry", slack::id(1))).await;
+    assert_eq!(state(&one, 1).await, "pending");
     assert_eq!(soar.taken().len(), 0, "nobody sends what is paused");
-    place.cluster.sql("UPDATE relay.destinations SET paused_at = NULL").await;
-    until_all(&soar, &ids(1..3)).await;
+    api(&other, "POST", "/destinations/soar/resume").await;
+    until_all(&soar, &[slack::id(1), slack::id(3)]).await;
+    until("both are delivered", async || {
+        state(&one, 1).await == "delivered" && state(&one, 3).await == "delivered"
+    })
+    .await;
+    assert_eq!(state(&one, 2).await, "cancelled");
+    assert_eq!(soar.taken().len(), 2, "what was cancelled is not sent");
+}
+
+#[tokio::test]
+async fn another_relay_reads_history_within_15_s_of_the_pollers_death() {
+    let place = Place::direct();
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    let count = async |table| place.cluster.sql(&format!("SELECT count(*) FROM {table}")).await;
+    let poller = relays.start();
+    until("history is read", async || count("relay.cursors").await == ["1"]).await;
+    let calls = workspace.all_calls();
+    let other = relays.start();
+    let began = clock.now();
+    until("the other one has asked twice", async || {
+        http::get(other.ops, "/readyz").await.status == 200
+            && clock.now().since(began) > Duration::from_secs(4)
+    })
+    .await;
+    assert_eq!(workspace.all_calls(), calls, "one relay polls");
+    poller.signal("-KILL");
+    let died = clock.now();
+    let message = workspace.state().post_at(CHANNEL, died, slack::message(0));
+    let id = format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap());
+    until_all(&soar, &[id]).await;
+    let took = clock.now().since(died);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(count("relay.pollers WHERE term = 2").await, ["1"]);
+}
+
+#[tokio::test]
+async fn the_doctor_says_how_the_database_is() {
+    let place = Place::direct();
+    let (workspace, soar) = (FakeSlack::new(Clock::system()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    let doctor = async || {
+        let mut command = command();
+        command.arg("doctor").arg("--config").arg(relays.folder().join("relay.yaml"));
+        command.envs(relays.env.iter().cloned());
+        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = doctor().await;
+    assert!(code == Some(0) && said.contains("store: PostgreSQL 1"), "{said}");
+    assert!(said.contains("commit: no tables yet"), "{said}");
+    relays.start().terminate();
+    let (code, said) = doctor().await;
+    assert!(said.contains("durability: synchronous_commit=on, fsync=on"), "{said}");
+    assert!(code == Some(0) && said.contains("commit: a small write is kept after"), "{said}");
+    place.cluster.sql("ALTER ROLE postgres SET synchronous_commit = off").await;
+    let (code, said) = doctor().await;
+    let line = said.lines().find(|line| line.contains("synchronous_commit=off"));
+    assert!(code == Some(1) && line.is_some_and(|line| line.starts_with("FAIL")), "{said}");
+    place.cluster.stop();
+    let (code, said) = doctor().await;
+    let line = said.lines().find(|line| line.contains("  store: "));
+    assert!(code == Some(1) && line.is_some_and(|line| line.starts_with("FAIL")), "{said}");
+    place.cluster.start();
 }
