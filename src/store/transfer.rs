@@ -126,10 +126,10 @@ const RANGED: &[Table] = &[
     },
     Table {
         name: "revisions",
-        read: "SELECT json_group_array(json_array(message, received_at, hex(raw)))
+        read: "SELECT json_group_array(json_array(message, received_at, edited_ts, hex(raw)))
             FROM (SELECT * FROM revisions WHERE message >= ?1 AND message < ?2 ORDER BY id)",
-        write: "INSERT INTO relay.revisions (message, received_at, raw)
-            SELECT (r->>0)::int8, (r->>1)::int8, decode(r->>2, 'hex')
+        write: "INSERT INTO relay.revisions (message, received_at, edited_ts, raw)
+            SELECT (r->>0)::int8, (r->>1)::int8, r->>2, decode(r->>3, 'hex')
             FROM json_array_elements($1::json) AS r",
     },
 ];

@@ -22,11 +22,12 @@ CREATE TABLE relay.messages (
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX messages_kept ON relay.messages (received_at, id) WHERE raw IS NOT NULL;
 
--- Later versions of a message that brought nothing new.
+-- Later versions of a message that brought nothing new. `edited_ts` is Slack's, or empty.
 CREATE TABLE relay.revisions (
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     message int8 NOT NULL,
     received_at int8 NOT NULL,
+    edited_ts text NOT NULL,
     raw bytea NOT NULL
 );
 CREATE INDEX revisions_message ON relay.revisions (message);

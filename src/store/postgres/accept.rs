@@ -23,7 +23,7 @@ use crate::{
     ids::{AppName, DestinationName},
     store::{
         Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, REVISIONS_KEPT, StoreError,
-        stored::QUARANTINED,
+        stored::{QUARANTINED, clean},
     },
 };
 
@@ -356,20 +356,21 @@ pub(super) const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)
 ON CONFLICT (id) DO UPDATE SET number = probe.number + 1";
 
-/// Keeps the bytes beside the message's first alert, unless retention has emptied it or they are
-/// kept already. Returns whether they are new.
+/// Keeps the bytes beside the message's first alert, unless retention has emptied it, or they or
+/// others of the same edit are kept already. Returns whether they are new.
 async fn revise(
     transaction: &mut Transaction<'_>,
     key: &str,
     message: &NewMessage,
 ) -> Result<bool, StoreError> {
     const SQL: &str = "
-        INSERT INTO relay.revisions (message, received_at, raw)
-        SELECT m.id, $2, $3 FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / 4096
+        INSERT INTO relay.revisions (message, received_at, edited_ts, raw)
+        SELECT m.id, $2, $4, $3 FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / 4096
         WHERE a.key = $1 AND m.raw IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM relay.alerts b JOIN relay.messages n ON n.id = b.seq / 4096
             WHERE b.key = $1 AND (n.raw = $3 OR EXISTS (
-                SELECT 1 FROM relay.revisions r WHERE r.message = n.id AND r.raw = $3)))
+                SELECT 1 FROM relay.revisions r WHERE r.message = n.id
+                AND (r.raw = $3 OR r.edited_ts = $4 AND $4 <> ''))))
         ORDER BY a.ordinal LIMIT 1
         RETURNING message";
     const TRIM: &str = "
@@ -377,8 +378,13 @@ async fn revise(
             SELECT id FROM relay.revisions WHERE message = $1 ORDER BY id DESC LIMIT $2)";
     let received_at = message.received_at.micros();
     let raw: &[u8] = &message.raw;
-    let params: [Param<'_>; _] =
-        [(&key, Type::TEXT), (&received_at, Type::INT8), (&raw, Type::BYTEA)];
+    let edited_ts = clean(&message.edited_ts);
+    let params: [Param<'_>; _] = [
+        (&key, Type::TEXT),
+        (&received_at, Type::INT8),
+        (&raw, Type::BYTEA),
+        (&edited_ts, Type::TEXT),
+    ];
     let rows = transaction.query(SQL, &params).await?;
     let Some(row) = rows.first() else {
         return Ok(false);

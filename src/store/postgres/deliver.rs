@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
-        ATTEMPTS_KEPT, Delivery, Lease, Next, Outcome, Reference, StoreError,
+        ATTEMPTS_KEPT, Delivery, Lease, Next, Outcome, Projection, Reference, StoreError,
         stored::{DEAD, DELIVERED, PENDING, clean, excerpt, source_of},
     },
 };
@@ -36,7 +36,8 @@ mine AS (
     FROM due WHERE d.id = due.id
     RETURNING d.id, d.due_at, d.attempts, d.alert_faults, d.since)
 SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
-    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw
+    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
+    a.level, coalesce(a.search, '')
 FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
 JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
 ORDER BY d.due_at, d.id";
@@ -79,6 +80,7 @@ fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreE
         event_id: get(row, 10)?,
         team: get(row, 11)?,
         raw: bytes(row, 12)?.unwrap_or_default(),
+        projection: Projection { level: get(row, 13)?, search: get(row, 14)? },
     })
 }
 
@@ -155,9 +157,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
 const RECORD: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now),
 o AS MATERIALIZED (
-    SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+        $15, $16)
     AS o (id, token, state, due_in, faults, reason, reference_id, reference_url, started_at,
-        duration, class, status, excerpt)),
+        duration, class, status, excerpt, level, search)),
 done AS (
     UPDATE relay.deliveries d SET state = o.state, attempts = d.attempts + 1,
         alert_faults = d.alert_faults + o.faults,
@@ -170,7 +173,11 @@ done AS (
 log AS (
     INSERT INTO relay.attempts (delivery, number, started_at, duration, class, status, excerpt)
     SELECT done.id, done.attempts, o.started_at, o.duration, o.class, o.status, o.excerpt
-    FROM done JOIN o ON o.id = done.id AND o.token = done.token)
+    FROM done JOIN o ON o.id = done.id AND o.token = done.token),
+derived AS (
+    UPDATE relay.alerts a SET level = o.level, search = o.search
+    FROM done JOIN o ON o.id = done.id AND o.token = done.token
+    WHERE a.seq = o.id / 65536 AND o.level IS NOT NULL AND a.search IS NOT NULL)
 SELECT id, token, attempts FROM done";
 
 /// Removes the oldest attempts of a delivery.
@@ -218,12 +225,14 @@ struct Columns<'a> {
     class: Vec<&'static str>,
     status: Vec<Option<i32>>,
     excerpt: Vec<Cow<'a, str>>,
+    level: Vec<Option<&'a str>>,
+    search: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Columns<'a> {
     fn new(shared: &Shared, jobs: &'a [Job]) -> Self {
         let mut columns = Self { now: shared.now(), ..Self::default() };
-        for Job { id, token, outcome: Outcome { attempt, next }, .. } in jobs {
+        for Job { id, token, outcome: Outcome { attempt, next, projection }, .. } in jobs {
             columns.id.push(*id);
             columns.token.push(token.cast_signed());
             let (state, due_in, fault, reason, reference) = match next {
@@ -244,6 +253,9 @@ impl<'a> Columns<'a> {
             columns.class.push(attempt.class);
             columns.status.push(attempt.status.map(i32::from));
             columns.excerpt.push(excerpt(&attempt.excerpt));
+            let projection = projection.as_ref();
+            columns.level.push(projection.map(|derived| derived.level.as_str()));
+            columns.search.push(projection.map(|derived| clean(&derived.search)));
         }
         columns
     }
@@ -253,7 +265,7 @@ impl<'a> Columns<'a> {
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }
 
-    fn params(&self) -> [Param<'_>; 14] {
+    fn params(&self) -> [Param<'_>; 16] {
         [
             (&self.now, Type::INT8),
             (&self.id, Type::INT8_ARRAY),
@@ -269,6 +281,8 @@ impl<'a> Columns<'a> {
             (&self.class, Type::TEXT_ARRAY),
             (&self.status, Type::INT4_ARRAY),
             (&self.excerpt, Type::TEXT_ARRAY),
+            (&self.level, Type::TEXT_ARRAY),
+            (&self.search, Type::TEXT_ARRAY),
         ]
     }
 }

@@ -232,7 +232,7 @@ impl Store for PostgresStore {
         destination: &DestinationName,
         born_before: Timestamp,
         reason: &'static str,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Vec<AlertId>, StoreError> {
         operate::expire(&self.shared, destination, born_before, reason).await
     }
 

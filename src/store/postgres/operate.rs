@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     door::{Haste, Param},
-    row::{count, get},
+    row::{alert_id, count, get},
     shared::Shared,
 };
 use crate::{
@@ -130,13 +130,14 @@ async fn counted(shared: &Shared, sql: &str, params: &[Param<'_>]) -> Result<u64
     rows.first().map_or(Ok(0), |row| count(row, 0))
 }
 
-/// Gives up what waits, is not leased, and counts its age from before that time.
+/// Gives up what waits, is not leased, and counts its age from before that time; returns whose
+/// deliveries that were.
 pub(super) async fn expire(
     shared: &Shared,
     destination: &DestinationName,
     born_before: Timestamp,
     reason: &'static str,
-) -> Result<u64, StoreError> {
+) -> Result<Vec<AlertId>, StoreError> {
     const SQL: &str = "
         WITH clock AS (SELECT relay.now_us($1) AS now),
         t AS (SELECT id, paused_for FROM relay.destinations
@@ -151,7 +152,7 @@ pub(super) async fn expire(
             UPDATE relay.deliveries d
             SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
-        SELECT count(*) FROM buried";
+        SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
     let (now, name, age) = (shared.now(), destination.as_str(), shared.distance(born_before));
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
@@ -160,12 +161,14 @@ pub(super) async fn expire(
         (&PIECE, Type::INT8),
         (&reason, Type::TEXT),
     ];
-    let mut total = 0;
+    let mut buried = Vec::new();
     loop {
-        let buried = counted(shared, SQL, &params).await?;
-        total += buried;
-        if buried < PIECE.unsigned_abs() {
-            return Ok(total);
+        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        for row in &rows {
+            buried.push(alert_id(row, 0)?);
+        }
+        if i64::try_from(rows.len()).unwrap_or(PIECE) < PIECE {
+            return Ok(buried);
         }
     }
 }

@@ -180,6 +180,7 @@ fn message(number: i64) -> NewMessage {
         received_at: Clock::system().now(),
         raw: vec![b'x'; 1000].into(),
         is_edit: false,
+        edited_ts: String::new(),
         alerts: vec![NewAlert {
             ordinal: 0,
             attachment: 0,
@@ -345,7 +346,7 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     assert_eq!(other.act(Selection::default(), Action::Cancel).await.unwrap(), 0);
     clock.advance(LEASE);
     let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
-    let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next };
+    let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next, projection: None };
     one.record(slow, outcome(Next::Dead { reason: "rejected" })).await.unwrap();
     assert_eq!(place.stale_leases(), 1);
     other.record(quick, outcome(Next::Delivered(Reference::default()))).await.unwrap();
@@ -456,7 +457,7 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
         for lease in store.lease_due(&soar(), 20).await.unwrap() {
             let next = Next::Delivered(Reference::default());
             let attempt = attempt(Clock::system().now(), "");
-            store.record(lease, Outcome { attempt, next }).await.unwrap();
+            store.record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
         }
         let sql = format!("EXPLAIN (ANALYZE, BUFFERS) {}", super::deliver::CLAIM);
         let (name, one, number, time) = ("soar", 1_i64, 7_i64, None::<i64>);
@@ -554,7 +555,8 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     let ids = [&message(0), &message(1), &message(2), &odd, &two, &found]
         .map(|message| AlertId { message: message.key.clone(), ordinal: 0 });
     store.accept(vec![odd, two, found], None, Some(cursor)).await.unwrap();
-    let edit = NewMessage { raw: "edited".into(), is_edit: true, ..message(0) };
+    let edited_ts = "5.0".to_owned();
+    let edit = NewMessage { raw: "edited".into(), is_edit: true, edited_ts, ..message(0) };
     store.accept(vec![edit], None, None).await.unwrap();
     let ends = [
         Next::Delivered(Reference { id: "42".to_owned(), url: "https://x/42".to_owned() }),
@@ -564,7 +566,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     ];
     for (lease, next) in store.lease_due(&soar(), 4).await.unwrap().into_iter().zip(ends) {
         let attempt = attempt(clock.now(), "said \u{FFFD}");
-        store.record(lease, Outcome { attempt, next }).await.unwrap();
+        store.record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let one = Selection { alert: Some(ids[2].clone()), ..Selection::default() };
     store.act(one, Action::Cancel).await.unwrap();
