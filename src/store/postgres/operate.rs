@@ -130,8 +130,8 @@ async fn counted(shared: &Shared, sql: &str, params: &[Param<'_>]) -> Result<u64
     rows.first().map_or(Ok(0), |row| count(row, 0))
 }
 
-/// Gives up what waits, is not leased, and counts its age from before that time; returns whose
-/// deliveries that were.
+/// Gives up a piece of what waits, is not leased, and counts its age from before that time; returns
+/// whose deliveries that were.
 pub(super) async fn expire(
     shared: &Shared,
     destination: &DestinationName,
@@ -161,16 +161,8 @@ pub(super) async fn expire(
         (&PIECE, Type::INT8),
         (&reason, Type::TEXT),
     ];
-    let mut buried = Vec::new();
-    loop {
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
-        for row in &rows {
-            buried.push(alert_id(row, 0)?);
-        }
-        if i64::try_from(rows.len()).unwrap_or(PIECE) < PIECE {
-            return Ok(buried);
-        }
-    }
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.iter().map(|row| alert_id(row, 0)).collect()
 }
 
 /// Stops the destination's clock, or lets it go on.
