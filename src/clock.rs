@@ -151,6 +151,12 @@ impl Clock {
         }
     }
 
+    /// The time that was set by hand, or `None` if this is the machine's clock. A store that shares
+    /// its data with other machines uses its engine's clock, unless time is set by hand.
+    pub fn set_by_hand(&self) -> Option<Timestamp> {
+        matches!(self.0, Source::Manual(_)).then(|| self.now())
+    }
+
     /// A moment to measure from, unmoved by a correction of the time of day.
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn instant(&self) -> Instant {

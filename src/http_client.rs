@@ -210,7 +210,11 @@ fn proxy_from(text: &str) -> Result<reqwest::Proxy, ClientError> {
     reqwest::Proxy::all(url).map_err(|_may_hold_a_password| ClientError::Proxy)
 }
 
-fn tls(settings: &Settings) -> Result<ClientConfig, ClientError> {
+/// How TLS is spoken, to other servers than HTTP ones as well.
+///
+/// # Errors
+/// [`ClientError`] if a file is unusable.
+pub fn tls(settings: &Settings) -> Result<ClientConfig, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = &settings.ca_file {
         for certificate in certificates(path)? {

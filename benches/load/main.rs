@@ -1,9 +1,9 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--fill 1000000]`. With `--fill` it also
-//! looks at a store with so many alerts. With two cores the server runs on the first and the
-//! generator on the second. `CONTRIBUTING.md` says how to read the table.
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]`.
+//! With `--fill` it also looks at a store with so many alerts. With two cores the server runs on
+//! the first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,16 +18,19 @@
 
 mod events;
 mod generator;
+mod postgres;
 mod server;
 
 use std::{
     io::Write,
+    net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
 use events::Kind;
 use generator::{Latencies, Sink};
+use postgres::{Postgres, Store};
 use server::Server;
 
 /// What the table shows of one measure.
@@ -87,21 +90,23 @@ fn main() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     server::pin_this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let postgres = std::env::args().any(|one| one == "postgres").then(Postgres::start);
+    let place = Place { dir: dir.path(), postgres: postgres.as_ref() };
     let mut table = Table(Vec::new());
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
-        runtime.block_on(one_round(dir.path(), seconds, &mut table));
+        runtime.block_on(one_round(&place, seconds, &mut table));
     }
     let alerts = argument("--fill", 0);
     if alerts > 0 {
-        runtime.block_on(full_store(dir.path(), alerts, seconds, &mut table));
+        runtime.block_on(full_store(&place, alerts, seconds, &mut table));
     }
     println!();
     table.print();
 }
 
-async fn one_round(dir: &Path, seconds: u64, table: &mut Table) {
-    let disk_p99 = fdatasync_p99(dir, seconds);
+async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
+    let disk_p99 = fdatasync_p99(place.dir, seconds);
     table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
     let bare = Server::bare();
     let (_sent, bare_rate) = generator::closed(bare.address, Kind::Chatter, seconds).await;
@@ -109,18 +114,48 @@ async fn one_round(dir: &Path, seconds: u64, table: &mut Table) {
     let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.latencies.p99();
     table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
     drop(bare);
-    accept_side(dir, seconds, (bare_rate, bare_p99, disk_p99), table).await;
-    delivery_side(dir, seconds, disk_p99, table).await;
+    accept_side(place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
+    delivery_side(place, seconds, disk_p99, table).await;
+    if place.postgres.is_some() {
+        two_relays(place, seconds, bare_rate, table).await;
+    }
+}
+
+/// Where stores are made.
+struct Place<'a> {
+    dir: &'a Path,
+    postgres: Option<&'a Postgres>,
+}
+
+impl Place<'_> {
+    /// An empty one.
+    fn store(&self) -> Store {
+        self.postgres.map_or(Store::Sqlite, Postgres::database)
+    }
+
+    /// A relay on an empty store.
+    fn relay(&self, sink: SocketAddr, concurrency: u32) -> Server {
+        Server::relay(&Server::new_dir(self.dir), sink, concurrency, &self.store())
+    }
+
+    /// The bounds of a measure on SQLite, and on PostgreSQL.
+    fn bounds(
+        &self,
+        on_sqlite: [&'static str; 2],
+        on_postgres: [&'static str; 2],
+    ) -> [&'static str; 2] {
+        if self.postgres.is_some() { on_postgres } else { on_sqlite }
+    }
 }
 
 async fn accept_side(
-    dir: &Path,
+    place: &Place<'_>,
     seconds: u64,
     (bare_rate, bare_p99, disk_p99): (f64, f64, f64),
     table: &mut Table,
 ) {
     let sink = Sink::silent().await;
-    let relay = Server::relay(&Server::new_dir(dir), sink.address, 1);
+    let relay = place.relay(sink.address, 1);
     table.add("start to first 200, empty store", "ms", ["150", "30"], relay.started_ms);
     table.add("RSS idle", "MB", ["20", "10"], relay.memory("VmRSS"));
     let share = "share of bare axum";
@@ -132,7 +167,8 @@ async fn accept_side(
     let p99 = sent.latencies.p99() / bare_p99;
     table.add("chatter: p99 at 200/s", "x bare axum's", ["3", "1.5"], p99);
     let (rate, used) = relay.under(Kind::Incident, seconds).await;
-    table.add("incidents", share, ["0.18", "0.34"], rate / bare_rate);
+    let bounds = place.bounds(["0.18", "0.34"], ["0.12", "0.22"]);
+    table.add("incidents", share, bounds, rate / bare_rate);
     table.add("incidents: CPU", cpu, ["0.60", "0.40"], used);
     let sent = generator::open(relay.address, Kind::Incident, 200, seconds).await;
     let p99 = sent.latencies.p99() / disk_p99;
@@ -142,15 +178,16 @@ async fn accept_side(
     table.add("RSS peak under full load", "MB", ["80", "40"], relay.memory("VmHWM"));
 }
 
-async fn delivery_side(dir: &Path, seconds: u64, disk_p99: f64, table: &mut Table) {
+async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &mut Table) {
     let sink = Sink::answering().await;
-    let relay = Server::relay(&Server::new_dir(dir), sink.address, 16);
+    let relay = place.relay(sink.address, 16);
     let backlog = 4_000 * seconds;
     let started = Instant::now();
     generator::count(relay.address, Kind::Incident, backlog).await;
     sink.has(backlog).await;
     let rate = backlog as f64 / started.elapsed().as_secs_f64();
-    table.add("accepted and delivered, concurrency 16", "/s", ["2000", "5000"], rate);
+    let bounds = place.bounds(["2000", "5000"], ["1500", "4000"]);
+    table.add("accepted and delivered, concurrency 16", "/s", bounds, rate);
     sink.clear();
     let sent = generator::open(relay.address, Kind::Incident, 50, seconds).await.at;
     sink.has(sent.len() as u64).await;
@@ -159,18 +196,32 @@ async fn delivery_side(dir: &Path, seconds: u64, disk_p99: f64, table: &mut Tabl
     table.add(name, "x the disk's p99", ["12", "5"], latencies.p99() / disk_p99);
 }
 
+/// Two relays on one database, all on one core: what a second relay costs, not what it brings.
+async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut Table) {
+    let (sink, store) = (Sink::silent().await, place.store());
+    let one = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
+    let other = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
+    let ((_, a), (_, b)) = tokio::join!(
+        generator::closed(one.address, Kind::Incident, seconds),
+        generator::closed(other.address, Kind::Incident, seconds),
+    );
+    let share = (a + b) / bare_rate;
+    table.add("incidents, two relays", "share of bare axum", ["", ""], share);
+}
+
 /// A store with many alerts, all delivered: its start, and its memory under load.
-async fn full_store(dir: &Path, alerts: u64, seconds: u64, table: &mut Table) {
+async fn full_store(place: &Place<'_>, alerts: u64, seconds: u64, table: &mut Table) {
     const PIECE: u64 = 32_000;
-    let (sink, dir) = (Sink::answering().await, Server::new_dir(dir));
-    let relay = Server::relay(&dir, sink.address, 16);
+    let (sink, store) = (Sink::answering().await, place.store());
+    let dir = Server::new_dir(place.dir);
+    let relay = Server::relay(&dir, sink.address, 16, &store);
     for _ in 0..alerts.div_ceil(PIECE) {
         sink.clear();
         generator::count(relay.address, Kind::Incident, PIECE).await;
         sink.has(PIECE).await;
     }
     drop(relay);
-    let relay = Server::relay(&dir, sink.address, 16);
+    let relay = Server::relay(&dir, sink.address, 16, &store);
     table.add("start to first 200, full store", "ms", ["1000", "150"], relay.started_ms);
     relay.under(Kind::Incident, seconds).await;
     table.add("RSS peak under full load, full store", "MB", ["80", "40"], relay.memory("VmHWM"));

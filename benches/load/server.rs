@@ -15,6 +15,7 @@ use axum::{Router, body::Bytes, routing::post};
 use crate::{
     events::{Kind, SECRET},
     generator,
+    postgres::Store,
 };
 
 /// The argument that turns this program into the bare server.
@@ -44,7 +45,7 @@ fn has_two_cores() -> bool {
 }
 
 /// On the first core, if there is a second one for the load.
-fn on_first_core(program: &Path) -> Command {
+pub(crate) fn on_first_core(program: &Path) -> Command {
     if !has_two_cores() {
         return Command::new(program);
     }
@@ -101,14 +102,16 @@ impl Server {
         tempfile::tempdir_in(dir).unwrap().keep()
     }
 
-    /// The relay, with one destination and its store in `dir`. Metrics and logs are on.
-    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32) -> Self {
+    /// The relay, with one destination, and its configuration (and file, if it is the store) in
+    /// `dir`. Metrics and logs are on.
+    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32, store: &Store) -> Self {
         let config = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0}}\n\
              slack: {{apps: [{{name: main, signing_secret: {{env: SECRET}}}}]}}\n\
-             store: {{sqlite: {{max_size: 8GiB}}}}\n\
+             store: {}\n\
              destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
-             concurrency: {concurrency}}}\n"
+             concurrency: {concurrency}}}\n",
+            store.yaml()
         );
         fs::write(dir.join("relay.yaml"), config).unwrap();
         let started = Instant::now();
@@ -116,6 +119,7 @@ impl Server {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .env("SECRET", SECRET)
+            .env("DATABASE_URL", store.url())
             .env("URL", format!("http://{sink}/hook"))
             .stderr(Stdio::piped())
             .spawn()

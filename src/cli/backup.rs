@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use serde_json::json;
 
-use super::{Common, say};
+use super::{BadConfiguration, Common, say};
 use crate::store::sqlite;
 
 /// Copy the store.
@@ -21,6 +21,11 @@ pub struct Backup {
 impl Backup {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let config = common.load()?;
+        if config.store.postgres.is_some() {
+            let message = "the store is in PostgreSQL: use pg_dump -n relay, or what backs up your \
+                other databases";
+            return Err(BadConfiguration(message.to_owned()).into());
+        }
         let copied = sqlite::backup(&config.store.path, &self.file)?;
         let file = self.file.display();
         if self.json {

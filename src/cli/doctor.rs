@@ -1,6 +1,7 @@
 //! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
 //! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
-//! file of a few kilobytes beside the store, and works while the relay runs.
+//! file of a few kilobytes beside the store, or a number in PostgreSQL, and works while the relay
+//! runs.
 
 mod destinations;
 mod relay;
@@ -88,7 +89,7 @@ impl Doctor {
 }
 
 async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = store::examine(&config.store.path);
+    let mut findings = store::examine(&config.store).await;
     for app in &config.apps {
         findings.extend(slack::examine(config, app).await?);
     }

@@ -14,6 +14,8 @@ pub mod demo;
 pub mod doctor;
 pub mod healthcheck;
 pub mod manifest;
+pub mod migrate_store;
+mod open_store;
 mod ops_client;
 mod reference;
 pub mod render;
@@ -87,6 +89,8 @@ enum Command {
     Backfill(backfill::Backfill),
     /// Copy the store, while the relay runs or not.
     Backup(backup::Backup),
+    /// Move a stopped relay's store from SQLite to PostgreSQL.
+    MigrateStore(migrate_store::MigrateStore),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
     /// Print the man page.
@@ -154,6 +158,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         Command::SendTest(test) => test.run(common),
         Command::Backfill(backfill) => backfill.run(common),
         Command::Backup(backup) => backup.run(common),
+        Command::MigrateStore(migrate) => migrate.run(common),
         Command::Completions(completions) => Ok(completions.run()),
         Command::Man(man) => man.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(common),

@@ -19,19 +19,10 @@ use tokio::{
 
 pub use self::reload::ConfigFile;
 use self::{live::Live, parts::Parts, reload::Reloader};
-use super::control::Current;
+use super::{control::Current, open_store::open_store};
 use crate::{
-    clock::Clock,
-    config::Config,
-    http_server,
-    intake::catch_up::Handle,
-    metrics::Metrics,
-    ops::Control,
-    shutdown::Shutdown,
-    store::{
-        Store,
-        sqlite::{self, SqliteStore},
-    },
+    clock::Clock, config::Config, http_server, intake::catch_up::Handle, metrics::Metrics,
+    ops::Control, shutdown::Shutdown, store::Store,
 };
 
 /// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
@@ -115,16 +106,10 @@ impl Relay {
     /// What could not be opened, bound or built; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-        let settings = sqlite::Settings {
-            path: config.store.path.clone(),
-            max_size_bytes: config.store.max_size_bytes,
-            lease: config.store.lease,
-        };
-        let store = SqliteStore::open(&settings, clock.clone(), &metrics)?;
+        let store = open_store(&config.store, &clock, &metrics).await?;
         let public = http_server::bind(config.server.listen).await?;
         let ops = http_server::bind(config.server.ops_listen).await?;
         let addresses = (public.local_addr()?, ops.local_addr()?);
-        let store: Arc<dyn Store> = Arc::new(store);
         let parts = Parts {
             store: Arc::clone(&store),
             clock: clock.clone(),

@@ -178,8 +178,10 @@ impl Default for CatchUp {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Store {
-    /// One file on a local disk.
+    /// One file on a local disk: for one relay.
     pub(super) sqlite: Sqlite,
+    /// A PostgreSQL database: for several relays that share it. In place of `sqlite`.
+    pub(super) postgres: Option<Postgres>,
 }
 
 /// The embedded store.
@@ -196,6 +198,32 @@ impl Default for Sqlite {
     fn default() -> Self {
         Self { path: PathBuf::from("relay.db"), max_size: Size::gibibytes(1) }
     }
+}
+
+/// The shared store.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Postgres {
+    /// `postgresql://user:password@host:port/database?sslmode=require`; several hosts by commas,
+    /// of which the one that takes writes is used. A pooler by transaction may stand in between.
+    pub(super) url: SecretRef,
+    /// The same database without such a pooler: relays then tell one another what is due. Without
+    /// it they look every second.
+    pub(super) listen_url: Option<SecretRef>,
+    /// How many connections one relay opens at most, the listening one not counted.
+    #[serde(default = "default_max_connections")]
+    #[schemars(range(min = 4, max = 1000))]
+    pub(super) max_connections: u32,
+    /// PEM certificates that are trusted beside the public roots.
+    pub(super) ca_file: Option<PathBuf>,
+    /// Start on a server that may forget what it has acknowledged (`synchronous_commit`, `fsync`
+    /// or `full_page_writes` off). Alerts may be lost.
+    #[serde(default)]
+    pub(super) allow_unsafe: bool,
+}
+
+const fn default_max_connections() -> u32 {
+    10
 }
 
 /// How long finished alerts are kept.

@@ -101,12 +101,29 @@ pub struct App {
 /// Where alerts are kept.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Store {
+    /// The database that is used in place of the file, if one is given.
+    pub postgres: Option<Postgres>,
     /// The file.
     pub path: PathBuf,
     /// How large it may become.
     pub max_size_bytes: u64,
     /// How long a lease lasts.
     pub lease: Duration,
+}
+
+/// A database that several relays share.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Postgres {
+    /// Where it is.
+    pub url: Secret,
+    /// Where it can be listened to.
+    pub listen_url: Option<Secret>,
+    /// How many connections one relay opens.
+    pub max_connections: usize,
+    /// Certificates that are trusted beside the public roots.
+    pub ca_file: Option<PathBuf>,
+    /// Whether a server that may forget is good enough.
+    pub allow_unsafe: bool,
 }
 
 /// Where alerts go.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
-    App, Config, Loaded, Server, Sources, Store,
+    App, Config, Loaded, Postgres, Server, Sources, Store,
     file::{self, SecretRef},
     mend::Spoilt,
     problem::Problem,
@@ -23,7 +24,7 @@ use crate::{
     intake::catch_up,
     logging::chain,
     secret::{Secret, SecretError},
-    store::Retention,
+    store::{Retention, postgres},
 };
 
 /// Where the file is, and what is around it.
@@ -72,6 +73,7 @@ pub(super) fn resolve(
     let presets_dir = file.presets_dir.map(|dir| resolver.place.dir.join(dir));
     let destinations = resolver.destinations(file.destinations, presets_dir.as_deref(), lease);
     let store = Store {
+        postgres: file.store.postgres.and_then(|postgres| resolver.postgres(postgres)),
         path: resolver.place.dir.join(file.store.sqlite.path),
         max_size_bytes: file.store.sqlite.max_size.0,
         lease,
@@ -171,6 +173,31 @@ impl Resolver<'_> {
             idle_timeout: self.between("/server/idle_timeout", server.idle_timeout.0, (1, 600)),
             drain_delay: self.between("/server/drain_delay", server.drain_delay.0, (0, 60)),
         }
+    }
+
+    fn postgres(&mut self, postgres: file::Postgres) -> Option<Postgres> {
+        if self.place.positions.has("/store/sqlite") {
+            self.problem("/store/postgres", "there is one store: choose `sqlite` or `postgres`");
+        }
+        let url = self.secret("/store/postgres/url", &postgres.url);
+        let listen_url =
+            postgres.listen_url.and_then(|url| self.secret("/store/postgres/listen_url", &url));
+        for (pointer, secret) in
+            [("/store/postgres/url", &url), ("/store/postgres/listen_url", &listen_url)]
+        {
+            if secret.as_ref().is_some_and(|secret| !is_database(&secret.reveal())) {
+                let message = "is not a database URL such as \
+                    postgresql://relay:password@db.example.com/relay?sslmode=require";
+                self.problem(pointer, message);
+            }
+        }
+        Some(Postgres {
+            url: url?,
+            listen_url,
+            max_connections: usize::try_from(postgres.max_connections).unwrap_or(usize::MAX),
+            ca_file: postgres.ca_file.map(|file| self.place.dir.join(file)),
+            allow_unsafe: postgres.allow_unsafe,
+        })
     }
 
     /// `limits` in seconds.
@@ -312,6 +339,11 @@ impl Resolver<'_> {
 }
 
 const DAY: u64 = 24 * 3600;
+
+fn is_database(url: &str) -> bool {
+    let url = Arc::new(url.to_owned());
+    postgres::Url::new(move || Arc::clone(&url)).is_usable()
+}
 
 /// Small letters of any script, digits, `-` and `_`.
 fn is_channel_name(text: &str) -> bool {

@@ -21,6 +21,9 @@ fn env(name: &str) -> Option<String> {
     match name {
         "SECRET" | "SLACK_SIGNING_SECRET" => Some("8f742231b10e".to_owned()),
         "URL" | "SECOPS_WEBHOOK_URL" => Some("https://soar.example.com/hook?key=k".to_owned()),
+        "DATABASE_URL" | "DATABASE_DIRECT_URL" => {
+            Some("postgresql://relay:hunter2@a:5432,b:5433/relay?sslmode=require".to_owned())
+        }
         "EMPTY" => Some(String::new()),
         _ => None,
     }
@@ -201,6 +204,37 @@ fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
 fn relative_paths_are_relative_to_the_file() {
     let loaded = parse(MINIMAL, Path::new("/etc/relay"), &env).unwrap();
     assert_eq!(loaded.config.store.path, Path::new("/etc/relay/relay.db"));
+}
+
+#[test]
+fn a_database_is_the_store_in_place_of_the_file() {
+    let text = format!("{MINIMAL}store: {{postgres: {{url: {{env: DATABASE_URL}}}}}}\n");
+    let store = parse(&text, Path::new(""), &env).unwrap().config.store;
+    assert_eq!(store.postgres.unwrap().max_connections, 10);
+    let both = text.replace("{postgres", "{sqlite: {path: a.db}, postgres");
+    assert!(only(&both).contains("choose `sqlite` or `postgres`"));
+}
+
+#[test]
+fn two_configurations_of_the_same_database_are_the_same_store() {
+    let store = |more: &str| {
+        let url = "url: {env: DATABASE_URL}";
+        let text = format!("{MINIMAL}store: {{postgres: {{{url}{more}}}}}\n");
+        parse(&text, Path::new(""), &env).unwrap().config.store
+    };
+    assert_eq!(store(""), store(", max_connections: 10"));
+    assert_ne!(store(""), store(", max_connections: 11"));
+    assert_ne!(store(""), store(", listen_url: {env: DATABASE_DIRECT_URL}"));
+}
+
+#[test]
+fn what_is_no_database_url_is_refused_and_not_shown() {
+    for (name, value) in [("URL", "an https URL"), ("SECRET", "a word")] {
+        let text = format!("{MINIMAL}store: {{postgres: {{url: {{env: {name}}}}}}}\n");
+        let problem = only(&text);
+        assert!(problem.contains("not a database URL"), "{value}: {problem}");
+        assert!(!problem.contains("8f742231b10e") && !problem.contains("key=k"), "{problem}");
+    }
 }
 
 proptest! {

@@ -20,7 +20,6 @@ pub(super) struct Positions(BTreeMap<String, Position>);
 
 impl Positions {
     /// Whether the file has this value.
-    #[cfg(test)]
     pub(super) fn has(&self, pointer: &str) -> bool {
         self.0.contains_key(pointer)
     }

@@ -47,6 +47,10 @@ use crate::{
 /// Extra readings are at least so far apart, however many reasons there are.
 const EXTRA_GAP: Duration = Duration::from_secs(10);
 
+/// Another process polls: so soon it is asked again whether it still does. It is believed for 10 s
+/// after its last sign of life, so another one takes over within 15 s of its death.
+const STAND_BY: Duration = Duration::from_secs(3);
+
 /// What a person must change is not changed within minutes.
 const SLOW_RETRY: Duration = Duration::from_secs(600);
 
@@ -116,6 +120,8 @@ pub struct Poller {
     /// The first minute that Slack left out, until it has been read.
     also_from: Option<MessageTs>,
     failures: u32,
+    /// Whether another process polls for the app.
+    stands_by: bool,
 }
 
 /// Applies what the store knows of the app's channels, before anything is received.
@@ -159,6 +165,7 @@ impl Poller {
             counted: BTreeMap::new(),
             also_from: None,
             failures: 0,
+            stands_by: false,
         };
         (poller, handle)
     }
@@ -186,7 +193,8 @@ impl Poller {
     /// Waits for the next reading, or for a reason to read sooner.
     async fn rest(&mut self, started: Timestamp) {
         let again = self.now() + backoff(self.failures);
-        let regular = started + self.settings.every;
+        let every = self.settings.every;
+        let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
         let mut next = if self.failures > 0 { regular.min(again) } else { regular };
         let clock = self.reader.parts.clock.clone();
         loop {
@@ -208,7 +216,9 @@ impl Poller {
     /// Reads every channel that is due. Returns whether nothing has to be tried again soon.
     async fn round(&mut self) -> bool {
         let store = Arc::clone(&self.reader.parts.store);
-        let term = match store.poller_term(&self.reader.app).await {
+        let term = store.poller_term(&self.reader.app).await;
+        self.stands_by = matches!(term, Ok(None));
+        let term = match term {
             Ok(Some(term)) => term,
             Ok(None) => return true,
             Err(error) => {

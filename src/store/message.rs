@@ -1,5 +1,7 @@
 //! What `intake` hands to the store, and what it hears back.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::{
@@ -56,6 +58,26 @@ pub struct NewMessage {
     pub edited_ts: String,
     /// Its incidents, at least one.
     pub alerts: Vec<NewAlert>,
+}
+
+/// Why a message can never be stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("the message has no alert")]
+    NoAlert,
+    #[error("two alerts of the message have the same ordinal")]
+    SameOrdinal,
+}
+
+impl NewMessage {
+    /// Why it can never be stored, in whatever engine, if so.
+    pub(super) fn unusable(&self) -> Option<Unusable> {
+        if self.alerts.is_empty() {
+            return Some(Unusable::NoAlert);
+        }
+        let ordinals: BTreeSet<u32> = self.alerts.iter().map(|alert| alert.ordinal).collect();
+        (ordinals.len() < self.alerts.len()).then_some(Unusable::SameOrdinal)
+    }
 }
 
 /// One incident of a message.

@@ -18,8 +18,11 @@ use crate::{
 mod contract;
 mod lease;
 mod message;
+pub mod postgres;
 mod search;
 pub mod sqlite;
+mod stored;
+pub mod transfer;
 mod view;
 
 pub use self::{

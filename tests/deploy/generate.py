@@ -1,11 +1,12 @@
 """Writes what is derived from something else: the chart's values.schema.json and the table of its
-README.md, and the base of the plain manifests.
+README.md, and the bases of the plain manifests.
 
     generate.py RELAY HELM [ROOT]    the two binaries, and another root than this repository
 
 The schema of `config` is the relay's own (`slack-soar-relay schema`), so a mistyped key is refused
 by `helm install` and not by the pod; what the chart sets itself is taken out of it. The table of the
-README comes from the `@param` lines of values.yaml. The base is the chart, rendered.
+README comes from the `@param` lines of values.yaml. The bases are the chart, rendered with values of
+their own, `values.yaml` in their folders.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import yaml
 
 CHART = "deploy/helm/slack-soar-relay"
-BASE = "deploy/kubernetes/base"
+BASES = ["base", "base-postgres"]
 
 # Of a rendered object, what only Helm needs; kustomize sets the namespace and names the
 # configuration by its hash.
@@ -36,6 +37,7 @@ MAP = {"type": "object", "additionalProperties": STRING}
 OBJECT = {"type": "object"}
 OBJECTS = {"type": "array", "items": OBJECT}
 STRINGS = {"type": "array", "items": STRING}
+PORTS = {"type": "array", "items": PORT, "minItems": 1}
 SECONDS = {"type": "string", "pattern": "^[0-9]{1,4}s$"}
 QUANTITY = {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"}
 
@@ -60,8 +62,6 @@ def relay_schema(relay):
     for key in ["listen", "ops_listen", "ops_token"]:
         del server[key]
     server["drain_delay"] = SECONDS | {"description": server["drain_delay"]["description"]}
-    store = definitions["Store"]["properties"]
-    definitions["Store"]["properties"] = {"sqlite": store["sqlite"]}
     del definitions["Sqlite"]["properties"]["path"]
     del schema["properties"]["presets_dir"]
     # Secrets come as files: no environment variable, and no password in a ConfigMap.
@@ -121,7 +121,8 @@ def values_schema(relay):
             enabled=BOOLEAN,
             slackFrom=OBJECTS,
             opsFrom=OBJECTS,
-            egressPorts={"type": "array", "items": PORT, "minItems": 1},
+            egressPorts=PORTS,
+            databasePorts=PORTS,
         ),
         "podMonitor": monitor(),
         "serviceMonitor": monitor(),
@@ -186,9 +187,9 @@ def readme(chart):
     return f"{start}<!-- values -->\n{values}\n<!-- end of values -->{rest}"
 
 
-def plain_manifests(helm, root):
-    """(the objects, the configuration file) of the plain manifests' base."""
-    values = root / BASE / "../values.yaml"
+def plain_manifests(helm, root, base):
+    """(the objects, the configuration file) of a base of the plain manifests."""
+    values = base / "values.yaml"
     command = [helm, "template", "slack-soar-relay", root / CHART, "--values", values]
     rendered = subprocess.run(
         [*command, "--skip-tests"], check=True, capture_output=True, text=True
@@ -205,14 +206,15 @@ def plain_manifests(helm, root):
 def main():
     relay, helm, *rest = sys.argv[1:]
     root = Path(rest[0]) if rest else Path(__file__).parents[2]
-    chart, base = root / CHART, root / BASE
+    chart = root / CHART
     schema = json.dumps(values_schema(relay), indent=2, ensure_ascii=False)
     (chart / "values.schema.json").write_text(schema + "\n")
     (chart / "README.md").write_text(readme(chart))
-    objects, config = plain_manifests(helm, root)
     made = "# Made from the chart by tests/deploy/generate.py.\n"
-    (base / "objects.yaml").write_text(made + objects)
-    (base / "relay.yaml").write_text(made + config)
+    for base in (root / "deploy/kubernetes" / name for name in BASES):
+        objects, config = plain_manifests(helm, root, base)
+        (base / "objects.yaml").write_text(made + objects)
+        (base / "relay.yaml").write_text(made + config)
 
 
 main()

@@ -65,7 +65,11 @@ fn links_are_found_in_every_form_but_not_in_code() {
 
 #[test]
 fn every_configuration_in_a_document_loads() {
-    let env = |_: &str| Some("https://soar.example.com/hook".to_owned());
+    let env = |name: &str| {
+        let database = "postgresql://relay:secret@db.example.com/relay";
+        let is_database = name.starts_with("DATABASE");
+        Some(if is_database { database } else { "https://soar.example.com/hook" }.to_owned())
+    };
     let mut loaded = 0;
     for (path, text) in documents() {
         for block in text.split("```yaml\n").skip(1) {
@@ -145,9 +149,12 @@ fn operations_names_every_metric_and_the_data_model_every_table_and_state() {
     for state in [State::Pending, State::Leased, State::Delivered, State::Dead, State::Cancelled] {
         assert!(model.contains(&format!("`{state}`")), "{state}");
     }
-    let schema = read("../src/store/migrations/sqlite-1.sql");
-    let tables = schema.split("CREATE TABLE ").skip(1).map(|rest| rest.split([' ', '(']).next());
-    for table in tables.flatten() {
-        assert!(model.contains(&format!("`{table}`")), "{table}");
+    for engine in ["sqlite", "postgres"] {
+        let schema = read(&format!("../src/store/migrations/{engine}-1.sql"));
+        let tables = schema.split("CREATE TABLE ").skip(1);
+        for table in tables.filter_map(|rest| rest.split([' ', '(']).next()) {
+            let name = table.trim_start_matches("relay.");
+            assert!(model.contains(&format!("`{name}`")), "{table}");
+        }
     }
 }

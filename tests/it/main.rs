@@ -22,6 +22,8 @@ mod operations;
 mod ops_api;
 mod outgoing;
 mod peers;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
 mod process;
 mod reload;
 mod secrets;

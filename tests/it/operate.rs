@@ -299,6 +299,18 @@ async fn a_copy_is_a_store_that_a_relay_starts_with() {
 }
 
 #[test]
+fn a_backup_of_postgresql_is_left_to_its_own_tools() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("url"), "postgresql://relay:hunter2@127.0.0.1:1/relay").unwrap();
+    let yaml = "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
+                store: {postgres: {url: {file: url}}}\ndestinations: []\n";
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    let (code, out, err) = backup(dir.path(), "copy.db");
+    assert!(code == 2 && err.contains("pg_dump -n relay"), "{err}");
+    assert!(!err.contains("hunter2") && out.is_empty() && !dir.path().join("copy.db").exists());
+}
+
+#[test]
 fn a_backup_never_overwrites_and_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &[]);

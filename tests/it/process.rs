@@ -94,9 +94,16 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it as an operator does.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) fn terminate(&mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
     pub(crate) async fn post(&self, n: u32) -> Option<u16> {
@@ -304,7 +311,7 @@ async fn a_kill_between_two_pages_of_history_loses_and_doubles_nothing() {
 }
 
 /// Waits until the SOAR has taken all of them; returns how often each was taken.
-async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
+pub(crate) async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<String, usize> {
     let started: Timestamp = Clock::system().now();
     let mut seen = 0;
     loop {

@@ -34,6 +34,7 @@ fn without_first(yaml: &str) -> String {
 
 async fn start(first: &FakeSoar, second: &FakeSoar) -> TestRelay {
     let setup = Setup::default().destination("first", first, "").env("SECOND_URL", &second.url());
+    let setup = setup.env("DB", "postgresql://relay:secret@db.example.com/relay");
     setup.start().await
 }
 
@@ -144,6 +145,7 @@ async fn what_cannot_change_while_it_runs_is_refused_by_name() {
         ("{listen: 127.0.0.1:0", "{listen: 127.0.0.1:1", "`server.listen`"),
         ("ops_listen: 127.0.0.1:0", "ops_listen: 127.0.0.1:1", "`server.ops_listen`"),
         ("destinations:", "store: {sqlite: {path: other.db}}\ndestinations:", "`store`"),
+        ("destinations:", "store: {postgres: {url: {env: DB}}}\ndestinations:", "`store`"),
         ("destinations:", "delivery: {lease: 120s}\ndestinations:", "`delivery.lease`"),
     ] {
         let told = relay.reload(|yaml| with_second(&yaml.replace(from, to))).await.unwrap_err();

@@ -1,6 +1,6 @@
 //! One Slack app: its secrets, its token and scopes, Slack's clock, and its channels.
 
-use super::Finding;
+use super::{Finding, store::known_channels};
 use crate::{
     cli::{catch_up::web_api, manifest::kinds},
     clock::Clock,
@@ -12,7 +12,6 @@ use crate::{
         manifest::{Needs, scopes},
         web_api::{ApiError, Channel, Identity, WebApi},
     },
-    store::sqlite::checkup,
 };
 
 /// Where every walk through Slack's settings begins.
@@ -157,7 +156,7 @@ impl Patient<'_> {
 
     async fn channels(&mut self, config: &Config) {
         let app = self.app;
-        let known = checkup::known_channels(&config.store.path, &app.name).unwrap_or_default();
+        let known = known_channels(&config.store, &app.name).await;
         let found = |written: &str| known.iter().find(|(known, _)| known == written);
         let current = |id: &ChannelId| found(id.as_str()).map_or(id, |(_, id)| id).clone();
         for id in app.channels.iter().map(current) {

@@ -1,4 +1,4 @@
-//! The store's file, and how long its disk takes to keep something.
+//! The store's file, and how long its disk takes to keep something; or the database.
 
 use std::{
     fs::File,
@@ -8,7 +8,17 @@ use std::{
 };
 
 use super::Finding;
-use crate::{clock::Clock, logging::chain, store::sqlite::checkup};
+use crate::{
+    cli::open_store::postgres_settings,
+    clock::Clock,
+    config,
+    ids::{AppName, ChannelId},
+    logging::chain,
+    store::{
+        postgres::checkup::{Checkup, Found},
+        sqlite::checkup,
+    },
+};
 
 /// How often the disk is tried.
 const TRIES: usize = 9;
@@ -19,9 +29,67 @@ const SLOW: Duration = Duration::from_millis(100);
 /// A commit that takes longer than 1.5 s is answered 503.
 const TOO_SLOW: Duration = Duration::from_millis(1_000);
 
-pub(super) fn examine(path: &Path) -> Vec<Finding> {
+pub(super) async fn examine(store: &config::Store) -> Vec<Finding> {
+    if let Some(postgres) = &store.postgres {
+        return database(postgres, store).await;
+    }
+    let path = &store.path;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     vec![integrity(path), disk(directory.unwrap_or_else(|| Path::new(".")))]
+}
+
+/// The ids that the relay has found behind the configured channels of an app, if any are known.
+pub(super) async fn known_channels(
+    store: &config::Store,
+    app: &AppName,
+) -> Vec<(String, ChannelId)> {
+    let Some(postgres) = &store.postgres else {
+        return checkup::known_channels(&store.path, app).unwrap_or_default();
+    };
+    let known = async {
+        let checkup = Checkup::new(postgres_settings(postgres, store)?)?;
+        anyhow::Ok(checkup.known_channels(app).await?)
+    };
+    known.await.unwrap_or_default()
+}
+
+async fn database(postgres: &config::Postgres, store: &config::Store) -> Vec<Finding> {
+    let looked =
+        async { anyhow::Ok(Checkup::new(postgres_settings(postgres, store)?)?.look().await?) };
+    let found = match looked.await {
+        Ok(found) => found,
+        Err(error) => {
+            let advice = "look at `store.postgres`: the host, the password, TLS; and at the server";
+            return vec![Finding::fail("store", format!("{error:#}"), advice)];
+        }
+    };
+    let reached = format!("PostgreSQL {} answers", found.version);
+    vec![Finding::ok("store", reached), durability(&found, postgres.allow_unsafe), write(&found)]
+}
+
+fn durability(found: &Found, is_allowed: bool) -> Finding {
+    const CHECK: &str = "durability";
+    let Some((name, value)) = found.unsafe_setting() else {
+        let settings = found.settings.iter().map(|(name, value)| format!("{name}={value}"));
+        return Finding::ok(CHECK, settings.collect::<Vec<_>>().join(", "));
+    };
+    let message = format!("the server may lose what it has acknowledged: {name}={value}");
+    let advice = "switch it on, at the server, for the database and for the role";
+    if is_allowed {
+        Finding::warn(CHECK, message, advice)
+    } else {
+        Finding::fail(CHECK, message, advice)
+    }
+}
+
+fn write(found: &Found) -> Finding {
+    const CHECK: &str = "commit";
+    match found.write {
+        Some(took) => {
+            timed(CHECK, took, "look at the server's disk, its standby and the way to it")
+        }
+        None => Finding::ok(CHECK, "no tables yet; `serve` makes them"),
+    }
 }
 
 fn integrity(path: &Path) -> Finding {
@@ -49,15 +117,18 @@ fn disk(directory: &Path) -> Finding {
             return Finding::fail("disk", message, advice);
         }
     };
+    timed("disk", took, "move the store to a local disk that others use less")
+}
+
+fn timed(check: &str, took: Duration, advice: &str) -> Finding {
     let ms = took.as_secs_f64() * 1_000.0;
     let message = format!("a small write is kept after {ms:.1} ms");
-    let advice = "move the store to a local disk that others use less";
     if took > TOO_SLOW {
-        Finding::fail("disk", message, advice)
+        Finding::fail(check, message, advice)
     } else if took > SLOW {
-        Finding::warn("disk", message, advice)
+        Finding::warn(check, message, advice)
     } else {
-        Finding::ok("disk", message)
+        Finding::ok(check, message)
     }
 }
 

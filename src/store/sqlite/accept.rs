@@ -1,34 +1,23 @@
 //! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{named_params, params};
 
 use super::{
     catch_up,
-    db::{Db, PER_ALERT, StoredTs, clean, source_number},
+    db::{Db, StoredTs},
     writer::{Mode, item},
 };
 use crate::{
     clock::Timestamp,
     ids::AppName,
-    store::{Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError},
+    store::{
+        Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
+        stored::{PER_ALERT, QUARANTINED, clean, source_number},
+    },
 };
-
-/// How many unreadable bodies are kept, and how much of each.
-const QUARANTINED: i64 = 100;
-const QUARANTINED_BYTES: usize = 64 * 1024;
 
 /// What became of each message of a batch, in its order.
 pub(super) type Results = Vec<Result<Accepted, StoreError>>;
-
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("the message has no alert")]
-    NoAlert,
-    #[error("two alerts of the message have the same ordinal")]
-    SameOrdinal,
-}
 
 /// A batch as it is written.
 pub(super) struct Batch {
@@ -46,7 +35,7 @@ impl Batch {
         let due = self.hold_until.unwrap_or_else(|| db.now());
         let mut results = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
-            results.push(match (unusable(message), mode) {
+            results.push(match (message.unusable(), mode) {
                 (Some(why), _) => Err(StoreError::Item(why.into())),
                 (None, Mode::Together) => Ok(accept(db, message, due)?),
                 (None, Mode::Apart) => db.apart(|db| accept(db, message, due))?.map_err(item),
@@ -57,14 +46,6 @@ impl Batch {
         }
         Ok(results)
     }
-}
-
-fn unusable(message: &NewMessage) -> Option<Unusable> {
-    if message.alerts.is_empty() {
-        return Some(Unusable::NoAlert);
-    }
-    let ordinals: BTreeSet<u32> = message.alerts.iter().map(|alert| alert.ordinal).collect();
-    (ordinals.len() < message.alerts.len()).then_some(Unusable::SameOrdinal)
 }
 
 fn accept(db: &mut Db, message: &NewMessage, due: Timestamp) -> rusqlite::Result<Accepted> {
@@ -220,11 +201,6 @@ fn move_cursor(db: &Db, cursor: &CursorMove) -> rusqlite::Result<()> {
         ],
     )
     .map(drop)
-}
-
-/// The part of an unreadable body that is kept.
-pub(super) fn quarantined(body: &[u8]) -> &[u8] {
-    body.get(..QUARANTINED_BYTES).unwrap_or(body)
 }
 
 /// Keeps an unreadable body in place of the oldest.

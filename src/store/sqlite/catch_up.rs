@@ -2,10 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use super::db::{Db, StoredTs, clean, source_number};
+use super::db::{Db, StoredTs};
 use crate::{
     ids::{AppName, ChannelId, MessageTs},
-    store::{NewMessage, Source},
+    store::{
+        NewMessage, Source,
+        stored::{clean, source_number},
+    },
 };
 
 /// How many messages one call of `take_unpushed` gives.

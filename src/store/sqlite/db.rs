@@ -1,6 +1,6 @@
 //! The writer's connection, with what it knows by heart.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use rusqlite::{
     CachedStatement, Connection, ToSql, params,
@@ -11,17 +11,8 @@ use super::writer::is_items_own;
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AppName, ChannelId, DestinationName, MessageTs, TsKey},
-    store::Source,
+    store::stored::clean,
 };
-
-/// States of a delivery as they are stored. A lease is not a state: it lives in memory.
-pub(super) const PENDING: i64 = 0;
-pub(super) const DELIVERED: i64 = 1;
-pub(super) const DEAD: i64 = 2;
-pub(super) const CANCELLED: i64 = 3;
-
-/// The number of an alert's delivery is `seq * PER_ALERT + destination`.
-pub(super) const PER_ALERT: i64 = 65_536;
 
 /// A destination, with its clock, which stands still while it is paused.
 #[derive(Clone, Copy, Debug)]
@@ -187,11 +178,6 @@ impl Db {
     }
 }
 
-/// Text as it is stored: NUL would end it for many tools, so it becomes U+FFFD.
-pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
-}
-
 /// A message's timestamp as it is stored: the integer, or the bytes of the digest.
 pub(super) struct StoredTs(pub(super) TsKey);
 
@@ -213,23 +199,4 @@ impl FromSql for StoredTs {
             .map_err(|wrong_length| FromSqlError::Other(wrong_length.into()))?;
         Ok(Self(TsKey::Digest(digest)))
     }
-}
-
-/// The source as a number; `1 << number` is its bit in a set of them.
-pub(super) const fn source_number(source: Source) -> i64 {
-    match source {
-        Source::Push => 0,
-        Source::CatchUp => 1,
-        Source::Backfill => 2,
-    }
-}
-
-/// The source with that number.
-pub(super) fn source_of(number: i64) -> Source {
-    Source::ALL.into_iter().find(|source| source_number(*source) == number).unwrap_or(Source::Push)
-}
-
-/// The sources in a set of bits.
-pub(super) fn sources_of(bits: i64) -> Vec<Source> {
-    Source::ALL.into_iter().filter(|source| bits & (1 << source_number(*source)) != 0).collect()
 }

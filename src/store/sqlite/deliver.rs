@@ -3,19 +3,15 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::{
-    db::{DEAD, DELIVERED, Db, PENDING, PER_ALERT, clean, source_of},
-    reader::alert_id,
-    threads::Shared,
-};
+use super::{db::Db, reader::alert_id, threads::Shared};
 use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
-    store::{ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Projection, Reference},
+    store::{
+        ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Projection, Reference,
+        stored::{DEAD, DELIVERED, PENDING, PER_ALERT, clean, excerpt, source_of},
+    },
 };
-
-/// How much of an answer is kept.
-const EXCERPT_BYTES: usize = 4096;
 
 /// Leases up to `n` deliveries. The live leases are listed before the first look into the file: a
 /// delivery that is finished in between is still in that list, and so is not taken for waiting.
@@ -170,7 +166,6 @@ pub(super) fn record(db: &Db, id: i64, outcome: &Outcome) -> rusqlite::Result<bo
 }
 
 fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
-    let excerpt = attempt.excerpt.get(..attempt.excerpt.floor_char_boundary(EXCERPT_BYTES));
     db.execute(
         "INSERT INTO attempts (delivery, number, started_at, duration, class, status, excerpt)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -181,7 +176,7 @@ fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Resu
             i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX),
             attempt.class,
             attempt.status,
-            clean(excerpt.unwrap_or_default()),
+            excerpt(&attempt.excerpt),
         ],
     )?;
     if let Some(oldest) = number.checked_sub(ATTEMPTS_KEPT).filter(|oldest| *oldest > 0) {

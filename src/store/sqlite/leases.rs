@@ -6,8 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::db::PER_ALERT;
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, store::stored::PER_ALERT};
 
 #[derive(Debug)]
 struct Held {

@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, Row, Rows, params};
 
 use super::{
-    db::{PER_ALERT, StoredTs},
+    db::StoredTs,
     threads::Shared,
     view::{by_seq, deliveries, number_of, state_of},
 };
-use crate::store::{AlertQuery, AlertView, State, search::Search};
+use crate::store::{AlertQuery, AlertView, State, search::Search, stored::PER_ALERT};
 
 /// A page of alerts, newest first.
 pub(super) fn alerts(

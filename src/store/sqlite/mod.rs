@@ -34,7 +34,7 @@ use crate::{
     metrics::{Metric, Metrics},
     store::{
         Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
-        Retention, Selection, Stats, Store, StoreError, Unrecorded,
+        Retention, Selection, Stats, Store, StoreError, Unrecorded, stored::quarantined,
     },
 };
 
@@ -44,6 +44,7 @@ mod catch_up;
 pub mod checkup;
 mod db;
 mod deliver;
+mod export;
 mod leases;
 mod list;
 mod open;
@@ -59,6 +60,7 @@ mod writer;
 
 pub use self::{
     backup::{BackupError, Copied, backup},
+    export::Export,
     open::OpenError,
 };
 
@@ -201,7 +203,7 @@ impl Store for SqliteStore {
     }
 
     fn quarantine(&self, app: &AppName, body: &[u8]) {
-        let (app, body) = (app.clone(), accept::quarantined(body).to_vec());
+        let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
         let work = move |db: &mut Db, _: Mode| accept::quarantine(db, &app, &body);
         let (job, _reply) = Write::new(work, |_durable| ());

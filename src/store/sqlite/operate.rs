@@ -3,14 +3,17 @@
 use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
-    db::{CANCELLED, DEAD, Db, PENDING, PER_ALERT, StoredTs, clean},
+    db::{Db, StoredTs},
     reader::alert_id,
     threads::Shared,
 };
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
-    store::{Action, Paused, Selection, State},
+    store::{
+        Action, Paused, Selection, State,
+        stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
+    },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.

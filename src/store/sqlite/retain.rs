@@ -2,14 +2,10 @@
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{
-    SqliteStore,
-    db::{Db, PER_ALERT},
-    threads::Shared,
-};
+use super::{SqliteStore, db::Db, threads::Shared};
 use crate::{
     clock::Timestamp,
-    store::{IDENTITY_KEPT, Pruned, Retention, StoreError},
+    store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
 };
 
 /// How many messages one look finds.

@@ -133,6 +133,7 @@ impl Backend for Place {
 }
 
 contract!(Place::new());
+contract!(limited Place::new());
 
 #[tokio::test]
 async fn a_second_opener_is_refused_until_the_first_is_gone() {

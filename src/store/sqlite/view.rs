@@ -6,7 +6,6 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    db::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     operate::find_alert,
     reader::{alert_id, destination_name},
     threads::Shared,
@@ -16,6 +15,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, MessageTs},
     store::{
         AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision, State, Stats,
+        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     },
 };
 

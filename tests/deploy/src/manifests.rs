@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Folder, root, run, tool},
-    objects::{NAMESPACE, Object, Typed, objects, renderings, template, text},
+    objects::{CI, NAMESPACE, Object, Typed, objects, renderings, template, text},
 };
 
 /// What the relay takes at most to end after its drain delay (docs/kubernetes.md).
@@ -73,7 +73,8 @@ fn restricted(name: &str, container: &Container) {
 #[test]
 fn selectors_find_the_relay_and_never_the_test_pod() {
     each(|rendering, objects| {
-        let relay = objects.iter().find(|object| object.kind() == "StatefulSet").unwrap();
+        let is_relay = |object: &&Object| ["StatefulSet", "Deployment"].contains(&object.kind());
+        let relay = objects.iter().find(is_relay).unwrap();
         let labels = &relay.value["spec"]["template"]["metadata"]["labels"];
         let test = objects.iter().find(|object| object.kind() == "Pod");
         let mut found = 0;
@@ -81,7 +82,9 @@ fn selectors_find_the_relay_and_never_the_test_pod() {
             let spec = &object.value["spec"];
             let selector = match object.kind() {
                 "Service" => &spec["selector"],
-                "StatefulSet" | "PodMonitor" => &spec["selector"]["matchLabels"],
+                "StatefulSet" | "Deployment" | "PodDisruptionBudget" | "PodMonitor" => {
+                    &spec["selector"]["matchLabels"]
+                }
                 "NetworkPolicy" => &spec["podSelector"]["matchLabels"],
                 _ => continue,
             };
@@ -203,6 +206,8 @@ fn mounts_have_volumes_and_only_the_store_can_be_written() {
             let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
             let mounted: BTreeSet<_> = mounts.iter().map(|mount| mount.name.as_str()).collect();
             assert_eq!(volumes, mounted, "{rendering}: {}", object.name());
+            let keeps = object.kind() == "StatefulSet";
+            assert_eq!(mounted.contains("data"), keeps, "{rendering}: {}", object.name());
             for mount in mounts {
                 let writable = mount.read_only != Some(true);
                 assert_eq!(writable, mount.mount_path == "/data", "{rendering}");
@@ -218,7 +223,7 @@ fn every_name_fits_and_every_object_is_in_the_namespace() {
         for object in objects.iter().filter(|object| object.kind() != "Namespace") {
             assert!(object.name().len() <= 52, "{rendering}: {}", object.name());
             assert!(seen.insert((object.kind(), object.name())), "{rendering}: twice");
-            if rendering != "base" && !matches!(object.typed, Typed::Foreign) {
+            if !rendering.starts_with("base") && !matches!(object.typed, Typed::Foreign) {
                 assert_eq!(text(&object.value, "/metadata/namespace"), NAMESPACE, "{rendering}");
             }
         }
@@ -256,7 +261,10 @@ fn the_relay_itself_accepts_the_rendered_configuration() {
         let mut text = config_text(objects);
         for path in text.clone().split_whitespace().filter(|word| word.starts_with("/secrets/")) {
             let path = path.trim_matches(|c| ['/', '}', ','].contains(&c));
-            folder.write(path, "https://soar.example.com/hook");
+            let is_database = path.contains("database");
+            let database = "postgresql://relay:secret@db.example.com/relay";
+            let soar = "https://soar.example.com/hook";
+            folder.write(path, if is_database { database } else { soar });
         }
         for (name, preset) in objects.iter().flat_map(presets) {
             folder.write(&format!("presets/{name}"), &preset);
@@ -334,6 +342,17 @@ fn wrong_values_are_refused_and_the_reason_is_said() {
         (&["--set", "ingress.enabled=true,ingress.hostname=a.example"], "tlsSecretName"),
         (&["--set", "podMonitor.enabled=true,serviceMonitor.enabled=true"], "twice"),
         (&["--kube-version", "1.27.0"], "1.28"),
+        (&["--set", "config.store.postgres.max_connections=5"], "url"),
+        (&["--set", "config.store.postgres.url=postgresql://relay:pw@db/relay"], "url"),
+        (&["--set", "config.store.postgres.url.env=DATABASE_URL"], "env"),
+        (
+            &[
+                "--set",
+                "config.store.postgres.url.file=/secrets/u,config.store.sqlite.max_size=2GiB",
+            ],
+            "one store",
+        ),
+        (&["--set", "networkPolicy.databasePorts[0]=0"], "databasePorts"),
     ];
     for helm in ["DEPLOY_HELM", "DEPLOY_HELM3"].map(tool) {
         for (arguments, reason) in refused {
@@ -345,11 +364,54 @@ fn wrong_values_are_refused_and_the_reason_is_said() {
 
 #[test]
 fn helm_3_and_4_render_the_same() {
-    for values in ["quickstart", "everything", "no-volume"] {
+    for values in CI {
         let [four, three] =
             ["DEPLOY_HELM", "DEPLOY_HELM3"].map(|helm| template(&tool(helm), values, &[]).unwrap());
         assert_eq!(four, three, "{values}");
     }
+}
+
+#[test]
+fn replicas_on_postgresql_are_spread_and_leave_one_at_a_time() {
+    for (rendering, objects) in renderings() {
+        let deployments = objects.iter().filter_map(|object| match &object.typed {
+            Typed::Deployment(deployment) => deployment.spec.as_ref(),
+            _ => None,
+        });
+        let deployments: Vec<_> = deployments.collect();
+        assert_eq!(deployments.len(), usize::from(rendering.contains("postgres")), "{rendering}");
+        let budgets = objects.iter().filter_map(|object| match &object.typed {
+            Typed::DisruptionBudget(budget) => budget.spec.as_ref(),
+            _ => None,
+        });
+        let budgets: Vec<_> = budgets.collect();
+        assert_eq!(budgets.len(), deployments.len(), "{rendering}");
+        for (deployment, budget) in deployments.into_iter().zip(budgets) {
+            assert!(deployment.replicas.unwrap() >= 2, "{rendering}");
+            let rolling = deployment.strategy.as_ref().unwrap().rolling_update.as_ref().unwrap();
+            assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)), "{rendering}");
+            assert_eq!(budget.max_unavailable, Some(IntOrString::Int(1)), "{rendering}");
+            let pod = deployment.template.spec.as_ref().unwrap();
+            let spread = pod.topology_spread_constraints.as_ref().unwrap();
+            let keys: Vec<_> = spread.iter().map(|one| one.topology_key.as_str()).collect();
+            assert_eq!(keys, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
+            for one in spread {
+                let labels = one.label_selector.as_ref().unwrap();
+                assert_eq!(Some(labels), Some(&deployment.selector), "{rendering}");
+                assert_eq!(one.when_unsatisfiable, "ScheduleAnyway", "{rendering}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_opens_the_databases_ports_only_for_a_relay_that_has_one() {
+    each(|rendering, objects| {
+        for policy in objects.iter().filter(|object| object.kind() == "NetworkPolicy") {
+            let egress = policy.value["spec"]["egress"].to_string();
+            assert_eq!(egress.contains("5432"), rendering.contains("postgres"), "{rendering}");
+        }
+    });
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::{path::Path, process::Command};
 
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::{
-    apps::v1::StatefulSet,
+    apps::v1::{Deployment, StatefulSet},
     core::v1::{ConfigMap, Namespace, Pod, PodSpec, Service, ServiceAccount},
     networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,6 +18,9 @@ use crate::harness::{root, run, tool};
 pub(crate) const RELEASE: &str = "rel";
 pub(crate) const NAMESPACE: &str = "relay";
 
+/// The chart's `ci` files.
+pub(crate) const CI: [&str; 4] = ["quickstart", "everything", "no-volume", "postgres"];
+
 /// An object as it was rendered and as its type, if Kubernetes' own packages have it.
 pub(crate) struct Object {
     pub(crate) value: Value,
@@ -25,12 +29,14 @@ pub(crate) struct Object {
 
 pub(crate) enum Typed {
     StatefulSet(Box<StatefulSet>),
+    Deployment(Box<Deployment>),
     Pod(Box<Pod>),
     ConfigMap(ConfigMap),
     Service(Box<Service>),
     ServiceAccount,
     NetworkPolicy(Box<NetworkPolicy>),
     Ingress,
+    DisruptionBudget(PodDisruptionBudget),
     HttpRoute,
     Namespace,
     /// Of another project: no type here says what may be in it.
@@ -42,6 +48,8 @@ impl Object {
         let kind = (text(&value, "/apiVersion"), text(&value, "/kind"));
         let typed = match kind {
             ("apps/v1", "StatefulSet") => Typed::StatefulSet(parsed(&value)),
+            ("apps/v1", "Deployment") => Typed::Deployment(parsed(&value)),
+            ("policy/v1", "PodDisruptionBudget") => Typed::DisruptionBudget(*parsed(&value)),
             ("v1", "Pod") => Typed::Pod(parsed(&value)),
             ("v1", "ConfigMap") => Typed::ConfigMap(*parsed(&value)),
             ("v1", "Service") => Typed::Service(parsed(&value)),
@@ -89,12 +97,17 @@ impl Object {
                 let template = &set.spec.as_ref()?.template;
                 Some((template.spec.as_ref()?, &self.value["spec"]["template"]["metadata"]))
             }
+            Typed::Deployment(deployment) => {
+                let template = &deployment.spec.as_ref()?.template;
+                Some((template.spec.as_ref()?, &self.value["spec"]["template"]["metadata"]))
+            }
             Typed::Pod(pod) => Some((pod.spec.as_ref()?, &self.value["metadata"])),
             Typed::ConfigMap(_)
             | Typed::Service(_)
             | Typed::ServiceAccount
             | Typed::NetworkPolicy(_)
             | Typed::Ingress
+            | Typed::DisruptionBudget(_)
             | Typed::HttpRoute
             | Typed::Namespace
             | Typed::Foreign => None,
@@ -134,11 +147,11 @@ pub(crate) fn template(helm: &Path, values: &str, more: &[&str]) -> Result<Strin
 /// Each rendering that is checked: the chart with each `ci` file, and each overlay.
 pub(crate) fn renderings() -> Vec<(&'static str, Vec<Object>)> {
     let helm = tool("DEPLOY_HELM");
-    let mut renderings: Vec<_> = ["quickstart", "everything", "no-volume"]
+    let mut renderings: Vec<_> = CI
         .into_iter()
         .map(|values| (values, objects(&template(&helm, values, &[]).unwrap())))
         .collect();
-    for folder in ["base", "overlays/example"] {
+    for folder in ["base", "base-postgres", "overlays/example", "overlays/postgres"] {
         let path = root().join("deploy/kubernetes").join(folder);
         let yaml = run(Command::new(tool("DEPLOY_KUBECTL")).arg("kustomize").arg(path)).unwrap();
         renderings.push((folder, objects(&yaml)));

@@ -39,6 +39,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* Not empty if the store is PostgreSQL. */}}
+{{- define "relay.postgres" -}}
+{{- if (default dict .Values.config.store).postgres }}true{{ end }}
+{{- end }}
+
 {{/* The configuration file: what the user wrote, and what belongs to the pod. */}}
 {{- define "relay.config" -}}
 {{- $config := deepCopy .Values.config }}
@@ -49,8 +54,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $defaults := dict "idle_timeout" "75s" "drain_delay" "5s" }}
 {{- $_ := set $config "server" (mergeOverwrite $defaults (default dict $config.server) $server) }}
 {{- $store := default dict $config.store }}
+{{- if not $store.postgres }}
 {{- $sqlite := mergeOverwrite (deepCopy (default dict $store.sqlite)) (dict "path" "/data/relay.db") }}
 {{- $_ := set $config "store" (dict "sqlite" $sqlite) }}
+{{- end }}
 {{- if .Values.presets }}
 {{- $_ := set $config "presets_dir" "/presets" }}
 {{- end }}
@@ -137,8 +144,12 @@ capabilities:
 
 {{/* What the schema cannot say. */}}
 {{- define "relay.validate" -}}
-{{- if gt (int .Values.replicaCount) 1 }}
-{{- fail "replicaCount: the SQLite store belongs to one relay, so there can be only one replica" }}
+{{- $store := default dict .Values.config.store }}
+{{- if and $store.postgres $store.sqlite }}
+{{- fail "config.store: there is one store: choose sqlite or postgres" }}
+{{- end }}
+{{- if and (not $store.postgres) (gt (int .Values.replicaCount) 1) }}
+{{- fail "replicaCount: the SQLite store belongs to one relay; several share config.store.postgres" }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.parentRefs: name the gateway, such as [{name: public, namespace: gateways}]" }}

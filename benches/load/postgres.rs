@@ -1,0 +1,78 @@
+//! Where the relay under test keeps its alerts: a file, or a throw-away PostgreSQL on the relay's
+//! own core.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::server::on_first_core;
+
+/// One store.
+pub(crate) enum Store {
+    Sqlite,
+    /// The URL of a database.
+    Postgres(String),
+}
+
+impl Store {
+    /// As the configuration names it.
+    pub(crate) fn yaml(&self) -> &'static str {
+        match self {
+            Self::Sqlite => "{sqlite: {max_size: 8GiB}}",
+            Self::Postgres(_) => "{postgres: {url: {env: DATABASE_URL}}}",
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres(url) => url,
+        }
+    }
+}
+
+/// A server; it ends with this value.
+pub(crate) struct Postgres {
+    folder: PathBuf,
+    url: String,
+    databases: AtomicU32,
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(script(&format!("postgres_stop {}", self.folder.display())));
+    }
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap().keep();
+        let start = format!(
+            "chmod 755 {0} && postgres_start {0}/pg && echo $postgres_url",
+            folder.display()
+        );
+        let url = script(&start).trim().to_owned();
+        assert!(url.starts_with("postgresql://"), "{url}");
+        Self { folder: folder.join("pg"), url, databases: AtomicU32::new(0) }
+    }
+
+    /// An empty database.
+    pub(crate) fn database(&self) -> Store {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        script(&format!("psql -qc 'CREATE DATABASE bench{number}' {}", self.url));
+        let server = self.url.strip_suffix("/postgres").unwrap();
+        Store::Postgres(format!("{server}/bench{number}"))
+    }
+}
+
+/// Runs something with the functions of the tests' script; returns what it prints.
+fn script(text: &str) -> String {
+    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/server.sh");
+    let mut command: Command = on_first_core(Path::new("bash"));
+    let output =
+        command.args(["-c", &format!(". {} && {text}", functions.display())]).output().unwrap();
+    assert!(output.status.success(), "{text}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,60 @@
+//! Opens the store that the configuration names.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::{
+    clock::Clock,
+    config, http_client,
+    metrics::Metrics,
+    secret::Secret,
+    store::{
+        Store,
+        postgres::{self, PostgresStore},
+        sqlite::{self, SqliteStore},
+    },
+};
+
+/// Opens the store that the configuration names.
+///
+/// # Errors
+/// It cannot be opened; the message says why.
+pub(super) async fn open_store(
+    config: &config::Store,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(postgres) = &config.postgres {
+        let settings = postgres_settings(postgres, config)?;
+        return Ok(Arc::new(PostgresStore::open(settings, clock.clone(), metrics).await?));
+    }
+    let settings = sqlite::Settings {
+        path: config.path.clone(),
+        max_size_bytes: config.max_size_bytes,
+        lease: config.lease,
+    };
+    Ok(Arc::new(SqliteStore::open(&settings, clock.clone(), metrics)?))
+}
+
+/// What the store in PostgreSQL is opened with.
+pub(super) fn postgres_settings(
+    postgres: &config::Postgres,
+    config: &config::Store,
+) -> anyhow::Result<postgres::Settings> {
+    let tls = http_client::Settings { ca_file: postgres.ca_file.clone(), ..Default::default() };
+    let tls = http_client::tls(&tls).context("store.postgres.ca_file")?;
+    Ok(postgres::Settings {
+        url: url(&postgres.url),
+        listen_url: postgres.listen_url.as_ref().map(url),
+        tls: Arc::new(tls),
+        max_connections: postgres.max_connections,
+        allow_unsafe: postgres.allow_unsafe,
+        lease: config.lease,
+    })
+}
+
+fn url(secret: &Secret) -> postgres::Url {
+    let secret = secret.clone();
+    postgres::Url::new(move || secret.reveal())
+}

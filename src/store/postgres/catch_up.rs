@@ -1,0 +1,194 @@
+//! What catch-up keeps: its cursors, the ids of channels, and what no push has brought yet.
+
+use tokio_postgres::types::Type;
+
+use super::{
+    door::{Haste, Param, Transaction},
+    row::get,
+    shared::Shared,
+};
+use crate::{
+    ids::{AppName, ChannelId, MessageTs},
+    store::{
+        CursorMove, NewMessage, Source, StoreError,
+        stored::{clean, source_number},
+    },
+};
+
+/// How many messages one call of `take_unpushed` gives.
+const PIECE: i64 = 1000;
+
+/// What is to be written of messages that were known, or that catch-up brought.
+#[derive(Default)]
+pub(super) struct Seen<'a> {
+    known: Vec<&'a str>,
+    bits: Vec<i32>,
+    /// By push, and known.
+    pushed: Vec<&'a str>,
+    /// By catch-up, and new, or known without it having been there.
+    found: Vec<Found<'a>>,
+}
+
+struct Found<'a> {
+    key: &'a str,
+    message: &'a NewMessage,
+    is_new: bool,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn note(&mut self, message: &'a NewMessage, key: &'a str, new: u32) {
+        let is_new = usize::try_from(new).is_ok_and(|new| new == message.alerts.len());
+        if !is_new {
+            self.known.push(key);
+            self.bits.push(1 << source_number(message.source));
+        }
+        match message.source {
+            Source::Push if !is_new => self.pushed.push(key),
+            Source::CatchUp if is_new || new == 0 => {
+                self.found.push(Found { key, message, is_new });
+            }
+            Source::Push | Source::CatchUp | Source::Backfill => {}
+        }
+    }
+
+    pub(super) async fn write(
+        mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<(), StoreError> {
+        const REMEMBER: &str = "
+            UPDATE relay.alerts SET sources = sources | new.bit
+            FROM (SELECT key, bit_or(bit) AS bit FROM unnest($1, $2) AS u (key, bit)
+                  GROUP BY key) AS new
+            WHERE alerts.key = new.key AND alerts.sources & new.bit <> new.bit
+            RETURNING alerts.key";
+        const PUSHED: &str = "DELETE FROM relay.unpushed WHERE key = ANY ($1)";
+        let news = if self.known.is_empty() {
+            Vec::new()
+        } else {
+            let params: [Param<'_>; _] =
+                [(&self.known, Type::TEXT_ARRAY), (&self.bits, Type::INT4_ARRAY)];
+            transaction.query(REMEMBER, &params).await?
+        };
+        let news = news.iter().map(|row| get::<&str>(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        self.found.retain(|found| found.is_new || news.contains(&found.key));
+        if !self.pushed.is_empty() {
+            transaction.query(PUSHED, &[(&self.pushed, Type::TEXT_ARRAY)]).await?;
+        }
+        self.write_found(transaction).await
+    }
+
+    async fn write_found(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        const SQL: &str = "
+            INSERT INTO relay.unpushed (key, app, channel, posted_at)
+            SELECT * FROM unnest($1, $2, $3, $4) AS u (key, app, channel, posted_at)
+            WHERE NOT EXISTS (
+                SELECT 1 FROM relay.alerts a WHERE a.key = u.key AND a.sources & $5 <> 0)
+            ON CONFLICT (key) DO NOTHING";
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&str> = self.found.iter().map(|found| found.key).collect();
+        let messages = || self.found.iter().map(|found| found.message);
+        let apps: Vec<&str> = messages().map(|message| message.key.app.as_str()).collect();
+        let channels: Vec<_> =
+            messages().map(|message| clean(message.key.channel.as_str())).collect();
+        let posted_at: Vec<i64> = messages().map(|message| message.posted_at.micros()).collect();
+        let push = 1_i32 << source_number(Source::Push);
+        let params: [Param<'_>; _] = [
+            (&keys, Type::TEXT_ARRAY),
+            (&apps, Type::TEXT_ARRAY),
+            (&channels, Type::TEXT_ARRAY),
+            (&posted_at, Type::INT8_ARRAY),
+            (&push, Type::INT4),
+        ];
+        transaction.query(SQL, &params).await.map(drop)
+    }
+}
+
+/// Takes a piece of an app's messages off the list of what no push has brought, the oldest first.
+pub(super) async fn take_unpushed(
+    shared: &Shared,
+    app: &AppName,
+    posted_before: MessageTs,
+) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+    const SQL: &str = "
+        DELETE FROM relay.unpushed WHERE key IN (
+            SELECT key FROM relay.unpushed WHERE app = $1 AND posted_at < $2
+            ORDER BY posted_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+        RETURNING channel, posted_at";
+    let (app, before) = (app.as_str(), posted_before.micros());
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&before, Type::INT8), (&PIECE, Type::INT8)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    let mut taken = rows
+        .iter()
+        .map(|row| Ok((ChannelId::new(get(row, 0)?), MessageTs::from_micros(get(row, 1)?))))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    taken.sort_by_key(|(_, posted_at)| *posted_at);
+    Ok(taken)
+}
+
+/// What is known of an app's channels.
+pub(super) const CHANNEL_IDS: &str =
+    "SELECT written, id FROM relay.channel_ids WHERE app = $1 ORDER BY written";
+
+pub(super) async fn channel_ids(
+    shared: &Shared,
+    app: &AppName,
+) -> Result<Vec<(String, ChannelId)>, StoreError> {
+    let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, CHANNEL_IDS, &params).await?;
+    rows.iter().map(|row| Ok((get(row, 0)?, ChannelId::new(get(row, 1)?)))).collect()
+}
+
+pub(super) async fn set_channel_id(
+    shared: &Shared,
+    app: &AppName,
+    written: &str,
+    id: &ChannelId,
+) -> Result<(), StoreError> {
+    const SQL: &str = "
+        INSERT INTO relay.channel_ids (app, written, id) VALUES ($1, $2, $3)
+        ON CONFLICT (app, written) DO UPDATE SET id = excluded.id";
+    let (app, written, id) = (app.as_str(), clean(written), clean(id.as_str()));
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&written, Type::TEXT), (&id, Type::TEXT)];
+    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+}
+
+/// Up to where a channel's history was read.
+pub(super) async fn cursor(
+    shared: &Shared,
+    app: &AppName,
+    channel: &ChannelId,
+) -> Result<Option<MessageTs>, StoreError> {
+    const SQL: &str = "SELECT ts FROM relay.cursors WHERE app = $1 AND channel = $2";
+    let (app, channel) = (app.as_str(), clean(channel.as_str()));
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
+}
+
+/// Moves a cursor forward, unless a newer term polls: its holder cannot begin while this looks.
+pub(super) async fn move_cursor(
+    transaction: &mut Transaction<'_>,
+    cursor: &CursorMove,
+) -> Result<(), StoreError> {
+    const TERM: &str = "SELECT term FROM relay.pollers WHERE app = $1 FOR SHARE";
+    const SQL: &str = "
+        INSERT INTO relay.cursors AS c (app, channel, ts, term) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (app, channel) DO UPDATE
+        SET ts = greatest(c.ts, excluded.ts), term = excluded.term
+        WHERE excluded.term >= c.term";
+    let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
+    let ts = cursor.to.micros();
+    let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
+    let rows = transaction.query(TERM, &[(&app, Type::TEXT)]).await?;
+    if let Some(row) = rows.first()
+        && get::<i64>(row, 0)? > term
+    {
+        tracing::warn!(app, %channel, term, "another relay polls now: the cursor was not moved");
+        return Ok(());
+    }
+    let params: [Param<'_>; _] =
+        [(&app, Type::TEXT), (&channel, Type::TEXT), (&ts, Type::INT8), (&term, Type::INT8)];
+    transaction.query(SQL, &params).await.map(drop)
+}

@@ -1,0 +1,288 @@
+//! Leasing what is due, and writing down what became of it.
+
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::{Row, types::Type};
+
+use super::{
+    door::{Haste, Param, is_worth_another_try},
+    row::{alert_id, bytes, get, small, time},
+    shared::{Shared, TRIES, copy, gather},
+};
+use crate::{
+    clock::Timestamp,
+    ids::{DestinationName, MessageTs},
+    store::{
+        ATTEMPTS_KEPT, Delivery, Lease, Next, Outcome, Projection, Reference, StoreError,
+        stored::{DEAD, DELIVERED, PENDING, clean, excerpt, source_of},
+    },
+};
+
+/// The most outcomes that share a transaction.
+const OUTCOMES: usize = 512;
+
+pub(super) const CLAIM: &str = "
+WITH clock AS (SELECT relay.now_us($1) AS now),
+t AS (SELECT id, paused_for FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
+due AS (
+    SELECT d.id FROM relay.deliveries d
+    WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+        AND d.due_at <= (SELECT now FROM clock)
+        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+    ORDER BY d.due_at, d.id LIMIT $3 FOR UPDATE SKIP LOCKED),
+mine AS (
+    UPDATE relay.deliveries d SET token = $4, leased_until = (SELECT now FROM clock) + $5
+    FROM due WHERE d.id = due.id
+    RETURNING d.id, d.due_at, d.attempts, d.alert_faults, d.since)
+SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
+    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
+    a.level, coalesce(a.search, '')
+FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
+JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
+ORDER BY d.due_at, d.id";
+
+/// Leases up to `n` deliveries. The lease ends by the database's clock, counted from after it was
+/// asked; the holder counts from before, and so is never the later one.
+pub(super) async fn lease_due(
+    shared: &Shared,
+    destination: &DestinationName,
+    n: usize,
+) -> Result<Vec<Lease>, StoreError> {
+    let expires_at = shared.clock.now() + shared.lease;
+    // The sign is lost and found again: PostgreSQL knows no unsigned numbers.
+    let token = shared.clock.token();
+    let (name, now, lease) = (destination.as_str(), shared.now(), shared.lease_us());
+    let (limit, signed) = (i64::try_from(n).unwrap_or(i64::MAX), token.cast_signed());
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&limit, Type::INT8),
+        (&signed, Type::INT8),
+        (&lease, Type::INT8),
+    ];
+    let rows = shared.door.run(Haste::Hot, CLAIM, &params).await?;
+    rows.iter().map(|row| Ok(Lease::new(delivery(row, destination)?, token, expires_at))).collect()
+}
+
+fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        alert: alert_id(row, 0)?,
+        destination: destination.clone(),
+        id: get(row, 2)?,
+        attempts: small(row, 3)?,
+        alert_faults: small(row, 4)?,
+        pending_since: time(row, 5)?,
+        attachment: small(row, 6)?,
+        received_at: time(row, 7)?,
+        posted_at: MessageTs::from_micros(get(row, 8)?),
+        source: source_of(get(row, 9)?),
+        event_id: get(row, 10)?,
+        team: get(row, 11)?,
+        raw: bytes(row, 12)?.unwrap_or_default(),
+        projection: Projection { level: get(row, 13)?, search: get(row, 14)? },
+    })
+}
+
+/// When the first delivery that is not leased is due; if there is none, when the first lease ends.
+pub(super) async fn next_due(
+    shared: &Shared,
+    destination: &DestinationName,
+) -> Result<Option<Timestamp>, StoreError> {
+    const SQL: &str = "
+        WITH clock AS (SELECT relay.now_us($1) AS now),
+        t AS (SELECT id FROM relay.destinations WHERE name = $2 AND paused_at IS NULL)
+        SELECT coalesce(
+            (SELECT d.due_at FROM relay.deliveries d
+             WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+                AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+             ORDER BY d.due_at, d.id LIMIT 1),
+            (SELECT min(d.leased_until) FROM relay.deliveries d
+             WHERE d.destination = (SELECT id FROM t) AND d.state = 0)
+        ) - now FROM clock";
+    let (now, name) = (shared.now(), destination.as_str());
+    let local = shared.clock.now();
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT)];
+    let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
+    let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
+    Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
+}
+
+/// Gives a lease back.
+pub(super) async fn release(shared: &Shared, lease: &Lease) {
+    const SQL: &str = "UPDATE relay.deliveries SET token = NULL, leased_until = NULL
+        WHERE id = $1 AND token = $2 AND state = 0";
+    let (id, token) = (lease.delivery().id, lease.token().cast_signed());
+    let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
+    match shared.door.run(Haste::Hot, SQL, &params).await {
+        Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
+        Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
+    }
+}
+
+/// An outcome to be written. The answer is whether the lease was still its own.
+pub(super) struct Job {
+    pub(super) id: i64,
+    pub(super) token: u64,
+    pub(super) outcome: Outcome,
+    pub(super) reply: oneshot::Sender<Result<bool, StoreError>>,
+}
+
+/// Writes outcomes, as many at once as wait, until every sender is gone.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
+    while let Some(jobs) = gather(&mut queue, (OUTCOMES, usize::MAX), |_| (1, 0)).await {
+        match record(&shared, &jobs).await {
+            // One of them cannot be written: each by itself.
+            Err(StoreError::Item(_)) if jobs.len() > 1 => {
+                for job in jobs {
+                    let own = record(&shared, std::slice::from_ref(&job)).await;
+                    drop(job.reply.send(own.map(|own| own == [true])));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for job in jobs {
+                    drop(job.reply.send(Err(copy(&error))));
+                }
+            }
+            Ok(own) => {
+                for (job, own) in jobs.into_iter().zip(own) {
+                    drop(job.reply.send(Ok(own)));
+                }
+            }
+        }
+    }
+}
+
+const RECORD: &str = "
+WITH clock AS (SELECT relay.now_us($1) AS now),
+o AS MATERIALIZED (
+    SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+        $15, $16)
+    AS o (id, token, state, due_in, faults, reason, reference_id, reference_url, started_at,
+        duration, class, status, excerpt, level, search)),
+done AS (
+    UPDATE relay.deliveries d SET state = o.state, attempts = d.attempts + 1,
+        alert_faults = d.alert_faults + o.faults,
+        due_at = coalesce(clock.now + o.due_in, d.due_at),
+        finished_at = CASE WHEN o.state <> 0 THEN clock.now END, dead_reason = o.reason,
+        reference_id = o.reference_id, reference_url = o.reference_url,
+        token = NULL, leased_until = NULL
+    FROM o, clock WHERE d.id = o.id AND d.token = o.token AND d.state = 0
+    RETURNING d.id, d.attempts, o.token),
+log AS (
+    INSERT INTO relay.attempts (delivery, number, started_at, duration, class, status, excerpt)
+    SELECT done.id, done.attempts, o.started_at, o.duration, o.class, o.status, o.excerpt
+    FROM done JOIN o ON o.id = done.id AND o.token = done.token),
+derived AS (
+    UPDATE relay.alerts a SET level = o.level, search = o.search
+    FROM done JOIN o ON o.id = done.id AND o.token = done.token
+    WHERE a.seq = o.id / 65536 AND o.level IS NOT NULL AND a.search IS NOT NULL)
+SELECT id, token, attempts FROM done";
+
+/// Removes the oldest attempts of a delivery.
+const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
+
+/// Writes outcomes in one transaction; returns which leases were still their holders'.
+async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
+    let columns = Columns::new(shared, jobs);
+    let params = columns.params();
+    let mut tries = 1;
+    let rows = loop {
+        match shared.door.run(Haste::Batch, RECORD, &params).await {
+            Err(error) if tries < TRIES && is_worth_another_try(&error) => tries += 1,
+            result => break result?,
+        }
+    };
+    let mut done: HashSet<(i64, i64)> = HashSet::new();
+    for row in &rows {
+        let (id, attempts) = (get(row, 0)?, get::<i32>(row, 2)?);
+        done.insert((id, get(row, 1)?));
+        let oldest = attempts.saturating_sub(i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
+        if oldest > 0 {
+            let params: [Param<'_>; _] = [(&id, Type::INT8), (&oldest, Type::INT4)];
+            // Attempts that are kept for too long do no harm; the next one removes them.
+            drop(shared.door.run(Haste::Batch, TRIM, &params).await);
+        }
+    }
+    Ok(jobs.iter().map(|job| done.contains(&(job.id, job.token.cast_signed()))).collect())
+}
+
+/// Outcomes as the arrays of one statement.
+#[derive(Default)]
+struct Columns<'a> {
+    now: Option<i64>,
+    id: Vec<i64>,
+    token: Vec<i64>,
+    state: Vec<i32>,
+    due_in: Vec<Option<i64>>,
+    faults: Vec<i32>,
+    reason: Vec<Option<&'static str>>,
+    reference_id: Vec<Option<Cow<'a, str>>>,
+    reference_url: Vec<Option<Cow<'a, str>>>,
+    started_at: Vec<i64>,
+    duration: Vec<i64>,
+    class: Vec<&'static str>,
+    status: Vec<Option<i32>>,
+    excerpt: Vec<Cow<'a, str>>,
+    level: Vec<Option<&'a str>>,
+    search: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(shared: &Shared, jobs: &'a [Job]) -> Self {
+        let mut columns = Self { now: shared.now(), ..Self::default() };
+        for Job { id, token, outcome: Outcome { attempt, next, projection }, .. } in jobs {
+            columns.id.push(*id);
+            columns.token.push(token.cast_signed());
+            let (state, due_in, fault, reason, reference) = match next {
+                Next::Delivered(reference) => (DELIVERED, None, false, None, Some(reference)),
+                Next::Dead { reason } => (DEAD, None, false, Some(*reason), None),
+                Next::Retry { at, alert_fault } => {
+                    (PENDING, Some(shared.distance(*at)), *alert_fault, None, None)
+                }
+            };
+            columns.state.push(i32::try_from(state).unwrap_or_default());
+            columns.due_in.push(due_in);
+            columns.faults.push(i32::from(fault));
+            columns.reason.push(reason);
+            columns.reference(reference);
+            columns.started_at.push(attempt.started_at.micros());
+            let duration = i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX);
+            columns.duration.push(duration);
+            columns.class.push(attempt.class);
+            columns.status.push(attempt.status.map(i32::from));
+            columns.excerpt.push(excerpt(&attempt.excerpt));
+            let projection = projection.as_ref();
+            columns.level.push(projection.map(|derived| derived.level.as_str()));
+            columns.search.push(projection.map(|derived| clean(&derived.search)));
+        }
+        columns
+    }
+
+    fn reference(&mut self, reference: Option<&'a Reference>) {
+        self.reference_id.push(reference.map(|reference| clean(&reference.id)));
+        self.reference_url.push(reference.map(|reference| clean(&reference.url)));
+    }
+
+    fn params(&self) -> [Param<'_>; 16] {
+        [
+            (&self.now, Type::INT8),
+            (&self.id, Type::INT8_ARRAY),
+            (&self.token, Type::INT8_ARRAY),
+            (&self.state, Type::INT4_ARRAY),
+            (&self.due_in, Type::INT8_ARRAY),
+            (&self.faults, Type::INT4_ARRAY),
+            (&self.reason, Type::TEXT_ARRAY),
+            (&self.reference_id, Type::TEXT_ARRAY),
+            (&self.reference_url, Type::TEXT_ARRAY),
+            (&self.started_at, Type::INT8_ARRAY),
+            (&self.duration, Type::INT8_ARRAY),
+            (&self.class, Type::TEXT_ARRAY),
+            (&self.status, Type::INT4_ARRAY),
+            (&self.excerpt, Type::TEXT_ARRAY),
+            (&self.level, Type::TEXT_ARRAY),
+            (&self.search, Type::TEXT_ARRAY),
+        ]
+    }
+}

@@ -1,0 +1,327 @@
+//! The store in PostgreSQL: for several relays that share one database.
+//!
+//! Two tasks write what Slack and the destinations wait for (`accept`, `deliver`), each whatever
+//! waits in one transaction; all else is short transactions on a pool. `cli` opens it. It holds
+//! no transaction while anything else than PostgreSQL is at work, and nothing in memory that
+//! another process would have to know.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rustls::ClientConfig;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+};
+
+pub(in crate::store) use self::import::Import;
+use self::{
+    accept::{Batch, Results},
+    connect::Connector,
+    door::Door,
+    shared::Shared,
+};
+pub use self::{connect::Url, open::OpenError};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
+    metrics::{Metric, Metrics},
+    store::{
+        Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
+        Retention, Selection, Stats, Store, StoreError, Unrecorded, stored::quarantined,
+    },
+};
+
+mod accept;
+mod catch_up;
+pub mod checkup;
+mod connect;
+mod deliver;
+mod door;
+mod flat;
+mod import;
+mod layout;
+mod open;
+mod operate;
+mod poller;
+mod retain;
+mod row;
+mod shared;
+#[cfg(test)]
+#[cfg(feature = "postgres-tests")]
+mod tests;
+mod view;
+mod watch;
+
+/// How many jobs may wait for a writer. The sender is told to come back rather than to wait longer.
+const QUEUE: usize = 4096;
+
+/// Where the database is, and what may be asked of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it is. A pooler that shares connections by transaction may stand in between.
+    pub url: Url,
+    /// Where it can be listened to, without such a pooler; `None`: relays only look every second.
+    pub listen_url: Option<Url>,
+    /// What is trusted, if the server speaks TLS.
+    pub tls: Arc<ClientConfig>,
+    /// How many connections this relay opens at most, the listening one not counted.
+    pub max_connections: usize,
+    /// Start on a server that may forget what it has acknowledged.
+    pub allow_unsafe: bool,
+    /// How long a lease lasts.
+    pub lease: Duration,
+}
+
+impl Settings {
+    fn connector(&self) -> Connector {
+        let warnings = Arc::new(AtomicU64::new(0));
+        Connector { url: self.url.clone(), tls: Arc::clone(&self.tls), warnings }
+    }
+}
+
+/// A store in PostgreSQL, open. Dropped without [`Store::close`] it ends as a crash would.
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    queues: Mutex<Option<Queues>>,
+    writers: tokio::sync::Mutex<JoinSet<()>>,
+    /// Ended with the store.
+    watchers: Mutex<JoinSet<()>>,
+}
+
+#[derive(Clone)]
+struct Queues {
+    accept: mpsc::Sender<accept::Job>,
+    record: mpsc::Sender<deliver::Job>,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and brings the tables up to date. Waits up to 30 s for a server that is not there
+    /// yet.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is wrong, and what to do about it.
+    pub async fn open(
+        settings: Settings,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, OpenError> {
+        let door = Door::new(&settings, clock.clone())?;
+        open::wait_for(&door).await?;
+        layout::prepare(&door).await?;
+        let shared = Arc::new(Shared {
+            door,
+            lease: settings.lease,
+            hints: Mutex::default(),
+            notifies: settings.listen_url.is_some(),
+            holder: clock.token().cast_signed(),
+            polled: Mutex::default(),
+            commit_seconds: metrics.histogram(Metric::Commit, &[]),
+            stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            clock,
+        });
+        let (accept, accepted) = mpsc::channel(QUEUE);
+        let (record, recorded) = mpsc::channel(QUEUE);
+        let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
+        writers.spawn(accept::run(Arc::clone(&shared), accepted));
+        writers.spawn(deliver::run(Arc::clone(&shared), recorded));
+        watchers.spawn(watch::look(Arc::clone(&shared)));
+        if let Some(url) = settings.listen_url.clone() {
+            let connector = Connector { url, ..settings.connector() };
+            watchers.spawn(watch::listen(Arc::clone(&shared), connector));
+        }
+        Ok(Self {
+            shared,
+            queues: Mutex::new(Some(Queues { accept, record })),
+            writers: tokio::sync::Mutex::new(writers),
+            watchers: Mutex::new(watchers),
+        })
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a job in the queue of the messages.
+    fn submit(&self, job: accept::Job) -> Result<(), StoreError> {
+        let queues = self.queues().clone().ok_or(StoreError::Closed)?;
+        send(&queues.accept, job)
+    }
+}
+
+/// Puts a job in a queue, or says why not.
+fn send<T>(queue: &mpsc::Sender<T>, job: T) -> Result<(), StoreError> {
+    queue.try_send(job).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+        mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+    })
+}
+
+async fn answer<T>(reply: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    reply.await.unwrap_or(Err(StoreError::Closed))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn accept(
+        &self,
+        batch: Vec<NewMessage>,
+        hold_until: Option<Timestamp>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Results, StoreError> {
+        let hold = hold_until.map_or(0, |until| self.shared.distance(until));
+        let (reply, answered) = oneshot::channel();
+        self.submit(accept::Job::Accept(Batch { messages: batch, hold, cursor }, reply))?;
+        answer(answered).await
+    }
+
+    fn quarantine(&self, app: &AppName, body: &[u8]) {
+        let (app, body) = (app.clone(), quarantined(body).to_vec());
+        if let Err(error) = self.submit(accept::Job::Quarantine { app, body }) {
+            tracing::debug!(%error, "an unreadable body is not kept");
+        }
+    }
+
+    async fn lease_due(
+        &self,
+        destination: &DestinationName,
+        n: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        deliver::lease_due(&self.shared, destination, n).await
+    }
+
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
+        let (reply, answered) = oneshot::channel();
+        let job = deliver::Job {
+            id: lease.delivery().id,
+            token: lease.token(),
+            outcome: outcome.clone(),
+            reply,
+        };
+        let queues = self.queues().clone().ok_or(StoreError::Closed);
+        let own = match queues.and_then(|queues| send(&queues.record, job)) {
+            Ok(()) => answer(answered).await,
+            Err(error) => Err(error),
+        };
+        match own {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.shared.stale_leases.increment(1);
+                Ok(())
+            }
+            Err(source) => Err(Unrecorded { lease, outcome, source }),
+        }
+    }
+
+    async fn release(&self, lease: Lease) {
+        deliver::release(&self.shared, &lease).await;
+    }
+
+    async fn expire(
+        &self,
+        destination: &DestinationName,
+        born_before: Timestamp,
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        operate::expire(&self.shared, destination, born_before, reason).await
+    }
+
+    async fn next_due(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        deliver::next_due(&self.shared, destination).await
+    }
+
+    fn due_hint(&self, destination: &DestinationName) -> Arc<Notify> {
+        self.shared.hint(destination)
+    }
+
+    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
+        operate::act(&self.shared, &selection, action).await
+    }
+
+    async fn set_paused(
+        &self,
+        destination: &DestinationName,
+        paused: Paused,
+    ) -> Result<(), StoreError> {
+        operate::set_paused(&self.shared, destination, paused).await
+    }
+
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
+        view::alert(&self.shared, id).await
+    }
+
+    async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
+        view::alerts(&self.shared, &query).await
+    }
+
+    async fn cursor(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        catch_up::cursor(&self.shared, app, channel).await
+    }
+
+    async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        catch_up::channel_ids(&self.shared, app).await
+    }
+
+    async fn set_channel_id(
+        &self,
+        app: &AppName,
+        written: &str,
+        id: &ChannelId,
+    ) -> Result<(), StoreError> {
+        catch_up::set_channel_id(&self.shared, app, written, id).await
+    }
+
+    async fn take_unpushed(
+        &self,
+        app: &AppName,
+        posted_before: MessageTs,
+    ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+        catch_up::take_unpushed(&self.shared, app, posted_before).await
+    }
+
+    /// Held until another process takes it over, which it may 10 s after this one went silent.
+    async fn poller_term(&self, app: &AppName) -> Result<Option<u64>, StoreError> {
+        poller::term(&self.shared, app).await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        view::stats(&self.shared).await
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        retain::prune(&self.shared, retention).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let (reply, answered) = oneshot::channel();
+        self.submit(accept::Job::Probe(reply))?;
+        answer(answered).await
+    }
+
+    /// Another process polls at once; leases that were not given back end by themselves.
+    async fn close(&self) {
+        self.queues().take();
+        let mut writers = self.writers.lock().await;
+        while writers.join_next().await.is_some() {}
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        poller::give_up(&self.shared).await;
+        self.shared.door.close();
+    }
+}

@@ -1,0 +1,76 @@
+//! Who polls Slack: for each app one process at a time, by a row that has to be renewed.
+//!
+//! The row ends by the database's clock. Each new holder gets a higher term, and what an older one
+//! still writes is refused by it.
+
+use std::{sync::PoisonError, time::Duration};
+
+use tokio_postgres::types::Type;
+
+use super::{
+    door::{Haste, Param},
+    row::get,
+    shared::Shared,
+};
+use crate::{ids::AppName, store::StoreError};
+
+/// How long a process that says nothing is still believed to poll.
+const HELD: Duration = Duration::from_secs(10);
+
+const RENEW: &str = "
+WITH clock AS (SELECT relay.now_us($1) AS now)
+INSERT INTO relay.pollers AS p (app, holder, term, ends_at)
+SELECT $2, $3, 1, now + $4 FROM clock
+ON CONFLICT (app) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at,
+    term = p.term + CASE WHEN p.holder = excluded.holder THEN 0 ELSE 1 END
+WHERE p.holder = excluded.holder OR p.ends_at <= (SELECT now FROM clock)
+RETURNING p.term";
+
+/// The term under which this process polls for the app, from now on if nobody does.
+pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, StoreError> {
+    {
+        let mut polled = shared.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !polled.contains(app) {
+            polled.push(app.clone());
+        }
+    }
+    let (now, name) = (shared.now(), app.as_str());
+    let held = i64::try_from(HELD.as_micros()).unwrap_or(i64::MAX);
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&shared.holder, Type::INT8),
+        (&held, Type::INT8),
+    ];
+    let rows = shared.door.run(Haste::Hot, RENEW, &params).await?;
+    let term = rows.first().map(|row| get::<i64>(row, 0)).transpose()?;
+    Ok(term.and_then(|term| u64::try_from(term).ok()))
+}
+
+/// Says again that this process polls, for each app that it polls for.
+pub(super) async fn renew(shared: &Shared) {
+    const SQL: &str = "
+        UPDATE relay.pollers SET ends_at = relay.now_us($1) + $2
+        WHERE holder = $3 AND ends_at > relay.now_us($1)";
+    let is_asked = !shared.polled.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+    if !is_asked {
+        return;
+    }
+    let held = i64::try_from(HELD.as_micros()).unwrap_or(i64::MAX);
+    let now = shared.now();
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&held, Type::INT8), (&shared.holder, Type::INT8)];
+    if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
+        tracing::debug!(%error, "the right to poll is not renewed");
+    }
+}
+
+/// Lets another process poll at once.
+pub(super) async fn give_up(shared: &Shared) {
+    const SQL: &str = "UPDATE relay.pollers SET ends_at = relay.now_us($1) WHERE holder = $2";
+    let now = shared.now();
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&shared.holder, Type::INT8)];
+    if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
+        tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
+    }
+}

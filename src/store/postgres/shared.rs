@@ -1,0 +1,132 @@
+//! What the store's callers and tasks have in common.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics::{Counter, Histogram};
+use tokio::sync::{Notify, mpsc};
+use tokio_postgres::types::Type;
+
+use super::{
+    door::{Door, Haste, Param},
+    row::get,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::{AppName, DestinationName},
+    store::StoreError,
+};
+
+/// How often a transaction that others stood in the way of is tried.
+pub(super) const TRIES: usize = 3;
+
+/// What callers and tasks have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) door: Door,
+    pub(super) clock: Clock,
+    pub(super) lease: Duration,
+    pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
+    /// Whether others are told when something becomes due.
+    pub(super) notifies: bool,
+    /// This process, among all that share the database.
+    pub(super) holder: i64,
+    /// The apps for which this process was asked to poll.
+    pub(super) polled: Mutex<Vec<AppName>>,
+    pub(super) commit_seconds: Histogram,
+    pub(super) stale_leases: Counter,
+}
+
+impl Shared {
+    /// The time for a statement: `None`, for the database's own clock, unless it is set by hand.
+    pub(super) fn now(&self) -> Option<i64> {
+        self.clock.set_by_hand().map(Timestamp::micros)
+    }
+
+    /// How far away a moment is. The database adds it to its own time, so that a clock that goes
+    /// wrong here does not matter.
+    pub(super) fn distance(&self, at: Timestamp) -> i64 {
+        at.micros().saturating_sub(self.clock.now().micros())
+    }
+
+    /// The lease's length in microseconds.
+    pub(super) fn lease_us(&self) -> i64 {
+        i64::try_from(self.lease.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hints.entry(destination.clone()).or_default())
+    }
+
+    /// Wakes who waits for that destination, or for any, in this process.
+    pub(super) fn wake(&self, destination: Option<&DestinationName>) {
+        if let Some(destination) = destination {
+            return self.hint(destination).notify_one();
+        }
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.values().for_each(|hint| hint.notify_one());
+    }
+
+    /// Wakes who waits for that destination, or for any, in every process that listens.
+    pub(super) async fn wake_all(&self, destination: Option<&DestinationName>) {
+        self.wake(destination);
+        if !self.notifies {
+            return;
+        }
+        let name = destination.map_or("", DestinationName::as_str);
+        let params: [Param<'_>; _] = [(&name, Type::TEXT)];
+        let told = self.door.run(Haste::Hot, "SELECT pg_notify('relay_due', $1)", &params);
+        if let Err(error) = told.await {
+            tracing::debug!(%error, "other relays are not told; they look by themselves");
+        }
+    }
+
+    /// The destination's number; it gets one if it has none.
+    pub(super) async fn destination(&self, name: &DestinationName) -> Result<i32, StoreError> {
+        let name = name.as_str();
+        let find = "SELECT id FROM relay.destinations WHERE name = $1";
+        let insert = "INSERT INTO relay.destinations (name) VALUES ($1) ON CONFLICT DO NOTHING";
+        for sql in [find, insert, find] {
+            let rows = self.door.run(Haste::Hot, sql, &[(&name, Type::TEXT)]).await?;
+            if let Some(row) = rows.first() {
+                return get(row, 0);
+            }
+        }
+        Err(StoreError::Busy)
+    }
+}
+
+/// Waits for a job and takes what waits behind it, up to a number and a size. `None` when every
+/// sender is gone.
+pub(super) async fn gather<J>(
+    queue: &mut mpsc::Receiver<J>,
+    limit: (usize, usize),
+    weight: impl Fn(&J) -> (usize, usize),
+) -> Option<Vec<J>> {
+    let first = queue.recv().await?;
+    let (mut number, mut bytes) = weight(&first);
+    let mut jobs = vec![first];
+    while number < limit.0 && bytes < limit.1 {
+        let Ok(job) = queue.try_recv() else { break };
+        let (more, larger) = weight(&job);
+        (number, bytes) = (number + more, bytes + larger);
+        jobs.push(job);
+    }
+    Some(jobs)
+}
+
+/// The same error, for each of those that waited for one transaction.
+pub(super) fn copy(error: &Arc<StoreError>) -> StoreError {
+    match error.as_ref() {
+        StoreError::Busy => StoreError::Busy,
+        StoreError::Full => StoreError::Full,
+        StoreError::Closed => StoreError::Closed,
+        StoreError::Item(_) | StoreError::Engine(_) => {
+            StoreError::Engine(Box::new(Arc::clone(error)))
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What operators and metrics look at.
+
+use std::time::Duration;
+
+use tokio_postgres::{Row, types::Type};
+
+use super::{
+    door::{Haste, Param},
+    operate::find_alert,
+    row::{alert_id, bytes, count, destination, get, small, time},
+    shared::Shared,
+};
+use crate::{
+    clock::Timestamp,
+    ids::{AlertId, MessageTs},
+    store::{
+        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
+        State, Stats, StoreError,
+        search::Search,
+        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
+    },
+};
+
+/// How many rows one look through a list takes.
+const LOOK: i64 = 500;
+
+/// One alert with everything that is known of it.
+pub(super) async fn alert(shared: &Shared, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
+    let Some(seq) = find_alert(shared, Haste::Patient, id).await? else {
+        return Ok(None);
+    };
+    let Some(mut view) = by_seqs(shared, &[seq]).await?.pop() else {
+        return Ok(None);
+    };
+    let raw = "SELECT raw FROM relay.messages WHERE id = $1 / 4096";
+    let rows = shared.door.run(Haste::Patient, raw, &[(&seq, Type::INT8)]).await?;
+    view.raw = rows.first().map(|row| bytes(row, 0)).transpose()?.flatten();
+    view.revisions = revisions(shared, seq).await?;
+    attempts(shared, seq, &mut view.deliveries).await?;
+    Ok(Some(view))
+}
+
+/// A page of alerts, newest first. Texts are compared here, not in SQL: what "whatever the case"
+/// means is the same for every engine.
+pub(super) async fn alerts(
+    shared: &Shared,
+    query: &AlertQuery,
+) -> Result<Vec<AlertView>, StoreError> {
+    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let mut search = query.text.as_deref().map(Search::new);
+    let sql = walk(query);
+    let now = shared.now();
+    let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
+    let mut found: Vec<i64> = Vec::new();
+    while found.len() < wanted {
+        let params: [Param<'_>; _] = [
+            (&now, Type::INT8),
+            (&before, Type::INT8),
+            (&query.level, Type::TEXT),
+            (&LOOK, Type::INT8),
+        ];
+        let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+        let Some(last) = rows.last() else { break };
+        before = get(last, 3)?;
+        for row in &rows {
+            if matches(row, search.as_mut())? {
+                found.push(get(row, 3)?);
+            }
+        }
+    }
+    found.truncate(wanted);
+    by_seqs(shared, &found).await
+}
+
+/// The rows that may be listed, newest first: key, ordinal, search, seq.
+fn walk(query: &AlertQuery) -> String {
+    let leased = "d.leased_until > (SELECT now FROM clock)";
+    let which = match query.state {
+        None => String::new(),
+        Some(State::Pending) => format!("d.state = 0 AND ({leased}) IS NOT TRUE"),
+        Some(State::Leased) => format!("d.state = 0 AND {leased}"),
+        Some(State::Delivered) => "d.state = 1".to_owned(),
+        Some(State::Dead) => "d.state >= 2 AND d.state = 2".to_owned(),
+        Some(State::Cancelled) => "d.state >= 2 AND d.state = 3".to_owned(),
+    };
+    let by_state = if which.is_empty() {
+        String::new()
+    } else {
+        format!("AND a.seq IN (SELECT d.id / 65536 FROM relay.deliveries d WHERE {which})")
+    };
+    let unrouted = if query.unrouted {
+        "AND NOT EXISTS (SELECT 1 FROM relay.deliveries e
+            WHERE e.id BETWEEN a.seq * 65536 AND a.seq * 65536 + 65535)"
+    } else {
+        ""
+    };
+    format!(
+        "WITH clock AS (SELECT relay.now_us($1) AS now)
+         SELECT a.key, a.ordinal, a.search, a.seq FROM relay.alerts a
+         WHERE a.seq < $2 AND a.search IS NOT NULL AND ($3::text IS NULL OR a.level = $3)
+         {by_state} {unrouted} ORDER BY a.seq DESC LIMIT $4"
+    )
+}
+
+fn matches(row: &Row, search: Option<&mut Search>) -> Result<bool, StoreError> {
+    let Some(search) = search else {
+        return Ok(true);
+    };
+    if search.is_in(get(row, 2)?) {
+        return Ok(true);
+    }
+    let (key, ordinal) = (get::<&str>(row, 0)?, small(row, 1)?);
+    // As an alert's id is written, without making one for each row.
+    Ok(search.is_in_display(format_args!("{key}:{ordinal}")))
+}
+
+/// Alerts with their deliveries, in the order of the numbers, newest first; without raw message,
+/// revisions and attempts.
+async fn by_seqs(shared: &Shared, seqs: &[i64]) -> Result<Vec<AlertView>, StoreError> {
+    const SQL: &str = "
+        SELECT a.key, a.ordinal, a.seq, a.attachment, a.sources::int8, a.level,
+            coalesce(a.search, ''), m.received_at, m.posted_at, m.source::int8, m.event_id, m.team
+        FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / 4096
+        WHERE a.seq = ANY ($1) ORDER BY a.seq DESC";
+    let rows = shared.door.run(Haste::Patient, SQL, &[(&seqs, Type::INT8_ARRAY)]).await?;
+    let mut views = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    for (seq, delivery) in deliveries(shared, seqs).await? {
+        if let Some(owner) = views.iter_mut().find(|view| view.seq == seq) {
+            owner.deliveries.push(delivery);
+        }
+    }
+    Ok(views)
+}
+
+fn view(row: &Row) -> Result<AlertView, StoreError> {
+    Ok(AlertView {
+        id: alert_id(row, 0)?,
+        seq: get(row, 2)?,
+        attachment: small(row, 3)?,
+        sources: sources_of(get(row, 4)?),
+        level: get(row, 5)?,
+        search: get(row, 6)?,
+        received_at: time(row, 7)?,
+        posted_at: MessageTs::from_micros(get(row, 8)?),
+        source: source_of(get(row, 9)?),
+        event_id: get(row, 10)?,
+        team: get(row, 11)?,
+        raw: None,
+        revisions: Vec::new(),
+        deliveries: Vec::new(),
+    })
+}
+
+async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryView)>, StoreError> {
+    const SQL: &str = "
+        SELECT d.id / 65536, t.name, d.state::int8, d.leased_until > relay.now_us($1),
+            d.attempts::int8, d.due_at, d.finished_at, coalesce(d.dead_reason, ''),
+            coalesce(d.reference_id, ''), coalesce(d.reference_url, '')
+        FROM unnest($2) AS s (seq)
+        JOIN relay.deliveries d ON d.id BETWEEN s.seq * 65536 AND s.seq * 65536 + 65535
+        JOIN relay.destinations t ON t.id = d.destination
+        ORDER BY t.name";
+    let now = shared.now();
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY)];
+    let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
+    let one = |row: &Row| {
+        let state = match get(row, 2)? {
+            PENDING if get::<Option<bool>>(row, 3)? == Some(true) => State::Leased,
+            DELIVERED => State::Delivered,
+            DEAD => State::Dead,
+            CANCELLED => State::Cancelled,
+            _ => State::Pending,
+        };
+        let delivery = DeliveryView {
+            destination: destination(row, 1)?,
+            state,
+            attempts: small(row, 4)?,
+            due_at: (state == State::Pending).then_some(time(row, 5)?),
+            finished_at: get::<Option<i64>>(row, 6)?.map(Timestamp::from_micros),
+            dead_reason: get(row, 7)?,
+            reference: Reference { id: get(row, 8)?, url: get(row, 9)? },
+            log: Vec::new(),
+        };
+        Ok((get(row, 0)?, delivery))
+    };
+    rows.iter().map(one).collect()
+}
+
+/// The revisions of the whole message, whichever of its versions brought this alert.
+async fn revisions(shared: &Shared, seq: i64) -> Result<Vec<Revision>, StoreError> {
+    const SQL: &str = "
+        SELECT r.received_at, r.raw FROM relay.revisions r WHERE r.message IN (
+            SELECT b.seq / 4096 FROM relay.alerts a JOIN relay.alerts b ON b.key = a.key
+            WHERE a.seq = $1)
+        ORDER BY r.id";
+    let rows = shared.door.run(Haste::Patient, SQL, &[(&seq, Type::INT8)]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Revision { received_at: time(row, 0)?, raw: bytes(row, 1)?.unwrap_or_default() })
+        })
+        .collect()
+}
+
+async fn attempts(
+    shared: &Shared,
+    seq: i64,
+    deliveries: &mut [DeliveryView],
+) -> Result<(), StoreError> {
+    const SQL: &str = "
+        SELECT t.name, l.started_at, l.duration, l.class, l.status, l.excerpt
+        FROM relay.attempts l JOIN relay.destinations t ON t.id = l.delivery % 65536
+        WHERE l.delivery BETWEEN $1 * 65536 AND $1 * 65536 + 65535
+        ORDER BY l.delivery, l.number";
+    let rows = shared.door.run(Haste::Patient, SQL, &[(&seq, Type::INT8)]).await?;
+    for row in &rows {
+        let name = destination(row, 0)?;
+        let attempt = AttemptView {
+            started_at: time(row, 1)?,
+            duration: Duration::from_micros(count(row, 2)?),
+            class: get(row, 3)?,
+            status: get::<Option<i32>>(row, 4)?.and_then(|status| u16::try_from(status).ok()),
+            excerpt: get(row, 5)?,
+        };
+        if let Some(owner) = deliveries.iter_mut().find(|one| one.destination == name) {
+            owner.log.push(attempt);
+        }
+    }
+    Ok(())
+}
+
+/// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
+/// so this takes long only while there is a long backlog. There is no limit but the disk.
+pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
+    const SQL: &str = "
+        WITH clock AS (SELECT relay.now_us($1) AS now),
+        waiting AS (
+            SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
+                count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased
+            FROM relay.deliveries d WHERE d.state = 0 GROUP BY d.destination),
+        dead AS (
+            SELECT d.destination, count(*) AS number FROM relay.deliveries d
+            WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
+        SELECT t.name, coalesce(w.number - w.leased, 0), coalesce(w.leased, 0),
+            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at
+        FROM relay.destinations t
+        LEFT JOIN waiting w ON w.destination = t.id
+        LEFT JOIN dead x ON x.destination = t.id
+        LEFT JOIN relay.messages m ON m.id = w.oldest / 268435456
+        WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
+        ORDER BY t.name";
+    const USED: &str = "
+        SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
+        WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
+    let now = shared.now();
+    let rows = shared.door.run(Haste::Patient, SQL, &[(&now, Type::INT8)]).await?;
+    let one = |row: &Row| {
+        let stats = DestinationStats {
+            pending: count(row, 1)?,
+            leased: count(row, 2)?,
+            dead: count(row, 3)?,
+            paused: get(row, 4)?,
+            oldest_pending: get::<Option<i64>>(row, 5)?.map(Timestamp::from_micros),
+        };
+        Ok((destination(row, 0)?, stats))
+    };
+    let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
+    let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
+    let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
+    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes })
+}

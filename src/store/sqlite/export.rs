@@ -1,0 +1,95 @@
+//! Reading a whole store, to move it elsewhere. Nobody else may have it open meanwhile.
+
+use std::{fmt, fs::File, path::Path};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    OpenError,
+    open::{self, Opened},
+};
+use crate::store::transfer::{Table, TransferError};
+
+/// About how many bytes, and how many messages, are read at once.
+const BYTES: i64 = 4 * 1024 * 1024;
+const MESSAGES: usize = 500;
+
+/// A store that is only read, by nobody else.
+pub struct Export {
+    connection: Connection,
+    _lock: File,
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Export")
+    }
+}
+
+impl Export {
+    /// Opens the store in that file, which must exist.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it is in use, damaged, or not there.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if let Err(missing) = std::fs::metadata(path) {
+            return Err(OpenError::Failed { path: path.to_owned(), source: missing.into() });
+        }
+        let Opened { writer, lock, .. } = open::open(path, u64::MAX)?;
+        Ok(Self { connection: writer, _lock: lock })
+    }
+
+    /// Where the next range ends that begins at this message: as much as is read at once. `None`
+    /// behind the last.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(in crate::store) fn range(&self, first: i64) -> Result<Option<i64>, TransferError> {
+        let look = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT id, coalesce(length(raw), 0) FROM messages WHERE id >= ?1 ORDER BY id",
+            )?;
+            let mut rows = statement.query([first])?;
+            let (mut end, mut bytes, mut messages) = (None, 0, 0);
+            while bytes < BYTES
+                && messages < MESSAGES
+                && let Some(row) = rows.next()?
+            {
+                end = Some(row.get::<_, i64>(0)? + 1);
+                bytes += row.get::<_, i64>(1)?;
+                messages += 1;
+            }
+            rusqlite::Result::Ok(end)
+        };
+        look().map_err(failed)
+    }
+
+    /// The rows of a table that belong to a range of messages, as a JSON array, and how many.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(in crate::store) fn read(
+        &self,
+        table: &Table,
+        (first, end): (i64, i64),
+    ) -> Result<(String, u64), TransferError> {
+        let look = || {
+            let rows: Option<String> = self
+                .connection
+                .prepare_cached(table.read)?
+                .query_row([first, end], |row| row.get(0))
+                .optional()?;
+            let rows = rows.unwrap_or_else(|| "[]".to_owned());
+            let count = self
+                .connection
+                .prepare_cached("SELECT json_array_length(?1)")?
+                .query_row([&rows], |row| row.get(0))?;
+            rusqlite::Result::Ok((rows, count))
+        };
+        look().map_err(failed)
+    }
+}
+
+fn failed(error: rusqlite::Error) -> TransferError {
+    TransferError::Source(error.into())
+}

@@ -1,0 +1,237 @@
+//! Throw-away PostgreSQL servers, made by `initdb` for one test. They run as an unprivileged user,
+//! since PostgreSQL refuses root.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+/// A server, gone with the test.
+pub(crate) struct Cluster {
+    folder: TempDir,
+    port: u16,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// A command that runs as the owner of the server's files.
+fn as_owner(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program);
+    command
+}
+
+fn binary(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .expect("PostgreSQL is installed")
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    versions.sort();
+    versions.pop().unwrap().join("bin").join(name)
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.current_dir("/").output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// A folder that the server's user may write to.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if is_root() {
+        succeed(Command::new("chown").arg("postgres").arg(folder.path()));
+    }
+    folder
+}
+
+/// A port that is free now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        let cluster = Self { folder: folder(), port: free_port() };
+        let arguments = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", "postgres"];
+        succeed(as_owner(&binary("initdb")).arg("-D").arg(cluster.data()).args(arguments));
+        cluster.configure("");
+        cluster.start();
+        cluster
+    }
+
+    /// From now on it offers TLS; returns the certificate that signed its own.
+    pub(crate) fn speak_tls(&self) -> String {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = Issuer::from_params(&params, &key);
+        let own = KeyPair::generate().unwrap();
+        let named = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = named.signed_by(&own, &issuer).unwrap();
+        for (name, text) in [("server.crt", certificate.pem()), ("server.key", own.serialize_pem())]
+        {
+            let path = self.data().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                succeed(Command::new("chown").arg("postgres").arg(&path));
+            }
+        }
+        self.configure("ssl = on");
+        self.control(&["reload"]);
+        authority.pem()
+    }
+
+    /// A standby that follows this server. From now on a commit waits for it.
+    pub(crate) fn standby(&self) -> Self {
+        let standby = Self { folder: folder(), port: free_port() };
+        let from = format!("host=127.0.0.1 port={} user=postgres", self.port);
+        succeed(
+            as_owner(&binary("pg_basebackup"))
+                .args(["--checkpoint=fast", "-R", "-d", &from, "-D"])
+                .arg(standby.data()),
+        );
+        standby.configure("");
+        standby.start();
+        self.configure("synchronous_standby_names = '*'");
+        self.control(&["reload"]);
+        standby
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Settings beside those of `initdb`, in place of any before.
+    fn configure(&self, more: &str) {
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
+             max_connections = 200\n{more}\n",
+            self.port,
+            self.folder.path().display()
+        );
+        fs::write(self.data().join("postgresql.conf"), settings).unwrap();
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let log = self.folder.path().join("server.log");
+        succeed(
+            as_owner(&binary("pg_ctl"))
+                .arg("-D")
+                .arg(self.data())
+                .arg("-l")
+                .arg(log)
+                .args(arguments)
+                .stdout(Stdio::null()),
+        );
+    }
+
+    pub(crate) fn start(&self) {
+        self.control(&["-w", "start"]);
+    }
+
+    /// As if its machine had lost power.
+    pub(crate) fn stop(&self) {
+        if self.data().join("postmaster.pid").exists() {
+            self.control(&["-m", "immediate", "-w", "stop"]);
+        }
+    }
+
+    pub(crate) fn promote(&self) {
+        self.control(&["-w", "promote"]);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Both hosts, of which the relay takes the one that is written to.
+    pub(crate) fn url_with(&self, other: &Self) -> String {
+        let (first, second) = (self.port, other.port);
+        format!("postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres")
+    }
+
+    /// The first column of every row of an answer.
+    pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
+        let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(connection);
+        let rows = client.simple_query(sql).await.unwrap();
+        let text = |message: &SimpleQueryMessage| {
+            if let SimpleQueryMessage::Row(row) = message {
+                row.get(0).map(str::to_owned)
+            } else {
+                None
+            }
+        };
+        rows.iter().filter_map(text).collect()
+    }
+}
+
+/// A `PgBouncer` in front of a server, in transaction mode: each transaction may run on another
+/// connection.
+pub(crate) struct Pooler {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Pooler {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        let (folder, port) = (folder(), free_port());
+        let path = folder.path().join("pgbouncer.ini");
+        let settings = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n\
+             pool_mode = transaction\nmax_client_conn = 500\ndefault_pool_size = 8\n\
+             server_login_retry = 1\nunix_socket_dir =\n",
+            cluster.port
+        );
+        fs::write(&path, settings).unwrap();
+        let mut command = if is_root() {
+            // `setpriv` becomes the pooler, so that killing the child kills it.
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+            command.arg("/usr/sbin/pgbouncer");
+            command
+        } else {
+            Command::new("/usr/sbin/pgbouncer")
+        };
+        let child = command.arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::yield_now();
+        }
+        Self { child, port, _folder: folder }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+}

@@ -1,0 +1,66 @@
+//! A primary with a synchronous standby: what was acknowledged is on both.
+
+use slack_soar_relay::clock::Clock;
+
+use super::{Relays, cluster::Cluster, ids, stored, until};
+use crate::{harness::soar::FakeSoar, process::until_all};
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_standby_takes_over() {
+    const ALERTS: u32 = 200;
+    let primary = Cluster::new();
+    let standby = primary.standby();
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(primary.url_with(&standby), &soar);
+    let relay = relays.start();
+    until("the standby is synchronous", async || {
+        primary.sql("SELECT sync_state FROM pg_stat_replication").await == ["sync"]
+    })
+    .await;
+    for n in 0..ALERTS {
+        if n == ALERTS / 2 {
+            primary.stop();
+            assert_eq!(relay.post(n).await, Some(503), "nobody takes writes");
+            let acknowledged = ids(0..n);
+            standby.promote();
+            let kept = stored(&standby).await;
+            let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(*id)).collect();
+            assert!(lost.is_empty(), "{lost:?}");
+        }
+        until("the event is taken", async || relay.post(n).await == Some(200)).await;
+    }
+    until_all(&soar, &ids(0..ALERTS)).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged() {
+    let primary = Cluster::new();
+    let standby = primary.standby();
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(primary.url(), &soar);
+    let relay = relays.start();
+    until("the event is taken", async || relay.post(0).await == Some(200)).await;
+    standby.stop();
+    // The server says so in a warning, and that it has committed.
+    let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'";
+    let start = Clock::system().now();
+    let answers = async {
+        for n in 1..4 {
+            assert_eq!(relay.post(n).await, Some(503), "event {n}");
+        }
+    };
+    let cancels = async {
+        loop {
+            primary.sql(waiting).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = answers => {}
+        () = cancels => {}
+    }
+    assert!(Clock::system().now().since(start).as_secs() < 20);
+    standby.start();
+    until("the event is taken", async || relay.post(1).await == Some(200)).await;
+}

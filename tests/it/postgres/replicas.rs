@@ -1,0 +1,254 @@
+//! Several relays: none doubles what another does, none loses what another held.
+
+use std::time::Duration;
+
+use slack_soar_relay::clock::Clock;
+use tokio::task::spawn_blocking;
+
+use super::{
+    CONCURRENCY, Relays, api,
+    cluster::{Cluster, Pooler},
+    ids, metric, stored, until,
+};
+use crate::{
+    harness::{
+        fake_slack::{CHANNEL, FakeSlack},
+        http, slack,
+        soar::{FakeSoar, Mood},
+    },
+    process::{Process, command, until_all},
+};
+
+/// A server, by itself or behind a pooler.
+struct Place {
+    // Dropped first, while the server still answers.
+    pooler: Option<Pooler>,
+    cluster: Cluster,
+}
+
+impl Place {
+    fn direct() -> Self {
+        Self { pooler: None, cluster: Cluster::new() }
+    }
+
+    fn pooled() -> Self {
+        let cluster = Cluster::new();
+        Self { pooler: Some(Pooler::new(&cluster)), cluster }
+    }
+
+    fn url(&self) -> String {
+        self.pooler.as_ref().map_or_else(|| self.cluster.url(), Pooler::url)
+    }
+}
+
+#[tokio::test]
+async fn an_event_on_three_relays_at_once_is_one_alert_and_one_delivery() {
+    three_relays(&Place::direct()).await;
+}
+
+#[tokio::test]
+async fn an_event_on_three_relays_at_once_is_one_alert_behind_a_pooler_too() {
+    three_relays(&Place::pooled()).await;
+}
+
+async fn three_relays(place: &Place) {
+    const ALERTS: u32 = 60;
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(place.url(), &soar);
+    // They start at once, on an empty database.
+    let starts: Vec<_> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| relays.start())).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    let processes: [Process; 3] = starts.try_into().map_err(|_| "three").unwrap();
+    for n in 0..ALERTS {
+        let [a, b, c] = &processes;
+        let answers = tokio::join!(a.post(n), b.post(n), c.post(n));
+        assert_eq!(answers, (Some(200), Some(200), Some(200)), "event {n}");
+    }
+    let counts = until_all(&soar, &ids(0..ALERTS)).await;
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    assert_eq!(stored(&place.cluster).await.len(), usize::try_from(ALERTS).unwrap());
+    let attempts = "SELECT count(*) FROM relay.deliveries WHERE state = 1 AND attempts = 1";
+    until("every delivery is recorded once", async || {
+        place.cluster.sql(attempts).await == [ALERTS.to_string()]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_by_kills_and_two_outages_of_the_database() {
+    kills_and_outages(&Place::direct()).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_by_kills_and_two_outages_behind_a_pooler() {
+    kills_and_outages(&Place::pooled()).await;
+}
+
+async fn kills_and_outages(place: &Place) {
+    const ALERTS: u32 = 1000;
+    const OUTAGE: Duration = Duration::from_secs(10);
+    let seed = Clock::system().token();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(place.url(), &soar);
+    let mut processes = [relays.start(), relays.start()];
+    let mut kills = 0;
+    for n in 0..ALERTS {
+        if n == 300 || n == 700 {
+            place.cluster.stop();
+            let start = Clock::system().now();
+            let mut refused = 0;
+            while Clock::system().now().since(start) < OUTAGE {
+                let answer = processes[random.usize(..2)].post(n).await;
+                assert_eq!(answer, Some(503), "while the database is down, seed {seed}");
+                refused += 1;
+            }
+            assert!(refused > 3);
+            place.cluster.start();
+        }
+        if random.u32(..100) == 0 {
+            let victim = random.usize(..2);
+            processes[victim].signal("-KILL");
+            kills += 1;
+            deliver(&processes, n, &mut random).await;
+            processes[victim] = relays.start();
+        }
+        deliver(&processes, n, &mut random).await;
+    }
+    let counts = until_all(&soar, &ids(0..ALERTS)).await;
+    // At a kill at most `concurrency` attempts are in flight.
+    let extra: usize = counts.values().map(|count| count - 1).sum();
+    assert!(extra <= kills * CONCURRENCY, "{extra} were sent twice by {kills} kills, seed {seed}");
+    let expected = ids(0..ALERTS).into_iter().collect();
+    assert_eq!(stored(&place.cluster).await, expected, "seed {seed}");
+}
+
+/// As Slack does: again until somebody takes it.
+async fn deliver(processes: &[Process; 2], n: u32, random: &mut fastrand::Rng) {
+    until("somebody takes the event", async || {
+        processes[random.usize(..2)].post(n).await == Some(200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_relay_frozen_past_its_lease_does_not_overwrite_what_another_did() {
+    let place = Place::direct();
+    let soar = FakeSoar::new([Mood::Hang]).await;
+    let relays = Relays::new(place.url(), &soar);
+    let frozen = relays.start();
+    assert_eq!(frozen.post(1).await, Some(200));
+    soar.has_received(1).await;
+    frozen.signal("-STOP");
+    soar.becomes(Mood::Status(200));
+    let other = relays.start();
+    until_all(&soar, &ids(1..2)).await;
+    let delivered = "SELECT attempts FROM relay.deliveries WHERE state = 1";
+    until("the other's outcome is recorded", async || place.cluster.sql(delivered).await == ["1"])
+        .await;
+    frozen.signal("-CONT");
+    until("the late outcome is counted", async || {
+        metric(&frozen, "stale_leases_total").await > 0.0
+    })
+    .await;
+    assert_eq!(place.cluster.sql(delivered).await, ["1"]);
+    assert_eq!(metric(&other, "stale_leases_total").await, 0.0);
+    assert_eq!(soar.taken(), ids(1..2));
+}
+
+#[tokio::test]
+async fn what_an_operator_does_on_one_relay_holds_for_all() {
+    let place = Place::direct();
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(place.url(), &soar);
+    let (one, other) = (relays.start(), relays.start());
+    api(&one, "POST", "/destinations/soar/pause").await;
+    for process in [&one, &other] {
+        let status = api(process, "GET", "/status").await;
+        assert_eq!(status["destinations"][0]["paused"], true, "{status}");
+    }
+    for n in 1..4 {
+        assert_eq!(other.post(n).await, Some(200));
+    }
+    let state = async |process, n| {
+        let alert = api(process, "GET", &format!("/alerts/{}", slack::id(n))).await;
+        alert["deliveries"][0]["state"].as_str().unwrap().to_owned()
+    };
+    for n in [1, 2] {
+        api(&one, "POST", &format!("/alerts/{}/cancel", slack::id(n))).await;
+        assert_eq!(state(&other, n).await, "cancelled");
+    }
+    api(&other, "POST", &format!("/alerts/{}/retry", slack::id(1))).await;
+    assert_eq!(state(&one, 1).await, "pending");
+    assert_eq!(soar.taken().len(), 0, "nobody sends what is paused");
+    api(&other, "POST", "/destinations/soar/resume").await;
+    until_all(&soar, &[slack::id(1), slack::id(3)]).await;
+    until("both are delivered", async || {
+        state(&one, 1).await == "delivered" && state(&one, 3).await == "delivered"
+    })
+    .await;
+    assert_eq!(state(&one, 2).await, "cancelled");
+    assert_eq!(soar.taken().len(), 2, "what was cancelled is not sent");
+}
+
+#[tokio::test]
+async fn another_relay_reads_history_within_15_s_of_the_pollers_death() {
+    let place = Place::direct();
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    let count = async |table| place.cluster.sql(&format!("SELECT count(*) FROM {table}")).await;
+    let poller = relays.start();
+    until("history is read", async || count("relay.cursors").await == ["1"]).await;
+    let calls = workspace.all_calls();
+    let other = relays.start();
+    let began = clock.now();
+    until("the other one has asked twice", async || {
+        http::get(other.ops, "/readyz").await.status == 200
+            && clock.now().since(began) > Duration::from_secs(4)
+    })
+    .await;
+    assert_eq!(workspace.all_calls(), calls, "one relay polls");
+    poller.signal("-KILL");
+    let died = clock.now();
+    let message = workspace.state().post_at(CHANNEL, died, slack::message(0));
+    let id = format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap());
+    until_all(&soar, &[id]).await;
+    let took = clock.now().since(died);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(count("relay.pollers WHERE term = 2").await, ["1"]);
+}
+
+#[tokio::test]
+async fn the_doctor_says_how_the_database_is() {
+    let place = Place::direct();
+    let (workspace, soar) = (FakeSlack::new(Clock::system()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    let doctor = async || {
+        let mut command = command();
+        command.arg("doctor").arg("--config").arg(relays.folder().join("relay.yaml"));
+        command.envs(relays.env.iter().cloned());
+        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = doctor().await;
+    assert!(code == Some(0) && said.contains("store: PostgreSQL 1"), "{said}");
+    assert!(said.contains("commit: no tables yet"), "{said}");
+    relays.start().terminate();
+    let (code, said) = doctor().await;
+    assert!(said.contains("durability: synchronous_commit=on, fsync=on"), "{said}");
+    assert!(code == Some(0) && said.contains("commit: a small write is kept after"), "{said}");
+    place.cluster.sql("ALTER ROLE postgres SET synchronous_commit = off").await;
+    let (code, said) = doctor().await;
+    let line = said.lines().find(|line| line.contains("synchronous_commit=off"));
+    assert!(code == Some(1) && line.is_some_and(|line| line.starts_with("FAIL")), "{said}");
+    place.cluster.stop();
+    let (code, said) = doctor().await;
+    let line = said.lines().find(|line| line.contains("  store: "));
+    assert!(code == Some(1) && line.is_some_and(|line| line.starts_with("FAIL")), "{said}");
+    place.cluster.start();
+}
