@@ -526,6 +526,9 @@ async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
     assert!(matches!(again, TransferError::NotEmpty(1_203)), "{again:?}");
 
     assert_eq!(accept(&to, message(3)).await.unwrap(), Accepted::Duplicate, "identities moved");
+    let edited_ts = "5.0".to_owned();
+    let edit = NewMessage { raw: "anew".into(), is_edit: true, edited_ts, ..message(0) };
+    assert_eq!(accept(&to, edit).await.unwrap(), Accepted::Duplicate, "edits moved");
     assert_eq!(accept(&to, message(9_999)).await.unwrap(), Accepted::New { alerts: 1 });
     let newest = to.alerts(AlertQuery { limit: 1, ..AlertQuery::default() }).await.unwrap();
     assert_eq!(newest[0].posted_at, message(9_999).posted_at, "new ones get higher numbers");
