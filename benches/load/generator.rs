@@ -32,6 +32,10 @@ impl Latencies {
         self.0.push(latency);
     }
 
+    pub(crate) fn add(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// In milliseconds.
     pub(crate) fn p99(&self) -> f64 {
         let mut sorted = self.0.clone();
