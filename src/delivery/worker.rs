@@ -305,10 +305,10 @@ impl Worker {
     }
 }
 
-/// Whether that moment is still to come. One further away than such a moment ever was is the work
-/// of a clock that has been set back.
+/// Whether that moment is still to come. One far further away than such a moment ever was is the
+/// work of a clock that has been set back.
 fn is_ahead(moment: Option<Timestamp>, now: Timestamp, furthest: Duration) -> bool {
-    moment.is_some_and(|moment| now < moment && moment.since(now) <= furthest)
+    moment.is_some_and(|moment| now < moment && moment.since(now) <= furthest * 2)
 }
 
 /// Whether a lease lasts until an attempt that begins now has ended and is recorded.
@@ -335,7 +335,8 @@ mod tests {
         let now = Timestamp::from_seconds(1_000_000);
         let hour = Duration::from_secs(3600);
         assert!(is_ahead(Some(now + hour), now, hour));
-        assert!(!is_ahead(Some(now + hour), now - Duration::from_secs(1), hour));
+        assert!(is_ahead(Some(now + hour), now - hour, hour));
+        assert!(!is_ahead(Some(now + hour), now - (hour + Duration::from_secs(1)), hour));
         assert!(!is_ahead(Some(now), now, hour));
         assert!(!is_ahead(None, now, hour));
     }

@@ -163,11 +163,9 @@ impl AnswerRules {
         } else if holds(RETRY) {
             Class::DestinationFault
         } else {
-            let taken = if self.delivered { holds(DELIVERED) } else { !is_page(&reply.text) };
-            match class_of(reply.status) {
-                Class::Delivered if !taken => Class::DestinationFault,
-                class => class,
-            }
+            let class = class_of(reply.status);
+            let taken = || if self.delivered { holds(DELIVERED) } else { !is_page(&reply.text) };
+            if class == Class::Delivered && !taken() { Class::DestinationFault } else { class }
         };
         Reading {
             class,

@@ -153,7 +153,7 @@ fn serve(
             let pieces = piece.repeat(65_536 / piece.len());
             loop {
                 stream.get_mut().write_all(pieces.as_bytes())?;
-                *flooded.lock().unwrap() += pieces.len() as u64;
+                *flooded.lock().unwrap() += u64::try_from(pieces.len()).unwrap();
             }
         }
     }
