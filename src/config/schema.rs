@@ -1,20 +1,59 @@
 //! The file against its schema: every fault at once, in words of the person who wrote it.
 
+use std::collections::BTreeSet;
+
 use jsonschema::{
     ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     file::File,
     problem::Problem,
     tree::{Positions, step},
 };
+use crate::destination::preset::Preset;
 
-/// The JSON Schema of the configuration file.
+const DESTINATION: &str = "/$defs/Destination";
+
+/// The JSON Schema of the configuration file, with the parameters of every preset that comes with
+/// the program.
 pub fn schema() -> Value {
-    schemars::schema_for!(File).to_value()
+    with_params(Preset::builtin_names())
+}
+
+/// With the parameters of these presets: to check a file, those that it names will do.
+fn with_params(presets: impl Iterator<Item: AsRef<str>>) -> Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    let cases: Vec<Value> = presets.filter_map(|name| params_of(name.as_ref())).collect();
+    let destination = schema.pointer_mut(DESTINATION).and_then(Value::as_object_mut);
+    if let Some(destination) = destination.filter(|_section| !cases.is_empty()) {
+        destination.insert("allOf".to_owned(), cases.into());
+    }
+    let preset = schema.pointer_mut(&format!("{DESTINATION}/properties/preset"));
+    if let Some(preset) = preset.and_then(Value::as_object_mut) {
+        let names: Vec<&str> = Preset::builtin_names().collect();
+        preset.insert("examples".to_owned(), json!(names));
+    }
+    schema
+}
+
+/// What `params` may hold if the destination has this preset, unless it is the operator's own.
+fn params_of(preset: &str) -> Option<Value> {
+    let params = Preset::builtin_params_schema(preset, &json!({"$ref": "#/$defs/SecretRef"}))?;
+    let needed = params.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
+    let required: &[&str] = if needed { &["params"] } else { &[] };
+    Some(json!({
+        "if": {"properties": {"preset": {"const": preset}}, "required": ["preset"]},
+        "then": {"properties": {"params": params}, "required": required},
+    }))
+}
+
+/// The presets that a file names, each once.
+fn presets(value: &Value) -> BTreeSet<&str> {
+    let destinations = value.get("destinations").and_then(Value::as_array).into_iter().flatten();
+    destinations.filter_map(|one| one.get("preset")?.as_str()).collect()
 }
 
 /// One thing in which the file differs from the schema.
@@ -27,7 +66,7 @@ pub(super) struct Fault {
 
 /// Everything in which the file differs from the schema.
 pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Fault> {
-    let schema = schema();
+    let schema = with_params(presets(value).into_iter());
     match jsonschema::validator_for(&schema) {
         Ok(validator) => faults(&validator, &schema, value, positions),
         Err(error) => {
@@ -57,13 +96,17 @@ fn faults(
             }
             continue;
         }
+        let is_missing = matches!(error.kind(), ValidationErrorKind::Required { .. });
+        // What is missing of a preset's parameters is said with its help, once the file is read.
+        if is_missing && error.schema_path().as_str().contains("/then/") {
+            continue;
+        }
         let (message, hint) = explain(&error);
         let problem = Problem::new(positions.of(&at), &at, message);
         let problem = match hint {
             Some(hint) => problem.hint(hint),
             None => problem,
         };
-        let is_missing = matches!(error.kind(), ValidationErrorKind::Required { .. });
         faults.push(Fault { problem, pointer: (!is_missing).then_some(at) });
     }
     faults
