@@ -577,6 +577,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
     store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes).await.unwrap();
     clock.advance(Duration::from_secs(5));
+    store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()
 }
 
@@ -590,7 +591,47 @@ async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
     let stats = store.stats().await.unwrap();
     let channel = ChannelId::new("C1");
     seen.push(format!("{:?}", stats.destinations));
+    for (number, delivery) in store.feed_page(&soar(), 0, 2).await.unwrap().entries {
+        seen.push(format!("{number} {}", delivery.alert));
+    }
     seen.push(format!("{:?}", store.cursor(&app(), &channel).await.unwrap()));
     seen.push(format!("{:?}", store.channel_ids(&app()).await.unwrap()));
     seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_a_feed_does_not_skip_an_alert_that_commits_late() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let (late, connection) =
+        tokio_postgres::connect(&database_url(&place.database), NoTls).await.unwrap();
+    tasks.spawn(connection);
+    accept(&store, message(1)).await.unwrap();
+    // Another relay takes the next number, and is slow to commit.
+    late.batch_execute(
+        "BEGIN;
+         INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
+            SELECT nextval('relay.message_id'), received_at, posted_at, source, event_id, team, raw
+            FROM relay.messages LIMIT 1;
+         INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
+            SELECT m.id * 4096, 'main:C1:1.000000', 0, 0, 1, 'high', 'late'
+            FROM relay.messages m ORDER BY m.id DESC LIMIT 1;
+         INSERT INTO relay.deliveries (id, destination, due_at, since)
+            SELECT a.seq * 65536 + t.id, t.id, d.due_at, d.since FROM relay.alerts a,
+                relay.destinations t, relay.deliveries d WHERE a.search = 'late'",
+    )
+    .await
+    .unwrap();
+    accept(&store, message(2)).await.unwrap();
+    let read = async |after| {
+        let page = store.feed_page(&soar(), after, 100).await.unwrap().entries;
+        let last = page.last().map_or(after, |(number, _)| *number);
+        (page.into_iter().map(|(_, one)| one.alert.to_string()).collect::<Vec<_>>(), last)
+    };
+    let (first, after) = read(0).await;
+    assert_eq!(first.len(), 2, "{first:?}");
+    store.feed_taken(&soar(), after).await.unwrap();
+    late.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(read(after).await.0, ["main:C1:1.000000:0"]);
 }

@@ -33,8 +33,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
-        Retention, Selection, Stats, Store, StoreError, Unrecorded, stored::quarantined,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
+        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        stored::quarantined,
     },
 };
 
@@ -45,6 +46,7 @@ pub mod checkup;
 mod db;
 mod deliver;
 mod export;
+mod feed;
 mod leases;
 mod list;
 mod open;
@@ -134,6 +136,16 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job);
+        answer(reply).await
+    }
+
+    /// As [`SqliteStore::write`], while no lease is granted.
+    async fn write_stopping_leases<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, reply) = Write::new(work, |_durable| ());
+        self.submit(job.stopping_leases());
         answer(reply).await
     }
 
@@ -294,10 +306,39 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         let shared = Arc::clone(&self.shared);
-        let work = move |db: &mut Db, _: Mode| operate::bury(&shared, db, &found, reason);
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases());
-        answer(reply).await
+        self.write_stopping_leases(move |db, _mode| operate::bury(&shared, db, &found, reason))
+            .await
+    }
+
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        feed::page(self, destination, after, limit).await
+    }
+
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        feed::taken(self, destination, up_to).await
+    }
+
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        let (shared, name) = (Arc::clone(&self.shared), destination.clone());
+        let alerts = alerts.to_vec();
+        self.write_stopping_leases(move |db, _mode| {
+            feed::give_up(&shared, db, (&name, &alerts), reason)
+        })
+        .await
     }
 
     async fn set_paused(

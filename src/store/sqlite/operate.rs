@@ -92,7 +92,7 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
 /// Dead or cancelled ones become pending, as if they were accepted now.
 fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
     let set = "state = 0, due_at = :now, alert_faults = 0, finished_at = NULL, dead_reason = NULL,
-        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+        number = NULL, since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
     change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
@@ -120,7 +120,7 @@ fn change(
     more: &[(&str, &dyn ToSql)],
 ) -> rusqlite::Result<u64> {
     let (hint, id) = match range.alert {
-        Some(alert) => ("NOT INDEXED", Some(alert * PER_ALERT + range.destination)),
+        Some(alert) => ("NOT INDEXED", Some(delivery_id(alert, range.destination))),
         None => ("INDEXED BY", None),
     };
     let index = if id.is_some() { "" } else { index };
@@ -138,6 +138,11 @@ fn change(
     values.extend_from_slice(more);
     let changed = db.execute(&sql, values.as_slice())?;
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// The number of an alert's delivery to a destination.
+pub(super) const fn delivery_id(alert: i64, destination: i64) -> i64 {
+    alert * PER_ALERT + destination
 }
 
 /// The alert's number.
