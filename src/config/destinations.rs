@@ -20,7 +20,7 @@ use crate::{
     code_defender::risk_level::RiskLevel,
     destination::{
         http::{self, HttpDestination},
-        preset::Preset,
+        preset::{FEED_TOKEN, Preset, Transport},
     },
     http_client,
     ids::{AppName, DestinationName},
@@ -34,6 +34,19 @@ const LEASE_RESERVE: Duration = Duration::from_secs(30);
 
 /// The longest attempt that anybody may wait for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a destination that is read has no use for.
+const OF_SENDING: [&str; 9] = [
+    "timeout",
+    "concurrency",
+    "rate_limit",
+    "proxy",
+    "ca_file",
+    "client_cert_file",
+    "client_key_file",
+    "headers",
+    "signing_secret",
+];
 
 impl Resolver<'_> {
     pub(super) fn destinations(
@@ -90,6 +103,9 @@ impl Resolver<'_> {
             preset.iter().flat_map(|preset| preset.check_params(&params, &secrets));
         for message in params_problems.collect::<Vec<_>>() {
             self.problem(&format!("{at}/params"), message);
+        }
+        if preset.as_ref().is_some_and(|preset| preset.transport() == Transport::Feed) {
+            self.feed(at, &params);
         }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let settings = http::Settings {
@@ -160,6 +176,21 @@ impl Resolver<'_> {
                 None
             }
             (None, None) => None,
+        }
+    }
+
+    /// Of a destination that is read: it needs its token, and nothing that sending needs.
+    fn feed(&mut self, at: &str, params: &Map<String, Value>) {
+        // What stands for a secret in samples is none.
+        if params.get(FEED_TOKEN).is_some_and(|text| matches!(text.as_str(), Some("" | "***"))) {
+            let token_at = format!("{at}/params/{FEED_TOKEN}");
+            self.problem(&token_at, "is a secret: write {env: NAME} or {file: PATH}");
+        }
+        for key in OF_SENDING {
+            let at = format!("{at}/{key}");
+            if self.place.positions.has(&at) {
+                self.warn(&at, "has no meaning here: the destination is read, not sent to");
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod catch_up;
 mod conformance;
 mod documents;
 mod events_api;
+mod feed;
 mod harness;
 mod operate;
 mod operations;
