@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::harness::{
     FEED_TOKEN, OPS_TOKEN, PATIENCE, Setup, TestRelay,
@@ -191,11 +192,12 @@ async fn a_question_that_makes_no_sense_is_a_problem_document_and_marks_nothing(
 }
 
 /// A question that waits; returns once it does.
-async fn waiting(relay: &Arc<TestRelay>, query: &str) -> tokio::task::JoinHandle<Answer> {
+async fn waiting(relay: &Arc<TestRelay>, query: &str) -> JoinSet<Answer> {
     let (asking, query) = (Arc::clone(relay), query.to_owned());
     relay.clock.advance(Duration::from_secs(1));
     let now = relay.clock.now().to_string();
-    let asked = tokio::spawn(async move { ask(&asking, &query, FEED_TOKEN).await });
+    let mut asked = JoinSet::new();
+    asked.spawn(async move { ask(&asking, &query, FEED_TOKEN).await });
     let begun = async {
         while shown(relay).await["last_read_at"] != now.as_str() {
             tokio::task::yield_now().await;
@@ -205,6 +207,11 @@ async fn waiting(relay: &Arc<TestRelay>, query: &str) -> tokio::task::JoinHandle
     asked
 }
 
+async fn answered(mut reader: JoinSet<Answer>) -> Answer {
+    let answer = tokio::time::timeout(PATIENCE, reader.join_next()).await;
+    answer.expect("it waits on").unwrap().unwrap()
+}
+
 #[tokio::test]
 async fn who_waits_is_answered_by_a_new_alert_at_once() {
     let relay = Arc::new(Setup::default().feed("pull", "").start().await);
@@ -212,7 +219,7 @@ async fn who_waits_is_answered_by_a_new_alert_at_once() {
     post(&relay, 1..2).await;
     // The clock stands still, so nothing else can end the wait.
     for reader in readers {
-        let answer = tokio::time::timeout(PATIENCE, reader).await.expect("not woken").unwrap();
+        let answer = answered(reader).await;
         assert!(answer.text().contains(&id(1)), "every reader gets it: {}", answer.text());
     }
 }
@@ -222,7 +229,7 @@ async fn who_waits_is_answered_with_nothing_when_its_time_is_over() {
     let relay = Arc::new(Setup::default().feed("pull", "").start().await);
     let reader = waiting(&relay, "?after=7&wait=20s").await;
     let begun = relay.clock.now();
-    let answer = relay.time_passes_until(Duration::from_secs(1), reader).await.unwrap();
+    let answer = relay.time_passes_until(Duration::from_secs(1), answered(reader)).await;
     assert_eq!(answer.text(), r#"{"items":[],"next":7}"#);
     assert!(relay.clock.now().since(begun) >= Duration::from_secs(20));
 }
@@ -231,13 +238,8 @@ async fn who_waits_is_answered_with_nothing_when_its_time_is_over() {
 async fn who_waits_is_answered_when_the_relay_ends() {
     let relay = Arc::new(Setup::default().feed("pull", "").start().await);
     let reader = waiting(&relay, "?wait=50s").await;
-    // Only the reader still holds on to it.
-    let stopping = {
-        let relay = Arc::clone(&relay);
-        async move { relay.relay().drain() }
-    };
-    stopping.await;
-    let answer = tokio::time::timeout(PATIENCE, reader).await.expect("it waits on").unwrap();
+    relay.relay().drain();
+    let answer = answered(reader).await;
     assert_eq!(answer.text(), r#"{"items":[],"next":0}"#);
 }
 
@@ -332,7 +334,7 @@ async fn a_paused_feed_gives_nothing_until_it_is_resumed() {
     assert_eq!(read(&relay, "").await.0, ids(0..0));
     let reader = waiting(&relay, "?wait=50s").await;
     relay.api("POST", "/destinations/pull/resume").await;
-    let answer = tokio::time::timeout(PATIENCE, reader).await.expect("not woken").unwrap();
+    let answer = answered(reader).await;
     assert!(answer.text().contains(&id(1)), "{}", answer.text());
 }
 

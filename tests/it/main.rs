@@ -29,5 +29,6 @@ mod process;
 mod reload;
 mod secrets;
 mod setup;
+mod siemplify;
 mod source;
 mod web_api;
