@@ -159,7 +159,7 @@ fn messages() -> Vec<Value> {
         changed(11, &field(2, "plain.example")),
         changed(12, &|message| {
             message["attachments"][0]["text"] =
-                json!("first &amp; \"quoted\"\r\n<https://a.example|b>\n\u{1f600}")
+                json!("first &amp; \"quoted\"\r\n<https://a.example|b>\n\u{1f600}");
         }),
         changed(13, &|message| {
             let attachment = message["attachments"][0].as_object_mut().unwrap();

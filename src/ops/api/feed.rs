@@ -1,5 +1,5 @@
-//! `GET /feed`: what a destination that is read has for its reader. Each has a token of its own, and
-//! only that opens it.
+//! `GET /feed`: what a destination that is read has for its reader. Each has a token of its own,
+//! and only that opens it.
 
 use std::time::Duration;
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, db::Db, deliver::delivery, operate, reader::alert_id, threads::Shared};
+use super::{
+    SqliteStore, db::Db, deliver::delivery, operate, reader::alert_id, threads::Shared,
+    writer::Mode,
+};
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
@@ -193,20 +196,35 @@ fn pending(
 }
 
 /// Gives up what is pending of these alerts.
-pub(super) fn give_up(
-    shared: &Shared,
-    db: &mut Db,
-    (destination, alerts): (&DestinationName, &[AlertId]),
-    reason: &str,
-) -> rusqlite::Result<Vec<AlertId>> {
-    let Some((id, ..)) = known(db.connection(), destination)? else {
+pub(super) async fn give_up(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    alerts: &[AlertId],
+    reason: &'static str,
+) -> Result<Vec<AlertId>, StoreError> {
+    let (shared, name) = (Arc::clone(&store.shared), destination.clone());
+    let alerts = alerts.to_vec();
+    let work = move |db: &mut Db, _: Mode| {
+        let found = deliveries(db.connection(), &name, &alerts)?;
+        operate::bury(&shared, db, &found, reason)
+    };
+    store.write_stopping_leases(work).await
+}
+
+/// The deliveries of alerts to a destination.
+fn deliveries(
+    db: &Connection,
+    destination: &DestinationName,
+    alerts: &[AlertId],
+) -> rusqlite::Result<Vec<(i64, AlertId)>> {
+    let Some((id, ..)) = known(db, destination)? else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
     for alert in alerts {
-        if let Some(seq) = operate::find_alert(db.connection(), alert)? {
+        if let Some(seq) = operate::find_alert(db, alert)? {
             found.push((operate::delivery_id(seq, id), alert.clone()));
         }
     }
-    operate::bury(shared, db, &found, reason)
+    Ok(found)
 }

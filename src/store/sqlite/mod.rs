@@ -276,19 +276,7 @@ impl Store for SqliteStore {
     }
 
     async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        let mut total = 0;
-        loop {
-            let (shared, meant) = (Arc::clone(&self.shared), selection.clone());
-            let work = move |db: &mut Db, _: Mode| operate::act(&shared, db, &meant, action);
-            let (shared, meant) = (Arc::clone(&self.shared), selection.destination.clone());
-            let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
-            self.submit(job.stopping_leases());
-            let changed = answer(reply).await?;
-            total += changed;
-            if changed < operate::PIECE {
-                return Ok(total);
-            }
-        }
+        operate::act(self, &selection, action).await
     }
 
     async fn expire(
@@ -297,17 +285,7 @@ impl Store for SqliteStore {
         born_before: Timestamp,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        let name = destination.clone();
-        let look = move |shared: &Shared, db: &Connection| {
-            operate::too_old(shared, db, &name, born_before)
-        };
-        let found = self.view_reader(look).await?;
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shared = Arc::clone(&self.shared);
-        self.write_stopping_leases(move |db, _mode| operate::bury(&shared, db, &found, reason))
-            .await
+        operate::expire(self, destination, born_before, reason).await
     }
 
     async fn feed_page(
@@ -333,12 +311,7 @@ impl Store for SqliteStore {
         alerts: &[AlertId],
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        let (shared, name) = (Arc::clone(&self.shared), destination.clone());
-        let alerts = alerts.to_vec();
-        self.write_stopping_leases(move |db, _mode| {
-            feed::give_up(&shared, db, (&name, &alerts), reason)
-        })
-        .await
+        feed::give_up(self, destination, alerts, reason).await
     }
 
     async fn set_paused(

@@ -1,23 +1,27 @@
 //! What an operator does: retry, cancel, pause, resume.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
+    SqliteStore, answer,
     db::{Db, StoredTs},
     reader::alert_id,
     threads::Shared,
+    writer::{Mode, Write},
 };
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State,
+        Action, Paused, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.
-pub(super) const PIECE: u64 = 1000;
+const PIECE: u64 = 1000;
 
 /// A selection in the store's numbers: all deliveries of a destination, or the one of an alert.
 #[derive(Clone, Copy)]
@@ -26,9 +30,48 @@ struct Range {
     alert: Option<i64>,
 }
 
+/// Applies the action piece by piece; returns how many deliveries it changed.
+pub(super) async fn act(
+    store: &SqliteStore,
+    selection: &Selection,
+    action: Action,
+) -> Result<u64, StoreError> {
+    let mut total = 0;
+    loop {
+        let (shared, meant) = (Arc::clone(&store.shared), selection.clone());
+        let work = move |db: &mut Db, _: Mode| act_on_piece(&shared, db, &meant, action);
+        let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
+        let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
+        store.submit(job.stopping_leases());
+        let changed = answer(reply).await?;
+        total += changed;
+        if changed < PIECE {
+            return Ok(total);
+        }
+    }
+}
+
+/// Gives up a piece of what waits, is not leased, and counts its age from before that time;
+/// returns whose deliveries that were. Most often there is nothing: then nothing is written either.
+pub(super) async fn expire(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    born_before: Timestamp,
+    reason: &'static str,
+) -> Result<Vec<AlertId>, StoreError> {
+    let name = destination.clone();
+    let look = move |shared: &Shared, db: &Connection| too_old(shared, db, &name, born_before);
+    let found = store.view_reader(look).await?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shared = Arc::clone(&store.shared);
+    store.write_stopping_leases(move |db, _mode| bury(&shared, db, &found, reason)).await
+}
+
 /// Applies the action to at most a piece of the selection; returns how many it changed. Once that
 /// is none, everything is done, since what was changed is no longer selected.
-pub(super) fn act(
+fn act_on_piece(
     shared: &Shared,
     db: &mut Db,
     selection: &Selection,
@@ -166,7 +209,7 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
 
 /// A piece of the pending deliveries whose age is counted from before that time, with their alerts.
 /// What is leased is left out: its worker decides about it.
-pub(super) fn too_old(
+fn too_old(
     shared: &Shared,
     reader: &Connection,
     destination: &DestinationName,
