@@ -22,7 +22,7 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(1182090308, id) FROM relay.dest
     WHERE name = $1";
 
 /// The end of the feed, whether it is paused, and whether anything waits for a number.
-const STATE: &str = "
+pub(super) const STATE: &str = "
     WITH clock AS (SELECT relay.now_us($1) AS now)
     SELECT greatest(t.numbered, clock.now), t.paused_at IS NOT NULL, EXISTS (
         SELECT 1 FROM relay.deliveries d
@@ -51,7 +51,7 @@ const NUMBER: &str = "
     WHERE name = $2 AND last.number IS NOT NULL";
 
 /// `before` is how many bytes the rows before have.
-const PAGE: &str = "
+pub(super) const PAGE: &str = "
     SELECT * FROM (
     SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
         a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
@@ -68,7 +68,7 @@ const PAGE: &str = "
     WHERE t.name = $1 AND t.paused_at IS NULL ORDER BY d.number LIMIT $3) page
     WHERE before < $4 ORDER BY number";
 
-const TAKEN: &str = "
+pub(super) const TAKEN: &str = "
     WITH clock AS (SELECT relay.now_us($1) AS now),
     given AS (
         SELECT d.id FROM relay.deliveries d
