@@ -105,7 +105,7 @@ impl Resolver<'_> {
             self.problem(&format!("{at}/params"), message);
         }
         if preset.as_ref().is_some_and(|preset| preset.transport() == Transport::Feed) {
-            self.feed(at, &params);
+            self.feed(at, &params, before);
         }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let settings = http::Settings {
@@ -180,9 +180,13 @@ impl Resolver<'_> {
     }
 
     /// Of a destination that is read: it needs its token, and nothing that sending needs.
-    fn feed(&mut self, at: &str, params: &Map<String, Value>) {
+    /// `before`: how many problems there were before its parameters were looked at.
+    fn feed(&mut self, at: &str, params: &Map<String, Value>, before: usize) {
         // What stands for a secret in samples is none.
-        if params.get(FEED_TOKEN).is_some_and(|text| matches!(text.as_str(), Some("" | "***"))) {
+        let is_told = self.problems.len() > before;
+        if !is_told
+            && params.get(FEED_TOKEN).is_some_and(|text| matches!(text.as_str(), Some("" | "***")))
+        {
             let token_at = format!("{at}/params/{FEED_TOKEN}");
             self.problem(&token_at, "is a secret: write {env: NAME} or {file: PATH}");
         }
