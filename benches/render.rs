@@ -74,7 +74,7 @@ fn destination(name: &str) -> HttpDestination {
     let preset = Preset::load(name, None).expect("built in");
     let example = match preset.transport() {
         Transport::Email => "smtp://mail.example.com",
-        Transport::Http | Transport::Stdout => "https://soar.example.com/",
+        Transport::Http | Transport::Stdout | Transport::Feed => "https://soar.example.com/",
     };
     let url = Secret::fixed("url", preset.url().unwrap_or(example)).expect("not empty");
     let settings = Settings {

@@ -14,27 +14,66 @@ use crate::{
         risk_level::RiskLevel,
     },
     config::{self, Fingerprint},
-    delivery::{outcome::describe, worker::Handle},
+    delivery::{
+        feed::{self, Feed, ReadError},
+        outcome::describe,
+        worker::Handle,
+    },
     destination::{DeliveryError, Destination, Receipt},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     intake::catch_up::{self, BackfillError},
     logging::chain,
     ops::{
         Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        NoBackfill, Tested,
+        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoTest, Tested,
     },
     secret::Secret,
     store::{Reference, Source},
 };
 
-/// A destination, and the worker that serves it.
+/// A destination, and who serves it.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     /// Of what it was made of.
     pub(super) fingerprint: Fingerprint,
     pub(super) secrets: Vec<Secret>,
     pub(super) destination: Arc<dyn Destination>,
-    pub(super) worker: Handle,
+    pub(super) by: By,
+}
+
+/// Who serves a destination.
+#[derive(Clone, Debug)]
+pub(super) enum By {
+    /// A worker sends to it.
+    Worker(Handle),
+    /// Readers come to it, with that token.
+    Feed(Arc<Feed>, Secret),
+}
+
+impl Served {
+    /// Ends what serves it.
+    pub(super) fn retire(&self) {
+        match &self.by {
+            By::Worker(worker) => worker.retire(),
+            By::Feed(feed, _) => feed.retire(),
+        }
+    }
+
+    /// It may be well again.
+    pub(super) fn probe_now(&self) {
+        if let By::Worker(worker) = &self.by {
+            worker.probe_now();
+        }
+    }
+
+    fn health(&self) -> DestinationHealth {
+        let name = self.destination.name().clone();
+        let (breaker_open, last_failure, last_read) = match &self.by {
+            By::Worker(worker) => (worker.breaker_open(), worker.last_failure(), None),
+            By::Feed(feed, _) => (false, None, feed.read_at()),
+        };
+        DestinationHealth { name, breaker_open, last_failure, last_read }
+    }
 }
 
 /// What runs by one configuration.
@@ -89,12 +128,7 @@ impl Control for Running {
     }
 
     fn destinations(&self) -> Vec<DestinationHealth> {
-        let health = |one: &Served| DestinationHealth {
-            name: one.destination.name().clone(),
-            breaker_open: one.worker.breaker_open(),
-            last_failure: one.worker.last_failure(),
-        };
-        self.served.iter().map(health).collect()
+        self.served.iter().map(Served::health).collect()
     }
 
     fn matcher(&self) -> Arc<Matcher> {
@@ -103,12 +137,42 @@ impl Control for Running {
 
     fn hurry(&self, destination: Option<&DestinationName>) {
         let meant = |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
-        self.served.iter().filter(meant).for_each(|one| one.worker.probe_now());
+        self.served.iter().filter(meant).for_each(Served::probe_now);
     }
 
-    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
-        let served = self.find(destination)?;
-        let app = self.apps.first()?;
+    fn feeds(&self) -> Vec<FeedKey> {
+        let key = |one: &Served| match &one.by {
+            By::Worker(_) => None,
+            By::Feed(_, token) => {
+                Some(FeedKey { name: one.destination.name().clone(), token: token.clone() })
+            }
+        };
+        self.served.iter().filter_map(key).collect()
+    }
+
+    async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems> {
+        let Some(By::Feed(feed, _)) = self.find(feed).map(|one| one.by.clone()) else {
+            return Err(NoItems::Gone);
+        };
+        let items = feed.read(wish.after, wish.limit, wish.wait).await;
+        let items = items.map_err(|error| match error {
+            ReadError::Beyond(end) => NoItems::Beyond(end),
+            ReadError::Store(error) => NoItems::Store(error),
+        })?;
+        let item = |one: feed::Item| FeedItem { seq: one.seq, alert: one.alert };
+        Ok(items.into_iter().map(item).collect())
+    }
+
+    async fn test(
+        &self,
+        destination: &DestinationName,
+        severity: RiskLevel,
+    ) -> Result<Tested, NoTest> {
+        let served = self.find(destination).ok_or(NoTest::Unknown)?;
+        if matches!(served.by, By::Feed(..)) {
+            return Err(NoTest::Read);
+        }
+        let app = self.apps.first().ok_or(NoTest::Unknown)?;
         let started_at = self.clock.now();
         let posted_at = MessageTs::from_micros(started_at.micros());
         let channel = ChannelId::new(sample::channel(Some(app)));
@@ -125,7 +189,7 @@ impl Control for Running {
                 url: receipt.reference_url.clone(),
             },
         );
-        Some(Tested { alert, attempt, delivered: result.is_ok(), reference })
+        Ok(Tested { alert, attempt, delivered: result.is_ok(), reference })
     }
 
     fn catch_up(&self) -> Vec<CatchUp> {
@@ -206,7 +270,19 @@ impl Control for Current {
         self.0.load().hurry(destination);
     }
 
-    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested> {
+    fn feeds(&self) -> Vec<FeedKey> {
+        self.0.load().feeds()
+    }
+
+    async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems> {
+        self.0.load_full().read(feed, wish).await
+    }
+
+    async fn test(
+        &self,
+        destination: &DestinationName,
+        severity: RiskLevel,
+    ) -> Result<Tested, NoTest> {
         self.0.load_full().test(destination, severity).await
     }
 

@@ -93,7 +93,7 @@ async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
     for app in &config.apps {
         findings.extend(slack::examine(config, app).await?);
     }
-    findings.extend(destinations::examine(&config.destinations).await);
+    findings.extend(destinations::examine(config).await);
     findings.extend(relay::examine(config).await?);
     Ok(findings)
 }

@@ -120,7 +120,7 @@ fn placeholder(preset: &str) -> anyhow::Result<Settings> {
     let preset = Preset::load(preset, None).map_err(|error| BadConfiguration(error.to_string()))?;
     let example = match preset.transport() {
         Transport::Email => "smtp://mail.example.com",
-        Transport::Http | Transport::Stdout => "https://soar.example.com/",
+        Transport::Http | Transport::Stdout | Transport::Feed => "https://soar.example.com/",
     };
     let url = Secret::fixed("url", preset.url().unwrap_or(example))?;
     Ok(Settings {

@@ -128,7 +128,7 @@ impl SendTest {
         let alert = alert.with_context(|| {
             format!("the relay that was asked has no alert {id}: is --server the same relay?")
         })?;
-        self.report(&id, &alert)
+        self.report(&id, &alert, &feeds(config))
     }
 
     fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
@@ -177,7 +177,7 @@ impl SendTest {
         bail!("{url} answered {}{hint}", answer.status())
     }
 
-    fn report(&self, id: &str, alert: &Detail) -> anyhow::Result<ExitCode> {
+    fn report(&self, id: &str, alert: &Detail, feeds: &[&str]) -> anyhow::Result<ExitCode> {
         let deliveries = &alert.row.deliveries;
         let is_delivered = |one: &Delivery| one.state == "delivered";
         let delivered = !deliveries.is_empty() && deliveries.iter().all(is_delivered);
@@ -187,7 +187,12 @@ impl SendTest {
             return Ok(code(delivered));
         }
         for delivery in deliveries {
-            say(&line(delivery, alert));
+            let is_read = feeds.contains(&delivery.destination.as_str());
+            say(&if is_read && is_open(delivery) {
+                unread(delivery)
+            } else {
+                line(delivery, alert)
+            });
         }
         if deliveries.is_empty() {
             say("Unrouted: no destination takes it; see `when` in the configuration.");
@@ -233,6 +238,20 @@ fn found(answer: anyhow::Result<Detail>) -> anyhow::Result<Option<Detail>> {
 
 fn is_open(delivery: &Delivery) -> bool {
     ["pending", "leased"].contains(&delivery.state.as_str())
+}
+
+/// The destinations that are read.
+fn feeds(config: &Config) -> Vec<&str> {
+    let read = config.destinations.iter().filter(|one| one.http.feed_token().is_some());
+    read.map(|one| one.http.name.as_str()).collect()
+}
+
+fn unread(delivery: &Delivery) -> String {
+    let state = Screen::new().paint(Colour::of(&delivery.state), &delivery.state);
+    format!(
+        "{}: {state}; it is read: delivered once its reader has passed it",
+        delivery.destination
+    )
 }
 
 fn line(delivery: &Delivery, alert: &Detail) -> String {

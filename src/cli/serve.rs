@@ -179,9 +179,14 @@ impl Relay {
         }
     }
 
+    /// The first step of its end: not ready, still accepting.
+    pub fn drain(&self) {
+        self.shutdown.drain();
+    }
+
     /// Ends in order: not ready, still accepting; nothing new; attempts end; the store closes.
     pub async fn stop(self) {
-        self.shutdown.drain();
+        self.drain();
         self.clock.sleep(self.drain_delay).await;
         self.shutdown.stop();
         if tokio::time::timeout(GRACE, self.shutdown.finished()).await.is_err() {

@@ -21,7 +21,7 @@ use crate::{
     code_defender::risk_level::RiskLevel,
     destination::{
         http::{self, HttpDestination},
-        preset::Preset,
+        preset::{FEED_TOKEN, Preset, Transport},
     },
     http_client,
     ids::{AppName, DestinationName},
@@ -35,6 +35,19 @@ const LEASE_RESERVE: Duration = Duration::from_secs(30);
 
 /// The longest attempt that anybody may wait for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a destination that is read has no use for.
+const OF_SENDING: [&str; 9] = [
+    "timeout",
+    "concurrency",
+    "rate_limit",
+    "proxy",
+    "ca_file",
+    "client_cert_file",
+    "client_key_file",
+    "headers",
+    "signing_secret",
+];
 
 impl Resolver<'_> {
     pub(super) fn destinations(
@@ -98,6 +111,9 @@ impl Resolver<'_> {
             }
         }
         self.problems.extend(unread);
+        if preset.as_ref().is_some_and(|preset| preset.transport() == Transport::Feed) {
+            self.feed(at, &params, before);
+        }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let settings = http::Settings {
             name: DestinationName::new(&destination.name).ok()?,
@@ -168,6 +184,25 @@ impl Resolver<'_> {
                 None
             }
             (None, None) => None,
+        }
+    }
+
+    /// Of a destination that is read: it needs its token, and nothing that sending needs.
+    /// `before`: how many problems there were before its parameters were looked at.
+    fn feed(&mut self, at: &str, params: &Map<String, Value>, before: usize) {
+        // What stands for a secret in samples is none.
+        let is_told = self.problems.len() > before;
+        if !is_told
+            && params.get(FEED_TOKEN).is_some_and(|text| matches!(text.as_str(), Some("" | "***")))
+        {
+            let token_at = format!("{at}/params/{FEED_TOKEN}");
+            self.problem(&token_at, "is a secret: write {env: NAME} or {file: PATH}");
+        }
+        for key in OF_SENDING {
+            let at = format!("{at}/{key}");
+            if self.place.positions.has(&at) {
+                self.warn(&at, "has no meaning here: the destination is read, not sent to");
+            }
         }
     }
 

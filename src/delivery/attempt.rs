@@ -9,7 +9,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, Histogram};
 
 use crate::{
     alert::{
@@ -20,12 +19,12 @@ use crate::{
     code_defender::matcher::Matcher,
     delivery::{
         breaker::{Breaker, RecentAlerts},
-        outcome::{DEAD_REASONS, Situation, TOO_OLD, Verdict, decide, describe},
+        numbers::Numbers,
+        outcome::{Situation, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
-    ids::{AlertId, DestinationName, MessageTs},
+    ids::MessageTs,
     logging::chain,
-    metrics::{Metric, Metrics},
     shutdown::Shutdown,
     store::{self, Delivery, Lease, Next, Outcome, Projection, Store, Unrecorded},
 };
@@ -62,39 +61,6 @@ pub(super) struct Health {
 /// What the destination made of an alert.
 type Attempted = Result<Receipt, DeliveryError>;
 
-/// One destination's metrics, all known from the start.
-#[derive(Debug)]
-pub(super) struct Numbers {
-    attempts: Vec<(&'static str, Counter)>,
-    dead: Vec<(&'static str, Counter)>,
-    delivery_seconds: Histogram,
-    end_to_end_seconds: Histogram,
-}
-
-const CLASSES: [&str; 7] =
-    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "alert_fault", "timeout"];
-
-impl Numbers {
-    pub(super) fn new(destination: &DestinationName, metrics: &Metrics) -> Self {
-        let name = destination.as_str();
-        let counters = |metric, labels: &[&'static str]| {
-            labels.iter().map(|label| (*label, metrics.counter(metric, &[name, label]))).collect()
-        };
-        Self {
-            attempts: counters(Metric::DeliveryAttempts, &CLASSES),
-            dead: counters(Metric::DeadLetters, &DEAD_REASONS),
-            delivery_seconds: metrics.histogram(Metric::Delivery, &[name]),
-            end_to_end_seconds: metrics.histogram(Metric::EndToEnd, &[name]),
-        }
-    }
-}
-
-fn count(counters: &[(&'static str, Counter)], label: &str, by: u64) {
-    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
-        counter.increment(by);
-    }
-}
-
 impl Attempts {
     /// Makes one attempt and records it. Ends only when the outcome is durable, or the lease has
     /// passed and the attempt will be made again.
@@ -105,7 +71,7 @@ impl Attempts {
         let duration = self.clock.instant().saturating_duration_since(started);
         let next = self.judge(lease.delivery(), &result);
         let attempt = describe(&result, started_at, duration);
-        count(&self.numbers.attempts, attempt.class, 1);
+        self.numbers.attempted(attempt.class);
         log(lease.delivery(), &attempt, &next);
         if result.is_err() {
             self.health().last_failure = Some(attempt.clone());
@@ -207,33 +173,16 @@ impl Attempts {
     fn note_recorded(&self, next: &Next, received_at: Timestamp, posted_at: MessageTs) {
         match next {
             Next::Delivered(_) => {
-                let now = self.clock.now();
-                let posted_at = Timestamp::from_micros(posted_at.micros());
-                let numbers = &self.numbers;
-                numbers.delivery_seconds.record(now.since(received_at).as_secs_f64());
-                numbers.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
+                self.numbers.delivered(self.clock.now(), received_at, posted_at);
             }
-            Next::Dead { reason } => count(&self.numbers.dead, reason, 1),
+            Next::Dead { reason } => self.numbers.died(reason),
             Next::Retry { .. } => {}
-        }
-    }
-
-    /// These died of their age, without an attempt: one line each, as after an attempt, so that
-    /// whoever searches the log for an alert finds its end.
-    pub(super) fn note_expired(&self, dead: &[AlertId]) {
-        let destination = self.destination.name();
-        for alert_id in dead {
-            count(&self.numbers.dead, TOO_OLD, 1);
-            tracing::error!(
-                %alert_id, %destination, outcome = "expired", reason = TOO_OLD,
-                "alert {alert_id} given up for {destination}: {TOO_OLD}; \
-                 it is kept to be retried by hand"
-            );
         }
     }
 }
 
-fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
+/// The alert of a delivery, as it is read now.
+pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
     let origin = Origin {
         id: &delivery.alert,
         posted_at: delivery.posted_at,

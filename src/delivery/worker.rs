@@ -16,11 +16,13 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use metrics::Gauge;
 use tokio::task::JoinSet;
 
-use super::attempt::{Attempts, Health, Numbers};
+use super::{
+    attempt::{Attempts, Health},
+    numbers::Numbers,
+};
 use crate::{
     clock::{Clock, Timestamp},
     code_defender::matcher::Matcher,
-    delivery::outcome::TOO_OLD,
     destination::Destination,
     ids::DestinationName,
     logging::chain,
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
-const LOOK_AROUND: Duration = Duration::from_secs(10);
+pub(super) const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// After the store failed to answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -186,22 +188,11 @@ impl Worker {
         self.breaker_open.set(0.0);
     }
 
-    /// An alert grows too old while its destination is left alone, too.
     async fn bury_the_too_old(&self) {
         let born_before = self.attempts.clock.now() - self.plan.max_age;
-        let destination = self.plan.destination.name();
-        loop {
-            match self.attempts.store.expire(destination, born_before, TOO_OLD).await {
-                Ok(dead) if dead.is_empty() => return,
-                Ok(dead) => self.attempts.note_expired(&dead),
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::error!(%destination, error, "the store does not say what is too old");
-                    return;
-                }
-            }
-            self.heartbeat.beat(self.attempts.clock.instant());
-        }
+        let beat = || self.heartbeat.beat(self.attempts.clock.instant());
+        let store = self.attempts.store.as_ref();
+        self.attempts.numbers.bury_the_too_old(store, born_before, beat).await;
     }
 
     /// Starts attempts while there is room and work; returns when to look again.
@@ -316,7 +307,7 @@ fn outlasts(expires_at: Timestamp, now: Timestamp, timeout: Duration) -> bool {
     expires_at > now + timeout + LEASE_RESERVE
 }
 
-fn loop_name(destination: &DestinationName) -> String {
+pub(super) fn loop_name(destination: &DestinationName) -> String {
     format!("delivery to {destination}")
 }
 

@@ -13,7 +13,7 @@ use crate::{
     destination::{
         auth::{BodyMac, Grants, grants},
         http::{HeaderValue, IDEMPOTENCY_HEADER, Settings, SetupError},
-        preset::Transport,
+        preset::{FEED_TOKEN, Transport},
         redact::{MASK, Redactor},
         signing::{ID_HEADER, NotBase64, SIGNATURE_HEADER, Signer, TIMESTAMP_HEADER},
         token::{TokenCache, TokenSource},
@@ -50,6 +50,14 @@ pub(super) struct Access {
     pub(super) shown_params: Value,
     pub(super) signer: Option<Signer>,
     pub(super) redactor: Redactor,
+}
+
+impl Settings {
+    /// What opens the feed, if this is a destination that is read.
+    pub fn feed_token(&self) -> Option<&Secret> {
+        let is_read = self.preset.transport() == Transport::Feed;
+        self.secrets.get(FEED_TOKEN).filter(|_token| is_read)
+    }
 }
 
 impl Access {

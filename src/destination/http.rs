@@ -26,7 +26,7 @@ use crate::{
         mail,
         preset::{Step, Transport},
         redact::{MASK, Redactor},
-        rendered::{RenderedRequest, SEND},
+        rendered::{GIVE, RenderedRequest, SEND},
         response::{Received, chain, failed, lossy, receive, verdict},
         sample::sample_alert,
         signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
@@ -121,6 +121,10 @@ impl HttpDestination {
                 headers.clear();
                 SEND
             }
+            Transport::Feed => {
+                headers.retain(|(name, _)| name == AUTHORIZATION.as_str());
+                GIVE
+            }
         };
         Ok(RenderedRequest {
             method: method.to_owned(),
@@ -199,6 +203,7 @@ impl HttpDestination {
                     .await
                     .map_err(|error| DeliveryError::Unreachable(Box::new(error)))
             }
+            Transport::Feed => Err(DeliveryError::Unreachable("it is read, not sent to".into())),
         }
     }
 

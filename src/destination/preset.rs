@@ -41,6 +41,9 @@ use file::File;
 /// Every YAML file of `presets/`, with its text: `build.rs` lists them.
 const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
+/// The parameter that opens a feed.
+pub const FEED_TOKEN: &str = "feed_token";
+
 /// The value of `request.body` that sends the alert itself.
 const WHOLE_ALERT: &str = "alert";
 
@@ -154,6 +157,9 @@ impl Preset {
             return Err(TemplateError::new("preset", reason));
         }
         file.params.check()?;
+        if file.send == Transport::Feed {
+            check_feed(&file)?;
+        }
         auth::check(&file.auth, |param| file.params.has(param))?;
         let body = file.request.body.value.as_str();
         let templates = RequestTemplates::compile(
@@ -343,6 +349,18 @@ impl Preset {
     fn steps(&self) -> impl Iterator<Item = &Step> {
         self.lookup.iter().chain([&self.request])
     }
+}
+
+/// A feed gives the alert itself, behind a token.
+fn check_feed(file: &File) -> Result<(), TemplateError> {
+    let wrong = |part, reason| Err(TemplateError::new(part, reason));
+    if file.request.body.value != WHOLE_ALERT || file.lookup.is_some() {
+        return wrong("request.body", "must be `alert`, and without `lookup`: a feed is read");
+    }
+    if !file.params.has(FEED_TOKEN) {
+        return wrong("params", "a feed needs the parameter `feed_token`, a secret");
+    }
+    Ok(())
 }
 
 /// The name becomes part of a path: nothing but the letters that destinations have.
@@ -676,6 +694,22 @@ mod tests {
         let preset = Preset::parse("my-soar", "destinations.md", text).unwrap();
         let sent = body(&preset, &incident(), json!({}));
         assert_eq!((&sent["queue"], &sent["severity"]), (&json!("triage"), &json!(80)));
+    }
+
+    #[test]
+    fn a_feed_gives_the_alert_itself_behind_a_token() {
+        let feed = |params: &str, body: &str| {
+            parse(&format!(
+                "preset: x\nabout: x\nsend: feed\nurl: 'feed://'\nparams: {{{params}}}\n\
+                 request: {{body: {body}}}\n"
+            ))
+        };
+        let token = "feed_token: {type: secret, help: x}";
+        assert!(feed(token, "alert").is_ok());
+        let own_body = feed(token, "'{{ alert.id }}'").unwrap_err().to_string();
+        assert!(own_body.contains("must be `alert`"), "{own_body}");
+        let open = feed("", "alert").unwrap_err().to_string();
+        assert!(open.contains("feed_token"), "{open}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn sample(preset: &Preset) -> String {
     match (preset.url(), preset.transport()) {
         (Some(_), _) => {}
         (None, Transport::Email) => text.push_str("    url: {env: SMTP_URL}\n"),
-        (None, Transport::Http | Transport::Stdout) => {
+        (None, Transport::Http | Transport::Stdout | Transport::Feed) => {
             text.push_str("    url: {env: SOAR_URL}\n");
         }
     }
@@ -51,7 +51,9 @@ pub fn sample(preset: &Preset) -> String {
 
 fn repeated(preset: &Preset) -> &'static str {
     let is_known = |example: &Example| example.means == Meaning::Duplicate && !example.lookup;
-    if preset.has_lookup() {
+    if preset.transport() == Transport::Feed {
+        "is given again to whoever asks from before it"
+    } else if preset.has_lookup() {
         "looked for first"
     } else if preset.examples().iter().any(is_known) {
         "recognised by the receiver, counted as a duplicate"
@@ -70,7 +72,7 @@ fn section(page: &mut String, preset: &Preset) {
         line(format!("{}\n", preset.notes().trim()));
     }
     line(format!("```yaml\n{}```\n", sample(preset)));
-    if let Some(url) = preset.url() {
+    if let Some(url) = preset.url().filter(|_| preset.transport() != Transport::Feed) {
         line(format!("Address, unless `url` is set: `{url}`.\n"));
     }
     for how in preset.auth_described() {
@@ -95,7 +97,9 @@ fn section(page: &mut String, preset: &Preset) {
     if !most.is_empty() {
         line(format!("\nLimits: {}.", most.join(", ")));
     }
-    line("\n| answer | means |\n| --- | --- |".to_owned());
+    if !preset.examples().is_empty() {
+        line("\n| answer | means |\n| --- | --- |".to_owned());
+    }
     for example in preset.examples() {
         line(answer(example));
     }

@@ -5,10 +5,13 @@ use std::fmt;
 /// Stands in the method's place where none is sent.
 pub(super) const SEND: &str = "SEND";
 
+/// Stands there where a reader comes and asks.
+pub(super) const GIVE: &str = "GIVE";
+
 /// A request as it may be shown: every secret is `***`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedRequest {
-    /// `POST`; `SEND` for a mail or a line.
+    /// `POST`; `SEND` for a mail or a line, `GIVE` for what a reader gets.
     pub method: String,
     /// The scheme and host of the destination; its path and query are masked, what the preset
     /// appends to them is not.
@@ -21,7 +24,7 @@ pub struct RenderedRequest {
 
 impl fmt::Display for RenderedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = if self.method == SEND { "" } else { " HTTP/1.1" };
+        let protocol = if [SEND, GIVE].contains(&self.method.as_str()) { "" } else { " HTTP/1.1" };
         writeln!(f, "{} {}{protocol}", self.method, self.url)?;
         for (name, value) in &self.headers {
             writeln!(f, "{name}: {value}")?;

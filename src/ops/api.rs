@@ -8,7 +8,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Query, Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header, request},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -25,6 +25,7 @@ use crate::{
 mod actions;
 mod alerts;
 mod backfill;
+mod feed;
 
 /// An action says everything in its address, or in a few words; a body beyond this is not even
 /// looked at.
@@ -73,18 +74,24 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .route("/destinations/{name}/test", post(actions::test))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&api), guard))
-        .with_state(api);
-    Router::new().nest(PREFIX, routes)
+        .layer(from_fn_with_state(Arc::clone(&api), guard));
+    // A feed has a token of its own.
+    let feed =
+        Router::new().route("/feed", get(feed::read)).method_not_allowed_fallback(wrong_method);
+    let all = routes.merge(feed).layer(from_fn(keep_private)).with_state(api);
+    Router::new().nest(PREFIX, all)
 }
 
 async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
-    let checked = api.parts.auth.check(request.method(), request.uri(), request.headers());
-    let mut response = match checked {
+    match api.parts.auth.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
-    };
-    // An alert is nobody else's business, and never something to be rendered.
+    }
+}
+
+/// An alert is nobody else's business, and never something to be rendered.
+async fn keep_private(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -177,6 +184,7 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             dead: stats.dead,
             oldest_pending_at: stats.oldest_pending,
             last_failure: failure.map(view::Attempt::new),
+            last_read_at: health.and_then(|health| health.last_read),
         }
     });
     let mut read = api.parts.control.catch_up();

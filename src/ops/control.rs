@@ -1,15 +1,17 @@
 //! What the API knows of the running parts, and asks of them. `cli` implements it, since only the
 //! composition root sees them all.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
+    alert::Alert,
     clock::Timestamp,
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
-    store::{Attempt, Reference},
+    secret::Secret,
+    store::{Attempt, Reference, StoreError},
 };
 
 /// The running relay, as far as the API needs it.
@@ -31,9 +33,24 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// if none is named.
     fn hurry(&self, destination: Option<&DestinationName>);
 
-    /// Sends an unmistakable test alert to one destination, past the store. `None` if there is no
-    /// such destination.
-    async fn test(&self, destination: &DestinationName, severity: RiskLevel) -> Option<Tested>;
+    /// Sends an unmistakable test alert to one destination, past the store.
+    ///
+    /// # Errors
+    /// [`NoTest`]; nothing was sent.
+    async fn test(
+        &self,
+        destination: &DestinationName,
+        severity: RiskLevel,
+    ) -> Result<Tested, NoTest>;
+
+    /// The destinations that are read.
+    fn feeds(&self) -> Vec<FeedKey>;
+
+    /// What such a destination has for a reader.
+    ///
+    /// # Errors
+    /// [`NoItems`].
+    async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems>;
 
     /// How reading history goes; one for each app that has a token.
     fn catch_up(&self) -> Vec<CatchUp>;
@@ -137,6 +154,57 @@ pub struct DestinationHealth {
     pub breaker_open: bool,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
+    /// When a reader last asked since the start, if it is one that is read.
+    pub last_read: Option<Timestamp>,
+}
+
+/// A destination that is read, and what opens it.
+#[derive(Clone, Debug)]
+pub struct FeedKey {
+    /// Its name.
+    pub name: DestinationName,
+    /// Its token.
+    pub token: Secret,
+}
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedWish {
+    /// The number of the last item that it has taken, with every one before it.
+    pub after: i64,
+    /// The most items that it wants.
+    pub limit: usize,
+    /// How long it waits while there is none.
+    pub wait: Duration,
+}
+
+/// An item of a feed.
+#[derive(Debug)]
+pub struct FeedItem {
+    /// Its number, larger than that of every item before it.
+    pub seq: i64,
+    /// The alert.
+    pub alert: Alert,
+}
+
+/// Why a feed gives nothing.
+#[derive(Debug)]
+pub enum NoItems {
+    /// There is no such feed any more.
+    Gone,
+    /// No number beyond this one has been given.
+    Beyond(i64),
+    /// The store failed.
+    Store(StoreError),
+}
+
+/// Why there was no test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTest {
+    /// There is no such destination.
+    Unknown,
+    /// Nothing is sent to it: it is read.
+    Read,
 }
 
 /// What became of a test.

@@ -17,7 +17,7 @@ use axum::Router;
 pub use self::{
     control::{
         Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        NoBackfill, Refused, Tested,
+        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoTest, Refused, Tested,
     },
     problem::Problem,
 };

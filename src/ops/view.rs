@@ -159,6 +159,27 @@ pub struct Destination {
     pub oldest_pending_at: Option<Timestamp>,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
+    /// When a reader last asked since the start; null if none has, or if it is not read.
+    #[serde(default)]
+    pub last_read_at: Option<Timestamp>,
+}
+
+/// The answer of `GET /api/v1/feed`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FeedPage {
+    /// The items, in the order of their numbers.
+    pub items: Vec<FeedItem>,
+    /// The `after` of the next request, once these are taken.
+    pub next: i64,
+}
+
+/// An item of a feed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FeedItem {
+    /// Its number, larger than that of every item before it.
+    pub seq: i64,
+    /// The alert, version 1.
+    pub alert: Box<RawValue>,
 }
 
 /// The answer of `GET /api/v1/alerts`, newest first.

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+mod feed;
+pub(super) use self::feed::*;
+
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
@@ -265,6 +268,18 @@ macro_rules! contract {
             a_probe_writes,
             a_close_finishes_what_was_accepted,
             a_closed_store_says_so,
+            a_feed_gives_alerts_in_order_behind_a_number,
+            what_a_reader_has_passed_is_delivered_and_given_again_to_others,
+            a_feed_survives_a_crash_and_its_numbers_only_grow,
+            two_readers_of_a_feed_get_every_alert_once_while_others_are_accepted,
+            a_number_that_was_never_given_marks_and_gives_nothing,
+            a_paused_feed_gives_nothing_and_takes_what_was_given,
+            what_is_held_or_leased_is_not_in_the_feed,
+            what_died_or_was_cancelled_is_not_in_the_feed_until_it_is_retried,
+            retention_keeps_what_no_reader_has_passed,
+            a_page_of_a_feed_ends_at_its_size,
+            alerts_are_given_up_for_one_destination,
+            a_feed_takes_more_than_one_piece,
         }
     };
     ($backend:expr => $($promise:ident,)+) => {

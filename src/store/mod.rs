@@ -16,6 +16,7 @@ use crate::{
 
 #[cfg(test)]
 mod contract;
+mod feed;
 mod lease;
 mod message;
 pub mod postgres;
@@ -26,6 +27,7 @@ pub mod transfer;
 mod view;
 
 pub use self::{
+    feed::{FEED_PAGE_MAX_BYTES, FeedPage, Taken},
     lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
@@ -102,6 +104,44 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Gives a lease back unused: due as before, no attempt counted.
     async fn release(&self, lease: Lease);
+
+    /// What the destination's feed has behind the number `after`, in order, at most `limit` and
+    /// about [`FEED_PAGE_MAX_BYTES`]. What is due and has no number gets one first: it is larger
+    /// than every number and every time before it, and durable before anybody sees it. So whoever
+    /// has read up to a number misses nothing, however late a message commits, and even if the
+    /// store is an older copy by now. Nothing while the destination is paused.
+    ///
+    /// # Errors
+    /// The engine failed; the same call may be made again.
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError>;
+
+    /// Marks as delivered what is pending in the destination's feed up to a number, that one
+    /// included: a bounded piece; ask again until there is none.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError>;
+
+    /// Gives up these alerts for a destination, as far as they are pending and not leased. Returns
+    /// those that it gave up.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError>;
 
     /// Gives up what is pending for a destination, not leased, and counts its age from before
     /// `born_before`: a bounded piece; ask again until there is none. Returns whose deliveries

@@ -263,6 +263,22 @@ fn every_receiver_whose_form_is_documented_has_a_contract() {
     assert_eq!(bound, contracts);
 }
 
+/// A preset that is no request has its conformance where what it is can be seen.
+#[test]
+fn what_is_not_sent_over_http_is_proven_elsewhere() {
+    let over_http: Vec<String> = presets().iter().map(|one| one.name().to_owned()).collect();
+    let others: Vec<_> = Preset::builtin_names()
+        .filter(|name| !over_http.iter().any(|one| one == name))
+        .map(|name| (name, Preset::load(name, None).unwrap().transport()))
+        .collect();
+    let proven = [
+        ("email", Transport::Email), // destination::http::tests, against an SMTP server
+        ("feed", Transport::Feed),   // feed.rs
+        ("stdout", Transport::Stdout), // process.rs
+    ];
+    assert_eq!(others, proven);
+}
+
 #[tokio::test]
 async fn a_success_of_every_receiver_is_delivered_with_the_same_key_each_time() {
     for preset in presets() {

@@ -57,6 +57,7 @@ impl Process {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -223,6 +224,29 @@ fn a_corrupt_store_is_said_clearly_and_left_alone() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("relay.db"), "{err}");
     assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is no database"));
+}
+
+#[tokio::test]
+async fn stdout_gets_each_alert_as_a_line_of_json() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let config = dir.path().join("relay.yaml");
+    let yaml = std::fs::read_to_string(&config).unwrap();
+    let (start, _) = yaml.split_once("destinations:").unwrap();
+    let yaml = format!("{start}destinations: [{{name: shown, preset: stdout}}]\n");
+    std::fs::write(&config, yaml).unwrap();
+    let mut process = Process::start(dir.path(), &[]);
+    assert_eq!(process.post(1).await, Some(200));
+    assert_eq!(process.post(2).await, Some(200));
+    let lines = BufReader::new(process.child.stdout.take().unwrap()).lines().take(2);
+    let lines = tokio::task::spawn_blocking(|| lines.map(Result::unwrap).collect::<Vec<_>>());
+    let mut ids: Vec<Value> = lines.await.unwrap().iter().map(|line| id_of(line)).collect();
+    ids.sort_by_key(ToString::to_string);
+    assert_eq!(ids, [slack::id(1), slack::id(2)]);
+}
+
+fn id_of(line: &str) -> Value {
+    serde_json::from_str::<Value>(line).unwrap()["id"].clone()
 }
 
 #[tokio::test]

@@ -1,18 +1,33 @@
 //! Whether each destination can be reached: a request to its host, never to its path, so that no
-//! case is opened and no key is shown to a stranger.
+//! case is opened and no key is shown to a stranger. One that is read is reached by its reader.
 
 use std::time::Duration;
 
 use super::Finding;
-use crate::{config::Destination, http_client, logging::chain};
+use crate::{
+    config::{Config, Destination},
+    http_client,
+    logging::chain,
+};
 
 /// A destination that takes longer is as good as down.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn examine(destinations: &[Destination]) -> Vec<Finding> {
+pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+    let (destinations, ops_listen) = (&config.destinations, config.server.ops_listen);
     let mut findings = Vec::new();
     for destination in destinations {
         let check = format!("destination {}", destination.http.name);
+        if destination.http.feed_token().is_some() {
+            let only_here = if ops_listen.ip().is_loopback() {
+                ", by readers elsewhere through a proxy on this machine (docs/feed.md)"
+            } else {
+                ""
+            };
+            let message = format!("is read at {ops_listen}/api/v1/feed{only_here}");
+            findings.push(Finding::ok(&check, message));
+            continue;
+        }
         findings.push(match reach(destination).await {
             Ok(message) => Finding::ok(&check, message),
             Err(message) => {

@@ -14,12 +14,15 @@ use super::parts::{Parts, name_every_metric, name_metrics_of};
 use crate::{
     cli::{
         catch_up::{self, AppChannels, AppNotices, CatchUp, Following},
-        control::{Current, Running, Served},
+        control::{By, Current, Running, Served},
     },
     clock::Timestamp,
     code_defender::matcher::Matcher,
     config::{self, Config},
-    delivery::worker::{self, Plan, Worker},
+    delivery::{
+        feed::Feed,
+        worker::{self, Plan, Worker},
+    },
     destination::{Destination, http::HttpDestination},
     ids::DestinationName,
     intake::{
@@ -188,7 +191,7 @@ impl Live {
     pub(super) fn hurry_those_with(&self, secret: &Secret) {
         for served in &self.current.0.load().served {
             if served.secrets.contains(secret) {
-                served.worker.probe_now();
+                served.probe_now();
             }
         }
     }
@@ -220,36 +223,51 @@ fn hire(
     matcher: &Arc<ArcSwap<Matcher>>,
 ) -> Vec<Served> {
     let kept = |one: &Served| prepared.iter().any(|(new, _)| is_unchanged(one, new));
-    before.iter().filter(|one| !kept(one)).for_each(|one| one.worker.retire());
+    before.iter().filter(|one| !kept(one)).for_each(Served::retire);
     let hire = |(one, destination): Prepared<'_>| {
         let Some(destination) = destination else {
             return unchanged(before, one).cloned();
         };
-        let plan = Plan {
-            destination: Arc::clone(&destination),
-            concurrency: one.concurrency,
-            rate_limit: one.rate_limit,
-            max_age: one.max_age,
-            timeout: one.http.timeout,
-        };
-        let worker = worker::Parts {
-            store: Arc::clone(&parts.store),
-            clock: parts.clock.clone(),
-            metrics: parts.metrics.clone(),
-            shutdown: parts.shutdown.child(),
-            matcher: Arc::clone(matcher),
-        };
-        let worker = Worker::new(plan, worker);
-        let served = Served {
+        Some(Served {
             fingerprint: one.fingerprint,
             secrets: one.http.secrets().cloned().collect(),
+            by: start(one, &destination, parts, matcher),
             destination,
-            worker: worker.handle(),
-        };
-        parts.shutdown.spawn(worker.run());
-        Some(served)
+        })
     };
     prepared.into_iter().filter_map(hire).collect()
+}
+
+/// Starts a worker that sends, or what waits to be read.
+fn start(
+    one: &config::Destination,
+    destination: &Arc<dyn Destination>,
+    parts: &Parts,
+    matcher: &Arc<ArcSwap<Matcher>>,
+) -> By {
+    let its_parts = worker::Parts {
+        store: Arc::clone(&parts.store),
+        clock: parts.clock.clone(),
+        metrics: parts.metrics.clone(),
+        shutdown: parts.shutdown.child(),
+        matcher: Arc::clone(matcher),
+    };
+    if let Some(token) = one.http.feed_token() {
+        let feed = Feed::new(destination.name(), one.max_age, its_parts);
+        parts.shutdown.spawn(Arc::clone(&feed).run());
+        return By::Feed(feed, token.clone());
+    }
+    let plan = Plan {
+        destination: Arc::clone(destination),
+        concurrency: one.concurrency,
+        rate_limit: one.rate_limit,
+        max_age: one.max_age,
+        timeout: one.http.timeout,
+    };
+    let worker = Worker::new(plan, its_parts);
+    let handle = worker.handle();
+    parts.shutdown.spawn(worker.run());
+    By::Worker(handle)
 }
 
 fn unchanged<'s>(before: &'s [Served], one: &config::Destination) -> Option<&'s Served> {

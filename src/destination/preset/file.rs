@@ -100,6 +100,8 @@ pub enum Transport {
     Email,
     /// As a line on the standard output.
     Stdout,
+    /// Not at all: it is read at the relay, by whoever has the parameter `feed_token`.
+    Feed,
 }
 
 impl Transport {
@@ -109,6 +111,7 @@ impl Transport {
             Self::Http => &["https", "http"],
             Self::Email => &["smtps", "smtp"],
             Self::Stdout => &["stdout"],
+            Self::Feed => &["feed"],
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     http_server::Peer,
     ids::DestinationName,
     ops::{
-        Problem,
+        NoTest, Problem,
         view::{Attempt, Changed, Delivery, PauseState, Reference, TestReport},
     },
     store::{Action, DeliveryView, Paused, Selection, State as DeliveryState},
@@ -246,11 +246,14 @@ pub(super) async fn test(
     _: NoBody,
 ) -> Answer<TestReport> {
     let severity = query.severity.as_deref().map_or(Ok(RiskLevel::High), severity)?;
-    let tested = match parsed(&name) {
-        Ok(destination) => api.parts.control.test(&destination, severity).await,
-        Err(_no_name) => None,
-    };
-    let tested = tested.ok_or_else(|| unknown_destination(&name))?;
+    let tested = api.parts.control.test(&parsed(&name)?, severity).await;
+    let tested = tested.map_err(|why| match why {
+        NoTest::Unknown => unknown_destination(&name),
+        NoTest::Read => Problem::conflict(format!(
+            "nothing is sent to `{name}`, it is read: a test through the front door (send-test \
+             without a destination) is given to its reader"
+        )),
+    })?;
     audit(&who, "test", &format!("destination {name}"), u64::from(tested.delivered));
     Ok(Json(TestReport {
         destination: name,

@@ -67,7 +67,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
 }
 
 /// Nothing, if nothing is written: as a form sends a field that was left empty.
-fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
+pub(super) fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
     let text = text.filter(|text| !text.is_empty());
     let parse = |text: &str| {
         text.parse().map_err(|_| Problem::bad_request(format!("{key}: `{text}` is no number")))

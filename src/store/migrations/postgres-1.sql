@@ -46,17 +46,19 @@ CREATE TABLE relay.alerts (
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02);
 
 -- A destination's clock stands still while it is paused: it shows
--- `coalesce(paused_at, now) - paused_for`.
+-- `coalesce(paused_at, now) - paused_for`. `numbered` is the last number that its feed has given.
 CREATE TABLE relay.destinations (
     id int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY CHECK (id BETWEEN 0 AND 65535),
     name text COLLATE "C" NOT NULL UNIQUE,
     paused_at int8,
-    paused_for int8 NOT NULL DEFAULT 0
+    paused_for int8 NOT NULL DEFAULT 0,
+    numbered int8 NOT NULL DEFAULT 0
 );
 
 -- `state`: 0 pending, 1 delivered, 2 dead, 3 cancelled. `since` is by the destination's clock. A
 -- pending one is leased until `leased_until` by whoever knows `token`. Neither is in an index: a
--- claim changes one row in place.
+-- claim changes one row in place. `number` is its place in the destination's feed, from when a
+-- reader first found it.
 CREATE TABLE relay.deliveries (
     id int8 PRIMARY KEY,
     destination int4 NOT NULL,
@@ -70,11 +72,14 @@ CREATE TABLE relay.deliveries (
     finished_at int8,
     dead_reason text,
     reference_id text,
-    reference_url text
+    reference_url text,
+    number int8
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX deliveries_due ON relay.deliveries (destination, due_at, id) WHERE state = 0;
 CREATE INDEX deliveries_ended ON relay.deliveries (destination, state, id) WHERE state >= 2;
+CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number)
+    WHERE number IS NOT NULL;
 
 CREATE TABLE relay.attempts (
     delivery int8 NOT NULL,

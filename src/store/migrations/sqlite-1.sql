@@ -49,15 +49,17 @@ CREATE TABLE alerts (
 ) STRICT;
 
 -- A destination's clock stands still while it is paused: it shows
--- `coalesce(paused_at, now) - paused_for`.
+-- `coalesce(paused_at, now) - paused_for`. `numbered` is the last number that its feed has given.
 CREATE TABLE destinations (
     id INTEGER PRIMARY KEY CHECK (id BETWEEN 0 AND 65535),
     name TEXT NOT NULL UNIQUE,
     paused_at INTEGER,
-    paused_for INTEGER NOT NULL DEFAULT 0
+    paused_for INTEGER NOT NULL DEFAULT 0,
+    numbered INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- `state`: 0 pending, 1 delivered, 2 dead, 3 cancelled. `since` is by the destination's clock.
+-- `number` is its place in the destination's feed, from when a reader first found it.
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY,
     destination INTEGER NOT NULL,
@@ -69,10 +71,13 @@ CREATE TABLE deliveries (
     finished_at INTEGER,
     dead_reason TEXT,
     reference_id TEXT,
-    reference_url TEXT
+    reference_url TEXT,
+    number INTEGER
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (destination, due_at) WHERE state = 0;
 CREATE INDEX deliveries_ended ON deliveries (destination, state) WHERE state >= 2;
+CREATE INDEX deliveries_numbered ON deliveries (destination, state, number)
+    WHERE number IS NOT NULL;
 
 CREATE TABLE attempts (
     delivery INTEGER NOT NULL,

@@ -65,7 +65,8 @@ pub(super) async fn lease_due(
     rows.iter().map(|row| Ok(Lease::new(delivery(row, destination)?, token, expires_at))).collect()
 }
 
-fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreError> {
+/// A delivery, from the first fifteen columns of a row.
+pub(super) fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         alert: alert_id(row, 0)?,
         destination: destination.clone(),

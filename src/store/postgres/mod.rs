@@ -31,8 +31,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
-        Retention, Selection, Stats, Store, StoreError, Unrecorded, stored::quarantined,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
+        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        stored::quarantined,
     },
 };
 
@@ -42,6 +43,7 @@ pub mod checkup;
 mod connect;
 mod deliver;
 mod door;
+mod feed;
 mod flat;
 mod import;
 mod layout;
@@ -234,6 +236,32 @@ impl Store for PostgresStore {
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
         operate::expire(&self.shared, destination, born_before, reason).await
+    }
+
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        feed::page(&self.shared, destination, after, limit).await
+    }
+
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        feed::taken(&self.shared, destination, up_to).await
+    }
+
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        feed::give_up(&self.shared, destination, alerts, reason).await
     }
 
     async fn next_due(

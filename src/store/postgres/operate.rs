@@ -88,7 +88,7 @@ async fn change(
         (Action::Retry, PENDING) => "due_at = clock.now",
         (Action::Retry, _) => {
             "state = 0, due_at = clock.now, alert_faults = 0, finished_at = NULL,
-             dead_reason = NULL, token = NULL, leased_until = NULL,
+             dead_reason = NULL, token = NULL, leased_until = NULL, number = NULL,
              since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
                       FROM relay.destinations t WHERE t.id = d.destination)"
         }

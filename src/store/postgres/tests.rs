@@ -452,14 +452,12 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
              ANALYZE relay.deliveries, relay.alerts, relay.messages"
         ))
     };
-    // Pages and not seconds: a busy machine does not change them.
     let pages = async || {
         for lease in store.lease_due(&soar(), 20).await.unwrap() {
             let next = Next::Delivered(Reference::default());
             let attempt = attempt(Clock::system().now(), "");
             store.record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
         }
-        let sql = format!("EXPLAIN (ANALYZE, BUFFERS) {}", super::deliver::CLAIM);
         let (name, one, number, time) = ("soar", 1_i64, 7_i64, None::<i64>);
         let params: [Param<'_>; _] = [
             (&time, Type::INT8),
@@ -468,15 +466,7 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
             (&number, Type::INT8),
             (&number, Type::INT8),
         ];
-        let mut transaction = store.shared.door.begin(Haste::Hot).await.unwrap();
-        let plan = transaction.query(&sql, &params).await.unwrap();
-        let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
-        let buffers = plan.iter().find(|line| line.contains("Buffers: shared")).unwrap();
-        buffers
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")))
-            .map(|pages| pages.parse::<u32>().unwrap())
-            .sum::<u32>()
+        touched(&store, super::deliver::CLAIM, &params).await
     };
     fill(10, 1_200);
     let short = pages().await;
@@ -577,6 +567,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
     store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes).await.unwrap();
     clock.advance(Duration::from_secs(5));
+    store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()
 }
 
@@ -590,7 +581,104 @@ async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
     let stats = store.stats().await.unwrap();
     let channel = ChannelId::new("C1");
     seen.push(format!("{:?}", stats.destinations));
+    for (number, delivery) in store.feed_page(&soar(), 0, 2).await.unwrap().entries {
+        seen.push(format!("{number} {}", delivery.alert));
+    }
     seen.push(format!("{:?}", store.cursor(&app(), &channel).await.unwrap()));
     seen.push(format!("{:?}", store.channel_ids(&app()).await.unwrap()));
     seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_a_feed_does_not_skip_an_alert_that_commits_late() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let (late, connection) =
+        tokio_postgres::connect(&database_url(&place.database), NoTls).await.unwrap();
+    tasks.spawn(connection);
+    accept(&store, message(1)).await.unwrap();
+    // Another relay takes the next number, and is slow to commit.
+    late.batch_execute(
+        "BEGIN;
+         INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
+            SELECT nextval('relay.message_id'), received_at, posted_at, source, event_id, team, raw
+            FROM relay.messages LIMIT 1;
+         INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
+            SELECT m.id * 4096, 'main:C1:1.000000', 0, 0, 1, 'high', 'late'
+            FROM relay.messages m ORDER BY m.id DESC LIMIT 1;
+         INSERT INTO relay.deliveries (id, destination, due_at, since)
+            SELECT a.seq * 65536 + t.id, t.id, d.due_at, d.since FROM relay.alerts a,
+                relay.destinations t, relay.deliveries d WHERE a.search = 'late'",
+    )
+    .await
+    .unwrap();
+    accept(&store, message(2)).await.unwrap();
+    let read = async |after| {
+        let page = store.feed_page(&soar(), after, 100).await.unwrap().entries;
+        let last = page.last().map_or(after, |(number, _)| *number);
+        (page.into_iter().map(|(_, one)| one.alert.to_string()).collect::<Vec<_>>(), last)
+    };
+    let (first, after) = read(0).await;
+    assert_eq!(first.len(), 2, "{first:?}");
+    store.feed_taken(&soar(), after).await.unwrap();
+    late.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(read(after).await.0, ["main:C1:1.000000:0"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_a_feed_costs_the_same_behind_a_long_history_and_before_a_long_backlog() {
+    use super::feed::{PAGE, STATE, TAKEN};
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, message(0)).await.unwrap();
+    // Half of them taken long ago, half of them without a number yet.
+    let fill = |from: u32, to: u32| {
+        place.sql(&format!(
+            "INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
+             SELECT id, 0, 0, 0, '', '', 'x' FROM generate_series({from}, {to}) AS s (id);
+             INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
+             SELECT id::int8 << 12, 'main:C2:' || (1600000000 + id) || '.000000', 0, 0, 1,
+                'high', '' FROM generate_series({from}, {to}) AS s (id);
+             INSERT INTO relay.deliveries (id, destination, due_at, since, state, number)
+             SELECT (n::int8 << 28) + t.id, t.id, n, 0, n % 2,
+                CASE n % 2 WHEN 1 THEN n END
+             FROM generate_series({from}, {to}) AS s (n), relay.destinations t;
+             ANALYZE relay.deliveries, relay.alerts, relay.messages"
+        ))
+    };
+    let (name, time, few, bytes) = ("soar", None::<i64>, 20_i64, 4_000_000_i64);
+    let pages = async |after: i64| {
+        let state: [Param<'_>; _] = [(&time, Type::INT8), (&name, Type::TEXT)];
+        let page: [Param<'_>; _] =
+            [(&name, Type::TEXT), (&after, Type::INT8), (&few, Type::INT8), (&bytes, Type::INT8)];
+        let taken: [Param<'_>; _] =
+            [(&time, Type::INT8), (&name, Type::TEXT), (&after, Type::INT8), (&few, Type::INT8)];
+        let mut sum = 0;
+        for (sql, params) in [(STATE, &state[..]), (PAGE, &page[..]), (TAKEN, &taken[..])] {
+            sum += touched(&store, sql, params).await;
+        }
+        sum
+    };
+    fill(10, 1_200);
+    let page = store.feed_page(&soar(), 1_200, 20).await.unwrap();
+    assert_eq!(page.entries.len(), 20, "those that have waited for a number");
+    let short = pages(1_200).await;
+    fill(2_000, 200_000);
+    let long = pages(200_000).await;
+    assert!(long <= short * 2, "{short} pages among 1k, {long} among 200k");
+}
+
+/// How many pages a statement touches. Pages and not seconds: a busy machine does not change them.
+async fn touched(store: &PostgresStore, sql: &str, params: &[Param<'_>]) -> u32 {
+    let sql = format!("EXPLAIN (ANALYZE, BUFFERS) {sql}");
+    let mut transaction = store.shared.door.begin(Haste::Hot).await.unwrap();
+    let plan = transaction.query(&sql, params).await.unwrap();
+    let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+    let buffers = plan.iter().find(|line| line.contains("Buffers: shared")).unwrap();
+    buffers
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")))
+        .map(|pages| pages.parse::<u32>().unwrap())
+        .sum()
 }

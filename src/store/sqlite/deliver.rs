@@ -56,7 +56,8 @@ pub(super) fn lease_due(
     Ok(deliveries.into_iter().map(lease).collect())
 }
 
-fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<Delivery> {
+/// A delivery, from the first seventeen columns of a row.
+pub(super) fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         alert: alert_id(row)?,
         destination: destination.clone(),

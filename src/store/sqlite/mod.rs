@@ -33,8 +33,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, Lease, NewMessage, Outcome, Paused, Pruned,
-        Retention, Selection, Stats, Store, StoreError, Unrecorded, stored::quarantined,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
+        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        stored::quarantined,
     },
 };
 
@@ -45,6 +46,7 @@ pub mod checkup;
 mod db;
 mod deliver;
 mod export;
+mod feed;
 mod leases;
 mod list;
 mod open;
@@ -134,6 +136,16 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job);
+        answer(reply).await
+    }
+
+    /// As [`SqliteStore::write`], while no lease is granted.
+    async fn write_stopping_leases<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, reply) = Write::new(work, |_durable| ());
+        self.submit(job.stopping_leases());
         answer(reply).await
     }
 
@@ -264,19 +276,7 @@ impl Store for SqliteStore {
     }
 
     async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        let mut total = 0;
-        loop {
-            let (shared, meant) = (Arc::clone(&self.shared), selection.clone());
-            let work = move |db: &mut Db, _: Mode| operate::act(&shared, db, &meant, action);
-            let (shared, meant) = (Arc::clone(&self.shared), selection.destination.clone());
-            let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
-            self.submit(job.stopping_leases());
-            let changed = answer(reply).await?;
-            total += changed;
-            if changed < operate::PIECE {
-                return Ok(total);
-            }
-        }
+        operate::act(self, &selection, action).await
     }
 
     async fn expire(
@@ -285,19 +285,33 @@ impl Store for SqliteStore {
         born_before: Timestamp,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        let name = destination.clone();
-        let look = move |shared: &Shared, db: &Connection| {
-            operate::too_old(shared, db, &name, born_before)
-        };
-        let found = self.view_reader(look).await?;
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shared = Arc::clone(&self.shared);
-        let work = move |db: &mut Db, _: Mode| operate::bury(&shared, db, &found, reason);
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases());
-        answer(reply).await
+        operate::expire(self, destination, born_before, reason).await
+    }
+
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        feed::page(self, destination, after, limit).await
+    }
+
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        feed::taken(self, destination, up_to).await
+    }
+
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        feed::give_up(self, destination, alerts, reason).await
     }
 
     async fn set_paused(

@@ -1,23 +1,27 @@
 //! What an operator does: retry, cancel, pause, resume.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
+    SqliteStore, answer,
     db::{Db, StoredTs},
     reader::alert_id,
     threads::Shared,
+    writer::{Mode, Write},
 };
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State,
+        Action, Paused, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.
-pub(super) const PIECE: u64 = 1000;
+const PIECE: u64 = 1000;
 
 /// A selection in the store's numbers: all deliveries of a destination, or the one of an alert.
 #[derive(Clone, Copy)]
@@ -26,9 +30,48 @@ struct Range {
     alert: Option<i64>,
 }
 
+/// Applies the action piece by piece; returns how many deliveries it changed.
+pub(super) async fn act(
+    store: &SqliteStore,
+    selection: &Selection,
+    action: Action,
+) -> Result<u64, StoreError> {
+    let mut total = 0;
+    loop {
+        let (shared, meant) = (Arc::clone(&store.shared), selection.clone());
+        let work = move |db: &mut Db, _: Mode| act_on_piece(&shared, db, &meant, action);
+        let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
+        let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
+        store.submit(job.stopping_leases());
+        let changed = answer(reply).await?;
+        total += changed;
+        if changed < PIECE {
+            return Ok(total);
+        }
+    }
+}
+
+/// Gives up a piece of what waits, is not leased, and counts its age from before that time;
+/// returns whose deliveries that were. Most often there is nothing: then nothing is written either.
+pub(super) async fn expire(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    born_before: Timestamp,
+    reason: &'static str,
+) -> Result<Vec<AlertId>, StoreError> {
+    let name = destination.clone();
+    let look = move |shared: &Shared, db: &Connection| too_old(shared, db, &name, born_before);
+    let found = store.view_reader(look).await?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shared = Arc::clone(&store.shared);
+    store.write_stopping_leases(move |db, _mode| bury(&shared, db, &found, reason)).await
+}
+
 /// Applies the action to at most a piece of the selection; returns how many it changed. Once that
 /// is none, everything is done, since what was changed is no longer selected.
-pub(super) fn act(
+fn act_on_piece(
     shared: &Shared,
     db: &mut Db,
     selection: &Selection,
@@ -92,7 +135,7 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
 /// Dead or cancelled ones become pending, as if they were accepted now.
 fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
     let set = "state = 0, due_at = :now, alert_faults = 0, finished_at = NULL, dead_reason = NULL,
-        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+        number = NULL, since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
     change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
@@ -120,7 +163,7 @@ fn change(
     more: &[(&str, &dyn ToSql)],
 ) -> rusqlite::Result<u64> {
     let (hint, id) = match range.alert {
-        Some(alert) => ("NOT INDEXED", Some(alert * PER_ALERT + range.destination)),
+        Some(alert) => ("NOT INDEXED", Some(delivery_id(alert, range.destination))),
         None => ("INDEXED BY", None),
     };
     let index = if id.is_some() { "" } else { index };
@@ -138,6 +181,11 @@ fn change(
     values.extend_from_slice(more);
     let changed = db.execute(&sql, values.as_slice())?;
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// The number of an alert's delivery to a destination.
+pub(super) const fn delivery_id(alert: i64, destination: i64) -> i64 {
+    alert * PER_ALERT + destination
 }
 
 /// The alert's number.
@@ -161,7 +209,7 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
 
 /// A piece of the pending deliveries whose age is counted from before that time, with their alerts.
 /// What is leased is left out: its worker decides about it.
-pub(super) fn too_old(
+fn too_old(
     shared: &Shared,
     reader: &Connection,
     destination: &DestinationName,

@@ -25,6 +25,8 @@ pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
 pub(crate) const OPS_TOKEN: &str = "a-token-for-operators";
 
+pub(crate) const FEED_TOKEN: &str = "a-token-for-readers";
+
 /// No step of a test takes so long, unless something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,6 +77,18 @@ impl Setup {
         }
         self.env.push((variable, soar.url()));
         self
+    }
+
+    /// A destination that is read with `FEED_TOKEN`; `more` are further keys, one a line.
+    pub(crate) fn feed(mut self, name: &str, more: &str) -> Self {
+        self.destinations.extend(["  - name: ", name, "\n    preset: feed\n"]);
+        if !more.contains("params:") {
+            self.destinations += "    params: {feed_token: {env: FEED_TOKEN}}\n";
+        }
+        for line in more.lines() {
+            self.destinations.extend(["    ", line, "\n"]);
+        }
+        self.env("FEED_TOKEN", FEED_TOKEN)
     }
 
     pub(crate) fn more(mut self, yaml: &str) -> Self {

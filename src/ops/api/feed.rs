@@ -1,0 +1,150 @@
+//! `GET /feed`: what a destination that is read has for its reader. Each has a token of its own,
+//! and only that opens it.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, Method, StatusCode, Uri},
+};
+use serde::Deserialize;
+use serde_json::value::to_raw_value;
+
+use super::{Answer, Api, PREFIX, Params, Shared, alerts::number};
+use crate::{
+    ids::DestinationName,
+    logging::chain,
+    ops::{
+        FeedKey, FeedWish, NoItems, Problem,
+        auth::carries,
+        view::{FeedItem, FeedPage},
+    },
+};
+
+/// Items of a page, if nothing is said, and at most.
+const LIMIT: usize = 100;
+const MAX_LIMIT: usize = 500;
+
+/// The longest that a reader may wait: less than most proxies do.
+const MAX_WAIT: Duration = Duration::from_secs(50);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    after: Option<String>,
+    limit: Option<String>,
+    wait: Option<String>,
+    destination: Option<String>,
+}
+
+/// `GET /feed?after=SEQ[&limit=][&wait=][&destination=]`
+pub(super) async fn read(
+    State(api): Shared,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    wish: Result<Params<Wish>, Problem>,
+) -> Answer<FeedPage> {
+    let opened = api.opened_by(&headers);
+    if opened.is_empty() {
+        return Err(refusal(&api, (&method, &uri), &headers));
+    }
+    let Params(wish) = wish?;
+    let feed = one_of(&opened, wish.destination.as_deref())?;
+    let after = number::<i64>("after", wish.after.as_deref())?.unwrap_or(0);
+    let limit = number("limit", wish.limit.as_deref())?.unwrap_or(LIMIT);
+    if after < 0 {
+        return Err(Problem::bad_request("after: the number of an item, or 0 for all of them"));
+    }
+    if limit == 0 || limit > MAX_LIMIT {
+        return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
+    }
+    let wait = seconds(wish.wait.as_deref())?;
+    let found = api.parts.control.read(feed, FeedWish { after, limit, wait }).await;
+    let found = found.map_err(|why| no_items(why, after))?;
+    let next = found.last().map_or(after, |last| last.seq);
+    let items = found.into_iter().map(|item| {
+        let alert = to_raw_value(&item.alert);
+        alert.map(|alert| FeedItem { seq: item.seq, alert })
+    });
+    let items = items.collect::<Result<_, _>>().map_err(|error| {
+        tracing::error!(error = chain(&error), "an alert cannot be written as JSON");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an alert cannot be written as JSON")
+    })?;
+    Ok(Json(FeedPage { items, next }))
+}
+
+impl Api {
+    /// The feeds whose token the request carries. One that was just rotated is read again first.
+    fn opened_by(&self, headers: &HeaderMap) -> Vec<FeedKey> {
+        let mut feeds = self.parts.control.feeds();
+        let is_open = |feed: &FeedKey| {
+            carries(&feed.token, headers)
+                || feed.token.refresh_if_touched().unwrap_or(false) && carries(&feed.token, headers)
+        };
+        feeds.retain(is_open);
+        feeds
+    }
+}
+
+/// Why nothing is opened. Without any feed it is as for everything else that is not there.
+fn refusal(api: &Api, (method, uri): (&Method, &Uri), headers: &HeaderMap) -> Problem {
+    if api.parts.control.feeds().is_empty() {
+        let open = api.parts.auth.check(method, uri, headers);
+        return open.map_or_else(
+            |problem| problem,
+            |()| {
+                Problem::not_found(format!(
+                    "there is nothing at {PREFIX}/feed: no destination has `preset: feed`"
+                ))
+            },
+        );
+    }
+    let detail = "send the destination's `feed_token` as `Authorization: Bearer TOKEN`";
+    Problem::new(StatusCode::UNAUTHORIZED, detail)
+}
+
+/// The feed that is meant.
+fn one_of<'f>(opened: &'f [FeedKey], named: Option<&str>) -> Result<&'f DestinationName, Problem> {
+    let list = || opened.iter().map(|feed| feed.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (opened, named) {
+        ([only], None) => Ok(&only.name),
+        (_, None) => Err(Problem::bad_request(format!(
+            "this token opens several feeds: say which by ?destination=NAME, one of {}",
+            list()
+        ))),
+        (_, Some(name)) => {
+            let found = opened.iter().find(|feed| feed.name.as_str() == name);
+            found.map(|feed| &feed.name).ok_or_else(|| {
+                Problem::not_found(format!("this token opens no feed `{name}`, but {}", list()))
+            })
+        }
+    }
+}
+
+/// Nothing, if nothing is written.
+fn seconds(text: Option<&str>) -> Result<Duration, Problem> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(Duration::ZERO);
+    };
+    let number = text.strip_suffix('s').and_then(|number| number.parse().ok());
+    number.map(Duration::from_secs).filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {
+        let most = MAX_WAIT.as_secs();
+        Problem::bad_request(format!("wait: `{text}` is not from 0s to {most}s, such as 20s"))
+    })
+}
+
+fn no_items(why: NoItems, after: i64) -> Problem {
+    match why {
+        NoItems::Store(error) => error.into(),
+        NoItems::Gone => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the configuration has just changed: ask again",
+        ),
+        NoItems::Beyond(end) => Problem::conflict(format!(
+            "after: no item has a number beyond {end}, so {after} is none of this feed's; nothing \
+             was marked as delivered. Begin with after=0 for all that is kept"
+        )),
+    }
+}

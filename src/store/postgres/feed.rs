@@ -1,0 +1,199 @@
+//! A destination that is read: its deliveries get numbers, are given by them, and are taken.
+
+use tokio_postgres::types::Type;
+
+use super::{
+    deliver::delivery,
+    door::{Haste, Param},
+    row::{alert_id, get, time},
+    shared::Shared,
+};
+use crate::{
+    ids::{AlertId, DestinationName, MessageTs},
+    store::{FEED_PAGE_MAX_BYTES, FeedPage, StoreError, Taken, feed::Entries, stored::clean},
+};
+
+/// How many deliveries are marked in one transaction: others want to write too.
+const PIECE: i64 = 1000;
+
+/// Who numbers waits for whoever numbers the same feed, until that has committed: so whoever sees a
+/// number sees all before it. The first number is of no meaning, and nobody else's.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(1182090308, id) FROM relay.destinations \
+    WHERE name = $1";
+
+/// The end of the feed, whether it is paused, and whether anything waits for a number.
+pub(super) const STATE: &str = "
+    WITH clock AS (SELECT relay.now_us($1) AS now)
+    SELECT greatest(t.numbered, clock.now), t.paused_at IS NOT NULL, EXISTS (
+        SELECT 1 FROM relay.deliveries d
+        WHERE d.destination = t.id AND d.state = 0 AND d.due_at <= clock.now AND d.number IS NULL
+            AND (d.leased_until IS NULL OR d.leased_until <= clock.now))
+    FROM relay.destinations t, clock WHERE t.name = $2";
+
+const NUMBER: &str = "
+    WITH clock AS (SELECT relay.now_us($1) AS now),
+    t AS (SELECT id, numbered FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
+    waiting AS (
+        SELECT d.id, d.due_at FROM relay.deliveries d
+        WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+            AND d.due_at <= (SELECT now FROM clock) AND d.number IS NULL
+            AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+        ORDER BY d.due_at, d.id LIMIT $4 FOR UPDATE SKIP LOCKED),
+    new AS (
+        SELECT w.id, greatest(t.numbered, clock.now, $3)
+            + row_number() OVER (ORDER BY w.due_at, w.id) AS number
+        FROM waiting w, t, clock),
+    done AS (
+        UPDATE relay.deliveries d SET number = new.number FROM new WHERE d.id = new.id
+        RETURNING d.number)
+    UPDATE relay.destinations SET numbered = last.number
+    FROM (SELECT max(number) AS number FROM done) AS last
+    WHERE name = $2 AND last.number IS NOT NULL";
+
+/// `before` is how many bytes the rows before have.
+pub(super) const PAGE: &str = "
+    SELECT * FROM (
+    SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
+        a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
+        a.level, coalesce(a.search, ''), d.number,
+        sum(octet_length(m.raw)) OVER (ORDER BY d.number) - octet_length(m.raw) AS before
+    FROM relay.destinations t CROSS JOIN LATERAL (
+        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = 0
+            AND p.number > $2 ORDER BY p.number LIMIT $3)
+        UNION ALL
+        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = 1
+            AND p.number > $2 ORDER BY p.number LIMIT $3)) d
+    JOIN relay.alerts a ON a.seq = d.id / 65536
+    JOIN relay.messages m ON m.id = d.id / 268435456
+    WHERE t.name = $1 AND t.paused_at IS NULL ORDER BY d.number LIMIT $3) page
+    WHERE before < $4 ORDER BY number";
+
+pub(super) const TAKEN: &str = "
+    WITH clock AS (SELECT relay.now_us($1) AS now),
+    given AS (
+        SELECT d.id FROM relay.deliveries d
+        WHERE d.destination = (SELECT id FROM relay.destinations WHERE name = $2)
+            AND d.state = 0 AND d.number <= $3
+        ORDER BY d.number LIMIT $4 FOR UPDATE),
+    done AS (
+        UPDATE relay.deliveries d
+        SET state = 1, finished_at = clock.now, token = NULL, leased_until = NULL
+        FROM given, clock WHERE d.id = given.id RETURNING d.id, d.number)
+    SELECT a.key, a.ordinal, m.received_at, m.posted_at
+    FROM done JOIN relay.alerts a ON a.seq = done.id / 65536
+    JOIN relay.messages m ON m.id = done.id / 268435456 ORDER BY done.number";
+
+const GIVE_UP: &str = "
+    WITH clock AS (SELECT relay.now_us($1) AS now),
+    meant AS (
+        SELECT a.seq * 65536 + t.id AS id
+        FROM unnest($3, $4) AS g (key, ordinal)
+        JOIN relay.alerts a ON a.key = g.key AND a.ordinal = g.ordinal
+        JOIN relay.destinations t ON t.name = $2),
+    found AS (
+        SELECT d.id FROM relay.deliveries d JOIN meant ON meant.id = d.id
+        WHERE d.state = 0
+            AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+        ORDER BY d.id FOR UPDATE OF d),
+    buried AS (
+        UPDATE relay.deliveries d
+        SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
+        FROM found, clock WHERE d.id = found.id RETURNING d.id)
+    SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
+
+/// A page.
+pub(super) async fn page(
+    shared: &Shared,
+    destination: &DestinationName,
+    after: i64,
+    limit: usize,
+) -> Result<FeedPage, StoreError> {
+    let (name, now) = (destination.as_str(), shared.now());
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT)];
+    let rows = shared.door.run(Haste::Hot, STATE, &params).await?;
+    let Some(row) = rows.first() else {
+        let end = shared.clock.now().micros();
+        return Ok(Entries::default().page(end));
+    };
+    let end: i64 = get(row, 0)?;
+    if get(row, 1)? || after > end {
+        return Ok(Entries::default().page(end));
+    }
+    let mut entries = look(shared, destination, after, limit).await?;
+    if get(row, 2)? && entries.has_room() && entries.len() < limit {
+        number(shared, name, after, limit - entries.len()).await?;
+        entries = look(shared, destination, after, limit).await?;
+    }
+    Ok(entries.page(end))
+}
+
+async fn look(
+    shared: &Shared,
+    destination: &DestinationName,
+    after: i64,
+    limit: usize,
+) -> Result<Entries, StoreError> {
+    let (name, limit) = (destination.as_str(), i64::try_from(limit).unwrap_or(i64::MAX));
+    let bytes = i64::try_from(FEED_PAGE_MAX_BYTES).unwrap_or(i64::MAX);
+    let params: [Param<'_>; _] =
+        [(&name, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8), (&bytes, Type::INT8)];
+    let rows = shared.door.run(Haste::Hot, PAGE, &params).await?;
+    let mut entries = Entries::default();
+    for row in &rows {
+        entries.push(get(row, 15)?, delivery(row, destination)?);
+    }
+    Ok(entries)
+}
+
+async fn number(shared: &Shared, name: &str, after: i64, limit: usize) -> Result<(), StoreError> {
+    let (now, limit) = (shared.now(), i64::try_from(limit).unwrap_or(i64::MAX));
+    let mut transaction = shared.door.begin(Haste::Hot).await?;
+    transaction.query(LOCK, &[(&name, Type::TEXT)]).await?;
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&name, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8)];
+    transaction.query(NUMBER, &params).await?;
+    transaction.commit().await
+}
+
+/// Marks a piece of what is pending up to a number.
+pub(super) async fn taken(
+    shared: &Shared,
+    destination: &DestinationName,
+    up_to: i64,
+) -> Result<Vec<Taken>, StoreError> {
+    let (now, name) = (shared.now(), destination.as_str());
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&name, Type::TEXT), (&up_to, Type::INT8), (&PIECE, Type::INT8)];
+    let rows = shared.door.run(Haste::Hot, TAKEN, &params).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Taken {
+                alert: alert_id(row, 0)?,
+                received_at: time(row, 2)?,
+                posted_at: MessageTs::from_micros(get(row, 3)?),
+            })
+        })
+        .collect()
+}
+
+/// Gives up what is pending of these alerts.
+pub(super) async fn give_up(
+    shared: &Shared,
+    destination: &DestinationName,
+    alerts: &[AlertId],
+    reason: &str,
+) -> Result<Vec<AlertId>, StoreError> {
+    let (now, name) = (shared.now(), destination.as_str());
+    let keys: Vec<String> =
+        alerts.iter().map(|alert| clean(&alert.message.to_string()).into_owned()).collect();
+    let ordinals: Vec<i64> = alerts.iter().map(|alert| i64::from(alert.ordinal)).collect();
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&keys, Type::TEXT_ARRAY),
+        (&ordinals, Type::INT8_ARRAY),
+        (&reason, Type::TEXT),
+    ];
+    let rows = shared.door.run(Haste::Hot, GIVE_UP, &params).await?;
+    rows.iter().map(|row| alert_id(row, 0)).collect()
+}
