@@ -44,6 +44,7 @@ mod deliver;
 mod door;
 mod flat;
 mod import;
+mod known;
 mod layout;
 mod open;
 mod operate;
