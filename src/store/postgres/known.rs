@@ -1,5 +1,5 @@
-//! What a batch brings of messages that are known: another way by which they came, an edit. And what
-//! catch-up has found, until a push brings it too.
+//! What a batch brings of messages that are known: another way by which they came, or an edit. And
+//! what catch-up has found, until a push brings it too.
 
 use tokio_postgres::types::Type;
 
