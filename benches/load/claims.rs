@@ -76,8 +76,7 @@ impl Backlog {
                 &url,
                 &format!(
                     "INSERT INTO relay.{table} {columns} SELECT {rows}
-                     FROM generate_series(1, {pending}::int8) AS s (n), relay.destinations t
-                     WHERE n > 1"
+                     FROM generate_series(2, {pending}::int8) AS s (n), relay.destinations t"
                 ),
             );
         }
