@@ -38,9 +38,18 @@ impl Latencies {
 
     /// In milliseconds.
     pub(crate) fn p99(&self) -> f64 {
+        self.percentile(99)
+    }
+
+    /// In milliseconds.
+    pub(crate) fn median(&self) -> f64 {
+        self.percentile(50)
+    }
+
+    fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort();
-        sorted[sorted.len() * 99 / 100].as_secs_f64() * 1e3
+        sorted[sorted.len() * percent / 100].as_secs_f64() * 1e3
     }
 }
 

@@ -2,8 +2,9 @@
 //! reads the body, in one run on the same cores.
 //!
 //! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]`.
-//! With `--fill` it also looks at a store with so many alerts. With two cores the server runs on
-//! the first and the generator on the second. `CONTRIBUTING.md` says how to read the table.
+//! With `--fill` it also looks at a store with so many alerts; on PostgreSQL at what a claim costs
+//! before so many deliveries. With two cores the server runs on the first, and PostgreSQL with it,
+//! and the generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@
     reason = "a benchmark prints, measures time, and may end on anything unexpected"
 )]
 
+mod claims;
 mod events;
 mod generator;
 mod many;
@@ -100,7 +102,12 @@ fn main() {
     }
     let alerts = argument("--fill", 0);
     if alerts > 0 {
-        runtime.block_on(full_store(&place, alerts, seconds, &mut table));
+        runtime.block_on(async {
+            match &postgres {
+                Some(postgres) => claims::measure(postgres, alerts, &mut table).await,
+                None => full_store(&place, alerts, seconds, &mut table).await,
+            }
+        });
     }
     println!();
     table.print();

@@ -67,6 +67,11 @@ impl Postgres {
     }
 }
 
+/// Runs SQL in the database of that URL.
+pub(crate) fn sql(url: &str, sql: &str) {
+    script(&format!("psql -qX -v ON_ERROR_STOP=1 -c \"{sql}\" {url}"));
+}
+
 /// Runs something with the functions of the tests' script; returns what it prints.
 fn script(text: &str) -> String {
     let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/server.sh");

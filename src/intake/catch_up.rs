@@ -219,8 +219,10 @@ impl Poller {
         let term = store.poller_term(&self.reader.app).await;
         self.stands_by = matches!(term, Ok(None));
         let term = match term {
-            Ok(Some(term)) => term,
-            Ok(None) => return true,
+            // Slack has told this process, and not the one that polls, what it left out: this one
+            // reads it too, and leaves the cursors alone.
+            Ok(term) if term.is_some() || self.also_from.is_some() => term,
+            Ok(_) => return true,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the store does not say who may poll");
                 return false;
@@ -261,7 +263,7 @@ impl Poller {
         due.into_iter().collect()
     }
 
-    async fn read(&mut self, channel: &ChannelId, term: u64) -> Result<(), ReadError> {
+    async fn read(&mut self, channel: &ChannelId, term: Option<u64>) -> Result<(), ReadError> {
         let reader = Arc::clone(&self.reader);
         let parts = &reader.parts;
         let committed = parts.store.cursor(&reader.app, channel).await.map_err(ReadError::Store)?;
@@ -273,7 +275,7 @@ impl Poller {
             channel: channel.clone(),
             window,
             source: Source::CatchUp,
-            cursor: Some(CursorMove {
+            cursor: term.map(|term| CursorMove {
                 app: reader.app.clone(),
                 channel: channel.clone(),
                 to,

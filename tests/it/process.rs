@@ -108,9 +108,12 @@ impl Process {
     }
 
     pub(crate) async fn post(&self, n: u32) -> Option<u16> {
-        let body = incident(n).to_string().into_bytes();
-        let headers = slack::signed(SECRET, Clock::system().now(), &body);
-        let posted = http::try_post(self.public, "/slack/events", &headers, &body).await;
+        self.post_body(incident(n).to_string().as_bytes()).await
+    }
+
+    pub(crate) async fn post_body(&self, body: &[u8]) -> Option<u16> {
+        let headers = slack::signed(SECRET, Clock::system().now(), body);
+        let posted = http::try_post(self.public, "/slack/events", &headers, body).await;
         posted.map(|answer| answer.status)
     }
 }

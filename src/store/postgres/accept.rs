@@ -2,9 +2,11 @@
 //!
 //! A thousand waiting messages cost one commit, and a lone one waits for nobody. Messages go in
 //! in the order of their keys, so that two relays that store the same ones do not wait for one
-//! another in a circle.
+//! another in a circle. New ones take two round trips: their alerts, by which the database says
+//! what is new, then all else with the commit.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -13,18 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::{
-    catch_up::{Seen, move_cursor},
-    door::{Haste, Param, Transaction, is_worth_another_try},
-    flat::{Flat, PER_MESSAGE},
-    row::get,
+    catch_up::move_cursor,
+    door::{Haste, Param, Statement, Transaction, is_worth_another_try},
+    flat::{Alerts, Deliveries, Item, Messages},
+    known::Known,
     shared::{Shared, TRIES, copy, gather},
 };
 use crate::{
     ids::{AppName, DestinationName},
-    store::{
-        Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, REVISIONS_KEPT, StoreError,
-        stored::{QUARANTINED, clean},
-    },
+    store::{Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, StoreError, stored::QUARANTINED},
 };
 
 /// What became of each message of a batch, in its order.
@@ -94,6 +93,12 @@ struct More {
     cursors: Vec<CursorMove>,
     bodies: Vec<(AppName, Vec<u8>)>,
     probes: bool,
+}
+
+impl More {
+    const fn is_empty(&self) -> bool {
+        self.cursors.is_empty() && self.bodies.is_empty() && !self.probes
+    }
 }
 
 impl Writer {
@@ -198,65 +203,64 @@ impl Writer {
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
         let mut transaction = self.shared.door.begin(Haste::Batch).await?;
-        let accepted = if messages.is_empty() {
-            Vec::new()
-        } else {
-            self.insert(&mut transaction, messages).await?
-        };
+        let items = self.insert_alerts(&mut transaction, messages).await?;
+        let (stored, due) = (Messages::new(&items), Deliveries::new(&items, &self.destinations));
+        let (stored, due) = (stored.params(), due.params());
+        let names: Vec<&str> = names(messages).into_iter().map(DestinationName::as_str).collect();
+        let names: [Param<'_>; _] = [(&names, Type::TEXT_ARRAY)];
+        let mut last: Vec<Statement<'_>> = Vec::new();
+        if items.iter().any(|item| item.new_alerts() > 0) {
+            last.extend([(Messages::INSERT, stored.as_slice()), (Deliveries::INSERT, &due)]);
+            last.extend(self.shared.notifies.then_some((NOTIFY, names.as_slice())));
+        }
+        let known = Known::of(&items);
+        let mut revised = Vec::new();
+        if !known.is_empty() || !more.is_empty() {
+            for (sql, params) in last.drain(..) {
+                transaction.query(sql, params).await?;
+            }
+            revised = known.write(&mut transaction).await?;
+            self.write_more(&mut transaction, more).await?;
+        }
+        let start = self.shared.clock.instant();
+        transaction.finish(&last).await?;
+        let took = self.shared.clock.instant().duration_since(start);
+        self.shared.commit_seconds.record(took.as_secs_f64());
+        Ok(results(&items, &revised))
+    }
+
+    /// Inserts the alerts, and notes which were not known.
+    async fn insert_alerts<'a>(
+        &self,
+        transaction: &mut Transaction<'_>,
+        messages: &[&'a Held],
+    ) -> Result<Vec<Item<'a>>, StoreError> {
+        let mut items = Item::all(messages);
+        if !items.is_empty() {
+            let alerts = Alerts::new(self.shared.now(), &items);
+            let rows = transaction.query(Alerts::INSERT, &alerts.params()).await?;
+            drop(alerts);
+            Item::note_new(&mut items, &rows)?;
+        }
+        Ok(items)
+    }
+
+    /// Writes what there is beside messages.
+    async fn write_more(
+        &self,
+        transaction: &mut Transaction<'_>,
+        more: &More,
+    ) -> Result<(), StoreError> {
         for cursor in &more.cursors {
-            move_cursor(&mut transaction, cursor).await?;
+            move_cursor(transaction, cursor).await?;
         }
         for (app, body) in &more.bodies {
-            self.quarantine(&mut transaction, app, body).await?;
+            self.quarantine(transaction, app, body).await?;
         }
         if more.probes {
             transaction.query(PROBE, &[]).await?;
         }
-        self.notify(&mut transaction, messages).await?;
-        let start = self.shared.clock.instant();
-        transaction.commit().await?;
-        let took = self.shared.clock.instant().duration_since(start);
-        self.shared.commit_seconds.record(took.as_secs_f64());
-        Ok(accepted)
-    }
-
-    /// Inserts messages. The constraint decides what is known: nothing was looked up before. Of two
-    /// in one batch the first is the new one.
-    async fn insert(
-        &self,
-        transaction: &mut Transaction<'_>,
-        messages: &[&Held],
-    ) -> Result<Vec<Accepted>, StoreError> {
-        let number = i32::try_from(messages.len()).unwrap_or(i32::MAX);
-        let rows = transaction.query(NUMBERS, &[(&number, Type::INT4)]).await?;
-        let ids = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, _>>()?;
-        let flat = Flat::new(self.shared.now(), &ids, messages, &self.destinations);
-        let rows = transaction.query(INSERT, &flat.params()).await?;
-        let mut new: HashMap<i64, u32> = HashMap::new();
-        for row in &rows {
-            *new.entry(get::<i64>(row, 0)? / PER_MESSAGE).or_default() += 1;
-        }
-        let found: Vec<u32> = ids.iter().map(|id| new.get(id).copied().unwrap_or(0)).collect();
-        let mut results = Vec::with_capacity(messages.len());
-        let mut seen = Seen::default();
-        for ((message, _), (new, key)) in messages.iter().zip(found.iter().zip(&flat.keys)) {
-            seen.note(message, key, *new);
-            results.push(match new {
-                0 => Accepted::Duplicate,
-                new => Accepted::New { alerts: *new },
-            });
-        }
-        seen.write(transaction).await?;
-        for (result, ((message, _), key)) in results.iter_mut().zip(messages.iter().zip(&flat.keys))
-        {
-            if *result == Accepted::Duplicate
-                && message.is_edit
-                && revise(transaction, key, message).await?
-            {
-                *result = Accepted::Revision;
-            }
-        }
-        Ok(results)
+        Ok(())
     }
 
     /// Gives destinations that were never heard of their numbers, in a transaction of its own: that
@@ -271,20 +275,6 @@ impl Writer {
         for name in unknown {
             let id = self.shared.destination(&name).await?;
             self.destinations.insert(name, id);
-        }
-        Ok(())
-    }
-
-    async fn notify(
-        &self,
-        transaction: &mut Transaction<'_>,
-        messages: &[&Held],
-    ) -> Result<(), StoreError> {
-        if self.shared.notifies {
-            let names: Vec<&str> =
-                names(messages.iter().copied()).into_iter().map(DestinationName::as_str).collect();
-            let sql = "SELECT pg_notify('relay_due', name) FROM unnest($1) AS name";
-            transaction.query(sql, &[(&names, Type::TEXT_ARRAY)]).await?;
         }
         Ok(())
     }
@@ -322,75 +312,30 @@ fn unusable((message, _): &Held) -> Option<StoreError> {
     (message.alerts.len() > ALERTS).then(|| StoreError::Item(TooMany(ALERTS).into()))
 }
 
-fn names<'a>(messages: impl IntoIterator<Item = &'a Held>) -> HashSet<&'a DestinationName> {
-    let alerts = messages.into_iter().flat_map(|(message, _)| &message.alerts);
+fn names<'a, M: Borrow<Held> + 'a>(
+    messages: impl IntoIterator<Item = &'a M>,
+) -> HashSet<&'a DestinationName> {
+    let alerts = messages.into_iter().flat_map(|held| &held.borrow().0.alerts);
     alerts.flat_map(|alert| &alert.destinations).collect()
 }
 
-const NUMBERS: &str = "SELECT nextval('relay.message_id') FROM generate_series(1, $1) ORDER BY 1";
+/// What became of each message, in the order of the batch. `revised` are the places of edits that
+/// are kept.
+fn results(items: &[Item<'_>], revised: &[usize]) -> Vec<Accepted> {
+    let mut results = vec![Accepted::Duplicate; items.len()];
+    for item in items {
+        let Some(result) = results.get_mut(item.place) else { continue };
+        if item.new_alerts() > 0 {
+            *result = Accepted::New { alerts: item.new_alerts() };
+        } else if revised.contains(&item.place) {
+            *result = Accepted::Revision;
+        }
+    }
+    results
+}
 
-const INSERT: &str = "
-WITH clock AS (SELECT relay.now_us($1) AS now),
-a AS (
-    INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
-    SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8)
-        AS u (seq, key, ordinal, attachment, sources, level, search)
-    ORDER BY key, ordinal, seq
-    ON CONFLICT (key, ordinal) DO NOTHING RETURNING seq),
-s AS (
-    INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
-    SELECT * FROM unnest($9, $10, $11, $12, $13, $14, $15)
-        AS u (id, received_at, posted_at, source, event_id, team, raw)
-    WHERE id IN (SELECT seq / 4096 FROM a)),
-d AS (
-    INSERT INTO relay.deliveries (id, destination, due_at, since)
-    SELECT u.seq * 65536 + t.id, t.id, clock.now + u.hold,
-        coalesce(t.paused_at, clock.now) - t.paused_for
-    FROM clock, unnest($16, $17, $18) AS u (seq, destination, hold)
-    JOIN relay.destinations t ON t.id = u.destination
-    WHERE u.seq IN (SELECT seq FROM a)
-    ON CONFLICT DO NOTHING)
-SELECT seq FROM a";
+const NOTIFY: &str = "SELECT pg_notify('relay_due', name) FROM unnest($1) AS name";
 
 pub(super) const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)
 ON CONFLICT (id) DO UPDATE SET number = probe.number + 1";
-
-/// Keeps the bytes beside the message's first alert, unless retention has emptied it, or they or
-/// others of the same edit are kept already. Returns whether they are new.
-async fn revise(
-    transaction: &mut Transaction<'_>,
-    key: &str,
-    message: &NewMessage,
-) -> Result<bool, StoreError> {
-    const SQL: &str = "
-        INSERT INTO relay.revisions (message, received_at, edited_ts, raw)
-        SELECT m.id, $2, $4, $3 FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / 4096
-        WHERE a.key = $1 AND m.raw IS NOT NULL AND NOT EXISTS (
-            SELECT 1 FROM relay.alerts b JOIN relay.messages n ON n.id = b.seq / 4096
-            WHERE b.key = $1 AND (n.raw = $3 OR EXISTS (
-                SELECT 1 FROM relay.revisions r WHERE r.message = n.id
-                AND (r.raw = $3 OR r.edited_ts = $4 AND $4 <> ''))))
-        ORDER BY a.ordinal LIMIT 1
-        RETURNING message";
-    const TRIM: &str = "
-        DELETE FROM relay.revisions WHERE message = $1 AND id NOT IN (
-            SELECT id FROM relay.revisions WHERE message = $1 ORDER BY id DESC LIMIT $2)";
-    let received_at = message.received_at.micros();
-    let raw: &[u8] = &message.raw;
-    let edited_ts = clean(&message.edited_ts);
-    let params: [Param<'_>; _] = [
-        (&key, Type::TEXT),
-        (&received_at, Type::INT8),
-        (&raw, Type::BYTEA),
-        (&edited_ts, Type::TEXT),
-    ];
-    let rows = transaction.query(SQL, &params).await?;
-    let Some(row) = rows.first() else {
-        return Ok(false);
-    };
-    let id: i64 = get(row, 0)?;
-    let kept = i64::from(REVISIONS_KEPT);
-    transaction.query(TRIM, &[(&id, Type::INT8), (&kept, Type::INT8)]).await?;
-    Ok(true)
-}

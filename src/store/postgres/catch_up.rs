@@ -1,4 +1,4 @@
-//! What catch-up keeps: its cursors, the ids of channels, and what no push has brought yet.
+//! What catch-up keeps: its cursors, the ids of channels; and the list of what no push has brought.
 
 use tokio_postgres::types::Type;
 
@@ -9,101 +9,11 @@ use super::{
 };
 use crate::{
     ids::{AppName, ChannelId, MessageTs},
-    store::{
-        CursorMove, NewMessage, Source, StoreError,
-        stored::{clean, source_number},
-    },
+    store::{CursorMove, StoreError, stored::clean},
 };
 
 /// How many messages one call of `take_unpushed` gives.
 const PIECE: i64 = 1000;
-
-/// What is to be written of messages that were known, or that catch-up brought.
-#[derive(Default)]
-pub(super) struct Seen<'a> {
-    known: Vec<&'a str>,
-    bits: Vec<i32>,
-    /// By push, and known.
-    pushed: Vec<&'a str>,
-    /// By catch-up, and new, or known without it having been there.
-    found: Vec<Found<'a>>,
-}
-
-struct Found<'a> {
-    key: &'a str,
-    message: &'a NewMessage,
-    is_new: bool,
-}
-
-impl<'a> Seen<'a> {
-    pub(super) fn note(&mut self, message: &'a NewMessage, key: &'a str, new: u32) {
-        let is_new = usize::try_from(new).is_ok_and(|new| new == message.alerts.len());
-        if !is_new {
-            self.known.push(key);
-            self.bits.push(1 << source_number(message.source));
-        }
-        match message.source {
-            Source::Push if !is_new => self.pushed.push(key),
-            Source::CatchUp if is_new || new == 0 => {
-                self.found.push(Found { key, message, is_new });
-            }
-            Source::Push | Source::CatchUp | Source::Backfill => {}
-        }
-    }
-
-    pub(super) async fn write(
-        mut self,
-        transaction: &mut Transaction<'_>,
-    ) -> Result<(), StoreError> {
-        const REMEMBER: &str = "
-            UPDATE relay.alerts SET sources = sources | new.bit
-            FROM (SELECT key, bit_or(bit) AS bit FROM unnest($1, $2) AS u (key, bit)
-                  GROUP BY key) AS new
-            WHERE alerts.key = new.key AND alerts.sources & new.bit <> new.bit
-            RETURNING alerts.key";
-        const PUSHED: &str = "DELETE FROM relay.unpushed WHERE key = ANY ($1)";
-        let news = if self.known.is_empty() {
-            Vec::new()
-        } else {
-            let params: [Param<'_>; _] =
-                [(&self.known, Type::TEXT_ARRAY), (&self.bits, Type::INT4_ARRAY)];
-            transaction.query(REMEMBER, &params).await?
-        };
-        let news = news.iter().map(|row| get::<&str>(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        self.found.retain(|found| found.is_new || news.contains(&found.key));
-        if !self.pushed.is_empty() {
-            transaction.query(PUSHED, &[(&self.pushed, Type::TEXT_ARRAY)]).await?;
-        }
-        self.write_found(transaction).await
-    }
-
-    async fn write_found(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        const SQL: &str = "
-            INSERT INTO relay.unpushed (key, app, channel, posted_at)
-            SELECT * FROM unnest($1, $2, $3, $4) AS u (key, app, channel, posted_at)
-            WHERE NOT EXISTS (
-                SELECT 1 FROM relay.alerts a WHERE a.key = u.key AND a.sources & $5 <> 0)
-            ON CONFLICT (key) DO NOTHING";
-        if self.found.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<&str> = self.found.iter().map(|found| found.key).collect();
-        let messages = || self.found.iter().map(|found| found.message);
-        let apps: Vec<&str> = messages().map(|message| message.key.app.as_str()).collect();
-        let channels: Vec<_> =
-            messages().map(|message| clean(message.key.channel.as_str())).collect();
-        let posted_at: Vec<i64> = messages().map(|message| message.posted_at.micros()).collect();
-        let push = 1_i32 << source_number(Source::Push);
-        let params: [Param<'_>; _] = [
-            (&keys, Type::TEXT_ARRAY),
-            (&apps, Type::TEXT_ARRAY),
-            (&channels, Type::TEXT_ARRAY),
-            (&posted_at, Type::INT8_ARRAY),
-            (&push, Type::INT4),
-        ];
-        transaction.query(SQL, &params).await.map(drop)
-    }
-}
 
 /// Takes a piece of an app's messages off the list of what no push has brought, the oldest first.
 pub(super) async fn take_unpushed(

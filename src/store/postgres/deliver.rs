@@ -184,8 +184,9 @@ SELECT id, token, attempts FROM done";
 /// Removes the oldest attempts of a delivery.
 const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
 
-/// Writes outcomes in one transaction; returns which leases were still their holders'.
-async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
+/// Writes outcomes in one transaction; returns which leases were still their holders'. Rows are
+/// changed in the order of their numbers, as everywhere: nobody waits for others in a circle.
+pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
     let columns = Columns::new(shared, jobs);
     let params = columns.params();
     let mut tries = 1;
@@ -233,6 +234,8 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn new(shared: &Shared, jobs: &'a [Job]) -> Self {
         let mut columns = Self { now: shared.now(), ..Self::default() };
+        let mut jobs: Vec<&Job> = jobs.iter().collect();
+        jobs.sort_by_key(|job| job.id);
         for Job { id, token, outcome: Outcome { attempt, next, projection }, .. } in jobs {
             columns.id.push(*id);
             columns.token.push(token.cast_signed());

@@ -32,6 +32,9 @@ use crate::{clock::Clock, store::StoreError};
 /// A parameter and its type, which must be one of the built-in ones.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// A statement with its parameters.
+pub(super) type Statement<'a> = (&'a str, &'a [Param<'a>]);
+
 /// Who waits for a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Haste {
@@ -45,7 +48,8 @@ pub(super) enum Haste {
 
 impl Haste {
     /// Opens a transaction. The urgent ones find their rows by their indexes, whatever the planner
-    /// knows about tables that have just grown. A process that froze inside of one is thrown out.
+    /// knows about tables that have just grown; and many rows are not copied into a plan that is
+    /// made for them alone. A process that froze inside of one is thrown out.
     const fn begin(self) -> &'static str {
         match self {
             Self::Hot => {
@@ -57,7 +61,8 @@ impl Haste {
             Self::Batch => {
                 "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1000;
                  SET LOCAL idle_in_transaction_session_timeout = 5000;
-                 SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
+                 SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
+                 SET LOCAL plan_cache_mode = force_generic_plan"
             }
             Self::Patient => {
                 "BEGIN; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 5000;
@@ -269,10 +274,16 @@ impl Transaction<'_> {
     }
 
     /// Makes everything durable.
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.finish(&[]).await
+    }
+
+    /// Runs the last statements and makes everything durable, in one round trip. After a statement
+    /// that fails the server undoes the transaction in place of the commit.
+    pub(super) async fn finish(mut self, last: &[Statement<'_>]) -> Result<(), StoreError> {
         let warnings = self.door.warnings.load(Ordering::SeqCst);
         if self.is_open {
-            let done = timeout(ANSWER, self.client()?.batch_execute("COMMIT"));
+            let done = timeout(ANSWER, and_commit(self.client()?, last));
             done.await.map_err(|_elapsed| silence())?.map_err(failed)?;
         }
         self.end(warnings)
@@ -286,6 +297,17 @@ impl Transaction<'_> {
         drop(self.client.take());
         Ok(())
     }
+}
+
+/// Sends each statement before the one before it is answered.
+async fn and_commit(client: &Client, last: &[Statement<'_>]) -> Result<(), Error> {
+    let [(sql, params), rest @ ..] = last else {
+        return client.batch_execute("COMMIT").await;
+    };
+    let rest = Box::pin(and_commit(client, rest));
+    let (first, rest) = tokio::join!(biased; client.query_typed(sql, params), rest);
+    first?;
+    rest
 }
 
 impl Drop for Transaction<'_> {

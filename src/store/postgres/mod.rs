@@ -46,6 +46,7 @@ mod door;
 mod feed;
 mod flat;
 mod import;
+mod known;
 mod layout;
 mod open;
 mod operate;

@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+mod contention;
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Where the server for the tests is.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use slack_soar_relay::clock::Clock;
 use tokio::task::spawn_blocking;
 
@@ -220,6 +221,29 @@ async fn another_relay_reads_history_within_15_s_of_the_pollers_death() {
     let took = clock.now().since(died);
     assert!(took < Duration::from_secs(15), "{took:?}");
     assert_eq!(count("relay.pollers WHERE term = 2").await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_slack_says_it_withheld_is_read_whichever_relay_it_tells() {
+    let place = Place::direct();
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    let cursors = "SELECT ts FROM relay.cursors";
+    let _poller = relays.start();
+    until("history is read", async || place.cluster.sql(cursors).await.len() == 1).await;
+    let read_to = place.cluster.sql(cursors).await;
+    let other = relays.start();
+    // Long before what the poller reads again.
+    let minute = clock.now() - Duration::from_secs(7200);
+    let message = workspace.state().post_at(CHANNEL, minute, slack::message(0));
+    let limited = json!({"type": "app_rate_limited", "minute_rate_limited": minute.seconds()});
+    assert_eq!(other.post_body(limited.to_string().as_bytes()).await, Some(200));
+    let id = format!("main:{CHANNEL}:{}:0", message["ts"].as_str().unwrap());
+    until_all(&soar, &[id]).await;
+    assert_eq!(place.cluster.sql("SELECT term FROM relay.pollers").await, ["1"]);
+    assert_eq!(place.cluster.sql(cursors).await, read_to, "only the poller moves it");
 }
 
 #[tokio::test]
