@@ -456,10 +456,12 @@ fn helm_can_read_the_log_of_the_test_pod_when_it_has_ended() {
 
 #[test]
 fn the_store_is_moved_while_no_relay_runs_from_the_claim_that_the_stateful_set_left() {
-    let claims = objects(&template(&tool("DEPLOY_HELM"), "quickstart", &[]).unwrap());
-    let set = claims.iter().find(|object| object.kind() == "StatefulSet").unwrap();
+    let rendered =
+        |values: &str| objects(&template_as("relay", &tool("DEPLOY_HELM"), values, &[]).unwrap());
+    let before = rendered("quickstart");
+    let set = before.iter().find(|object| object.kind() == "StatefulSet").unwrap();
     let claim = format!("data-{}-0", set.name());
-    let objects = objects(&template(&tool("DEPLOY_HELM"), "postgres-move", &[]).unwrap());
+    let objects = rendered("postgres-move");
     let job = objects.iter().find(|object| object.kind() == "Job").unwrap();
     let (pod, _) = job.pod().unwrap();
     let arguments = pod.containers[0].args.as_ref().unwrap();
@@ -469,7 +471,7 @@ fn the_store_is_moved_while_no_relay_runs_from_the_claim_that_the_stateful_set_l
     assert!(config["store"]["postgres"].is_object());
     let volumes = pod.volumes.as_ref().unwrap();
     let mut claimed = volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    assert_eq!(claimed.next().unwrap().claim_name, claim.replace(RELEASE, "relay"));
+    assert_eq!(claimed.next().unwrap().claim_name, claim);
     assert_eq!(text(&config, "/server/listen"), "[::]:8080", "pods with IPv6 addresses");
 }
 
