@@ -1,7 +1,7 @@
 //! The file against its schema: every fault at once, in words of the person who wrote it.
 //!
-//! The schema is our own and uses few of the keywords there are, so a short walk does. A test holds it
-//! against a library that knows them all.
+//! The schema is our own and uses few of the keywords there are, so a short walk does. A test holds
+//! it against a library that knows them all.
 
 use regex::Regex;
 use serde_json::{Map, Number, Value};
@@ -367,6 +367,18 @@ mod tests {
             "concurrency": 4, "rate_limit": "60/min", "retry": {"max_age": "72h"}, "proxy": "p",
             "headers": {"X": "y", "Z": {"file": "f"}}, "signing_secret": null}]
     }"#;
+
+    #[test]
+    fn a_mistake_within_what_may_be_left_out_is_named_at_its_own_place() {
+        let mut value: Value = serde_json::from_str(FULL).unwrap();
+        let keys = value.pointer_mut("/store/postgres").unwrap().as_object_mut().unwrap();
+        keys.insert("max_conections".to_owned(), 5.into());
+        let faults = validate(&value, &Positions::default());
+        let said: Vec<_> = faults.iter().map(|fault| fault.problem.to_string()).collect();
+        let expected =
+            "store.postgres.max_conections: unknown key (did you mean `max_connections`?)";
+        assert_eq!(said, [expected]);
+    }
 
     #[test]
     fn it_finds_fault_exactly_where_a_library_does() {
