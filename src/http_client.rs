@@ -148,8 +148,27 @@ pub fn check_host(url: &Url) -> Result<(), RefusedAddress> {
     match url.host() {
         Some(Host::Ipv4(address)) => check_address(address.into()),
         Some(Host::Ipv6(address)) => check_address(address.into()),
-        Some(Host::Domain(_)) | None => Ok(()),
+        // Of a scheme that the web does not know, an IPv4 address is read as a name.
+        Some(Host::Domain(name)) => {
+            name.parse().map_or(Ok(()), |address: Ipv4Addr| check_address(address.into()))
+        }
+        None => Ok(()),
     }
+}
+
+/// The addresses of a host, each of which may be contacted: a public name may point anywhere.
+///
+/// # Errors
+/// What the system's resolver said, or [`RefusedAddress`].
+pub async fn resolve(
+    host: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    for address in &found {
+        check_address(address.ip())?;
+    }
+    Ok(found)
 }
 
 fn check_address(address: IpAddr) -> Result<(), RefusedAddress> {
@@ -185,18 +204,13 @@ fn refused_v6(address: Ipv6Addr) -> bool {
         || address.to_ipv4().or(nat64).is_some_and(refused_v4)
 }
 
-/// The system's resolver, whose answers are checked: a public name may point anywhere.
+/// The system's resolver, whose answers are checked.
 struct GuardedResolver;
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            for address in &found {
-                check_address(address.ip())?;
-            }
-            let addresses: Addrs = Box::new(found.into_iter());
+            let addresses: Addrs = Box::new(resolve(name.as_str(), 0).await?.into_iter());
             Ok(addresses)
         })
     }
@@ -273,6 +287,8 @@ mod tests {
             "http://[fd00:ec2::254]/",
             "http://[fd20:ce::254]/",
             "http://100.100.100.200/",
+            "smtp://169.254.169.254:25",
+            "smtps://[::ffff:169.254.169.254]",
         ] {
             assert!(check_host(&url.parse().unwrap()).is_err(), "{url}");
         }

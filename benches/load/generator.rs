@@ -32,6 +32,10 @@ impl Latencies {
         self.0.push(latency);
     }
 
+    pub(crate) fn add(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// In milliseconds.
     pub(crate) fn p99(&self) -> f64 {
         let mut sorted = self.0.clone();
@@ -159,15 +163,20 @@ pub(crate) struct Sink {
 impl Sink {
     /// Takes connections and never answers.
     pub(crate) async fn silent() -> Self {
-        Self::start(false).await
+        Self::start(None).await
     }
 
     /// Answers 200 at once, and notes what came when.
     pub(crate) async fn answering() -> Self {
-        Self::start(true).await
+        Self::start(Some(Duration::ZERO)).await
     }
 
-    async fn start(answers: bool) -> Self {
+    /// Takes as long for it as the quickest of real receivers.
+    pub(crate) async fn working() -> Self {
+        Self::start(Some(Duration::from_millis(10))).await
+    }
+
+    async fn start(answers: Option<Duration>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let arrivals = Arrivals::default();
@@ -200,7 +209,7 @@ impl Sink {
     }
 }
 
-async fn receive(mut stream: TcpStream, answers: bool, noted: Arrivals) {
+async fn receive(mut stream: TcpStream, answers: Option<Duration>, noted: Arrivals) {
     let mut buffer = vec![0; 65_536];
     let mut filled = 0;
     loop {
@@ -212,11 +221,12 @@ async fn receive(mut stream: TcpStream, answers: bool, noted: Arrivals) {
             head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
         };
         let length: usize = field("content-length: ").parse().unwrap_or(0);
-        if body.len() < length || !answers {
-            continue;
-        }
+        let Some(work) = answers.filter(|_complete| body.len() >= length) else { continue };
         noted.lock().unwrap().insert(field("idempotency-key: "), Instant::now());
         filled = 0;
+        if !work.is_zero() {
+            tokio::time::sleep(work).await;
+        }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         if stream.write_all(answer).await.is_err() {
             return;

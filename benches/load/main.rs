@@ -18,6 +18,7 @@
 
 mod events;
 mod generator;
+mod many;
 mod postgres;
 mod server;
 
@@ -116,6 +117,7 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
     drop(bare);
     accept_side(place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
     delivery_side(place, seconds, disk_p99, table).await;
+    many::destinations(place, seconds, table).await;
     if place.postgres.is_some() {
         two_relays(place, seconds, bare_rate, table).await;
     }
@@ -134,8 +136,8 @@ impl Place<'_> {
     }
 
     /// A relay on an empty store.
-    fn relay(&self, sink: SocketAddr, concurrency: u32) -> Server {
-        Server::relay(&Server::new_dir(self.dir), sink, concurrency, &self.store())
+    fn relay(&self, sinks: &[SocketAddr], concurrency: u32) -> Server {
+        Server::relay(&Server::new_dir(self.dir), sinks, concurrency, &self.store())
     }
 
     /// The bounds of a measure on SQLite, and on PostgreSQL.
@@ -155,7 +157,7 @@ async fn accept_side(
     table: &mut Table,
 ) {
     let sink = Sink::silent().await;
-    let relay = place.relay(sink.address, 1);
+    let relay = place.relay(&[sink.address], 1);
     table.add("start to first 200, empty store", "ms", ["150", "30"], relay.started_ms);
     table.add("RSS idle", "MB", ["20", "10"], relay.memory("VmRSS"));
     let share = "share of bare axum";
@@ -180,7 +182,7 @@ async fn accept_side(
 
 async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &mut Table) {
     let sink = Sink::answering().await;
-    let relay = place.relay(sink.address, 16);
+    let relay = place.relay(&[sink.address], 16);
     let backlog = 4_000 * seconds;
     let started = Instant::now();
     generator::count(relay.address, Kind::Incident, backlog).await;
@@ -199,8 +201,8 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
 /// Two relays on one database, all on one core: what a second relay costs, not what it brings.
 async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut Table) {
     let (sink, store) = (Sink::silent().await, place.store());
-    let one = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
-    let other = Server::relay(&Server::new_dir(place.dir), sink.address, 1, &store);
+    let one = Server::relay(&Server::new_dir(place.dir), &[sink.address], 1, &store);
+    let other = Server::relay(&Server::new_dir(place.dir), &[sink.address], 1, &store);
     let ((_, a), (_, b)) = tokio::join!(
         generator::closed(one.address, Kind::Incident, seconds),
         generator::closed(other.address, Kind::Incident, seconds),
@@ -214,14 +216,14 @@ async fn full_store(place: &Place<'_>, alerts: u64, seconds: u64, table: &mut Ta
     const PIECE: u64 = 32_000;
     let (sink, store) = (Sink::answering().await, place.store());
     let dir = Server::new_dir(place.dir);
-    let relay = Server::relay(&dir, sink.address, 16, &store);
+    let relay = Server::relay(&dir, &[sink.address], 16, &store);
     for _ in 0..alerts.div_ceil(PIECE) {
         sink.clear();
         generator::count(relay.address, Kind::Incident, PIECE).await;
         sink.has(PIECE).await;
     }
     drop(relay);
-    let relay = Server::relay(&dir, sink.address, 16, &store);
+    let relay = Server::relay(&dir, &[sink.address], 16, &store);
     table.add("start to first 200, full store", "ms", ["1000", "150"], relay.started_ms);
     relay.under(Kind::Incident, seconds).await;
     table.add("RSS peak under full load, full store", "MB", ["80", "40"], relay.memory("VmHWM"));

@@ -102,25 +102,33 @@ impl Server {
         tempfile::tempdir_in(dir).unwrap().keep()
     }
 
-    /// The relay, with one destination, and its configuration (and file, if it is the store) in
-    /// `dir`. Metrics and logs are on.
-    pub(crate) fn relay(dir: &Path, sink: SocketAddr, concurrency: u32, store: &Store) -> Self {
+    /// The relay, with a destination for each sink, and its configuration (and file, if it is the
+    /// store) in `dir`. Metrics and logs are on.
+    pub(crate) fn relay(dir: &Path, sinks: &[SocketAddr], concurrency: u32, store: &Store) -> Self {
+        let destination = |number| {
+            format!(
+                "  - {{name: soar-{number}, preset: webhook, url: {{env: URL_{number}}}, \
+                 concurrency: {concurrency}}}\n"
+            )
+        };
+        let destinations: String = (0..sinks.len()).map(destination).collect();
         let config = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0}}\n\
              slack: {{apps: [{{name: main, signing_secret: {{env: SECRET}}}}]}}\n\
              store: {}\n\
-             destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
-             concurrency: {concurrency}}}\n",
+             destinations:\n{destinations}",
             store.yaml()
         );
         fs::write(dir.join("relay.yaml"), config).unwrap();
+        let urls = sinks.iter().enumerate();
+        let urls = urls.map(|(number, sink)| (format!("URL_{number}"), format!("http://{sink}/")));
         let started = Instant::now();
         let mut child = on_first_core(Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .env("SECRET", SECRET)
             .env("DATABASE_URL", store.url())
-            .env("URL", format!("http://{sink}/hook"))
+            .envs(urls)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

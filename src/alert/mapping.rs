@@ -82,7 +82,7 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
         script: Script {
             raw: incident.script.raw.clone(),
             url: incident.script.url.clone(),
-            host: incident.script.host.clone(),
+            host: incident.script.host(),
         },
         host_domain: HostDomain {
             raw: incident.host.raw.clone(),
@@ -126,7 +126,7 @@ fn name(risk: &Risk) -> String {
 
 fn parse_problems(incident: &Incident, ts: &TsKey) -> Vec<&'static str> {
     let without_ts = matches!(ts, TsKey::Digest(_)).then_some("ts");
-    without_ts.into_iter().chain(incident.problems.iter().copied().map(Problem::label)).collect()
+    without_ts.into_iter().chain(incident.problems().into_iter().map(Problem::label)).collect()
 }
 
 #[cfg(test)]

@@ -31,19 +31,15 @@ pub struct Incident {
     pub deep_link: String,
     /// Somebody pressed a test button.
     pub is_test: bool,
-    /// What could not be read.
-    pub problems: Vec<Problem>,
 }
 
-/// The script in three forms.
+/// The script in two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// As Slack sent it.
     pub raw: String,
     /// Without code span, link markup and entities. It may have no scheme.
     pub url: String,
-    /// The URL's host, or empty.
-    pub host: String,
 }
 
 /// The page's domain in two forms.
@@ -102,7 +98,7 @@ impl Incident {
     pub(super) fn read(attachment: &Attachment<'_>, titles: &FieldTitles) -> Self {
         let field = |titles: &[String]| value_of(attachment, titles);
         let details = mrkdwn::plain(&attachment.text).into_owned();
-        let mut incident = Self {
+        Self {
             title: attachment.title.to_string(),
             category: details.lines().next().unwrap_or_default().trim().to_owned(),
             risk: Risk::read(field(&titles.risk)),
@@ -110,21 +106,19 @@ impl Incident {
             host: HostDomain::read(field(&titles.host)),
             deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
             is_test: starts_with_ignoring_case(&details, "Test from "),
-            problems: Vec::new(),
             details,
-        };
-        incident.problems = incident.find_problems();
-        incident
+        }
     }
 
-    fn find_problems(&self) -> Vec<Problem> {
+    /// What could not be read.
+    pub fn problems(&self) -> Vec<Problem> {
         let severity_missing = self.risk.raw.trim().is_empty();
         let script_missing = self.script.url.is_empty();
         [
             (severity_missing, Problem::SeverityMissing),
             (!severity_missing && !self.risk.recognised, Problem::SeverityUnknown),
             (script_missing, Problem::ScriptMissing),
-            (!script_missing && self.script.host.is_empty(), Problem::ScriptUrl),
+            (!script_missing && self.script.host().is_empty(), Problem::ScriptUrl),
             (self.host.name.is_empty(), Problem::HostMissing),
             (self.deep_link.is_empty(), Problem::DeepLinkMissing),
             (self.details.trim().is_empty(), Problem::TextMissing),
@@ -137,9 +131,12 @@ impl Incident {
 
 impl Script {
     fn read(raw: &str) -> Self {
-        let url = mrkdwn::value(raw).into_owned();
-        let host = host_of(&url).unwrap_or_default();
-        Self { raw: raw.to_owned(), url, host }
+        Self { raw: raw.to_owned(), url: mrkdwn::value(raw).into_owned() }
+    }
+
+    /// The URL's host, or empty.
+    pub fn host(&self) -> String {
+        host_of(&self.url).unwrap_or_default()
     }
 }
 
@@ -253,7 +250,7 @@ mod tests {
     fn an_empty_attachment_is_read_with_every_problem_named() {
         let incident = read(&Attachment::default());
         assert_eq!(incident.risk.level.as_str(), "high");
-        let labels: Vec<_> = incident.problems.iter().map(|problem| problem.label()).collect();
+        let labels: Vec<_> = incident.problems().iter().map(|problem| problem.label()).collect();
         assert_eq!(
             labels,
             [
@@ -306,7 +303,7 @@ mod tests {
             ("``", "", ""),
         ] {
             let script = script(raw);
-            assert_eq!((&*script.url, &*script.host), (url, host), "{raw}");
+            assert_eq!((&*script.url, &*script.host()), (url, host), "{raw}");
             assert_eq!(script.raw, raw);
         }
     }
@@ -318,7 +315,7 @@ mod tests {
             ..Attachment::default()
         });
         assert_eq!(incident.script.url, "inline script");
-        assert!(incident.problems.starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl]));
+        assert!(incident.problems().starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl]));
     }
 
     #[test]
@@ -381,7 +378,7 @@ mod tests {
             };
             let incident = read(&attachment);
             assert_eq!(incident.deep_link, "", "{url}");
-            assert!(incident.problems.contains(&Problem::DeepLinkMissing));
+            assert!(incident.problems().contains(&Problem::DeepLinkMissing));
         }
         assert_eq!(web_link(" HTTPS://x.example "), Some("HTTPS://x.example"));
     }

@@ -549,15 +549,15 @@ mod tests {
                 assert_eq!((risk.level, risk.recognised), (level, recognised), "{value}");
             }
             let incident = found(&post(&titled(""))).remove(0).incident;
-            assert!(incident.problems.contains(&Problem::SeverityMissing));
-            assert!(incident.problems.contains(&Problem::ScriptMissing));
+            assert!(incident.problems().contains(&Problem::SeverityMissing));
+            assert!(incident.problems().contains(&Problem::ScriptMissing));
         }
 
         #[test]
         fn did_7_crash_on_an_incident_without_buttons_or_text() {
             let incident = found(&post(&titled(r#","fields":[]"#))).remove(0).incident;
-            assert!(incident.problems.contains(&Problem::DeepLinkMissing));
-            assert!(incident.problems.contains(&Problem::TextMissing));
+            assert!(incident.problems().contains(&Problem::DeepLinkMissing));
+            assert!(incident.problems().contains(&Problem::TextMissing));
         }
 
         #[test]

@@ -14,6 +14,7 @@ use super::{
     file::{self, HeaderText, Severity, Test},
     resolve::Resolver,
     sources::fingerprint,
+    tree::step,
 };
 use crate::{
     clock::Clock,
@@ -85,12 +86,18 @@ impl Resolver<'_> {
         let before = self.problems.len();
         let fingerprint = self.fingerprint(at, &destination, presets_dir);
         let url = self.url(at, destination.url.as_ref(), preset.as_deref());
-        let (params, secrets) = self.params(&format!("{at}/params"), destination.params);
-        let params_problems =
-            preset.iter().flat_map(|preset| preset.check_params(&params, &secrets));
-        for message in params_problems.collect::<Vec<_>>() {
-            self.problem(&format!("{at}/params"), message);
+        let params_at = format!("{at}/params");
+        let before_params = self.problems.len();
+        let (params, secrets) = self.params(&params_at, destination.params);
+        let unread = self.problems.split_off(before_params);
+        for (name, message) in preset.iter().flat_map(|one| one.check_params(&params, &secrets)) {
+            let pointer = format!("{params_at}/{}", step(&name));
+            // A secret that cannot be read is not missing as well.
+            if !unread.iter().any(|problem| problem.is_at(&pointer)) {
+                self.problem(&pointer, message);
+            }
         }
+        self.problems.extend(unread);
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let settings = http::Settings {
             name: DestinationName::new(&destination.name).ok()?,
@@ -109,8 +116,9 @@ impl Resolver<'_> {
                 ..http_client::Settings::default()
             },
         };
-        if let Err(error) = HttpDestination::new(settings.clone(), Clock::system())
-            && before == self.problems.len()
+        if before == self.problems.len()
+            && !self.place.spoilt.has_within(&params_at)
+            && let Err(error) = HttpDestination::new(settings.clone(), Clock::system())
         {
             self.problem(at, chain(&error));
         }
@@ -173,7 +181,7 @@ impl Resolver<'_> {
         for (name, value) in given {
             match serde_json::from_value::<file::SecretRef>(value.clone()) {
                 Ok(reference) if value.is_object() => {
-                    let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                    let pointer = format!("{at}/{}", step(&name));
                     let secret = self.secret(&pointer, &reference);
                     secrets.extend(secret.map(|secret| (name, secret)));
                 }
@@ -196,7 +204,7 @@ impl Resolver<'_> {
     ) -> Vec<(String, http::HeaderValue)> {
         let mut headers = Vec::new();
         for (name, text) in &destination.headers {
-            let at = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let at = format!("{pointer}/{}", step(name));
             let value = match text {
                 HeaderText::Plain(text) => {
                     if is_credential(name) {

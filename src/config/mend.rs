@@ -27,13 +27,18 @@ pub(super) struct Spoilt(Vec<String>);
 impl Spoilt {
     /// Whether the value, or one around it, is not that of the file.
     pub(super) fn has(&self, pointer: &str) -> bool {
-        let around = |spoilt: &String| {
-            pointer
-                .strip_prefix(spoilt.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.0.iter().any(around)
+        self.0.iter().any(|spoilt| is_within(pointer, spoilt))
     }
+
+    /// Whether the value, or something within it, is not that of the file.
+    pub(super) fn has_within(&self, pointer: &str) -> bool {
+        self.0.iter().any(|spoilt| is_within(spoilt, pointer))
+    }
+}
+
+fn is_within(pointer: &str, around: &str) -> bool {
+    let rest = pointer.strip_prefix(around);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Reads a file, whatever is wrong with it.

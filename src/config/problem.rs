@@ -25,6 +25,11 @@ impl Problem {
         Self { position, path: path_of(pointer), message, hint: None }
     }
 
+    /// Whether it is about the value at that JSON pointer.
+    pub(super) fn is_at(&self, pointer: &str) -> bool {
+        self.path == path_of(pointer)
+    }
+
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }

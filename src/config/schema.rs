@@ -3,18 +3,57 @@
 //! The schema is our own and uses few of the keywords there are, so a short walk does. A test holds
 //! it against a library that knows them all.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 use super::{
     file::File,
     problem::Problem,
     tree::{Positions, step},
 };
+use crate::destination::preset::Preset;
 
-/// The JSON Schema of the configuration file.
+const DESTINATION: &str = "/$defs/Destination";
+
+/// The JSON Schema of the configuration file, with the parameters of every preset that comes with
+/// the program.
 pub fn schema() -> Value {
-    schemars::schema_for!(File).to_value()
+    with_params(Preset::builtin_names())
+}
+
+/// With the parameters of these presets: to check a file, those that it names will do.
+fn with_params(presets: impl Iterator<Item: AsRef<str>>) -> Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    let cases: Vec<Value> = presets.filter_map(|name| params_of(name.as_ref())).collect();
+    let destination = schema.pointer_mut(DESTINATION).and_then(Value::as_object_mut);
+    if let Some(destination) = destination.filter(|_section| !cases.is_empty()) {
+        destination.insert("allOf".to_owned(), cases.into());
+    }
+    let preset = schema.pointer_mut(&format!("{DESTINATION}/properties/preset"));
+    if let Some(preset) = preset.and_then(Value::as_object_mut) {
+        let names: Vec<&str> = Preset::builtin_names().collect();
+        preset.insert("examples".to_owned(), json!(names));
+    }
+    schema
+}
+
+/// What `params` may hold if the destination has this preset, unless it is the operator's own.
+fn params_of(preset: &str) -> Option<Value> {
+    let params = Preset::builtin_params_schema(preset, &json!({"$ref": "#/$defs/SecretRef"}))?;
+    let needed = params.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
+    let required: &[&str] = if needed { &["params"] } else { &[] };
+    Some(json!({
+        "if": {"properties": {"preset": {"const": preset}}, "required": ["preset"]},
+        "then": {"properties": {"params": params}, "required": required},
+    }))
+}
+
+/// The presets that a file names, each once.
+fn presets(value: &Value) -> BTreeSet<&str> {
+    let destinations = value.get("destinations").and_then(Value::as_array).into_iter().flatten();
+    destinations.filter_map(|one| one.get("preset")?.as_str()).collect()
 }
 
 /// One thing in which the file differs from the schema.
@@ -27,7 +66,7 @@ pub(super) struct Fault {
 
 /// Everything in which the file differs from the schema.
 pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Fault> {
-    let root = schema();
+    let root = with_params(presets(value).into_iter());
     let mut walk = Walk { root: &root, positions, faults: Vec::new() };
     walk.value(value, "", Meant { schema: &root, kind: Kind::Plain });
     walk.faults
@@ -64,6 +103,12 @@ impl<'s> Walk<'s> {
         if !has_type(value, &schema["type"]) {
             let message = format!("must be {}, not {}", types(&schema["type"]), type_of(value));
             return self.wrong(at, meant.kind, message);
+        }
+        if let Some(words) = schema["enum"].as_array()
+            && !words.contains(value)
+        {
+            let words: Vec<_> = words.iter().map(Value::to_string).collect();
+            self.wrong(at, meant.kind, format!("must be one of {}", words.join(", ")));
         }
         match value {
             Value::Object(keys) => self.object(keys, at, meant),
@@ -106,6 +151,17 @@ impl<'s> Walk<'s> {
                 None => self.value(value, &pointer, Meant { schema: others, kind }),
             }
         }
+        let cases = schema["allOf"].as_array().into_iter().flatten();
+        for case in cases.filter(|case| is_case(keys, &case["if"]["properties"])) {
+            // What is missing of a preset's parameters is said with its help, once the file is read.
+            let missing = self.faults.len();
+            self.object(keys, at, Meant { schema: &case["then"], kind });
+            let mut index = 0;
+            self.faults.retain(|fault| {
+                index += 1;
+                index <= missing || fault.pointer.is_some()
+            });
+        }
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !keys.contains_key(key) {
                 self.wrong(at, kind, format!("`{key}` is missing"));
@@ -129,12 +185,6 @@ impl<'s> Walk<'s> {
     }
 
     fn text(&mut self, text: &str, at: &str, Meant { schema, kind }: Meant<'s>) {
-        if let Some(words) = schema["enum"].as_array()
-            && !words.iter().any(|word| word == text)
-        {
-            let words: Vec<_> = words.iter().map(Value::to_string).collect();
-            self.wrong(at, kind, format!("must be one of {}", words.join(", ")));
-        }
         if let Some(pattern) = schema["pattern"].as_str()
             && !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
         {
@@ -224,6 +274,12 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
+/// Whether each of these keys has the one value that the case is about.
+fn is_case(keys: &Map<String, Value>, consts: &Value) -> bool {
+    let mut consts = consts.as_object().into_iter().flatten();
+    consts.all(|(key, one)| keys.get(key) == Some(&one["const"]))
+}
+
 /// Whether a count keeps to the bounds that the schema has under these keywords.
 fn within(count: usize, schema: &Value, least: &str, most: &str) -> bool {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
@@ -291,6 +347,14 @@ mod tests {
                 "properties" | "$defs" => {
                     inner.as_object().unwrap().values().for_each(|schema| each(schema, found));
                 }
+                "allOf" => {
+                    for case in inner.as_array().unwrap() {
+                        let consts = case["if"]["properties"].as_object().unwrap();
+                        assert!(consts.values().all(|one| one["const"].is_string()), "{case}");
+                        assert_eq!(case.as_object().unwrap().len(), 2, "{case}");
+                        each(&case["then"], found);
+                    }
+                }
                 "anyOf" => inner.as_array().unwrap().iter().for_each(|schema| each(schema, found)),
                 "items" | "additionalProperties" => each(inner, found),
                 _ => {}
@@ -317,8 +381,9 @@ mod tests {
                     | "items"
                     | "minItems"
                     | "minProperties"
-                    | "maxProperties" => true,
-                    "enum" => value.as_array().unwrap().iter().all(Value::is_string),
+                    | "maxProperties"
+                    | "allOf"
+                    | "enum" => true,
                     "pattern" => Regex::new(value.as_str().unwrap()).is_ok(),
                     "minimum" | "maximum" => {
                         keywords["minimum"].is_number() && keywords["maximum"].is_number()
@@ -362,8 +427,8 @@ mod tests {
         "retention": {"dead": "90d"},
         "delivery": {"lease": "90s"},
         "presets_dir": "presets",
-        "destinations": [{"name": "soar", "preset": "webhook", "url": {"env": "U"},
-            "params": {"a": [1]}, "when": {"min_severity": "low", "test": "only"}, "timeout": "15s",
+        "destinations": [{"name": "soar", "preset": "google-secops-webhook",
+            "url": {"env": "U"}, "params": {"environment": "e", "values": "clean"}, "when": {"min_severity": "low", "test": "only"}, "timeout": "15s",
             "concurrency": 4, "rate_limit": "60/min", "retry": {"max_age": "72h"}, "proxy": "p",
             "headers": {"X": "y", "Z": {"file": "f"}}, "signing_secret": null}]
     }"#;

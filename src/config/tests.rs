@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::destination::preset::Preset;
 
 const MINIMAL: &str = "\
 slack:
@@ -296,4 +297,72 @@ fn a_destination_for_an_app_that_does_not_exist_is_refused() {
     let problem = only(&format!("{MINIMAL}    when: {{apps: [mian]}}\n"));
     assert!(problem.contains("no app is named `mian`"), "{problem}");
     assert!(problem.contains("known here: main"), "{problem}");
+}
+
+fn with_preset(preset: &str, rest: &str) -> String {
+    MINIMAL.replace("preset: webhook", &format!("preset: {preset}")) + rest
+}
+
+#[test]
+fn a_wrong_parameter_of_a_built_in_preset_is_named_once_with_its_place() {
+    let wrong = "    params:\n      enviroment: x\n      id_scheme: micro\n      values: 5\n";
+    assert_eq!(
+        check(&with_preset("google-secops-webhook", wrong)),
+        [
+            "10:7: destinations[0].params.enviroment: unknown key (did you mean `environment`?)",
+            "11:7: destinations[0].params.id_scheme: must be one of \"micros\", \"article\"",
+            "12:7: destinations[0].params.values: must be a text, not a number",
+        ]
+    );
+    let wrong = "    params:\n      api_key: hunter2\n      customer_id: many\n";
+    assert_eq!(
+        check(&with_preset("dfir-iris", wrong)),
+        [
+            "10:7: destinations[0].params.api_key: is a secret, and must be a reference to one \
+             (write {env: NAME} or {file: PATH})",
+            "11:7: destinations[0].params.customer_id: must be a whole number, not a text",
+        ]
+    );
+    assert_eq!(
+        only(&with_preset("pagerduty", "    params: 5\n")),
+        "9:5: destinations[0].params: must be a section with keys, not a number"
+    );
+}
+
+#[test]
+fn a_missing_parameter_is_named_once_with_its_help() {
+    for rest in ["", "    params: {}\n", "    params: {token: {env: SECRET}, email: a@b.c}\n"] {
+        let problems = check(&with_preset("jira", rest));
+        let expected = if rest.contains("email") { 1 } else { 3 };
+        assert_eq!(problems.len(), expected, "{problems:#?}");
+        let last = problems.iter().find(|one| one.contains("params.project")).unwrap();
+        assert!(last.ends_with("`project` is missing: The project's key, such as SEC."), "{last}");
+    }
+    let nowhere = "    params: {routing_key: {env: NOWHERE}}\n";
+    assert!(only(&with_preset("pagerduty", nowhere)).contains("NOWHERE is not set"));
+}
+
+#[test]
+fn a_parameter_may_come_from_a_file_or_the_environment() {
+    let text = "    params: {values: {env: VALUES}, environment: {env: SECRET}}\n";
+    let problem = only(&with_preset("google-secops-webhook", text));
+    assert!(problem.contains("VALUES is not set"), "{problem}");
+}
+
+#[test]
+fn the_schema_knows_the_parameters_of_every_preset() {
+    let schema = jsonschema::validator_for(&schema()).unwrap();
+    for name in Preset::builtin_names() {
+        let preset = Preset::builtin(name).unwrap();
+        let sample = format!("{}\n", crate::destination::reference::sample(&preset));
+        let file = MINIMAL.split("  - name: soar").next().unwrap().to_owned() + &sample;
+        let (mut value, _) = tree::read(&file).unwrap();
+        assert!(schema.is_valid(&value), "{name}");
+        let destination = value.pointer_mut("/destinations/0").unwrap().as_object_mut().unwrap();
+        let params = destination.entry("params").or_insert_with(|| serde_json::json!({}));
+        params["nobody-knows-this"] = 1.into();
+        assert!(!schema.is_valid(&value), "{name}");
+    }
+    let (own, _) = tree::read(&with_preset("my-soar", "    params: {anything: 1}\n")).unwrap();
+    assert!(schema.is_valid(&own));
 }

@@ -33,7 +33,7 @@ impl Breaker {
     pub fn capacity(&self, now: Timestamp, free: usize, in_flight: usize) -> usize {
         match self.open {
             None => free,
-            Some(open) if now >= open.until && in_flight == 0 => free.min(1),
+            Some(open) if open.is_over(now) && in_flight == 0 => free.min(1),
             Some(_) => 0,
         }
     }
@@ -62,12 +62,20 @@ impl Breaker {
         self.open = match self.open {
             None if self.faults < FAULTS_TO_OPEN => None,
             None => Some(Open { until: now + FIRST_OPEN, period: FIRST_OPEN }),
-            Some(open) if now < open.until => Some(open),
+            Some(open) if !open.is_over(now) => Some(open),
             Some(open) => {
                 let period = open.period.saturating_mul(2).min(MAX_OPEN);
                 Some(Open { until: now + period, period })
             }
         };
+    }
+}
+
+impl Open {
+    /// If its end is far further away than it ever was, the clock has been set back. Not at the
+    /// first microsecond: who asks may have looked at the clock before it was opened.
+    fn is_over(self, now: Timestamp) -> bool {
+        now >= self.until || self.until.since(now) > self.period * 2
     }
 }
 
@@ -127,6 +135,14 @@ mod tests {
         breaker.fault(START);
         assert_eq!(breaker.capacity(START, 4, 0), 0);
         assert_eq!(breaker.probe_at(), Some(after(30)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_it_open() {
+        let breaker = opened();
+        assert_eq!(breaker.capacity(START - Duration::from_secs(31), 4, 0), 1);
+        assert_eq!(breaker.capacity(START - Duration::from_secs(30), 4, 0), 0);
+        assert_eq!(breaker.capacity(START, 4, 0), 0);
     }
 
     #[test]

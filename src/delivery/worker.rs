@@ -40,6 +40,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// makes every lease 30 s longer than an attempt.
 const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
+/// No destination is left alone for longer.
+const LONGEST_QUIET: Duration = Duration::from_secs(3600);
+
 /// What one worker does.
 #[derive(Debug)]
 pub struct Plan {
@@ -155,7 +158,7 @@ impl Worker {
         let hint = self.attempts.store.due_hint(self.plan.destination.name());
         while !self.attempts.shutdown.is_stopping() {
             self.heartbeat.beat(self.attempts.clock.instant());
-            if self.attempts.clock.now() >= self.burial_at {
+            if !is_ahead(Some(self.burial_at), self.attempts.clock.now(), LOOK_AROUND) {
                 self.bury_the_too_old().await;
                 self.burial_at = self.attempts.clock.now() + LOOK_AROUND;
             }
@@ -253,11 +256,11 @@ impl Worker {
         let running = self.running.len();
         let free = self.plan.concurrency.get().saturating_sub(running);
         let unrecorded = self.attempts.unrecorded.load(Ordering::Relaxed);
-        if unrecorded > 0 || self.limited_until.is_some_and(|until| now < until) {
+        if unrecorded > 0 || is_ahead(self.limited_until, now, LONGEST_QUIET) {
             return 0;
         }
         self.health(|health| {
-            if health.quiet_until.is_some_and(|until| now < until) {
+            if is_ahead(health.quiet_until, now, LONGEST_QUIET) {
                 return 0;
             }
             health.breaker.capacity(now, free, running)
@@ -302,6 +305,12 @@ impl Worker {
     }
 }
 
+/// Whether that moment is still to come. One far further away than such a moment ever was is the
+/// work of a clock that has been set back.
+fn is_ahead(moment: Option<Timestamp>, now: Timestamp, furthest: Duration) -> bool {
+    moment.is_some_and(|moment| now < moment && moment.since(now) <= furthest * 2)
+}
+
 /// Whether a lease lasts until an attempt that begins now has ended and is recorded.
 fn outlasts(expires_at: Timestamp, now: Timestamp, timeout: Duration) -> bool {
     expires_at > now + timeout + LEASE_RESERVE
@@ -320,6 +329,17 @@ fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nothing_waiting() {
+        let now = Timestamp::from_seconds(1_000_000);
+        let hour = Duration::from_secs(3600);
+        assert!(is_ahead(Some(now + hour), now, hour));
+        assert!(is_ahead(Some(now + hour), now - hour, hour));
+        assert!(!is_ahead(Some(now + hour), now - (hour + Duration::from_secs(1)), hour));
+        assert!(!is_ahead(Some(now), now, hour));
+        assert!(!is_ahead(None, now, hour));
+    }
 
     #[test]
     fn no_attempt_begins_that_may_outlast_its_lease() {

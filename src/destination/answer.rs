@@ -57,9 +57,9 @@ pub(super) struct AnswerFile {
 }
 
 impl AnswerFile {
-    /// Only the rule for an alert that is there already.
-    pub(super) fn found(rule: String) -> Self {
-        Self { duplicate: Some(rule), ..Self::default() }
+    /// The rules of a look-up: the alert is there already; that is an answer at all.
+    pub(super) fn found(rule: String, answered: Option<String>) -> Self {
+        Self { duplicate: Some(rule), delivered: answered, ..Self::default() }
     }
 }
 
@@ -164,8 +164,8 @@ impl AnswerRules {
             Class::DestinationFault
         } else {
             let class = class_of(reply.status);
-            let denied = class == Class::Delivered && self.delivered && !holds(DELIVERED);
-            if denied { Class::DestinationFault } else { class }
+            let taken = || if self.delivered { holds(DELIVERED) } else { !is_page(&reply.text) };
+            if class == Class::Delivered && !taken() { Class::DestinationFault } else { class }
         };
         Reading {
             class,
@@ -196,6 +196,16 @@ fn facts(reply: &Reply, params: &Value, key: &str) -> Value {
     }
 }
 
+/// Whether the text is a page for people: the login or the error page of something that stands
+/// before the receiver, whatever its status says.
+pub(super) fn is_page(text: &str) -> bool {
+    let text =
+        text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
+    ["<!doctype html", "<html"]
+        .iter()
+        .any(|begin| text.get(..begin.len()).is_some_and(|start| start.eq_ignore_ascii_case(begin)))
+}
+
 /// What a status means if the preset says nothing. Whatever is not known to blame the alert blames
 /// the destination, which costs no alert its life.
 const fn class_of(status: u16) -> Class {
@@ -212,8 +222,10 @@ const fn class_of(status: u16) -> Class {
 /// What `Retry-After` asks for, in either of its forms, between one second and one hour.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    let wait = if let Ok(seconds) = value.parse() {
-        Duration::from_secs(seconds)
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let wait = if is_number {
+        // More than fits is more than is ever waited.
+        value.parse().map_or(LONGEST_WAIT, Duration::from_secs)
     } else {
         let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.seconds()).ok()?);
         let at: SystemTime = httpdate::parse_http_date(value).ok()?;
@@ -277,6 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn a_login_page_is_not_success_unless_a_rule_says_so() {
+        let (none, lax) = (rules("{}", "{}").unwrap(), rules("delivered: true", "{}").unwrap());
+        for (text, class) in [
+            ("<html><body>log in", Class::DestinationFault),
+            ("\u{feff}\r\n <!DOCTYPE HTML>\n<html>", Class::DestinationFault),
+            ("accepted", Class::Delivered),
+            ("<ok/>", Class::Delivered),
+            ("<!doc", Class::Delivered),
+            ("<htmä", Class::Delivered),
+            ("", Class::Delivered),
+        ] {
+            assert_eq!(read(&none, 200, text).class, class, "{text}");
+            assert_eq!(read(&lax, 200, text).class, Class::Delivered, "{text}");
+        }
+    }
+
+    #[test]
     fn rules_overrule_the_status_in_their_order() {
         let rules = rules(
             "duplicate: status == 400 and 'already exists' in text\n\
@@ -331,6 +360,7 @@ mod tests {
             (" 7 ", Some(7)),
             ("0", Some(1)),
             ("999999", Some(3600)),
+            ("99999999999999999999999", Some(3600)),
             ("Mon, 21 Sep 2020 12:05:54 GMT", Some(10)),
             ("Mon, 21 Sep 2020 12:00:00 GMT", Some(1)),
             ("Tue, 22 Sep 2020 12:00:00 GMT", Some(3600)),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::Sha256;
 
 use crate::destination::{
+    access::RESERVED,
     http::SetupError,
     redact::MASK,
     template::{TemplateError, environment},
@@ -190,6 +191,9 @@ fn add(
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), SetupError> {
     let wrong = |reason| SetupError::Header { name: name.to_owned(), reason };
     let header = HeaderName::try_from(name).map_err(|_wrong| wrong("has a name HTTP forbids"))?;
+    if RESERVED.contains(&header.as_str()) {
+        return Err(wrong("is set by the relay itself: choose another"));
+    }
     let mut value = HeaderValue::from_str(value)
         .map_err(|_wrong| wrong("has a value HTTP forbids, such as a line break"))?;
     value.set_sensitive(true);

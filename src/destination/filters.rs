@@ -3,6 +3,8 @@
 use minijinja::{Environment, Error, ErrorKind, value::Value};
 use uuid::Uuid;
 
+use crate::destination::answer::is_page;
+
 /// Ends a text that was too long for the receiver.
 pub(super) const CUT_MARK: &str = " [... cut]";
 
@@ -13,11 +15,12 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("iso", iso);
     env.add_filter("uuid5", uuid5);
     env.add_filter("json_text", json_text);
+    env.add_test("page", |text: &str| is_page(text));
 }
 
 /// The text, at most so many characters (UTF-16 units, the larger of the ways to count); a mark
 /// stands where it ends early.
-fn cut(text: &str, max: usize) -> String {
+pub(super) fn cut(text: &str, max: usize) -> String {
     if text.len() <= max || text.encode_utf16().count() <= max {
         return text.to_owned();
     }

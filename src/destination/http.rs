@@ -4,7 +4,7 @@
 //! never retries, never follows a redirect, and lets no secret into an error, an excerpt or a
 //! printed request.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use reqwest::{
     Url,
     header::{self, AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
-use serde_json::Map;
 
+pub use self::settings::{HeaderValue, Settings, SetupError};
 use crate::{
     alert::Alert,
     clock::Clock,
@@ -24,85 +24,22 @@ use crate::{
         address::{appended, bearer, header_text, sensitive, shown_url},
         answer::{Class, Reading},
         mail,
-        preset::{Preset, Step, Transport},
+        preset::{Step, Transport},
         redact::{MASK, Redactor},
         rendered::{RenderedRequest, SEND},
         response::{Received, chain, failed, lossy, receive, verdict},
         sample::sample_alert,
         signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
         stdout,
-        template::TemplateError,
     },
-    http_client::{self, ClientError},
+    http_client,
     ids::DestinationName,
-    secret::Secret,
 };
+
+mod settings;
 
 /// Carries the alert's id: the same for every attempt.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
-
-/// What the operator configured for one destination.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its name.
-    pub name: DestinationName,
-    /// How it is spoken to.
-    pub preset: Arc<Preset>,
-    /// Where it is. A secret: the URLs of webhooks hold their keys.
-    pub url: Secret,
-    /// The preset's parameters.
-    pub params: Map<String, serde_json::Value>,
-    /// The parameters that are given by reference.
-    pub secrets: BTreeMap<String, Secret>,
-    /// For one attempt, from the name lookup to the end of the answer.
-    pub timeout: Duration,
-    /// Further headers; they overrule the preset's.
-    pub headers: Vec<(String, HeaderValue)>,
-    /// Signs every request as Standard Webhooks: `whsec_` and base64, or any other text as it is.
-    pub signing_secret: Option<Secret>,
-    /// How to reach it.
-    pub client: http_client::Settings,
-}
-
-/// The value of a configured header.
-#[derive(Clone, Debug)]
-pub enum HeaderValue {
-    /// May be shown.
-    Plain(String),
-    /// May not.
-    Secret(Secret),
-}
-
-/// Why a destination cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The URL is none that a request can be sent to. Not shown: it is a secret.
-    #[error("the url {0}")]
-    Url(String),
-    /// A header cannot be sent.
-    #[error("the header `{name}` {reason}")]
-    Header {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// What the preset needs to prove who we are cannot be used.
-    #[error("{0}")]
-    Auth(String),
-    /// The signing secret is none.
-    #[error("{0}")]
-    Signing(String),
-    /// The parameters do not suit the preset.
-    #[error("params: {}", _0.join("; "))]
-    Params(Vec<String>),
-    /// The preset makes no request with these parameters.
-    #[error("the preset makes no request with these params")]
-    Template(#[from] TemplateError),
-    /// The HTTP client cannot be built.
-    #[error("the connection cannot be set up")]
-    Client(#[from] ClientError),
-}
 
 /// One receiver that speaks HTTP.
 pub struct HttpDestination {
@@ -130,13 +67,6 @@ impl fmt::Debug for HttpDestination {
     }
 }
 
-impl Settings {
-    /// Every secret among them.
-    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        secrets(self)
-    }
-}
-
 impl HttpDestination {
     /// Sets it up and tries the preset on sample alerts; sends nothing.
     ///
@@ -145,13 +75,17 @@ impl HttpDestination {
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
         let problems = settings.preset.check_params(&settings.params, &settings.secrets);
         if !problems.is_empty() {
-            return Err(SetupError::Params(problems));
+            let problems = problems.into_iter().map(|(_name, problem)| problem);
+            return Err(SetupError::Params(problems.collect()));
         }
         let access = Access::new(&settings)?;
         settings.preset.try_out(&access.shown_params)?;
+        if settings.preset.transport() != Transport::Http {
+            settings.check_for_http()?;
+        }
         if settings.preset.transport() == Transport::Email {
             let body = settings.preset.render(&sample_alert("text"), &access.params)?.body;
-            mail::check(&body).map_err(|problem| SetupError::Params(vec![problem]))?;
+            mail::check(&access.url, &body).map_err(|problem| SetupError::Params(vec![problem]))?;
         }
         Ok(Self {
             client: http_client::build(&settings.client)?,
@@ -251,39 +185,56 @@ impl HttpDestination {
     async fn attempt(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let access = self.access().map_err(unreachable)?;
         match self.settings.preset.transport() {
-            Transport::Http => self.ask_and_send(&access, alert).await,
+            Transport::Http => self.authorize_and_send(&access, alert).await,
             Transport::Email => {
                 let mail =
                     self.request(&access, &access.params, self.settings.preset.request(), alert)?;
-                let Settings { timeout, .. } = self.settings;
-                mail::send(&access.url, &alert.id, &mail.body, timeout, &access.redactor).await
+                let way = &self.settings.client;
+                mail::send(&access.url, &alert.id, &mail.body, way, &access.redactor).await
             }
             Transport::Stdout => {
                 let line =
                     self.request(&access, &access.params, self.settings.preset.request(), alert)?;
                 stdout::print_line(line.body)
+                    .await
                     .map_err(|error| DeliveryError::Unreachable(Box::new(error)))
             }
         }
     }
 
-    /// A token if one is needed, the question if the preset asks one, then the request.
-    async fn ask_and_send(
+    /// With a token, if one is needed; one that is refused is not used again.
+    async fn authorize_and_send(
         &self,
-        access: &Arc<Access>,
+        access: &Access,
         alert: &Alert,
     ) -> Result<Receipt, DeliveryError> {
         let mut sender = Sender { access, redactor: access.redactor.clone(), token: None };
-        if let Some((source, cache)) = &access.token {
-            let token = cache.get(source, &self.client, &self.clock, &sender.redactor).await?;
-            sender.redactor = sender.redactor.with(&token);
-            sender.token = Some(bearer(&token)?);
+        let Some((source, cache)) = &access.token else {
+            return self.ask_and_send(&mut sender, alert).await;
+        };
+        let token = cache.get(source, &self.client, &self.clock, &sender.redactor).await?;
+        sender.redactor = sender.redactor.with(&token);
+        sender.token = Some(bearer(&token)?);
+        let outcome = self.ask_and_send(&mut sender, alert).await;
+        if matches!(outcome, Err(DeliveryError::Auth(_))) {
+            cache.forget(&token).await;
         }
+        outcome
+    }
+
+    /// The question if the preset asks one, then the request.
+    async fn ask_and_send(
+        &self,
+        sender: &mut Sender<'_>,
+        alert: &Alert,
+    ) -> Result<Receipt, DeliveryError> {
         let lookup = self.settings.preset.lookup();
-        if let Some(lookup) = lookup.filter(|step| step.rules.applies(&access.params)) {
-            let (received, mut reading) = self.exchange(&sender, lookup, alert).await?;
-            // A question that is refused says nothing about the alert.
-            if reading.class == Class::AlertFault {
+        if let Some(lookup) = lookup.filter(|step| step.rules.applies(&sender.access.params)) {
+            let (received, mut reading) = self.exchange(sender, lookup, alert).await?;
+            // A question that is refused, or whose answer is too long to be read, says nothing
+            // about the alert.
+            let is_said = reading.class != Class::Delivered || received.is_whole;
+            if reading.class == Class::AlertFault || !is_said {
                 reading.class = Class::DestinationFault;
             }
             let found = reading.class == Class::Duplicate;
@@ -293,18 +244,21 @@ impl HttpDestination {
             }
         }
         let (received, reading) =
-            self.exchange(&sender, self.settings.preset.request(), alert).await?;
+            self.exchange(sender, self.settings.preset.request(), alert).await?;
         verdict(received, &reading, &sender.redactor)
     }
 
     async fn exchange(
         &self,
-        sender: &Sender<'_>,
+        sender: &mut Sender<'_>,
         step: &Step,
         alert: &Alert,
     ) -> Result<(Received, Reading), DeliveryError> {
         let Sender { access, redactor, token } = sender;
         let mut request = self.request(access, &access.params, step, alert)?;
+        if access.signer.is_some() || !access.hmac.is_empty() {
+            *redactor = redactor.with_signatures(&request.headers);
+        }
         if let Some(token) = token {
             request.headers.insert(AUTHORIZATION, token.clone());
         }
@@ -342,9 +296,6 @@ impl HttpDestination {
         let outcome = self.attempt(alert).await;
         if !matches!(outcome, Err(DeliveryError::Auth(_))) {
             return outcome;
-        }
-        if let Some((_, cache)) = &access.token {
-            cache.forget().await;
         }
         if self.refresh(&access) {
             tracing::info!(

@@ -1,20 +1,34 @@
 //! A mail for each alert, by SMTP: the vendor's own list of channels has it.
 
-use std::time::Duration;
+use std::{error::Error, fs, time::Duration};
 
 use lettre::{
-    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Message,
     message::{Mailboxes, header::ContentType},
-    transport::smtp,
+    transport::smtp::{
+        self,
+        authentication::{Credentials, DEFAULT_MECHANISMS},
+        client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters},
+        extension::ClientId,
+        response::Response,
+    },
 };
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::Deserialize;
+use url::Host;
 
-use crate::destination::{
-    Answer, DeliveryError, Receipt,
-    redact::Redactor,
-    response::{EXCERPT_BYTES, chain, unreachable},
+use crate::{
+    destination::{
+        Answer, DeliveryError, Receipt,
+        redact::Redactor,
+        response::{EXCERPT_BYTES, chain, unreachable},
+    },
+    http_client,
 };
+
+/// For the server's goodbye: by then it has the mail.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What the preset's body holds.
 #[derive(Deserialize)]
@@ -27,6 +41,26 @@ struct Mail {
     urgent: bool,
 }
 
+/// A mail server, as its URL names it.
+#[derive(Debug)]
+struct Server {
+    host: String,
+    port: u16,
+    encryption: Encryption,
+    credentials: Option<Credentials>,
+    hello: ClientId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    None,
+    /// STARTTLS, if the server has it.
+    Opportunistic,
+    /// STARTTLS.
+    Required,
+    FromTheBeginning,
+}
+
 /// Sends the rendered body. The Message-ID is made of `key`, so that a repeated mail has the same.
 ///
 /// # Errors
@@ -36,36 +70,114 @@ pub(super) async fn send(
     server: &Url,
     key: &str,
     body: &[u8],
-    limit: Duration,
+    way: &http_client::Settings,
     redactor: &Redactor,
 ) -> Result<Receipt, DeliveryError> {
     let message =
         message(key, body).map_err(|reason| DeliveryError::Alert { answer: None, reason })?;
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(server.as_str())
-        .map_err(|error| unreachable(&chain(&error), redactor))?
-        .timeout(Some(limit))
-        .build();
-    match transport.send(message).await {
+    let server = Server::of(server).map_err(|reason| unreachable(&reason, redactor))?;
+    match server.take(&message, way).await {
         Ok(answer) => {
             let text = answer.message().collect::<Vec<_>>().join(" ");
             Ok(Receipt { excerpt: redactor.excerpt(&text, EXCERPT_BYTES), ..Receipt::default() })
         }
-        Err(error) => Err(failed(&error, redactor)),
+        Err(error) => Err(failed(&*error, redactor)),
     }
 }
 
-/// Whether a mail can be made of the body.
+/// Whether a mail can be made of the body, and sent to the server.
 ///
 /// # Errors
-/// What is wrong with its addresses.
-pub(super) fn check(body: &[u8]) -> Result<(), String> {
+/// What is wrong with its addresses, or with the server's.
+pub(super) fn check(server: &Url, body: &[u8]) -> Result<(), String> {
+    Server::of(server)?;
     message("", body).map(drop)
 }
 
-fn failed(error: &smtp::Error, redactor: &Redactor) -> DeliveryError {
+impl Server {
+    fn of(url: &Url) -> Result<Self, String> {
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return Err("the url names no mail server".to_owned()),
+        };
+        let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value);
+        let (encryption, usual_port) = match (url.scheme(), tls.as_deref()) {
+            ("smtps", _) => (Encryption::FromTheBeginning, smtp::SUBMISSIONS_PORT),
+            (_, None) => (Encryption::None, smtp::SMTP_PORT),
+            (_, Some("required")) => (Encryption::Required, smtp::SUBMISSION_PORT),
+            (_, Some("opportunistic")) => (Encryption::Opportunistic, smtp::SUBMISSION_PORT),
+            (_, Some(_)) => return Err("the url's `tls` is `required` or `opportunistic`".into()),
+        };
+        let text = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let password = url.password();
+        let name = url.path().trim_matches('/');
+        Ok(Self {
+            host,
+            port: url.port().unwrap_or(usual_port),
+            encryption,
+            credentials: password.map(|word| Credentials::new(text(url.username()), text(word))),
+            hello: if name.is_empty() {
+                ClientId::default()
+            } else {
+                ClientId::Domain(name.into())
+            },
+        })
+    }
+
+    /// Hands the mail over. The name is resolved here and not by the library, which knows of no
+    /// address that is never contacted.
+    async fn take(
+        &self,
+        message: &Message,
+        way: &http_client::Settings,
+    ) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        let addresses = http_client::resolve(&self.host, self.port).await?;
+        let tls = || self.tls(way);
+        let wrapper = self.encryption == Encryption::FromTheBeginning;
+        let mut connection = AsyncSmtpConnection::connect_tokio1(
+            addresses.as_slice(),
+            Some(way.connect_timeout),
+            &self.hello,
+            wrapper.then(tls).transpose()?,
+            None,
+        )
+        .await?;
+        let upgrade = match self.encryption {
+            Encryption::Required => true,
+            Encryption::Opportunistic => connection.can_starttls(),
+            Encryption::None | Encryption::FromTheBeginning => false,
+        };
+        if upgrade {
+            connection.starttls(tls()?, &self.hello).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        let taken = connection.send(message.envelope(), &message.formatted()).await?;
+        drop(tokio::time::timeout(GOODBYE, connection.quit()).await);
+        Ok(taken)
+    }
+
+    fn tls(
+        &self,
+        way: &http_client::Settings,
+    ) -> Result<TlsParameters, Box<dyn Error + Send + Sync>> {
+        let mut parameters = TlsParameters::builder(self.host.clone())
+            .certificate_store(CertificateStore::WebpkiRoots);
+        if let Some(path) = &way.ca_file {
+            parameters = parameters.add_root_certificate(Certificate::from_pem(&fs::read(path)?)?);
+        }
+        Ok(parameters.build()?)
+    }
+}
+
+fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> DeliveryError {
     let text = chain(error);
-    let Some(status) = error.status().map(u16::from) else {
-        return if error.is_timeout() {
+    let error = error.downcast_ref::<smtp::Error>();
+    let Some(status) = error.and_then(smtp::Error::status).map(u16::from) else {
+        return if error.is_some_and(smtp::Error::is_timeout) {
             DeliveryError::TimedOut
         } else {
             unreachable(&text, redactor)
@@ -110,7 +222,7 @@ impl lettre::message::header::Header for Urgent {
         lettre::message::header::HeaderName::new_from_ascii_str("Importance")
     }
 
-    fn parse(_value: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    fn parse(_value: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self)
     }
 

@@ -23,6 +23,7 @@ pub mod reference;
 pub mod rendered;
 mod response;
 mod sample;
+mod shorten;
 mod signing;
 mod stdout;
 pub mod template;

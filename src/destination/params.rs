@@ -46,40 +46,43 @@ impl Params {
         self.0.contains_key(name)
     }
 
-    /// What is wrong with the given values; nothing, if they can be used.
+    /// What is wrong with the given values, by name; nothing, if they can be used.
     pub(super) fn problems(
         &self,
         given: &Map<String, serde_json::Value>,
         secrets: &BTreeMap<String, Secret>,
-    ) -> Vec<String> {
+    ) -> Vec<(String, String)> {
         let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let unknown = given.keys().chain(secrets.keys()).filter(|name| !self.has(name));
-        let mut problems: Vec<String> = unknown
-            .map(|name| match known.as_slice() {
-                [] => format!("`{name}` is not a parameter: this preset has none"),
-                known => format!("`{name}` is not a parameter; there are {}", known.join(", ")),
+        let mut problems: Vec<(String, String)> = unknown
+            .map(|name| {
+                let others = match known.as_slice() {
+                    [] => ": this preset has none".to_owned(),
+                    known => format!("; there are {}", known.join(", ")),
+                };
+                (name.clone(), format!("`{name}` is not a parameter{others}"))
             })
             .collect();
         for (name, param) in &self.0 {
-            match given.get(name) {
-                _ if secrets.contains_key(name) => problems.extend(param.no_text(name)),
-                Some(value) => problems.extend(param.problem(name, value)),
+            let problem = match given.get(name) {
+                _ if secrets.contains_key(name) => param.no_text(name),
+                Some(value) => param.problem(name, value),
                 None if param.default.is_none() => {
-                    problems.push(format!("`{name}` is missing: {}", param.help));
+                    Some(format!("`{name}` is missing: {}", param.help))
                 }
-                None => {}
-            }
+                None => None,
+            };
+            problems.extend(problem.map(|problem| (name.clone(), problem)));
         }
         problems
     }
 
-    /// A JSON Schema of the values.
-    pub(super) fn schema(&self, about: &str) -> serde_json::Value {
+    /// A JSON Schema of the values; `reference` is that of a reference to a secret.
+    pub(super) fn schema(&self, about: &str, reference: &serde_json::Value) -> serde_json::Value {
         let properties: Map<_, _> =
-            self.0.iter().map(|(name, param)| (name.clone(), param.schema())).collect();
+            self.0.iter().map(|(name, param)| (name.clone(), param.schema(reference))).collect();
         let required = self.0.iter().filter(|(_, param)| param.default.is_none());
         json!({
-            "type": "object",
             "description": about,
             "additionalProperties": false,
             "properties": properties,
@@ -201,25 +204,24 @@ impl Param {
         })
     }
 
-    fn schema(&self) -> serde_json::Value {
-        let reference = json!({
-            "type": "object", "additionalProperties": false, "minProperties": 1,
-            "maxProperties": 1,
-            "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
-        });
-        let mut schema = match self.r#type {
-            ParamType::Secret => reference,
-            ParamType::String => json!({"anyOf": [{"type": "string"}, reference]}),
-            ParamType::Integer => json!({"type": "integer"}),
-            ParamType::Boolean => json!({"type": "boolean"}),
+    fn schema(&self, reference: &serde_json::Value) -> serde_json::Value {
+        let of = |name: &str| {
+            let mut schema = Map::from_iter([("type".to_owned(), json!(name))]);
+            let choices = self.r#enum.as_ref();
+            schema.extend(choices.map(|choices| ("enum".to_owned(), json!(choices))));
+            schema
         };
-        let schema = schema.as_object_mut().map(std::mem::take);
-        let mut schema = schema.unwrap_or_default();
+        let mut schema = match self.r#type {
+            ParamType::Secret => reference.as_object().cloned().unwrap_or_default(),
+            ParamType::String => {
+                Map::from_iter([("anyOf".to_owned(), json!([of("string"), reference]))])
+            }
+            ParamType::Integer => of("integer"),
+            ParamType::Boolean => of("boolean"),
+        };
         schema.insert("description".to_owned(), json!(self.help));
         let default = self.default.clone();
         schema.extend(default.map(|default| ("default".to_owned(), default)));
-        let choices = self.r#enum.as_ref();
-        schema.extend(choices.map(|choices| ("enum".to_owned(), json!(choices))));
         schema.into()
     }
 }

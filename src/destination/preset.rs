@@ -24,6 +24,7 @@ use crate::{
         auth::{self, AuthFile},
         params::{ParamDoc, Params},
         sample::sample_alerts,
+        shorten::shortened,
         template::{RequestTemplates, TemplateError, context},
     },
     secret::Secret,
@@ -42,6 +43,9 @@ const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"
 
 /// The value of `request.body` that sends the alert itself.
 const WHOLE_ALERT: &str = "alert";
+
+/// To how many characters each text is cut, one after the other, until a body is short enough.
+const SHORTER: [usize; 3] = [100_000, 10_000, 1_000];
 
 /// How one kind of receiver is spoken to.
 pub struct Preset {
@@ -238,18 +242,25 @@ impl Preset {
         self.params.documented()
     }
 
-    /// What is wrong with the parameters of a destination; nothing, if they can be used.
+    /// What is wrong with the parameters of a destination, each with the parameter's name;
+    /// nothing, if they can be used.
     pub fn check_params(
         &self,
         given: &Map<String, serde_json::Value>,
         secrets: &BTreeMap<String, Secret>,
-    ) -> Vec<String> {
+    ) -> Vec<(String, String)> {
         self.params.problems(given, secrets)
     }
 
-    /// A JSON Schema of the parameters of a destination.
-    pub fn params_schema(&self) -> serde_json::Value {
-        self.params.schema(&self.about)
+    /// A JSON Schema of the parameters of a preset that comes with the program; `reference` is that
+    /// of a reference to a secret. Nothing but the parameters is read.
+    pub fn builtin_params_schema(
+        name: &str,
+        reference: &serde_json::Value,
+    ) -> Option<serde_json::Value> {
+        let (_, text) = BUILTIN.iter().find(|(builtin, _)| *builtin == name)?;
+        let file: File = serde_saphyr::from_str(text).ok()?;
+        Some(file.params.schema(&file.about, reference))
     }
 
     /// Parameters to show a preset with: the defaults, and something where there is none.
@@ -282,13 +293,17 @@ impl Preset {
         params: &Value,
     ) -> Result<Rendered<'_>, TemplateError> {
         let rendered = self.render_step(&self.request, alert, params)?;
-        match self.limits.body_bytes {
-            Some(most) if rendered.body.len() > most => {
-                let reason = format!("{} bytes; {most} are taken", rendered.body.len());
-                Err(TemplateError::new("body", reason))
+        let Some(most) = self.limits.body_bytes.filter(|most| rendered.body.len() > *most) else {
+            return Ok(rendered);
+        };
+        for chars in SHORTER {
+            let shorter = self.render_step(&self.request, &shortened(alert, chars), params)?;
+            if shorter.body.len() <= most {
+                return Ok(shorter);
             }
-            _ => Ok(rendered),
         }
+        let reason = format!("{} bytes; {most} are taken", rendered.body.len());
+        Err(TemplateError::new("body", reason))
     }
 
     pub(in crate::destination) fn render_step<'a>(
@@ -358,9 +373,14 @@ mod tests {
         serde_json::from_value(given).unwrap()
     }
 
+    fn problems(preset: &Preset, given: serde_json::Value) -> Vec<String> {
+        let found = preset.check_params(&params(given), &BTreeMap::new());
+        found.into_iter().map(|(_name, problem)| problem).collect()
+    }
+
     fn body(preset: &Preset, alert: &Alert, given: serde_json::Value) -> serde_json::Value {
         let given = params(given);
-        assert_eq!(preset.check_params(&given, &BTreeMap::new()), [""; 0]);
+        assert_eq!(preset.check_params(&given, &BTreeMap::new()), []);
         let rendered = preset.render(alert, &preset.params(&given)).unwrap();
         serde_json::from_slice(&rendered.body).unwrap()
     }
@@ -414,7 +434,7 @@ mod tests {
         for name in Preset::builtin_names() {
             let preset = Preset::load(name, None).unwrap();
             assert_eq!(preset.name(), name);
-            assert_eq!(preset.check_params(&preset.placeholders(), &BTreeMap::new()), [""; 0]);
+            assert_eq!(preset.check_params(&preset.placeholders(), &BTreeMap::new()), []);
         }
     }
 
@@ -533,6 +553,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_too_long_is_sent_with_its_texts_cut() {
+        let rest = "request: {body: alert}\nlimits: {body_bytes: 50000}\n";
+        let preset = parse(&format!("preset: x\nabout: x\n{rest}")).unwrap();
+        let mut alert = incident();
+        alert.details = "\u{1}".repeat(4_000_000);
+        let sent = body(&preset, &alert, json!({}));
+        assert_eq!(sent["details"].as_str().unwrap().chars().count(), 1_000);
+        assert!(sent["details"].as_str().unwrap().ends_with("[... cut]"));
+        assert_eq!((&sent["id"], &sent["title"]), (&json!(alert.id), &json!(alert.title)));
+        let rest = "request: {body: alert}\nlimits: {body_bytes: 50}\n";
+        let error = parse(&format!("preset: x\nabout: x\n{rest}")).unwrap_err();
+        assert!(error.to_string().contains("50 are taken"), "{error}");
+    }
+
+    #[test]
     fn webhook_sends_the_alert_itself() {
         let preset = Preset::builtin("webhook").unwrap();
         let expected = serde_json::to_value(incident()).unwrap();
@@ -544,7 +579,7 @@ mod tests {
         let preset = Preset::builtin("google-secops-webhook").unwrap();
         let given = json!({"enviroment": "x", "environment": 5, "id_scheme": "micro"});
         assert_eq!(
-            preset.check_params(&params(given), &BTreeMap::new()),
+            problems(&preset, given),
             [
                 "`enviroment` is not a parameter; there are environment, id_scheme, values",
                 "`environment` must be a string, not 5",
@@ -560,11 +595,8 @@ mod tests {
              request:\n  body: '{{ params.team }}'\n",
         )
         .unwrap();
-        assert_eq!(
-            preset.check_params(&Map::new(), &BTreeMap::new()),
-            ["`team` is missing: The team's number."]
-        );
-        let schema = preset.params_schema();
+        assert_eq!(problems(&preset, json!({})), ["`team` is missing: The team's number."]);
+        let schema = preset.params.schema("x", &json!({"type": "object"}));
         assert_eq!(schema["required"], json!(["team"]));
         assert_eq!(schema["properties"]["team"]["type"], "integer");
         let schema = jsonschema::validator_for(&schema).unwrap();

@@ -33,8 +33,8 @@ pub(super) enum Behave {
     Hang,
     /// Answers the head, then says nothing until the client has gone.
     HangAfter(String),
-    /// A body without end, as long as somebody reads it.
-    Flood,
+    /// The first, and then the second without end, as long as somebody reads it.
+    Flood(&'static str, &'static str),
 }
 
 pub(super) struct Receiver {
@@ -148,13 +148,12 @@ fn serve(
             stream.get_mut().flush()?;
             until_gone(&mut stream)
         }
-        Behave::Flood => {
-            let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+        Behave::Flood(head, piece) => {
             stream.get_mut().write_all(head.as_bytes())?;
-            let piece = vec![b'x'; 65_536];
+            let pieces = piece.repeat(65_536 / piece.len());
             loop {
-                stream.get_mut().write_all(&piece)?;
-                *flooded.lock().unwrap() += 65_536;
+                stream.get_mut().write_all(pieces.as_bytes())?;
+                *flooded.lock().unwrap() += u64::try_from(pieces.len()).unwrap();
             }
         }
     }

@@ -2,6 +2,7 @@
 //! they were called with, or the header that they did not like.
 
 use percent_encoding::percent_decode_str;
+use reqwest::header::HeaderMap;
 use url::Url;
 
 /// What stands in a secret's place.
@@ -12,6 +13,9 @@ const SHORTEST: usize = 4;
 
 /// A path segment this long is more likely a token than a word.
 const TOKEN_SEGMENT: usize = 12;
+
+/// No signature is shorter.
+const SIGNATURE: usize = 32;
 
 /// The pieces of text that must not be shown.
 #[derive(Clone)]
@@ -43,6 +47,16 @@ impl Redactor {
         let mut pieces = self.0.clone();
         pieces.push(secret.to_owned());
         Self::from_pieces(pieces)
+    }
+
+    /// With what proves who sent a request: its signatures were never seen before.
+    pub(super) fn with_signatures(&self, headers: &HeaderMap) -> Self {
+        let secret = headers.values().filter(|value| value.is_sensitive());
+        let texts = secret.filter_map(|value| value.to_str().ok());
+        // `v1,` or `sha256=` stands before the signature itself.
+        let parts = texts.flat_map(|text| text.split([',', '=']).chain([text]));
+        let long = parts.filter(|part| part.len() >= SIGNATURE);
+        Self::from_pieces(self.0.iter().cloned().chain(long.map(str::to_owned)).collect())
     }
 
     fn from_pieces(mut pieces: Vec<String>) -> Self {

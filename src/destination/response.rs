@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-/// As much of an answer is read; rules see it, the rest is dropped with the connection.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// As much of an answer is read; rules see it, the rest is dropped with the connection. Some
+/// receivers repeat the whole alert. As JSON it takes forty times the memory, hence no more.
+const ANSWER_BYTES: usize = 256 * 1024;
 
 /// As much of an answer is kept with the attempt.
 pub(super) const EXCERPT_BYTES: usize = 4_000;
@@ -26,6 +27,8 @@ pub(super) const EXCERPT_BYTES: usize = 4_000;
 /// An answer, as far as it was read.
 pub(super) struct Received {
     pub(super) reply: Reply,
+    /// Whether that is all of it.
+    pub(super) is_whole: bool,
     /// What `Retry-After` asks for.
     wait: Option<Duration>,
     /// What broke the connection in the middle of the body.
@@ -48,9 +51,11 @@ pub(super) async fn receive(mut response: Response, now: Timestamp) -> Received 
             }
         }
     }
+    let is_whole = cut_off.is_none() && body.len() < ANSWER_BYTES;
     body.truncate(ANSWER_BYTES);
     let wait = headers.get(RETRY_AFTER.as_str());
     Received {
+        is_whole,
         wait: wait.and_then(|value| retry_after(value, now)),
         reply: Reply { status, headers, text: String::from_utf8_lossy(&body).into_owned() },
         cut_off,
@@ -63,7 +68,7 @@ pub(super) fn verdict(
     reading: &Reading,
     redactor: &Redactor,
 ) -> Result<Receipt, DeliveryError> {
-    let Received { reply, wait, cut_off } = received;
+    let Received { reply, wait, cut_off, .. } = received;
     let answer =
         Answer { status: reply.status, excerpt: redactor.excerpt(&reply.text, EXCERPT_BYTES) };
     match (reading.class, cut_off) {

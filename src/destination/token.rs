@@ -31,7 +31,8 @@ const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// What Google allows at most: <https://developers.google.com/identity/protocols/oauth2/service-account>.
 const JWT_LIFE_SECONDS: i64 = 3600;
 
-/// A token is not used in the last minute of its life: it may end on the way.
+/// A token is not used in the last minute of its life: it may end on the way. Of a short life, the
+/// last quarter.
 const RESERVE: Duration = Duration::from_secs(60);
 
 /// Of a token without `expires_in`.
@@ -77,7 +78,17 @@ struct ServiceAccount {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
-    expires_in: Option<u64>,
+    /// Seconds; some servers write them as a text.
+    #[serde(default)]
+    expires_in: serde_json::Value,
+}
+
+impl TokenAnswer {
+    fn life(&self) -> Duration {
+        let written = self.expires_in.as_str().and_then(|text| text.parse().ok());
+        let seconds = self.expires_in.as_u64().or(written).unwrap_or(SHORT_LIFE_SECONDS);
+        Duration::from_secs(seconds)
+    }
 }
 
 impl TokenSource {
@@ -161,9 +172,12 @@ impl TokenCache {
         Ok(value)
     }
 
-    /// After a 401: the receiver no longer takes it.
-    pub(super) async fn forget(&self) {
-        *self.0.lock().await = None;
+    /// After a 401: the receiver no longer takes it. A newer one is kept.
+    pub(super) async fn forget(&self, refused: &str) {
+        let mut newest = self.0.lock().await;
+        if newest.as_ref().is_some_and(|token| &*token.value == refused) {
+            *newest = None;
+        }
     }
 }
 
@@ -192,10 +206,14 @@ async fn fetch(
     let response = sent.map_err(|error| failed(error, redactor))?;
     let reply = receive(response, asked_at).await.reply;
     match (reply.status, serde_json::from_str::<TokenAnswer>(&reply.text)) {
-        (200..=299, Ok(TokenAnswer { access_token, expires_in })) => {
-            let life = Duration::from_secs(expires_in.unwrap_or(SHORT_LIFE_SECONDS));
-            let until = asked_at + life.saturating_sub(RESERVE);
-            Ok(Token { value: access_token.into(), until })
+        (200..=299, Ok(answer)) => {
+            let life = answer.life();
+            let until = asked_at + life.saturating_sub(RESERVE.min(life / 4));
+            Ok(Token { value: answer.access_token.into(), until })
+        }
+        // Not shown: there may be a token in it.
+        (status @ 200..=299, Err(_)) => {
+            Err(DeliveryError::Destination(refused(status, "the answer cannot be read")))
         }
         // Refused clients and grants are answered with 400: RFC 6749, section 5.2.
         (400 | 401 | 403, _) => Err(DeliveryError::Auth(refused(reply.status, &reply.text))),
@@ -212,3 +230,6 @@ fn token_url(url: &str) -> Result<Url, SetupError> {
     }
     Ok(url)
 }
+
+#[cfg(test)]
+mod tests;

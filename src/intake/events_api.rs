@@ -213,7 +213,7 @@ impl Inner {
             Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
             Ok(Envelope::Event(callback)) => {
                 let arrival = Arrival { started, headers: &head.headers };
-                self.event(endpoint, &callback, &text, arrival).await
+                self.event(endpoint, &callback, &body, arrival).await
             }
             Ok(Envelope::AppRateLimited { minute }) => {
                 endpoint.rate_limited.increment(1);
@@ -245,7 +245,7 @@ impl Inner {
         &self,
         endpoint: &Endpoint,
         callback: &Callback<'_>,
-        text: &str,
+        body: &SignedBody,
         arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         if callback.event_time > 0 {
@@ -254,7 +254,7 @@ impl Inner {
             self.event_age.record(now.since(sent).as_secs_f64());
         }
         let fate = match &callback.event {
-            Event::Message(message) => match self.admit(endpoint, callback, message, text) {
+            Event::Message(message) => match self.admit(endpoint, callback, message, body) {
                 Admitted::Ignored(reason) => {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Fate::Ignored(reason)
@@ -265,8 +265,7 @@ impl Inner {
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
-                let raw = envelope::inner_event(text).unwrap_or_default();
-                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, raw)));
+                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, callback.raw)));
                 Fate::Lifecycle
             }
             Event::Other => Fate::Type,
@@ -279,7 +278,7 @@ impl Inner {
         endpoint: &Endpoint,
         callback: &Callback<'_>,
         message: &Message<'_>,
-        text: &str,
+        body: &SignedBody,
     ) -> Admitted {
         let post = Post {
             app: &endpoint.app,
@@ -289,7 +288,7 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        endpoint.admission.admit(message, post, || envelope::inner_event(text))
+        endpoint.admission.admit(message, post, || body.share(callback.raw))
     }
 
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.

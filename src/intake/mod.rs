@@ -78,11 +78,11 @@ impl Admission {
 
     /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
     /// is an incident in it.
-    pub fn admit<'t>(
+    pub fn admit(
         &self,
         message: &Message<'_>,
         post: Post<'_>,
-        raw: impl FnOnce() -> Option<&'t str>,
+        raw: impl FnOnce() -> Bytes,
     ) -> Admitted {
         let Some(channels) = self.channels.get(post.app) else {
             return Admitted::Ignored(Reason::Channel);
@@ -92,7 +92,7 @@ impl Admission {
             Verdict::Ignored(reason) => return Admitted::Ignored(reason),
             Verdict::Incidents(found) => found,
         };
-        let raw = Bytes::copy_from_slice(raw().unwrap_or_default().as_bytes());
+        let raw = raw();
         let key = message.key(post.app, &raw);
         let alerts =
             found.into_iter().map(|found| self.new_alert(post.app, &key.channel, found)).collect();

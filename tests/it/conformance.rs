@@ -2,7 +2,14 @@
 //! folder and one of a `presets_dir`; the answers are the examples that each preset carries. A new
 //! preset is picked up without a change here.
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use jsonschema::Validator;
 
 use serde_json::{Map, Value, json, value::to_raw_value};
 use slack_soar_relay::{
@@ -176,6 +183,9 @@ async fn deliver(
     let timeout = Duration::from_millis(slices * 300);
     let destination = with_timeout(preset, &soar_url, &tokens.base(), timeout);
     let outcome = destination.deliver(alert).await;
+    for received in soar.received().iter().skip(skipped) {
+        is_what_the_receiver_takes(preset, &received.body);
+    }
     (outcome, soar.received().split_off(skipped.min(soar.received().len())))
 }
 
@@ -197,6 +207,25 @@ fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
             .collect();
     }
     found.into_iter().filter_map(Value::as_str).collect()
+}
+
+/// What receivers are documented to take, by preset: names, types, choices, lengths.
+static CONTRACTS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
+    let files = fs::read_dir(root().join("tests/data/receivers")).unwrap();
+    let contract = |file: fs::DirEntry| {
+        let name = file.file_name().into_string().unwrap();
+        let name = name.strip_suffix(".schema.json").unwrap().to_owned();
+        let schema = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+        (name, jsonschema::validator_for(&schema).unwrap())
+    };
+    files.map(|file| contract(file.unwrap())).collect()
+});
+
+fn is_what_the_receiver_takes(preset: &Preset, body: &Value) {
+    if let Some(contract) = CONTRACTS.get(preset.name()) {
+        let wrong: Vec<_> = contract.iter_errors(body).map(|e| e.masked().to_string()).collect();
+        assert_eq!(wrong, [""; 0], "{preset:?}");
+    }
 }
 
 fn within_limits(preset: &Preset, body: &Value) {
@@ -222,6 +251,16 @@ fn every_file_of_the_folder_is_a_preset_and_says_what_it_is_answered() {
             assert!(!examples(&preset, Meaning::Duplicate, true).is_empty(), "{preset:?}");
         }
     }
+}
+
+#[test]
+fn every_receiver_whose_form_is_documented_has_a_contract() {
+    let free = ["own-soar", "shuffle", "tines", "torq", "webhook"];
+    let presets: Vec<_> = presets().iter().map(|preset| preset.name().to_owned()).collect();
+    let bound: Vec<_> = presets.iter().filter(|name| !free.contains(&name.as_str())).collect();
+    let mut contracts: Vec<_> = CONTRACTS.keys().collect();
+    contracts.sort();
+    assert_eq!(bound, contracts);
 }
 
 #[tokio::test]

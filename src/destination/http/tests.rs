@@ -1,4 +1,4 @@
-use std::{fs, net::TcpListener, path::Path};
+use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,6 +11,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
 };
+use serde_json::Map;
 use sha2::Sha256;
 
 use super::*;
@@ -18,9 +19,11 @@ use crate::{
     clock::Timestamp,
     destination::{
         Advice, Answer,
+        preset::Preset,
         receiver::{Behave, Receiver, answer, ok},
         sample::sample_alert,
     },
+    secret::Secret,
 };
 
 const KEY: &str = "k3y-0f-0urs";
@@ -211,11 +214,11 @@ async fn nobody_listening_keeps_the_alert_and_names_the_cause() {
 
 #[tokio::test]
 async fn a_receiver_that_hangs_costs_no_more_than_the_time_limit() {
-    let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
-    for head in [None, Some(head)] {
-        let receiver = Receiver::new(move |_request| {
-            head.map_or(Behave::Hang, |head| Behave::HangAfter(head.to_owned()))
-        });
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_owned();
+    let soon = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
+    for head in [None, Some(half), Some(soon)] {
+        let receiver =
+            Receiver::new(move |_request| head.clone().map_or(Behave::Hang, Behave::HangAfter));
         let mut impatient = settings(&receiver.url());
         impatient.timeout = Duration::from_millis(300);
         let error = deliver(impatient).await.unwrap_err();
@@ -233,11 +236,84 @@ async fn a_success_that_breaks_off_is_none() {
 
 #[tokio::test]
 async fn an_endless_answer_is_read_only_at_its_beginning() {
-    let receiver = Receiver::new(|_request| Behave::Flood);
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+    let receiver = Receiver::new(|_request| Behave::Flood(head, "x"));
     let receipt = deliver(settings(&receiver.url())).await.unwrap();
     assert_eq!(receipt.excerpt, "x".repeat(4_000));
     let taken = receiver.flooded();
     assert!(taken < 64 * 1024 * 1024, "{taken} bytes were taken");
+}
+
+#[tokio::test]
+async fn a_head_or_a_frame_without_end_keeps_the_alert() {
+    for (head, piece) in [
+        ("HTTP/1.1 200 OK\r\n", "X: y\r\n"),
+        ("HTTP/1.1 200 OK\r\nX: ", "y"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", "y"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X: y\r\n"),
+    ] {
+        let receiver = Receiver::new(move |_request| Behave::Flood(head, piece));
+        let error = deliver(settings(&receiver.url())).await.unwrap_err();
+        assert_eq!(error.label(), "destination_fault", "{head}{piece}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_keeps_the_alert() {
+    for nonsense in [
+        "",
+        "\u{16}\u{3}\u{1}\u{2}",
+        "220 mail.example.com ESMTP\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<!DOCTYPE html><title>Log in</title>",
+    ] {
+        let error = after(nonsense).await.unwrap_err();
+        assert_eq!(error.advice(), Advice::Retry, "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn a_packed_answer_is_not_unpacked() {
+    let packed = answer("200 OK", "Content-Encoding: gzip\r\n", "abcd");
+    assert_eq!(after(&packed).await.unwrap().excerpt, "abcd");
+}
+
+#[tokio::test]
+async fn a_look_up_whose_answer_is_too_long_or_none_sends_nothing() {
+    let long = format!("[\"{}\"]", "x".repeat(300_000));
+    for answered in [long.as_str(), "<html>log in</html>", "{\"error\": 1}"] {
+        let receiver = Receiver::answering(&ok(answered));
+        let mut asking = settings(&receiver.url());
+        asking.preset = preset(
+            "lookup: {path: /find, found: key in text, answered: json and not json.error}\n\
+             request: {body: alert}\n",
+        );
+        let error = deliver(asking).await.unwrap_err();
+        assert_eq!(error.advice(), Advice::Retry, "{}", error.answer().unwrap().excerpt);
+        assert_eq!(receiver.got().len(), 1, "one question and no alert");
+    }
+}
+
+#[tokio::test]
+async fn an_echoed_signature_is_masked() {
+    let echo = |got: &crate::destination::receiver::Got| {
+        let signatures = [got.header("webhook-signature"), got.header("x-signature")].concat();
+        Behave::Answer(answer("500 Oops", "", &format!("bad {}", signatures.join(" "))))
+    };
+    let receiver = Receiver::new(echo);
+    let mut signed = settings(&receiver.url());
+    signed.signing_secret = Some(secret("s1gning-key-0f-0urs"));
+    signed.secrets.insert("key".to_owned(), secret("h4mac-key"));
+    signed.preset = preset(
+        "params: {key: {type: secret, help: x}}\n\
+         auth: [{hmac: {header: X-Signature, key: '{{ params.key }}', prefix: 'sha256='}}]\n\
+         request: {body: alert}\n",
+    );
+    let error = deliver(signed).await.unwrap_err();
+    assert_eq!(error.answer().unwrap().excerpt, "bad *** ***");
 }
 
 #[tokio::test]
@@ -439,6 +515,9 @@ fn a_rendered_url_without_a_secret_part_is_whole() {
     assert_eq!(rendered("https://soar.example.com/a/"), "https://soar.example.com/***");
 }
 
+/// The host of a certificate for localhost that has ended.
+const EXPIRED: &str = "expired";
+
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
 fn authority() -> Ca {
@@ -451,7 +530,12 @@ fn authority() -> Ca {
 
 fn leaf(authority: &Ca, host: &str) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    if host == EXPIRED {
+        params.subject_alt_names =
+            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().subject_alt_names;
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    }
     (params.signed_by(&key, authority).unwrap(), key)
 }
 
@@ -491,9 +575,14 @@ async fn a_certificate_is_accepted_only_from_a_trusted_issuer_for_this_host() {
     let good = tls_receiver(&ours, "localhost", None);
     let other_host = tls_receiver(&ours, "elsewhere.example.com", None);
     assert!(deliver(tls_settings(&good, dir.path(), Some(&ours))).await.is_ok());
+    let expired = tls_receiver(&ours, EXPIRED, None);
     let stranger = authority();
-    for (receiver, trusted) in [(&good, None), (&good, Some(&stranger)), (&other_host, Some(&ours))]
-    {
+    for (receiver, trusted) in [
+        (&good, None),
+        (&good, Some(&stranger)),
+        (&other_host, Some(&ours)),
+        (&expired, Some(&ours)),
+    ] {
         let refused = tls_settings(receiver, dir.path(), trusted);
         let error = deliver(refused).await.unwrap_err();
         assert_eq!((error.label(), error.advice()), ("destination_fault", Advice::Retry));
@@ -585,6 +674,41 @@ async fn a_mail_server_that_is_busy_keeps_the_alert_and_one_that_refuses_gives_i
         let (url, server) = smtp(answer);
         assert_eq!(deliver(mail(&url)).await.unwrap_err().label(), label);
         drop(server.join());
+    }
+}
+
+#[test]
+fn a_mail_server_at_a_metadata_address_is_refused_at_setup() {
+    for url in ["smtp://169.254.169.254:25", "smtps://u:p4ss@[::ffff:169.254.169.254]"] {
+        let error = HttpDestination::new(mail(url), clock()).unwrap_err();
+        assert!(error.to_string().contains("link-local"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_server_whose_name_leads_to_a_metadata_address_is_never_contacted() {
+    // The system's resolver reads this as 169.254.169.254, and a URL as a name.
+    for name in ["2852039166", "0xa9fea9fe"] {
+        let error = deliver(mail(&format!("smtp://u:p4ss@{name}:25"))).await.unwrap_err();
+        assert_eq!(error.advice(), Advice::Retry);
+        assert!(shown(&error).contains("never contacted"), "{}", shown(&error));
+        assert!(!shown(&error).contains("p4ss"), "{}", shown(&error));
+    }
+}
+
+#[test]
+fn what_a_mail_cannot_use_is_refused_at_setup() {
+    let mut proxied = mail("smtp://127.0.0.1:25");
+    proxied.client.proxy = Some("http://127.0.0.1:3128".to_owned());
+    let mut signed = mail("smtp://127.0.0.1:25");
+    signed.signing_secret = Some(secret("a-key"));
+    for (settings, word) in [
+        (proxied, "`proxy`"),
+        (signed, "`signing_secret`"),
+        (mail("smtp://127.0.0.1:25?tls=require"), "`opportunistic`"),
+    ] {
+        let error = HttpDestination::new(settings, clock()).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
     }
 }
 

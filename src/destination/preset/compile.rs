@@ -23,7 +23,7 @@ const LEVELS: [&str; 5] = ["informative", "low", "medium", "high", "critical"];
 
 pub(super) fn lookup(file: LookupFile) -> Result<Step, TemplateError> {
     let body = file.body.as_deref();
-    let answer = AnswerFile::found(file.found);
+    let answer = AnswerFile::found(file.found, file.answered);
     Ok(Step {
         method: method(file.method, true)?,
         headers: Vec::new(),

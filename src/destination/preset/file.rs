@@ -69,6 +69,8 @@ pub(super) struct LookupFile {
     pub(super) body: Option<String>,
     /// Holds if it has.
     pub(super) found: String,
+    /// Holds if that is an answer at all; else it is asked again.
+    pub(super) answered: Option<String>,
     #[serde(default)]
     pub(super) reference: ReferenceFile,
 }

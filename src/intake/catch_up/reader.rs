@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use metrics::Counter;
 
 use super::{
@@ -216,7 +217,8 @@ impl Reader {
             };
             let is_first = tally.seen.insert(message.ts.clone().into_owned());
             let is_fresh = is_first && task.is_fresh(message.ts.parse().ok());
-            match self.parts.admission.load().admit(&message, post, || Some(raw.as_str())) {
+            let raw = || Bytes::copy_from_slice(raw.as_bytes());
+            match self.parts.admission.load().admit(&message, post, raw) {
                 Admitted::Incident(message, certainty) => {
                     candidates.push(Candidate { message, certainty, is_first, is_fresh });
                 }

@@ -120,6 +120,15 @@ impl SignedBody {
         &self.bytes
     }
 
+    /// A part of its text, without a copy unless the text was repaired.
+    pub(super) fn share(&self, part: &str) -> Bytes {
+        if self.bytes.as_ptr_range().contains(&part.as_ptr()) {
+            self.bytes.slice_ref(part.as_bytes())
+        } else {
+            Bytes::copy_from_slice(part.as_bytes())
+        }
+    }
+
     /// When Slack signed it.
     pub fn sent_at(&self) -> Timestamp {
         self.sent_at
