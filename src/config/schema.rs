@@ -152,10 +152,10 @@ impl<'s> Walk<'s> {
             }
         }
         let cases = schema["allOf"].as_array().into_iter().flatten();
-        for case in cases.filter(|case| is_case(keys, &case["if"]["properties"])) {
-            // What is missing of a preset's parameters is said with its help, once the file is read.
+        for case in cases.filter(|case| is_case(keys, case.pointer("/if/properties"))) {
+            // What is missing of a preset's parameters is said with its help, once it is read.
             let missing = self.faults.len();
-            self.object(keys, at, Meant { schema: &case["then"], kind });
+            self.object(keys, at, Meant { schema: case.get("then").unwrap_or(&Value::Null), kind });
             let mut index = 0;
             self.faults.retain(|fault| {
                 index += 1;
@@ -275,8 +275,8 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 /// Whether each of these keys has the one value that the case is about.
-fn is_case(keys: &Map<String, Value>, consts: &Value) -> bool {
-    let mut consts = consts.as_object().into_iter().flatten();
+fn is_case(keys: &Map<String, Value>, consts: Option<&Value>) -> bool {
+    let mut consts = consts.and_then(Value::as_object).into_iter().flatten();
     consts.all(|(key, one)| keys.get(key) == Some(&one["const"]))
 }
 
@@ -428,7 +428,8 @@ mod tests {
         "delivery": {"lease": "90s"},
         "presets_dir": "presets",
         "destinations": [{"name": "soar", "preset": "google-secops-webhook",
-            "url": {"env": "U"}, "params": {"environment": "e", "values": "clean"}, "when": {"min_severity": "low", "test": "only"}, "timeout": "15s",
+            "url": {"env": "U"}, "params": {"environment": "e", "values": "clean"},
+            "when": {"min_severity": "low", "test": "only"}, "timeout": "15s",
             "concurrency": 4, "rate_limit": "60/min", "retry": {"max_age": "72h"}, "proxy": "p",
             "headers": {"X": "y", "Z": {"file": "f"}}, "signing_secret": null}]
     }"#;
@@ -452,7 +453,8 @@ mod tests {
         assert!(validator.is_valid(&full));
         let mut places = Vec::new();
         pointers(&full, "", &mut places);
-        let others = r#"[null, true, 0, 4, 5.0, 0.5, -1, 1e10, "", "30", "30s", "a b", "low", "1GiB",
+        let others = r#"[null, true, 0, 4, 5.0, 0.5, -1, 1e10, "",
+            "30", "30s", "a b", "low", "1GiB",
             "2/s", [], [{}], ["a"], {}, {"env": "N"}, {"env": "N", "file": "f"}, {"x": 1}]"#;
         let others: Vec<Value> = serde_json::from_str(others).unwrap();
         let mut refused = 0;
