@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// How long a line may wait for others. Under load it spares a system call for nearly every one.
 const LINGER: Duration = Duration::from_millis(2);
@@ -50,11 +55,13 @@ impl FromStr for Format {
 /// # Errors
 /// The level is not one, or logging has already begun.
 pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(level)?;
-    let lines = fmt().with_env_filter(filter).with_writer(|| &LINES);
+    let filter: Targets = level.parse()?;
+    let lines = fmt().with_max_level(LevelFilter::TRACE).with_writer(|| &LINES);
     match format {
-        Format::Text => lines.with_ansi(colour).with_target(false).finish().try_init()?,
-        Format::Json => lines.event_format(json::Json).finish().try_init()?,
+        Format::Text => {
+            lines.with_ansi(colour).with_target(false).finish().with(filter).try_init()?;
+        }
+        Format::Json => lines.event_format(json::Json).finish().with(filter).try_init()?,
     }
     thread::Builder::new().name("log".to_owned()).spawn(|| LINES.write_for_ever())?;
     Ok(())

@@ -1,12 +1,12 @@
 //! The file against its schema: every fault at once, in words of the person who wrote it.
+//!
+//! The schema is our own and uses few of the keywords there are, so a short walk does. A test holds
+//! it against a library that knows them all.
 
 use std::collections::BTreeSet;
 
-use jsonschema::{
-    ValidationError, Validator,
-    error::{TypeKind, ValidationErrorKind},
-};
-use serde_json::{Value, json};
+use regex::Regex;
+use serde_json::{Map, Number, Value, json};
 
 use super::{
     file::File,
@@ -66,62 +66,188 @@ pub(super) struct Fault {
 
 /// Everything in which the file differs from the schema.
 pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Fault> {
-    let schema = with_params(presets(value).into_iter());
-    match jsonschema::validator_for(&schema) {
-        Ok(validator) => faults(&validator, &schema, value, positions),
-        Err(error) => {
-            let problem = Problem::new(None, "", format!("the schema is broken: {error}"));
-            vec![Fault { problem, pointer: None }]
-        }
-    }
+    let root = with_params(presets(value).into_iter());
+    let mut walk = Walk { root: &root, positions, faults: Vec::new() };
+    walk.value(value, "", Meant { schema: &root, kind: Kind::Plain });
+    walk.faults
 }
 
-fn faults(
-    validator: &Validator,
-    schema: &Value,
-    value: &Value,
-    positions: &Positions,
-) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for error in validator.iter_errors(value) {
-        let at = error.instance_path().as_str().to_owned();
-        if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
-            let known = known_keys(schema, error.schema_path().as_str());
-            for key in unexpected {
-                let pointer = format!("{at}/{}", step(key));
-                let problem =
-                    Problem::new(positions.of(&pointer), &pointer, "unknown key".to_owned());
-                let problem = problem.hint(did_you_mean(key, &known));
-                faults.push(Fault { problem, pointer: Some(pointer) });
+/// What a value is meant to be.
+#[derive(Clone, Copy)]
+struct Meant<'s> {
+    schema: &'s Value,
+    kind: Kind,
+}
+
+/// What needs words of its own, by its definition in the schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Secret,
+    Span,
+    Size,
+    Rate,
+}
+
+struct Walk<'s> {
+    root: &'s Value,
+    positions: &'s Positions,
+    faults: Vec<Fault>,
+}
+
+impl<'s> Walk<'s> {
+    /// The value at the pointer, and all that is in it.
+    fn value(&mut self, value: &Value, at: &str, meant: Meant<'s>) {
+        let meant = self.chosen(value, meant);
+        let schema = meant.schema;
+        if !has_type(value, &schema["type"]) {
+            let message = format!("must be {}, not {}", types(&schema["type"]), type_of(value));
+            return self.wrong(at, meant.kind, message);
+        }
+        if let Some(words) = schema["enum"].as_array()
+            && !words.contains(value)
+        {
+            let words: Vec<_> = words.iter().map(Value::to_string).collect();
+            self.wrong(at, meant.kind, format!("must be one of {}", words.join(", ")));
+        }
+        match value {
+            Value::Object(keys) => self.object(keys, at, meant),
+            Value::Array(items) => self.list(items, at, meant),
+            Value::String(text) => self.text(text, at, meant),
+            Value::Number(number) => self.number(number, at, meant),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    /// Follows references, and of several choices takes the first that the value looks like.
+    fn chosen(&self, value: &Value, meant: Meant<'s>) -> Meant<'s> {
+        if let Some(reference) = meant.schema["$ref"].as_str() {
+            let pointer = reference.trim_start_matches('#');
+            let kind = Kind::of(pointer.trim_start_matches("/$defs/")).unwrap_or(meant.kind);
+            let schema = self.root.pointer(pointer).unwrap_or(&Value::Null);
+            return self.chosen(value, Meant { schema, kind });
+        }
+        let choices = meant.schema["anyOf"].as_array().into_iter().flatten();
+        let choices: Vec<_> =
+            choices.map(|schema| self.chosen(value, Meant { schema, ..meant })).collect();
+        let fits = choices.iter().find(|choice| has_type(value, &choice.schema["type"]));
+        // What may be left out is the first or nothing, and was meant to be the first.
+        fits.or(choices.first()).copied().unwrap_or(meant)
+    }
+
+    fn object(&mut self, keys: &Map<String, Value>, at: &str, meant: Meant<'s>) {
+        let Meant { schema, kind } = meant;
+        let others = &schema["additionalProperties"];
+        for (key, value) in keys {
+            let pointer = format!("{at}/{}", step(key));
+            match schema["properties"].get(key) {
+                Some(schema) => self.value(value, &pointer, Meant { schema, kind }),
+                None if *others == Value::Bool(false) => {
+                    let known = schema["properties"].as_object().into_iter().flatten();
+                    let known: Vec<_> = known.map(|(key, _)| key.as_str()).collect();
+                    let hint = did_you_mean(key, &known);
+                    self.add(&pointer, "unknown key".to_owned(), Some(hint));
+                }
+                None => self.value(value, &pointer, Meant { schema: others, kind }),
             }
-            continue;
         }
-        let is_missing = matches!(error.kind(), ValidationErrorKind::Required { .. });
-        // What is missing of a preset's parameters is said with its help, once the file is read.
-        if is_missing && error.schema_path().as_str().contains("/then/") {
-            continue;
+        let cases = schema["allOf"].as_array().into_iter().flatten();
+        for case in cases.filter(|case| is_case(keys, case.pointer("/if/properties"))) {
+            // What is missing of a preset's parameters is said with its help, once it is read.
+            let missing = self.faults.len();
+            self.object(keys, at, Meant { schema: case.get("then").unwrap_or(&Value::Null), kind });
+            let mut index = 0;
+            self.faults.retain(|fault| {
+                index += 1;
+                index <= missing || fault.pointer.is_some()
+            });
         }
-        let (message, hint) = explain(&error);
-        let problem = Problem::new(positions.of(&at), &at, message);
-        let problem = match hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        };
-        faults.push(Fault { problem, pointer: (!is_missing).then_some(at) });
+        for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if !keys.contains_key(key) {
+                self.wrong(at, kind, format!("`{key}` is missing"));
+                // There is nothing to take out.
+                self.faults.last_mut().into_iter().for_each(|fault| fault.pointer = None);
+            }
+        }
+        if !within(keys.len(), schema, "minProperties", "maxProperties") {
+            self.wrong(at, kind, "has too few keys or too many".to_owned());
+        }
     }
-    faults
+
+    fn list(&mut self, items: &[Value], at: &str, meant: Meant<'s>) {
+        if !within(items.len(), meant.schema, "minItems", "maxItems") {
+            self.wrong(at, meant.kind, "needs at least one entry".to_owned());
+        }
+        for (index, item) in items.iter().enumerate() {
+            let schema = &meant.schema["items"];
+            self.value(item, &format!("{at}/{index}"), Meant { schema, ..meant });
+        }
+    }
+
+    fn text(&mut self, text: &str, at: &str, Meant { schema, kind }: Meant<'s>) {
+        if let Some(pattern) = schema["pattern"].as_str()
+            && !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
+        {
+            let hint = "use 1 to 63 of a-z, 0-9 and -, not starting with -".to_owned();
+            self.wrong_or(at, kind, "is not a name".to_owned(), Some(hint));
+        }
+    }
+
+    fn number(&mut self, number: &Number, at: &str, Meant { schema, kind }: Meant<'s>) {
+        let [least, most] = ["minimum", "maximum"].map(|bound| schema[bound].as_f64());
+        let number = number.as_f64();
+        if (least.is_some() && number < least) || (most.is_some() && number > most) {
+            let [least, most] = [&schema["minimum"], &schema["maximum"]];
+            self.wrong(at, kind, format!("must be from {least} to {most}"));
+        }
+    }
+
+    fn wrong(&mut self, at: &str, kind: Kind, message: String) {
+        self.wrong_or(at, kind, message, None);
+    }
+
+    /// What has words of its own gets those; the value itself may be a secret and is never shown.
+    fn wrong_or(&mut self, at: &str, kind: Kind, message: String, hint: Option<String>) {
+        let (message, hint) = match kind.words() {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => (message, hint),
+        };
+        self.add(at, message, hint);
+    }
+
+    fn add(&mut self, at: &str, message: String, hint: Option<String>) {
+        let problem = Problem { hint, ..Problem::new(self.positions.of(at), at, message) };
+        self.faults.push(Fault { problem, pointer: Some(at.to_owned()) });
+    }
 }
 
-fn known_keys(schema: &Value, keyword: &str) -> Vec<String> {
-    keyword
-        .rsplit_once('/')
-        .and_then(|(object, _)| schema.pointer(&format!("{object}/properties")))
-        .and_then(Value::as_object)
-        .map(|properties| properties.keys().cloned().collect())
-        .unwrap_or_default()
+impl Kind {
+    /// Of what a definition describes; none if that has no words of its own.
+    fn of(definition: &str) -> Option<Self> {
+        Some(match definition {
+            "SecretRef" | "HeaderText" => Self::Secret,
+            "Span" => Self::Span,
+            "Size" => Self::Size,
+            "Rate" => Self::Rate,
+            _ => return None,
+        })
+    }
+
+    /// Message and hint.
+    fn words(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::Secret => {
+                ("is a secret, and must be a reference to one", "write {env: NAME} or {file: PATH}")
+            }
+            Self::Span => ("a duration needs its unit", "write \"30s\", \"10m\" or \"72h\""),
+            Self::Size => ("a size needs its unit", "write \"4MiB\" or \"1GiB\""),
+            Self::Rate => ("a rate needs its unit", "write \"60/min\" or \"2/s\""),
+            Self::Plain => return None,
+        })
+    }
 }
 
-fn did_you_mean(key: &str, known: &[String]) -> String {
+fn did_you_mean(key: &str, known: &[&str]) -> String {
     let nearest = known.iter().min_by_key(|other| distance(key, other));
     match nearest.filter(|other| distance(key, other) <= 2 + other.len() / 4) {
         Some(other) => format!("did you mean `{other}`?"),
@@ -148,77 +274,52 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// What the value was meant to be; the value itself may be a secret and is never shown.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library's words do for the rare kinds")]
-fn explain(error: &ValidationError<'_>) -> (String, Option<String>) {
-    let place = error.schema_path().as_str();
-    let of_kind = |name: &str| place.contains(&format!("/$defs/{name}/"));
-    if of_kind("SecretRef") || of_kind("HeaderText") {
-        let hint = "write {env: NAME} or {file: PATH}".to_owned();
-        return ("is a secret, and must be a reference to one".to_owned(), Some(hint));
-    }
-    let units = [
-        ("Span", "a duration needs its unit", "write \"30s\", \"10m\" or \"72h\""),
-        ("Size", "a size needs its unit", "write \"4MiB\" or \"1GiB\""),
-        ("Rate", "a rate needs its unit", "write \"60/min\" or \"2/s\""),
-    ];
-    for (name, message, hint) in units {
-        if of_kind(name) {
-            return (message.to_owned(), Some(hint.to_owned()));
-        }
-    }
-    match error.kind() {
-        ValidationErrorKind::Required { property } => {
-            (format!("`{}` is missing", property.as_str().unwrap_or_default()), None)
-        }
-        ValidationErrorKind::Type { kind } => {
-            (format!("must be {}, not {}", types(kind), type_of(error.instance())), None)
-        }
-        ValidationErrorKind::MinItems { .. } => ("needs at least one entry".to_owned(), None),
-        ValidationErrorKind::Pattern { .. } => (
-            "is not a name".to_owned(),
-            Some("use 1 to 63 of a-z, 0-9 and -, not starting with -".to_owned()),
-        ),
-        ValidationErrorKind::Enum { options } => {
-            let words: Vec<String> =
-                options.as_array().into_iter().flatten().map(ToString::to_string).collect();
-            (format!("must be one of {}", words.join(", ")), None)
-        }
-        // What may be left out is this or nothing, and was meant to be this.
-        ValidationErrorKind::AnyOf { context } => {
-            let meant = context.iter().flatten().find(|branch| !is_of_nothing(branch));
-            meant.map_or_else(|| (masked(error), None), explain)
-        }
-        _ => (masked(error), None),
-    }
+/// Whether each of these keys has the one value that the case is about.
+fn is_case(keys: &Map<String, Value>, consts: Option<&Value>) -> bool {
+    let mut consts = consts.and_then(Value::as_object).into_iter().flatten();
+    consts.all(|(key, one)| keys.get(key) == Some(&one["const"]))
 }
 
-/// The library's words, without the value.
-fn masked(error: &ValidationError<'_>) -> String {
-    error.masked_with("this").to_string()
+/// Whether a count keeps to the bounds that the schema has under these keywords.
+fn within(count: usize, schema: &Value, least: &str, most: &str) -> bool {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let [least, most] = [least, most].map(|bound| schema[bound].as_u64());
+    least.is_none_or(|least| count >= least) && most.is_none_or(|most| count <= most)
 }
 
-fn is_of_nothing(branch: &ValidationError<'_>) -> bool {
-    matches!(branch.kind(), ValidationErrorKind::Type { kind: TypeKind::Single(one) }
-        if one.to_string() == "null")
-}
-
-fn types(kind: &TypeKind) -> String {
-    let word = |name: &str| match name {
-        "object" => "a section with keys",
-        "array" => "a list",
-        "string" => "a text",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "boolean" => "true or false",
-        _ => "empty",
+/// Whether the value is of the type, or of one of the types; nothing said is any.
+fn has_type(value: &Value, schema: &Value) -> bool {
+    let is = |name: &Value| match value {
+        Value::Null => name == "null",
+        Value::Bool(_) => name == "boolean",
+        Value::Number(number) => {
+            let is_whole = !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0);
+            name == "number" || (name == "integer" && is_whole)
+        }
+        Value::String(_) => name == "string",
+        Value::Array(_) => name == "array",
+        Value::Object(_) => name == "object",
     };
-    match kind {
-        TypeKind::Single(one) => word(&one.to_string()).to_owned(),
-        TypeKind::Multiple(many) => {
-            let words: Vec<&str> = many.iter().map(|one| word(&one.to_string())).collect();
-            words.join(" or ")
-        }
+    match schema {
+        Value::String(_) => is(schema),
+        Value::Array(names) => names.iter().any(is),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
+    }
+}
+
+fn types(schema: &Value) -> String {
+    let word = |name: &Value| match name.as_str() {
+        Some("object") => "a section with keys",
+        Some("array") => "a list",
+        Some("string") => "a text",
+        Some("integer") => "a whole number",
+        Some("number") => "a number",
+        Some("boolean") => "true or false",
+        Some(_) | None => "empty",
+    };
+    match schema.as_array() {
+        Some(names) => names.iter().map(word).collect::<Vec<_>>().join(" or "),
+        None => word(schema).to_owned(),
     }
 }
 
@@ -230,5 +331,159 @@ fn type_of(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a section with keys",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each schema within a schema.
+    fn each<'s>(schema: &'s Value, found: &mut impl FnMut(&'s Map<String, Value>)) {
+        let Some(keywords) = schema.as_object() else { return };
+        found(keywords);
+        for (keyword, inner) in keywords {
+            match keyword.as_str() {
+                "properties" | "$defs" => {
+                    inner.as_object().unwrap().values().for_each(|schema| each(schema, found));
+                }
+                "allOf" => {
+                    for case in inner.as_array().unwrap() {
+                        let consts = case["if"]["properties"].as_object().unwrap();
+                        assert!(consts.values().all(|one| one["const"].is_string()), "{case}");
+                        assert_eq!(case.as_object().unwrap().len(), 2, "{case}");
+                        each(&case["then"], found);
+                    }
+                }
+                "anyOf" => inner.as_array().unwrap().iter().for_each(|schema| each(schema, found)),
+                "items" | "additionalProperties" => each(inner, found),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_walk_knows_every_keyword_of_the_schema() {
+        let schema = schema();
+        each(&schema, &mut |keywords| {
+            for (keyword, value) in keywords {
+                let is_known = match keyword.as_str() {
+                    "$schema"
+                    | "$defs"
+                    | "title"
+                    | "description"
+                    | "default"
+                    | "examples"
+                    | "type"
+                    | "required"
+                    | "properties"
+                    | "additionalProperties"
+                    | "items"
+                    | "minItems"
+                    | "minProperties"
+                    | "maxProperties"
+                    | "allOf"
+                    | "enum" => true,
+                    "pattern" => Regex::new(value.as_str().unwrap()).is_ok(),
+                    "minimum" | "maximum" => {
+                        keywords["minimum"].is_number() && keywords["maximum"].is_number()
+                    }
+                    // Of numbers, and within their bounds.
+                    "format" => value == "uint32",
+                    // Alone: what stands beside them would not be looked at.
+                    "$ref" | "anyOf" => ["type", "properties", "pattern", "enum", "items"]
+                        .iter()
+                        .all(|other| !keywords.contains_key(*other)),
+                    _ => false,
+                };
+                assert!(is_known, "{keyword}: {value}");
+            }
+        });
+    }
+
+    /// The pointers of all that is in a value.
+    fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+        found.push(at.to_owned());
+        let inner: Vec<_> = match value {
+            Value::Object(keys) => keys.iter().map(|(key, value)| (step(key), value)).collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+        };
+        for (key, value) in inner {
+            pointers(value, &format!("{at}/{key}"), found);
+        }
+    }
+
+    const FULL: &str = r#"{
+        "server": {"listen": "0.0.0.0:1", "ops_token": {"env": "T"}, "drain_delay": "5s"},
+        "slack": {"apps": [{"name": "main", "signing_secret": {"file": "s"}, "bot_token": null,
+            "previous_signing_secret": {"env": "P"}, "channels": ["C1"], "bots": []}]},
+        "match": {"titles": ["a"], "fields": {"script": ["Script"]}},
+        "catch_up": {"every": "60s"},
+        "store": {"sqlite": {"path": "relay.db", "max_size": "1GiB"},
+            "postgres": {"url": {"env": "U"}, "max_connections": 10}},
+        "retention": {"dead": "90d"},
+        "delivery": {"lease": "90s"},
+        "presets_dir": "presets",
+        "destinations": [{"name": "soar", "preset": "google-secops-webhook",
+            "url": {"env": "U"}, "params": {"environment": "e", "values": "clean"},
+            "when": {"min_severity": "low", "test": "only"}, "timeout": "15s",
+            "concurrency": 4, "rate_limit": "60/min", "retry": {"max_age": "72h"}, "proxy": "p",
+            "headers": {"X": "y", "Z": {"file": "f"}}, "signing_secret": null}]
+    }"#;
+
+    #[test]
+    fn a_mistake_within_what_may_be_left_out_is_named_at_its_own_place() {
+        let mut value: Value = serde_json::from_str(FULL).unwrap();
+        let keys = value.pointer_mut("/store/postgres").unwrap().as_object_mut().unwrap();
+        keys.insert("max_conections".to_owned(), 5.into());
+        let faults = validate(&value, &Positions::default());
+        let said: Vec<_> = faults.iter().map(|fault| fault.problem.to_string()).collect();
+        let expected =
+            "store.postgres.max_conections: unknown key (did you mean `max_connections`?)";
+        assert_eq!(said, [expected]);
+    }
+
+    #[test]
+    fn it_finds_fault_exactly_where_a_library_does() {
+        let validator = jsonschema::validator_for(&schema()).unwrap();
+        let full: Value = serde_json::from_str(FULL).unwrap();
+        assert!(validator.is_valid(&full));
+        let mut places = Vec::new();
+        pointers(&full, "", &mut places);
+        let others = r#"[null, true, 0, 4, 5.0, 0.5, -1, 1e10, "",
+            "30", "30s", "a b", "low", "1GiB",
+            "2/s", [], [{}], ["a"], {}, {"env": "N"}, {"env": "N", "file": "f"}, {"x": 1}]"#;
+        let others: Vec<Value> = serde_json::from_str(others).unwrap();
+        let mut refused = 0;
+        let mut compare = |value: &Value| {
+            let faults = validate(value, &Positions::default());
+            assert_eq!(faults.is_empty(), validator.is_valid(value), "{value:#}: {faults:#?}");
+            refused += usize::from(!faults.is_empty());
+        };
+        for place in &places {
+            for other in &others {
+                let mut value = full.clone();
+                *value.pointer_mut(place).unwrap() = other.clone();
+                compare(&value);
+            }
+            let mut value = full.clone();
+            if let Some(keys) = value.pointer_mut(place).unwrap().as_object_mut() {
+                keys.insert("unheard-of".to_owned(), Value::Null);
+                compare(&value);
+            }
+            if let Some((around, key)) = place.rsplit_once('/')
+                && let Some(keys) = full.pointer(around).unwrap().as_object()
+            {
+                let mut left = keys.clone();
+                left.remove(key);
+                let mut value = full.clone();
+                *value.pointer_mut(around).unwrap() = left.into();
+                compare(&value);
+            }
+        }
+        assert!(refused > 500, "{refused}");
     }
 }

@@ -31,6 +31,7 @@ HELMS_OWN = re.compile(
 STRING = {"type": "string"}
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$"}
 NEEDED_NAME = {"type": "string", "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"}
+LABEL = {"type": "string", "pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$"}
 BOOLEAN = {"type": "boolean"}
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 MAP = {"type": "object", "additionalProperties": STRING}
@@ -84,6 +85,7 @@ def values_schema(relay):
         },
         "caConfigMap": NAME,
         "replicaCount": {"type": "integer", "minimum": 0},
+        "listenOn": {"enum": ["0.0.0.0", "[::]"]},
         "logLevel": {"enum": ["error", "warn", "info", "debug", "trace"]},
         "image": closed(
             ["repository"],
@@ -93,14 +95,15 @@ def values_schema(relay):
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             pullSecrets={"type": "array", "items": closed(["name"], name=NEEDED_NAME)},
         ),
-        "nameOverride": NAME,
-        "fullnameOverride": NAME,
+        "nameOverride": LABEL,
+        "fullnameOverride": LABEL,
         "persistence": closed(
             enabled=BOOLEAN,
             size=QUANTITY,
             storageClass=NAME,
             accessMode={"enum": ["ReadWriteOnce", "ReadWriteOncePod"]},
         ),
+        "migrateFromClaim": NAME,
         "service": closed(
             type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, port=PORT, annotations=MAP
         ),
@@ -117,7 +120,9 @@ def values_schema(relay):
             tlsSecretName=NAME,
             annotations=MAP,
         ),
+        # Without ports a rule would open all of them.
         "networkPolicy": closed(
+            ["egressPorts", "databasePorts"],
             enabled=BOOLEAN,
             slackFrom=OBJECTS,
             opsFrom=OBJECTS,

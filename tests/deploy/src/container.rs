@@ -17,7 +17,7 @@ use crate::{
     objects::{Object, Typed, objects, template},
 };
 
-/// Of the whole image, as a registry keeps it and a node fetches it.
+/// Of the whole image: as a registry keeps it, and as it lies on a node.
 const MAX_IMAGE_BYTES: u64 = 15_000_000;
 
 const MAX_IDLE_KB: u64 = 20_000;
@@ -141,6 +141,12 @@ fn without_any_right_it_takes_an_event_delivers_it_and_ends_with_0() {
     assert_eq!(post_incident(container.public, 1).unwrap(), 200);
     soar.wait_for(1);
     assert!(soar.has(&ticket(1)));
+    // What docs/kubernetes.md has for a pod that Helm did not install.
+    let sends = ["exec", &container.name, "/slack-soar-relay", "send-test"];
+    let shown = run(podman().args(sends)).unwrap();
+    assert!(shown.contains("soar: delivered"), "{shown}");
+    let lists = ["exec", &container.name, "/slack-soar-relay", "alerts", "list"];
+    assert!(run(podman().args(lists)).unwrap().contains("delivered"));
     let (took, code) = container.stop();
     assert_eq!(code, "0");
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -190,6 +196,7 @@ fn the_image_is_small_and_holds_one_file() {
     let unpacked = fs::metadata(tool("DEPLOY_RELAY")).unwrap().len();
     println!("{packed} bytes packed, {unpacked} unpacked");
     assert!(packed < MAX_IMAGE_BYTES, "{packed} bytes packed");
+    assert!(unpacked < MAX_IMAGE_BYTES, "{unpacked} bytes unpacked");
     let image = tool("DEPLOY_IMAGE");
     let inspect = |field: &str| {
         let format = format!("--format={{{{json .Config.{field}}}}}");

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::{
     harness::{Folder, root, run, tool},
-    objects::{CI, NAMESPACE, Object, Typed, objects, renderings, template, text},
+    objects::{
+        CI, NAMESPACE, Object, RELEASE, Typed, objects, renderings, template, template_as, text,
+    },
 };
 
 /// What the relay takes at most to end after its drain delay (docs/kubernetes.md).
@@ -25,6 +27,12 @@ fn each(check: impl Fn(&str, &[Object])) {
 
 fn pods(objects: &[Object]) -> impl Iterator<Item = (&Object, &PodSpec, &Value)> {
     objects.iter().filter_map(|object| object.pod().map(|(pod, meta)| (object, pod, meta)))
+}
+
+/// The pod of the relay itself, with its labels.
+fn relay_pod(objects: &[Object]) -> (&PodSpec, &Value) {
+    let is_relay = |object: &Object| ["StatefulSet", "Deployment"].contains(&object.kind());
+    objects.iter().find(|object| is_relay(object)).unwrap().pod().unwrap()
 }
 
 /// Whether labels satisfy a selector.
@@ -71,12 +79,12 @@ fn restricted(name: &str, container: &Container) {
 }
 
 #[test]
-fn selectors_find_the_relay_and_never_the_test_pod() {
+fn selectors_find_the_relay_and_never_another_pod() {
     each(|rendering, objects| {
-        let is_relay = |object: &&Object| ["StatefulSet", "Deployment"].contains(&object.kind());
-        let relay = objects.iter().find(is_relay).unwrap();
-        let labels = &relay.value["spec"]["template"]["metadata"]["labels"];
-        let test = objects.iter().find(|object| object.kind() == "Pod");
+        let (_, meta) = relay_pod(objects);
+        let labels = &meta["labels"];
+        let others =
+            || pods(objects).filter(|(object, ..)| ["Pod", "Job"].contains(&object.kind()));
         let mut found = 0;
         for object in objects {
             let spec = &object.value["spec"];
@@ -92,8 +100,8 @@ fn selectors_find_the_relay_and_never_the_test_pod() {
             assert!(selects(selector, labels), "{rendering}: {}", object.kind());
             // A version in a selector would break the first upgrade.
             assert!(selector.get("app.kubernetes.io/version").is_none(), "{rendering}");
-            if let Some(test) = test {
-                assert!(!selects(selector, &test.value["metadata"]["labels"]), "{rendering}");
+            for (_, _, meta) in others() {
+                assert!(!selects(selector, &meta["labels"]), "{rendering}");
             }
         }
         assert!(found >= 3, "{rendering}");
@@ -112,7 +120,7 @@ fn selectors_find_the_relay_and_never_the_test_pod() {
 #[test]
 fn every_port_is_one_that_is_there() {
     each(|rendering, objects| {
-        let (_, pod, _) = pods(objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        let (pod, _) = relay_pod(objects);
         let ports = pod.containers[0].ports.as_ref().unwrap();
         let names: BTreeSet<_> = ports.iter().filter_map(|port| port.name.as_deref()).collect();
         assert_eq!(names, BTreeSet::from(["http", "ops"]), "{rendering}");
@@ -206,7 +214,7 @@ fn mounts_have_volumes_and_only_the_store_can_be_written() {
             let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
             let mounted: BTreeSet<_> = mounts.iter().map(|mount| mount.name.as_str()).collect();
             assert_eq!(volumes, mounted, "{rendering}: {}", object.name());
-            let keeps = object.kind() == "StatefulSet";
+            let keeps = ["StatefulSet", "Job"].contains(&object.kind());
             assert_eq!(mounted.contains("data"), keeps, "{rendering}: {}", object.name());
             for mount in mounts {
                 let writable = mount.read_only != Some(true);
@@ -233,7 +241,7 @@ fn every_name_fits_and_every_object_is_in_the_namespace() {
 #[test]
 fn the_pod_is_killed_only_after_the_relay_had_time_to_drain() {
     each(|rendering, objects| {
-        let (_, pod, _) = pods(objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        let (pod, _) = relay_pod(objects);
         let config = config(objects);
         let drain = text(&config, "/server/drain_delay").trim_end_matches('s').parse::<i64>();
         let grace = pod.termination_grace_period_seconds.unwrap();
@@ -353,12 +361,18 @@ fn wrong_values_are_refused_and_the_reason_is_said() {
             "one store",
         ),
         (&["--set", "networkPolicy.databasePorts[0]=0"], "databasePorts"),
+        (&["--set", "networkPolicy.egressPorts=null"], "egressPorts"),
+        (&["--set", "listenOn=127.0.0.1"], "listenOn"),
+        (&["--set", "fullnameOverride=relay.example"], "fullnameOverride"),
+        (&["--set", "migrateFromClaim=data"], "replicaCount: 0"),
     ];
     for helm in ["DEPLOY_HELM", "DEPLOY_HELM3"].map(tool) {
         for (arguments, reason) in refused {
             let error = template(&helm, "quickstart", arguments).expect_err(reason);
             assert!(error.contains(reason), "{arguments:?}: {error}");
         }
+        let error = template_as("7-relays", &helm, "quickstart", &[]).unwrap_err();
+        assert!(error.contains("set fullnameOverride"), "{error}");
     }
 }
 
@@ -387,7 +401,8 @@ fn replicas_on_postgresql_are_spread_and_leave_one_at_a_time() {
         let budgets: Vec<_> = budgets.collect();
         assert_eq!(budgets.len(), deployments.len(), "{rendering}");
         for (deployment, budget) in deployments.into_iter().zip(budgets) {
-            assert!(deployment.replicas.unwrap() >= 2, "{rendering}");
+            let runs = rendering != "postgres-move";
+            assert_eq!(deployment.replicas.unwrap() >= 2, runs, "{rendering}");
             let rolling = deployment.strategy.as_ref().unwrap().rolling_update.as_ref().unwrap();
             assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)), "{rendering}");
             assert_eq!(budget.max_unavailable, Some(IntOrString::Int(1)), "{rendering}");
@@ -415,10 +430,56 @@ fn a_policy_opens_the_databases_ports_only_for_a_relay_that_has_one() {
 }
 
 #[test]
+fn nobody_among_the_operators_is_nobody_and_not_everybody() {
+    let rules_of_ops = |arguments: &[&str]| {
+        let objects = objects(&template(&tool("DEPLOY_HELM"), "quickstart", arguments).unwrap());
+        let policy = objects.iter().find(|object| object.kind() == "NetworkPolicy").unwrap();
+        let rules = policy.value["spec"]["ingress"].as_array().unwrap().clone();
+        rules.into_iter().filter(|rule| rule.to_string().contains("ops")).collect::<Vec<_>>()
+    };
+    let from = |rules: &[Value]| rules.iter().map(|rule| rule["from"].clone()).collect::<Vec<_>>();
+    let default = from(&rules_of_ops(&[]));
+    let closed = from(&rules_of_ops(&["--set-json", "networkPolicy.opsFrom=[]"]));
+    assert!(default.iter().chain(&closed).all(Value::is_array), "open to all: {default:?}");
+    assert_eq!((default.len(), closed.len()), (2, 1), "what is left is `helm test`");
+}
+
+#[test]
+fn helm_can_read_the_log_of_the_test_pod_when_it_has_ended() {
+    let objects = objects(&template(&tool("DEPLOY_HELM"), "quickstart", &[]).unwrap());
+    let test = objects.iter().find(|object| object.kind() == "Pod").unwrap();
+    let annotations = &test.value["metadata"]["annotations"];
+    assert_eq!(annotations["helm.sh/hook"], "test");
+    // With `hook-succeeded`, `helm test --logs` finds no pod: helm/helm#9098.
+    assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation");
+}
+
+#[test]
+fn the_store_is_moved_while_no_relay_runs_from_the_claim_that_the_stateful_set_left() {
+    let rendered =
+        |values: &str| objects(&template_as("relay", &tool("DEPLOY_HELM"), values, &[]).unwrap());
+    let before = rendered("quickstart");
+    let set = before.iter().find(|object| object.kind() == "StatefulSet").unwrap();
+    let claim = format!("data-{}-0", set.name());
+    let objects = rendered("postgres-move");
+    let job = objects.iter().find(|object| object.kind() == "Job").unwrap();
+    let (pod, _) = job.pod().unwrap();
+    let arguments = pod.containers[0].args.as_ref().unwrap();
+    let config = config(&objects);
+    assert_eq!(arguments[0], "migrate-store");
+    assert!(arguments.contains(&"--from=sqlite:/data/relay.db".to_owned()));
+    assert!(config["store"]["postgres"].is_object());
+    let volumes = pod.volumes.as_ref().unwrap();
+    let mut claimed = volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    assert_eq!(claimed.next().unwrap().claim_name, claim);
+    assert_eq!(text(&config, "/server/listen"), "[::]:8080", "pods with IPv6 addresses");
+}
+
+#[test]
 fn a_changed_configuration_restarts_the_pod_and_changed_labels_do_not() {
     let checksum = |arguments: &[&str]| {
         let objects = objects(&template(&tool("DEPLOY_HELM"), "quickstart", arguments).unwrap());
-        let (_, _, meta) = pods(&objects).find(|(object, ..)| object.kind() != "Pod").unwrap();
+        let (_, meta) = relay_pod(&objects);
         text(meta, "/annotations/checksum~1config").to_owned()
     };
     let plain = checksum(&[]);
@@ -432,4 +493,18 @@ fn the_guide_shows_the_values_that_are_tested() {
     let values = read("deploy/helm/slack-soar-relay/ci/quickstart-values.yaml");
     let (_comment, values) = values.split_once('\n').unwrap();
     assert!(read("docs/kubernetes.md").contains(values), "docs/kubernetes.md is behind");
+}
+
+#[test]
+fn the_guide_says_how_each_secret_is_rotated() {
+    let guide = fs::read_to_string(root().join("docs/kubernetes.md")).unwrap();
+    let (_, table) = guide.split_once("## Rotating secrets").unwrap();
+    let (table, _) = table.split_once("## ").unwrap();
+    for values in ["quickstart", "postgres"] {
+        let config = config(&objects(&template(&tool("DEPLOY_HELM"), values, &[]).unwrap()));
+        secret_references(&config, "", &mut |_, value| {
+            let key = text(value, "/file").trim_start_matches("/secrets/");
+            assert!(table.contains(&format!("`{key}`")), "nothing about {key}");
+        });
+    }
 }

@@ -5,6 +5,7 @@ use std::{path::Path, process::Command};
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
     core::v1::{ConfigMap, Namespace, Pod, PodSpec, Service, ServiceAccount},
     networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
@@ -19,7 +20,8 @@ pub(crate) const RELEASE: &str = "rel";
 pub(crate) const NAMESPACE: &str = "relay";
 
 /// The chart's `ci` files.
-pub(crate) const CI: [&str; 4] = ["quickstart", "everything", "no-volume", "postgres"];
+pub(crate) const CI: [&str; 5] =
+    ["quickstart", "everything", "no-volume", "postgres", "postgres-move"];
 
 /// An object as it was rendered and as its type, if Kubernetes' own packages have it.
 pub(crate) struct Object {
@@ -30,6 +32,7 @@ pub(crate) struct Object {
 pub(crate) enum Typed {
     StatefulSet(Box<StatefulSet>),
     Deployment(Box<Deployment>),
+    Job(Box<Job>),
     Pod(Box<Pod>),
     ConfigMap(ConfigMap),
     Service(Box<Service>),
@@ -50,6 +53,7 @@ impl Object {
             ("apps/v1", "StatefulSet") => Typed::StatefulSet(parsed(&value)),
             ("apps/v1", "Deployment") => Typed::Deployment(parsed(&value)),
             ("policy/v1", "PodDisruptionBudget") => Typed::DisruptionBudget(*parsed(&value)),
+            ("batch/v1", "Job") => Typed::Job(parsed(&value)),
             ("v1", "Pod") => Typed::Pod(parsed(&value)),
             ("v1", "ConfigMap") => Typed::ConfigMap(*parsed(&value)),
             ("v1", "Service") => Typed::Service(parsed(&value)),
@@ -101,6 +105,10 @@ impl Object {
                 let template = &deployment.spec.as_ref()?.template;
                 Some((template.spec.as_ref()?, &self.value["spec"]["template"]["metadata"]))
             }
+            Typed::Job(job) => {
+                let template = &job.spec.as_ref()?.template;
+                Some((template.spec.as_ref()?, &self.value["spec"]["template"]["metadata"]))
+            }
             Typed::Pod(pod) => Some((pod.spec.as_ref()?, &self.value["metadata"])),
             Typed::ConfigMap(_)
             | Typed::Service(_)
@@ -137,10 +145,20 @@ pub(crate) fn objects(yaml: &str) -> Vec<Object> {
 
 /// Renders the chart with one of its `ci` files and further arguments.
 pub(crate) fn template(helm: &Path, values: &str, more: &[&str]) -> Result<String, String> {
+    template_as(RELEASE, helm, values, more)
+}
+
+/// The same as another release.
+pub(crate) fn template_as(
+    release: &str,
+    helm: &Path,
+    values: &str,
+    more: &[&str],
+) -> Result<String, String> {
     let chart = root().join("deploy/helm/slack-soar-relay");
     let values = chart.join(format!("ci/{values}-values.yaml"));
     let mut command = Command::new(helm);
-    command.args(["template", RELEASE]).arg(chart).args(["--namespace", NAMESPACE]);
+    command.args(["template", release]).arg(chart).args(["--namespace", NAMESPACE]);
     run(command.arg("--values").arg(values).args(more))
 }
 

@@ -48,8 +48,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "relay.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- $server := dict
-      "listen" "0.0.0.0:8080"
-      "ops_listen" "0.0.0.0:9090"
+      "listen" (printf "%s:8080" .Values.listenOn)
+      "ops_listen" (printf "%s:9090" .Values.listenOn)
       "ops_token" (dict "file" "/secrets/ops-token") }}
 {{- $defaults := dict "idle_timeout" "75s" "drain_delay" "5s" }}
 {{- $_ := set $config "server" (mergeOverwrite $defaults (default dict $config.server) $server) }}
@@ -150,6 +150,12 @@ capabilities:
 {{- end }}
 {{- if and (not $store.postgres) (gt (int .Values.replicaCount) 1) }}
 {{- fail "replicaCount: the SQLite store belongs to one relay; several share config.store.postgres" }}
+{{- end }}
+{{- if and .Values.migrateFromClaim (or (not $store.postgres) (ne 0 (int .Values.replicaCount))) }}
+{{- fail "migrateFromClaim: moving to config.store.postgres takes replicaCount: 0, so that no relay runs" }}
+{{- end }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "relay.fullname" .)) }}
+{{- fail "the release's name cannot name a Service: set fullnameOverride, a letter and then a-z, 0-9 and -" }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.parentRefs: name the gateway, such as [{name: public, namespace: gateways}]" }}
