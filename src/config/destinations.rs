@@ -37,17 +37,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a destination that is read has no use for.
-const OF_SENDING: [&str; 9] = [
-    "timeout",
-    "concurrency",
-    "rate_limit",
-    "proxy",
-    "ca_file",
-    "client_cert_file",
-    "client_key_file",
-    "headers",
-    "signing_secret",
-];
+const OF_SENDING: [&str; 3] = ["timeout", "concurrency", "rate_limit"];
 
 impl Resolver<'_> {
     pub(super) fn destinations(

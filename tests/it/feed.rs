@@ -418,7 +418,7 @@ async fn check_render_and_doctor_know_what_a_feed_is() {
     let (_, said) = run(CONFIG, &["doctor"]).await;
     let line = said.lines().find(|line| line.contains("destination pull")).unwrap();
     assert!(line.starts_with("ok  ") && line.contains("/api/v1/feed"), "{line}");
-    let sending = CONFIG.to_owned() + "    headers: {X-Team: soc}\n    timeout: 5s\n";
+    let sending = CONFIG.to_owned() + "    concurrency: 2\n    timeout: 5s\n";
     let (code, said) = run(&sending, &["check"]).await;
     assert_eq!(code, 0, "{said}");
     let warned = said.matches("read, not sent to").count();
@@ -428,6 +428,7 @@ async fn check_render_and_doctor_know_what_a_feed_is() {
         (CONFIG.replace("{env: FEED_TOKEN}", "plain"), "{env: NAME}"),
         (CONFIG.replace("{env: FEED_TOKEN}", "''"), "{env: NAME}"),
         (CONFIG.to_owned() + "    url: {env: SECRET}\n", "url"),
+        (CONFIG.to_owned() + "    headers: {X-Team: soc}\n", "`headers`"),
     ] {
         let (code, said) = run(&wrong, &["check"]).await;
         assert_eq!(code, 2, "{wrong}: {said}");
