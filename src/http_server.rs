@@ -10,7 +10,7 @@ use hyper::{
     Request, Response,
     body::{Body, Incoming},
     server::conn::http1,
-    service::{Service, service_fn},
+    service::Service,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -42,20 +42,21 @@ pub struct Settings {
     pub idle_timeout: Duration,
 }
 
-/// Who sent a request: among the request's extensions.
+/// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Accepts connections until [`Shutdown::stop`], then lets requests in flight finish.
+/// Accepts connections until [`Shutdown::stop`], each with a service of its own, then lets requests
+/// in flight finish.
 pub async fn serve<S, B>(
     listener: TcpListener,
-    service: S,
+    service: impl Fn(Peer) -> S,
     settings: Settings,
     clock: Clock,
     shutdown: Shutdown,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
+    S: Send + 'static,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -71,12 +72,7 @@ pub async fn serve<S, B>(
     while let Some((stream, peer, place)) =
         next_connection(&listener, &places, &clock, &shutdown).await
     {
-        let service = service.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            service.call(request)
-        });
-        let connection = protocol.serve_connection(TokioIo::new(stream), service);
+        let connection = protocol.serve_connection(TokioIo::new(stream), service(Peer(peer)));
         let (stopped, clock) = (shutdown.stopped(), clock.clone());
         shutdown.spawn(async move {
             let _place: OwnedSemaphorePermit = place;

@@ -88,10 +88,13 @@ pub(super) async fn start(
     let (notes, received) = mpsc::channel(64);
     let switch = Switch { stopped: Arc::default(), notes };
     let answering = switch.clone();
-    let service = service_fn(move |request| {
+    let service = move |_peer| {
         let switch = answering.clone();
-        async move { Ok::<_, Infallible>(switch.answer(request).await) }
-    });
+        service_fn(move |request| {
+            let switch = switch.clone();
+            async move { Ok::<_, Infallible>(switch.answer(request).await) }
+        })
+    };
     let settings = http_server::Settings { idle_timeout: Duration::from_secs(75) };
     end.spawn(http_server::serve(listener, service, settings, Clock::system(), end.clone()));
     Ok((address, switch, received))

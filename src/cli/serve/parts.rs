@@ -2,14 +2,18 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use hyper::service::service_fn;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use crate::{
     clock::Clock,
     config::{App, Config, Server},
-    http_server,
+    http_server::{self, Peer},
     intake::events_api::EventsApi,
     metrics::{Metric, Metrics},
     ops::{self, Control, api, auth::Auth, health},
@@ -28,10 +32,13 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn start_public(&self, listener: TcpListener, server: &Server, api: EventsApi) {
-        let service = service_fn(move |request| {
+        let service = move |_peer| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.answer(request).await) }
-        });
+            service_fn(move |request| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(api.answer(request).await) }
+            })
+        };
         let settings = http_server::Settings { idle_timeout: server.idle_timeout };
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
         self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
@@ -61,7 +68,14 @@ impl Parts {
             api::Parts { store: Arc::clone(&self.store), control, auth, clock: self.clock.clone() };
         let router = ops::router(health, api);
         let settings = http_server::Settings { idle_timeout: server.idle_timeout };
-        let service = TowerToHyperService::new(router);
+        let router = TowerToHyperService::new(router);
+        let service = move |peer: Peer| {
+            let router = router.clone();
+            service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                router.call(request)
+            })
+        };
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
         self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
         Ok(())
