@@ -82,7 +82,9 @@ impl Session {
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
              AND wait_event_type = 'Lock' AND query LIKE '%{text}%'"
         );
+        let start = Clock::system().now();
         while self.run(&waits).await.is_empty() {
+            assert!(Clock::system().now().since(start).as_secs() < 30, "nobody waits: {text}");
             tokio::task::yield_now().await;
         }
     }
