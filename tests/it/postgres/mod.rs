@@ -2,6 +2,7 @@
 //! its own servers; `tests/run postgres` installs what that takes.
 
 mod cluster;
+mod durability;
 mod failover;
 mod migrate;
 mod replicas;
