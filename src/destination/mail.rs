@@ -16,6 +16,7 @@ use lettre::{
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 use url::Host;
 
 use crate::{
@@ -92,6 +93,17 @@ pub(super) async fn send(
 pub(super) fn check(server: &Url, body: &[u8]) -> Result<(), String> {
     Server::of(server)?;
     message("", body).map(drop)
+}
+
+/// Connects to the server, and says where that was. Nothing is sent.
+///
+/// # Errors
+/// Why it cannot be reached.
+pub async fn reach(server: &Url) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let Server { host, port, .. } = Server::of(server)?;
+    let addresses = http_client::resolve(&host, port).await?;
+    TcpStream::connect(addresses.as_slice()).await?;
+    Ok(format!("{host}:{port}"))
 }
 
 impl Server {

@@ -13,7 +13,7 @@ mod answer;
 mod auth;
 mod filters;
 pub mod http;
-mod mail;
+pub mod mail;
 pub mod params;
 pub mod preset;
 #[cfg(test)]

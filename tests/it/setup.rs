@@ -100,6 +100,32 @@ async fn a_healthy_set_up_passes_and_is_reminded_of_what_cannot_be_asked() {
 }
 
 #[tokio::test]
+async fn a_mail_server_is_reached_as_one_and_the_own_output_always() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}
+destinations:
+  - {name: mail, preset: email, url: {env: MAIL}, params: {from: a@b.example, to: c@d.example}}
+  - {name: out, preset: stdout}
+";
+    std::fs::write(dir.path().join("relay.yaml"), config).unwrap();
+    let env = vec![
+        ("SECRET".to_owned(), "8f742231b10e8888abcd99yyyzzz85a5".to_owned()),
+        ("MAIL".to_owned(), format!("smtp://{address}")),
+    ];
+    let doctor = ["doctor", "--config", "relay.yaml"];
+    let (_, out) = run(dir.path(), &doctor, &env).await;
+    assert!(out.contains(&format!("destination mail: {address} takes connections")), "{out}");
+    assert!(out.contains("destination out: writes to the relay's own output"), "{out}");
+    drop(server);
+    let (code, out) = run(dir.path(), &doctor, &env).await;
+    let line = out.lines().find(|line| line.contains("destination mail")).unwrap();
+    assert!(line.starts_with("FAIL") && line.contains("the mail server: "), "{out}");
+    assert_eq!(code, 1);
+}
+
+#[tokio::test]
 async fn a_dead_token_is_named_with_where_to_get_another() {
     let mut world = World::new().await;
     world.slack.revoke(Some("token_revoked"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::{
     config::{Config, Destination},
+    destination::{mail, preset::Transport},
     http_client,
     logging::chain,
 };
@@ -45,6 +46,26 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
 }
 
 async fn reach(destination: &Destination) -> Result<String, String> {
+    match destination.http.preset.transport() {
+        Transport::Stdout => Ok("writes to the relay's own output".to_owned()),
+        Transport::Email => reach_mail(destination).await,
+        Transport::Http | Transport::Feed => reach_http(destination).await,
+    }
+}
+
+async fn reach_mail(destination: &Destination) -> Result<String, String> {
+    let url = reqwest::Url::parse(destination.http.url.reveal().trim())
+        .map_err(|error| error.to_string())?;
+    match tokio::time::timeout(TIMEOUT, mail::reach(&url)).await {
+        Ok(Ok(server)) => Ok(format!("{server} takes connections")),
+        Ok(Err(error)) => Err(format!("the mail server: {}", chain(&*error))),
+        Err(_elapsed) => {
+            Err(format!("the mail server does not answer within {} s", TIMEOUT.as_secs()))
+        }
+    }
+}
+
+async fn reach_http(destination: &Destination) -> Result<String, String> {
     let client = http_client::build(&destination.http.client).map_err(|error| chain(&error))?;
     let given = destination.http.url.reveal();
     let url = reqwest::Url::parse(given.trim()).map_err(|error| error.to_string())?;
