@@ -1,6 +1,6 @@
 //! `completions` and `man`: what clap makes of the command line's own description.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
@@ -29,7 +29,7 @@ impl Completions {
 /// Print the man page, or write one a command.
 #[derive(Args, Debug)]
 pub struct Man {
-    /// A folder for the pages of all commands.
+    /// A folder for the pages of all commands; made if it does not exist.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -38,7 +38,8 @@ impl Man {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let command: Command = Cli::command();
         if let Some(folder) = self.out {
-            clap_mangen::generate_to(command, &folder)
+            fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(command, &folder))
                 .with_context(|| folder.display().to_string())?;
         } else {
             let mut page = Vec::new();

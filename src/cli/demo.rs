@@ -164,11 +164,8 @@ async fn post(url: &str) -> anyhow::Result<()> {
 fn invite(place: &Place, file: &Path, ops: SocketAddr) {
     let program = std::env::current_exe().map_or_else(
         |_unknown| "slack-soar-relay".to_owned(),
-        |path| {
-            let here = std::env::current_dir().unwrap_or_default();
-            let short = path.strip_prefix(here).map(|rest| Path::new(".").join(rest));
-            shown(&short.unwrap_or(path))
-        },
+        // In full: another terminal may be in another folder.
+        |path| shown(&path),
     );
     let (soar, max_age, config) = (place.soar, &place.max_age, shown(file));
     let command = |what: &str| format!("   {program} {what} --config {config}");

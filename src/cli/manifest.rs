@@ -32,6 +32,9 @@ pub struct Manifest {
 /// Stands for a secret that does not exist yet: the app that has it is still to be made.
 const PLACEHOLDER: &str = "https://not-known-yet.invalid/";
 
+/// Where the relay listens for Slack, below its own address.
+const EVENTS: &str = "/slack/events";
+
 impl Manifest {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         if self.url.scheme() != "https" || self.url.host().is_none() {
@@ -50,7 +53,9 @@ impl Manifest {
     }
 
     fn needs(&self, apps: &[App]) -> anyhow::Result<Needs> {
+        // The README names the whole request URL, so that may be what is given.
         let base = self.url.as_str().trim_end_matches('/');
+        let base = base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/');
         let wrong = |message: String| anyhow::Error::from(BadConfiguration(message));
         let (app, path) = match (apps, &self.app) {
             ([], None) => (None, String::new()),
@@ -67,7 +72,7 @@ impl Manifest {
             }
         };
         Ok(Needs {
-            request_url: format!("{base}/slack/events{path}"),
+            request_url: format!("{base}{EVENTS}{path}"),
             kinds: app.map_or_else(|| vec![Kind::Public, Kind::Private], kinds),
             catch_up: app.is_none_or(|app| app.bot_token.is_some()),
             incoming_webhook: !self.no_incoming_webhook,

@@ -30,6 +30,8 @@ struct Demo {
     keys: ChildStdin,
     lines: Receiver<String>,
     config: String,
+    /// How the commands to be copied into another terminal begin.
+    program: String,
 }
 
 impl Drop for Demo {
@@ -55,14 +57,15 @@ impl Demo {
             out.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         let keys = child.stdin.take().unwrap();
-        let demo = Self { child, keys, lines, config: String::new() };
+        let demo = Self { child, keys, lines, config: String::new(), program: String::new() };
         let hint = demo.until("alerts retry --all-dead --config ");
         let config = hint.split("--config ").nth(1).unwrap().to_owned();
-        demo.with(config)
+        let program = hint.split(" alerts retry").next().unwrap().trim().to_owned();
+        demo.with(config, program)
     }
 
-    fn with(mut self, config: String) -> Self {
-        self.config = config;
+    fn with(mut self, config: String, program: String) -> Self {
+        (self.config, self.program) = (config, program);
         self
     }
 
@@ -87,6 +90,7 @@ impl Demo {
 #[test]
 fn an_alert_that_died_while_the_soar_was_stopped_is_found_understood_and_retried() {
     let mut demo = Demo::start(&["--max-age", "1s"]);
+    assert!(Path::new(&demo.program).is_absolute(), "{}", demo.program);
     demo.press_enter();
     demo.until("The SOAR is stopped.");
     let (code, out, err) = demo.run(&["send-test", "--severity", "critical"]);
@@ -205,8 +209,9 @@ fn completions_and_man_pages_know_every_command() {
     }
     assert!(run(&["man"]).1.starts_with(".ie "));
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(run(&["man", "--out", dir.path().to_str().unwrap()]).0, 0);
-    assert!(dir.path().join("slack-soar-relay-alerts-retry.1").exists());
+    let folder = dir.path().join("not/there/yet");
+    assert_eq!(run(&["man", "--out", folder.to_str().unwrap()]).0, 0);
+    assert!(folder.join("slack-soar-relay-alerts-retry.1").exists());
 }
 
 fn backup(dir: &Path, file: &str) -> (i32, String, String) {

@@ -289,6 +289,9 @@ async fn the_manifest_has_slacks_fields_and_needs_neither_a_configuration_nor_se
     let all = "channels:history channels:read groups:history groups:read incoming-webhook";
     assert_eq!(*scopes, json!(all.split(' ').collect::<Vec<_>>()));
     assert!(manifest["display_information"]["name"].as_str().unwrap().len() <= 35);
+    let whole = "https://relay.example.com/slack/events";
+    let (_, same) = run(dir.path(), &["manifest", "--url", whole, "--json"], &[]).await;
+    assert_eq!(same, out);
     let (_, yaml) = run(dir.path(), &["manifest", "--url", url], &[]).await;
     assert!(yaml.contains("request_url: ") && yaml.contains("- message.groups"), "{yaml}");
     let config = "slack:\n  apps:\n    - {name: main, signing_secret: {env: A}, \

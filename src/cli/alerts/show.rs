@@ -40,7 +40,10 @@ impl Show {
         for delivery in &detail.row.deliveries {
             say("");
             say(&headline(delivery, screen, now));
-            attempts(delivery.attempts.as_deref().unwrap_or_default(), screen);
+            match delivery.attempts.as_deref() {
+                None | Some([]) => say(&format!("  {}", unattempted(&delivery.state))),
+                Some(all) => attempts(all, screen),
+            }
         }
         if detail.row.deliveries.is_empty() {
             say("\nunrouted: no destination wanted it");
@@ -125,10 +128,16 @@ fn explained(reason: &str) -> &str {
     }
 }
 
-fn attempts(attempts: &[Attempt], screen: Screen) {
-    if attempts.is_empty() {
-        return say("  no attempt yet");
+/// What is said in the place of attempts. Of what was never sent, only a feed's is delivered.
+fn unattempted(state: &str) -> &'static str {
+    match state {
+        "delivered" => "nothing was sent: a reader of the feed has passed it",
+        "dead" | "cancelled" => "no attempt",
+        _ => "no attempt yet",
     }
+}
+
+fn attempts(attempts: &[Attempt], screen: Screen) {
     let row = |attempt: &Attempt| {
         let status = attempt.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
         vec![
@@ -141,4 +150,16 @@ fn attempts(attempts: &[Attempt], screen: Screen) {
     };
     let rows: Vec<_> = attempts.iter().map(row).collect();
     say(&screen.table(&["  ATTEMPT", "TOOK", "CLASS", "STATUS", "ANSWER"], &rows));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_has_ended_is_not_said_to_wait_for_an_attempt() {
+        assert_eq!(unattempted("pending"), "no attempt yet");
+        assert_eq!(unattempted("cancelled"), "no attempt");
+        assert!(unattempted("delivered").contains("reader"));
+    }
 }
