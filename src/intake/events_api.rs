@@ -26,7 +26,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 pub use self::body::SignedBody;
 use self::{
-    answer::{echo, not_allowed, status},
+    answer::{echo, not_allowed, reuse, status},
     body::{Refusal, discard},
     limits::Limits,
 };
@@ -155,6 +155,18 @@ impl EventsApi {
     }
 }
 
+/// What is to be done about an authentic body.
+enum Next {
+    Answer(Option<Fate>, Response<Full<Bytes>>),
+    Store(NewMessage, Certainty),
+}
+
+impl Next {
+    fn ignored(fate: Fate) -> Self {
+        Self::Answer(Some(fate), status(StatusCode::OK))
+    }
+}
+
 impl Inner {
     async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
@@ -172,7 +184,10 @@ impl Inner {
             return not_allowed("POST");
         }
         let started = self.parts.clock.instant();
-        let (fate, response) = self.receive(endpoint, request, started).await;
+        let (head, body) = request.into_parts();
+        let arrival = Arrival { started, headers: &head.headers };
+        let (fate, mut response) = self.receive(endpoint, body, arrival).await;
+        reuse(head.headers, &mut response);
         if let Some(fate) = fate {
             endpoint.fates.count(fate);
         }
@@ -186,16 +201,15 @@ impl Inner {
     async fn receive(
         &self,
         endpoint: &Endpoint,
-        request: Request<Incoming>,
-        started: Instant,
+        mut body: Incoming,
+        arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let _place = match self.limits.request() {
             Ok(place) => place,
             Err(refusal) => return refuse(&refusal, endpoint),
         };
-        let (head, mut body) = request.into_parts();
         let now = self.parts.clock.now();
-        let (headers, verifier) = (&head.headers, &endpoint.verifier);
+        let (headers, verifier) = (arrival.headers, &endpoint.verifier);
         let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
         let body = match received {
             Ok(body) => body,
@@ -207,14 +221,20 @@ impl Inner {
             }
         };
         endpoint.received.increment(1);
-        self.note_timing(&head.headers, &body);
+        self.note_timing(headers, &body);
+        match self.judge(endpoint, &body) {
+            Next::Answer(fate, response) => (fate, response),
+            Next::Store(message, channel) => self.store(message, channel, arrival).await,
+        }
+    }
+
+    /// Decides about a body. What it builds is gone before anything waits: a request that waits is
+    /// small.
+    fn judge(&self, endpoint: &Endpoint, body: &SignedBody) -> Next {
         let text = slack::readable(body.bytes());
         match envelope::parse(&text) {
-            Ok(Envelope::UrlVerification { challenge }) => (None, echo(&challenge)),
-            Ok(Envelope::Event(callback)) => {
-                let arrival = Arrival { started, headers: &head.headers };
-                self.event(endpoint, &callback, &body, arrival).await
-            }
+            Ok(Envelope::UrlVerification { challenge }) => Next::Answer(None, echo(&challenge)),
+            Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, body),
             Ok(Envelope::AppRateLimited { minute }) => {
                 endpoint.rate_limited.increment(1);
                 tracing::warn!(
@@ -225,9 +245,9 @@ impl Inner {
                 );
                 let minute = Timestamp::from_seconds(minute);
                 endpoint.notices.tell(Notice::RateLimited { minute });
-                (Some(Fate::Type), status(StatusCode::OK))
+                Next::ignored(Fate::Type)
             }
-            Ok(Envelope::Unknown) => (Some(Fate::Type), status(StatusCode::OK)),
+            Ok(Envelope::Unknown) => Next::ignored(Fate::Type),
             Err(_unparsable) => {
                 self.parts.store.quarantine(&endpoint.app, body.bytes());
                 tracing::warn!(
@@ -236,41 +256,32 @@ impl Inner {
                     "an authentic request of app {} cannot be read; its body is kept",
                     endpoint.app
                 );
-                (Some(Fate::Unparsable), status(StatusCode::OK))
+                Next::ignored(Fate::Unparsable)
             }
         }
     }
 
-    async fn event(
-        &self,
-        endpoint: &Endpoint,
-        callback: &Callback<'_>,
-        body: &SignedBody,
-        arrival: Arrival<'_>,
-    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+    fn event(&self, endpoint: &Endpoint, callback: &Callback<'_>, body: &SignedBody) -> Next {
         if callback.event_time > 0 {
             let now = self.parts.clock.now();
             let sent = Timestamp::from_seconds(callback.event_time);
             self.event_age.record(now.since(sent).as_secs_f64());
         }
-        let fate = match &callback.event {
+        match &callback.event {
             Event::Message(message) => match self.admit(endpoint, callback, message, body) {
                 Admitted::Ignored(reason) => {
                     fate::log_near_miss(&endpoint.app, message, reason);
-                    Fate::Ignored(reason)
+                    Next::ignored(Fate::Ignored(reason))
                 }
-                Admitted::Incident(message, channel) => {
-                    return self.store((message, channel), arrival).await;
-                }
+                Admitted::Incident(message, channel) => Next::Store(message, channel),
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
                 endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, callback.raw)));
-                Fate::Lifecycle
+                Next::ignored(Fate::Lifecycle)
             }
-            Event::Other => Fate::Type,
-        };
-        (Some(fate), status(StatusCode::OK))
+            Event::Other => Next::ignored(Fate::Type),
+        }
     }
 
     fn admit(
@@ -294,7 +305,8 @@ impl Inner {
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
     async fn store(
         &self,
-        (message, channel): (NewMessage, Certainty),
+        message: NewMessage,
+        channel: Certainty,
         arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let trace = Trace::of(&message);

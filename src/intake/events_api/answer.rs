@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{self, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 
 pub(super) fn status(code: StatusCode) -> Response<Full<Bytes>> {
@@ -26,4 +26,12 @@ pub(super) fn echo(challenge: &str) -> Response<Full<Bytes>> {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+/// hyper reads the next request's headers into the map that held the last answer's.
+pub(super) fn reuse(mut headers: HeaderMap, response: &mut Response<Full<Bytes>>) {
+    if response.headers().is_empty() {
+        headers.clear();
+        *response.headers_mut() = headers;
+    }
 }
