@@ -6,11 +6,10 @@
 use std::borrow::Cow;
 
 use serde::de::MapAccess;
-use serde_json::value::RawValue;
 
 use crate::slack::{
     Unparsable,
-    lenient::{self, Lenient, read, skip},
+    lenient::{self, Lenient, raw, read, skip},
     message::{Message, Wire},
 };
 
@@ -175,16 +174,15 @@ impl<'de> Lenient<'de> for Outer<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         self.place.pass(key);
         match key {
-            "type" => self.kind = read(object)?,
-            "challenge" => self.challenge = read(object)?,
-            "team_id" => self.team_id = read(object)?,
-            "event_id" => self.event_id = read(object)?,
-            "event_time" => self.event_time = read(object)?,
-            "minute_rate_limited" => self.minute_rate_limited = read(object)?,
-            "event" => self.event = read(object)?,
-            _ => skip(object)?,
+            "type" => read(object, &mut self.kind),
+            "challenge" => read(object, &mut self.challenge),
+            "team_id" => read(object, &mut self.team_id),
+            "event_id" => read(object, &mut self.event_id),
+            "event_time" => read(object, &mut self.event_time),
+            "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
+            "event" => read(object, &mut self.event),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
@@ -233,12 +231,7 @@ struct Inner<'a> {
 
 impl<'de> Lenient<'de> for Inner<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key == "event" {
-            self.event = Some(object.next_value::<&RawValue>()?.get());
-            Ok(())
-        } else {
-            skip(object)
-        }
+        if key == "event" { raw(object, &mut self.event) } else { skip(object) }
     }
 }
 

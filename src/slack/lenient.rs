@@ -4,9 +4,10 @@
 //! fields and types without notice. So a value of the wrong type reads as an absent one, and only
 //! a text that is no JSON object at all is an error. Nothing is built for what is not asked for.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, mem};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::slack::Unparsable;
 
@@ -53,17 +54,33 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
         return Err(Unparsable);
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = Seed(PhantomData).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
+    let mut value = T::default();
+    Into(&mut value).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
     json.end().map_err(|_trailing| Unparsable)?;
     Ok(value)
 }
 
-/// The value of the key just seen.
+/// Reads the value of the key just seen into its place.
 ///
 /// # Errors
 /// The JSON is broken.
-pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(object: &mut A) -> Result<T, A::Error> {
-    object.next_value_seed(Seed(PhantomData))
+pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(
+    object: &mut A,
+    place: &mut T,
+) -> Result<(), A::Error> {
+    object.next_value_seed(Into(place))
+}
+
+/// Reads the exact text of the value of the key just seen.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn raw<'de, A: MapAccess<'de>>(
+    object: &mut A,
+    place: &mut Option<&'de str>,
+) -> Result<(), A::Error> {
+    *place = Some(object.next_value::<&RawValue>()?.get());
+    Ok(())
 }
 
 /// Passes over the value of the key just seen, however deep it is.
@@ -85,6 +102,20 @@ impl<'de> Lenient<'de> for Cow<'de, str> {
 
     fn fraction(number: f64) -> Self {
         Cow::Owned(number.to_string())
+    }
+}
+
+impl<'de> Lenient<'de> for String {
+    fn text(text: Cow<'de, str>) -> Self {
+        text.into_owned()
+    }
+
+    fn integer(number: i128) -> Self {
+        number.to_string()
+    }
+
+    fn fraction(number: f64) -> Self {
+        number.to_string()
     }
 }
 
@@ -124,68 +155,80 @@ impl<'de> Lenient<'de> for bool {
 impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<T> {
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         let mut items = Self::new();
-        while let Some(item) = list.next_element_seed(Seed(PhantomData))? {
-            items.push(item);
+        let mut item = T::default();
+        while list.next_element_seed(Into(&mut item))?.is_some() {
+            items.push(mem::take(&mut item));
         }
         Ok(items)
     }
 }
 
-struct Seed<T>(PhantomData<T>);
+/// Fills a place. An object is not handed from function to function, so it is not copied.
+struct Into<'p, T>(&'p mut T);
 
-impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Seed<T> {
-    type Value = T;
+impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Into<'_, T> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<T, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de, T: Lenient<'de>> Visitor<'de> for Seed<T> {
-    type Value = T;
+impl<'de, T: Lenient<'de>> Visitor<'de> for Into<'_, T> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
-        Ok(T::text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        *self.0 = T::text(Cow::Borrowed(text));
+        Ok(())
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        Ok(T::text(Cow::Owned(text.to_owned())))
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        *self.0 = T::text(Cow::Owned(text.to_owned()));
+        Ok(())
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        Ok(T::integer(number.into()))
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        *self.0 = T::integer(number.into());
+        Ok(())
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        Ok(T::integer(number.into()))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        *self.0 = T::integer(number.into());
+        Ok(())
     }
 
-    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        Ok(T::fraction(number))
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        *self.0 = T::fraction(number);
+        Ok(())
     }
 
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<T, E> {
-        Ok(T::flag(flag))
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<(), E> {
+        *self.0 = T::flag(flag);
+        Ok(())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<T, E> {
-        Ok(T::default())
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        *self.0 = T::default();
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {
-        T::list(list)
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        *self.0 = T::list(list)?;
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<T, A::Error> {
-        let mut value = T::default();
-        while let Some(key) = object.next_key_seed(Seed::<Cow<'de, str>>(PhantomData))? {
-            value.field(&key, &mut object)?;
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        // The last of two equal keys wins, with nothing of the first.
+        *self.0 = T::default();
+        let mut key = Cow::Borrowed("");
+        while object.next_key_seed(Into(&mut key))?.is_some() {
+            self.0.field(&key, &mut object)?;
         }
-        Ok(value)
+        Ok(())
     }
 }
 
@@ -204,10 +247,10 @@ mod tests {
     impl<'de> Lenient<'de> for Probe<'de> {
         fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
             match key {
-                "text" => self.text = read(object)?,
-                "number" => self.number = read(object)?,
-                "flag" => self.flag = read(object)?,
-                "list" => self.list = read(object)?,
+                "text" => read(object, &mut self.text)?,
+                "number" => read(object, &mut self.number)?,
+                "flag" => read(object, &mut self.flag)?,
+                "list" => read(object, &mut self.list)?,
                 _ => skip(object)?,
             }
             Ok(())

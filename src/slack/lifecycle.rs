@@ -107,14 +107,13 @@ struct Tokens<'a> {
 impl<'de> Lenient<'de> for Wire<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "channel" => self.channel = read(object)?,
-            "old_channel_id" => self.old_channel_id = read(object)?,
-            "new_channel_id" => self.new_channel_id = read(object)?,
-            "user" => self.user = read(object)?,
-            "tokens" => self.tokens = read(object)?,
-            _ => skip(object)?,
+            "channel" => read(object, &mut self.channel),
+            "old_channel_id" => read(object, &mut self.old_channel_id),
+            "new_channel_id" => read(object, &mut self.new_channel_id),
+            "user" => read(object, &mut self.user),
+            "tokens" => read(object, &mut self.tokens),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
@@ -125,22 +124,20 @@ impl<'de> Lenient<'de> for Channel<'de> {
 
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "id" => self.id = read(object)?,
-            "name" => self.name = read(object)?,
-            _ => skip(object)?,
+            "id" => read(object, &mut self.id),
+            "name" => read(object, &mut self.name),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Tokens<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "oauth" => self.oauth = read(object)?,
-            "bot" => self.bot = read(object)?,
-            _ => skip(object)?,
+            "oauth" => read(object, &mut self.oauth),
+            "bot" => read(object, &mut self.bot),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     ids::{AppName, ChannelId, MessageKey, MessageTs, TsKey},
     slack::{
         Unparsable,
-        lenient::{self, Lenient, read, skip},
+        lenient::{self, Lenient, raw, read, skip},
     },
 };
 
@@ -95,7 +95,7 @@ pub fn parse(raw: &str) -> Result<Message<'_>, Unparsable> {
 /// ```
 pub fn attachment_raw(raw: &str, index: u32) -> Option<Box<RawValue>> {
     let parts = lenient::parse::<Parts<'_>>(raw).ok()?;
-    let list = if parts.subtype == EDIT { parts.edited } else { parts.attachments };
+    let list = if parts.subtype == EDIT { parts.edited.0 } else { parts.attachments };
     let list: Vec<&RawValue> = serde_json::from_str(list?).ok()?;
     list.get(usize::try_from(index).ok()?).map(|attachment| (*attachment).to_owned())
 }
@@ -179,38 +179,44 @@ impl<'a> From<Wire<'a>> for Message<'a> {
 impl<'de> Lenient<'de> for Wire<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "type" => self.kind = read(object)?,
-            "minute_rate_limited" => self.minute_rate_limited = read(object)?,
-            "channel" => self.channel = read(object)?,
-            "event_ts" => self.event_ts = read(object)?,
-            "subtype" => self.subtype = read(object)?,
-            "message" => self.edited = read(object)?,
-            _ => self.own.field(key, object)?,
+            "type" => read(object, &mut self.kind),
+            "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
+            "channel" => read(object, &mut self.channel),
+            "event_ts" => read(object, &mut self.event_ts),
+            "subtype" => read(object, &mut self.subtype),
+            "message" => read(object, &mut self.edited),
+            _ => self.own.field(key, object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Post<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "ts" => self.ts = read(object)?,
-            "bot_id" => self.bot_id = read(object)?,
-            "app_id" => self.app_id = read(object)?,
-            "attachments" => self.attachments = read(object)?,
-            "edited" => self.edited = read(object)?,
-            _ => skip(object)?,
+            "ts" => read(object, &mut self.ts),
+            "bot_id" => read(object, &mut self.bot_id),
+            "app_id" => read(object, &mut self.app_id),
+            "attachments" => read(object, &mut self.attachments),
+            "edited" => read(object, &mut self.edited),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Edit<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "ts" => self.ts = read(object)?,
-            _ => skip(object)?,
+            "ts" => read(object, &mut self.ts),
+            _ => skip(object),
         }
+    }
+}
+
+impl Attachment<'_> {
+    fn note_unfurl<'de, A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<(), A::Error> {
+        let mut is_unfurl = false;
+        read(object, &mut is_unfurl)?;
+        self.is_unfurl |= is_unfurl;
         Ok(())
     }
 }
@@ -218,40 +224,35 @@ impl<'de> Lenient<'de> for Edit<'de> {
 impl<'de> Lenient<'de> for Attachment<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "title" => self.title = read(object)?,
-            "title_link" => self.title_link = read(object)?,
-            "text" => self.text = read(object)?,
-            "fields" => self.fields = read(object)?,
-            "actions" => self.actions = read(object)?,
-            "from_url" | "original_url" => self.is_unfurl |= read::<bool, _>(object)?,
-            _ if key.starts_with("is_") && key.ends_with("_unfurl") => {
-                self.is_unfurl |= read::<bool, _>(object)?;
-            }
-            _ => skip(object)?,
+            "title" => read(object, &mut self.title),
+            "title_link" => read(object, &mut self.title_link),
+            "text" => read(object, &mut self.text),
+            "fields" => read(object, &mut self.fields),
+            "actions" => read(object, &mut self.actions),
+            "from_url" | "original_url" => self.note_unfurl(object),
+            _ if key.starts_with("is_") && key.ends_with("_unfurl") => self.note_unfurl(object),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Field<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "title" => self.title = read(object)?,
-            "value" => self.value = read(object)?,
-            _ => skip(object)?,
+            "title" => read(object, &mut self.title),
+            "value" => read(object, &mut self.value),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Button<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "text" => self.text = read(object)?,
-            "url" => self.url = read(object)?,
-            _ => skip(object)?,
+            "text" => read(object, &mut self.text),
+            "url" => read(object, &mut self.url),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
@@ -260,18 +261,17 @@ impl<'de> Lenient<'de> for Button<'de> {
 struct Parts<'a> {
     subtype: Cow<'a, str>,
     attachments: Option<&'a str>,
-    edited: Option<&'a str>,
+    edited: Edited<'a>,
 }
 
 impl<'de> Lenient<'de> for Parts<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "subtype" => self.subtype = read(object)?,
-            "attachments" => self.attachments = Some(object.next_value::<&RawValue>()?.get()),
-            "message" => self.edited = read::<Edited<'_>, _>(object)?.0,
-            _ => skip(object)?,
+            "subtype" => read(object, &mut self.subtype),
+            "attachments" => raw(object, &mut self.attachments),
+            "message" => read(object, &mut self.edited),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
@@ -280,12 +280,7 @@ struct Edited<'a>(Option<&'a str>);
 
 impl<'de> Lenient<'de> for Edited<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key == "attachments" {
-            self.0 = Some(object.next_value::<&RawValue>()?.get());
-            Ok(())
-        } else {
-            skip(object)
-        }
+        if key == "attachments" { raw(object, &mut self.0) } else { skip(object) }
     }
 }
 

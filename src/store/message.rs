@@ -75,6 +75,9 @@ impl NewMessage {
         if self.alerts.is_empty() {
             return Some(Unusable::NoAlert);
         }
+        if self.alerts.is_sorted_by(|one, next| one.ordinal < next.ordinal) {
+            return None;
+        }
         let ordinals: BTreeSet<u32> = self.alerts.iter().map(|alert| alert.ordinal).collect();
         (ordinals.len() < self.alerts.len()).then_some(Unusable::SameOrdinal)
     }

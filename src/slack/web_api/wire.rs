@@ -13,7 +13,7 @@ use crate::{
     ids::ChannelId,
     slack::{
         Unparsable,
-        lenient::{self, Lenient, read, skip},
+        lenient::{self, Lenient, raw, read, skip},
     },
 };
 
@@ -80,42 +80,39 @@ fn whole(message: &str, channel: &ChannelId) -> String {
 impl<'de> Lenient<'de> for Reply<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "ok" => self.ok = read(object)?,
-            "error" => self.error = read(object)?,
-            "needed" => self.needed = read(object)?,
-            "team_id" => self.team_id = read(object)?,
-            "user_id" => self.user_id = read(object)?,
-            "channels" => self.channels = read(object)?,
-            "channel" => self.channel = read(object)?,
-            "has_more" => self.has_more = read(object)?,
-            "messages" => self.messages = Some(object.next_value::<&RawValue>()?.get()),
-            "response_metadata" => self.metadata = read(object)?,
-            _ => skip(object)?,
+            "ok" => read(object, &mut self.ok),
+            "error" => read(object, &mut self.error),
+            "needed" => read(object, &mut self.needed),
+            "team_id" => read(object, &mut self.team_id),
+            "user_id" => read(object, &mut self.user_id),
+            "channels" => read(object, &mut self.channels),
+            "channel" => read(object, &mut self.channel),
+            "has_more" => read(object, &mut self.has_more),
+            "messages" => raw(object, &mut self.messages),
+            "response_metadata" => read(object, &mut self.metadata),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Metadata<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "next_cursor" => self.next_cursor = read(object)?,
-            _ => skip(object)?,
+            "next_cursor" => read(object, &mut self.next_cursor),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
 impl<'de> Lenient<'de> for Channel {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "id" => self.id = read::<Cow<'_, str>, _>(object)?.into_owned(),
-            "name" => self.name = read::<Cow<'_, str>, _>(object)?.into_owned(),
-            "is_member" => self.is_member = read(object)?,
-            "is_archived" => self.is_archived = read(object)?,
-            _ => skip(object)?,
+            "id" => read(object, &mut self.id),
+            "name" => read(object, &mut self.name),
+            "is_member" => read(object, &mut self.is_member),
+            "is_archived" => read(object, &mut self.is_archived),
+            _ => skip(object),
         }
-        Ok(())
     }
 }
 
