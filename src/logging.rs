@@ -16,11 +16,12 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt,
+    registry,
     util::SubscriberInitExt,
 };
 
 /// How long a line may wait for others. Under load it spares a system call for nearly every one.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(10);
 
 /// Whoever has more to say than this waits until some of it is written.
 const WAITING_MAX_BYTES: usize = 1024 * 1024;
@@ -56,12 +57,14 @@ impl FromStr for Format {
 /// The level is not one, or logging has already begun.
 pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter: Targets = level.parse()?;
-    let lines = fmt().with_max_level(LevelFilter::TRACE).with_writer(|| &LINES);
     match format {
         Format::Text => {
+            let lines = fmt().with_max_level(LevelFilter::TRACE).with_writer(|| &LINES);
             lines.with_ansi(colour).with_target(false).finish().with(filter).try_init()?;
         }
-        Format::Json => lines.event_format(json::Json).finish().with(filter).try_init()?,
+        Format::Json => {
+            registry().with(json::Json(|line: &[u8]| LINES.add(line))).with(filter).try_init()?;
+        }
     }
     thread::Builder::new().name("log".to_owned()).spawn(|| LINES.write_for_ever())?;
     Ok(())
@@ -103,10 +106,8 @@ impl Lines {
         // A log that nobody can take is no reason to stop.
         drop(to.write_all(&lines));
     }
-}
 
-impl Write for &Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+    fn add(&self, line: &[u8]) {
         let is_full = |waiting: &mut Vec<u8>| waiting.len() >= WAITING_MAX_BYTES;
         let wait = self.has_gone.wait_while(self.waiting(), is_full);
         let mut waiting = wait.unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +118,12 @@ impl Write for &Lines {
         if waiting.len() >= WAITING_MAX_BYTES {
             self.has_come.notify_one();
         }
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.add(line);
         Ok(line.len())
     }
 

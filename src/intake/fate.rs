@@ -1,6 +1,9 @@
 //! What became of an event: counted once, logged once.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use hyper::header::{HeaderMap, HeaderName};
 use metrics::Counter;
@@ -173,8 +176,12 @@ impl Arrival<'_> {
 
 impl Trace {
     pub(super) fn of(message: &NewMessage) -> Self {
-        let id = |alert: &NewAlert| format!("{}:{}", message.key, alert.ordinal);
-        let ids = message.alerts.iter().map(id).collect::<Vec<_>>().join(" ");
+        let mut ids = String::with_capacity(64);
+        for NewAlert { ordinal, .. } in &message.alerts {
+            let separator = if ids.is_empty() { "" } else { " " };
+            // Writing to a string does not fail.
+            write!(ids, "{separator}{}:{ordinal}", message.key).unwrap_or_default();
+        }
         let (event_id, team) = (message.event_id.clone(), message.team.clone());
         Self { ids, key: message.key.clone(), event_id, team }
     }
@@ -198,7 +205,7 @@ impl Trace {
                 duration_ms,
                 request_id = arrival.and_then(Arrival::request_id),
                 slack.team_id = team,
-                slack.channel = %key.channel,
+                slack.channel = key.channel.as_str(),
                 slack.ts = %key.ts,
                 slack.event_id = event_id,
                 slack.retry_num = arrival.and_then(|arrival| arrival.header(&RETRY_NUM)),

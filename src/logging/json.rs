@@ -8,31 +8,23 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
+    Layer,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
         format::Writer,
         time::{FormatTime, SystemTime},
     },
-    registry::LookupSpan,
+    layer::Context,
 };
 
-/// `timestamp`, `level`, the event's fields, `target`. There are no spans.
-pub(super) struct Json;
+/// `timestamp`, `level`, the event's fields, `target`. There are no spans. It gets whole lines.
+pub(super) struct Json<W>(pub(super) W);
 
-impl<S, N> FormatEvent<S, N> for Json
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for Json<W> {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut line = String::with_capacity(512);
         line.push_str("{\"timestamp\":\"");
-        SystemTime.format_time(&mut Writer::new(&mut line))?;
+        // Writing to a string does not fail.
+        SystemTime.format_time(&mut Writer::new(&mut line)).unwrap_or_default();
         line.push_str("\",\"level\":\"");
         line.push_str(event.metadata().level().as_str());
         line.push('"');
@@ -40,7 +32,7 @@ where
         line.push_str(",\"target\":\"");
         line.push_str(event.metadata().target());
         line.push_str("\"}\n");
-        writer.write_str(&line)
+        (self.0)(line.as_bytes());
     }
 }
 
@@ -55,7 +47,6 @@ impl Fields<'_> {
 
     fn plain(&mut self, field: &Field, value: impl fmt::Display) {
         self.name(field);
-        // Writing to a string does not fail.
         write!(self.0, "{value}").unwrap_or_default();
     }
 
@@ -69,7 +60,10 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.quoted(field, value);
+        self.name(field);
+        self.0.push('"');
+        Escaped(self.0).write_str(value).unwrap_or_default();
+        self.0.push('"');
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -120,39 +114,20 @@ impl Write for Escaped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::sync::{Arc, Mutex};
 
     use proptest::prelude::*;
     use serde_json::Value;
+    use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(log: impl FnOnce()) -> Value {
-        let (kept, writer) = {
-            let kept = Kept::default();
-            (kept.clone(), kept)
-        };
-        let lines = tracing_subscriber::fmt().event_format(Json);
-        let subscriber = lines.with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, log);
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&kept);
+        let json = Json(move |line: &[u8]| lines.lock().unwrap().extend_from_slice(line));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(json), log);
+        let text = String::from_utf8(kept.lock().unwrap().clone()).unwrap();
         assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
         serde_json::from_str(&text).unwrap()
     }
