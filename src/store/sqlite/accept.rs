@@ -31,7 +31,7 @@ impl Batch {
         self.messages.iter().map(|message| message.raw.len()).sum()
     }
 
-    pub(super) fn write(&self, db: &mut Db, mode: Mode) -> rusqlite::Result<Results> {
+    pub(super) fn write(&self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<Results> {
         let due = self.hold_until.unwrap_or_else(|| db.now());
         let mut results = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
@@ -48,7 +48,7 @@ impl Batch {
     }
 }
 
-fn accept(db: &mut Db, message: &NewMessage, due: Timestamp) -> rusqlite::Result<Accepted> {
+fn accept(db: &mut Db<'_>, message: &NewMessage, due: Timestamp) -> rusqlite::Result<Accepted> {
     let channel = db.channel(&message.key.app, &message.key.channel)?;
     let id = db.next_seq();
     let mut new = 0_u32;
@@ -81,69 +81,57 @@ fn accept(db: &mut Db, message: &NewMessage, due: Timestamp) -> rusqlite::Result
 
 /// Whether the alert was not known. The constraint decides: nothing was looked up before.
 fn insert_alert(
-    db: &Db,
+    db: &mut Db<'_>,
     (channel, id): (i64, i64),
     message: &NewMessage,
     alert: &NewAlert,
 ) -> rusqlite::Result<bool> {
-    let inserted = db.execute(
-        "INSERT INTO alerts
-            (seq, channel, ts, ordinal, message, attachment, sources, level, search)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (channel, ts, ordinal) DO NOTHING",
-        params![
-            db.next_seq(),
-            channel,
-            StoredTs(message.key.ts),
-            alert.ordinal,
-            id,
-            alert.attachment,
-            1_i64 << source_number(message.source),
-            alert.level,
-            clean(&alert.search),
-        ],
-    )?;
+    let seq = db.next_seq();
+    let inserted = db.inserts.alert.execute(params![
+        seq,
+        channel,
+        StoredTs(message.key.ts),
+        alert.ordinal,
+        id,
+        alert.attachment,
+        1_i64 << source_number(message.source),
+        alert.level,
+        clean(&alert.search),
+    ])?;
     Ok(inserted == 1)
 }
 
-fn insert_deliveries(db: &mut Db, alert: &NewAlert, due: Timestamp) -> rusqlite::Result<()> {
+fn insert_deliveries(db: &mut Db<'_>, alert: &NewAlert, due: Timestamp) -> rusqlite::Result<()> {
     for name in &alert.destinations {
         let destination = db.destination(name)?;
-        db.execute(
-            "INSERT INTO deliveries (id, destination, due_at, since) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO NOTHING",
-            [
-                db.next_seq() * PER_ALERT + destination.id,
-                destination.id,
-                due.micros(),
-                destination.clock(db.now()),
-            ],
-        )?;
+        let id = db.next_seq() * PER_ALERT + destination.id;
+        let since = destination.clock(db.now());
+        db.inserts.delivery.execute([id, destination.id, due.micros(), since])?;
     }
     Ok(())
 }
 
-fn insert_message(db: &Db, id: i64, message: &NewMessage, alerts: u32) -> rusqlite::Result<()> {
-    db.execute(
-        "INSERT INTO messages
-            (id, alerts, received_at, posted_at, source, event_id, team, raw)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            id,
-            alerts,
-            message.received_at.micros(),
-            message.posted_at.micros(),
-            source_number(message.source),
-            clean(&message.event_id),
-            clean(&message.team),
-            &message.raw[..],
-        ],
-    )
-    .map(drop)
+fn insert_message(
+    db: &mut Db<'_>,
+    id: i64,
+    message: &NewMessage,
+    alerts: u32,
+) -> rusqlite::Result<()> {
+    let inserted = db.inserts.message.execute(params![
+        id,
+        alerts,
+        message.received_at.micros(),
+        message.posted_at.micros(),
+        source_number(message.source),
+        clean(&message.event_id),
+        clean(&message.team),
+        &message.raw[..],
+    ]);
+    inserted.map(drop)
 }
 
 /// Whether this source had not brought the message before.
-fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
+fn remember_source(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let changed = db.execute(
         "UPDATE alerts SET sources = sources | ?3
          WHERE channel = ?1 AND ts = ?2 AND sources & ?3 = 0",
@@ -154,7 +142,7 @@ fn remember_source(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
 
 /// Keeps the bytes beside the message's first alert, unless retention has emptied it, or they or
 /// others of the same edit are kept already. Returns whether they are new.
-fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
+fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let inserted = db.execute(
         "INSERT INTO revisions (message, received_at, edited_ts, raw)
          SELECT m.id, :received_at, :edited_ts, :raw
@@ -188,7 +176,7 @@ fn insert_revision(db: &Db, channel: i64, message: &NewMessage) -> rusqlite::Res
     Ok(true)
 }
 
-fn move_cursor(db: &Db, cursor: &CursorMove) -> rusqlite::Result<()> {
+fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO cursors (app, channel, ts, term) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term
@@ -204,7 +192,7 @@ fn move_cursor(db: &Db, cursor: &CursorMove) -> rusqlite::Result<()> {
 }
 
 /// Keeps an unreadable body in place of the oldest.
-pub(super) fn quarantine(db: &Db, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
+pub(super) fn quarantine(db: &Db<'_>, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO quarantine (app, received_at, body) VALUES (?1, ?2, ?3)",
         params![app.as_str(), db.now().micros(), body],

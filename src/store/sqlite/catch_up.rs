@@ -16,7 +16,7 @@ const PIECE: i64 = 1000;
 
 /// What a source's message means for the list of those that no push has brought.
 pub(super) fn note_source(
-    db: &Db,
+    db: &Db<'_>,
     channel: i64,
     message: &NewMessage,
     is_news: bool,
@@ -47,7 +47,7 @@ pub(super) fn note_source(
 
 /// Takes a piece of an app's messages off that list, the oldest first.
 pub(super) fn take_unpushed(
-    db: &Db,
+    db: &Db<'_>,
     app: &AppName,
     posted_before: MessageTs,
 ) -> rusqlite::Result<Vec<(ChannelId, MessageTs)>> {
@@ -83,7 +83,7 @@ pub(super) fn channel_ids(
 }
 
 pub(super) fn set_channel_id(
-    db: &Db,
+    db: &Db<'_>,
     app: &AppName,
     written: &str,
     id: &ChannelId,

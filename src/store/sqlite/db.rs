@@ -9,7 +9,7 @@ use rusqlite::{
 
 use super::writer::is_items_own;
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     ids::{AppName, ChannelId, DestinationName, MessageTs, TsKey},
     store::stored::clean,
 };
@@ -29,33 +29,84 @@ impl KnownDestination {
     }
 }
 
-/// The one connection that writes.
-pub(super) struct Db {
-    connection: Connection,
-    clock: Clock,
+/// What the writer knows by heart, from one transaction to the next.
+pub(super) struct Memory {
     next_seq: i64,
     channels: HashMap<(AppName, ChannelId), i64>,
     destinations: HashMap<DestinationName, KnownDestination>,
 }
 
-impl Db {
-    pub(super) fn new(connection: Connection, clock: Clock) -> rusqlite::Result<Self> {
+impl Memory {
+    pub(super) fn new(connection: &Connection) -> rusqlite::Result<Self> {
         let last: Option<i64> =
             connection.query_row("SELECT max(seq) FROM alerts", (), |row| row.get(0))?;
         let next_seq = last.unwrap_or(0) + 1;
-        let (channels, destinations) = (HashMap::new(), HashMap::new());
-        Ok(Self { connection, clock, next_seq, channels, destinations })
+        Ok(Self { next_seq, channels: HashMap::new(), destinations: HashMap::new() })
     }
 
+    /// Forgets what may just have been undone.
+    pub(super) fn forget(&mut self) {
+        self.channels.clear();
+        self.destinations.clear();
+    }
+}
+
+/// The one connection that writes, in a transaction.
+pub(super) struct Db<'w> {
+    connection: &'w Connection,
+    memory: &'w mut Memory,
+    now: Timestamp,
+    /// What every new alert needs.
+    pub(super) inserts: Inserts<'w>,
+}
+
+/// Statements that are looked up once for a transaction.
+pub(super) struct Inserts<'w> {
+    pub(super) alert: CachedStatement<'w>,
+    pub(super) delivery: CachedStatement<'w>,
+    pub(super) message: CachedStatement<'w>,
+}
+
+impl<'w> Inserts<'w> {
+    fn new(connection: &'w Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            alert: connection.prepare_cached(
+                "INSERT INTO alerts
+                    (seq, channel, ts, ordinal, message, attachment, sources, level, search)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 ON CONFLICT (channel, ts, ordinal) DO NOTHING",
+            )?,
+            delivery: connection.prepare_cached(
+                "INSERT INTO deliveries (id, destination, due_at, since) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO NOTHING",
+            )?,
+            message: connection.prepare_cached(
+                "INSERT INTO messages
+                    (id, alerts, received_at, posted_at, source, event_id, team, raw)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?,
+        })
+    }
+}
+
+impl<'w> Db<'w> {
+    /// Begins a transaction.
+    pub(super) fn begin(
+        connection: &'w Connection,
+        memory: &'w mut Memory,
+        now: Timestamp,
+    ) -> rusqlite::Result<Self> {
+        let db = Self { connection, memory, now, inserts: Inserts::new(connection)? };
+        db.execute("BEGIN IMMEDIATE", ())?;
+        Ok(db)
+    }
+
+    /// When the transaction began.
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.now
     }
 
     pub(super) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    pub(super) fn into_connection(self) -> Connection {
         self.connection
     }
 
@@ -72,22 +123,8 @@ impl Db {
         self.statement(sql)?.execute(values)
     }
 
-    pub(super) fn begin(&self) -> rusqlite::Result<()> {
-        self.execute("BEGIN IMMEDIATE", ()).map(drop)
-    }
-
     pub(super) fn commit(&self) -> rusqlite::Result<()> {
         self.execute("COMMIT", ()).map(drop)
-    }
-
-    /// Undoes the transaction, if SQLite has not done so already.
-    pub(super) fn roll_back(&mut self) {
-        self.forget();
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.execute("ROLLBACK", ())
-        {
-            tracing::error!(%error, "the store could not undo a transaction");
-        }
     }
 
     /// Does something that can fail through its own fault, and undoes only that if it does. The
@@ -119,25 +156,24 @@ impl Db {
         .map(drop)
     }
 
-    /// Forgets what may just have been undone.
+    /// Forgets what may just have been undone, or was changed.
     pub(super) fn forget(&mut self) {
-        self.channels.clear();
-        self.destinations.clear();
+        self.memory.forget();
     }
 
     /// A number for an alert, larger than all before.
     pub(super) fn next_seq(&self) -> i64 {
-        self.next_seq
+        self.memory.next_seq
     }
 
     pub(super) fn use_seq(&mut self) {
-        self.next_seq += 1;
+        self.memory.next_seq += 1;
     }
 
     /// The channel's number; it gets one if it has none.
     pub(super) fn channel(&mut self, app: &AppName, channel: &ChannelId) -> rusqlite::Result<i64> {
         let key = (app.clone(), channel.clone());
-        if let Some(id) = self.channels.get(&key) {
+        if let Some(id) = self.memory.channels.get(&key) {
             return Ok(*id);
         }
         let names = params![clean(app.as_str()), clean(channel.as_str())];
@@ -148,7 +184,7 @@ impl Db {
         let id = self
             .statement("SELECT id FROM channels WHERE app = ?1 AND channel = ?2")?
             .query_row(names, |row| row.get(0))?;
-        self.channels.insert(key, id);
+        self.memory.channels.insert(key, id);
         Ok(id)
     }
 
@@ -157,7 +193,7 @@ impl Db {
         &mut self,
         name: &DestinationName,
     ) -> rusqlite::Result<KnownDestination> {
-        if let Some(known) = self.destinations.get(name) {
+        if let Some(known) = self.memory.destinations.get(name) {
             return Ok(*known);
         }
         self.execute(
@@ -173,7 +209,7 @@ impl Db {
                     paused_for: row.get(2)?,
                 })
             })?;
-        self.destinations.insert(name.clone(), known);
+        self.memory.destinations.insert(name.clone(), known);
         Ok(known)
     }
 }
@@ -198,5 +234,14 @@ impl FromSql for StoredTs {
         let digest = <[u8; 8]>::try_from(value.as_blob()?)
             .map_err(|wrong_length| FromSqlError::Other(wrong_length.into()))?;
         Ok(Self(TsKey::Digest(digest)))
+    }
+}
+
+/// Undoes the transaction, if there is one and SQLite has not done so already.
+pub(super) fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute("ROLLBACK", ())
+    {
+        tracing::error!(%error, "the store could not undo a transaction");
     }
 }

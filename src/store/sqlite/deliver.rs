@@ -133,7 +133,7 @@ impl<'a> From<&'a Next> for Change<'a> {
 }
 
 /// Writes an outcome: the attempt, and what is next. `false`: the delivery had ended meanwhile.
-pub(super) fn record(db: &Db, id: i64, outcome: &Outcome) -> rusqlite::Result<bool> {
+pub(super) fn record(db: &Db<'_>, id: i64, outcome: &Outcome) -> rusqlite::Result<bool> {
     let change = Change::from(&outcome.next);
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
     let mut statement = db.statement(
@@ -166,7 +166,7 @@ pub(super) fn record(db: &Db, id: i64, outcome: &Outcome) -> rusqlite::Result<bo
     Ok(true)
 }
 
-fn log(db: &Db, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
+fn log(db: &Db<'_>, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO attempts (delivery, number, started_at, duration, class, status, excerpt)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -126,7 +126,7 @@ fn waiting(
 
 fn number(
     shared: &Shared,
-    db: &Db,
+    db: &Db<'_>,
     destination: &DestinationName,
     (after, limit): (i64, usize),
 ) -> rusqlite::Result<()> {
@@ -204,7 +204,7 @@ pub(super) async fn give_up(
 ) -> Result<Vec<AlertId>, StoreError> {
     let (shared, name) = (Arc::clone(&store.shared), destination.clone());
     let alerts = alerts.to_vec();
-    let work = move |db: &mut Db, _: Mode| {
+    let work = move |db: &mut Db<'_>, _: Mode| {
         let found = deliveries(db.connection(), &name, &alerts)?;
         operate::bury(&shared, db, &found, reason)
     };

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     accept::{Batch, Results},
-    db::Db,
+    db::{Db, Memory},
     leases::Leases,
     open::Opened,
     size::Size,
@@ -101,22 +101,24 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer, readers, lock } = open::open(&settings.path, settings.max_size_bytes)?;
-        let db = Db::new(writer, clock.clone()).map_err(|error| failed(error.into()))?;
+        let Opened { writer: connection, readers, lock } =
+            open::open(&settings.path, settings.max_size_bytes)?;
+        let memory = Memory::new(&connection).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             clock,
             lease: settings.lease,
             leases: Leases::default(),
             hints: Mutex::default(),
             size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
+            emptied: AtomicI64::new(0),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
         });
-        shared.size.keep_up(&db, shared.clock.instant());
+        shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();
-        let writer = Writer { db, shared: Arc::clone(&shared), runtime };
+        let writer = Writer { connection, memory, shared: Arc::clone(&shared), runtime };
         let (queues, writer) =
             start(writer, readers, lock).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
@@ -132,7 +134,7 @@ impl SqliteStore {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job);
@@ -142,7 +144,7 @@ impl SqliteStore {
     /// As [`SqliteStore::write`], while no lease is granted.
     async fn write_stopping_leases<T: Send + 'static>(
         &self,
-        work: impl FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job.stopping_leases());
@@ -217,7 +219,7 @@ impl Store for SqliteStore {
     fn quarantine(&self, app: &AppName, body: &[u8]) {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
-        let work = move |db: &mut Db, _: Mode| accept::quarantine(db, &app, &body);
+        let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
         let (job, _reply) = Write::new(work, |_durable| ());
         self.submit(job.of_bytes(bytes));
     }

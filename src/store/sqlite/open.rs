@@ -31,6 +31,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const WAL_BYTES: u64 = 16 * 1024 * 1024;
 const WAL_SHARE: u64 = 8;
 
+/// SQLite's own 4,096 would hold two messages of the usual size, and leave a third of it empty.
+const PAGE_BYTES: u64 = 8192;
+
 /// Why the store was not opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -254,7 +257,8 @@ fn connect_writer(path: &Path, max_size_bytes: u64) -> rusqlite::Result<Connecti
     let db = Connection::open_with_flags(path, flags)?;
     // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Has no effect once there is a table.
+    // These two have no effect once there is a table.
+    db.pragma_update(None, "page_size", PAGE_BYTES)?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let journal: String =
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;

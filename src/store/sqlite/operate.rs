@@ -39,7 +39,7 @@ pub(super) async fn act(
     let mut total = 0;
     loop {
         let (shared, meant) = (Arc::clone(&store.shared), selection.clone());
-        let work = move |db: &mut Db, _: Mode| act_on_piece(&shared, db, &meant, action);
+        let work = move |db: &mut Db<'_>, _: Mode| act_on_piece(&shared, db, &meant, action);
         let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
         let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
@@ -73,7 +73,7 @@ pub(super) async fn expire(
 /// is none, everything is done, since what was changed is no longer selected.
 fn act_on_piece(
     shared: &Shared,
-    db: &mut Db,
+    db: &mut Db<'_>,
     selection: &Selection,
     action: Action,
 ) -> rusqlite::Result<u64> {
@@ -116,14 +116,14 @@ fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
         .map(|(_, number)| *number)
 }
 
-fn destinations(db: &Db, one: Option<&DestinationName>) -> rusqlite::Result<Vec<i64>> {
+fn destinations(db: &Db<'_>, one: Option<&DestinationName>) -> rusqlite::Result<Vec<i64>> {
     db.statement("SELECT id FROM destinations WHERE ?1 IS NULL OR name = ?1")?
         .query_map([one.map(DestinationName::as_str)], |row| row.get(0))?
         .collect()
 }
 
 /// Pending ones become due now, but for those that are leased.
-fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
+fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
     let now = db.now();
     let leased = shared.leases.live_json(now);
     let which = "state = 0 AND due_at > :now
@@ -133,7 +133,7 @@ fn hurry(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
 }
 
 /// Dead or cancelled ones become pending, as if they were accepted now.
-fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
+fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<u64> {
     let set = "state = 0, due_at = :now, alert_faults = 0, finished_at = NULL, dead_reason = NULL,
         number = NULL, since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
@@ -142,14 +142,14 @@ fn revive(db: &Db, range: Range, state: i64) -> rusqlite::Result<u64> {
 }
 
 /// Pending ones end, but for those that are leased.
-fn cancel_pending(shared: &Shared, db: &Db, range: Range) -> rusqlite::Result<u64> {
+fn cancel_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
     let leased = shared.leases.live_json(db.now());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
     change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
 }
 
-fn cancel_dead(db: &Db, range: Range) -> rusqlite::Result<u64> {
+fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
     let set = "state = 3, finished_at = :now";
     change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
@@ -157,7 +157,7 @@ fn cancel_dead(db: &Db, range: Range) -> rusqlite::Result<u64> {
 /// Changes a piece of the range. One alert's delivery is found by its number, a destination's
 /// deliveries by an index.
 fn change(
-    db: &Db,
+    db: &Db<'_>,
     range: Range,
     (set, index, which): (&str, &str, &str),
     more: &[(&str, &dyn ToSql)],
@@ -236,7 +236,7 @@ fn too_old(
 /// Gives up those of the deliveries that still wait and are not leased; returns whose they are.
 pub(super) fn bury(
     shared: &Shared,
-    db: &Db,
+    db: &Db<'_>,
     deliveries: &[(i64, AlertId)],
     reason: &str,
 ) -> rusqlite::Result<Vec<AlertId>> {
@@ -255,7 +255,7 @@ pub(super) fn bury(
 
 /// Stops the destination's clock, or lets it go on.
 pub(super) fn set_paused(
-    db: &mut Db,
+    db: &mut Db<'_>,
     destination: &DestinationName,
     paused: Paused,
 ) -> rusqlite::Result<()> {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::db::Db;
+use rusqlite::Connection;
 
 /// Below the warning, a look this often is enough.
 pub(super) const EVERY: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ impl Size {
     }
 
     /// Looks again if the last look is some time past, or every commit counts.
-    pub(super) fn keep_up(&self, db: &Db, now: Instant) {
+    pub(super) fn keep_up(&self, db: &Connection, now: Instant) {
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = looked_at.is_some_and(|before| now.duration_since(before) < EVERY);
         if !is_recent || self.is_warned.load(Ordering::Acquire) {
@@ -47,7 +47,7 @@ impl Size {
     }
 
     /// Looks again; says so once when 80 % are in use.
-    fn measure(&self, db: &Db) {
+    fn measure(&self, db: &Connection) {
         match self.look(db) {
             Ok(used) => self.used.store(used, Ordering::Release),
             Err(error) => return tracing::error!(%error, "the store's size cannot be read"),
@@ -65,9 +65,9 @@ impl Size {
         }
     }
 
-    fn look(&self, db: &Db) -> Result<u64, Box<dyn std::error::Error>> {
+    fn look(&self, db: &Connection) -> Result<u64, Box<dyn std::error::Error>> {
         let pages = db
-            .statement(
+            .prepare_cached(
                 "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count,
                  pragma_freelist_count, pragma_page_size",
             )?

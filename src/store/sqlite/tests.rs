@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
+    ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Source, Store,
-        StoreError,
+        Action, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Selection,
+        Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -232,7 +232,7 @@ async fn commits_are_durable_by_their_settings() {
     let place = Place::new();
     let store = place.try_open().unwrap();
     let pragma = async |name: &'static str| {
-        let look = move |db: &mut super::Db, _| {
+        let look = move |db: &mut super::Db<'_>, _| {
             db.connection().pragma_query_value(None, name, |row| {
                 row.get::<_, rusqlite::types::Value>(0).map(|value| format!("{value:?}"))
             })
@@ -306,6 +306,33 @@ async fn retention_gives_space_back() {
 }
 
 #[tokio::test]
+async fn retention_finds_what_may_go_behind_thousands_that_may_not() {
+    const PENDING: i64 = 5_000;
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let unrouted = |number| {
+        let message = message(number);
+        let alerts = message.alerts.iter().cloned();
+        let alerts = alerts.map(|alert| NewAlert { destinations: Vec::new(), ..alert }).collect();
+        NewMessage { alerts, ..message }
+    };
+    let numbers = (0..PENDING).map(message).chain([unrouted(PENDING)]);
+    store.accept(numbers.collect(), None, None).await.unwrap();
+    let none = std::time::Duration::ZERO;
+    let pruned =
+        async || store.prune(Retention { delivered: none, dead: none }).await.unwrap().messages;
+    assert_eq!(pruned().await, 1);
+    assert_eq!(pruned().await, 0);
+    for (number, (cancelled, gone)) in (PENDING + 1..).zip([(Some(7), 2), (None, 5_000)]) {
+        let alert = cancelled.map(|number| AlertId { message: message(number).key, ordinal: 0 });
+        store.act(Selection { alert, ..Selection::default() }, Action::Cancel).await.unwrap();
+        store.accept(vec![unrouted(number)], None, None).await.unwrap();
+        assert_eq!(pruned().await, gone);
+    }
+    assert_eq!(pruned().await, 0);
+}
+
+#[tokio::test]
 async fn the_newest_unreadable_bodies_are_kept() {
     let place = Place::new();
     let store = place.try_open().unwrap();
@@ -314,7 +341,7 @@ async fn the_newest_unreadable_bodies_are_kept() {
         store.quarantine(&app, &vec![number; 100_000]);
     }
     store.probe().await.unwrap();
-    let look = |db: &mut super::Db, _| {
+    let look = |db: &mut super::Db<'_>, _| {
         db.connection().query_row(
             "SELECT count(*), hex(substr(min(body), 1, 1)), max(length(body)) FROM quarantine",
             (),
@@ -331,17 +358,17 @@ async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
     let store = place.try_open().unwrap();
     let wal = beside(&place.path(), "-wal");
     let start = Clock::system().instant();
-    let look = move |db: &mut super::Db, _| {
+    let look = move |db: &mut super::Db<'_>, _| {
         let mut seen = Vec::new();
         for max in [MAX_SIZE, 1000] {
             let size = Size::new(max, wal.clone());
             let used = || size.used_and_free().0;
-            size.keep_up(db, start);
+            size.keep_up(db.connection(), start);
             let first = used();
             db.execute("INSERT INTO quarantine VALUES (NULL, 'a', 0, zeroblob(100000))", ())?;
-            size.keep_up(db, start + EVERY / 2);
+            size.keep_up(db.connection(), start + EVERY / 2);
             let soon = used();
-            size.keep_up(db, start + EVERY);
+            size.keep_up(db.connection(), start + EVERY);
             seen.push((soon > first, used() > first));
         }
         Ok(seen)
@@ -420,7 +447,7 @@ async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
     let soar = DestinationName::new("soar").unwrap();
     let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
     let sql = |sql: &'static str| {
-        store.write(move |db: &mut super::Db, _| db.connection().execute_batch(sql))
+        store.write(move |db: &mut super::Db<'_>, _| db.connection().execute_batch(sql))
     };
     sql("ALTER TABLE attempts RENAME TO gone").await.unwrap();
     let unrecorded = store.record(lease, delivered()).await.unwrap_err();
@@ -435,13 +462,13 @@ async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
 async fn a_panic_costs_only_its_own_transaction() {
     let place = Place::new();
     let store = place.try_open().unwrap();
-    let panics = |db: &mut super::Db, _| -> rusqlite::Result<()> {
+    let panics = |db: &mut super::Db<'_>, _| -> rusqlite::Result<()> {
         db.probe()?;
         panic!("on purpose")
     };
     let error = store.write(panics).await.unwrap_err();
     assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
-    let count = |db: &mut super::Db, _| {
+    let count = |db: &mut super::Db<'_>, _| {
         db.connection().query_row("SELECT count(*) FROM probe", (), |row| row.get::<_, i64>(0))
     };
     assert_eq!(store.write(count).await.unwrap(), 0, "it was undone");

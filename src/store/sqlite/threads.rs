@@ -5,7 +5,7 @@ use std::{
     fs::File,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
+    /// Retention has emptied every message up to this number.
+    pub(super) emptied: AtomicI64,
     pub(super) is_closing: AtomicBool,
     pub(super) ended: CancellationToken,
     pub(super) commit_seconds: Histogram,
@@ -81,13 +83,13 @@ pub(super) fn start(
     let (write, queue) = sync_channel::<Box<dyn Job>>(writer::QUEUE);
     let write_thread = thread::Builder::new().name("store-write".to_owned()).spawn(move || {
         let shared = Arc::clone(&writer.shared);
-        let db = writer.run(&queue);
+        let connection = writer.run(&queue);
         for reader in [lease_thread, view_thread] {
             if reader.join().is_err() {
                 tracing::error!("a reader of the store panicked");
             }
         }
-        end(&shared, db.into_connection());
+        end(&shared, connection);
         drop(lock);
         shared.ended.cancel();
     })?;

@@ -13,10 +13,13 @@ use std::{
     thread,
 };
 
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{db::Db, threads::Shared};
+use super::{
+    db::{Db, Memory, roll_back},
+    threads::Shared,
+};
 use crate::store::StoreError;
 
 /// How many jobs may wait. At 5,500 commits' worth of work a second, on a slow disk, this is
@@ -39,7 +42,7 @@ pub(super) enum Mode {
 /// Something to be written.
 pub(super) trait Job: Send {
     /// Does it inside a transaction; may be called again after that was rolled back.
-    fn run(&mut self, db: &mut Db, mode: Mode) -> rusqlite::Result<()>;
+    fn run(&mut self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<()>;
 
     /// Says how it went: `Ok` once it is durable.
     fn done(self: Box<Self>, result: Result<(), StoreError>);
@@ -68,7 +71,7 @@ pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
 impl<T, R, A> Write<T, R, A>
 where
     T: Send,
-    R: FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send,
+    R: FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send,
     A: FnOnce(bool) + Send,
 {
     pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
@@ -89,10 +92,10 @@ where
 impl<T, R, A> Job for Write<T, R, A>
 where
     T: Send,
-    R: FnMut(&mut Db, Mode) -> rusqlite::Result<T> + Send,
+    R: FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send,
     A: FnOnce(bool) + Send,
 {
-    fn run(&mut self, db: &mut Db, mode: Mode) -> rusqlite::Result<()> {
+    fn run(&mut self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<()> {
         self.value = Some((self.run)(db, mode)?);
         Ok(())
     }
@@ -130,7 +133,8 @@ pub(super) fn submit(queue: Option<&SyncSender<Box<dyn Job>>>, job: Box<dyn Job>
 
 /// The writing thread.
 pub(super) struct Writer {
-    pub(super) db: Db,
+    pub(super) connection: Connection,
+    pub(super) memory: Memory,
     pub(super) shared: Arc<Shared>,
     /// Where a batch's callers wait. There one task wakes them all; from the writer's thread each
     /// would cost a system call.
@@ -139,11 +143,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Commits batch after batch until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Job>>) -> Db {
+    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Job>>) -> Connection {
         while let Ok(first) = queue.recv() {
             self.commit(gather(first, queue));
         }
-        self.db
+        self.connection
     }
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
@@ -151,12 +155,12 @@ impl Writer {
         let gate = jobs.iter().any(|job| job.stops_leases()).then(|| shared.leases.gate());
         let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs))).unwrap_or_else(
             |panic| {
-                self.db.roll_back();
+                self.roll_back();
                 Err(panicked(panic.as_ref()))
             },
         );
         drop(gate);
-        self.shared.size.keep_up(&self.db, self.shared.clock.instant());
+        self.shared.size.keep_up(&self.connection, self.shared.clock.instant());
         match &self.runtime {
             Some(runtime) if jobs.len() > 1 => {
                 drop(runtime.spawn(async move { answer_all(jobs, result) }));
@@ -174,33 +178,39 @@ impl Writer {
     }
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
-        self.db.begin()?;
-        let result = self.run_all(jobs, mode).and_then(|faults| {
-            let start = self.shared.clock.instant();
-            self.db.commit()?;
-            let end = self.shared.clock.instant();
-            self.shared.commit_seconds.record(end.duration_since(start).as_secs_f64());
+        let Self { connection, memory, shared, .. } = self;
+        let result = Db::begin(connection, memory, shared.clock.now()).and_then(|mut db| {
+            let faults = run_all(&mut db, jobs, mode)?;
+            let start = shared.clock.instant();
+            db.commit()?;
+            let end = shared.clock.instant();
+            shared.commit_seconds.record(end.duration_since(start).as_secs_f64());
             Ok(faults)
         });
         if result.is_err() {
-            self.db.roll_back();
+            self.roll_back();
         }
         result
     }
 
-    fn run_all(&mut self, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
-        let mut faults = Vec::new();
-        for (index, job) in jobs.iter_mut().enumerate() {
-            match mode {
-                Mode::Together => job.run(&mut self.db, mode)?,
-                Mode::Apart => {
-                    let result = self.db.apart(|db| job.run(db, mode))?;
-                    faults.extend(result.err().map(|error| (index, error)));
-                }
+    fn roll_back(&mut self) {
+        self.memory.forget();
+        roll_back(&self.connection);
+    }
+}
+
+fn run_all(db: &mut Db<'_>, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
+    let mut faults = Vec::new();
+    for (index, job) in jobs.iter_mut().enumerate() {
+        match mode {
+            Mode::Together => job.run(db, mode)?,
+            Mode::Apart => {
+                let result = db.apart(|db| job.run(db, mode))?;
+                faults.extend(result.err().map(|error| (index, error)));
             }
         }
-        Ok(faults)
     }
+    Ok(faults)
 }
 
 /// All that waits, and all that comes while those who are ready to send something go first. On
