@@ -25,7 +25,7 @@ fn odd_messages() -> Vec<NewMessage> {
     batch[0].alerts = vec![alert(0, 0, &["soar"]), alert(2, 5, &["chat", "soar", "chat"])];
     batch[1].alerts = vec![alert(0, 1, &[])];
     batch[2].alerts = vec![alert(1, 1, &["chat"]), alert(0, 0, &["mail", "soar"])];
-    batch[3].event_id = "Ev\01".to_owned();
+    batch[3].event_id = "Ev\u{0}1".to_owned();
     for message in &mut batch {
         message.received_at = Timestamp::from_seconds(1_700_000_000);
     }
