@@ -86,12 +86,15 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 -- `message` on one for each alert, those from `alert` on one for each delivery; `message` and
 -- `alert` are places among the rows before them, from 1. Alerts go in by their keys, as everywhere.
 -- A plain insert looks once for what is known, `ON CONFLICT` twice.
+-- It is called with nothing around it, so it brings its settings along.
 CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],
     search text[],
     alert int4[], destination int4[], hold int8[],
-    notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+    notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE
+    SET lock_timeout = 1000 SET enable_seqscan = off
+    SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_variable
 DECLARE
     now int8 := relay.now_us(given);
