@@ -81,6 +81,52 @@ CREATE INDEX deliveries_ended ON relay.deliveries (destination, state, id) WHERE
 CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number)
     WHERE number IS NOT NULL;
 
+-- Takes messages in that nobody has seen before, and returns true; if any alert is known it writes
+-- nothing and returns false. The arrays up to `raw` have a row for each message, those from
+-- `message` on one for each alert, those from `alert` on one for each delivery; `message` and
+-- `alert` are places among the rows before them, from 1. Alerts go in by their keys, as everywhere.
+-- A plain insert looks once for what is known, `ON CONFLICT` twice.
+-- It is called with nothing around it, so it brings its settings along.
+CREATE FUNCTION relay.accept(given int8,
+    received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
+    message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],
+    search text[],
+    alert int4[], destination int4[], hold int8[],
+    notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE
+    SET lock_timeout = 1000 SET enable_seqscan = off
+    SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_variable
+DECLARE
+    now int8 := relay.now_us(given);
+    id int8[] := ARRAY(
+        SELECT nextval('relay.message_id') FROM generate_series(1, cardinality(raw)));
+BEGIN
+    INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
+    SELECT id[a.message] * 4096 + a.place, a.key, a.ordinal, a.attachment,
+        1 << source[a.message], a.level, a.search
+    FROM (SELECT unnest(message) AS message, unnest(place) AS place,
+            unnest(key) COLLATE "C" AS key, unnest(ordinal) AS ordinal,
+            unnest(attachment) AS attachment, unnest(level) AS level,
+            unnest(search) AS search) AS a
+    ORDER BY a.key, a.ordinal;
+
+    INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
+    SELECT unnest(id), unnest(received_at), unnest(posted_at), unnest(source), unnest(event_id),
+        unnest(team), unnest(raw);
+
+    INSERT INTO relay.deliveries (id, destination, due_at, since)
+    SELECT (id[message[d.alert]] * 4096 + place[d.alert]) * 65536 + t.id, t.id, now + d.hold,
+        coalesce(t.paused_at, now) - t.paused_for
+    FROM (SELECT unnest(alert) AS alert, unnest(destination) AS destination,
+            unnest(hold) AS hold) AS d
+    JOIN relay.destinations t ON t.id = d.destination;
+
+    PERFORM pg_notify('relay_due', unnest(notify));
+    RETURN true;
+EXCEPTION WHEN unique_violation THEN
+    RETURN false;
+END $$;
+
 CREATE TABLE relay.attempts (
     delivery int8 NOT NULL,
     number int4 NOT NULL,

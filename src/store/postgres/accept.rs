@@ -2,8 +2,8 @@
 //!
 //! A thousand waiting messages cost one commit, and a lone one waits for nobody. Messages go in
 //! in the order of their keys, so that two relays that store the same ones do not wait for one
-//! another in a circle. New ones take two round trips: their alerts, by which the database says
-//! what is new, then all else with the commit.
+//! another in a circle. If all are new one round trip does it (`fresh`). Else it takes two: their
+//! alerts, by which the database says what is new, then all else with the commit.
 
 use std::{
     borrow::Borrow,
@@ -18,7 +18,9 @@ use super::{
     catch_up::move_cursor,
     door::{Haste, Param, Statement, Transaction, is_worth_another_try},
     flat::{Alerts, Deliveries, Item, Messages},
+    fresh::Fresh,
     known::Known,
+    row::get,
     shared::{Shared, TRIES, copy, gather},
 };
 use crate::{
@@ -85,7 +87,7 @@ struct Writer {
 }
 
 /// A message with how long its deliveries are held.
-type Held = (NewMessage, i64);
+pub(super) type Held = (NewMessage, i64);
 
 /// All that one transaction writes beside messages.
 #[derive(Default)]
@@ -202,6 +204,9 @@ impl Writer {
         messages: &[&Held],
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
+        if more.is_empty() && Fresh::is_likely(messages) && self.all_are_new(messages).await? {
+            return Ok(messages.iter().map(|(message, _)| new(message.alerts.len())).collect());
+        }
         let mut transaction = self.shared.door.begin(Haste::Batch).await?;
         let items = self.insert_alerts(&mut transaction, messages).await?;
         let (stored, due) = (Messages::new(&items), Deliveries::new(&items, &self.destinations));
@@ -227,6 +232,19 @@ impl Writer {
         let took = self.shared.clock.instant().duration_since(start);
         self.shared.commit_seconds.record(took.as_secs_f64());
         Ok(results(&items, &revised))
+    }
+
+    /// Stores messages in one round trip if nothing of them was known, else nothing.
+    async fn all_are_new(&self, messages: &[&Held]) -> Result<bool, StoreError> {
+        let fresh = Fresh::new(messages, &self.destinations, &self.shared);
+        let start = self.shared.clock.instant();
+        let rows = self.shared.door.once(Fresh::ACCEPT, &fresh.params()).await?;
+        let are_new = rows.first().map_or(Ok(false), |row| get(row, 0))?;
+        if are_new {
+            let took = self.shared.clock.instant().duration_since(start);
+            self.shared.commit_seconds.record(took.as_secs_f64());
+        }
+        Ok(are_new)
     }
 
     /// Inserts the alerts, and notes which were not known.
@@ -312,11 +330,15 @@ fn unusable((message, _): &Held) -> Option<StoreError> {
     (message.alerts.len() > ALERTS).then(|| StoreError::Item(TooMany(ALERTS).into()))
 }
 
-fn names<'a, M: Borrow<Held> + 'a>(
+pub(super) fn names<'a, M: Borrow<Held> + 'a>(
     messages: impl IntoIterator<Item = &'a M>,
 ) -> HashSet<&'a DestinationName> {
     let alerts = messages.into_iter().flat_map(|held| &held.borrow().0.alerts);
     alerts.flat_map(|alert| &alert.destinations).collect()
+}
+
+fn new(alerts: usize) -> Accepted {
+    Accepted::New { alerts: u32::try_from(alerts).unwrap_or(u32::MAX) }
 }
 
 /// What became of each message, in the order of the batch. `revised` are the places of edits that

@@ -202,6 +202,21 @@ impl Door {
         transaction.end(warnings)?;
         Ok(rows)
     }
+
+    /// A statement that carries its own settings, and is a transaction by itself: nobody waits
+    /// for a longer time than for one lock, and for the commit.
+    pub(super) async fn once(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut transaction = self.begin(Haste::Batch).await?;
+        let warnings = self.warnings.load(Ordering::SeqCst);
+        let rows = timeout(ANSWER, transaction.client()?.query_typed(sql, params)).await;
+        let rows = rows.map_err(|_elapsed| silence())?.map_err(failed)?;
+        transaction.end(warnings)?;
+        Ok(rows)
+    }
 }
 
 fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool, OpenError> {

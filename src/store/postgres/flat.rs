@@ -153,14 +153,19 @@ impl<'a> Messages<'a> {
         for Item { message, new, .. } in items {
             let Some(New { seq, .. }) = new.first() else { continue };
             messages.id.push(seq / PER_MESSAGE);
-            messages.received_at.push(message.received_at.micros());
-            messages.posted_at.push(message.posted_at.micros());
-            messages.source.push(i32::try_from(source_number(message.source)).unwrap_or(0));
-            messages.event_id.push(clean(&message.event_id));
-            messages.team.push(clean(&message.team));
-            messages.raw.push(&message.raw);
+            messages.push(message);
         }
         messages
+    }
+
+    /// Everything but its number.
+    pub(super) fn push(&mut self, message: &'a NewMessage) {
+        self.received_at.push(message.received_at.micros());
+        self.posted_at.push(message.posted_at.micros());
+        self.source.push(i32::try_from(source_number(message.source)).unwrap_or(0));
+        self.event_id.push(clean(&message.event_id));
+        self.team.push(clean(&message.team));
+        self.raw.push(&message.raw);
     }
 
     pub(super) fn params(&self) -> [Param<'_>; 7] {

@@ -45,6 +45,7 @@ mod deliver;
 mod door;
 mod feed;
 mod flat;
+mod fresh;
 mod import;
 mod known;
 mod layout;

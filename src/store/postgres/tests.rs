@@ -30,6 +30,7 @@ use crate::{
     },
 };
 
+mod accept;
 mod contention;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);

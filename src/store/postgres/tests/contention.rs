@@ -58,13 +58,13 @@ async fn an_edit_waits_for_the_relay_that_is_writing_one() {
 }
 
 /// A connection of somebody else.
-struct Session {
+pub(super) struct Session {
     client: tokio_postgres::Client,
     _connection: tokio::task::JoinSet<Result<(), tokio_postgres::Error>>,
 }
 
 impl Session {
-    async fn new(place: &Place) -> Self {
+    pub(super) async fn new(place: &Place) -> Self {
         let mut tasks = tokio::task::JoinSet::new();
         let url = direct_url(&place.database);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
@@ -72,7 +72,7 @@ impl Session {
         Self { client, _connection: tasks }
     }
 
-    async fn run(&self, sql: &str) -> Vec<String> {
+    pub(super) async fn run(&self, sql: &str) -> Vec<String> {
         column(&self.client, sql).await.unwrap()
     }
 

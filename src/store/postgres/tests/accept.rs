@@ -1,0 +1,96 @@
+//! The two ways of taking messages in: all at once if all are new, or looking closer.
+
+use super::{Place, accept, app, message, soar};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::{ChannelId, DestinationName, MessageTs},
+    store::{
+        Accepted, CursorMove, NewAlert, NewMessage, Paused, Store, StoreError,
+        postgres::PostgresStore,
+    },
+};
+
+/// Messages of several alerts, for several destinations, one of them paused, in no order.
+fn odd_messages() -> Vec<NewMessage> {
+    let to =
+        |names: &[&str]| names.iter().map(|name| DestinationName::new(name).unwrap()).collect();
+    let alert = |ordinal, attachment, names: &[&str]| NewAlert {
+        ordinal,
+        attachment,
+        destinations: to(names),
+        search: format!("text \0 {ordinal}"),
+        ..message(0).alerts.remove(0)
+    };
+    let mut batch: Vec<NewMessage> = (0..4).rev().map(message).collect();
+    batch[0].alerts = vec![alert(0, 0, &["soar"]), alert(2, 5, &["chat", "soar", "chat"])];
+    batch[1].alerts = vec![alert(0, 1, &[])];
+    batch[2].alerts = vec![alert(1, 1, &["chat"]), alert(0, 0, &["mail", "soar"])];
+    batch[3].event_id = "Ev\u{0}1".to_owned();
+    for message in &mut batch {
+        message.received_at = Timestamp::from_seconds(1_700_000_000);
+    }
+    batch
+}
+
+/// A cursor beside the messages makes the store look closer.
+fn cursor() -> CursorMove {
+    let to = MessageTs::from_micros(7);
+    CursorMove { app: app(), channel: ChannelId::new("C1"), to, term: 1 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_of_taking_messages_in_write_the_same() {
+    let mut written = Vec::new();
+    for cursor in [None, Some(cursor())] {
+        let place = Place::new();
+        let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+        let open = PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+        let store = open.await.unwrap();
+        for name in ["soar", "chat", "mail"] {
+            let name = DestinationName::new(name).unwrap();
+            store.set_paused(&name, Paused::Yes).await.unwrap();
+            clock.advance(std::time::Duration::from_secs(5));
+        }
+        store.set_paused(&soar(), Paused::No).await.unwrap();
+        let hold = clock.now() + std::time::Duration::from_secs(60);
+        let results = store.accept(odd_messages(), Some(hold), cursor).await.unwrap();
+        let results: Vec<Accepted> = results.into_iter().map(Result::unwrap).collect();
+        assert_eq!(results, [2, 1, 2, 1].map(|alerts| Accepted::New { alerts }));
+        let tables = ["messages", "alerts", "deliveries"]
+            .map(|table| place.sql(&format!("SELECT t::text FROM relay.{table} t ORDER BY 1")));
+        assert_eq!(tables.each_ref().map(Vec::len), [4, 6, 7], "{tables:?}");
+        written.push(tables);
+    }
+    assert_eq!(written[0], written[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_is_told_from_what_is_new_beside_it() {
+    let place = Place::new();
+    let store = place.open().await;
+    assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::New { alerts: 1 });
+    let batch = [0, 1, 2, 3, 3].map(message).to_vec();
+    let results = store.accept(batch, None, None).await.unwrap();
+    let results: Vec<Accepted> = results.into_iter().map(Result::unwrap).collect();
+    let (new, known) = (Accepted::New { alerts: 1 }, Accepted::Duplicate);
+    assert_eq!(results, [new, known, new, new, known]);
+    for table in ["messages", "alerts", "deliveries"] {
+        assert_eq!(place.sql(&format!("SELECT count(*) FROM relay.{table}")), ["4"], "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_somebody_holds_ends_in_an_error_within_slacks_patience() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, message(1)).await.unwrap();
+    let other = super::contention::Session::new(&place).await;
+    other.run("BEGIN; LOCK TABLE relay.deliveries").await;
+    let start = Clock::system().now();
+    let error = accept(&store, message(2)).await.unwrap_err();
+    let took = Clock::system().now().since(start);
+    assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
+    assert!(took.as_millis() < 2_000, "{took:?}");
+    other.run("COMMIT").await;
+    assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
+}
