@@ -165,12 +165,6 @@ impl Cluster {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Both hosts, of which the relay takes the one that is written to.
-    pub(crate) fn url_with(&self, other: &Self) -> String {
-        let (first, second) = (self.port, other.port);
-        format!("postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres")
-    }
-
     /// The first column of every row of an answer.
     pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
@@ -190,7 +184,7 @@ impl Cluster {
 
 /// A `PgBouncer` in front of a server, in transaction mode: each transaction may run on another
 /// connection.
-pub(crate) struct Pooler {
+struct Pooler {
     child: Child,
     port: u16,
     _folder: TempDir,
@@ -204,7 +198,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    pub(crate) fn new(cluster: &Cluster) -> Self {
+    fn new(cluster: &Cluster) -> Self {
         let (folder, port) = (folder(), free_port());
         let path = folder.path().join("pgbouncer.ini");
         let settings = format!(
@@ -230,8 +224,42 @@ impl Pooler {
         }
         Self { child, port, _folder: folder }
     }
+}
+
+/// A server, by itself or behind a pooler.
+pub(crate) struct Place {
+    // Dropped first, while the server still answers.
+    pooler: Option<Pooler>,
+    pub(crate) cluster: Cluster,
+}
+
+impl Place {
+    pub(crate) fn direct() -> Self {
+        Self { pooler: None, cluster: Cluster::new() }
+    }
+
+    pub(crate) fn pooled() -> Self {
+        let cluster = Cluster::new();
+        Self { pooler: Some(Pooler::new(&cluster)), cluster }
+    }
+
+    /// The same server's standby, from now on, with a pooler of its own if this has one.
+    pub(crate) fn standby(&self) -> Self {
+        let cluster = self.cluster.standby();
+        Self { pooler: self.pooler.as_ref().map(|_| Pooler::new(&cluster)), cluster }
+    }
+
+    fn port(&self) -> u16 {
+        self.pooler.as_ref().map_or(self.cluster.port, |pooler| pooler.port)
+    }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port())
+    }
+
+    /// Both hosts, of which the relay takes the one that is written to.
+    pub(crate) fn url_with(&self, other: &Self) -> String {
+        let (first, second) = (self.port(), other.port());
+        format!("postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres")
     }
 }

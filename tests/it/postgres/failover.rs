@@ -2,28 +2,31 @@
 
 use slack_soar_relay::clock::Clock;
 
-use super::{Relays, cluster::Cluster, ids, stored, until};
+use super::{Relays, both_ways, cluster::Place, ids, stored, until};
 use crate::{harness::soar::FakeSoar, process::until_all};
 
-#[tokio::test]
-async fn nothing_acknowledged_is_lost_when_the_standby_takes_over() {
+both_ways! {
+    nothing_acknowledged_is_lost_when_the_standby_takes_over,
+    a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged,
+}
+
+async fn nothing_acknowledged_is_lost_when_the_standby_takes_over(primary: Place) {
     const ALERTS: u32 = 200;
-    let primary = Cluster::new();
     let standby = primary.standby();
     let soar = FakeSoar::ok().await;
     let relays = Relays::new(primary.url_with(&standby), &soar);
     let relay = relays.start();
     until("the standby is synchronous", async || {
-        primary.sql("SELECT sync_state FROM pg_stat_replication").await == ["sync"]
+        primary.cluster.sql("SELECT sync_state FROM pg_stat_replication").await == ["sync"]
     })
     .await;
     for n in 0..ALERTS {
         if n == ALERTS / 2 {
-            primary.stop();
+            primary.cluster.stop();
             assert_eq!(relay.post(n).await, Some(503), "nobody takes writes");
             let acknowledged = ids(0..n);
-            standby.promote();
-            let kept = stored(&standby).await;
+            standby.cluster.promote();
+            let kept = stored(&standby.cluster).await;
             let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(*id)).collect();
             assert!(lost.is_empty(), "{lost:?}");
         }
@@ -32,15 +35,13 @@ async fn nothing_acknowledged_is_lost_when_the_standby_takes_over() {
     until_all(&soar, &ids(0..ALERTS)).await;
 }
 
-#[tokio::test]
-async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged() {
-    let primary = Cluster::new();
+async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged(primary: Place) {
     let standby = primary.standby();
     let soar = FakeSoar::ok().await;
     let relays = Relays::new(primary.url(), &soar);
     let relay = relays.start();
     until("the event is taken", async || relay.post(0).await == Some(200)).await;
-    standby.stop();
+    standby.cluster.stop();
     // The server says so in a warning, and that it has committed.
     let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
         WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'";
@@ -52,7 +53,7 @@ async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged() {
     };
     let cancels = async {
         loop {
-            primary.sql(waiting).await;
+            primary.cluster.sql(waiting).await;
             tokio::task::yield_now().await;
         }
     };
@@ -61,6 +62,6 @@ async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged() {
         () = cancels => {}
     }
     assert!(Clock::system().now().since(start).as_secs() < 20);
-    standby.start();
+    standby.cluster.start();
     until("the event is taken", async || relay.post(1).await == Some(200)).await;
 }

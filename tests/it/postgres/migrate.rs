@@ -1,16 +1,18 @@
 //! `migrate-store`: a relay goes from its file to the database, and loses nothing on the way.
 
-use super::{Relays, cluster::Cluster, ids, stored};
+use super::{Relays, both_ways, cluster::Place, ids, stored};
 use crate::{
     harness::soar::{FakeSoar, Mood},
     process::{Process, command, until_all},
 };
 
-#[tokio::test]
-async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered() {
-    let cluster = Cluster::new();
+both_ways! {
+    a_relay_moves_to_postgresql_with_what_it_has_not_delivered,
+}
+
+async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered(place: Place) {
     let soar = FakeSoar::new([Mood::Status(503)]).await;
-    let relays = Relays::new(cluster.url(), &soar);
+    let relays = Relays::new(place.url(), &soar);
     let on_file = tempfile::tempdir().unwrap();
     let yaml = std::fs::read_to_string(relays.folder().join("relay.yaml")).unwrap();
     let (before, after) = yaml.split_once("store:").unwrap();
@@ -40,10 +42,10 @@ async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered() {
     assert!(code == Some(0) && said.contains("20 deliveries"), "{said}");
     let (code, said) = migrate();
     assert!(code == Some(1) && said.contains("already holds 20 messages"), "{said}");
-    assert_eq!(stored(&cluster).await.len(), 20);
+    assert_eq!(stored(&place.cluster).await.len(), 20);
 
     // As a retry by hand does: the test need not wait for the next attempt.
-    cluster.sql("UPDATE relay.deliveries SET due_at = 0").await;
+    place.cluster.sql("UPDATE relay.deliveries SET due_at = 0").await;
     soar.becomes(Mood::Status(200));
     let new = relays.start();
     assert_eq!(new.post(3).await, Some(200), "known, and taken once");

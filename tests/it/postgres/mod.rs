@@ -24,6 +24,25 @@ use crate::{
     process::Process,
 };
 
+/// Each of these is a test on a server, and one behind a pooler.
+macro_rules! both_ways {
+    ($($test:ident),+ $(,)?) => {
+        mod direct {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Place::direct()).await;
+            })+
+        }
+        mod pooled {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Place::pooled()).await;
+            })+
+        }
+    };
+}
+use both_ways;
+
 /// Attempts at once, of each relay.
 const CONCURRENCY: usize = 4;
 
