@@ -86,7 +86,7 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 -- `message` on one for each alert, those from `alert` on one for each delivery; `message` and
 -- `alert` are places among the rows before them, from 1. Alerts go in by their keys, as everywhere.
 -- A plain insert looks once for what is known, `ON CONFLICT` twice.
--- It is called with nothing around it, so it brings its settings along.
+-- It brings those settings along that can be a function's.
 CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],

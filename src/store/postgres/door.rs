@@ -42,6 +42,8 @@ pub(super) enum Haste {
     Hot,
     /// Slack, whose patience ends after 3 s, and outcomes: many rows at once.
     Batch,
+    /// The same, by a function that brings all other settings along.
+    Call,
     /// A person, or nobody.
     Patient,
 }
@@ -63,6 +65,10 @@ impl Haste {
                  SET LOCAL idle_in_transaction_session_timeout = 5000;
                  SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
                  SET LOCAL plan_cache_mode = force_generic_plan"
+            }
+            Self::Call => {
+                "BEGIN; SET LOCAL statement_timeout = 1500;
+                 SET LOCAL idle_in_transaction_session_timeout = 5000"
             }
             Self::Patient => {
                 "BEGIN; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 5000;
@@ -151,7 +157,7 @@ impl Door {
             return Err(StoreError::Engine(Trouble::Pause.into()));
         }
         let pool = match haste {
-            Haste::Hot | Haste::Batch => &self.hot,
+            Haste::Hot | Haste::Batch | Haste::Call => &self.hot,
             Haste::Patient => &self.patient,
         };
         match pool.get().await {
@@ -199,21 +205,6 @@ impl Door {
         begun.map_err(failed)?;
         let rows = rows.map_err(failed)?;
         committed.map_err(failed)?;
-        transaction.end(warnings)?;
-        Ok(rows)
-    }
-
-    /// A statement that carries its own settings, and is a transaction by itself: nobody waits
-    /// for a longer time than for one lock, and for the commit.
-    pub(super) async fn once(
-        &self,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut transaction = self.begin(Haste::Batch).await?;
-        let warnings = self.warnings.load(Ordering::SeqCst);
-        let rows = timeout(ANSWER, transaction.client()?.query_typed(sql, params)).await;
-        let rows = rows.map_err(|_elapsed| silence())?.map_err(failed)?;
         transaction.end(warnings)?;
         Ok(rows)
     }
