@@ -55,7 +55,7 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let mut value = T::default();
-    Into(&mut value).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
+    Fill(&mut value).deserialize(&mut json).map_err(|_syntax| Unparsable)?;
     json.end().map_err(|_trailing| Unparsable)?;
     Ok(value)
 }
@@ -68,7 +68,7 @@ pub(super) fn read<'de, T: Lenient<'de>, A: MapAccess<'de>>(
     object: &mut A,
     place: &mut T,
 ) -> Result<(), A::Error> {
-    object.next_value_seed(Into(place))
+    object.next_value_seed(Fill(place))
 }
 
 /// Reads the exact text of the value of the key just seen.
@@ -156,7 +156,7 @@ impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<T> {
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         let mut items = Self::new();
         let mut item = T::default();
-        while list.next_element_seed(Into(&mut item))?.is_some() {
+        while list.next_element_seed(Fill(&mut item))?.is_some() {
             items.push(mem::take(&mut item));
         }
         Ok(items)
@@ -164,9 +164,9 @@ impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<T> {
 }
 
 /// Fills a place. An object is not handed from function to function, so it is not copied.
-struct Into<'p, T>(&'p mut T);
+struct Fill<'p, T>(&'p mut T);
 
-impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Into<'_, T> {
+impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Fill<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -174,7 +174,7 @@ impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Into<'_, T> {
     }
 }
 
-impl<'de, T: Lenient<'de>> Visitor<'de> for Into<'_, T> {
+impl<'de, T: Lenient<'de>> Visitor<'de> for Fill<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,7 +225,7 @@ impl<'de, T: Lenient<'de>> Visitor<'de> for Into<'_, T> {
         // The last of two equal keys wins, with nothing of the first.
         *self.0 = T::default();
         let mut key = Cow::Borrowed("");
-        while object.next_key_seed(Into(&mut key))?.is_some() {
+        while object.next_key_seed(Fill(&mut key))?.is_some() {
             self.0.field(&key, &mut object)?;
         }
         Ok(())

@@ -29,6 +29,25 @@ async fn an_incident_is_answered_after_the_commit_and_reaches_the_soar() {
 }
 
 #[tokio::test]
+async fn an_answer_carries_nothing_of_its_request() {
+    let relay = Setup::default().start().await;
+    let wrong = slack::signed("another secret", relay.clock.now(), b"{}");
+    for (status, signed) in [(200, slack::signed(SECRET, relay.clock.now(), b"{}")), (401, wrong)] {
+        let more = [("X-Request-Id", "r-1"), ("Cookie", "c=1"), ("Content-Encoding", "identity")];
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let headers = [signed, more.to_vec()].concat();
+        let answer = http::post(relay.public(), EVENTS, &headers, b"{}").await;
+        assert_eq!(answer.status, status);
+        let head = answer.head.to_lowercase();
+        let names =
+            head.lines().skip(1).filter_map(|line| line.split_once(':').map(|(name, _)| name));
+        let mut names: Vec<_> = names.filter(|name| *name != "connection").collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "date"], "{}", answer.head);
+    }
+}
+
+#[tokio::test]
 async fn url_verification_is_answered_only_when_signed() {
     let relay = Setup::default().start().await;
     let body = json!({"token": "t", "challenge": "3eZbrw1a\"é", "type": "url_verification"});
