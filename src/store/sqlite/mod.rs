@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -110,7 +110,6 @@ impl SqliteStore {
             leases: Leases::default(),
             hints: Mutex::default(),
             size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
-            emptied: AtomicI64::new(0),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),

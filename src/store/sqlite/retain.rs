@@ -1,7 +1,5 @@
 //! Retention: first the text of what is finished goes, much later its identity.
 
-use std::sync::atomic::Ordering;
-
 use rusqlite::{Connection, named_params, params};
 
 use super::{SqliteStore, db::Db, threads::Shared};
@@ -10,9 +8,8 @@ use crate::{
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
 };
 
-/// How many messages one look takes in. They stand in the order in which they came, so the first
-/// look without an old one is the last.
-const LOOK: usize = 2048;
+/// How many messages one look finds.
+const FOUND: i64 = 2048;
 
 /// How many messages one transaction empties: others want to write too.
 const PIECE: usize = 64;
@@ -23,24 +20,21 @@ const PAGES: i64 = 256;
 /// Removes all that may go, a piece at a time.
 pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<Pruned, StoreError> {
     let mut pruned = Pruned::default();
-    let round = Round::new(store.shared.clock.now(), retention);
-    let start = store.shared.emptied.load(Ordering::Acquire);
-    let mut after = start;
+    let mut round = Round::new(store.shared.clock.now(), retention);
     loop {
-        let look = move |_: &Shared, db: &Connection| round.look(db, after);
-        let seen = store.view_reader(look).await?;
-        if let Some(first) = seen.first().filter(|_| after == start) {
-            store.shared.emptied.store(first.id - 1, Ordering::Release);
-        }
-        let may_go: Vec<i64> = seen.iter().filter(|one| one.may_go).map(|one| one.id).collect();
-        for piece in may_go.chunks(PIECE) {
+        let look = move |_: &Shared, db: &Connection| {
+            let found = round.find(db)?;
+            Ok((round, found))
+        };
+        let (next, found) = store.view_reader(look).await?;
+        for piece in found.chunks(PIECE) {
             let piece = piece.to_vec();
             pruned.messages += store.write(move |db, _mode| round.empty(db, &piece)).await?;
         }
-        match seen.last() {
-            Some(last) if seen.iter().any(|one| one.is_old) => after = last.id,
-            Some(_) | None => break,
+        if found.is_empty() {
+            break;
         }
+        round = next;
     }
     let mut after = Some(0);
     while let Some(id) = after {
@@ -52,19 +46,12 @@ pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<P
     Ok(pruned)
 }
 
-/// Up to when something must have ended to be removed.
+/// Up to when something must have ended to be removed, and from where to look on.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     delivered: i64,
     dead: i64,
-}
-
-/// A message that still has its text.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    id: i64,
-    is_old: bool,
-    may_go: bool,
+    after: (i64, i64),
 }
 
 impl Round {
@@ -72,27 +59,35 @@ impl Round {
         Self {
             delivered: (now - retention.delivered).micros(),
             dead: (now - retention.dead).micros(),
+            after: (i64::MIN, i64::MIN),
         }
     }
 
-    /// The next messages with a text behind that number, in the order of their numbers. No index
-    /// leads to them: it would make every new alert dearer.
-    fn look(&self, db: &Connection, after: i64) -> rusqlite::Result<Vec<Seen>> {
-        db.prepare_cached(&format!(
-            "SELECT m.id, m.received_at <= max(:delivered, :dead),
-                m.received_at <= max(:delivered, :dead) AND {MAY_GO}
-             FROM messages m WHERE m.id > :after AND m.raw IS NOT NULL ORDER BY m.id LIMIT :limit"
-        ))?
-        .query_map(
-            named_params! {
-                ":delivered": self.delivered,
-                ":dead": self.dead,
-                ":after": after,
-                ":limit": LOOK,
-            },
-            |row| Ok(Seen { id: row.get(0)?, is_old: row.get(1)?, may_go: row.get(2)? }),
-        )?
-        .collect()
+    /// Finds the next messages that may be emptied, and moves on behind them.
+    fn find(&mut self, db: &Connection) -> rusqlite::Result<Vec<i64>> {
+        let found: Vec<(i64, i64)> = db
+            .prepare_cached(&format!(
+                "SELECT m.received_at, m.id FROM messages m INDEXED BY messages_kept
+                 WHERE m.raw IS NOT NULL AND m.received_at <= max(:delivered, :dead)
+                 AND m.received_at >= :after_time
+                 AND (m.received_at > :after_time OR m.id > :after_id)
+                 AND {MAY_GO} ORDER BY m.received_at, m.id LIMIT :limit"
+            ))?
+            .query_map(
+                named_params! {
+                    ":delivered": self.delivered,
+                    ":dead": self.dead,
+                    ":after_time": self.after.0,
+                    ":after_id": self.after.1,
+                    ":limit": FOUND,
+                },
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        if let Some(last) = found.last() {
+            self.after = *last;
+        }
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Empties messages, if they may still go; returns how many went.

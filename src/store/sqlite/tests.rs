@@ -172,7 +172,19 @@ async fn a_damaged_file_is_refused() {
     let place = Place::new();
     place.fill().await;
     let whole = fs::read(place.path()).unwrap();
-    for length in [1, 16, 50, 100, 1000, 4096, 5000, 8192, whole.len() - 4096, whole.len() - 1] {
+    for length in [
+        1,
+        16,
+        50,
+        100,
+        1000,
+        8192,
+        9000,
+        16384,
+        whole.len() - 8192,
+        whole.len() - 4096,
+        whole.len() - 1,
+    ] {
         fs::write(place.path(), &whole[..length]).unwrap();
         place.assert_refused("cannot be used");
     }

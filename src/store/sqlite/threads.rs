@@ -5,7 +5,7 @@ use std::{
     fs::File,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -32,8 +32,6 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
-    /// Retention has emptied every message up to this number.
-    pub(super) emptied: AtomicI64,
     pub(super) is_closing: AtomicBool,
     pub(super) ended: CancellationToken,
     pub(super) commit_seconds: Histogram,
