@@ -64,7 +64,7 @@ metrics! {
     Ack Histogram "ack_seconds" []
         "From the request's head to the answer to Slack.";
     Commit Histogram "commit_seconds" []
-        "One commit of the store, flush to disk included.";
+        "One commit, flush to disk included; with the insert where one round trip does both.";
     Deliveries Gauge "deliveries" ["destination", "state"]
         "Deliveries that are not finished well: pending, leased, dead, paused or orphaned.";
     DeliveryAttempts Counter "delivery_attempts_total" ["destination", "class"]

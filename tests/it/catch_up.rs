@@ -613,7 +613,7 @@ async fn a_minute_that_slack_left_out_is_read_at_once_however_old_it_is() {
 #[tokio::test]
 async fn after_a_503_history_is_read_sooner_but_not_without_pause() {
     let world = World::new().await;
-    let relay = world.setup().more("store: {sqlite: {max_size: 256KiB}}\n").start().await;
+    let relay = world.setup().more("store: {sqlite: {max_size: 512KiB}}\n").start().await;
     relay.caught_up().await;
     relay.clock.advance(Duration::from_secs(12));
     let readings = world.slack.calls(HISTORY).len();

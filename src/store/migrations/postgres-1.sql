@@ -124,6 +124,8 @@ BEGIN
     PERFORM pg_notify('relay_due', unnest(notify));
     RETURN true;
 EXCEPTION WHEN unique_violation THEN
+    -- Nothing was written, so there is nothing to flush or to wait for a standby with.
+    PERFORM set_config('synchronous_commit', 'off', true);
     RETURN false;
 END $$;
 

@@ -75,7 +75,7 @@ const ALERTS: usize = 4096;
 
 /// Writes until every sender is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
-    let mut writer = Writer { shared, destinations: HashMap::new() };
+    let mut writer = Writer { shared, destinations: HashMap::new(), guesses: true };
     while let Some(jobs) = gather(&mut queue, (MESSAGES, BYTES), Job::weight).await {
         writer.write(jobs).await;
     }
@@ -84,6 +84,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
 struct Writer {
     shared: Arc<Shared>,
     destinations: HashMap<DestinationName, i32>,
+    /// Whether messages that look new are taken for new. Not from when one was known until a batch
+    /// was new: where Slack sends again, it sends much again, and a wrong guess is not free.
+    guesses: bool,
 }
 
 /// A message with how long its deliveries are held.
@@ -172,7 +175,11 @@ impl Writer {
         Ok(unusable.into_iter().map(one).collect())
     }
 
-    async fn store_apart(&self, messages: &[&Held], more: &More) -> Result<Results, StoreError> {
+    async fn store_apart(
+        &mut self,
+        messages: &[&Held],
+        more: &More,
+    ) -> Result<Results, StoreError> {
         let mut results = Vec::with_capacity(messages.len());
         for message in messages {
             match self.try_often(&[message], &More::default()).await {
@@ -186,7 +193,7 @@ impl Writer {
     }
 
     async fn try_often(
-        &self,
+        &mut self,
         messages: &[&Held],
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
@@ -200,12 +207,15 @@ impl Writer {
     }
 
     async fn transaction(
-        &self,
+        &mut self,
         messages: &[&Held],
         more: &More,
     ) -> Result<Vec<Accepted>, StoreError> {
-        if more.is_empty() && Fresh::is_likely(messages) && self.all_are_new(messages).await? {
-            return Ok(messages.iter().map(|(message, _)| new(message.alerts.len())).collect());
+        if self.guesses && more.is_empty() && Fresh::is_likely(messages) {
+            if self.all_are_new(messages).await? {
+                return Ok(messages.iter().map(|(message, _)| new(message.alerts.len())).collect());
+            }
+            self.guesses = false;
         }
         let mut transaction = self.shared.door.begin(Haste::Batch).await?;
         let items = self.insert_alerts(&mut transaction, messages).await?;
@@ -231,14 +241,18 @@ impl Writer {
         transaction.finish(&last).await?;
         let took = self.shared.clock.instant().duration_since(start);
         self.shared.commit_seconds.record(took.as_secs_f64());
+        if !items.is_empty() {
+            self.guesses = items.iter().all(Item::is_new);
+        }
         Ok(results(&items, &revised))
     }
 
     /// Stores messages in one round trip if nothing of them was known, else nothing.
     async fn all_are_new(&self, messages: &[&Held]) -> Result<bool, StoreError> {
         let fresh = Fresh::new(messages, &self.destinations, &self.shared);
+        let transaction = self.shared.door.begin(Haste::Call).await?;
         let start = self.shared.clock.instant();
-        let rows = self.shared.door.run(Haste::Call, Fresh::ACCEPT, &fresh.params()).await?;
+        let rows = transaction.alone(Fresh::ACCEPT, &fresh.params()).await?;
         let are_new = rows.first().map_or(Ok(false), |row| get(row, 0))?;
         if are_new {
             let took = self.shared.clock.instant().duration_since(start);

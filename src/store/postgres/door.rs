@@ -42,7 +42,7 @@ pub(super) enum Haste {
     Hot,
     /// Slack, whose patience ends after 3 s, and outcomes: many rows at once.
     Batch,
-    /// The same, by a function that brings all other settings along.
+    /// The same, by a function that brings the settings of its plans along.
     Call,
     /// A person, or nobody.
     Patient,
@@ -190,23 +190,7 @@ impl Door {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
-        let mut transaction = self.begin(haste).await?;
-        let warnings = self.warnings.load(Ordering::SeqCst);
-        let client = transaction.client()?;
-        let all = async {
-            tokio::join!(
-                biased;
-                client.batch_execute(haste.begin()),
-                client.query_typed(sql, params),
-                client.batch_execute("COMMIT"),
-            )
-        };
-        let (begun, rows, committed) = timeout(ANSWER, all).await.map_err(|_elapsed| silence())?;
-        begun.map_err(failed)?;
-        let rows = rows.map_err(failed)?;
-        committed.map_err(failed)?;
-        transaction.end(warnings)?;
-        Ok(rows)
+        self.begin(haste).await?.alone(sql, params).await
     }
 }
 
@@ -268,6 +252,30 @@ impl Transaction<'_> {
         self.is_open = true;
         begun.map_err(failed)?;
         rows.map_err(failed)
+    }
+
+    /// Runs the only statement and makes it durable, in one round trip.
+    pub(super) async fn alone(
+        mut self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let warnings = self.door.warnings.load(Ordering::SeqCst);
+        let client = self.client()?;
+        let all = async {
+            tokio::join!(
+                biased;
+                client.batch_execute(self.haste.begin()),
+                client.query_typed(sql, params),
+                client.batch_execute("COMMIT"),
+            )
+        };
+        let (begun, rows, committed) = timeout(ANSWER, all).await.map_err(|_elapsed| silence())?;
+        begun.map_err(failed)?;
+        let rows = rows.map_err(failed)?;
+        committed.map_err(failed)?;
+        self.end(warnings)?;
+        Ok(rows)
     }
 
     /// Runs many statements without parameters.

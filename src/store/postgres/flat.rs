@@ -55,6 +55,11 @@ impl<'a> Item<'a> {
         u32::try_from(self.new.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether none of its alerts was known.
+    pub(super) fn is_new(&self) -> bool {
+        self.new.len() == self.message.alerts.len()
+    }
+
     /// Notes which alerts were not known, by what [`Alerts::INSERT`] returned. Of two messages with
     /// one key the first has brought what both hold.
     pub(super) fn note_new(items: &mut [Self], rows: &[Row]) -> Result<(), StoreError> {

@@ -53,6 +53,9 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         }
         store.set_paused(&soar(), Paused::No).await.unwrap();
         let hold = clock.now() + std::time::Duration::from_secs(60);
+        if cursor.is_some() {
+            place.sql("DROP FUNCTION relay.accept");
+        }
         let results = store.accept(odd_messages(), Some(hold), cursor).await.unwrap();
         let results: Vec<Accepted> = results.into_iter().map(Result::unwrap).collect();
         assert_eq!(results, [2, 1, 2, 1].map(|alerts| Accepted::New { alerts }));
@@ -62,6 +65,20 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         written.push(tables);
     }
     assert_eq!(written[0], written[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_taken_for_new_until_one_was_known_and_again_after_new_ones() {
+    let place = Place::new();
+    let store = place.open().await;
+    for known in [Accepted::New { alerts: 1 }, Accepted::Duplicate] {
+        assert_eq!(accept(&store, message(1)).await.unwrap(), known);
+    }
+    place.sql("DROP FUNCTION relay.accept");
+    assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::Duplicate);
+    assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
+    let error = accept(&store, message(3)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Engine(_)), "the function is called: {error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
