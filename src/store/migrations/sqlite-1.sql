@@ -21,7 +21,6 @@ CREATE TABLE messages (
     team TEXT NOT NULL,
     raw BLOB CHECK (length(raw) <= 16777216)
 ) STRICT;
-CREATE INDEX messages_kept ON messages (received_at) WHERE raw IS NOT NULL;
 
 -- Later versions of a message that brought nothing new. `edited_ts` is Slack's, or empty.
 CREATE TABLE revisions (

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -110,6 +110,7 @@ impl SqliteStore {
             leases: Leases::default(),
             hints: Mutex::default(),
             size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
+            walked: AtomicI64::new(0),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
+    /// The message up to which retention has walked.
+    pub(super) walked: AtomicI64,
     pub(super) is_closing: AtomicBool,
     pub(super) ended: CancellationToken,
     pub(super) commit_seconds: Histogram,
