@@ -20,7 +20,6 @@ CREATE TABLE relay.messages (
     team text NOT NULL,
     raw bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02);
-CREATE INDEX messages_kept ON relay.messages (received_at, id) WHERE raw IS NOT NULL;
 
 -- Later versions of a message that brought nothing new. `edited_ts` is Slack's, or empty.
 CREATE TABLE relay.revisions (
@@ -83,15 +82,16 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 
 -- Takes messages in that nobody has seen before, and returns true; if any alert is known it writes
 -- nothing and returns false. The arrays up to `raw` have a row for each message, those from
--- `message` on one for each alert, those from `alert` on one for each delivery; `message` and
--- `alert` are places among the rows before them, from 1. Alerts go in by their keys, as everywhere.
--- A plain insert looks once for what is known, `ON CONFLICT` twice.
--- It brings those settings along that can be a function's.
+-- `message` on one for each alert, `destination` has each destination once, and the last arrays but
+-- `notify` have a row for each delivery; `message`, `alert` and `target` are places among those
+-- messages, alerts and destinations, from 1. Alerts come in the order of their keys, in which all
+-- transactions take them. A plain insert looks once for what is known, `ON CONFLICT` twice.
 CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],
     search text[],
-    alert int4[], destination int4[], hold int8[],
+    destination int4[],
+    alert int4[], target int4[], hold int8[],
     notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE
     SET lock_timeout = 1000 SET enable_seqscan = off
     SET plan_cache_mode = force_generic_plan AS $$
@@ -100,28 +100,33 @@ DECLARE
     now int8 := relay.now_us(given);
     id int8[] := ARRAY(
         SELECT nextval('relay.message_id') FROM generate_series(1, cardinality(raw)));
+    since int8[] := ARRAY(
+        SELECT coalesce(t.paused_at, now) - t.paused_for
+        FROM unnest(destination) WITH ORDINALITY AS d (id, place)
+        LEFT JOIN relay.destinations t ON t.id = d.id ORDER BY d.place);
 BEGIN
+    -- From here on others may have to wait for this transaction.
+    PERFORM set_config('idle_in_transaction_session_timeout', '5000', true);
+
     INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
     SELECT id[a.message] * 4096 + a.place, a.key, a.ordinal, a.attachment,
         1 << source[a.message], a.level, a.search
-    FROM (SELECT unnest(message) AS message, unnest(place) AS place,
-            unnest(key) COLLATE "C" AS key, unnest(ordinal) AS ordinal,
-            unnest(attachment) AS attachment, unnest(level) AS level,
-            unnest(search) AS search) AS a
-    ORDER BY a.key, a.ordinal;
+    FROM (SELECT unnest(message) AS message, unnest(place) AS place, unnest(key) AS key,
+            unnest(ordinal) AS ordinal, unnest(attachment) AS attachment,
+            unnest(level) AS level, unnest(search) AS search) AS a;
 
     INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
     SELECT unnest(id), unnest(received_at), unnest(posted_at), unnest(source), unnest(event_id),
         unnest(team), unnest(raw);
 
     INSERT INTO relay.deliveries (id, destination, due_at, since)
-    SELECT (id[message[d.alert]] * 4096 + place[d.alert]) * 65536 + t.id, t.id, now + d.hold,
-        coalesce(t.paused_at, now) - t.paused_for
-    FROM (SELECT unnest(alert) AS alert, unnest(destination) AS destination,
-            unnest(hold) AS hold) AS d
-    JOIN relay.destinations t ON t.id = d.destination;
+    SELECT (id[message[d.alert]] * 4096 + place[d.alert]) * 65536 + destination[d.target],
+        destination[d.target], now + d.hold, since[d.target]
+    FROM (SELECT unnest(alert) AS alert, unnest(target) AS target, unnest(hold) AS hold) AS d;
 
-    PERFORM pg_notify('relay_due', unnest(notify));
+    IF cardinality(notify) > 0 THEN
+        PERFORM pg_notify('relay_due', unnest(notify));
+    END IF;
     RETURN true;
 EXCEPTION WHEN unique_violation THEN
     -- Nothing was written, so there is nothing to flush or to wait for a standby with.

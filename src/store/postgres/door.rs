@@ -66,10 +66,7 @@ impl Haste {
                  SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
                  SET LOCAL plan_cache_mode = force_generic_plan"
             }
-            Self::Call => {
-                "BEGIN; SET LOCAL statement_timeout = 1500;
-                 SET LOCAL idle_in_transaction_session_timeout = 5000"
-            }
+            Self::Call => "BEGIN; SET LOCAL statement_timeout = 1500",
             Self::Patient => {
                 "BEGIN; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 5000;
                  SET LOCAL idle_in_transaction_session_timeout = 15000; SET LOCAL jit = off"

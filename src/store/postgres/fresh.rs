@@ -37,16 +37,18 @@ pub(super) struct Fresh<'a> {
     attachment: Vec<i64>,
     level: Vec<&'a str>,
     search: Vec<Cow<'a, str>>,
-    /// Of each delivery: which of the alerts is its own, from 1.
-    alert: Vec<i32>,
+    /// The destinations of all, once each.
     destination: Vec<i32>,
+    /// Of each delivery: which of the alerts is its own, and which of the destinations, from 1.
+    alert: Vec<i32>,
+    target: Vec<i32>,
     hold: Vec<i64>,
 }
 
 impl<'a> Fresh<'a> {
     /// Returns whether nothing was known, and so all is stored.
     pub(super) const ACCEPT: &'static str = "SELECT relay.accept($1, $2, $3, $4, $5, $6, $7, $8, \
-        $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+        $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
 
     /// Whether messages are likely to be new, and need nothing else to be written.
     pub(super) fn is_likely(messages: &[&Held]) -> bool {
@@ -64,18 +66,25 @@ impl<'a> Fresh<'a> {
             fresh.notify =
                 names(messages.iter().copied()).into_iter().map(DestinationName::as_str).collect();
         }
+        let mut alerts = Vec::with_capacity(messages.len());
         for (number, (message, hold)) in (1..).zip(messages) {
             fresh.messages.push(message);
-            for (place, alert) in (0..).zip(&message.alerts) {
-                fresh.message.push(number);
-                fresh.place.push(place);
-                fresh.key.push(clean(&message.key.to_string()).into_owned());
-                fresh.ordinal.push(i64::from(alert.ordinal));
-                fresh.attachment.push(i64::from(alert.attachment));
-                fresh.level.push(alert.level);
-                fresh.search.push(clean(&alert.search));
-                fresh.deliver_to(&alert.destinations, *hold, numbers);
-            }
+            let key = clean(&message.key.to_string()).into_owned();
+            let places = (0..).zip(&message.alerts);
+            alerts.extend(places.map(|(place, alert)| (key.clone(), alert, number, place, *hold)));
+        }
+        alerts.sort_unstable_by(|(key, alert, ..), (other, another, ..)| {
+            (key, alert.ordinal).cmp(&(other, another.ordinal))
+        });
+        for (key, alert, number, place, hold) in alerts {
+            fresh.message.push(number);
+            fresh.place.push(place);
+            fresh.key.push(key);
+            fresh.ordinal.push(i64::from(alert.ordinal));
+            fresh.attachment.push(i64::from(alert.attachment));
+            fresh.level.push(alert.level);
+            fresh.search.push(clean(&alert.search));
+            fresh.deliver_to(&alert.destinations, hold, numbers);
         }
         fresh
     }
@@ -87,19 +96,23 @@ impl<'a> Fresh<'a> {
         hold: i64,
         numbers: &HashMap<DestinationName, i32>,
     ) {
-        let alert = i32::try_from(self.message.len()).unwrap_or(i32::MAX);
-        let first = self.destination.len();
+        let alert = place(self.message.len());
+        let first = self.target.len();
         for destination in names.iter().filter_map(|name| numbers.get(name)) {
-            if self.destination.iter().skip(first).any(|known| known == destination) {
+            let known = self.destination.iter().position(|known| known == destination);
+            let target = place(known.unwrap_or(self.destination.len()) + 1);
+            if known.is_none() {
+                self.destination.push(*destination);
+            } else if self.target.iter().skip(first).any(|one| *one == target) {
                 continue;
             }
             self.alert.push(alert);
-            self.destination.push(*destination);
+            self.target.push(target);
             self.hold.push(hold.min(LONGEST_HOLD));
         }
     }
 
-    pub(super) fn params(&self) -> [Param<'_>; 18] {
+    pub(super) fn params(&self) -> [Param<'_>; 19] {
         let [_id, received_at, posted_at, source, event_id, team, raw] = self.messages.params();
         [
             (&self.now, Type::INT8),
@@ -116,10 +129,16 @@ impl<'a> Fresh<'a> {
             (&self.attachment, Type::INT8_ARRAY),
             (&self.level, Type::TEXT_ARRAY),
             (&self.search, Type::TEXT_ARRAY),
-            (&self.alert, Type::INT4_ARRAY),
             (&self.destination, Type::INT4_ARRAY),
+            (&self.alert, Type::INT4_ARRAY),
+            (&self.target, Type::INT4_ARRAY),
             (&self.hold, Type::INT8_ARRAY),
             (&self.notify, Type::TEXT_ARRAY),
         ]
     }
+}
+
+/// The place of the last of so many, from 1.
+fn place(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }

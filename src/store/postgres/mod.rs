@@ -7,7 +7,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -130,6 +133,7 @@ impl PostgresStore {
             notifies: settings.listen_url.is_some(),
             holder: clock.token().cast_signed(),
             polled: Mutex::default(),
+            walked: AtomicI64::new(0),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
             clock,

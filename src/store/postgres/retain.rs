@@ -1,5 +1,7 @@
 //! Retention: first the text of what is finished goes, much later its identity.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use tokio_postgres::types::Type;
 
 use super::{
@@ -9,8 +11,14 @@ use super::{
 };
 use crate::store::{IDENTITY_KEPT, Pruned, Retention, StoreError};
 
+/// How many messages one look passes, whatever became of them, and how many looks without a find
+/// end a walk; the next one goes on there. An index would lead straight to those that may go, and
+/// make each new alert dearer.
+const LOOK: usize = 2048;
+const LOOKS_IN_VAIN: usize = 8;
+
 /// How many messages one transaction empties: others want to write too.
-const PIECE: i64 = 256;
+const PIECE: usize = 256;
 
 /// No delivery of the message is pending or ended too lately; without any it counts from when the
 /// message was received. `$1` is the time, `$2` and `$3` how long delivered and dead ones are kept.
@@ -27,13 +35,13 @@ macro_rules! may_go {
     };
 }
 
-const FIND: &str = concat!(
+/// The next messages behind `$5`: whether each may be emptied, and whether its identity may go.
+const LOOK_AT: &str = concat!(
     "WITH clock AS (SELECT relay.now_us($1) AS now)
-     SELECT m.received_at, m.id FROM relay.messages m
-     WHERE m.raw IS NOT NULL AND (m.received_at, m.id) > ($4, $5)
-        AND m.received_at <= (SELECT now FROM clock) - least($2, $3) AND ",
+     SELECT m.id, m.raw IS NULL AND m.received_at <= (SELECT now FROM clock) - $4,
+        m.raw IS NOT NULL AND m.received_at <= (SELECT now FROM clock) - least($2, $3) AND ",
     may_go!(),
-    " ORDER BY m.received_at, m.id LIMIT $6"
+    " FROM relay.messages m WHERE m.id > $5 ORDER BY m.id LIMIT $6"
 );
 
 /// Whoever wants to change one of these deliveries waits, and then finds none.
@@ -62,9 +70,8 @@ const EMPTY: &str = "
 
 const FORGET: &str = "
     WITH old AS (
-        SELECT m.id FROM relay.messages m
-        WHERE m.raw IS NULL AND m.received_at <= relay.now_us($1) - $2
-        ORDER BY m.id LIMIT $3 FOR UPDATE SKIP LOCKED),
+        SELECT m.id FROM relay.messages m WHERE m.id = ANY ($1) AND m.raw IS NULL
+        ORDER BY m.id FOR UPDATE SKIP LOCKED),
     a AS (DELETE FROM relay.alerts a USING old
           WHERE a.seq >= old.id * 4096 AND a.seq < (old.id + 1) * 4096),
     m AS (DELETE FROM relay.messages m USING old WHERE m.id = old.id RETURNING m.id)
@@ -75,57 +82,78 @@ const FORGET: &str = "
 struct Kept {
     delivered: i64,
     dead: i64,
+    identity: i64,
+}
+
+/// What one look has passed.
+#[derive(Default)]
+struct Seen {
+    /// The last message, unless there is none behind it.
+    last: Option<i64>,
+    may_go: Vec<i64>,
+    old: Vec<i64>,
 }
 
 /// Removes all that retention allows. Several relays may do so at once.
 pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Pruned, StoreError> {
-    let micros = |kept: std::time::Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-    let kept = Kept { delivered: micros(retention.delivered), dead: micros(retention.dead) };
+    let micros = |kept: Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+    let kept = Kept {
+        delivered: micros(retention.delivered),
+        dead: micros(retention.dead),
+        identity: micros(IDENTITY_KEPT),
+    };
     let mut pruned = Pruned::default();
-    let mut after = (i64::MIN, i64::MIN);
-    loop {
-        let found = find(shared, kept, after).await?;
-        let Some(last) = found.last() else { break };
-        after = *last;
-        pruned.messages += empty(shared, kept, found.iter().map(|(_, id)| *id).collect()).await?;
-    }
-    let (now, identity) = (shared.now(), micros(IDENTITY_KEPT));
-    loop {
-        let params: [Param<'_>; _] =
-            [(&now, Type::INT8), (&identity, Type::INT8), (&PIECE, Type::INT8)];
-        let rows = shared.door.run(Haste::Patient, FORGET, &params).await?;
-        let removed = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-        pruned.identities += removed;
-        if removed < PIECE.unsigned_abs() {
-            return Ok(pruned);
+    let mut in_vain = 0;
+    while in_vain < LOOKS_IN_VAIN {
+        let seen = look(shared, kept, shared.walked.load(Ordering::Acquire)).await?;
+        in_vain += usize::from(seen.may_go.is_empty() && seen.old.is_empty());
+        for piece in seen.may_go.chunks(PIECE) {
+            pruned.messages += empty(shared, kept, piece).await?;
+        }
+        for piece in seen.old.chunks(PIECE) {
+            pruned.identities += forget(shared, piece).await?;
+        }
+        // Behind the last message it begins again, the next time.
+        shared.walked.store(seen.last.unwrap_or(0), Ordering::Release);
+        if seen.last.is_none() {
+            break;
         }
     }
+    Ok(pruned)
 }
 
-/// The next messages that may be emptied, behind those.
-async fn find(
-    shared: &Shared,
-    kept: Kept,
-    (received_at, id): (i64, i64),
-) -> Result<Vec<(i64, i64)>, StoreError> {
-    let now = shared.now();
+/// Passes the next messages behind that one.
+async fn look(shared: &Shared, kept: Kept, after: i64) -> Result<Seen, StoreError> {
+    let (now, limit) = (shared.now(), i64::try_from(LOOK).unwrap_or(i64::MAX));
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&kept.delivered, Type::INT8),
         (&kept.dead, Type::INT8),
-        (&received_at, Type::INT8),
-        (&id, Type::INT8),
-        (&PIECE, Type::INT8),
+        (&kept.identity, Type::INT8),
+        (&after, Type::INT8),
+        (&limit, Type::INT8),
     ];
-    let rows = shared.door.run(Haste::Patient, FIND, &params).await?;
-    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+    let rows = shared.door.run(Haste::Patient, LOOK_AT, &params).await?;
+    let mut seen = Seen::default();
+    for row in &rows {
+        let id = get(row, 0)?;
+        if get(row, 1)? {
+            seen.old.push(id);
+        }
+        if get(row, 2)? {
+            seen.may_go.push(id);
+        }
+        seen.last = Some(id);
+    }
+    seen.last = seen.last.filter(|_| rows.len() == LOOK);
+    Ok(seen)
 }
 
 /// Empties messages, if they may still go; returns how many went.
-async fn empty(shared: &Shared, kept: Kept, found: Vec<i64>) -> Result<u64, StoreError> {
+async fn empty(shared: &Shared, kept: Kept, found: &[i64]) -> Result<u64, StoreError> {
     let mut transaction = shared.door.begin(Haste::Patient).await?;
     transaction.query(LOCK, &[(&found, Type::INT8_ARRAY)]).await?;
-    let gone = still(shared, kept, &mut transaction, &found).await?;
+    let gone = still(shared, kept, &mut transaction, found).await?;
     transaction.query(EMPTY, &[(&gone, Type::INT8_ARRAY)]).await?;
     transaction.commit().await?;
     Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
@@ -146,4 +174,10 @@ async fn still(
     ];
     let rows = transaction.query(STILL, &params).await?;
     rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// Removes identities that are old enough; returns how many went.
+async fn forget(shared: &Shared, old: &[i64]) -> Result<u64, StoreError> {
+    let rows = shared.door.run(Haste::Patient, FORGET, &[(&old, Type::INT8_ARRAY)]).await?;
+    rows.first().map_or(Ok(0), |row| count(row, 0))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) holder: i64,
     /// The apps for which this process was asked to poll.
     pub(super) polled: Mutex<Vec<AppName>>,
+    /// The message up to which retention has walked.
+    pub(super) walked: AtomicI64,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
 }
