@@ -63,7 +63,9 @@ impl Postgres {
         );
         let url = script(&start).trim().to_owned();
         assert!(url.starts_with("postgresql://"), "{url}");
-        WAL.iter().for_each(|statement| sql(&url, statement));
+        for statement in WAL {
+            sql(&url, statement);
+        }
         Self { folder: folder.join("pg"), url, databases: AtomicU32::new(0) }
     }
 

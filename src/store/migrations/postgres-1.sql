@@ -85,7 +85,8 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 -- `message` on one for each alert, `destination` has each destination once, and the last arrays but
 -- `notify` have a row for each delivery; `message`, `alert` and `target` are places among those
 -- messages, alerts and destinations, from 1. Alerts come in the order of their keys, in which all
--- transactions take them. A plain insert looks once for what is known, `ON CONFLICT` twice.
+-- transactions take them. A plain insert looks once for what is known, `ON CONFLICT` twice; and of
+-- those that it waits for the first that commits ends it.
 CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],
@@ -105,9 +106,6 @@ DECLARE
         FROM unnest(destination) WITH ORDINALITY AS d (id, place)
         LEFT JOIN relay.destinations t ON t.id = d.id ORDER BY d.place);
 BEGIN
-    -- From here on others may have to wait for this transaction.
-    PERFORM set_config('idle_in_transaction_session_timeout', '5000', true);
-
     INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
     SELECT id[a.message] * 4096 + a.place, a.key, a.ordinal, a.attachment,
         1 << source[a.message], a.level, a.search

@@ -42,8 +42,6 @@ pub(super) enum Haste {
     Hot,
     /// Slack, whose patience ends after 3 s, and outcomes: many rows at once.
     Batch,
-    /// The same, by a function that brings the settings of its plans along.
-    Call,
     /// A person, or nobody.
     Patient,
 }
@@ -66,7 +64,6 @@ impl Haste {
                  SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
                  SET LOCAL plan_cache_mode = force_generic_plan"
             }
-            Self::Call => "BEGIN; SET LOCAL statement_timeout = 1500",
             Self::Patient => {
                 "BEGIN; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 5000;
                  SET LOCAL idle_in_transaction_session_timeout = 15000; SET LOCAL jit = off"
@@ -154,7 +151,7 @@ impl Door {
             return Err(StoreError::Engine(Trouble::Pause.into()));
         }
         let pool = match haste {
-            Haste::Hot | Haste::Batch | Haste::Call => &self.hot,
+            Haste::Hot | Haste::Batch => &self.hot,
             Haste::Patient => &self.patient,
         };
         match pool.get().await {
@@ -188,6 +185,22 @@ impl Door {
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         self.begin(haste).await?.alone(sql, params).await
+    }
+
+    /// Calls a function that is a transaction in itself, in one message: it brings its settings
+    /// along, and nobody who freezes holds what it locks. A lock is all that it may have to wait
+    /// long for.
+    pub(super) async fn call(
+        &self,
+        function: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut transaction = self.begin(Haste::Batch).await?;
+        let warnings = self.warnings.load(Ordering::SeqCst);
+        let rows = timeout(ANSWER, transaction.client()?.query_typed(function, params));
+        let rows = rows.await.map_err(|_elapsed| silence())?.map_err(failed)?;
+        transaction.end(warnings)?;
+        Ok(rows)
     }
 }
 
