@@ -83,12 +83,15 @@ fn dealt(kind: Kind, number: u64) -> Vec<Vec<Vec<u8>>> {
     hands
 }
 
-/// As fast as 32 connections go: how many requests, and how many a second.
-pub(crate) async fn closed(to: SocketAddr, kind: Kind, seconds: u64) -> (u64, f64) {
-    let ahead = dealt(kind, CONNECTIONS * AHEAD);
+/// As fast as 32 connections to each server go: how many requests, and how many a second.
+pub(crate) async fn closed(to: &[SocketAddr], kind: Kind, seconds: u64) -> (u64, f64) {
+    let ahead: Vec<_> = to
+        .iter()
+        .flat_map(|to| dealt(kind, CONNECTIONS * AHEAD).into_iter().map(|hand| (*to, hand)))
+        .collect();
     let (started, end) = (Instant::now(), Duration::from_secs(seconds));
     let mut connections = JoinSet::new();
-    for requests in ahead {
+    for (to, requests) in ahead {
         connections.spawn(async move {
             let (mut stream, mut buffer) = (connect(to).await, vec![0; 4096]);
             let mut sent = 0_u64;

@@ -34,7 +34,7 @@ use std::{
 use events::Kind;
 use generator::{Latencies, Sink};
 use postgres::{Postgres, Store};
-use server::Server;
+use server::{Core, Server};
 
 /// What the table shows of one measure.
 struct Row {
@@ -93,7 +93,8 @@ fn main() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     server::pin_this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let postgres = std::env::args().any(|one| one == "postgres").then(Postgres::start);
+    let postgres = std::env::args().any(|one| one == "postgres");
+    let postgres = postgres.then(|| Postgres::start(Core::Servers));
     let place = Place { dir: dir.path(), postgres: postgres.as_ref() };
     let mut table = Table(Vec::new());
     for round in 0..rounds {
@@ -117,7 +118,7 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
     let disk_p99 = fdatasync_p99(place.dir, seconds);
     table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
     let bare = Server::bare();
-    let (_sent, bare_rate) = generator::closed(bare.address, Kind::Chatter, seconds).await;
+    let (bare_rate, _used) = bare.under(Kind::Chatter, seconds).await;
     table.add("bare axum", "1000/s", ["", ""], bare_rate / 1e3);
     let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.latencies.p99();
     table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
@@ -125,8 +126,13 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
     accept_side(place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
     delivery_side(place, seconds, disk_p99, table).await;
     many::destinations(place, seconds, table).await;
-    if place.postgres.is_some() {
-        two_relays(place, seconds, bare_rate, table).await;
+    if let Some(postgres) = place.postgres {
+        let name = "incidents, two relays and PostgreSQL on one core";
+        let ratio = two_relays(place, postgres, seconds).await;
+        table.add(name, "x one relay's", ["", ""], ratio);
+        let name = "incidents, two relays, PostgreSQL on the other core";
+        let ratio = two_relays(place, &Postgres::start(Core::Load), seconds).await;
+        table.add(name, "x one relay's", ["1.3", ""], ratio);
     }
 }
 
@@ -205,17 +211,21 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
     table.add(name, "x the disk's p99", ["12", "5"], latencies.p99() / disk_p99);
 }
 
-/// Two relays on one database, all on one core: what a second relay costs, not what it brings.
-async fn two_relays(place: &Place<'_>, seconds: u64, bare_rate: f64, table: &mut Table) {
-    let (sink, store) = (Sink::silent().await, place.store());
-    let one = Server::relay(&Server::new_dir(place.dir), &[sink.address], 1, &store);
-    let other = Server::relay(&Server::new_dir(place.dir), &[sink.address], 1, &store);
-    let ((_, a), (_, b)) = tokio::join!(
-        generator::closed(one.address, Kind::Incident, seconds),
-        generator::closed(other.address, Kind::Incident, seconds),
-    );
-    let share = (a + b) / bare_rate;
-    table.add("incidents, two relays", "share of bare axum", ["", ""], share);
+/// What two relays on one database take together, by what one takes. A database that has not their
+/// core has the load's.
+async fn two_relays(place: &Place<'_>, postgres: &Postgres, seconds: u64) -> f64 {
+    let sink = Sink::silent().await;
+    let relay =
+        |store: &Store| Server::relay(&Server::new_dir(place.dir), &[sink.address], 1, store);
+    let (one, _used) = relay(&postgres.database()).under(Kind::Incident, seconds).await;
+    let store = postgres.database();
+    let two = [relay(&store), relay(&store)];
+    for relay in &two {
+        relay.warm_up(Kind::Incident).await;
+    }
+    let addresses = two.each_ref().map(|relay| relay.address);
+    let (_sent, rate) = generator::closed(&addresses, Kind::Incident, seconds).await;
+    rate / one
 }
 
 /// A store with many alerts, all delivered: its start, and its memory under load.

@@ -1,13 +1,11 @@
-//! Where the relay under test keeps its alerts: a file, or a throw-away PostgreSQL on the relay's
-//! own core.
+//! Where the relay under test keeps its alerts: a file, or a throw-away PostgreSQL.
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::server::on_first_core;
+use crate::server::{Core, on_core};
 
 /// One store.
 pub(crate) enum Store {
@@ -50,18 +48,18 @@ pub(crate) struct Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(script(&format!("postgres_stop {}", self.folder.display())));
+        drop(script(Core::Load, &format!("postgres_stop {}", self.folder.display())));
     }
 }
 
 impl Postgres {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(core: Core) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let start = format!(
             "chmod 755 {0} && postgres_start {0}/pg && echo $postgres_url",
             folder.display()
         );
-        let url = script(&start).trim().to_owned();
+        let url = script(core, &start).trim().to_owned();
         assert!(url.starts_with("postgresql://"), "{url}");
         for statement in WAL {
             sql(&url, statement);
@@ -81,15 +79,14 @@ impl Postgres {
 
 /// Runs SQL in the database of that URL.
 pub(crate) fn sql(url: &str, sql: &str) {
-    script(&format!("psql -qX -v ON_ERROR_STOP=1 -c \"{sql}\" {url}"));
+    script(Core::Load, &format!("psql -qX -v ON_ERROR_STOP=1 -c \"{sql}\" {url}"));
 }
 
 /// Runs something with the functions of the tests' script; returns what it prints.
-fn script(text: &str) -> String {
+fn script(core: Core, text: &str) -> String {
     let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/server.sh");
-    let mut command: Command = on_first_core(Path::new("bash"));
-    let output =
-        command.args(["-c", &format!(". {} && {text}", functions.display())]).output().unwrap();
+    let text = format!(". {} && {text}", functions.display());
+    let output = on_core(core, Path::new("bash")).args(["-c", &text]).output().unwrap();
     assert!(output.status.success(), "{text}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -24,6 +24,9 @@ pub(crate) const BARE: &str = "--serve-bare";
 /// The unit of the CPU times in `/proc`, on every Linux that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// So many requests come before those that are measured.
+const WARM_UP: u64 = 20_000;
+
 /// A server in a process of its own; it ends with this value.
 pub(crate) struct Server {
     child: Child,
@@ -44,13 +47,21 @@ fn has_two_cores() -> bool {
             .is_ok_and(|text| text.matches("processor\t").count() >= 2)
 }
 
-/// On the first core, if there is a second one for the load.
-pub(crate) fn on_first_core(program: &Path) -> Command {
+/// Cores for processes: with two the servers that are measured have the first, and the load the
+/// second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Core {
+    Servers,
+    Load,
+}
+
+/// On that core, if there are two.
+pub(crate) fn on_core(core: Core, program: &Path) -> Command {
     if !has_two_cores() {
         return Command::new(program);
     }
     let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(program);
+    command.arg("-c").arg((core as u8).to_string()).arg(program);
     command
 }
 
@@ -86,7 +97,7 @@ pub(crate) fn serve_bare() {
 impl Server {
     pub(crate) fn bare() -> Self {
         let started = Instant::now();
-        let mut child = on_first_core(&std::env::current_exe().unwrap())
+        let mut child = on_core(Core::Servers, &std::env::current_exe().unwrap())
             .arg(BARE)
             .stdout(Stdio::piped())
             .spawn()
@@ -123,7 +134,7 @@ impl Server {
         let urls = sinks.iter().enumerate();
         let urls = urls.map(|(number, sink)| (format!("URL_{number}"), format!("http://{sink}/")));
         let started = Instant::now();
-        let mut child = on_first_core(Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
+        let mut child = on_core(Core::Servers, Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .env("SECRET", SECRET)
@@ -147,10 +158,16 @@ impl Server {
         Self { child, address: public.parse().unwrap(), started_ms }
     }
 
-    /// As fast as it goes: requests a second, and CPU seconds per 10,000 requests.
+    /// Brings it to where a server in service is.
+    pub(crate) async fn warm_up(&self, kind: Kind) {
+        generator::count(self.address, kind, WARM_UP).await;
+    }
+
+    /// As fast as it goes, once warm: requests a second, and CPU seconds per 10,000 requests.
     pub(crate) async fn under(&self, kind: Kind, seconds: u64) -> (f64, f64) {
+        self.warm_up(kind).await;
         let before = self.cpu_seconds();
-        let (sent, rate) = generator::closed(self.address, kind, seconds).await;
+        let (sent, rate) = generator::closed(&[self.address], kind, seconds).await;
         (rate, (self.cpu_seconds() - before) / sent as f64 * 1e4)
     }
 
