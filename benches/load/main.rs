@@ -91,7 +91,7 @@ fn main() {
     }
     let (rounds, seconds) = (argument("--rounds", 3), argument("--seconds", 4));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    server::pin_this_process();
+    server::pin_this_process(Core::Load);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let postgres = std::env::args().any(|one| one == "postgres");
     let postgres = postgres.then(|| Postgres::start(Core::Servers));
@@ -116,12 +116,12 @@ fn main() {
 
 async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
     let disk_p99 = fdatasync_p99(place.dir, seconds);
-    table.add("disk: fdatasync p99", "ms", ["", ""], disk_p99);
+    table.add("disk: fdatasync p99", "ms", NONE, disk_p99);
     let bare = Server::bare();
     let (bare_rate, _used) = bare.under(Kind::Chatter, seconds).await;
-    table.add("bare axum", "1000/s", ["", ""], bare_rate / 1e3);
+    table.add("bare axum", "1000/s", NONE, bare_rate / 1e3);
     let bare_p99 = generator::open(bare.address, Kind::Chatter, 200, seconds).await.latencies.p99();
-    table.add("bare axum: p99 at 200/s", "ms", ["", ""], bare_p99);
+    table.add("bare axum: p99 at 200/s", "ms", NONE, bare_p99);
     drop(bare);
     accept_side(place, seconds, (bare_rate, bare_p99, disk_p99), table).await;
     delivery_side(place, seconds, disk_p99, table).await;
@@ -129,12 +129,17 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
     if let Some(postgres) = place.postgres {
         let name = "incidents, two relays and PostgreSQL on one core";
         let ratio = two_relays(place, postgres, seconds).await;
-        table.add(name, "x one relay's", ["", ""], ratio);
-        let name = "incidents, two relays, PostgreSQL on the other core";
+        table.add(name, "x one relay's", NONE, ratio);
+        let name = "incidents, two relays, PostgreSQL on a core of its own";
+        server::pin_this_process(Core::Servers);
         let ratio = two_relays(place, &Postgres::start(Core::Load), seconds).await;
+        server::pin_this_process(Core::Load);
         table.add(name, "x one relay's", ["1.3", ""], ratio);
     }
 }
+
+/// Bounds of a measure that has none.
+const NONE: [&str; 2] = ["", ""];
 
 /// Where stores are made.
 struct Place<'a> {
@@ -187,9 +192,9 @@ async fn accept_side(
     table.add("incidents: CPU", cpu, ["0.60", "0.40"], used);
     let sent = generator::open(relay.address, Kind::Incident, 200, seconds).await;
     let p99 = sent.latencies.p99() / disk_p99;
-    table.add("incidents: p99 at 200/s", "x the disk's p99", ["6", "3"], p99);
+    table.add("incidents: p99 at 200/s", "x the disk's p99", place.bounds(["6", "3"], NONE), p99);
     let (rate, _used) = relay.under(Kind::Mixed, seconds).await;
-    table.add("one incident in ten", share, ["", ""], rate / bare_rate);
+    table.add("one incident in ten", share, NONE, rate / bare_rate);
     table.add("RSS peak under full load", "MB", ["80", "40"], relay.memory("VmHWM"));
 }
 
@@ -208,11 +213,11 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
     sink.has(sent.len() as u64).await;
     let latencies: Latencies = sink.latencies(&sent);
     let name = "received by us to received by the SOAR, p99 at 50/s";
-    table.add(name, "x the disk's p99", ["12", "5"], latencies.p99() / disk_p99);
+    let bounds = place.bounds(["12", "5"], NONE);
+    table.add(name, "x the disk's p99", bounds, latencies.p99() / disk_p99);
 }
 
-/// What two relays on one database take together, by what one takes. A database that has not their
-/// core has the load's.
+/// What two relays on one database take together, by what one takes.
 async fn two_relays(place: &Place<'_>, postgres: &Postgres, seconds: u64) -> f64 {
     let sink = Sink::silent().await;
     let relay =

@@ -2,7 +2,7 @@
 //! hangs costs the others.
 
 use crate::{
-    Place, Table,
+    NONE, Place, Table,
     events::Kind,
     generator::{self, Latencies, Sink},
 };
@@ -27,7 +27,7 @@ pub(crate) async fn destinations(place: &Place<'_>, seconds: u64, table: &mut Ta
         let (one, _used) = one.under(Kind::Incident, seconds).await;
         let ten = place.relay(&[sink.address; DESTINATIONS], CONCURRENCY);
         let (ten, _used) = ten.under(Kind::Incident, seconds).await;
-        table.add(name, "share of one's", ["0.35", "0.5"], ten / one);
+        table.add(name, "share of one's", place.bounds(["0.35", "0.5"], NONE), ten / one);
     }
     let (mut healthy, mut hanging) = (Latencies::default(), Latencies::default());
     for _ in 0..PAIRS {

@@ -6,7 +6,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread::available_parallelism,
     time::Instant,
 };
 
@@ -47,8 +46,7 @@ fn has_two_cores() -> bool {
             .is_ok_and(|text| text.matches("processor\t").count() >= 2)
 }
 
-/// Cores for processes: with two the servers that are measured have the first, and the load the
-/// second.
+/// Cores for processes, if there are two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Core {
     Servers,
@@ -65,14 +63,12 @@ pub(crate) fn on_core(core: Core, program: &Path) -> Command {
     command
 }
 
-/// The generator's own core.
-pub(crate) fn pin_this_process() {
-    let cores = available_parallelism().map_or(1, usize::from);
-    if has_two_cores() && cores >= 2 {
-        let pid = std::process::id().to_string();
-        let pinned = Command::new("taskset").args(["-cp", "1", &pid]).output().unwrap();
+/// The generator's core.
+pub(crate) fn pin_this_process(core: Core) {
+    if has_two_cores() {
+        let (core, pid) = ((core as u8).to_string(), std::process::id().to_string());
+        let pinned = Command::new("taskset").args(["-cp", &core, &pid]).output().unwrap();
         assert!(pinned.status.success());
-        println!("server on core 0, generator on core 1");
     } else {
         println!("one core for both: read nothing into these figures");
     }
