@@ -28,6 +28,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -226,7 +227,7 @@ async fn two_relays(place: &Place<'_>, postgres: &Postgres, seconds: u64) -> f64
     let store = postgres.database();
     let two = [relay(&store), relay(&store)];
     for relay in &two {
-        relay.warm_up(Kind::Incident).await;
+        generator::count(relay.address, Kind::Incident, server::WARM_UP / 2).await;
     }
     let addresses = two.each_ref().map(|relay| relay.address);
     let (_sent, rate) = generator::closed(&addresses, Kind::Incident, seconds).await;
@@ -254,6 +255,8 @@ async fn full_store(place: &Place<'_>, alerts: u64, seconds: u64, table: &mut Ta
 /// What one small durable write costs here, without anything around it, at 200 a second: as rare
 /// as the requests that it is compared with, so that the machine is as sleepy.
 fn fdatasync_p99(dir: &Path, seconds: u64) -> f64 {
+    // What others have left to be written would be written meanwhile.
+    assert!(Command::new("sync").status().unwrap().success());
     let mut file = std::fs::File::create(dir.join("probe")).unwrap();
     let mut latencies = Latencies::default();
     let started = Instant::now();

@@ -1,6 +1,7 @@
 //! Where the relay under test keeps its alerts: a file, or a throw-away PostgreSQL.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -48,7 +49,8 @@ pub(crate) struct Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(script(Core::Load, &format!("postgres_stop {}", self.folder.display())));
+        drop(script(Core::Load, &format!("postgres_stop {}/pg", self.folder.display())));
+        drop(fs::remove_dir_all(&self.folder));
     }
 }
 
@@ -64,7 +66,7 @@ impl Postgres {
         for statement in WAL {
             sql(&url, statement);
         }
-        Self { folder: folder.join("pg"), url, databases: AtomicU32::new(0) }
+        Self { folder, url, databases: AtomicU32::new(0) }
     }
 
     /// An empty database.

@@ -23,8 +23,8 @@ pub(crate) const BARE: &str = "--serve-bare";
 /// The unit of the CPU times in `/proc`, on every Linux that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// So many requests come before those that are measured.
-const WARM_UP: u64 = 20_000;
+/// So many requests come before those that are measured: a server in service is warm.
+pub(crate) const WARM_UP: u64 = 20_000;
 
 /// A server in a process of its own; it ends with this value.
 pub(crate) struct Server {
@@ -154,14 +154,9 @@ impl Server {
         Self { child, address: public.parse().unwrap(), started_ms }
     }
 
-    /// Brings it to where a server in service is.
-    pub(crate) async fn warm_up(&self, kind: Kind) {
-        generator::count(self.address, kind, WARM_UP).await;
-    }
-
     /// As fast as it goes, once warm: requests a second, and CPU seconds per 10,000 requests.
     pub(crate) async fn under(&self, kind: Kind, seconds: u64) -> (f64, f64) {
-        self.warm_up(kind).await;
+        generator::count(self.address, kind, WARM_UP).await;
         let before = self.cpu_seconds();
         let (sent, rate) = generator::closed(&[self.address], kind, seconds).await;
         (rate, (self.cpu_seconds() - before) / sent as f64 * 1e4)
