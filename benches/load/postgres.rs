@@ -36,7 +36,7 @@ impl Store {
 /// each of them while it is measured.
 const WAL: [&str; 2] = [
     "SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 1000000)))
-     FROM generate_series(1, 900)",
+     FROM generate_series(1, 300)",
     "CHECKPOINT",
 ];
 
