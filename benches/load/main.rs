@@ -92,7 +92,7 @@ fn main() {
     }
     let (rounds, seconds) = (argument("--rounds", 3), argument("--seconds", 4));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    server::pin_this_process(Core::Load);
+    server::pin_this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let postgres = std::env::args().any(|one| one == "postgres");
     let postgres = postgres.then(|| Postgres::start(Core::Servers));
@@ -131,10 +131,8 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
         let name = "incidents, two relays and PostgreSQL on one core";
         let ratio = two_relays(place, postgres, seconds).await;
         table.add(name, "x one relay's", NONE, ratio);
-        let name = "incidents, two relays, PostgreSQL on a core of its own";
-        server::pin_this_process(Core::Servers);
+        let name = "incidents, two relays, PostgreSQL on the load's core";
         let ratio = two_relays(place, &Postgres::start(Core::Load), seconds).await;
-        server::pin_this_process(Core::Load);
         table.add(name, "x one relay's", ["1.3", ""], ratio);
     }
 }

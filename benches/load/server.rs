@@ -64,9 +64,9 @@ pub(crate) fn on_core(core: Core, program: &Path) -> Command {
 }
 
 /// The generator's core.
-pub(crate) fn pin_this_process(core: Core) {
+pub(crate) fn pin_this_process() {
     if has_two_cores() {
-        let (core, pid) = ((core as u8).to_string(), std::process::id().to_string());
+        let (core, pid) = ((Core::Load as u8).to_string(), std::process::id().to_string());
         let pinned = Command::new("taskset").args(["-cp", &core, &pid]).output().unwrap();
         assert!(pinned.status.success());
     } else {
