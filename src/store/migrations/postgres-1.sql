@@ -93,9 +93,7 @@ CREATE FUNCTION relay.accept(given int8,
     search text[],
     destination int4[],
     alert int4[], target int4[], hold int8[],
-    notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE
-    SET lock_timeout = 1000 SET enable_seqscan = off
-    SET plan_cache_mode = force_generic_plan AS $$
+    notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
 DECLARE
     now int8 := relay.now_us(given);

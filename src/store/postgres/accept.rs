@@ -251,7 +251,7 @@ impl Writer {
     async fn all_are_new(&self, messages: &[&Held]) -> Result<bool, StoreError> {
         let fresh = Fresh::new(messages, &self.destinations, &self.shared);
         let start = self.shared.clock.instant();
-        let rows = self.shared.door.call(Fresh::ACCEPT, &fresh.params()).await?;
+        let rows = self.shared.door.run(Haste::Batch, Fresh::ACCEPT, &fresh.params()).await?;
         let are_new = rows.first().map_or(Ok(false), |row| get(row, 0))?;
         if are_new {
             let took = self.shared.clock.instant().duration_since(start);

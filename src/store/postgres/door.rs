@@ -186,22 +186,6 @@ impl Door {
     ) -> Result<Vec<Row>, StoreError> {
         self.begin(haste).await?.alone(sql, params).await
     }
-
-    /// Calls a function that is a transaction in itself, in one message: it brings its settings
-    /// along, and nobody who freezes holds what it locks. A lock is all that it may have to wait
-    /// long for.
-    pub(super) async fn call(
-        &self,
-        function: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut transaction = self.begin(Haste::Batch).await?;
-        let warnings = self.warnings.load(Ordering::SeqCst);
-        let rows = timeout(ANSWER, transaction.client()?.query_typed(function, params));
-        let rows = rows.await.map_err(|_elapsed| silence())?.map_err(failed)?;
-        transaction.end(warnings)?;
-        Ok(rows)
-    }
 }
 
 fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool, OpenError> {

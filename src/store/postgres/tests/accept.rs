@@ -96,6 +96,16 @@ async fn what_is_known_is_told_from_what_is_new_beside_it() {
     }
 }
 
+/// Fails, within Slack's patience, and stores nothing.
+async fn is_refused_in_time(store: &PostgresStore, place: &Place, message: NewMessage) {
+    let start = Clock::system().now();
+    let error = accept(store, message).await.unwrap_err();
+    let took = Clock::system().now().since(start);
+    assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
+    assert!(took.as_millis() < 2_000, "{took:?}");
+    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_somebody_holds_ends_in_an_error_within_slacks_patience() {
     let place = Place::new();
@@ -103,11 +113,23 @@ async fn a_table_that_somebody_holds_ends_in_an_error_within_slacks_patience() {
     accept(&store, message(1)).await.unwrap();
     let other = super::contention::Session::new(&place).await;
     other.run("BEGIN; LOCK TABLE relay.deliveries").await;
-    let start = Clock::system().now();
-    let error = accept(&store, message(2)).await.unwrap_err();
-    let took = Clock::system().now().since(start);
-    assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
-    assert!(took.as_millis() < 2_000, "{took:?}");
+    is_refused_in_time(&store, &place, message(2)).await;
     other.run("COMMIT").await;
+    assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_too_long_ends_in_an_error_within_slacks_patience() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, message(1)).await.unwrap();
+    place.sql(
+        "CREATE FUNCTION relay.slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON relay.messages
+            FOR EACH STATEMENT EXECUTE FUNCTION relay.slow()",
+    );
+    is_refused_in_time(&store, &place, message(2)).await;
+    place.sql("DROP TRIGGER slow ON relay.messages");
     assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
 }
