@@ -55,13 +55,13 @@ impl Drop for Postgres {
 }
 
 impl Postgres {
-    pub(crate) fn start(core: Core) -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let start = format!(
             "chmod 755 {0} && postgres_start {0}/pg && echo $postgres_url",
             folder.display()
         );
-        let url = script(core, &start).trim().to_owned();
+        let url = script(Core::Servers, &start).trim().to_owned();
         assert!(url.starts_with("postgresql://"), "{url}");
         for statement in WAL {
             sql(&url, statement);

@@ -15,6 +15,7 @@ use crate::{
     events::{Kind, SECRET},
     generator,
     postgres::Store,
+    quota::Quota,
 };
 
 /// The argument that turns this program into the bare server.
@@ -29,6 +30,8 @@ pub(crate) const WARM_UP: u64 = 20_000;
 /// A server in a process of its own; it ends with this value.
 pub(crate) struct Server {
     child: Child,
+    /// Gone after the process.
+    quota: Option<Quota>,
     pub(crate) address: SocketAddr,
     pub(crate) started_ms: f64,
 }
@@ -101,7 +104,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let started_ms = started.elapsed().as_secs_f64() * 1e3;
-        Self { child, address: line.trim().parse().unwrap(), started_ms }
+        Self { child, quota: None, address: line.trim().parse().unwrap(), started_ms }
     }
 
     /// A place for a store. It ends with `dir`.
@@ -112,6 +115,23 @@ impl Server {
     /// The relay, with a destination for each sink, and its configuration (and file, if it is the
     /// store) in `dir`. Metrics and logs are on.
     pub(crate) fn relay(dir: &Path, sinks: &[SocketAddr], concurrency: u32, store: &Store) -> Self {
+        Self::relay_on(Core::Servers, dir, sinks, concurrency, store)
+    }
+
+    /// The same on a share of the load's core. `None` if this machine can give none.
+    pub(crate) fn small_relay(dir: &Path, sink: SocketAddr, store: &Store) -> Option<Self> {
+        let mut relay = Self::relay_on(Core::Load, dir, &[sink], 1, store);
+        relay.quota = Some(Quota::on(relay.child.id()).ok()?);
+        Some(relay)
+    }
+
+    fn relay_on(
+        core: Core,
+        dir: &Path,
+        sinks: &[SocketAddr],
+        concurrency: u32,
+        store: &Store,
+    ) -> Self {
         let destination = |number| {
             format!(
                 "  - {{name: soar-{number}, preset: webhook, url: {{env: URL_{number}}}, \
@@ -130,7 +150,7 @@ impl Server {
         let urls = sinks.iter().enumerate();
         let urls = urls.map(|(number, sink)| (format!("URL_{number}"), format!("http://{sink}/")));
         let started = Instant::now();
-        let mut child = on_core(Core::Servers, Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
+        let mut child = on_core(core, Path::new(env!("CARGO_BIN_EXE_slack-soar-relay")))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .env("SECRET", SECRET)
@@ -151,7 +171,7 @@ impl Server {
             let mut rest = vec![0; 65_536];
             while log.read(&mut rest).is_ok_and(|read| read > 0) {}
         });
-        Self { child, address: public.parse().unwrap(), started_ms }
+        Self { child, quota: None, address: public.parse().unwrap(), started_ms }
     }
 
     /// As fast as it goes, once warm: requests a second, and CPU seconds per 10,000 requests.
