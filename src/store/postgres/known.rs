@@ -16,10 +16,9 @@ use crate::store::{
 /// What is to be written of messages that were known, or that catch-up brought.
 #[derive(Default)]
 pub(super) struct Known<'a> {
-    /// Of messages that were known: key, the source's bit, whether it may be a new edit.
+    /// Of messages that were known: key, and the source's bit.
     keys: Vec<&'a str>,
     bits: Vec<i32>,
-    edits: Vec<bool>,
     /// By push, and known.
     pushed: Vec<&'a str>,
     /// By catch-up, and new, or known without it having been there.
@@ -50,7 +49,6 @@ impl<'a> Known<'a> {
         if !is_new {
             self.keys.push(key);
             self.bits.push(1 << source_number(message.source));
-            self.edits.push(is_edit);
         }
         self.edited.extend(is_edit.then_some(item));
         match message.source {
@@ -85,16 +83,13 @@ impl<'a> Known<'a> {
         Ok(revised)
     }
 
-    /// Remembers by which ways messages came. What is to be changed is locked first, in the order
-    /// of the keys, as alerts are inserted: so two relays do not wait for one another in a circle,
-    /// and whoever comes second with an edit sees the first one's.
+    /// Remembers by which ways messages came. They are locked first, in the order of the keys, as
+    /// alerts are inserted: so two relays do not wait for one another in a circle, and whoever comes
+    /// second with an edit sees the first one's. A lock is also something to commit: what is known
+    /// may not be on the standby yet, and its commit waits for that.
     async fn remember(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         const LOCK: &str = "
-            SELECT FROM (
-                SELECT key, bit_or(bit) AS bit, bool_or(edit) AS edit
-                FROM unnest($1, $2, $3) AS u (key, bit, edit) GROUP BY key) AS new
-            JOIN relay.alerts a ON a.key = new.key
-            WHERE new.edit OR a.sources & new.bit <> new.bit
+            SELECT FROM unnest($1) AS known (key) JOIN relay.alerts a ON a.key = known.key
             ORDER BY a.key, a.ordinal FOR NO KEY UPDATE OF a";
         const REMEMBER: &str = "
             UPDATE relay.alerts SET sources = sources | new.bit
@@ -103,12 +98,7 @@ impl<'a> Known<'a> {
             WHERE alerts.key = new.key AND alerts.sources & new.bit <> new.bit
             RETURNING alerts.key";
         const PUSHED: &str = "DELETE FROM relay.unpushed WHERE key = ANY ($1)";
-        let params: [Param<'_>; _] = [
-            (&self.keys, Type::TEXT_ARRAY),
-            (&self.bits, Type::INT4_ARRAY),
-            (&self.edits, Type::BOOL_ARRAY),
-        ];
-        transaction.query(LOCK, &params).await?;
+        transaction.query(LOCK, &[(&self.keys, Type::TEXT_ARRAY)]).await?;
         let params: [Param<'_>; _] =
             [(&self.keys, Type::TEXT_ARRAY), (&self.bits, Type::INT4_ARRAY)];
         let news = transaction.query(REMEMBER, &params).await?;
