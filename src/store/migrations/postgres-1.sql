@@ -82,8 +82,8 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 
 -- Takes messages in that nobody has seen before, and returns true; if any alert is known it writes
 -- nothing and returns false. The arrays up to `raw` have a row for each message, those from
--- `message` on one for each alert, `destination` has each destination once, and the last arrays but
--- `notify` have a row for each delivery; `message`, `alert` and `target` are places among those
+-- `message` on one for each alert, `destination` and `name` have each destination once, and the last arrays
+-- but `notify` have a row for each delivery; `message`, `alert` and `target` are places among those
 -- messages, alerts and destinations, from 1. Alerts come in the order of their keys, in which all
 -- transactions take them. A plain insert looks once for what is known, `ON CONFLICT` twice; and of
 -- those that it waits for the first that commits ends it.
@@ -91,7 +91,7 @@ CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],
     search text[],
-    destination int4[],
+    destination int4[], name text[],
     alert int4[], target int4[], hold int8[],
     notify text[]) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_variable
@@ -101,8 +101,8 @@ DECLARE
         SELECT nextval('relay.message_id') FROM generate_series(1, cardinality(raw)));
     since int8[] := ARRAY(
         SELECT coalesce(t.paused_at, now) - t.paused_for
-        FROM unnest(destination) WITH ORDINALITY AS d (id, place)
-        LEFT JOIN relay.destinations t ON t.id = d.id ORDER BY d.place);
+        FROM unnest(destination, name) WITH ORDINALITY AS d (id, name, place)
+        LEFT JOIN relay.destinations t ON t.id = d.id AND t.name = d.name ORDER BY d.place);
 BEGIN
     INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
     SELECT id[a.message] * 4096 + a.place, a.key, a.ordinal, a.attachment,

@@ -130,6 +130,9 @@ impl Writer {
         let result = self.store(&messages, &more).await.map_err(Arc::new);
         if result.is_ok() {
             self.wake(&messages);
+        } else {
+            // It may be another database, or an older state of this one.
+            self.destinations.clear();
         }
         for reply in probes {
             drop(reply.send(result.as_ref().map(drop).map_err(copy)));

@@ -188,29 +188,34 @@ impl<'a> Messages<'a> {
 
 /// The deliveries of the alerts that were not known.
 #[derive(Default)]
-pub(super) struct Deliveries {
+pub(super) struct Deliveries<'a> {
     id: Vec<i64>,
     destination: Vec<i32>,
+    name: Vec<&'a str>,
     due_at: Vec<i64>,
     now: Vec<i64>,
 }
 
-impl Deliveries {
+impl<'a> Deliveries<'a> {
+    /// A destination that has another number, or none, as after a restored backup, is an error.
     pub(super) const INSERT: &'static str = "
         INSERT INTO relay.deliveries (id, destination, due_at, since)
         SELECT u.id, t.id, u.due_at, coalesce(t.paused_at, u.now) - t.paused_for
-        FROM unnest($1, $2, $3, $4) AS u (id, destination, due_at, now)
-        JOIN relay.destinations t ON t.id = u.destination";
+        FROM unnest($1, $2, $3, $4, $5) AS u (id, destination, name, due_at, now)
+        LEFT JOIN relay.destinations t ON t.id = u.destination AND t.name = u.name";
 
-    pub(super) fn new(items: &[Item<'_>], numbers: &HashMap<DestinationName, i32>) -> Self {
+    pub(super) fn new(items: &[Item<'a>], numbers: &HashMap<DestinationName, i32>) -> Self {
         let mut deliveries = Self::default();
         for Item { message, hold, new, .. } in items {
             for New { place, seq, now } in new {
                 let names = message.alerts.get(*place).map(|alert| alert.destinations.as_slice());
                 let names: HashSet<&DestinationName> = names.into_iter().flatten().collect();
-                for destination in names.into_iter().filter_map(|name| numbers.get(name)) {
+                let numbered =
+                    names.into_iter().filter_map(|name| Some((name, numbers.get(name)?)));
+                for (name, destination) in numbered {
                     deliveries.id.push(seq * PER_ALERT + i64::from(*destination));
                     deliveries.destination.push(*destination);
+                    deliveries.name.push(name.as_str());
                     deliveries.due_at.push(now.saturating_add(*hold));
                     deliveries.now.push(*now);
                 }
@@ -219,10 +224,11 @@ impl Deliveries {
         deliveries
     }
 
-    pub(super) fn params(&self) -> [Param<'_>; 4] {
+    pub(super) fn params(&self) -> [Param<'_>; 5] {
         [
             (&self.id, Type::INT8_ARRAY),
             (&self.destination, Type::INT4_ARRAY),
+            (&self.name, Type::TEXT_ARRAY),
             (&self.due_at, Type::INT8_ARRAY),
             (&self.now, Type::INT8_ARRAY),
         ]

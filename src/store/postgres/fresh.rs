@@ -39,6 +39,7 @@ pub(super) struct Fresh<'a> {
     search: Vec<Cow<'a, str>>,
     /// The destinations of all, once each.
     destination: Vec<i32>,
+    name: Vec<&'a str>,
     /// Of each delivery: which of the alerts is its own, and which of the destinations, from 1.
     alert: Vec<i32>,
     target: Vec<i32>,
@@ -48,7 +49,7 @@ pub(super) struct Fresh<'a> {
 impl<'a> Fresh<'a> {
     /// Returns whether nothing was known, and so all is stored.
     pub(super) const ACCEPT: &'static str = "SELECT relay.accept($1, $2, $3, $4, $5, $6, $7, $8, \
-        $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+        $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
 
     /// Whether messages are likely to be new, and need nothing else to be written.
     pub(super) fn is_likely(messages: &[&Held]) -> bool {
@@ -92,17 +93,19 @@ impl<'a> Fresh<'a> {
     /// A delivery of the last alert to each destination, once.
     fn deliver_to(
         &mut self,
-        names: &[DestinationName],
+        names: &'a [DestinationName],
         hold: i64,
         numbers: &HashMap<DestinationName, i32>,
     ) {
         let alert = place(self.message.len());
         let first = self.target.len();
-        for destination in names.iter().filter_map(|name| numbers.get(name)) {
+        let numbered = names.iter().filter_map(|name| Some((name, numbers.get(name)?)));
+        for (name, destination) in numbered {
             let known = self.destination.iter().position(|known| known == destination);
             let target = place(known.unwrap_or(self.destination.len()) + 1);
             if known.is_none() {
                 self.destination.push(*destination);
+                self.name.push(name.as_str());
             } else if self.target.iter().skip(first).any(|one| *one == target) {
                 continue;
             }
@@ -112,7 +115,7 @@ impl<'a> Fresh<'a> {
         }
     }
 
-    pub(super) fn params(&self) -> [Param<'_>; 19] {
+    pub(super) fn params(&self) -> [Param<'_>; 20] {
         let [_id, received_at, posted_at, source, event_id, team, raw] = self.messages.params();
         [
             (&self.now, Type::INT8),
@@ -130,6 +133,7 @@ impl<'a> Fresh<'a> {
             (&self.level, Type::TEXT_ARRAY),
             (&self.search, Type::TEXT_ARRAY),
             (&self.destination, Type::INT4_ARRAY),
+            (&self.name, Type::TEXT_ARRAY),
             (&self.alert, Type::INT4_ARRAY),
             (&self.target, Type::INT4_ARRAY),
             (&self.hold, Type::INT8_ARRAY),

@@ -5,7 +5,7 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{ChannelId, DestinationName, MessageTs},
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, Paused, Store, StoreError,
+        Accepted, CursorMove, NewAlert, NewMessage, Paused, Source, Store, StoreError,
         postgres::PostgresStore,
     },
 };
@@ -93,6 +93,24 @@ async fn what_is_known_is_told_from_what_is_new_beside_it() {
     assert_eq!(results, [new, known, new, new, known]);
     for table in ["messages", "alerts", "deliveries"] {
         assert_eq!(place.sql(&format!("SELECT count(*) FROM relay.{table}")), ["4"], "{table}");
+    }
+}
+
+/// The database may be restored to a time before a destination was heard of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost() {
+    for again in [message(2), NewMessage { source: Source::CatchUp, ..message(2) }] {
+        let place = Place::new();
+        let store = place.open().await;
+        accept(&store, message(1)).await.unwrap();
+        place.sql(
+            "TRUNCATE relay.messages, relay.alerts, relay.deliveries;
+             UPDATE relay.destinations SET name = 'mail'",
+        );
+        let error = accept(&store, again.clone()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
+        assert_eq!(accept(&store, again).await.unwrap(), Accepted::New { alerts: 1 });
+        assert_eq!(store.lease_due(&soar(), 1).await.unwrap().len(), 1);
     }
 }
 
