@@ -40,7 +40,8 @@ const WHOLE: &[Table] = &[
             FROM cursors WHERE ?1 < ?2",
         write: "INSERT INTO relay.cursors (app, channel, ts, term)
             SELECT r->>0, r->>1, (r->>2)::int8,
-            (r->>3)::int8 FROM json_array_elements($1::json) AS r",
+            (r->>3)::int8 FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, channel) DO UPDATE SET ts = least(cursors.ts, excluded.ts)",
     },
     Table {
         name: "channel ids",
@@ -163,6 +164,12 @@ pub enum TransferError {
     /// The database does not take it.
     #[error("PostgreSQL does not take it; nothing was changed")]
     Target(#[from] StoreError),
+    /// The answer to the commit did not come.
+    #[error(
+        "PostgreSQL did not confirm the last step; run the command again: if it says that the \
+         database holds messages, all were moved"
+    )]
+    Unsure(#[source] StoreError),
 }
 
 /// What was moved: the names of the tables' rows, and how many.
@@ -171,7 +178,7 @@ pub type Moved = Vec<(&'static str, u64)>;
 /// Moves everything.
 ///
 /// # Errors
-/// [`TransferError`]; the database is as it was.
+/// [`TransferError`]; the database is as it was, unless it says otherwise.
 pub async fn transfer(from: &Export, to: &PostgresStore) -> Result<Moved, TransferError> {
     let mut import = Import::begin(to).await?;
     let mut moved: Moved = WHOLE.iter().chain(RANGED).map(|table| (table.name, 0)).collect();

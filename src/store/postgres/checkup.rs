@@ -11,7 +11,7 @@ use super::{
     catch_up,
     door::{Door, Haste},
     layout,
-    open::OpenError,
+    open::{OpenError, check_encoding},
     row::get,
 };
 use crate::{
@@ -58,7 +58,7 @@ impl Checkup {
     /// Connects, and looks.
     ///
     /// # Errors
-    /// [`OpenError`]: it cannot be reached, or its tables are a newer relay's.
+    /// [`OpenError`]: it cannot be reached or used, or its tables are a newer relay's.
     pub async fn look(&self) -> Result<Found, OpenError> {
         const SQL: &str = "SELECT current_setting('server_version'),
             current_setting('synchronous_commit'), current_setting('fsync'),
@@ -71,6 +71,7 @@ impl Checkup {
             ("fsync", fsync),
             ("full_page_writes", text(3)?),
         ];
+        check_encoding(&self.0).await?;
         let has_tables = layout::is_there(&self.0).await?;
         let write = if has_tables { Some(self.write().await?) } else { None };
         Ok(Found { version, settings, write })

@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,8 +42,13 @@ impl Url {
     /// # Errors
     /// [`OpenError::Url`]. The text is not shown: it may hold a password.
     pub(super) fn config(&self) -> Result<Config, OpenError> {
+        self.config_from(0)
+    }
+
+    /// The same, beginning with another one of its hosts.
+    fn config_from(&self, host: usize) -> Result<Config, OpenError> {
         // The driver's `require` verifies certificate and name, as these do elsewhere.
-        let text = (self.0)()
+        let text = beginning_with(host, &(self.0)())
             .replace("sslmode=verify-full", "sslmode=require")
             .replace("sslmode=verify-ca", "sslmode=require");
         let mut config: Config = text.parse().map_err(|_shows_a_password| OpenError::Url)?;
@@ -72,8 +77,26 @@ impl fmt::Debug for Url {
     }
 }
 
-/// For TCP and TLS to one host.
+/// The URL with its hosts turned round. What is no URL stays as it is.
+fn beginning_with(host: usize, url: &str) -> String {
+    let turned = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let mut hosts: Vec<&str> = hosts.split(',').collect();
+        let first = host % hosts.len();
+        hosts.rotate_left(first);
+        let at = if login.is_empty() { "" } else { "@" };
+        Some(format!("{scheme}://{login}{at}{}{tail}", hosts.join(",")))
+    };
+    turned().unwrap_or_else(|| url.to_owned())
+}
+
+/// For TCP to one host.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// For a whole connection, whichever of its hosts is alive.
+pub(super) const CREATE: Duration = Duration::from_secs(5);
 
 /// After that long without an answer from its machine a connection is dead.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -85,6 +108,8 @@ pub(super) struct Connector {
     pub(super) tls: Arc<ClientConfig>,
     /// How often a commit gave up waiting for its standby.
     pub(super) warnings: Arc<AtomicU64>,
+    /// The host that is tried first.
+    pub(super) first: Arc<AtomicUsize>,
 }
 
 impl Connector {
@@ -142,9 +167,14 @@ impl Connect for Connector {
     #[expect(clippy::disallowed_methods, reason = "the pool aborts it with its connection")]
     fn connect(&self, known: &Config) -> Connecting<'_> {
         // A URL that can no longer be read is told by the server's refusal of the one before it.
-        let config = self.url.config().unwrap_or_else(|_unreadable| known.clone());
+        let first = self.first.load(Ordering::Relaxed);
+        let config = self.url.config_from(first).unwrap_or_else(|_unreadable| known.clone());
         Box::pin(async move {
+            // A server that takes a connection and then says nothing would stand in the way of
+            // those named after it, time and again.
+            self.first.store(first.wrapping_add(1), Ordering::Relaxed);
             let (client, driver) = self.connect_to(config, |_| {}).await?;
+            self.first.store(first, Ordering::Relaxed);
             Ok((client, tokio::spawn(driver)))
         })
     }
@@ -166,4 +196,23 @@ pub(super) async fn unsafe_setting(client: &Client) -> Result<Option<String>, Er
         ["off", "unknown"].contains(&value).then(|| format!("{name}={value}"))
     };
     Ok(NAMES.iter().enumerate().find_map(off))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beginning_with;
+
+    #[test]
+    fn a_url_begins_with_each_of_its_hosts_in_turn() {
+        let turned = |url| [0, 1, 2, usize::MAX].map(|host| beginning_with(host, url));
+        let url = "postgresql://relay:p,w@a:1,b,[::1]:3/relay?sslmode=require";
+        let [same, second, third, last] = turned(url);
+        assert_eq!(same, url);
+        assert_eq!(second, "postgresql://relay:p,w@b,[::1]:3,a:1/relay?sslmode=require");
+        assert_eq!(third, "postgresql://relay:p,w@[::1]:3,a:1,b/relay?sslmode=require");
+        assert_eq!(last, same, "a count that has gone round");
+        for one in ["postgresql://a", "postgresql://a/d", "host=a,b user=relay", ""] {
+            assert!(turned(one).iter().all(|turned| turned == one), "{one}");
+        }
+    }
 }

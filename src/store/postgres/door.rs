@@ -25,7 +25,7 @@ use tokio_postgres::{
 
 use super::{
     OpenError, Settings,
-    connect::{Connector, unsafe_setting},
+    connect::{CREATE, Connector, unsafe_setting},
 };
 use crate::{clock::Clock, store::StoreError};
 
@@ -49,17 +49,18 @@ pub(super) enum Haste {
 impl Haste {
     /// Opens a transaction. The urgent ones find their rows by their indexes, whatever the planner
     /// knows about tables that have just grown; and many rows are not copied into a plan that is
-    /// made for them alone. A process that froze inside of one is thrown out.
+    /// made for them alone. Who waits for a lock waits for longer than a server takes to look for a
+    /// circle of locks (1 s), since it breaks that. A process that froze inside of one is thrown out.
     const fn begin(self) -> &'static str {
         match self {
             Self::Hot => {
-                "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1000;
+                "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1250;
                  SET LOCAL idle_in_transaction_session_timeout = 5000;
                  SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
                  SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
             }
             Self::Batch => {
-                "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1000;
+                "BEGIN; SET LOCAL statement_timeout = 1500; SET LOCAL lock_timeout = 1250;
                  SET LOCAL idle_in_transaction_session_timeout = 5000;
                  SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
                  SET LOCAL plan_cache_mode = force_generic_plan"
@@ -79,8 +80,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// For a connection to become free.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// For a connection to be made, whichever of its hosts is alive.
-const CREATE: Duration = Duration::from_secs(10);
+/// The same, where many rows move and nobody waits.
+const LONG_ANSWER: Duration = Duration::from_secs(3600);
 
 /// From the first to the longest pause after a connection could not be made.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -103,11 +104,17 @@ pub(super) enum Trouble {
 /// The database, as the rest of the store sees it.
 #[derive(Debug)]
 pub(super) struct Door {
-    hot: Pool,
-    patient: Pool,
+    hot: Gate,
+    patient: Gate,
     clock: Clock,
     is_closed: AtomicBool,
     warnings: Arc<AtomicU64>,
+}
+
+/// A pool, and until when it makes no more connections.
+#[derive(Debug)]
+struct Gate {
+    pool: Pool,
     pause: Mutex<Pause>,
 }
 
@@ -117,6 +124,17 @@ struct Pause {
     length: Duration,
 }
 
+impl Gate {
+    fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a connection would have to be made, and that is not tried yet.
+    fn is_shut(&self, now: Instant) -> bool {
+        self.pause().until.is_some_and(|until| now < until) && self.pool.status().available == 0
+    }
+}
+
 impl Door {
     pub(super) fn new(settings: &Settings, clock: Clock) -> Result<Self, OpenError> {
         let connector = settings.connector();
@@ -124,45 +142,40 @@ impl Door {
         let patient = (settings.max_connections / 3).max(1);
         let hot = settings.max_connections.saturating_sub(patient).max(3);
         Ok(Self {
-            hot: pool(&connector, settings, hot)?,
-            patient: pool(&connector, settings, patient)?,
+            hot: gate(&connector, settings, hot)?,
+            patient: gate(&connector, settings, patient)?,
             clock,
             is_closed: AtomicBool::new(false),
             warnings: connector.warnings,
-            pause: Mutex::default(),
         })
     }
 
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
-        self.hot.close();
-        self.patient.close();
-    }
-
-    fn pause(&self) -> MutexGuard<'_, Pause> {
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hot.pool.close();
+        self.patient.pool.close();
     }
 
     async fn client(&self, haste: Haste) -> Result<Client, StoreError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(StoreError::Closed);
         }
-        if self.pause().until.is_some_and(|until| self.clock.instant() < until) {
-            return Err(StoreError::Engine(Trouble::Pause.into()));
-        }
-        let pool = match haste {
+        let gate = match haste {
             Haste::Hot | Haste::Batch => &self.hot,
             Haste::Patient => &self.patient,
         };
-        match pool.get().await {
+        if gate.is_shut(self.clock.instant()) {
+            return Err(StoreError::Engine(Trouble::Pause.into()));
+        }
+        match gate.pool.get().await {
             Ok(client) => {
-                *self.pause() = Pause::default();
+                *gate.pause() = Pause::default();
                 Ok(client)
             }
             Err(PoolError::Closed) => Err(StoreError::Closed),
             Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)) => Err(StoreError::Busy),
             Err(error) => {
-                let mut pause = self.pause();
+                let mut pause = gate.pause();
                 pause.length = (pause.length * 2).clamp(PAUSES.0, PAUSES.1);
                 let length = pause.length.mul_f64(0.75 + self.clock.jitter() / 2.0);
                 pause.until = Some(self.clock.instant() + length);
@@ -174,7 +187,8 @@ impl Door {
     /// A transaction; nothing is sent until its first statement.
     pub(super) async fn begin(&self, haste: Haste) -> Result<Transaction<'_>, StoreError> {
         let client = self.client(haste).await?;
-        Ok(Transaction { door: self, client: Some(client), haste, is_open: false })
+        let (client, answer) = (Some(client), ANSWER);
+        Ok(Transaction { door: self, client, haste, answer, is_open: false })
     }
 
     /// A transaction of one statement, in one round trip.
@@ -188,7 +202,7 @@ impl Door {
     }
 }
 
-fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool, OpenError> {
+fn gate(connector: &Connector, settings: &Settings, size: usize) -> Result<Gate, OpenError> {
     let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_connect(settings.url.config()?, connector.clone(), how);
     let times = Timeouts { wait: Some(WAIT), create: Some(CREATE), recycle: Some(WAIT) };
@@ -197,7 +211,9 @@ fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool,
     if !settings.allow_unsafe {
         builder = builder.post_create(Hook::async_fn(|client, _metrics| {
             Box::pin(async move {
-                match unsafe_setting(client).await.map_err(HookError::Backend)? {
+                let setting = timeout(CREATE, unsafe_setting(client)).await;
+                let setting = setting.map_err(|_elapsed| HookError::message("no answer"))?;
+                match setting.map_err(HookError::Backend)? {
                     Some(setting) => {
                         Err(HookError::message(OpenError::Unsafe(setting).to_string()))
                     }
@@ -206,7 +222,8 @@ fn pool(connector: &Connector, settings: &Settings, size: usize) -> Result<Pool,
             })
         }));
     }
-    builder.build().map_err(|error| OpenError::Failed(error.into()))
+    let pool = builder.build().map_err(|error| OpenError::Failed(error.into()))?;
+    Ok(Gate { pool, pause: Mutex::default() })
 }
 
 /// A transaction on a connection of the pool. Dropped unfinished, it takes the connection with it,
@@ -216,10 +233,21 @@ pub(super) struct Transaction<'a> {
     door: &'a Door,
     client: Option<Client>,
     haste: Haste,
+    answer: Duration,
     is_open: bool,
 }
 
 impl Transaction<'_> {
+    /// Lets its statements take their time, in which others may have to wait for it.
+    pub(super) async fn take_time(&mut self) -> Result<(), StoreError> {
+        self.answer = LONG_ANSWER;
+        self.batch(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s';
+             SET LOCAL idle_in_transaction_session_timeout = 0",
+        )
+        .await
+    }
+
     fn client(&self) -> Result<&Client, StoreError> {
         self.client.as_ref().ok_or(StoreError::Closed)
     }
@@ -232,7 +260,7 @@ impl Transaction<'_> {
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.client()?;
         if self.is_open {
-            let rows = timeout(ANSWER, client.query_typed(sql, params));
+            let rows = timeout(self.answer, client.query_typed(sql, params));
             return rows.await.map_err(|_elapsed| silence())?.map_err(failed);
         }
         let both = async {
@@ -242,7 +270,7 @@ impl Transaction<'_> {
                 client.query_typed(sql, params),
             )
         };
-        let (begun, rows) = timeout(ANSWER, both).await.map_err(|_elapsed| silence())?;
+        let (begun, rows) = timeout(self.answer, both).await.map_err(|_elapsed| silence())?;
         self.is_open = true;
         begun.map_err(failed)?;
         rows.map_err(failed)
@@ -264,7 +292,8 @@ impl Transaction<'_> {
                 client.batch_execute("COMMIT"),
             )
         };
-        let (begun, rows, committed) = timeout(ANSWER, all).await.map_err(|_elapsed| silence())?;
+        let (begun, rows, committed) =
+            timeout(self.answer, all).await.map_err(|_elapsed| silence())?;
         begun.map_err(failed)?;
         let rows = rows.map_err(failed)?;
         committed.map_err(failed)?;
@@ -277,7 +306,7 @@ impl Transaction<'_> {
         if !self.is_open {
             self.query("SELECT 1", &[]).await?;
         }
-        let done = timeout(ANSWER, self.client()?.batch_execute(sql));
+        let done = timeout(self.answer, self.client()?.batch_execute(sql));
         done.await.map_err(|_elapsed| silence())?.map_err(failed)
     }
 
@@ -291,7 +320,7 @@ impl Transaction<'_> {
     pub(super) async fn finish(mut self, last: &[Statement<'_>]) -> Result<(), StoreError> {
         let warnings = self.door.warnings.load(Ordering::SeqCst);
         if self.is_open {
-            let done = timeout(ANSWER, and_commit(self.client()?, last));
+            let done = timeout(self.answer, and_commit(self.client()?, last));
             done.await.map_err(|_elapsed| silence())?.map_err(failed)?;
         }
         self.end(warnings)
@@ -339,9 +368,10 @@ pub(super) fn failed(error: Error) -> StoreError {
     }
 }
 
-/// Data that cannot be taken, a broken constraint, or something larger than the engine can hold.
+/// Data that cannot be taken, or something larger than the engine can hold. Not a constraint: what
+/// breaks one is sound, and the tables are not what the relay takes them for.
 fn is_items_own(code: &SqlState) -> bool {
-    ["22", "23", "54"].iter().any(|class| code.code().starts_with(class))
+    ["22", "54"].iter().any(|class| code.code().starts_with(class))
 }
 
 /// Whether the same transaction may well succeed when it is tried again at once.

@@ -17,12 +17,8 @@ impl<'a> Import<'a> {
     /// Begins, and keeps relays from adding anything meanwhile.
     pub(in crate::store) async fn begin(store: &'a PostgresStore) -> Result<Self, TransferError> {
         let mut transaction = store.shared.door.begin(Haste::Patient).await?;
-        transaction
-            .batch(
-                "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
-                 LOCK TABLE relay.messages IN EXCLUSIVE MODE",
-            )
-            .await?;
+        transaction.take_time().await?;
+        transaction.batch("LOCK TABLE relay.messages IN EXCLUSIVE MODE").await?;
         let rows = transaction.query("SELECT count(*) FROM relay.messages", &[]).await?;
         let there = rows.first().map_or(Ok(0), |row| count(row, 0))?;
         if there > 0 {
@@ -47,6 +43,6 @@ impl<'a> Import<'a> {
         let numbers = "SELECT setval('relay.message_id', max(id)) FROM relay.messages
             HAVING max(id) IS NOT NULL";
         self.0.query(numbers, &[]).await?;
-        Ok(self.0.commit().await?)
+        self.0.commit().await.map_err(TransferError::Unsure)
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn prepare(door: &Door) -> Result<(), OpenError> {
         return Ok(());
     }
     let mut transaction = door.begin(Haste::Patient).await?;
-    transaction.batch("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await?;
+    transaction.take_time().await?;
     transaction.query(LOCK, &[]).await?;
     let has_schema = "SELECT to_regnamespace('relay') IS NOT NULL, to_regclass('relay.layout') \
         IS NOT NULL";

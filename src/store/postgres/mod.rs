@@ -7,10 +7,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -86,8 +83,12 @@ pub struct Settings {
 
 impl Settings {
     fn connector(&self) -> Connector {
-        let warnings = Arc::new(AtomicU64::new(0));
-        Connector { url: self.url.clone(), tls: Arc::clone(&self.tls), warnings }
+        Connector {
+            url: self.url.clone(),
+            tls: Arc::clone(&self.tls),
+            warnings: Arc::default(),
+            first: Arc::default(),
+        }
     }
 }
 
@@ -125,6 +126,7 @@ impl PostgresStore {
     ) -> Result<Self, OpenError> {
         let door = Door::new(&settings, clock.clone())?;
         open::wait_for(&door).await?;
+        open::check_encoding(&door).await?;
         layout::prepare(&door).await?;
         let shared = Arc::new(Shared {
             door,

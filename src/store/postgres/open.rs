@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio_postgres::{Error, error::SqlState};
 
-use super::door::{Door, Haste, Trouble};
+use super::{
+    door::{Door, Haste, Trouble},
+    row::get,
+};
 use crate::{clock::Clock, store::StoreError};
 
 /// For how long, and how often, a server that is not there yet is looked for.
@@ -26,6 +29,12 @@ pub enum OpenError {
          `allow_unsafe: true` if alerts may be lost"
     )]
     Unsafe(String),
+    /// The database cannot hold every text.
+    #[error(
+        "the database has the encoding {0}, in which not every alert can be stored; \
+         make it with: CREATE DATABASE relay ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
     /// The tables are of a newer version of the relay.
     #[error(
         "the tables were made by a newer version of the relay (layout {0}); \
@@ -73,6 +82,14 @@ pub(super) async fn wait_for(door: &Door) -> Result<(), OpenError> {
         }
         clock.sleep(PAUSE).await;
     }
+}
+
+/// Refuses a database in which an alert could not be stored for a letter of it.
+pub(super) async fn check_encoding(door: &Door) -> Result<(), OpenError> {
+    let sql = "SELECT current_setting('server_encoding')";
+    let rows = door.run(Haste::Patient, sql, &[]).await?;
+    let encoding: String = rows.first().map_or(Ok(String::new()), |row| get(row, 0))?;
+    if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding(encoding)) }
 }
 
 /// Whether the server was reached and refused: a wrong password, an unknown database, a setting.

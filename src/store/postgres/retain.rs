@@ -74,6 +74,7 @@ const FORGET: &str = "
         ORDER BY m.id FOR UPDATE SKIP LOCKED),
     a AS (DELETE FROM relay.alerts a USING old
           WHERE a.seq >= old.id * 4096 AND a.seq < (old.id + 1) * 4096),
+    r AS (DELETE FROM relay.revisions r USING old WHERE r.message = old.id),
     m AS (DELETE FROM relay.messages m USING old WHERE m.id = old.id RETURNING m.id)
     SELECT count(*) FROM m";
 

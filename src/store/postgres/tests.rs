@@ -216,6 +216,33 @@ async fn a_server_that_may_forget_a_commit_is_refused_unless_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cannot_hold_every_text_is_refused() {
+    let place = Place::new();
+    let other = format!("{}_latin", place.database);
+    let make = format!("CREATE DATABASE {other} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    admin("postgres", &make).unwrap();
+    let error = place.try_open(settings(&database_url(&other))).await.unwrap_err();
+    admin("postgres", &format!("DROP DATABASE {other} WITH (FORCE)")).unwrap();
+    assert!(matches!(&error, OpenError::Encoding(name) if name == "LATIN1"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_hangs_does_not_keep_the_relay_from_the_next() {
+    let place = Place::new();
+    // Whose kernel takes connections that nobody serves.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = database_url(&place.database);
+    let (login, rest) = url.rsplit_once('@').unwrap();
+    let both = format!("{login}@{},{rest}", hung.local_addr().unwrap());
+    let clock = Clock::system();
+    let start = clock.now();
+    let store = place.try_open(settings(&both)).await.unwrap();
+    accept(&store, message(1)).await.unwrap();
+    let took = clock.now().since(start);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_a_newer_version_are_refused() {
     let place = Place::new();
     drop(place.open().await);

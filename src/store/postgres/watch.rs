@@ -3,7 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{connect::Connector, poller, shared::Shared};
+use tokio::time::timeout;
+
+use super::{
+    connect::{CREATE, Connector},
+    poller,
+    shared::Shared,
+};
 use crate::{clock::Clock, ids::DestinationName};
 
 /// Between two looks for what other processes have added.
@@ -49,7 +55,8 @@ async fn listen_once(
     let hear = move |heard: &tokio_postgres::Notification| {
         hearing.wake(DestinationName::new(heard.payload()).ok().as_ref());
     };
-    let (client, driver) = connector.connect_to(connector.url.config()?, hear).await?;
+    let connecting = connector.connect_to(connector.url.config()?, hear);
+    let (client, driver) = timeout(CREATE, connecting).await??;
     let listen = async {
         let listening = client.batch_execute("LISTEN relay_due").await;
         shared.wake(None);
