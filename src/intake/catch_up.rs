@@ -120,11 +120,14 @@ pub struct Poller {
     /// The first minute that Slack left out, until it has been read.
     also_from: Option<MessageTs>,
     failures: u32,
+    /// What was found out of channels and the store did not take.
+    unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
 }
 
-/// Applies what the store knows of the app's channels, before anything is received.
+/// Applies what the store knows of the app's channels: before anything is received, and in each
+/// round, since another relay may have found it out. Returns what is new of it.
 ///
 /// # Errors
 /// The store failed.
@@ -132,11 +135,10 @@ pub async fn recall(
     store: &dyn Store,
     app: &AppName,
     channels: &Channels,
-) -> Result<(), StoreError> {
-    for (written, id) in store.channel_ids(app).await? {
-        channels.learn(&written, &id);
-    }
-    Ok(())
+) -> Result<Vec<(String, ChannelId)>, StoreError> {
+    let mut learnt = store.channel_ids(app).await?;
+    learnt.retain(|(written, id)| channels.learn(written, id));
+    Ok(learnt)
 }
 
 impl Poller {
@@ -165,6 +167,7 @@ impl Poller {
             counted: BTreeMap::new(),
             also_from: None,
             failures: 0,
+            unkept: Vec::new(),
             stands_by: false,
         };
         (poller, handle)
@@ -215,8 +218,7 @@ impl Poller {
 
     /// Reads every channel that is due. Returns whether nothing has to be tried again soon.
     async fn round(&mut self) -> bool {
-        let store = Arc::clone(&self.reader.parts.store);
-        let term = store.poller_term(&self.reader.app).await;
+        let term = self.ask_store().await;
         self.stands_by = matches!(term, Ok(None));
         let term = match term {
             // Slack has told this process, and not the one that polls, what it left out: this one
@@ -224,7 +226,7 @@ impl Poller {
             Ok(term) if term.is_some() || self.also_from.is_some() => term,
             Ok(_) => return true,
             Err(error) => {
-                tracing::error!(error = chain(&error), "the store does not say who may poll");
+                tracing::error!(error = chain(&error), "the store does not say what to read");
                 return false;
             }
         };
@@ -254,6 +256,16 @@ impl Poller {
         all_read
     }
 
+    /// The term under which this process polls, if it does. Whether it does or not, what other
+    /// relays have found out of the channels counts here too: both receive.
+    async fn ask_store(&mut self) -> Result<Option<u64>, StoreError> {
+        let store = Arc::clone(&self.reader.parts.store);
+        let term = store.poller_term(&self.reader.app).await?;
+        self.keep_unkept().await?;
+        self.recall().await?;
+        Ok(term)
+    }
+
     fn due(&self) -> Vec<ChannelId> {
         let now = self.now();
         let known = self.channels.known();
@@ -266,7 +278,7 @@ impl Poller {
     async fn read(&mut self, channel: &ChannelId, term: Option<u64>) -> Result<(), ReadError> {
         let reader = Arc::clone(&self.reader);
         let parts = &reader.parts;
-        let committed = parts.store.cursor(&reader.app, channel).await.map_err(ReadError::Store)?;
+        let committed = self.place(channel).await.map_err(ReadError::Store)?;
         let now = reader.api.slack_now().unwrap_or_else(|| parts.clock.now());
         let window = Window::next(committed, self.also_from, now, self.settings);
         let to = window.committed(self.settings.settle);

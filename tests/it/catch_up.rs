@@ -676,6 +676,24 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
 }
 
 #[tokio::test]
+async fn a_channel_with_a_new_id_is_read_on_from_where_the_old_one_was() {
+    let world = World::new().await;
+    let settings = "catch_up: {every: 1h, overlap: 1m, first_lookback: 1m}\n";
+    let relay = world.setup().more(settings).start().await;
+    relay.caught_up().await;
+    relay.clock.advance(40 * MINUTE);
+    let moved = Channel::new("C7777777777", "cd_alerts");
+    world.slack.state().channels = vec![moved];
+    let at = BEGIN + 10 * MINUTE;
+    let message = world.slack.state().post_at("C7777777777", at, slack::message(0));
+    let changed = json!({"type": "channel_id_changed", "old_channel_id": CHANNEL,
+        "new_channel_id": "C7777777777"});
+    assert_eq!(relay.post(&slack::event(&changed)).await, 200);
+    relay.caught_up_in("C7777777777").await;
+    assert_eq!(world.arrived(&relay).await, [id(&message)]);
+}
+
+#[tokio::test]
 async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     let world = World::new().await;
     let old = world.fill(BEGIN - 5 * DAY, 100);
