@@ -25,6 +25,7 @@ both_ways! {
     what_slack_says_it_withheld_is_read_whichever_relay_it_tells,
     a_channels_new_id_counts_for_all_relays_whichever_slack_tells,
     a_channels_name_that_one_relay_found_counts_for_all,
+    a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in,
     the_doctor_says_how_the_database_is,
 }
 
@@ -268,6 +269,24 @@ async fn a_channels_name_that_one_relay_found_counts_for_all(place: Place) {
         assert_eq!(metric(process, ignored).await, 1.0);
     }
     assert_eq!(workspace.calls("auth.test").len(), 1, "one relay asked Slack");
+}
+
+async fn a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in(place: Place) {
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up_in(&workspace, "[]");
+    let long_ago = clock.now() - Duration::from_secs(5 * 24 * 3600);
+    let message = workspace.state().post_at(CHANNEL, long_ago, slack::message(0));
+    let poller = relays.start();
+    let cursors = "SELECT channel FROM relay.cursors";
+    until("history is read", async || place.cluster.sql(cursors).await == [CHANNEL]).await;
+    let other = relays.start();
+    let found = api(&other, "POST", "/backfill?since=6d").await;
+    assert_eq!(found, json!({"found": 1, "new": 1, "known": 0}));
+    let found = api(&poller, "POST", "/backfill?since=6d").await;
+    assert_eq!(found, json!({"found": 1, "new": 0, "known": 1}));
+    until_all(&soar, &[id(&message)]).await;
 }
 
 /// The alert id of a posted incident.
