@@ -51,6 +51,12 @@ const EXTRA_GAP: Duration = Duration::from_secs(10);
 /// after its last sign of life, so another one takes over within 15 s of its death.
 const STAND_BY: Duration = Duration::from_secs(3);
 
+/// Slack was not heard for so long, through retries of two minutes: perhaps another relay hears it.
+const DEAF: Duration = Duration::from_secs(300);
+
+/// So long this one does not ask to poll after that; relays that stand by ask sooner.
+const STEP_ASIDE: Duration = Duration::from_secs(10);
+
 /// What a person must change is not changed within minutes.
 const SLOW_RETRY: Duration = Duration::from_secs(600);
 
@@ -124,6 +130,8 @@ pub struct Poller {
     unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
+    /// When something was last read, or nothing was to be.
+    heard_at: Timestamp,
 }
 
 /// Applies what the store knows of the app's channels: before anything is received, and in each
@@ -147,6 +155,7 @@ impl Poller {
         let name = format!("catch-up of {}", app.name);
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
+        let heard_at = parts.clock.now();
         let reader = Arc::new(Reader::new(app.name, app.api, parts));
         let handle = Handle {
             reader: Arc::clone(&reader),
@@ -169,6 +178,7 @@ impl Poller {
             failures: 0,
             unkept: Vec::new(),
             stands_by: false,
+            heard_at,
         };
         (poller, handle)
     }
@@ -188,17 +198,37 @@ impl Poller {
             let started = self.now();
             let all_read = self.round().await;
             self.failures = if all_read { 0 } else { self.failures.saturating_add(1) };
+            if all_read {
+                self.heard_at = self.now();
+            }
             self.count_missed().await;
-            self.rest(started).await;
+            let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
+            self.rest(started, aside).await;
         }
     }
 
+    /// Lets another relay poll, if this one has long heard nothing of Slack. If all are deaf, the
+    /// right to poll goes round, to each for some minutes.
+    async fn steps_aside(&mut self) -> bool {
+        if self.stands_by || self.now().since(self.heard_at) < DEAF {
+            return false;
+        }
+        self.heard_at = self.now();
+        let app = self.reader.app.clone();
+        let is_free = matches!(self.reader.parts.store.stop_polling(&app).await, Ok(true));
+        if is_free {
+            tracing::warn!(%app, "catch-up of app {app} is left to another relay: Slack is silent");
+        }
+        is_free
+    }
+
     /// Waits for the next reading, or for a reason to read sooner.
-    async fn rest(&mut self, started: Timestamp) {
+    async fn rest(&mut self, started: Timestamp, aside: Duration) {
         let again = self.now() + backoff(self.failures);
         let every = self.settings.every;
         let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
-        let mut next = if self.failures > 0 { regular.min(again) } else { regular };
+        let next = if self.failures > 0 { regular.min(again) } else { regular };
+        let mut next = next.max(self.now() + aside);
         let clock = self.reader.parts.clock.clone();
         loop {
             self.heartbeat.beat(clock.instant());
@@ -231,7 +261,7 @@ impl Poller {
             }
         };
         if !self.has_access().await {
-            return true;
+            return matches!(self.access, Access::Lost { .. });
         }
         let mut all_read = self.find_channels().await;
         if !self.access.is_good() {
@@ -316,6 +346,7 @@ impl Poller {
         let labels = [reader.app.as_str(), channel.as_str()];
         let gauge = parts.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
         gauge.set(read_at.seconds_f64());
+        self.heard_at = read_at;
         Ok(())
     }
 

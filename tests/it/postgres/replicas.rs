@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{CONCURRENCY, Relays, api, both_ways, cluster::Place, ids, metric, stored, until};
 use crate::{
     harness::{
+        BEGIN, Setup,
         fake_slack::{CHANNEL, Channel, FakeSlack, Trouble},
         http, slack,
         soar::{FakeSoar, Mood},
@@ -26,6 +27,7 @@ both_ways! {
     a_channels_new_id_counts_for_all_relays_whichever_slack_tells,
     a_channels_name_that_one_relay_found_counts_for_all,
     a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in,
+    a_relay_that_cannot_reach_slack_leaves_polling_to_one_that_can,
     the_doctor_says_how_the_database_is,
 }
 
@@ -287,6 +289,29 @@ async fn a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in(place: P
     let found = api(&poller, "POST", "/backfill?since=6d").await;
     assert_eq!(found, json!({"found": 1, "new": 0, "known": 1}));
     until_all(&soar, &[id(&message)]).await;
+}
+
+async fn a_relay_that_cannot_reach_slack_leaves_polling_to_one_that_can(place: Place) {
+    let clock = Clock::manual(BEGIN);
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let message = workspace.post();
+    let setup = |slack: &FakeSlack| {
+        let store = "store: {postgres: {url: {env: DATABASE_URL}}}\n";
+        let setup = Setup::default().destination("soar", &soar, "").more(store);
+        setup.env("DATABASE_URL", &place.url()).catch_up(slack, &format!("[{CHANNEL}]"))
+    };
+    let unreachable = setup(&FakeSlack::new(clock.clone()).await);
+    let cut_off = unreachable.start().await;
+    let terms = "SELECT term FROM relay.pollers";
+    until("it polls", async || place.cluster.sql(terms).await == ["1"]).await;
+    let other = setup(&workspace).start().await;
+    let began = clock.now();
+    other.time_passes_until(Duration::from_millis(500), other.caught_up()).await;
+    assert!(clock.now().since(began) > Duration::from_secs(240), "it is tried for some minutes");
+    assert_eq!(place.cluster.sql(terms).await, ["2"]);
+    other.settled().await;
+    assert_eq!(soar.ids(), [id(&message)]);
+    drop(cut_off);
 }
 
 /// The alert id of a posted incident.
