@@ -213,15 +213,16 @@ impl Control for Running {
                     sum.new += found.new;
                     sum.known += found.known;
                 }
-                // Another app may have the channel.
-                Err(BackfillError::UnknownChannel(_)) => {}
+                // Another app may have the channel, or one at all.
+                Err(BackfillError::UnknownChannel(_) | BackfillError::Nowhere) => {}
                 Err(error) => return Err(NoBackfill::Failed(chain(&error))),
             }
         }
         if is_read {
             return Ok(sum);
         }
-        let text = "no app with a `bot_token` reads such a channel; GET /api/v1/status names all";
+        let text =
+            "no app with a `bot_token` reads such a channel, or any; GET /api/v1/status names all";
         Err(NoBackfill::Nothing(text.to_owned()))
     }
 }

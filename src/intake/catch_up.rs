@@ -51,6 +51,12 @@ const EXTRA_GAP: Duration = Duration::from_secs(10);
 /// after its last sign of life, so another one takes over within 15 s of its death.
 const STAND_BY: Duration = Duration::from_secs(3);
 
+/// Slack was not heard for so long, through retries of two minutes: perhaps another relay hears it.
+const DEAF: Duration = Duration::from_secs(300);
+
+/// So long this one does not ask to poll after that; relays that stand by ask sooner.
+const STEP_ASIDE: Duration = Duration::from_secs(10);
+
 /// What a person must change is not changed within minutes.
 const SLOW_RETRY: Duration = Duration::from_secs(600);
 
@@ -120,11 +126,16 @@ pub struct Poller {
     /// The first minute that Slack left out, until it has been read.
     also_from: Option<MessageTs>,
     failures: u32,
+    /// What was found out of channels and the store did not take.
+    unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
+    /// When something was last read, or nothing was to be.
+    heard_at: Timestamp,
 }
 
-/// Applies what the store knows of the app's channels, before anything is received.
+/// Applies what the store knows of the app's channels: before anything is received, and in each
+/// round, since another relay may have found it out. Returns what is new of it.
 ///
 /// # Errors
 /// The store failed.
@@ -132,11 +143,10 @@ pub async fn recall(
     store: &dyn Store,
     app: &AppName,
     channels: &Channels,
-) -> Result<(), StoreError> {
-    for (written, id) in store.channel_ids(app).await? {
-        channels.learn(&written, &id);
-    }
-    Ok(())
+) -> Result<Vec<(String, ChannelId)>, StoreError> {
+    let mut learnt = store.channel_ids(app).await?;
+    learnt.retain(|(written, id)| channels.learn(written, id));
+    Ok(learnt)
 }
 
 impl Poller {
@@ -145,6 +155,7 @@ impl Poller {
         let name = format!("catch-up of {}", app.name);
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
+        let heard_at = parts.clock.now();
         let reader = Arc::new(Reader::new(app.name, app.api, parts));
         let handle = Handle {
             reader: Arc::clone(&reader),
@@ -165,7 +176,9 @@ impl Poller {
             counted: BTreeMap::new(),
             also_from: None,
             failures: 0,
+            unkept: Vec::new(),
             stands_by: false,
+            heard_at,
         };
         (poller, handle)
     }
@@ -185,17 +198,37 @@ impl Poller {
             let started = self.now();
             let all_read = self.round().await;
             self.failures = if all_read { 0 } else { self.failures.saturating_add(1) };
+            if all_read {
+                self.heard_at = self.now();
+            }
             self.count_missed().await;
-            self.rest(started).await;
+            let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
+            self.rest(started, aside).await;
         }
     }
 
+    /// Lets another relay poll, if this one has long heard nothing of Slack. If all are deaf, the
+    /// right to poll goes round, to each for some minutes.
+    async fn steps_aside(&mut self) -> bool {
+        if self.stands_by || self.now().since(self.heard_at) < DEAF {
+            return false;
+        }
+        self.heard_at = self.now();
+        let app = self.reader.app.clone();
+        let is_free = matches!(self.reader.parts.store.stop_polling(&app).await, Ok(true));
+        if is_free {
+            tracing::warn!(%app, "catch-up of app {app} is left to another relay: Slack is silent");
+        }
+        is_free
+    }
+
     /// Waits for the next reading, or for a reason to read sooner.
-    async fn rest(&mut self, started: Timestamp) {
+    async fn rest(&mut self, started: Timestamp, aside: Duration) {
         let again = self.now() + backoff(self.failures);
         let every = self.settings.every;
         let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
-        let mut next = if self.failures > 0 { regular.min(again) } else { regular };
+        let next = if self.failures > 0 { regular.min(again) } else { regular };
+        let mut next = next.max(self.now() + aside);
         let clock = self.reader.parts.clock.clone();
         loop {
             self.heartbeat.beat(clock.instant());
@@ -215,8 +248,7 @@ impl Poller {
 
     /// Reads every channel that is due. Returns whether nothing has to be tried again soon.
     async fn round(&mut self) -> bool {
-        let store = Arc::clone(&self.reader.parts.store);
-        let term = store.poller_term(&self.reader.app).await;
+        let term = self.ask_store().await;
         self.stands_by = matches!(term, Ok(None));
         let term = match term {
             // Slack has told this process, and not the one that polls, what it left out: this one
@@ -224,12 +256,12 @@ impl Poller {
             Ok(term) if term.is_some() || self.also_from.is_some() => term,
             Ok(_) => return true,
             Err(error) => {
-                tracing::error!(error = chain(&error), "the store does not say who may poll");
+                tracing::error!(error = chain(&error), "the store does not say what to read");
                 return false;
             }
         };
         if !self.has_access().await {
-            return true;
+            return matches!(self.access, Access::Lost { .. });
         }
         let mut all_read = self.find_channels().await;
         if !self.access.is_good() {
@@ -254,6 +286,16 @@ impl Poller {
         all_read
     }
 
+    /// The term under which this process polls, if it does. Whether it does or not, what other
+    /// relays have found out of the channels counts here too: both receive.
+    async fn ask_store(&mut self) -> Result<Option<u64>, StoreError> {
+        let store = Arc::clone(&self.reader.parts.store);
+        let term = store.poller_term(&self.reader.app).await?;
+        self.keep_unkept().await?;
+        self.recall().await?;
+        Ok(term)
+    }
+
     fn due(&self) -> Vec<ChannelId> {
         let now = self.now();
         let known = self.channels.known();
@@ -266,7 +308,7 @@ impl Poller {
     async fn read(&mut self, channel: &ChannelId, term: Option<u64>) -> Result<(), ReadError> {
         let reader = Arc::clone(&self.reader);
         let parts = &reader.parts;
-        let committed = parts.store.cursor(&reader.app, channel).await.map_err(ReadError::Store)?;
+        let committed = self.place(channel).await.map_err(ReadError::Store)?;
         let now = reader.api.slack_now().unwrap_or_else(|| parts.clock.now());
         let window = Window::next(committed, self.also_from, now, self.settings);
         let to = window.committed(self.settings.settle);
@@ -304,6 +346,7 @@ impl Poller {
         let labels = [reader.app.as_str(), channel.as_str()];
         let gauge = parts.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
         gauge.set(read_at.seconds_f64());
+        self.heard_at = read_at;
         Ok(())
     }
 

@@ -36,20 +36,13 @@ impl Channels {
     }
 
     /// What was found out before: the id behind a name, or the one that took an id's place.
-    pub fn learn(&self, written: &str, id: &ChannelId) {
-        self.0.rcu(|known| {
-            let mut known = Known::clone(known);
-            let is_name = known.unresolved.iter().any(|name| name == written);
-            known.unresolved.retain(|name| name != written);
-            let before = known.ids.iter().position(|known| known.as_str() == written);
-            let retired = before.map(|at| known.ids.remove(at));
-            let is_ours = is_name || retired.is_some();
-            known.retired.extend(retired.filter(|retired| retired != id));
-            if is_ours && !known.ids.contains(id) {
-                known.ids.push(id.clone());
-            }
-            known.settled()
+    /// Returns whether that changes anything.
+    pub fn learn(&self, written: &str, id: &ChannelId) -> bool {
+        let before = self.0.rcu(|known| match known.with(written, id) {
+            Some(changed) => Arc::new(changed),
+            None => Arc::clone(known),
         });
+        before.with(written, id).is_some()
     }
 
     pub(super) fn known(&self) -> Arc<Known> {
@@ -58,6 +51,22 @@ impl Channels {
 }
 
 impl Known {
+    /// What is known with that too, unless it was known or is about no channel of ours.
+    fn with(&self, written: &str, id: &ChannelId) -> Option<Self> {
+        let is_name = self.unresolved.iter().any(|name| name == written);
+        let is_old_id = written != id.as_str() && self.ids.iter().any(|id| id.as_str() == written);
+        if !is_name && !is_old_id {
+            return None;
+        }
+        let mut known = self.clone();
+        known.unresolved.retain(|name| name != written);
+        known.retired.extend(known.ids.extract_if(.., |id| id.as_str() == written));
+        if !known.ids.contains(id) {
+            known.ids.push(id.clone());
+        }
+        Some(known.settled())
+    }
+
     /// Without a doubt every message outside of these channels is none of ours.
     fn settled(mut self) -> Self {
         self.watch.channels = if self.unresolved.is_empty() {
@@ -113,5 +122,19 @@ mod tests {
         channels.learn("C8", &ChannelId::new("C9"));
         assert_eq!(channels.known().ids, ids(&["C2"]));
         assert_eq!(channels.known().watch.channels, ids(&["C2", "C1"]), "events on their way");
+    }
+
+    #[test]
+    fn what_is_known_already_or_is_none_of_ours_changes_nothing() {
+        let channels = Channels::new(ids(&["C1"]), vec!["cd_alerts".into()], Vec::new());
+        let told = [("C1", "C3", true), ("cd_alerts", "C2", true), ("C8", "C9", false)];
+        for (written, id, changes) in told {
+            assert_eq!(channels.learn(written, &ChannelId::new(id)), changes, "{written}");
+        }
+        let before = channels.known();
+        for (written, id) in [("C1", "C3"), ("cd_alerts", "C2"), ("C8", "C9"), ("C3", "C3")] {
+            assert!(!channels.learn(written, &ChannelId::new(id)), "{written}");
+        }
+        assert!(Arc::ptr_eq(&before, &channels.known()));
     }
 }

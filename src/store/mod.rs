@@ -246,6 +246,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The engine failed.
     async fn poller_term(&self, app: &AppName) -> Result<Option<u64>, StoreError>;
 
+    /// Lets another process poll for the app at once, until this one asks for a term again. Returns
+    /// false if nobody else could: nobody does, unless processes share the store.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn stop_polling(&self, _app: &AppName) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// The numbers for metrics and status.
     ///
     /// # Errors

@@ -676,6 +676,24 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
 }
 
 #[tokio::test]
+async fn a_channel_with_a_new_id_is_read_on_from_where_the_old_one_was() {
+    let world = World::new().await;
+    let settings = "catch_up: {every: 1h, overlap: 1m, first_lookback: 1m}\n";
+    let relay = world.setup().more(settings).start().await;
+    relay.caught_up().await;
+    relay.clock.advance(40 * MINUTE);
+    let moved = Channel::new("C7777777777", "cd_alerts");
+    world.slack.state().channels = vec![moved];
+    let at = BEGIN + 10 * MINUTE;
+    let message = world.slack.state().post_at("C7777777777", at, slack::message(0));
+    let changed = json!({"type": "channel_id_changed", "old_channel_id": CHANNEL,
+        "new_channel_id": "C7777777777"});
+    assert_eq!(relay.post(&slack::event(&changed)).await, 200);
+    relay.caught_up_in("C7777777777").await;
+    assert_eq!(world.arrived(&relay).await, [id(&message)]);
+}
+
+#[tokio::test]
 async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     let world = World::new().await;
     let old = world.fill(BEGIN - 5 * DAY, 100);
@@ -693,6 +711,47 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     relay.clock.advance(15 * MINUTE);
     relay.caught_up().await;
     assert_eq!(relay.metric(&missed("downtime")).await, 2.0, "a backfill is no missed push");
+}
+
+#[tokio::test]
+async fn a_backfill_reads_channels_that_nobody_has_listed_yet_or_says_why_it_cannot() {
+    for channels in ["[]", "[cd_alerts]"] {
+        let world = World::new().await;
+        let old = world.fill(BEGIN - 5 * DAY, 20);
+        for after in 0..3 {
+            world.slack.trouble(LIST, after, Trouble::Error("missing_scope"));
+        }
+        let relay = world.setup_in(channels).start().await;
+        relay.metric_is(&result(LIST, "configuration"), |count| count > 0.0).await;
+        for path in ["/backfill?since=6d", "/backfill?since=6d&channel=cd_alerts"] {
+            let (status, problem) = relay.api("POST", path).await;
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(status == 502 && detail.contains("missing_scope"), "{path}: {detail}");
+        }
+        let (status, body) = relay.api("POST", "/backfill?since=6d").await;
+        assert_eq!((status, body), (200, json!({"found": 2, "new": 2, "known": 0})), "{channels}");
+        let (status, body) = relay.api("POST", "/backfill?since=6d&channel=cd_alerts").await;
+        assert_eq!((status, body), (200, json!({"found": 2, "new": 0, "known": 2})), "{channels}");
+        assert_eq!(relay.api("POST", "/backfill?since=6d&channel=C0000000009").await.0, 404);
+        assert_eq!(world.arrived(&relay).await, old);
+        world.slack.state().channels.clear();
+        let (status, problem) = relay.api("POST", "/backfill?since=6d").await;
+        assert!(status == 404 && problem["detail"].as_str().unwrap().contains("or any"));
+    }
+}
+
+#[tokio::test]
+async fn a_channel_found_by_its_name_is_read_back_by_it_after_a_restart_too() {
+    let world = World::new().await;
+    world.fill(BEGIN - 5 * DAY, 20);
+    let mut relay = world.setup_in("[cd_alerts]").start().await;
+    relay.caught_up().await;
+    relay.stop().await;
+    relay.restart().await;
+    let (status, body) = relay.api("POST", "/backfill?since=6d&channel=%23cd_alerts").await;
+    assert_eq!((status, &body["found"]), (200, &json!(2)), "{body}");
+    assert_eq!(world.slack.calls(LIST).len(), 1);
+    relay.settled().await;
 }
 
 #[tokio::test]

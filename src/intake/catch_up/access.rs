@@ -12,7 +12,6 @@ use crate::{
         lifecycle::Change,
         web_api::{ApiError, Identity},
     },
-    store::CursorMove,
 };
 
 /// What is known of the token.
@@ -171,26 +170,22 @@ impl Poller {
 
     /// Slack has given a channel another id: from now on that one is read, from the same place.
     async fn replace(&mut self, old: &ChannelId, new: &ChannelId) -> bool {
-        let known = self.channels.known();
-        if new.as_str().is_empty() || !known.ids.contains(old) {
+        // The name of the old one may have been found by another relay.
+        if let Err(error) = self.recall().await {
+            tracing::error!(
+                error = chain(&error),
+                "the store does not say what channels there are"
+            );
+        }
+        if new.as_str().is_empty() || !self.channels.known().ids.contains(old) {
             return false;
         }
-        let parts = &self.reader.parts;
-        let app = self.reader.app.clone();
-        let names = parts.store.channel_ids(&app).await.unwrap_or_default();
-        let cursor = parts.store.cursor(&app, old).await.ok().flatten();
-        let term = parts.store.poller_term(&app).await.ok().flatten();
-        if let (Some(to), Some(term)) = (cursor, term) {
-            let cursor = CursorMove { app, channel: new.clone(), to, term };
-            if let Err(error) = parts.store.accept(Vec::new(), None, Some(cursor)).await {
-                tracing::error!(error = chain(&error), "the place in {old}'s history is not kept");
-            }
-        }
+        let reader = Arc::clone(&self.reader);
+        let names = reader.parts.store.channel_ids(&reader.app).await.unwrap_or_default();
         for (written, _) in names.iter().filter(|(_, id)| id == old) {
             self.learn(written, new).await;
         }
         self.learn(old.as_str(), new).await;
-        self.board.status().channels.retain(|status| status.id != *old);
         tracing::warn!(%old, %new, "Slack has changed the id of channel {old} to {new}");
         true
     }

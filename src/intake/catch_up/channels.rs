@@ -1,15 +1,16 @@
 //! Finds the channels behind configured names, once; or those that the bot is in, now and then, if
 //! every channel is ours. An id that was found stays in the store: a channel that is renamed stays
-//! the same.
+//! the same, and other relays that share the store need not find it.
 
 use std::sync::Arc;
 
 use super::{Poller, SLOW_RETRY, reader::Beat};
 use crate::{
-    ids::ChannelId,
+    ids::{ChannelId, MessageTs},
     logging::chain,
     metrics::Metric,
     slack::web_api::{ApiError, Channel},
+    store::StoreError,
 };
 
 impl Poller {
@@ -81,16 +82,56 @@ impl Poller {
         }
     }
 
-    /// What was found counts from now on, and after a restart.
-    pub(super) async fn learn(&self, written: &str, id: &ChannelId) {
-        let parts = &self.reader.parts;
-        if let Err(error) = parts.store.set_channel_id(&self.reader.app, written, id).await {
+    /// What was found counts from now on, after a restart, and for other relays.
+    pub(super) async fn learn(&mut self, written: &str, id: &ChannelId) {
+        self.unkept.push((written.to_owned(), id.clone()));
+        if let Err(error) = self.keep_unkept().await {
             let error = chain(&error);
-            tracing::error!(error, "the id of {written} is not kept; it will be found again");
+            tracing::error!(error, "the id of {written} is not kept yet; it is tried again");
         }
+        if self.channels.learn(written, id) {
+            self.begin_with(written, id);
+        }
+    }
+
+    /// Nobody finds out again that an id has changed: what the store refused is offered again.
+    pub(super) async fn keep_unkept(&mut self) -> Result<(), StoreError> {
+        let reader = Arc::clone(&self.reader);
+        while let Some((written, id)) = self.unkept.first() {
+            reader.parts.store.set_channel_id(&reader.app, written, id).await?;
+            self.unkept.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Takes over what other relays have found out.
+    pub(super) async fn recall(&self) -> Result<(), StoreError> {
+        let reader = &self.reader;
+        for (written, id) in
+            super::recall(&*reader.parts.store, &reader.app, &self.channels).await?
+        {
+            self.begin_with(&written, &id);
+        }
+        Ok(())
+    }
+
+    fn begin_with(&self, written: &str, id: &ChannelId) {
         self.name_metrics(id);
-        self.channels.learn(written, id);
+        self.board.status().channels.retain(|status| status.id.as_str() != written);
         tracing::info!(app = %self.reader.app, channel = %id, "channel {written} is {id}");
+    }
+
+    /// Up to where the channel's history was read, be it under an id that it had before.
+    pub(super) async fn place(&self, channel: &ChannelId) -> Result<Option<MessageTs>, StoreError> {
+        let (store, app) = (&self.reader.parts.store, &self.reader.app);
+        let mut place = store.cursor(app, channel).await?;
+        if place.is_some() {
+            return Ok(place);
+        }
+        for (written, _) in store.channel_ids(app).await?.iter().filter(|(_, id)| id == channel) {
+            place = place.max(store.cursor(app, &ChannelId::new(written)).await?);
+        }
+        Ok(place)
     }
 
     /// An alert rule on a series that does not exist yet never fires.

@@ -1,6 +1,6 @@
 //! What others ask of a poller: how it is doing, and to read history once more.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Found, ReadError, Status,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
-    intake::channels::Channels,
+    intake::channels::{Channels, Known},
     slack::web_api::ApiError,
     store::Source,
 };
@@ -25,6 +25,12 @@ pub enum BackfillError {
     /// Slack's time is not known, since it does not answer.
     #[error("Slack does not answer")]
     Silent(#[source] ApiError),
+    /// Slack does not say which channels there are.
+    #[error("the channels cannot be listed")]
+    Unlisted(#[source] ApiError),
+    /// There is nothing to read.
+    #[error("the bot is in none of the app's channels")]
+    Nowhere,
     /// The relay is ending.
     #[error("the relay is ending; what was read is stored")]
     Stopped,
@@ -64,12 +70,11 @@ impl Handle {
         since: Duration,
         channel: Option<String>,
     ) -> Result<Found, BackfillError> {
-        let chosen = self.chosen(channel.as_deref())?;
         let (this, shutdown) = (self.clone(), self.reader.parts.shutdown.clone());
         // It goes on when whoever asked has gone away.
         let reading = shutdown.clone().spawn(async move {
             tokio::select! {
-                result = this.read_back(since, chosen) => result,
+                result = this.read_back(since, channel) => result,
                 () = shutdown.stopped() => Err(BackfillError::Stopped),
             }
         });
@@ -79,9 +84,11 @@ impl Handle {
     async fn read_back(
         &self,
         since: Duration,
-        channels: Vec<ChannelId>,
+        channel: Option<String>,
     ) -> Result<Found, BackfillError> {
         let (reader, beat) = (&self.reader, Beat(None));
+        let wanted = channel.as_deref().map(|channel| channel.trim_start_matches('#'));
+        let channels = self.chosen(wanted).await?;
         if reader.api.slack_now().is_none() {
             let call = || reader.api.auth_test();
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
@@ -105,17 +112,64 @@ impl Handle {
         Ok(sum)
     }
 
-    fn chosen(&self, channel: Option<&str>) -> Result<Vec<ChannelId>, BackfillError> {
-        let status = self.board.status();
-        let mut all = self.channels.known().ids.clone();
-        let more = status.channels.iter().map(|channel| channel.id.clone());
-        all.extend(more.filter(|id| !self.channels.known().ids.contains(id)));
-        let Some(wanted) = channel.map(|channel| channel.trim_start_matches('#')) else {
-            return Ok(all);
+    /// The channels that are meant. Only one relay keeps a list of those that the bot is in, and it
+    /// may be another one: Slack is asked, unless what is known here is enough.
+    async fn chosen(&self, wanted: Option<&str>) -> Result<Vec<ChannelId>, BackfillError> {
+        let known = self.channels.known();
+        let mut all = self.named(&known).await?;
+        let is_wanted = |(id, name): &(ChannelId, String)| {
+            wanted.is_none_or(|wanted| [id.as_str(), name.as_str()].contains(&wanted))
         };
-        let by_name = status.channels.iter().find(|channel| channel.name == wanted);
-        let id = by_name.map_or_else(|| ChannelId::new(wanted), |channel| channel.id.clone());
-        let unknown = || BackfillError::UnknownChannel(wanted.to_owned());
-        all.contains(&id).then(|| vec![id]).ok_or_else(unknown)
+        let is_enough = wanted.is_some() && all.iter().any(is_wanted);
+        if (known.is_every() || !known.unresolved.is_empty()) && !is_enough {
+            all.extend(self.listed(&known).await?);
+            if all.is_empty() {
+                return Err(BackfillError::Nowhere);
+            }
+        }
+        let chosen: BTreeSet<_> = all.into_iter().filter(is_wanted).map(|(id, _)| id).collect();
+        match wanted {
+            Some(wanted) if chosen.is_empty() => {
+                Err(BackfillError::UnknownChannel(wanted.to_owned()))
+            }
+            Some(_) | None => Ok(chosen.into_iter().collect()),
+        }
+    }
+
+    /// The channels of ours that are known, with each name that is.
+    async fn named(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
+        let reader = &self.reader;
+        let kept = reader.parts.store.channel_ids(&reader.app).await.map_err(ReadError::Store)?;
+        let kept = kept.into_iter().filter(|(_, id)| known.ids.contains(id));
+        let mut named: Vec<_> = kept.map(|(written, id)| (id, written)).collect();
+        named.extend(known.ids.iter().map(|id| (id.clone(), String::new())));
+        let status = self.board.status();
+        named.extend(status.channels.iter().map(|one| (one.id.clone(), one.name.clone())));
+        Ok(named)
+    }
+
+    /// The channels of ours that Slack lists.
+    async fn listed(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
+        let reader = &self.reader;
+        let (mut cursor, mut listed) = (None::<String>, Vec::new());
+        loop {
+            let (api, from) = (&reader.api, cursor.as_deref());
+            let page = reader.patiently(Beat(None), move || api.channels(from)).await;
+            let page = page.map_err(BackfillError::Unlisted)?;
+            for channel in page.channels {
+                let is_ours = if known.is_every() {
+                    channel.is_member
+                } else {
+                    known.unresolved.contains(&channel.name)
+                };
+                if is_ours {
+                    listed.push((ChannelId::new(&channel.id), channel.name));
+                }
+            }
+            if page.next_cursor.is_none() || page.next_cursor == cursor {
+                return Ok(listed);
+            }
+            cursor = page.next_cursor;
+        }
     }
 }

@@ -337,6 +337,10 @@ impl Store for PostgresStore {
         poller::term(&self.shared, app).await
     }
 
+    async fn stop_polling(&self, app: &AppName) -> Result<bool, StoreError> {
+        poller::give_up(&self.shared, Some(app)).await.map(|()| true)
+    }
+
     async fn stats(&self) -> Result<Stats, StoreError> {
         view::stats(&self.shared).await
     }
@@ -357,7 +361,9 @@ impl Store for PostgresStore {
         let mut writers = self.writers.lock().await;
         while writers.join_next().await.is_some() {}
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        poller::give_up(&self.shared).await;
+        if let Err(error) = poller::give_up(&self.shared, None).await {
+            tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
+        }
         self.shared.door.close();
     }
 }

@@ -65,12 +65,13 @@ pub(super) async fn renew(shared: &Shared) {
     }
 }
 
-/// Lets another process poll at once.
-pub(super) async fn give_up(shared: &Shared) {
-    const SQL: &str = "UPDATE relay.pollers SET ends_at = relay.now_us($1) WHERE holder = $2";
-    let now = shared.now();
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&shared.holder, Type::INT8)];
-    if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
-        tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
-    }
+/// Lets another process poll at once, for that app or for all.
+pub(super) async fn give_up(shared: &Shared, app: Option<&AppName>) -> Result<(), StoreError> {
+    const SQL: &str = "
+        UPDATE relay.pollers SET ends_at = relay.now_us($1)
+        WHERE holder = $2 AND app = coalesce($3, app)";
+    let (now, app) = (shared.now(), app.map(AppName::as_str));
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&shared.holder, Type::INT8), (&app, Type::TEXT)];
+    shared.door.run(Haste::Hot, SQL, &params).await.map(drop)
 }

@@ -415,6 +415,12 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
     other.close().await;
     let third = one.poller_term(&app()).await.unwrap().unwrap();
     assert!(third > second, "who closes gives it up at once");
+    let another = open().await.unwrap();
+    assert!(one.poller_term(&elsewhere).await.unwrap().is_some());
+    assert!(one.stop_polling(&app()).await.unwrap(), "another may poll");
+    assert_eq!(another.poller_term(&elsewhere).await.unwrap(), None, "given up for one app only");
+    assert!(another.poller_term(&app()).await.unwrap().unwrap() > third);
+    assert_eq!(one.poller_term(&app()).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

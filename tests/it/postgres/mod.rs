@@ -81,13 +81,25 @@ impl Relays {
 
     /// Relays read a channel's history.
     fn catch_up(&mut self, slack: &FakeSlack) {
+        self.catch_up_in(slack, &format!("[{CHANNEL}]"));
+    }
+
+    /// Relays read the history of these channels (YAML).
+    fn catch_up_in(&mut self, slack: &FakeSlack, channels: &str) {
         let path = self.folder().join("relay.yaml");
         let yaml = std::fs::read_to_string(&path).unwrap();
         let app = "signing_secret: {env: SECRET}";
-        let token = format!("{app}, bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]");
+        let token = format!("{app}, bot_token: {{env: TOKEN}}, channels: {channels}");
         let api = format!("slack: {{api_url: '{}', ", slack.api_url());
         std::fs::write(path, yaml.replace(app, &token).replace("slack: {", &api)).unwrap();
         self.env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
+    }
+
+    /// More top-level YAML.
+    fn more(&mut self, yaml: &str) {
+        let path = self.folder().join("relay.yaml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, before + yaml).unwrap();
     }
 
     fn folder(&self) -> &Path {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slack_soar_relay::clock::Clock;
 use tokio::task::spawn_blocking;
 
 use super::{CONCURRENCY, Relays, api, both_ways, cluster::Place, ids, metric, stored, until};
 use crate::{
     harness::{
-        fake_slack::{CHANNEL, FakeSlack},
+        BEGIN, Setup,
+        fake_slack::{CHANNEL, Channel, FakeSlack, Trouble},
         http, slack,
         soar::{FakeSoar, Mood},
     },
@@ -23,6 +24,10 @@ both_ways! {
     what_an_operator_does_on_one_relay_holds_for_all,
     another_relay_reads_history_within_15_s_of_the_pollers_death,
     what_slack_says_it_withheld_is_read_whichever_relay_it_tells,
+    a_channels_new_id_counts_for_all_relays_whichever_slack_tells,
+    a_channels_name_that_one_relay_found_counts_for_all,
+    a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in,
+    a_relay_that_cannot_reach_slack_leaves_polling_to_one_that_can,
     the_doctor_says_how_the_database_is,
 }
 
@@ -200,6 +205,118 @@ async fn what_slack_says_it_withheld_is_read_whichever_relay_it_tells(place: Pla
     until_all(&soar, &[id]).await;
     assert_eq!(place.cluster.sql("SELECT term FROM relay.pollers").await, ["1"]);
     assert_eq!(place.cluster.sql(cursors).await, read_to, "only the poller moves it");
+}
+
+async fn a_channels_new_id_counts_for_all_relays_whichever_slack_tells(place: Place) {
+    const NEW: &str = "C7777777777";
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up(&workspace);
+    relays.more("catch_up: {every: 3s}\n");
+    let read = "SELECT channel FROM relay.cursors WHERE term = 1 ORDER BY channel";
+    let poller = relays.start();
+    until("history is read", async || place.cluster.sql(read).await == [CHANNEL]).await;
+    let other = relays.start();
+    workspace.state().channels = vec![Channel::new(NEW, "cd_alerts")];
+    let changed = json!({"type": "channel_id_changed", "old_channel_id": CHANNEL,
+        "new_channel_id": NEW});
+    let changed = slack::event(&changed).to_string();
+    assert_eq!(other.post_body(changed.as_bytes()).await, Some(200));
+    // The one that polls does not know the channel yet: it takes the push for a stranger's.
+    let early = workspace.state().post_incident(NEW);
+    let push = slack::event(&early).to_string();
+    assert_eq!(poller.post_body(push.as_bytes()).await, Some(200));
+    let mut arrived = vec![id(&early)];
+    until_all(&soar, &arrived).await;
+    until("it polls there", async || place.cluster.sql(read).await == [CHANNEL, NEW]).await;
+    // Now each takes what is pushed to it: history does not show these.
+    for (n, process) in [&poller, &other].into_iter().enumerate() {
+        let mut pushed = early.clone();
+        pushed["ts"] = json!(format!("{}.{n:06}", clock.now().seconds()));
+        let push = slack::event(&pushed).to_string();
+        assert_eq!(process.post_body(push.as_bytes()).await, Some(200));
+        arrived.push(id(&pushed));
+        let counts = until_all(&soar, &arrived).await;
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    }
+}
+
+async fn a_channels_name_that_one_relay_found_counts_for_all(place: Place) {
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up_in(&workspace, "['#cd_alerts']");
+    let unavailable = (0..1000).map(|after| (after, Trouble::Status(503)));
+    unavailable
+        .for_each(|(after, trouble)| workspace.trouble("conversations.list", after, trouble));
+    let unresolved = async |process: &Process| {
+        api(process, "GET", "/status").await["apps"][0]["catch_up"]["unresolved"].clone()
+    };
+    let processes = [relays.start(), relays.start()];
+    for process in &processes {
+        assert_eq!(unresolved(process).await, json!(["cd_alerts"]));
+    }
+    workspace.state().forget_troubles();
+    until("both know the channel", async || {
+        unresolved(&processes[0]).await == json!([]) && unresolved(&processes[1]).await == json!([])
+    })
+    .await;
+    for process in &processes {
+        let mut elsewhere = slack::message(1);
+        elsewhere["channel"] = json!("C9999999999");
+        let push = slack::event(&elsewhere).to_string();
+        assert_eq!(process.post_body(push.as_bytes()).await, Some(200));
+        let ignored = r#"events_total{app="main",outcome="ignored",reason="channel"}"#;
+        assert_eq!(metric(process, ignored).await, 1.0);
+    }
+    assert_eq!(workspace.calls("auth.test").len(), 1, "one relay asked Slack");
+}
+
+async fn a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in(place: Place) {
+    let clock = Clock::system();
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let mut relays = Relays::new(place.url(), &soar);
+    relays.catch_up_in(&workspace, "[]");
+    let long_ago = clock.now() - Duration::from_secs(5 * 24 * 3600);
+    let message = workspace.state().post_at(CHANNEL, long_ago, slack::message(0));
+    let poller = relays.start();
+    let cursors = "SELECT channel FROM relay.cursors";
+    until("history is read", async || place.cluster.sql(cursors).await == [CHANNEL]).await;
+    let other = relays.start();
+    let found = api(&other, "POST", "/backfill?since=6d").await;
+    assert_eq!(found, json!({"found": 1, "new": 1, "known": 0}));
+    let found = api(&poller, "POST", "/backfill?since=6d").await;
+    assert_eq!(found, json!({"found": 1, "new": 0, "known": 1}));
+    until_all(&soar, &[id(&message)]).await;
+}
+
+async fn a_relay_that_cannot_reach_slack_leaves_polling_to_one_that_can(place: Place) {
+    let clock = Clock::manual(BEGIN);
+    let (workspace, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let message = workspace.post();
+    let setup = |slack: &FakeSlack| {
+        let store = "store: {postgres: {url: {env: DATABASE_URL}}}\n";
+        let setup = Setup::default().destination("soar", &soar, "").more(store);
+        setup.env("DATABASE_URL", &place.url()).catch_up(slack, &format!("[{CHANNEL}]"))
+    };
+    let unreachable = setup(&FakeSlack::new(clock.clone()).await);
+    let cut_off = unreachable.start().await;
+    let terms = "SELECT term FROM relay.pollers";
+    until("it polls", async || place.cluster.sql(terms).await == ["1"]).await;
+    let other = setup(&workspace).start().await;
+    let began = clock.now();
+    other.time_passes_until(Duration::from_millis(500), other.caught_up()).await;
+    assert!(clock.now().since(began) > Duration::from_secs(240), "it is tried for some minutes");
+    assert_eq!(place.cluster.sql(terms).await, ["2"]);
+    other.settled().await;
+    assert_eq!(soar.ids(), [id(&message)]);
+    drop(cut_off);
+}
+
+/// The alert id of a posted incident.
+fn id(message: &Value) -> String {
+    format!("main:{}:{}:0", message["channel"].as_str().unwrap(), message["ts"].as_str().unwrap())
 }
 
 async fn the_doctor_says_how_the_database_is(place: Place) {
