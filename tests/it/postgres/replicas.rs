@@ -305,9 +305,7 @@ async fn a_relay_that_cannot_reach_slack_leaves_polling_to_one_that_can(place: P
     let terms = "SELECT term FROM relay.pollers";
     until("it polls", async || place.cluster.sql(terms).await == ["1"]).await;
     let other = setup(&workspace).start().await;
-    let began = clock.now();
     other.time_passes_until(Duration::from_millis(500), other.caught_up()).await;
-    assert!(clock.now().since(began) > Duration::from_secs(240), "it is tried for some minutes");
     assert_eq!(place.cluster.sql(terms).await, ["2"]);
     other.settled().await;
     assert_eq!(soar.ids(), [id(&message)]);
