@@ -204,7 +204,7 @@ impl Control for Running {
         let is_meant = |handle: &&catch_up::Handle| {
             meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
         };
-        let (mut sum, mut is_read) = (Backfilled::default(), false);
+        let (mut sum, mut is_read, mut unlisted) = (Backfilled::default(), false, None);
         for handle in self.catch_up.iter().filter(is_meant) {
             match handle.backfill(since, meant.channel.clone()).await {
                 Ok(found) => {
@@ -215,8 +215,12 @@ impl Control for Running {
                 }
                 // Another app may have the channel, or one at all.
                 Err(BackfillError::UnknownChannel(_) | BackfillError::Nowhere) => {}
+                Err(error @ BackfillError::Unlisted(_)) => unlisted = Some(error),
                 Err(error) => return Err(NoBackfill::Failed(chain(&error))),
             }
+        }
+        if let Some(error) = unlisted.filter(|_| !is_read || meant.channel.is_none()) {
+            return Err(NoBackfill::Failed(chain(&error)));
         }
         if is_read {
             return Ok(sum);

@@ -228,7 +228,8 @@ impl Poller {
         let every = self.settings.every;
         let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
         let next = if self.failures > 0 { regular.min(again) } else { regular };
-        let mut next = next.max(self.now() + aside);
+        let aside_until = self.now() + aside;
+        let mut next = next.max(aside_until);
         let clock = self.reader.parts.clock.clone();
         loop {
             self.heartbeat.beat(clock.instant());
@@ -241,7 +242,7 @@ impl Poller {
                 () = clock.sleep_until(next.min(now + Duration::from_secs(10))) => continue,
             };
             if self.heed(notice).await {
-                next = next.min(started + EXTRA_GAP);
+                next = next.min(started + EXTRA_GAP).max(aside_until);
             }
         }
     }
@@ -277,6 +278,9 @@ impl Poller {
                 Err(error) => {
                     let is_slow = self.note_failure(&channel, &error);
                     all_read &= is_slow;
+                    if self.now().since(self.heard_at) >= DEAF {
+                        return false;
+                    }
                 }
             }
         }

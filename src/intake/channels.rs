@@ -60,7 +60,9 @@ impl Known {
         }
         let mut known = self.clone();
         known.unresolved.retain(|name| name != written);
-        known.retired.extend(known.ids.extract_if(.., |id| id.as_str() == written));
+        let retired = &mut known.retired;
+        retired.retain(|retired| retired != id && retired.as_str() != written);
+        retired.extend(known.ids.extract_if(.., |id| id.as_str() == written));
         if !known.ids.contains(id) {
             known.ids.push(id.clone());
         }
@@ -136,5 +138,15 @@ mod tests {
             assert!(!channels.learn(written, &ChannelId::new(id)), "{written}");
         }
         assert!(Arc::ptr_eq(&before, &channels.known()));
+    }
+
+    #[test]
+    fn an_id_that_comes_and_goes_is_known_once() {
+        let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
+        for _ in 0..3 {
+            assert!(channels.learn("C1", &ChannelId::new("C2")));
+            assert!(channels.learn("C2", &ChannelId::new("C1")));
+        }
+        assert_eq!(channels.known().watch.channels, ids(&["C1", "C2"]));
     }
 }

@@ -82,11 +82,11 @@ CREATE INDEX deliveries_numbered ON relay.deliveries (destination, state, number
 
 -- Takes messages in that nobody has seen before, and returns true; if any alert is known it writes
 -- nothing and returns false. The arrays up to `raw` have a row for each message, those from
--- `message` on one for each alert, `destination` and `name` have each destination once, and the last arrays
--- but `notify` have a row for each delivery; `message`, `alert` and `target` are places among those
--- messages, alerts and destinations, from 1. Alerts come in the order of their keys, in which all
--- transactions take them. A plain insert looks once for what is known, `ON CONFLICT` twice; and of
--- those that it waits for the first that commits ends it.
+-- `message` on one for each alert, `destination` and `name` have each destination once, and the
+-- last arrays but `notify` have a row for each delivery; `message`, `alert` and `target` are places
+-- among those messages, alerts and destinations, from 1. Alerts come in the order of their keys, in
+-- which all transactions take them. A plain insert looks once for what is known, `ON CONFLICT`
+-- twice; and of those that it waits for the first that commits ends it.
 CREATE FUNCTION relay.accept(given int8,
     received_at int8[], posted_at int8[], source int4[], event_id text[], team text[], raw bytea[],
     message int4[], place int8[], key text[], ordinal int8[], attachment int8[], level text[],

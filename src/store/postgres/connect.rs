@@ -46,7 +46,7 @@ impl Url {
     }
 
     /// The same, beginning with another one of its hosts.
-    fn config_from(&self, host: usize) -> Result<Config, OpenError> {
+    pub(super) fn config_from(&self, host: usize) -> Result<Config, OpenError> {
         // The driver's `require` verifies certificate and name, as these do elsewhere.
         let text = beginning_with(host, &(self.0)())
             .replace("sslmode=verify-full", "sslmode=require")
@@ -80,14 +80,14 @@ impl fmt::Debug for Url {
 /// The URL with its hosts turned round. What is no URL stays as it is.
 fn beginning_with(host: usize, url: &str) -> String {
     let turned = || {
-        let (scheme, rest) = url.split_once("://")?;
-        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let start = url.find('@').or_else(|| Some(url.find("://")? + 2))? + 1;
+        let (login, rest) = url.split_at_checked(start)?;
+        let (hosts, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let mut hosts: Vec<&str> = hosts.split(',').collect();
         let first = host % hosts.len();
         hosts.rotate_left(first);
-        let at = if login.is_empty() { "" } else { "@" };
-        Some(format!("{scheme}://{login}{at}{}{tail}", hosts.join(",")))
+        // Its addresses would no longer be those of its hosts.
+        (!tail.contains("hostaddr=")).then(|| format!("{login}{}{tail}", hosts.join(",")))
     };
     turned().unwrap_or_else(|| url.to_owned())
 }
@@ -95,7 +95,7 @@ fn beginning_with(host: usize, url: &str) -> String {
 /// For TCP to one host.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// For a whole connection, whichever of its hosts is alive.
+/// For a whole connection, whichever of its hosts is alive; and for a look at its settings.
 pub(super) const CREATE: Duration = Duration::from_secs(5);
 
 /// After that long without an answer from its machine a connection is dead.
@@ -113,6 +113,11 @@ pub(super) struct Connector {
 }
 
 impl Connector {
+    /// The host to begin with.
+    pub(super) fn first(&self) -> usize {
+        self.first.load(Ordering::Relaxed)
+    }
+
     fn tls(&self) -> MakeRustlsConnect {
         MakeRustlsConnect::new(self.tls.as_ref().clone())
     }
@@ -124,8 +129,35 @@ impl Connector {
         config: Config,
         hear: H,
     ) -> Result<(Client, impl Future<Output = ()> + Send + use<H>), Error> {
+        let mut attempt = Attempt { hosts: &self.first, first: self.first(), is_done: false };
         let (client, connection) = config.connect(self.tls()).await?;
+        attempt.is_done = true;
         Ok((client, drive(connection, Arc::clone(&self.warnings), hear)))
+    }
+}
+
+/// A server that takes a connection and then says nothing would stand in the way of those named
+/// after it, time and again: an attempt that is given up lets the next one begin with another.
+struct Attempt<'a> {
+    hosts: &'a AtomicUsize,
+    first: usize,
+    is_done: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            next_host(self.hosts, self.first);
+        }
+    }
+}
+
+/// Lets the next attempt begin with another host, unless that is done already.
+pub(super) fn next_host(hosts: &AtomicUsize, first: usize) {
+    let next = first.wrapping_add(1);
+    let is_done = hosts.compare_exchange(first, next, Ordering::Relaxed, Ordering::Relaxed);
+    if is_done.is_ok() {
+        tracing::debug!("the next connection to PostgreSQL begins with the next host");
     }
 }
 
@@ -167,14 +199,9 @@ impl Connect for Connector {
     #[expect(clippy::disallowed_methods, reason = "the pool aborts it with its connection")]
     fn connect(&self, known: &Config) -> Connecting<'_> {
         // A URL that can no longer be read is told by the server's refusal of the one before it.
-        let first = self.first.load(Ordering::Relaxed);
-        let config = self.url.config_from(first).unwrap_or_else(|_unreadable| known.clone());
+        let config = self.url.config_from(self.first()).unwrap_or_else(|_unreadable| known.clone());
         Box::pin(async move {
-            // A server that takes a connection and then says nothing would stand in the way of
-            // those named after it, time and again.
-            self.first.store(first.wrapping_add(1), Ordering::Relaxed);
             let (client, driver) = self.connect_to(config, |_| {}).await?;
-            self.first.store(first, Ordering::Relaxed);
             Ok((client, tokio::spawn(driver)))
         })
     }
@@ -211,7 +238,10 @@ mod tests {
         assert_eq!(second, "postgresql://relay:p,w@b,[::1]:3,a:1/relay?sslmode=require");
         assert_eq!(third, "postgresql://relay:p,w@[::1]:3,a:1,b/relay?sslmode=require");
         assert_eq!(last, same, "a count that has gone round");
-        for one in ["postgresql://a", "postgresql://a/d", "host=a,b user=relay", ""] {
+        let [_, odd, ..] = turned("postgresql://u:p/w?,@a,b/d");
+        assert_eq!(odd, "postgresql://u:p/w?,@b,a/d");
+        let addresses = "postgresql://a,b/d?hostaddr=127.0.0.1,127.0.0.2";
+        for one in ["postgresql://a", "postgresql://a/d", "host=a,b user=relay", addresses, ""] {
             assert!(turned(one).iter().all(|turned| turned == one), "{one}");
         }
     }

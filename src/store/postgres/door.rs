@@ -25,7 +25,7 @@ use tokio_postgres::{
 
 use super::{
     OpenError, Settings,
-    connect::{CREATE, Connector, unsafe_setting},
+    connect::{CREATE, Connector, next_host, unsafe_setting},
 };
 use crate::{clock::Clock, store::StoreError};
 
@@ -49,8 +49,9 @@ pub(super) enum Haste {
 impl Haste {
     /// Opens a transaction. The urgent ones find their rows by their indexes, whatever the planner
     /// knows about tables that have just grown; and many rows are not copied into a plan that is
-    /// made for them alone. Who waits for a lock waits for longer than a server takes to look for a
-    /// circle of locks (1 s), since it breaks that. A process that froze inside of one is thrown out.
+    /// made for them alone. Whoever waits for a lock waits for longer than a server takes to look
+    /// for a circle of them (1 s), since it breaks that. A process that froze inside of one is
+    /// thrown out.
     const fn begin(self) -> &'static str {
         match self {
             Self::Hot => {
@@ -77,11 +78,11 @@ impl Haste {
 /// for a standby that is gone up to then; its sender has been told 503 long before.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// For a connection to become free.
-const WAIT: Duration = Duration::from_secs(1);
-
 /// The same, where many rows move and nobody waits.
 const LONG_ANSWER: Duration = Duration::from_secs(3600);
+
+/// For a connection to become free.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// From the first to the longest pause after a connection could not be made.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -93,7 +94,7 @@ pub(super) enum Trouble {
     Connection(#[source] PoolError),
     #[error("PostgreSQL could not be reached a moment ago")]
     Pause,
-    #[error("PostgreSQL did not answer within 10 s")]
+    #[error("PostgreSQL did not answer in time")]
     Silence,
     #[error("PostgreSQL warned at the commit: it may not be on the standby")]
     Unsure,
@@ -209,10 +210,15 @@ fn gate(connector: &Connector, settings: &Settings, size: usize) -> Result<Gate,
     let mut builder =
         Pool::builder(manager).max_size(size).timeouts(times).runtime(Runtime::Tokio1);
     if !settings.allow_unsafe {
-        builder = builder.post_create(Hook::async_fn(|client, _metrics| {
+        let hosts = Arc::clone(&connector.first);
+        builder = builder.post_create(Hook::async_fn(move |client, _metrics| {
+            let (hosts, first) = (Arc::clone(&hosts), hosts.load(Ordering::Relaxed));
             Box::pin(async move {
                 let setting = timeout(CREATE, unsafe_setting(client)).await;
-                let setting = setting.map_err(|_elapsed| HookError::message("no answer"))?;
+                let setting = setting.map_err(|_elapsed| {
+                    next_host(&hosts, first);
+                    HookError::message("PostgreSQL does not say how it is set up")
+                })?;
                 match setting.map_err(HookError::Backend)? {
                     Some(setting) => {
                         Err(HookError::message(OpenError::Unsafe(setting).to_string()))

@@ -101,7 +101,8 @@ impl<'a> Fresh<'a> {
         let first = self.target.len();
         let numbered = names.iter().filter_map(|name| Some((name, numbers.get(name)?)));
         for (name, destination) in numbered {
-            let known = self.destination.iter().position(|known| known == destination);
+            let mut known = self.destination.iter().zip(&self.name);
+            let known = known.position(|known| known == (destination, &name.as_str()));
             let target = place(known.unwrap_or(self.destination.len()) + 1);
             if known.is_none() {
                 self.destination.push(*destination);

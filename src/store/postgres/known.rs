@@ -84,9 +84,9 @@ impl<'a> Known<'a> {
     }
 
     /// Remembers by which ways messages came. They are locked first, in the order of the keys, as
-    /// alerts are inserted: so two relays do not wait for one another in a circle, and whoever comes
-    /// second with an edit sees the first one's. A lock is also something to commit: what is known
-    /// may not be on the standby yet, and its commit waits for that.
+    /// alerts are inserted: so two relays do not wait for one another in a circle, and whoever
+    /// comes second with an edit sees the first one's. A lock is also something to commit: what is
+    /// known may not be on the standby yet, and its commit waits for that.
     async fn remember(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         const LOCK: &str = "
             SELECT FROM unnest($1) AS known (key) JOIN relay.alerts a ON a.key = known.key

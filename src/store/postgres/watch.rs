@@ -55,7 +55,7 @@ async fn listen_once(
     let hear = move |heard: &tokio_postgres::Notification| {
         hearing.wake(DestinationName::new(heard.payload()).ok().as_ref());
     };
-    let connecting = connector.connect_to(connector.url.config()?, hear);
+    let connecting = connector.connect_to(connector.url.config_from(connector.first())?, hear);
     let (client, driver) = timeout(CREATE, connecting).await??;
     let listen = async {
         let listening = client.batch_execute("LISTEN relay_due").await;

@@ -99,18 +99,25 @@ async fn what_is_known_is_told_from_what_is_new_beside_it() {
 /// The database may be restored to a time before a destination was heard of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost() {
-    for again in [message(2), NewMessage { source: Source::CatchUp, ..message(2) }] {
+    let names = ["mail", "soar"].map(|name| DestinationName::new(name).unwrap()).to_vec();
+    let again = NewMessage {
+        alerts: vec![NewAlert { destinations: names, ..message(2).alerts.remove(0) }],
+        ..message(2)
+    };
+    for again in [again.clone(), NewMessage { source: Source::CatchUp, ..again }] {
         let place = Place::new();
         let store = place.open().await;
         accept(&store, message(1)).await.unwrap();
         place.sql(
-            "TRUNCATE relay.messages, relay.alerts, relay.deliveries;
-             UPDATE relay.destinations SET name = 'mail'",
+            "TRUNCATE relay.messages, relay.alerts, relay.deliveries, relay.destinations
+             RESTART IDENTITY",
         );
         let error = accept(&store, again.clone()).await.unwrap_err();
         assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
-        assert_eq!(accept(&store, again).await.unwrap(), Accepted::New { alerts: 1 });
-        assert_eq!(store.lease_due(&soar(), 1).await.unwrap().len(), 1);
+        assert_eq!(accept(&store, again.clone()).await.unwrap(), Accepted::New { alerts: 1 });
+        for name in &again.alerts[0].destinations {
+            assert_eq!(store.lease_due(name, 2).await.unwrap().len(), 1, "{name}");
+        }
     }
 }
 
