@@ -8,7 +8,8 @@ use super::{
 use crate::store::StoreError;
 
 /// What was done, in order. The layout's version is how many of these were.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres-1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/postgres-1.sql"), include_str!("../migrations/postgres-2.sql")];
 
 /// Two relays that start at once take turns. The number is of no meaning, and nobody else's.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310593858020254319)";

@@ -20,7 +20,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 const APPLICATION_ID: i32 = 0x5353_5231;
 
 /// Step `n` leads from schema `n` to schema `n + 1`; the file's `user_version` says where it is.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite-1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/sqlite-1.sql"), include_str!("../migrations/sqlite-2.sql")];
 
 /// How long a statement waits for a lock that somebody else, such as a backup, holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);

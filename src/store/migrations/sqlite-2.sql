@@ -1,0 +1,1 @@
+-- Layout 2 adds to layout 1; `sqlite-1.sql` explains the numbers.
