@@ -8,7 +8,10 @@ use url::Url;
 use super::{BadConfiguration, Common, environment, say};
 use crate::{
     config::{self, App},
-    slack::manifest::{Kind, Needs, manifest},
+    slack::{
+        self,
+        manifest::{Kind, Needs, manifest},
+    },
 };
 
 /// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New App,
@@ -24,6 +27,9 @@ pub struct Manifest {
     /// Print JSON and not YAML.
     #[arg(long)]
     json: bool,
+    /// Print an address that opens Slack's dialog for a new app with the manifest filled in.
+    #[arg(long, conflicts_with = "json")]
+    link: bool,
     /// Leave out the incoming webhook through which Code Defender posts.
     #[arg(long)]
     no_incoming_webhook: bool,
@@ -44,7 +50,9 @@ impl Manifest {
         let apps = apps(common)?;
         let needs = self.needs(&apps)?;
         let manifest = manifest(&needs);
-        if self.json {
+        if self.link {
+            say(&link(&manifest)?);
+        } else if self.json {
             say(&serde_json::to_string_pretty(&manifest)?);
         } else {
             say(serde_saphyr::to_string(&manifest)?.trim_end());
@@ -53,9 +61,7 @@ impl Manifest {
     }
 
     fn needs(&self, apps: &[App]) -> anyhow::Result<Needs> {
-        // The README names the whole request URL, so that may be what is given.
-        let base = self.url.as_str().trim_end_matches('/');
-        let base = base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/');
+        let base = base_url(&self.url);
         let wrong = |message: String| anyhow::Error::from(BadConfiguration(message));
         let (app, path) = match (apps, &self.app) {
             ([], None) => (None, String::new()),
@@ -78,6 +84,28 @@ impl Manifest {
             incoming_webhook: !self.no_incoming_webhook,
         })
     }
+}
+
+/// Returns the address before `/slack/events`. The README names the whole request URL, so that may
+/// be what is given.
+pub(super) fn base_url(url: &Url) -> String {
+    let base = url.as_str().trim_end_matches('/');
+    base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/').to_owned()
+}
+
+/// Returns the needs of the only app of a configuration that reads history in such channels.
+pub(super) fn needs_of_channels(base: &str, kinds: Vec<Kind>) -> Needs {
+    Needs { request_url: format!("{base}{EVENTS}"), kinds, catch_up: true, incoming_webhook: true }
+}
+
+/// Returns the address of Slack's dialog for a new app with the manifest in it. Many projects link
+/// to it in this form; the documentation of manifests that we could read does not describe it.
+pub(super) fn link(manifest: &slack::manifest::Manifest) -> anyhow::Result<String> {
+    let json = serde_json::to_string(manifest)?;
+    let mut link = Url::parse("https://api.slack.com/apps?new_app=1")?;
+    link.query_pairs_mut().append_pair("manifest_json", &json);
+    // Form encoding writes a blank as `+`; percent encoding is read the same way everywhere.
+    Ok(link.as_str().replace('+', "%20"))
 }
 
 /// The kinds of channels that an app's configuration may mean.

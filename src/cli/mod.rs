@@ -22,6 +22,7 @@ pub mod render;
 mod sample;
 pub mod send_test;
 pub mod serve;
+pub mod setup;
 mod terminal;
 
 use std::{
@@ -69,6 +70,8 @@ pub struct Common {
 enum Command {
     /// Run the relay until SIGTERM or Ctrl-C.
     Serve,
+    /// Ask for what a first configuration needs, write it, and check it.
+    Setup(setup::Setup),
     /// Show the relay at work: no configuration, no network, a pretend SOAR.
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
@@ -146,6 +149,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             common.start_log(level)?;
             demo.run()
         }
+        Command::Setup(setup) => setup.run(common),
         Command::Check(check) => check.run(&common.path()),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&config::schema())?);

@@ -17,6 +17,7 @@ mod conformance;
 mod documents;
 mod events_api;
 mod feed;
+mod first_setup;
 mod harness;
 mod operate;
 mod operations;
