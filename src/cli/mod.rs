@@ -32,7 +32,11 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 
 pub use self::reference::reference;
 use self::serve::ConfigFile;
@@ -56,14 +60,22 @@ struct Cli {
 #[derive(Args, Debug)]
 pub struct Common {
     /// The configuration file.
-    #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     /// How log lines look [default: text on a terminal, else json].
-    #[arg(long, global = true, value_name = "text|json")]
+    #[arg(long, global = true, value_parser = log_format(), help_heading = GLOBAL)]
     log_format: Option<Format>,
     /// What is logged: error, warn, info, debug or trace, or a filter for each part.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", help_heading = GLOBAL)]
     log_level: String,
+}
+
+/// The heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
+/// Returns a parser whose values shells can complete.
+fn log_format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| word.parse::<Format>())
 }
 
 #[derive(Debug, Subcommand)]

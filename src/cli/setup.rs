@@ -166,8 +166,8 @@ impl Answers {
         let mut steps = vec![
             "in Slack, Event Subscriptions: switch Delayed Events on".to_owned(),
             format!("in Slack, channel {}: /invite the app", self.channel),
-            "in Slack, Incoming Webhooks: add one for the channel, and give its URL to the vendor's \
-             support, if Code Defender does not post there yet"
+            "in Slack, Incoming Webhooks: add one for the channel, and give its URL to the \
+             vendor's support, if Code Defender does not post there yet"
                 .to_owned(),
             format!("slack-soar-relay serve --config {config}"),
             format!("slack-soar-relay doctor --config {config}"),

@@ -11,8 +11,11 @@ use unicode_width::UnicodeWidthChar;
 
 use super::environment;
 
-/// A column is never made narrower than this.
-const NARROWEST: usize = 12;
+/// A column that is cut keeps at least this much.
+const NARROWEST: usize = 10;
+
+/// So many columns from the right may be cut.
+const CUT_COLUMNS: usize = 2;
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -82,7 +85,7 @@ impl Screen {
         format!("\u{1b}[{}m{text}\u{1b}[0m", colour.code())
     }
 
-    /// Rows under a head. The last column is cut to what is left of the width.
+    /// Returns rows under a head. On a terminal they fit its width: columns are cut from the right.
     pub(super) fn table(self, head: &[&str], rows: &[Vec<(String, Colour)>]) -> String {
         let head: Vec<_> = head.iter().map(|cell| ((*cell).to_owned(), Colour::Bold)).collect();
         let all = || std::iter::once(&head).chain(rows);
@@ -91,17 +94,14 @@ impl Screen {
             .map(|at| all().filter_map(|row| row.get(at)).map(|cell| width(&cell.0)).max())
             .map(Option::unwrap_or_default)
             .collect();
-        let before: usize = widths.iter().take(columns.saturating_sub(1)).map(|w| w + 2).sum();
-        let room = self.width.map(|width| width.saturating_sub(before).max(NARROWEST));
+        let widths = self.width.map_or(widths.clone(), |room| fitted(widths, room));
         let mut text = String::new();
         for row in all() {
             let mut line = String::new();
             for (at, ((cell, colour), width_of_column)) in row.iter().zip(&widths).enumerate() {
                 let is_last = at + 1 == columns;
-                let cell = match room {
-                    Some(room) if is_last => cut(cell, room),
-                    Some(_) | None => cell.clone(),
-                };
+                let cell =
+                    if self.width.is_some() { cut(cell, *width_of_column) } else { cell.clone() };
                 line += &self.paint(*colour, &cell);
                 if !is_last {
                     line += &" ".repeat(width_of_column.saturating_sub(width(&cell)));
@@ -114,6 +114,21 @@ impl Screen {
         text.pop();
         text
     }
+}
+
+/// Takes from the columns, the last one first, what does not fit. A column keeps [`NARROWEST`], and
+/// the one before the last two keeps all: an id that is cut is of no use.
+fn fitted(mut widths: Vec<usize>, room: usize) -> Vec<usize> {
+    let total = |widths: &[usize]| {
+        widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+    };
+    for at in (0..widths.len()).rev().take(CUT_COLUMNS) {
+        let excess = total(&widths).saturating_sub(room);
+        if let Some(width) = widths.get_mut(at) {
+            *width = width.saturating_sub(excess).max((*width).min(NARROWEST));
+        }
+    }
+    widths
 }
 
 /// A bar for bulk work on standard error; none if that is no terminal.
@@ -205,6 +220,18 @@ mod tests {
         ");
         let widest = screen.table(&HEAD, &rows()).lines().map(width).max();
         assert!(widest.is_some_and(|width| width <= 29), "{widest:?}");
+    }
+
+    #[test]
+    fn a_list_of_alerts_fits_eighty_columns_and_keeps_ids_whole() {
+        let id = "main:C0123456789:1600689944.000500:0";
+        let cells =
+            ["12h", "informative", id, "soar pending, backup delivered", "a script of theirs"];
+        let row = cells.map(|cell| (cell.to_owned(), Colour::Plain)).to_vec();
+        let head = ["AGE", "SEVERITY", "ID", "DELIVERIES", "SUMMARY"];
+        let table = Screen { colour: false, width: Some(80) }.table(&head, &[row]);
+        assert!(table.lines().all(|line| width(line) <= 80), "{table}");
+        assert!(table.contains(id), "{table}");
     }
 
     #[test]

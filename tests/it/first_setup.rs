@@ -1,6 +1,7 @@
 //! `setup` and `manifest --link`: from nothing to a configuration that passes `check`.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -41,7 +42,7 @@ fn manifest_of(link: &str) -> Value {
     let link: Url = link.parse().unwrap();
     assert_eq!(link.as_str().split('?').next(), Some("https://api.slack.com/apps"));
     assert!(!link.as_str().contains('+'), "a blank must be %20: {link}");
-    let values: std::collections::HashMap<_, _> = link.query_pairs().collect();
+    let values: HashMap<_, _> = link.query_pairs().collect();
     assert_eq!(values["new_app"], "1");
     serde_json::from_str(&values["manifest_json"]).unwrap()
 }

@@ -30,6 +30,7 @@ mod process;
 mod reload;
 mod secrets;
 mod setup;
+mod shells;
 mod siemplify;
 mod source;
 mod web_api;

@@ -24,7 +24,7 @@ pub(super) struct List {
     )]
     state: Option<String>,
     /// Only those of this severity.
-    #[arg(long, value_name = "informative|low|medium|high|critical")]
+    #[arg(long, value_parser = ["informative", "low", "medium", "high", "critical"])]
     severity: Option<String>,
     /// Only those whose id, category, script, host or title contains this text.
     #[arg(long, value_name = "TEXT")]
