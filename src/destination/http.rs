@@ -29,7 +29,7 @@ use crate::{
         rendered::{GIVE, RenderedRequest, SEND},
         response::{Received, chain, failed, lossy, receive, verdict},
         sample::sample_alert,
-        signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+        signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, message_id},
         stdout,
     },
     http_client,
@@ -162,8 +162,9 @@ impl HttpDestination {
         }
         if let Some(signer) = &access.signer {
             let now = self.clock.now().seconds();
-            let signature = signer.sign(id.to_str().unwrap_or_default(), now, &rendered.body);
-            headers.insert(ID_HEADER, id.clone());
+            let message = message_id(id.to_str().unwrap_or_default());
+            let signature = signer.sign(&message, now, &rendered.body);
+            headers.insert(ID_HEADER, header_text(&message)?);
             headers.insert(TIMESTAMP_HEADER, now.into());
             headers.insert(SIGNATURE_HEADER, sensitive(&signature)?);
         }

@@ -107,17 +107,22 @@ async fn a_delivered_alert_carries_its_key_and_is_json() {
 
 #[tokio::test]
 async fn a_signed_request_verifies_as_standard_webhooks() {
-    let receiver = Receiver::answering(&ok(""));
-    let mut signed = settings(&receiver.url());
-    signed.signing_secret = Some(secret("whsec_c2VjcmV0LW9mLXRoZS1yZWxheQ=="));
-    deliver(signed).await.unwrap();
-    let got = receiver.got().remove(0);
-    assert_eq!(got.header("webhook-id"), [ID]);
-    assert_eq!(got.header("webhook-timestamp"), ["1600689950"]);
-    let mut mac = Hmac::<Sha256>::new_from_slice(b"secret-of-the-relay").unwrap();
-    mac.update([ID.as_bytes(), b".1600689950.", &got.body].concat().as_slice());
-    let expected = BASE64_STANDARD.encode(mac.finalize().into_bytes());
-    assert_eq!(got.header("webhook-signature"), [format!("v1,{expected}")]);
+    let encoded = "c2VjcmV0LW9mLXRoZS1yZWxheQ==";
+    for key in [encoded, &format!("whsec_{encoded}")] {
+        let receiver = Receiver::answering(&ok(""));
+        let mut signed = settings(&receiver.url());
+        signed.signing_secret = Some(secret(key));
+        deliver(signed).await.unwrap();
+        let got = receiver.got().remove(0);
+        let id = ID.replace('.', "_");
+        assert_eq!(got.header("webhook-id"), [id.as_str()]);
+        assert_eq!(got.header("idempotency-key"), [ID]);
+        assert_eq!(got.header("webhook-timestamp"), ["1600689950"]);
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"secret-of-the-relay").unwrap();
+        mac.update([id.as_bytes(), b".1600689950.", &got.body].concat().as_slice());
+        let expected = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+        assert_eq!(got.header("webhook-signature"), [format!("v1,{expected}")]);
+    }
 }
 
 #[tokio::test]
@@ -168,7 +173,18 @@ async fn refused_credentials_hold_the_destination() {
 
 #[tokio::test]
 async fn a_missing_or_failing_destination_keeps_the_alert() {
-    for status in ["404 Not Found", "407 Proxy", "410 Gone", "500 Oops", "502 Bad", "599 ?"] {
+    let about_it = [
+        "402 Payment",
+        "405 Method",
+        "406 Not Acceptable",
+        "423 Locked",
+        "424 Failed",
+        "426 Upgrade",
+        "431 Headers",
+        "451 Legal",
+    ];
+    let failing = ["404 Not Found", "407 Proxy", "410 Gone", "500 Oops", "502 Bad", "599 ?"];
+    for status in failing.into_iter().chain(about_it) {
         assert_eq!(class_after(status).await, ("destination_fault", Advice::Retry), "{status}");
     }
 }
@@ -495,7 +511,7 @@ fn a_rendered_request_shows_everything_but_secrets() {
     content-type: application/json
     idempotency-key: main:C0123456789:1600689944.000500:0
     user-agent: slack-soar-relay/VERSION
-    webhook-id: main:C0123456789:1600689944.000500:0
+    webhook-id: main:C0123456789:1600689944_000500:0
     webhook-signature: ***
     webhook-timestamp: 1600689950
     x-team: soc
