@@ -473,8 +473,8 @@ async fn a_token_is_fetched_once_and_again_after_it_is_refused() {
 }
 
 /// Names of `CasePriority` in Google's TIPCommon, and what an ECS label is: a text.
-#[tokio::test]
-async fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
+#[test]
+fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
     let named = json!({"priority": "name"}).as_object().unwrap().clone();
     let google = Preset::builtin("google-secops-create-case").unwrap();
     for (level, name) in [
@@ -491,6 +491,52 @@ async fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
     for (is_test, label) in [(true, "true"), (false, "false")] {
         let alert = Alert { is_test, ..alert("text", HIGH) };
         assert_eq!(rendered(&elastic, Map::new(), &alert)["labels"]["test"], label);
+    }
+}
+
+/// What `ConvertIntoSimulatedCase` of Google's content hub makes of the older body: keys lose their
+/// capital, and the keys inside the two maps of an event stay.
+fn transformed(value: &Value) -> Value {
+    let Value::Object(fields) = value else {
+        return value
+            .as_array()
+            .map_or_else(|| value.clone(), |items| items.iter().map(transformed).collect());
+    };
+    let renamed = fields.iter().map(|(name, value)| match name.as_str() {
+        "_fields" => ("fields".to_owned(), value.clone()),
+        "_rawDataFields" => ("rawDataFields".to_owned(), value.clone()),
+        name => (name[..1].to_lowercase() + &name[1..], transformed(value)),
+    });
+    Value::Object(renamed.collect())
+}
+
+#[test]
+fn the_newer_call_of_google_takes_what_its_own_transform_makes_of_the_older_one() {
+    let body = |name| {
+        let preset = Preset::builtin(name).unwrap();
+        rendered(&preset, Map::new(), &alert("text", HIGH))
+    };
+    let older = transformed(&body("siemplify-create-case"));
+    let newer = body("google-secops-create-case");
+    assert_eq!(newer["cases"][0]["events"], older["cases"][0]["events"]);
+    let same = [
+        "environment",
+        "sourceSystemName",
+        "ticketId",
+        "displayId",
+        "description",
+        "reason",
+        "name",
+        "deviceVendor",
+        "deviceProduct",
+        "priority",
+        "ruleGenerator",
+        "extensions",
+        "playbookTriggerKeywords",
+        "attachments",
+    ];
+    for name in same {
+        assert_eq!(newer["cases"][0][name], older["cases"][0][name], "{name}");
     }
 }
 
