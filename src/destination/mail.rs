@@ -99,23 +99,24 @@ impl Mailbox<'_> {
         let outcome =
             if to.is_empty() { Outcome::default() } else { self.take(key, &message, &to).await? };
         let nobody_has_it = is_new && outcome.taken.is_empty();
-        if let (true, Some(last)) = (nobody_has_it, outcome.refused.last()) {
-            if outcome.deferred.is_empty() {
-                return Err(refused(last.status, last.text.clone()));
+        match (outcome.deferred.first(), outcome.refused.last()) {
+            (Some(first), _) => {
+                let answer = Answer { status: first.status, excerpt: self.excerpt(&outcome) };
+                if nobody_has_it {
+                    return Err(DeliveryError::Destination(answer));
+                }
+                self.say_who_is_refused(&outcome.refused);
+                Err(DeliveryError::Partly(answer))
+            }
+            (None, Some(last)) if nobody_has_it => {
+                Err(refused(Answer { status: last.status, excerpt: last.text.clone() }))
+            }
+            (None, _) => {
+                self.say_who_is_refused(&outcome.refused);
+                self.recipients.finish(key);
+                Ok(Receipt { excerpt: self.excerpt(&outcome), ..Receipt::default() })
             }
         }
-        if let Some(first) = outcome.deferred.first() {
-            let answer = Answer { status: first.status, excerpt: self.excerpt(&outcome) };
-            return Err(if nobody_has_it {
-                DeliveryError::Destination(answer)
-            } else {
-                self.say_who_is_refused(&outcome.refused);
-                DeliveryError::Partly(answer)
-            });
-        }
-        self.say_who_is_refused(&outcome.refused);
-        self.recipients.finish(key);
-        Ok(Receipt { excerpt: self.excerpt(&outcome), ..Receipt::default() })
     }
 
     /// Hands the mail over. The name is resolved here and not by the library, which knows of no
@@ -128,22 +129,17 @@ impl Mailbox<'_> {
     ) -> Result<Outcome, DeliveryError> {
         let server = Server::of(self.server);
         let server = server.map_err(|reason| unreachable(&reason, self.redactor))?;
-        let mut connection = server.connect(self.way).await.map_err(|error| {
-            // No mail was offered yet, so no status is about it.
-            match failed(&*error, self.redactor) {
-                DeliveryError::Alert { answer: Some(answer), .. } => {
-                    DeliveryError::Destination(answer)
-                }
-                other => other,
-            }
-        })?;
+        // No mail was offered yet, so no status is about it.
+        let connected = server.connect(self.way).await;
+        let mut connection = connected
+            .map_err(|error| failed(&*error, self.redactor, DeliveryError::Destination))?;
         let handed = session::hand_over(&mut connection, message, to, self.redactor).await;
         if let Ok(outcome) = &handed {
             // Before the goodbye, in which the attempt may run out of time.
             self.recipients.serve(key, &outcome.taken);
         }
         drop(tokio::time::timeout(GOODBYE, connection.quit()).await);
-        handed.map_err(|error| failed(&*error, self.redactor))
+        handed.map_err(|error| failed(&*error, self.redactor, refused))
     }
 
     /// One line for each recipient that was not refused before.
@@ -159,15 +155,11 @@ impl Mailbox<'_> {
 
     /// What the server said to the mail and to whom it does not go.
     fn excerpt(&self, outcome: &Outcome) -> String {
-        let mut text = outcome.answer.clone();
-        for (what, list) in [("refused", &outcome.refused), ("later", &outcome.deferred)] {
-            for said in list {
-                if !text.is_empty() {
-                    text.push_str("; ");
-                }
-                text.push_str(&format!("{what}: {} ({})", said.address, said.text));
-            }
-        }
+        let told = |what: &str, said: &Said| format!("{what}: {} ({})", said.address, said.text);
+        let answer = Some(outcome.answer.clone()).filter(|answer| !answer.is_empty());
+        let refused = outcome.refused.iter().map(|said| told("refused", said));
+        let deferred = outcome.deferred.iter().map(|said| told("later", said));
+        let text = answer.into_iter().chain(refused).chain(deferred).collect::<Vec<_>>().join("; ");
         self.redactor.excerpt(&text, EXCERPT_BYTES)
     }
 }
@@ -287,7 +279,12 @@ impl Server {
     }
 }
 
-fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> DeliveryError {
+/// Returns whose fault it is. `by_refusal` says it of a 5xx that is not about credentials.
+fn failed(
+    error: &(dyn Error + Send + Sync + 'static),
+    redactor: &Redactor,
+    by_refusal: fn(Answer) -> DeliveryError,
+) -> DeliveryError {
     let (text, error) = match error.downcast_ref::<smtp::Error>() {
         // Its text holds that of its source.
         Some(error) => (error.to_string(), Some(error)),
@@ -300,18 +297,18 @@ fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> D
             unreachable(&text, redactor)
         };
     };
-    let excerpt = redactor.excerpt(&text, EXCERPT_BYTES);
+    let answer = Answer { status, excerpt: redactor.excerpt(&text, EXCERPT_BYTES) };
     match status {
         // RFC 4954, section 6.
-        530 | 534 | 535 | 538 => DeliveryError::Auth(Answer { status, excerpt }),
-        500..=599 => refused(status, excerpt),
-        _ => DeliveryError::Destination(Answer { status, excerpt }),
+        530 | 534 | 535 | 538 => DeliveryError::Auth(answer),
+        500..=599 => by_refusal(answer),
+        _ => DeliveryError::Destination(answer),
     }
 }
 
-fn refused(status: u16, excerpt: String) -> DeliveryError {
-    let answer = Some(Answer { status, excerpt });
-    DeliveryError::Alert { reason: format!("SMTP status {status}"), answer }
+fn refused(answer: Answer) -> DeliveryError {
+    let reason = format!("SMTP status {}", answer.status);
+    DeliveryError::Alert { answer: Some(answer), reason }
 }
 
 fn message(key: &str, body: &[u8]) -> Result<Message, String> {

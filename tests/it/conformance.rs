@@ -472,7 +472,7 @@ async fn a_token_is_fetched_once_and_again_after_it_is_refused() {
     }
 }
 
-/// Names of `CasePriority` in Google's TIPCommon, and what an ECS label is: a text.
+/// The names are those of `CasePriority` in Google's `TIPCommon`; an ECS label is a text.
 #[test]
 fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
     let named = json!({"priority": "name"}).as_object().unwrap().clone();

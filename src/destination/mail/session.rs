@@ -68,7 +68,8 @@ pub(super) async fn hand_over(
             outcome.taken.push(address.clone());
             continue;
         };
-        let Some(status) = error.status().map(u16::from).filter(is_about_the_recipient) else {
+        let status = error.status().map(u16::from);
+        let Some(status) = status.filter(|status| is_about_the_recipient(*status)) else {
             return Err(error.into());
         };
         let text = redactor.excerpt(&error.to_string(), SAID_BYTES);
@@ -85,6 +86,6 @@ pub(super) async fn hand_over(
 }
 
 /// 421 shuts the connection, and the codes of RFC 4954, section 6, are about our credentials.
-const fn is_about_the_recipient(status: &u16) -> bool {
-    !matches!(*status, 421 | 530 | 534 | 535 | 538)
+const fn is_about_the_recipient(status: u16) -> bool {
+    !matches!(status, 421 | 530 | 534 | 535 | 538)
 }

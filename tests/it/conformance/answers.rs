@@ -1,5 +1,5 @@
-//! Answers that say less than they seem to: something else exists, or a setting is wrong. Bodies are
-//! those of the receivers' documentation, sources and users' reports; `{id}` is the alert's id.
+//! Answers that say less than they seem to: something else exists, or a setting is wrong. Bodies
+//! are those of the receivers' documentation, sources and reports; `{id}` is the alert's id.
 
 use super::*;
 
