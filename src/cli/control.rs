@@ -72,7 +72,8 @@ impl Served {
             By::Worker(worker) => (worker.breaker_open(), worker.last_failure(), None),
             By::Feed(feed, _) => (false, None, feed.read_at()),
         };
-        DestinationHealth { name, breaker_open, last_failure, last_read }
+        let problem = self.destination.problem();
+        DestinationHealth { name, breaker_open, last_failure, last_read, problem }
     }
 }
 

@@ -68,6 +68,7 @@ pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) ->
             let verdict = Verdict::FaultUntil(situation.now + wait);
             (retry(situation, wait, false), verdict)
         }
+        Advice::RetryAlert => (retry(situation, scheduled, false), Verdict::Works),
         Advice::GiveUp if situation.mostly_refused => {
             (retry(situation, scheduled, false), Verdict::Fault)
         }

@@ -40,6 +40,12 @@ pub trait Destination: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeliveryError`]; its [`DeliveryError::advice`] says what to do.
     async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError>;
+
+    /// Returns what is wrong although alerts are delivered, such as a recipient that is refused;
+    /// empty, if nothing is.
+    fn problem(&self) -> String {
+        String::new()
+    }
 }
 
 /// The destination has the alert.
@@ -89,6 +95,9 @@ pub enum DeliveryError {
     /// The destination is at fault: any status that does not blame this alert.
     #[error("the destination did not take the alert: status {}", _0.status)]
     Destination(Answer),
+    /// The destination works and has the alert for some recipients; others are to get it later.
+    #[error("some recipients get the alert later: status {}", _0.status)]
+    Partly(Answer),
     /// This alert is at fault: refused, or no request could be made of it.
     #[error("the alert was refused: {reason}")]
     Alert {
@@ -108,6 +117,8 @@ pub enum Advice {
     RetryAfter(Option<Duration>),
     /// Keep the alert; read the credentials again; it counts towards the breaker.
     HoldDestination,
+    /// Keep the alert, try again by the schedule; the destination works.
+    RetryAlert,
     /// Three tries, then dead.
     GiveUp,
 }
@@ -119,6 +130,7 @@ impl DeliveryError {
             Self::TimedOut | Self::Unreachable(_) | Self::Destination(_) => Advice::Retry,
             Self::Throttled { retry_after, .. } => Advice::RetryAfter(*retry_after),
             Self::Auth(_) => Advice::HoldDestination,
+            Self::Partly(_) => Advice::RetryAlert,
             Self::Alert { .. } => Advice::GiveUp,
         }
     }
@@ -127,7 +139,7 @@ impl DeliveryError {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
-            Self::Unreachable(_) | Self::Destination(_) => "destination_fault",
+            Self::Unreachable(_) | Self::Destination(_) | Self::Partly(_) => "destination_fault",
             Self::Throttled { .. } => "throttled",
             Self::Auth(_) => "auth",
             Self::Alert { .. } => "alert_fault",
@@ -138,9 +150,10 @@ impl DeliveryError {
     pub const fn answer(&self) -> Option<&Answer> {
         match self {
             Self::TimedOut | Self::Unreachable(_) => None,
-            Self::Auth(answer) | Self::Destination(answer) | Self::Throttled { answer, .. } => {
-                Some(answer)
-            }
+            Self::Auth(answer)
+            | Self::Destination(answer)
+            | Self::Partly(answer)
+            | Self::Throttled { answer, .. } => Some(answer),
             Self::Alert { answer, .. } => answer.as_ref(),
         }
     }

@@ -185,6 +185,7 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             oldest_pending_at: stats.oldest_pending,
             last_failure: failure.map(view::Attempt::new),
             last_read_at: health.and_then(|health| health.last_read),
+            problem: health.map(|health| health.problem.clone()).unwrap_or_default(),
         }
     });
     let mut read = api.parts.control.catch_up();

@@ -162,6 +162,10 @@ pub struct Destination {
     /// When a reader last asked since the start; null if none has, or if it is not read.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
+    /// What is wrong although alerts are delivered, such as a mail's recipient that is refused;
+    /// empty, if nothing is.
+    #[serde(default)]
+    pub problem: String,
 }
 
 /// The answer of `GET /api/v1/feed`.
