@@ -9,7 +9,13 @@ use reqwest::{Method, Url, header};
 use serde::de::DeserializeOwned;
 
 use super::{Common, environment};
-use crate::{config::Server, http_client, logging::chain, ops::Problem, secret::Secret};
+use crate::{
+    config::Server,
+    http_client,
+    logging::chain,
+    ops::Problem,
+    secret::{Form, Secret},
+};
 
 /// For one answer. Only a change of very many alerts takes more than a moment.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -64,8 +70,8 @@ impl Target {
 
     fn client_of(&self, server: &str, configured: Option<Secret>) -> anyhow::Result<OpsClient> {
         let token = match (&self.token_file, environment(TOKEN_VARIABLE)) {
-            (Some(path), _) => Some(Secret::file(path)?),
-            (None, Some(value)) => Some(Secret::fixed(TOKEN_VARIABLE, &value)?),
+            (Some(path), _) => Some(Secret::file(path, Form::Word)?),
+            (None, Some(value)) => Some(Secret::variable(TOKEN_VARIABLE, &value, Form::Word)?),
             (None, None) => configured,
         };
         let base = Url::parse(server)

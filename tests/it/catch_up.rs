@@ -8,6 +8,7 @@ use slack_soar_relay::clock::{Clock, Timestamp};
 use crate::harness::{
     BEGIN, PATIENCE, Setup, TestRelay,
     fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, State, TOKEN, Trouble},
+    gateway::{ConnectProxy, TlsFront},
     http,
     pushes::Pushes,
     slack,
@@ -82,6 +83,33 @@ fn result(method: &str, result: &str) -> String {
 async fn next_reading(relay: &TestRelay) {
     relay.clock.advance(MINUTE);
     relay.caught_up().await;
+}
+
+#[tokio::test]
+async fn slack_is_called_through_the_proxy_and_trusted_by_the_private_authority() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    let behind = slack.api_url()["http://".len()..].trim_end_matches("/api").parse().unwrap();
+    let front = TlsFront::new("slack.example", behind).await;
+    let (shared, own) = (ConnectProxy::new().await, ConnectProxy::new().await);
+    let setup = |yaml: &str, app: &str| {
+        let api = format!("  api_url: https://slack.example:{}/api\n", front.port());
+        let channels = format!("[{CHANNEL}], {app}");
+        let setup = Setup::default().catch_up(&slack, channels.trim_end_matches(", "));
+        setup.slack(&(api + yaml)).file("ca.pem", &front.authority)
+    };
+    let proxy = format!("  proxy: {}\n", shared.url());
+    let relay = setup(&format!("{proxy}  ca_file: ca.pem\n"), "").start().await;
+    relay.pass_until_caught_up().await;
+    let heads = shared.requests();
+    let first = format!("CONNECT slack.example:{} HTTP/1.1\r\n", front.port());
+    assert!(heads[0].starts_with(&first), "{heads:?}");
+    let credentials = "proxy-authorization: basic cmvsyxk6cgfzcyb3b3jk";
+    assert!(heads[0].to_lowercase().contains(credentials), "{heads:?}");
+
+    let relay = setup(&proxy, &format!("proxy: \"{}\", ca_file: ca.pem", own.url())).start().await;
+    relay.pass_until_caught_up().await;
+    assert!(!own.requests().is_empty(), "an app's own proxy goes first");
+    assert_eq!(shared.requests().len(), heads.len());
 }
 
 #[tokio::test]
