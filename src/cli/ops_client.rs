@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, Url, header};
+use reqwest::{
+    Method, Url,
+    header::{self, HeaderValue},
+};
 use serde::de::DeserializeOwned;
 
 use super::{Common, environment};
@@ -13,7 +16,7 @@ use crate::{
     config::Server,
     http_client,
     logging::chain,
-    ops::Problem,
+    ops::{Problem, api::OPERATOR},
     secret::{Form, Secret},
 };
 
@@ -161,6 +164,10 @@ impl OpsClient {
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
+        }
+        let user = environment("USER").or_else(|| environment("LOGNAME"));
+        if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
+            request = request.header(OPERATOR, user);
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
