@@ -167,7 +167,7 @@ impl Lines {
         };
         let is_written = io::stderr().write_all(&lines).is_ok();
         if !is_written {
-            let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+            let lost = memchr::memchr_iter(b'\n', &lines).count();
             self.dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
         let mut waiting = self.waiting();

@@ -378,13 +378,10 @@ fn two_apps(first: &str, second: &str) -> String {
 #[test]
 fn apps_that_share_a_signing_secret_need_a_team_each() {
     assert_eq!(check(&two_apps(", team: T0000001", ", team: T0000002")), [""; 0]);
-    assert_eq!(
-        check(&two_apps("", "")).iter().map(|problem| &problem[..54]).collect::<Vec<_>>(),
-        [
-            "3:7: slack.apps[0].team: `team` is missing: this app s",
-            "4:7: slack.apps[1].team: `team` is missing: this app s",
-        ]
-    );
+    let problems = check(&two_apps("", ""));
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].starts_with("3:7: slack.apps[0].team: `team` is missing"));
+    assert!(problems[1].starts_with("4:7: slack.apps[1].team: `team` is missing"));
     let problem = only(&two_apps(", team: T0000001", ""));
     assert!(problem.contains("apps[1].team: `team` is missing") && problem.contains("`a`"));
     let problems = check(&two_apps(", team: T0000001", ", team: T0000001"));

@@ -5,7 +5,7 @@
 //! or HTML, as hex or base64, also inside a longer base64 text, and broken over lines. A word of an
 //! address that may be no secret, such as `hooks`, is masked only where it stands as a value.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt::Write, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -359,7 +359,12 @@ fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> String {
 }
 
 fn unicode(c: char) -> String {
-    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    let mut text = String::new();
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        // Writing to a string does not fail.
+        write!(text, "\\u{unit:04x}").unwrap_or_default();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod answer;
 mod body;
 mod endpoints;
 mod limits;
-mod seldom;
+mod strays;
 
 use std::{
     sync::Arc,
@@ -31,7 +31,7 @@ use self::{
     body::{Refusal, discard},
     endpoints::{Counters, Door, Doors, Endpoint, SHORT_PATH},
     limits::Limits,
-    seldom::Seldom,
+    strays::Strays,
 };
 pub use self::{
     body::SignedBody,
@@ -41,7 +41,7 @@ use crate::{
     clock::{Clock, Timestamp},
     intake::{
         Admission, Admitted, Certainty, Post,
-        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON, Trace},
+        fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON, Trace},
         notice::Notice,
     },
     metrics::{Metric, Metrics},
@@ -71,15 +71,6 @@ const RETRY_REASONS: [&str; 6] = [
     "unknown_error",
 ];
 
-/// Between two log lines about posts to an app that is not configured: strangers can cause them.
-const UNKNOWN_APP_PAUSE: Duration = Duration::from_secs(60);
-
-/// Between two log lines about events of one workspace that no app is configured for.
-const FOREIGN_TEAM_PAUSE: Duration = Duration::from_secs(3600);
-
-/// As much of a path is logged.
-const SHOWN_PATH_CHARS: usize = 80;
-
 /// What the receiver works with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -103,10 +94,7 @@ struct Inner {
     doors: ArcSwap<Doors>,
     parts: Parts,
     limits: Limits,
-    /// Counts requests to no app.
-    nobody: FateCounters,
-    unknown_apps: Seldom,
-    foreign_teams: Seldom,
+    strays: Strays,
     ack_seconds: Histogram,
     event_age: Histogram,
     clock_skew: Gauge,
@@ -125,9 +113,7 @@ impl EventsApi {
         Self(Arc::new(Inner {
             doors,
             limits: Limits::new(),
-            nobody: FateCounters::new("", metrics),
-            unknown_apps: Seldom::new(UNKNOWN_APP_PAUSE),
-            foreign_teams: Seldom::new(FOREIGN_TEAM_PAUSE),
+            strays: Strays::new(metrics),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
@@ -177,7 +163,7 @@ impl Inner {
         let is_post = request.method() == Method::POST;
         let Some(door) = doors.find(path) else {
             if is_post && path.starts_with(SHORT_PATH) {
-                self.note_unknown_app(path);
+                self.strays.note_path(path, self.parts.clock.instant());
             }
             return status(StatusCode::NOT_FOUND);
         };
@@ -238,7 +224,8 @@ impl Inner {
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
         let Some(endpoint) = door.owner(body.signed(), teams) else {
-            self.warn_of_foreign_team(teams);
+            let team = teams.map_or("", Teams::first);
+            self.strays.note_team(team, self.parts.clock.instant());
             return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
         };
         let next = match envelope {
@@ -269,32 +256,6 @@ impl Inner {
             }
         };
         (&endpoint.counters, next)
-    }
-
-    /// Counts a post to the path of an app that is not configured.
-    fn note_unknown_app(&self, path: &str) {
-        self.nobody.count(Fate::UnknownApp);
-        if let Some(times) = self.unknown_apps.is_time("", self.parts.clock.instant()) {
-            let path: String = path.chars().take(SHOWN_PATH_CHARS).collect();
-            tracing::warn!(
-                path,
-                times,
-                "a post to {path} was answered 404: no configured app has that path; compare the \
-                 request URL at Slack with `slack.apps`"
-            );
-        }
-    }
-
-    fn warn_of_foreign_team(&self, teams: Option<&Teams<'_>>) {
-        let team = teams.map_or("", Teams::first);
-        if let Some(times) = self.foreign_teams.is_time(team, self.parts.clock.instant()) {
-            tracing::warn!(
-                team,
-                times,
-                "authentic events of workspace {team} are ignored: no app with that signing secret \
-                 has it as its `team`"
-            );
-        }
     }
 
     fn event(&self, endpoint: &Endpoint, callback: &Callback<'_>, body: &SignedBody) -> Next {

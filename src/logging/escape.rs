@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_escaped_text_has_no_harmful_character_and_is_the_same_in_json(text in any::<String>()) {
+        fn an_escaped_text_is_harmless_and_the_same_in_json(text in any::<String>()) {
             prop_assert!(!escaped(&text).chars().any(is_harmful));
             let mut json = "\"".to_owned();
             push(&mut json, &text, b"\"\\");

@@ -567,14 +567,14 @@ async fn more_channels_than_slack_allows_calls_a_minute_are_read_in_turn() {
 #[tokio::test]
 async fn each_app_reads_for_itself() {
     let world = World::new().await;
-    let app = |name: &str| {
+    let app = |name: &str, secret: &str| {
         format!(
-            "    - {{name: {name}, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+            "    - {{name: {name}, signing_secret: {{env: {secret}}}, bot_token: {{env: TOKEN}}, \
              channels: [{CHANNEL}]}}\n"
         )
     };
     let ours = id(&world.slack.post());
-    let setup = world.setup().apps(&[app("main"), app("other")].concat());
+    let setup = world.setup().apps(&[app("main", "SECRET"), app("other", "OTHER_SECRET")].concat());
     let relay = setup.start().await;
     relay.caught_up().await;
     let series = r#"events_total{app="other",outcome="accepted",reason=""}"#;

@@ -306,13 +306,13 @@ async fn a_post_to_an_unknown_app_is_404_counted_and_said_once_a_minute() {
 
 #[tokio::test]
 async fn more_than_sixteen_distinct_secrets_close_the_short_path_and_no_other() {
-    let mut apps = String::new();
+    let app = |n| format!("    - {{name: app-{n}, signing_secret: {{env: SECRET_{n}}}}}\n");
+    let apps: Vec<String> = (0..17).map(app).collect();
     let mut setup = Setup::default();
     for n in 0..17 {
-        apps += &format!("    - {{name: app-{n}, signing_secret: {{env: SECRET_{n}}}}}\n");
         setup = setup.env(&format!("SECRET_{n}"), &format!("secret-{n}"));
     }
-    let relay = setup.apps(&apps).start().await;
+    let relay = setup.apps(&apps.concat()).start().await;
     let body = incident(1).to_string().into_bytes();
     assert_eq!(relay.post_to(EVENTS, "secret-3", &body).await, 404);
     assert_eq!(relay.post_to("/slack/events/app-3", "secret-3", &body).await, 200);

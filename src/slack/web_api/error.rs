@@ -73,8 +73,8 @@ pub enum Failure {
     Proxy(#[source] reqwest::Error),
     /// Whoever answers is not trusted.
     #[error(
-        "the server's certificate is not trusted (if it is from an authority of your own, name that \
-         in `slack.ca_file`, or in `ca_file` of the app)"
+        "the server's certificate is not trusted (an authority of your own belongs in \
+         `slack.ca_file`, or in `ca_file` of the app)"
     )]
     Untrusted(#[source] reqwest::Error),
     /// An HTTP status that says nothing about the request.

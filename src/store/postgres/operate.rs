@@ -117,8 +117,9 @@ impl Kept<'_> {
     }
 }
 
-/// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows are locked in the order of their numbers, and looked at again once they
-/// are: what somebody leased or changed meanwhile is left alone.
+/// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows
+/// are locked in the order of their numbers, and looked at again once they are: what somebody
+/// leased or changed meanwhile is left alone.
 async fn change(
     shared: &Shared,
     alert: Option<i64>,

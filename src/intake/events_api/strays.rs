@@ -1,17 +1,75 @@
-//! Log lines that others can cause at will: each is said once in a while, with how often it
-//! happened.
+//! Requests that are for no app of ours. Others cause them at will, so each kind is logged once in a
+//! while, with how often it happened.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use crate::{
+    intake::fate::{Fate, FateCounters},
+    metrics::Metrics,
+};
+
+/// Between two log lines about posts to an app that is not configured.
+const UNKNOWN_APP_PAUSE: Duration = Duration::from_secs(60);
+
+/// Between two log lines about events of one workspace that no app is configured for.
+const FOREIGN_TEAM_PAUSE: Duration = Duration::from_secs(3600);
+
+/// As much of a path is logged.
+const SHOWN_PATH_CHARS: usize = 80;
+
 /// The most subjects that are told apart; the one said longest ago makes room.
 const MAX_SUBJECTS: usize = 16;
 
+/// What is remembered of such requests.
+#[derive(Debug)]
+pub(super) struct Strays {
+    counters: FateCounters,
+    unknown_apps: Seldom,
+    foreign_teams: Seldom,
+}
+
+impl Strays {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            counters: FateCounters::new("", metrics),
+            unknown_apps: Seldom::new(UNKNOWN_APP_PAUSE),
+            foreign_teams: Seldom::new(FOREIGN_TEAM_PAUSE),
+        }
+    }
+
+    /// Counts a post to the path of an app that is not configured.
+    pub(super) fn note_path(&self, path: &str, now: Instant) {
+        self.counters.count(Fate::UnknownApp);
+        if let Some(times) = self.unknown_apps.is_time("", now) {
+            let path: String = path.chars().take(SHOWN_PATH_CHARS).collect();
+            tracing::warn!(
+                path,
+                times,
+                "a post to {path} was answered 404: no configured app has that path; compare the \
+                 request URL at Slack with `slack.apps`"
+            );
+        }
+    }
+
+    /// Notes an authentic event of a workspace that no app with its secret takes events of.
+    pub(super) fn note_team(&self, team: &str, now: Instant) {
+        if let Some(times) = self.foreign_teams.is_time(team, now) {
+            tracing::warn!(
+                team,
+                times,
+                "authentic events of workspace {team} are ignored: no app with that signing secret \
+                 has it as its `team`"
+            );
+        }
+    }
+}
+
 /// Remembers when something was said of which subject.
 #[derive(Debug)]
-pub(super) struct Seldom {
+struct Seldom {
     every: Duration,
     said: Mutex<Vec<Said>>,
 }
@@ -25,13 +83,13 @@ struct Said {
 }
 
 impl Seldom {
-    pub(super) const fn new(every: Duration) -> Self {
+    const fn new(every: Duration) -> Self {
         Self { every, said: Mutex::new(Vec::new()) }
     }
 
     /// Returns how often it has happened since the last time it was said, if it is time to say it
     /// again.
-    pub(super) fn is_time(&self, subject: &str, now: Instant) -> Option<u64> {
+    fn is_time(&self, subject: &str, now: Instant) -> Option<u64> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = said.iter_mut().find(|known| known.subject == subject) {
             known.since += 1;
