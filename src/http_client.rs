@@ -31,7 +31,7 @@ pub const USER_AGENT: &str = concat!("slack-soar-relay/", env!("CARGO_PKG_VERSIO
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
 /// How to reach the other side.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// For name lookup, TCP, proxy and TLS together.
     pub connect_timeout: Duration,
@@ -154,6 +154,20 @@ pub fn check_host(url: &Url) -> Result<(), RefusedAddress> {
         }
         None => Ok(()),
     }
+}
+
+/// Returns whether a request failed since the server's certificate is not good.
+pub fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.map_or(error.downcast_ref(), |inner| inner.downcast_ref());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The addresses of a host, each of which may be contacted: a public name may point anywhere.

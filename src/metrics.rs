@@ -93,6 +93,8 @@ metrics! {
         "Bytes in use in the store, write-ahead log included.";
     StoreFree Gauge "store_free_bytes" []
         "Bytes left until the store's max_size.";
+    LogLinesDropped Counter "log_lines_dropped_total" []
+        "Log lines that were dropped, since nobody read standard error fast enough.";
     StaleLeases Counter "stale_leases_total" []
         "Outcomes that came after their lease had passed to another worker, and were not recorded.";
     ConfigReload Gauge "config_last_reload_successful" []

@@ -74,7 +74,9 @@ impl Manifest {
             (_, Some(name)) => {
                 let app = apps.iter().find(|app| app.name.as_str() == name);
                 let app = app.ok_or_else(|| wrong(format!("no app is named {name}")))?;
-                (Some(app), if apps.len() > 1 { format!("/{name}") } else { String::new() })
+                // One Slack app has one request URL, whichever workspaces it is installed in.
+                let is_alone = apps.len() == 1 || shares_its_secret(app, apps);
+                (Some(app), if is_alone { String::new() } else { format!("/{name}") })
             }
         };
         Ok(Needs {
@@ -116,13 +118,21 @@ pub(super) fn kinds(app: &App) -> Vec<Kind> {
     app.channels.iter().flat_map(|id| Kind::of(id.as_str())).copied().collect()
 }
 
+fn shares_its_secret(app: &App, apps: &[App]) -> bool {
+    let shares = |other: &App| {
+        let known = |secret| app.signing_secrets.contains(secret);
+        other.name != app.name && other.signing_secrets.iter().any(known)
+    };
+    apps.iter().any(shares)
+}
+
 /// The configured apps; none if there is no configuration yet. Secrets need not exist.
 fn apps(common: &Common) -> anyhow::Result<Vec<App>> {
     let path = common.path();
     if common.config.is_none() && !path.exists() {
         return Ok(Vec::new());
     }
-    let secret = |name: &str| environment(name).or_else(|| Some(PLACEHOLDER.to_owned()));
+    let secret = |name: &str| environment(name).or_else(|| Some(format!("{PLACEHOLDER}{name}")));
     let loaded =
         config::load(&path, &secret).map_err(|problems| BadConfiguration(problems.to_string()))?;
     Ok(loaded.config.apps)

@@ -137,10 +137,11 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
-    let result = run(&common, command);
-    logging::flush();
-    match result {
-        Ok(code) => code,
+    match run(&common, command) {
+        Ok(code) => {
+            logging::flush();
+            code
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             if error.is::<BadConfiguration>() { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -210,18 +211,20 @@ impl Common {
     }
 }
 
-/// The environment's one door. A value that is not UTF-8 is as good as none.
+/// The environment's one door. What is not UTF-8 in a value becomes U+FFFD, which no secret may
+/// have.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A line of result. A reader that went away is no failure of ours.
+/// A line of result. A reader that went away is no failure of ours. Whatever others wrote in it
+/// cannot play tricks with a terminal, and JSON stays the same JSON.
 fn say(line: &str) {
-    drop(writeln!(stdout(), "{line}"));
+    drop(writeln!(stdout(), "{}", terminal::safe(line)));
 }
 
 /// A line of complaint.
 fn complain(line: &str) {
-    drop(writeln!(stderr(), "{line}"));
+    logging::complain(&terminal::safe(line));
 }

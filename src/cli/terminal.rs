@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthChar;
 
 use super::environment;
+use crate::logging::escape;
 
 /// A column that is cut keeps at least this much.
 const NARROWEST: usize = 10;
@@ -56,6 +57,9 @@ impl Colour {
     }
 }
 
+/// The codes behind `ESC [` that [`Screen::paint`] writes.
+const CODES: [&str; 6] = ["0m", "1m", "2m", "31m", "32m", "33m"];
+
 /// How standard output is written to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
@@ -91,7 +95,9 @@ impl Screen {
         let all = || std::iter::once(&head).chain(rows);
         let columns = head.len();
         let widths: Vec<usize> = (0..columns)
-            .map(|at| all().filter_map(|row| row.get(at)).map(|cell| width(&cell.0)).max())
+            .map(|at| {
+                all().filter_map(|row| row.get(at)).map(|cell| width(&harmless(&cell.0))).max()
+            })
             .map(Option::unwrap_or_default)
             .collect();
         let widths = self.width.map_or(widths.clone(), |room| fitted(widths, room));
@@ -100,8 +106,9 @@ impl Screen {
             let mut line = String::new();
             for (at, ((cell, colour), width_of_column)) in row.iter().zip(&widths).enumerate() {
                 let is_last = at + 1 == columns;
+                let cell = harmless(cell);
                 let cell =
-                    if self.width.is_some() { cut(cell, *width_of_column) } else { cell.clone() };
+                    if self.width.is_some() { cut(&cell, *width_of_column) } else { cell };
                 line += &self.paint(*colour, &cell);
                 if !is_last {
                     line += &" ".repeat(width_of_column.saturating_sub(width(&cell)));
@@ -161,13 +168,38 @@ pub(super) fn rough(duration: Duration) -> String {
     }
 }
 
-/// The text without what a terminal would obey: control characters, and marks that turn the
-/// direction of writing. Slack and a SOAR wrote it, not we.
+/// The text in one line, without what a terminal would obey. Slack and a SOAR wrote it, not we.
 pub(super) fn harmless(text: &str) -> String {
-    const TURNS: [std::ops::RangeInclusive<char>; 3] =
-        ['\u{200e}'..='\u{200f}', '\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
-    let turns = |c: char| TURNS.iter().any(|range| range.contains(&c));
-    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
+    escape::escaped(text)
+}
+
+/// Lines of output without what a terminal would obey. Line breaks and tabs stay; so do the colours
+/// of [`Screen::paint`], where it paints at all.
+pub(super) fn safe(text: &str) -> String {
+    safe_for(Screen::new(), text)
+}
+
+fn safe_for(screen: Screen, text: &str) -> String {
+    let is_ours = |rest: &&str| CODES.iter().any(|code| rest.starts_with(code));
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(escape::is_harmful) {
+        let (plain, harmful) = rest.split_at(at);
+        safe += plain;
+        let ours = harmful.strip_prefix("\u{1b}[").filter(is_ours).filter(|_| screen.colour);
+        let end = match ours {
+            Some(code) => harmful.len() - code.len() + code.find('m').map_or(0, |end| end + 1),
+            None => harmful.chars().next().map_or(0, char::len_utf8),
+        };
+        let (first, after) = harmful.split_at(end);
+        if ours.is_some() || ["\n", "\t"].contains(&first) {
+            safe += first;
+        } else {
+            safe += &escape::escaped(first);
+        }
+        rest = after;
+    }
+    safe + rest
 }
 
 fn width(text: &str) -> usize {
@@ -252,7 +284,12 @@ mod tests {
     #[test]
     fn a_text_cannot_play_tricks_with_the_terminal() {
         let text = "a\u{1b}[2Jb\rc\u{202e}d\u{7}";
-        assert_eq!(harmless(text), "a [2Jb c d ");
+        assert_eq!(harmless(text), r"a\u001b[2Jb\rc\u202ed\u0007");
+        let lines = "\u{1b}[31mdead\u{1b}[0m\t\u{1b}[2Jx\n\u{9b}1m";
+        let plain = Screen { colour: false, width: None };
+        assert_eq!(safe_for(plain, lines), "\\u001b[31mdead\\u001b[0m\t\\u001b[2Jx\n\\u009b1m");
+        let painted = safe_for(Screen { colour: true, ..plain }, lines);
+        assert_eq!(painted, "\u{1b}[31mdead\u{1b}[0m\t\\u001b[2Jx\n\\u009b1m");
     }
 
     #[test]

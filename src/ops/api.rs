@@ -7,7 +7,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Query, Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header, request},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -33,6 +33,9 @@ const MAX_BODY_BYTES: usize = 1024;
 
 /// Where all of it is.
 const PREFIX: &str = "/api/v1";
+
+/// Says who asks, if they like: the user who runs a command of ours. Nobody checks it.
+pub const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 
 /// What the API is made of.
 #[derive(Debug)]

@@ -64,6 +64,10 @@ pub struct Settings {
     pub url: Url,
     /// The bot token. Without one, [`WebApi::auth_test`] still tells Slack's time.
     pub token: Option<Secret>,
+    /// The workspace that is asked about; an organisation's token needs it.
+    pub team: Option<String>,
+    /// Proxy and trust.
+    pub client: http_client::Settings,
 }
 
 /// A method that we call.
@@ -190,7 +194,7 @@ impl WebApi {
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, ClientError> {
         let throttle = |method: Method| (method, Throttle::new(method.allowance()));
         Ok(Self {
-            client: http_client::build(&http_client::Settings::default())?,
+            client: http_client::build(&settings.client)?,
             settings,
             clock,
             metrics,
@@ -317,7 +321,7 @@ impl WebApi {
             Some(token) => request.bearer_auth(token.reveal()),
             None => request,
         };
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = request.send().await.map_err(|error| self.failed(error))?;
         self.note_time(response.headers());
         if response.status().as_u16() == 429 {
             let until = self.retry_at(response.headers());
@@ -328,7 +332,7 @@ impl WebApi {
         if status.is_server_error() {
             return Err(ApiError::Transient(Failure::Status(status.as_u16())));
         }
-        let body = read(response).await?;
+        let body = self.read(response).await?;
         let text = slack::readable(&body).into_owned();
         let reply = match Reply::parse(&text) {
             Ok(reply) => reply,
@@ -341,6 +345,29 @@ impl WebApi {
             None => Ok(Answer { text, headers }),
             Some(error) => Err(error.at(self.retry_at(&headers))),
         }
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, ApiError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_BYTES {
+                return Err(ApiError::Transient(Failure::TooLarge));
+            }
+        }
+        Ok(body)
+    }
+
+    fn failed(&self, error: reqwest::Error) -> ApiError {
+        ApiError::Transient(if error.is_timeout() {
+            Failure::TimedOut
+        } else if http_client::is_untrusted(&error) {
+            Failure::Untrusted(error.without_url())
+        } else if error.is_connect() && self.settings.client.proxy.is_some() {
+            Failure::Proxy(error.without_url())
+        } else {
+            Failure::Network(error.without_url())
+        })
     }
 
     fn throttled<T>(&self, method: Method, act: impl FnOnce(&mut Throttle) -> T) -> T {
@@ -365,23 +392,4 @@ impl WebApi {
             self.offset.store(offset, Ordering::Relaxed);
         }
     }
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES {
-            return Err(ApiError::Transient(Failure::TooLarge));
-        }
-    }
-    Ok(body)
-}
-
-fn failed(error: reqwest::Error) -> ApiError {
-    ApiError::Transient(if error.is_timeout() {
-        Failure::TimedOut
-    } else {
-        Failure::Network(error.without_url())
-    })
 }

@@ -18,7 +18,8 @@ use crate::{
 };
 
 mod feed;
-pub(super) use self::feed::*;
+mod journal;
+pub(super) use self::{feed::*, journal::*};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -156,11 +157,11 @@ impl World {
     }
 
     async fn act(&self, selection: Selection, action: Action) -> u64 {
-        self.store().act(selection, action).await.unwrap()
+        self.store().act(selection, action, None).await.unwrap()
     }
 
     async fn pause(&self, paused: Paused) {
-        self.store().set_paused(&name("soar"), paused).await.unwrap();
+        self.store().set_paused(&name("soar"), paused, None).await.unwrap();
     }
 
     async fn list(&self, query: AlertQuery) -> Vec<AlertView> {
@@ -244,6 +245,8 @@ macro_rules! contract {
             an_action_covers_more_than_one_piece,
             a_cancel_ends_what_waits_and_what_is_dead,
             an_action_is_limited_to_its_selection,
+            an_operators_action_is_kept_with_what_it_changed,
+            an_operators_action_is_forgotten_after_ninety_days,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,
@@ -670,7 +673,7 @@ pub(super) async fn two_retries_at_once_change_each_delivery_once(w: World) {
     let mut retries = JoinSet::new();
     for _ in 0..2 {
         let store = Arc::clone(w.store());
-        retries.spawn(async move { store.act(Selection::default(), Action::Retry).await });
+        retries.spawn(async move { store.act(Selection::default(), Action::Retry, None).await });
     }
     let changed: u64 = retries.join_all().await.into_iter().map(Result::unwrap).sum();
     assert_eq!(changed, 20);
@@ -1218,7 +1221,7 @@ pub(super) async fn the_numbers_add_up(w: World) {
     w.accept(w.message(5)).await;
     let mut leases = w.lease("soar", 2).await.into_iter();
     w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
-    w.store().set_paused(&name("chat"), Paused::Yes).await.unwrap();
+    w.store().set_paused(&name("chat"), Paused::Yes, None).await.unwrap();
     let stats = w.store().stats().await.unwrap().destinations;
     let names: Vec<&str> = stats.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["chat", "soar"]);

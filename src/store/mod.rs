@@ -17,6 +17,7 @@ use crate::{
 #[cfg(test)]
 mod contract;
 mod feed;
+mod journal;
 mod lease;
 mod message;
 pub mod postgres;
@@ -28,6 +29,7 @@ mod view;
 
 pub use self::{
     feed::{FEED_PAGE_MAX_BYTES, FeedPage, Taken},
+    journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
     lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
@@ -62,7 +64,7 @@ pub enum StoreError {
 
 /// Where alerts are kept. Every promise is a function of the contract suite.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Journal + Send + Sync + fmt::Debug {
     /// Stores messages, their alerts and one pending delivery for each routed destination, due at
     /// `hold_until` (now, if none), in one transaction, with the cursor if one is given. When this
     /// returns, everything is durable.
@@ -172,13 +174,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
 
     /// Applies an operator's action, a bounded piece at a time; returns how many deliveries it
-    /// changed.
+    /// changed. The deed, if one is given, is kept with the first piece, whatever that changes.
     ///
     /// # Errors
     /// The engine failed; the pieces before are done, and the same call does the rest.
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError>;
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError>;
 
-    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age.
+    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. The
+    /// deed, if one is given, is kept with it.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
@@ -186,6 +194,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError>;
 
     /// One alert with everything that is known of it.

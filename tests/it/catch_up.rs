@@ -8,6 +8,7 @@ use slack_soar_relay::clock::{Clock, Timestamp};
 use crate::harness::{
     BEGIN, PATIENCE, Setup, TestRelay,
     fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, State, TOKEN, Trouble},
+    gateway::{ConnectProxy, TlsFront},
     http,
     pushes::Pushes,
     slack,
@@ -82,6 +83,33 @@ fn result(method: &str, result: &str) -> String {
 async fn next_reading(relay: &TestRelay) {
     relay.clock.advance(MINUTE);
     relay.caught_up().await;
+}
+
+#[tokio::test]
+async fn slack_is_called_through_the_proxy_and_trusted_by_the_private_authority() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    let behind = slack.api_url()["http://".len()..].trim_end_matches("/api").parse().unwrap();
+    let front = TlsFront::new("slack.example", behind).await;
+    let (shared, own) = (ConnectProxy::new().await, ConnectProxy::new().await);
+    let setup = |yaml: &str, app: &str| {
+        let api = format!("  api_url: https://slack.example:{}/api\n", front.port());
+        let channels = format!("[{CHANNEL}], {app}");
+        let setup = Setup::default().catch_up(&slack, channels.trim_end_matches(", "));
+        setup.slack(&(api + yaml)).file("ca.pem", &front.authority)
+    };
+    let proxy = format!("  proxy: {}\n", shared.url());
+    let relay = setup(&format!("{proxy}  ca_file: ca.pem\n"), "").start().await;
+    relay.pass_until_caught_up().await;
+    let heads = shared.requests();
+    let first = format!("CONNECT slack.example:{} HTTP/1.1\r\n", front.port());
+    assert!(heads[0].starts_with(&first), "{heads:?}");
+    let credentials = "proxy-authorization: basic cmvsyxk6cgfzcyb3b3jk";
+    assert!(heads[0].to_lowercase().contains(credentials), "{heads:?}");
+
+    let relay = setup(&proxy, &format!("proxy: \"{}\", ca_file: ca.pem", own.url())).start().await;
+    relay.pass_until_caught_up().await;
+    assert!(!own.requests().is_empty(), "an app's own proxy goes first");
+    assert_eq!(shared.requests().len(), heads.len());
 }
 
 #[tokio::test]
@@ -539,14 +567,14 @@ async fn more_channels_than_slack_allows_calls_a_minute_are_read_in_turn() {
 #[tokio::test]
 async fn each_app_reads_for_itself() {
     let world = World::new().await;
-    let app = |name: &str| {
+    let app = |name: &str, secret: &str| {
         format!(
-            "    - {{name: {name}, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+            "    - {{name: {name}, signing_secret: {{env: {secret}}}, bot_token: {{env: TOKEN}}, \
              channels: [{CHANNEL}]}}\n"
         )
     };
     let ours = id(&world.slack.post());
-    let setup = world.setup().apps(&[app("main"), app("other")].concat());
+    let setup = world.setup().apps(&[app("main", "SECRET"), app("other", "OTHER_SECRET")].concat());
     let relay = setup.start().await;
     relay.caught_up().await;
     let series = r#"events_total{app="other",outcome="accepted",reason=""}"#;

@@ -438,4 +438,15 @@ async fn each_action_leaves_one_line_that_says_who_did_what() {
     assert_eq!(audit[1]["selection"], format!("alert {}", id(1)));
     assert_eq!((&audit[1]["action"], &audit[1]["changed"]), (&json!("cancel"), &json!(1)));
     assert!(audit[1]["who"].as_str().unwrap().starts_with("127.0.0.1:"), "{}", audit[1]);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(relay.dir().join("relay.db"), flags).unwrap();
+    let mut query =
+        store.prepare("SELECT who, action, selection FROM actions ORDER BY id").unwrap();
+    let row = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let kept: Vec<[String; 3]> = query.query_map([], row).unwrap().map(Result::unwrap).collect();
+    let said = |line: &Value| {
+        ["who", "action", "selection"].map(|key| line[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(kept, audit.iter().map(said).collect::<Vec<_>>(), "the store has the same");
+    assert!(kept[0][0].ends_with("(loopback)"), "{kept:?}");
 }

@@ -183,7 +183,7 @@ async fn hot_loop_backoff() {
 /// An output with a mistake in its settings was switched off, with one line in the log.
 #[test]
 fn invalid_output_disabled() {
-    let env = |_: &str| Some("not a URL".to_owned());
+    let env = |_: &str| Some("not-a-URL".to_owned());
     let yaml = "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                 destinations: [{name: soar, preset: webhook, url: {env: URL}}]\n";
     let problems = config::parse(yaml, root(), &env).unwrap_err();

@@ -29,7 +29,7 @@ struct Patient<'a> {
 
 pub(super) async fn examine(config: &Config, app: &App) -> anyhow::Result<Vec<Finding>> {
     let clock = Clock::system();
-    let api = web_api(config, app.bot_token.clone(), &clock, &Metrics::new())?;
+    let api = web_api(config, app, &clock, &Metrics::new())?;
     let mut patient = Patient { app, api, findings: Vec::new() };
     patient.signing_secret();
     let identity = patient.identity(config.slack_api.as_str()).await;
@@ -97,7 +97,7 @@ impl Patient<'_> {
         };
         match result {
             Ok(identity) => {
-                self.ok("token", format!("good, for workspace {}", identity.team_id));
+                self.team(&identity);
                 return Some(identity);
             }
             Err(ApiError::Token(code)) => {
@@ -115,6 +115,24 @@ impl Patient<'_> {
             Err(error) => self.fail("web api", format!("{url}: {}", chain(&error)), NETWORK),
         }
         None
+    }
+
+    /// The token of an organisation is for all of its workspaces.
+    fn team(&mut self, identity: &Identity) {
+        let id = &identity.team_id;
+        match &self.app.team {
+            Some(team) if team != id && !id.starts_with('E') => {
+                let advice = format!(
+                    "set `team` of this app to {id}, or point `bot_token` to the token of {team}"
+                );
+                self.fail("token", format!("it is for workspace {id}, not for {team}"), advice);
+            }
+            None if id.starts_with('E') => {
+                let advice = "set `team` of this app to the id of the workspace with the channel";
+                self.fail("token", format!("it is for the whole organisation {id}"), advice);
+            }
+            Some(_) | None => self.ok("token", format!("good, for workspace {id}")),
+        }
     }
 
     fn clock(&mut self) {
@@ -245,7 +263,8 @@ impl Patient<'_> {
     }
 }
 
-const NETWORK: &str = "let this machine reach Slack: name lookup, firewall, `api_url`";
+const NETWORK: &str = "let this machine reach Slack: name lookup, firewall, `slack.api_url`, \
+                       `slack.proxy`, `slack.ca_file`";
 
 /// Waits where Slack asks for it; everything else is a finding.
 async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(

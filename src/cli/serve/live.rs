@@ -374,6 +374,7 @@ fn app(app: &config::App, notices: &AppNotices) -> events_api::App {
     events_api::App {
         name: app.name.clone(),
         signing_secrets: app.signing_secrets.clone(),
+        team: app.team.clone(),
         notices: notices.get(&app.name).cloned().unwrap_or_default(),
     }
 }

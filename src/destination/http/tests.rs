@@ -23,7 +23,7 @@ use crate::{
         receiver::{Behave, Receiver, answer, ok},
         sample::sample_alert,
     },
-    secret::Secret,
+    secret::{Form, Secret},
 };
 
 mod mail;
@@ -394,8 +394,8 @@ async fn a_rotated_secret_is_used_at_once_after_a_refusal() {
     fs::write(&url_file, url("old")).unwrap();
     fs::write(&key_file, "old\n").unwrap();
     let mut rotating = settings("http://unused/");
-    rotating.url = Secret::file(&url_file).unwrap();
-    let key = HeaderValue::Secret(Secret::file(&key_file).unwrap());
+    rotating.url = Secret::file(&url_file, Form::Word).unwrap();
+    let key = HeaderValue::Secret(Secret::file(&key_file, Form::Text).unwrap());
     rotating.headers = vec![("X-Key".to_owned(), key)];
     let destination = destination(rotating);
     let alert = sample_alert("text");
@@ -411,7 +411,7 @@ async fn a_secret_rotated_to_nonsense_keeps_the_alert() {
     let file = dir.path().join("url");
     fs::write(&file, "http://127.0.0.1:1/").unwrap();
     let mut rotating = settings("http://unused/");
-    rotating.url = Secret::file(&file).unwrap();
+    rotating.url = Secret::file(&file, Form::Word).unwrap();
     let url = rotating.url.clone();
     let destination = destination(rotating);
     for nonsense in ["h1dden-nonsense", "http://169.254.169.254/h1dden", "ftp://h1dden/"] {

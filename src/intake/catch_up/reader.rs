@@ -108,7 +108,7 @@ impl Reader {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
-        let fates = FateCounters::new(&app, metrics);
+        let fates = FateCounters::new(app.as_str(), metrics);
         Self { fates, received: received.into(), app, api, parts }
     }
 

@@ -68,6 +68,15 @@ pub enum Failure {
     /// No connection, or it broke.
     #[error("no connection")]
     Network(#[source] reqwest::Error),
+    /// The configured proxy is not there, or lets nothing through.
+    #[error("no connection through the proxy (`slack.proxy`, or `proxy` of the app)")]
+    Proxy(#[source] reqwest::Error),
+    /// Whoever answers is not trusted.
+    #[error(
+        "the server's certificate is not trusted (an authority of your own belongs in \
+         `slack.ca_file`, or in `ca_file` of the app)"
+    )]
+    Untrusted(#[source] reqwest::Error),
     /// An HTTP status that says nothing about the request.
     #[error("status {0}")]
     Status(u16),
@@ -173,6 +182,8 @@ impl ApiError {
             Self::Transient(
                 Failure::TimedOut
                 | Failure::Network(_)
+                | Failure::Proxy(_)
+                | Failure::Untrusted(_)
                 | Failure::Status(_)
                 | Failure::NotJson
                 | Failure::TooLarge,

@@ -31,8 +31,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
-        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, OperatorAction,
+        Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -47,6 +47,7 @@ mod feed;
 mod flat;
 mod fresh;
 mod import;
+mod journal;
 mod known;
 mod layout;
 mod open;
@@ -283,16 +284,22 @@ impl Store for PostgresStore {
         self.shared.hint(destination)
     }
 
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        operate::act(&self.shared, &selection, action).await
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError> {
+        operate::act(self, &selection, action, deed).await
     }
 
     async fn set_paused(
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        operate::set_paused(&self.shared, destination, paused).await
+        operate::set_paused(&self.shared, destination, paused, deed).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

@@ -3,6 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::{
+    PostgresStore,
     door::{Haste, Param},
     row::{alert_id, count, get},
     shared::Shared,
@@ -11,7 +12,7 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State, StoreError,
+        Action, Journal, OperatorAction, Paused, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, clean},
     },
 };
@@ -35,22 +36,34 @@ pub(super) async fn find_alert(
 
 /// Applies the action piece by piece; returns how many deliveries it changed.
 pub(super) async fn act(
-    shared: &Shared,
+    store: &PostgresStore,
     selection: &Selection,
     action: Action,
+    deed: Option<OperatorAction>,
 ) -> Result<u64, StoreError> {
+    let shared = &store.shared;
     let alert = match &selection.alert {
         None => None,
         Some(id) => match find_alert(shared, Haste::Patient, id).await? {
-            None => return Ok(0),
+            None => {
+                if let Some(deed) = deed {
+                    store.note(deed, 0).await?;
+                }
+                return Ok(0);
+            }
             found => found,
         },
     };
     let mut total = 0;
+    let mut kept = deed.as_ref().map_or(Kept::Not, Kept::Next);
     for state in states(selection.state, action) {
         loop {
-            let changed =
-                change(shared, alert, selection.destination.as_ref(), (action, state)).await?;
+            let destination = selection.destination.as_ref();
+            let (changed, entry) =
+                change(shared, alert, destination, (action, state), kept).await?;
+            if let Some(entry) = entry {
+                kept = Kept::As(entry);
+            }
             total += changed;
             if changed > 0 {
                 shared.wake_all(selection.destination.as_ref()).await;
@@ -76,14 +89,44 @@ fn states(meant: Option<State>, action: Action) -> Vec<i64> {
     changed.iter().filter(|(state, _)| meant(*state)).map(|(_, number)| *number).collect()
 }
 
-/// Changes a piece. Rows are locked in the order of their numbers, and looked at again once they
-/// are: what somebody leased or changed meanwhile is left alone.
+/// How the journal keeps an action.
+#[derive(Clone, Copy)]
+enum Kept<'d> {
+    Not,
+    /// With the next piece.
+    Next(&'d OperatorAction),
+    /// Under this number; each piece adds to it.
+    As(i64),
+}
+
+impl Kept<'_> {
+    /// The statement's part that keeps it, beside `clock` and `changed`.
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Not => "SELECT NULL::int8 AS id",
+            Self::Next(_) => {
+                "INSERT INTO relay.actions (at, who, action, selection, changed)
+                 SELECT clock.now, $6, $7, $8, (SELECT count(*) FROM changed) FROM clock
+                 RETURNING id"
+            }
+            Self::As(_) => {
+                "UPDATE relay.actions SET changed = actions.changed + (SELECT count(*) FROM changed)
+                 WHERE id = $5 RETURNING id"
+            }
+        }
+    }
+}
+
+/// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows
+/// are locked in the order of their numbers, and looked at again once they are: what somebody
+/// leased or changed meanwhile is left alone.
 async fn change(
     shared: &Shared,
     alert: Option<i64>,
     destination: Option<&DestinationName>,
     (action, state): (Action, i64),
-) -> Result<u64, StoreError> {
+    kept: Kept<'_>,
+) -> Result<(u64, Option<i64>), StoreError> {
     let set = match (action, state) {
         (Action::Retry, PENDING) => "due_at = clock.now",
         (Action::Retry, _) => {
@@ -116,18 +159,29 @@ async fn change(
             ORDER BY d.id LIMIT $4 FOR UPDATE),
          changed AS (
             UPDATE relay.deliveries d SET {set} FROM found, clock WHERE d.id = found.id
-            RETURNING d.id)
-         SELECT count(*) FROM changed"
+            RETURNING d.id),
+         kept AS ({})
+         SELECT (SELECT count(*) FROM changed), (SELECT id FROM kept)",
+        kept.sql()
     );
     let (now, name) = (shared.now(), destination.map(DestinationName::as_str));
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&name, Type::TEXT), (&alert, Type::INT8), (&PIECE, Type::INT8)];
-    counted(shared, &sql, &params).await
-}
-
-async fn counted(shared: &Shared, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
-    let rows = shared.door.run(Haste::Patient, sql, params).await?;
-    rows.first().map_or(Ok(0), |row| count(row, 0))
+    let (entry, who, verb, what) = match kept {
+        Kept::Not => (None, clean(""), "", clean("")),
+        Kept::Next(deed) => (None, clean(&deed.who), deed.action, clean(&deed.selection)),
+        Kept::As(entry) => (Some(entry), clean(""), "", clean("")),
+    };
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&alert, Type::INT8),
+        (&PIECE, Type::INT8),
+        (&entry, Type::INT8),
+        (&who, Type::TEXT),
+        (&verb, Type::TEXT),
+        (&what, Type::TEXT),
+    ];
+    let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+    rows.first().map_or(Ok((0, None)), |row| Ok((count(row, 0)?, get(row, 1)?)))
 }
 
 /// Gives up a piece of what waits, is not leased, and counts its age from before that time; returns
@@ -170,9 +224,10 @@ pub(super) async fn set_paused(
     shared: &Shared,
     destination: &DestinationName,
     paused: Paused,
+    deed: Option<OperatorAction>,
 ) -> Result<(), StoreError> {
     let id = shared.destination(destination).await?;
-    let sql = match paused {
+    let change = match paused {
         Paused::Yes => {
             "UPDATE relay.destinations SET paused_at = relay.now_us($1)
              WHERE id = $2 AND paused_at IS NULL"
@@ -183,8 +238,23 @@ pub(super) async fn set_paused(
              WHERE id = $2 AND paused_at IS NOT NULL"
         }
     };
+    let sql = format!(
+        "WITH changed AS ({change} RETURNING id)
+         INSERT INTO relay.actions (at, who, action, selection, changed)
+         SELECT relay.now_us($1), $3, $4, $5, (SELECT count(*) FROM changed) WHERE $3 IS NOT NULL"
+    );
     let now = shared.now();
-    shared.door.run(Haste::Hot, sql, &[(&now, Type::INT8), (&id, Type::INT4)]).await?;
+    let who = deed.as_ref().map(|deed| clean(&deed.who));
+    let verb = deed.as_ref().map(|deed| deed.action);
+    let what = deed.as_ref().map(|deed| clean(&deed.selection));
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&id, Type::INT4),
+        (&who, Type::TEXT),
+        (&verb, Type::TEXT),
+        (&what, Type::TEXT),
+    ];
+    shared.door.run(Haste::Hot, &sql, &params).await?;
     shared.wake_all(Some(destination)).await;
     Ok(())
 }

@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     door::{Haste, Param, Transaction},
+    journal,
     row::{count, get},
     shared::Shared,
 };
@@ -120,6 +121,7 @@ pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Prune
             break;
         }
     }
+    journal::forget(shared).await?;
     Ok(pruned)
 }
 

@@ -373,7 +373,7 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     accept(&one, message(1)).await.unwrap();
     let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
     assert!(other.lease_due(&soar(), 1).await.unwrap().is_empty());
-    assert_eq!(other.act(Selection::default(), Action::Cancel).await.unwrap(), 0);
+    assert_eq!(other.act(Selection::default(), Action::Cancel, None).await.unwrap(), 0);
     clock.advance(LEASE);
     let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
     let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next, projection: None };
@@ -600,10 +600,10 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         store.record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let one = Selection { alert: Some(ids[2].clone()), ..Selection::default() };
-    store.act(one, Action::Cancel).await.unwrap();
+    store.act(one, Action::Cancel, None).await.unwrap();
     store.quarantine(&app(), b"\xff{");
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
-    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes).await.unwrap();
+    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes, None).await.unwrap();
     clock.advance(Duration::from_secs(5));
     store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()

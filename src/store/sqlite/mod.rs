@@ -33,8 +33,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
-        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, OperatorAction,
+        Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -47,6 +47,7 @@ mod db;
 mod deliver;
 mod export;
 mod feed;
+mod journal;
 mod leases;
 mod list;
 mod open;
@@ -277,8 +278,13 @@ impl Store for SqliteStore {
         self.shared.hint(destination)
     }
 
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        operate::act(self, &selection, action).await
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError> {
+        operate::act(self, &selection, action, deed).await
     }
 
     async fn expire(
@@ -320,15 +326,9 @@ impl Store for SqliteStore {
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        let (shared, name) = (Arc::clone(&self.shared), destination.clone());
-        let woken = name.clone();
-        let (job, reply) = Write::new(
-            move |db, _mode| operate::set_paused(db, &name, paused),
-            move |_durable| shared.wake(Some(&woken)),
-        );
-        self.submit(job.stopping_leases());
-        answer(reply).await
+        operate::set_paused(self, destination, paused, deed).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 use super::{
     SqliteStore, answer,
     db::{Db, StoredTs},
+    journal,
     reader::alert_id,
     threads::Shared,
     writer::{Mode, Write},
@@ -15,7 +16,7 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State, StoreError,
+        Action, OperatorAction, Paused, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
@@ -35,15 +36,29 @@ pub(super) async fn act(
     store: &SqliteStore,
     selection: &Selection,
     action: Action,
+    deed: Option<OperatorAction>,
 ) -> Result<u64, StoreError> {
     let mut total = 0;
+    let mut entry = None;
     loop {
-        let (shared, meant) = (Arc::clone(&store.shared), selection.clone());
-        let work = move |db: &mut Db<'_>, _: Mode| act_on_piece(&shared, db, &meant, action);
+        let (shared, meant, deed) = (Arc::clone(&store.shared), selection.clone(), deed.clone());
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let changed = act_on_piece(&shared, db, &meant, action)?;
+            let entry = match (&deed, entry) {
+                (Some(deed), None) => Some(journal::note(db, deed, changed)?),
+                (Some(_), Some(entry)) => {
+                    journal::add(db, entry, changed)?;
+                    Some(entry)
+                }
+                (None, entry) => entry,
+            };
+            Ok((changed, entry))
+        };
         let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
         let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
-        let changed = answer(reply).await?;
+        let (changed, kept) = answer(reply).await?;
+        entry = kept;
         total += changed;
         if changed < PIECE {
             return Ok(total);
@@ -254,11 +269,29 @@ pub(super) fn bury(
 }
 
 /// Stops the destination's clock, or lets it go on.
-pub(super) fn set_paused(
+pub(super) async fn set_paused(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    paused: Paused,
+    deed: Option<OperatorAction>,
+) -> Result<(), StoreError> {
+    let (shared, name) = (Arc::clone(&store.shared), destination.clone());
+    let woken = name.clone();
+    let work = move |db: &mut Db<'_>, _: Mode| {
+        let changed = set_clock(db, &name, paused)?;
+        deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
+    };
+    let (job, reply) = Write::new(work, move |_durable| shared.wake(Some(&woken)));
+    store.submit(job.stopping_leases());
+    answer(reply).await
+}
+
+/// Returns how many destinations are changed by that: one, or none.
+fn set_clock(
     db: &mut Db<'_>,
     destination: &DestinationName,
     paused: Paused,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     db.destination(destination)?;
     let sql = match paused {
         Paused::Yes => {
@@ -269,7 +302,7 @@ pub(super) fn set_paused(
              WHERE name = ?1 AND paused_at IS NOT NULL"
         }
     };
-    db.execute(sql, params![destination.as_str(), db.now().micros()])?;
+    let changed = db.execute(sql, params![destination.as_str(), db.now().micros()])?;
     db.forget();
-    Ok(())
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }

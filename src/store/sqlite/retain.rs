@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, threads::Shared};
+use super::{SqliteStore, db::Db, journal, threads::Shared};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
@@ -52,6 +52,7 @@ pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<P
         pruned.identities += removed;
         after = next;
     }
+    store.write(|db, _mode| journal::forget(db)).await?;
     while store.write(|db, _mode| shrink(db)).await? {}
     Ok(pruned)
 }

@@ -339,7 +339,7 @@ async fn retention_finds_what_may_go_behind_thousands_that_may_not() {
     assert_eq!(pruned().await, 0);
     for (number, (cancelled, gone)) in (PENDING + 1..).zip([(Some(7), 2), (None, 20_000)]) {
         let alert = cancelled.map(|number| AlertId { message: message(number).key, ordinal: 0 });
-        store.act(Selection { alert, ..Selection::default() }, Action::Cancel).await.unwrap();
+        store.act(Selection { alert, ..Selection::default() }, Action::Cancel, None).await.unwrap();
         store.accept(vec![unrouted(number)], None, None).await.unwrap();
         assert_eq!(pruned().await, gone);
     }
@@ -400,7 +400,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
     {
         // What an operator does waits for this, and everybody behind it.
         let _gate = store.shared.leases.gate();
-        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes));
+        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes, None));
         assert!(pause.as_mut().poll(&mut context).is_pending());
         let busy = (0..100_000).find(|number| {
             let mut accept = store.accept(vec![message(*number)], None, None);

@@ -48,10 +48,10 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         let store = open.await.unwrap();
         for name in ["soar", "chat", "mail"] {
             let name = DestinationName::new(name).unwrap();
-            store.set_paused(&name, Paused::Yes).await.unwrap();
+            store.set_paused(&name, Paused::Yes, None).await.unwrap();
             clock.advance(std::time::Duration::from_secs(5));
         }
-        store.set_paused(&soar(), Paused::No).await.unwrap();
+        store.set_paused(&soar(), Paused::No, None).await.unwrap();
         let hold = clock.now() + std::time::Duration::from_secs(60);
         if cursor.is_some() {
             place.sql("DROP FUNCTION relay.accept");
