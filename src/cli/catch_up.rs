@@ -107,6 +107,6 @@ pub(super) fn web_api(
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<WebApi> {
-    let settings = web_api::Settings { url: config.slack_api.clone(), token };
+    let settings = web_api::Settings { url: config.slack_api.clone(), token, team: None };
     WebApi::new(settings, clock.clone(), metrics.clone()).context("Slack's Web API")
 }

@@ -2,8 +2,10 @@
 //!
 //! One [`Poller`] an app. It asks who we are, finds the channels behind configured names once, and
 //! reads each channel from a little before where it was last read up to now, by Slack's clock:
-//! `window` says which part, `reader` reads it through the same admission as a push. What Slack
-//! will not give is tried again later and told to operators; the receiver never depends on it.
+//! `window` says which part, `reader` reads it through the same admission as a push. Channels take
+//! turns, a page each (`turns`). What Slack will not give is tried again later and told to
+//! operators; the receiver never depends on it. Every wait is measured by time that has passed,
+//! never by the time of day, which may leap.
 
 mod access;
 mod channels;
@@ -11,10 +13,12 @@ mod handle;
 mod missed;
 mod reader;
 mod status;
+mod time;
+mod turns;
 mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -24,9 +28,11 @@ use tokio::sync::mpsc;
 
 use self::{
     access::Access,
-    reader::{Beat, Reader, Task, backoff},
-    status::Board,
-    window::Window,
+    channels::Listing,
+    reader::{Open, Reader, TRIES, Task, backoff},
+    status::{Board, Topic},
+    turns::Turns,
+    window::{Place, Plan, ts},
 };
 pub use self::{
     handle::{BackfillError, Handle},
@@ -38,7 +44,7 @@ use crate::{
     ids::{AppName, ChannelId, MessageTs},
     intake::{Admission, channels::Channels, notice::Notice},
     logging::chain,
-    metrics::{Metric, Metrics},
+    metrics::Metrics,
     shutdown::{Heartbeat, Shutdown},
     slack::web_api::{ApiError, WebApi},
     store::{CursorMove, Source, Store, StoreError},
@@ -62,6 +68,9 @@ const SLOW_RETRY: Duration = Duration::from_secs(600);
 
 /// A minute that Slack left out is not looked for further back than this.
 const RATE_LIMITED_BACK: Duration = Duration::from_secs(24 * 3600);
+
+/// A resting poller shows a sign of life, and looks at the clocks, at least this often.
+const REST: Duration = Duration::from_secs(10);
 
 /// How often and how far history is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +115,10 @@ pub struct App {
     pub api: WebApi,
 }
 
-/// The loop that reads one app's channels.
+/// How long the status shows that a cursor was found in the future.
+const PUT_BACK_SHOWN: Duration = Duration::from_secs(3600);
+
+/// The loop that reads one app's channels. Moments are those of [`Clock::uptime`].
 #[derive(Debug)]
 pub struct Poller {
     reader: Arc<Reader>,
@@ -116,22 +128,57 @@ pub struct Poller {
     board: Board,
     heartbeat: Heartbeat,
     access: Access,
+    /// When Slack is asked who we are, unless it has said so.
+    ask_access_at: Duration,
+    access_failures: u32,
     /// The channels that the bot is in, if every channel is ours.
     member_of: Option<Vec<ChannelId>>,
-    list_again: Timestamp,
-    /// Channels that are not asked for before a time.
-    held: BTreeMap<ChannelId, Timestamp>,
-    /// Up to where each channel's messages have been counted.
-    counted: BTreeMap<ChannelId, MessageTs>,
-    /// The first minute that Slack left out, until it has been read.
+    listing: Listing,
+    /// Channels of which Slack is asked whether they are what an event said.
+    doubted: BTreeSet<ChannelId>,
+    ask_doubted_at: Duration,
+    turns: Turns,
+    reads: HashMap<ChannelId, Read>,
+    /// Slack allows no call for history before that.
+    history_at: Duration,
+    /// The first minute that Slack left out, until it has been read everywhere.
     also_from: Option<MessageTs>,
-    failures: u32,
+    /// The channels in which it has been read.
+    also_read: BTreeSet<ChannelId>,
     /// What was found out of channels and the store did not take.
     unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
-    /// When something was last read, or nothing was to be.
-    heard_at: Timestamp,
+    /// When the store was last asked what to do.
+    asked_at: Duration,
+    store_failures: u32,
+    /// Since when nothing that was asked of Slack was answered.
+    silent_since: Option<Duration>,
+    /// When a window was last begun.
+    begun_at: Duration,
+}
+
+/// What the poller remembers of a channel from one page to the next.
+#[derive(Debug, Default)]
+struct Read {
+    begun: Option<Begun>,
+    /// Up to where messages have been counted.
+    counted: Option<MessageTs>,
+    /// Since when the channel waits for its first cursor.
+    waits_since: Option<Duration>,
+    /// What is shown until then, though the channel is read.
+    shown: Option<(String, Duration)>,
+}
+
+/// A window that is being read.
+#[derive(Debug)]
+struct Begun {
+    open: Open,
+    at: Duration,
+    /// What it covers of what Slack left out.
+    also_from: Option<MessageTs>,
+    /// Up to where its messages are counted once it is read.
+    counts_to: MessageTs,
 }
 
 /// Applies what the store knows of the app's channels: before anything is received, and in each
@@ -155,7 +202,7 @@ impl Poller {
         let name = format!("catch-up of {}", app.name);
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
-        let heard_at = parts.clock.now();
+        let now = parts.clock.uptime();
         let reader = Arc::new(Reader::new(app.name, app.api, parts));
         let handle = Handle {
             reader: Arc::clone(&reader),
@@ -170,15 +217,23 @@ impl Poller {
             board,
             heartbeat,
             access: Access::Unknown,
+            ask_access_at: now,
+            access_failures: 0,
             member_of: None,
-            list_again: Timestamp::default(),
-            held: BTreeMap::new(),
-            counted: BTreeMap::new(),
+            listing: Listing::new(now),
+            doubted: BTreeSet::new(),
+            ask_doubted_at: now,
+            turns: Turns::default(),
+            reads: HashMap::new(),
+            history_at: now,
             also_from: None,
-            failures: 0,
+            also_read: BTreeSet::new(),
             unkept: Vec::new(),
             stands_by: false,
-            heard_at,
+            asked_at: now,
+            store_failures: 0,
+            silent_since: None,
+            begun_at: now,
         };
         (poller, handle)
     }
@@ -195,25 +250,29 @@ impl Poller {
 
     async fn work(&mut self) {
         loop {
-            let started = self.now();
-            let all_read = self.round().await;
-            self.failures = if all_read { 0 } else { self.failures.saturating_add(1) };
-            if all_read {
-                self.heard_at = self.now();
+            self.heartbeat.beat(self.reader.parts.clock.instant());
+            self.round().await;
+            self.watch_clocks();
+            if self.wake() > self.uptime() {
+                self.count_missed().await;
+                let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
+                self.rest(aside).await;
             }
-            self.count_missed().await;
-            let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
-            self.rest(started, aside).await;
+            while let Ok(notice) = self.notices.try_recv() {
+                self.apply_notice(notice).await;
+            }
         }
     }
 
     /// Lets another relay poll, if this one has long heard nothing of Slack. If all are deaf, the
     /// right to poll goes round, to each for some minutes.
     async fn steps_aside(&mut self) -> bool {
-        if self.stands_by || self.now().since(self.heard_at) < DEAF {
+        let now = self.uptime();
+        let is_deaf = self.silent_since.is_some_and(|since| now.saturating_sub(since) >= DEAF);
+        if self.stands_by || !is_deaf {
             return false;
         }
-        self.heard_at = self.now();
+        self.silent_since = None;
         let app = self.reader.app.clone();
         let is_free = matches!(self.reader.parts.store.stop_polling(&app).await, Ok(true));
         if is_free {
@@ -222,72 +281,80 @@ impl Poller {
         is_free
     }
 
-    /// Waits for the next reading, or for a reason to read sooner.
-    async fn rest(&mut self, started: Timestamp, aside: Duration) {
-        let again = self.now() + backoff(self.failures);
-        let every = self.settings.every;
-        let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
-        let next = if self.failures > 0 { regular.min(again) } else { regular };
-        let aside_until = self.now() + aside;
-        let mut next = next.max(aside_until);
+    /// Waits until there is something to do, or a notice.
+    async fn rest(&mut self, aside: Duration) {
         let clock = self.reader.parts.clock.clone();
+        let aside_until = self.uptime() + aside;
         loop {
             self.heartbeat.beat(clock.instant());
-            let now = clock.now();
-            if now >= next {
+            self.watch_clocks();
+            let left = self.wake().max(aside_until).saturating_sub(self.uptime());
+            if left.is_zero() {
                 return;
             }
-            let notice = tokio::select! {
-                Some(notice) = self.notices.recv() => notice,
-                () = clock.sleep_until(next.min(now + Duration::from_secs(10))) => continue,
-            };
-            if self.heed(notice).await {
-                next = next.min(started + EXTRA_GAP).max(aside_until);
+            tokio::select! {
+                Some(notice) = self.notices.recv() => self.apply_notice(notice).await,
+                () = clock.sleep(left.min(REST)) => {}
             }
         }
     }
 
-    /// Reads every channel that is due. Returns whether nothing has to be tried again soon.
-    async fn round(&mut self) -> bool {
+    /// When there is something to do.
+    fn wake(&self) -> Duration {
+        let every = self.settings.every;
+        if self.store_failures > 0 {
+            return self.asked_at + every.min(backoff(self.store_failures));
+        }
+        let asks_again = self.asked_at + every;
+        if self.stands_by && self.also_from.is_none() {
+            return self.asked_at + every.min(STAND_BY);
+        }
+        if let Some(at) = self.access.lost_until(self.reader.api.token_version()) {
+            return at.max(self.ask_access_at);
+        }
+        let access = (!self.access.is_good()).then_some(self.ask_access_at);
+        let listing = self.listing_at();
+        let doubted = (!self.doubted.is_empty()).then_some(self.ask_doubted_at);
+        let turn = self.turns.wake().map(|at| at.max(self.history_at));
+        [access, listing, doubted, turn].into_iter().flatten().fold(asks_again, Duration::min)
+    }
+
+    /// Asks the store what to do, and reads a page of every channel that is due.
+    async fn round(&mut self) {
         let term = self.ask_store().await;
+        self.asked_at = self.uptime();
         self.stands_by = matches!(term, Ok(None));
         let term = match term {
             // Slack has told this process, and not the one that polls, what it left out: this one
             // reads it too, and leaves the cursors alone.
             Ok(term) if term.is_some() || self.also_from.is_some() => term,
-            Ok(_) => return true,
+            Ok(_) => return self.reads.values_mut().for_each(|read| read.begun = None),
             Err(error) => {
-                tracing::error!(error = chain(&error), "the store does not say what to read");
-                return false;
+                self.store_failures = self.store_failures.saturating_add(1);
+                let problem = format!("the store does not say what to read: {}", chain(&error));
+                if self.board.say(Topic::Store, &problem) {
+                    tracing::error!(error = chain(&error), "the store does not say what to read");
+                }
+                return;
             }
         };
+        self.store_failures = 0;
+        self.board.say(Topic::Store, "");
         if !self.has_access().await {
-            return matches!(self.access, Access::Lost { .. });
+            return;
         }
-        let mut all_read = self.find_channels().await;
-        if !self.access.is_good() {
-            return true;
-        }
-        for channel in self.due() {
-            match self.read(&channel, term).await {
-                Ok(()) => {}
-                Err(ReadError::Slack(ApiError::Token(code))) => {
-                    self.lose_access(&format!("Slack says {code}"));
-                    return true;
-                }
-                Err(error) => {
-                    let is_slow = self.note_failure(&channel, &error);
-                    all_read &= is_slow;
-                    if self.now().since(self.heard_at) >= DEAF {
-                        return false;
-                    }
-                }
+        self.find_channels().await;
+        self.ask_doubted().await;
+        self.turns.keep(&self.ours(), self.uptime());
+        for _ in 0..self.turns.due(self.uptime()) {
+            if self.access.is_lost() || self.history_at > self.uptime() {
+                return;
+            }
+            if let Some(channel) = self.turns.next(self.uptime()) {
+                self.heartbeat.beat(self.reader.parts.clock.instant());
+                self.turn(&channel, term).await;
             }
         }
-        if all_read {
-            self.also_from = None;
-        }
-        all_read
     }
 
     /// The term under which this process polls, if it does. Whether it does or not, what other
@@ -300,67 +367,187 @@ impl Poller {
         Ok(term)
     }
 
-    fn due(&self) -> Vec<ChannelId> {
-        let now = self.now();
+    fn ours(&self) -> Vec<ChannelId> {
         let known = self.channels.known();
         let all = self.member_of.iter().flatten().chain(&known.ids);
-        let due = all.filter(|id| self.held.get(*id).is_none_or(|until| *until <= now));
-        let due: BTreeSet<ChannelId> = due.cloned().collect();
-        due.into_iter().collect()
+        let ours: BTreeSet<ChannelId> = all.cloned().collect();
+        ours.into_iter().collect()
     }
 
-    async fn read(&mut self, channel: &ChannelId, term: Option<u64>) -> Result<(), ReadError> {
+    /// Reads the next page of a channel.
+    async fn turn(&mut self, channel: &ChannelId, term: Option<u64>) {
         let reader = Arc::clone(&self.reader);
-        let parts = &reader.parts;
-        let committed = self.place(channel).await.map_err(ReadError::Store)?;
-        let now = reader.api.slack_now().unwrap_or_else(|| parts.clock.now());
-        let window = Window::next(committed, self.also_from, now, self.settings);
-        let to = window.committed(self.settings.settle);
-        let to = committed.map_or(to, |committed| committed.max(to));
-        let task = Task {
-            channel: channel.clone(),
-            window,
-            source: Source::CatchUp,
-            cursor: term.map(|term| CursorMove {
+        let mut read = self.reads.remove(channel).unwrap_or_default();
+        let result = match self.begin(channel, term, &mut read).await {
+            Ok(begun) => reader.step(&mut begun.open).await,
+            Err(error) => Err(ReadError::Store(error)),
+        };
+        match result {
+            Ok(None) => {
+                self.note_heard(true);
+                self.turns.went_well(channel, self.uptime());
+            }
+            Ok(Some(found)) => {
+                self.note_heard(true);
+                self.finish(channel, found, &mut read);
+            }
+            Err(error) => self.note_failure(channel, &error, &mut read),
+        }
+        self.reads.insert(channel.clone(), read);
+    }
+
+    /// The window that is being read of the channel, begun now if there is none.
+    async fn begin<'r>(
+        &mut self,
+        channel: &ChannelId,
+        term: Option<u64>,
+        read: &'r mut Read,
+    ) -> Result<&'r mut Begun, StoreError> {
+        if let Some(begun) = read.begun.take() {
+            return Ok(read.begun.insert(begun));
+        }
+        let reader = Arc::clone(&self.reader);
+        let (now, moment) = (self.uptime(), reader.api.moment());
+        let place = self.place(channel, moment).await?;
+        let waited = now.saturating_sub(*read.waits_since.get_or_insert(now));
+        let plan = Plan::new(place, self.also_from, moment, waited, self.settings);
+        let cursor = |to| {
+            term.map(|term| CursorMove {
                 app: reader.app.clone(),
                 channel: channel.clone(),
                 to,
+                seen: None,
                 term,
-            }),
-            counted_to: self.counted.get(channel).copied().or(committed),
+            })
         };
-        let found = reader.read(&task, Beat(Some(&self.heartbeat))).await?;
+        if let Some(back) = plan.put_back
+            && let Some(cursor) = cursor(back)
+        {
+            reader.parts.store.put_cursor_back(&cursor).await?;
+            self.tell_of_put_back(channel, place, back, read);
+        }
+        // A count that a wrong clock has moved into the future tells nothing.
+        let counted = read.counted.filter(|counted| *counted <= ts(moment.latest));
+        let task = Task {
+            channel: channel.clone(),
+            window: plan.window,
+            source: Source::CatchUp,
+            cursor: plan.commit.and_then(cursor),
+            now: ts(moment.earliest),
+            counted_to: counted.or(place.committed.filter(|to| *to <= ts(moment.latest))),
+        };
+        self.begun_at = now;
+        let counts_to = ts(moment.believed.unwrap_or(moment.earliest));
+        let also_from = self.also_from;
+        Ok(read.begun.insert(Begun { open: Open::new(task), at: now, also_from, counts_to }))
+    }
+
+    fn tell_of_put_back(
+        &self,
+        channel: &ChannelId,
+        place: Place,
+        back: MessageTs,
+        read: &mut Read,
+    ) {
+        let shown = |ts: MessageTs| Timestamp::from_micros(ts.micros());
+        let was = place.committed.map(shown).unwrap_or_default();
+        let problem = format!(
+            "a wrong clock had left the cursor in the future, at {was}: it was put back, and \
+             history is read again from {}",
+            shown(back)
+        );
+        tracing::error!(
+            app = %self.reader.app,
+            %channel,
+            %was,
+            "catch-up of {channel} was blind: {problem}. What is older is read by `backfill`"
+        );
+        read.shown = Some((problem, self.uptime() + PUT_BACK_SHOWN));
+    }
+
+    /// A channel was read to its end.
+    fn finish(&mut self, channel: &ChannelId, found: Found, read: &mut Read) {
+        let Some(Begun { open, at, also_from, counts_to }) = read.begun.take() else {
+            return;
+        };
+        read.counted = read.counted.max(Some(counts_to));
         if found.new > 0 {
             tracing::info!(
-                app = %reader.app,
+                app = %self.reader.app,
                 %channel,
                 new = found.new,
                 "catch-up found {} incidents in {channel} that were not known",
                 found.new
             );
         }
-        self.held.remove(channel);
-        self.counted.insert(channel.clone(), window.latest);
-        let read_at = parts.clock.now();
+        let now = self.uptime();
+        self.turns.went_well(channel, (at + self.settings.every).max(now));
+        self.note_also_read(channel, also_from);
+        if open.task.cursor.is_some() {
+            read.waits_since = None;
+        }
+        read.shown = read.shown.take().filter(|(_, until)| *until > now);
+        let problem = read.shown.as_ref().map_or("", |(problem, _)| problem);
+        let read_at = self.time_to_show();
         self.board.channel(channel, |status| {
-            status.committed = Some(to);
+            if let Some(cursor) = &open.task.cursor {
+                status.committed = Some(cursor.to);
+            }
             status.last_success = Some(read_at);
-            status.problem.clear();
+            problem.clone_into(&mut status.problem);
         });
-        let labels = [reader.app.as_str(), channel.as_str()];
-        let gauge = parts.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
-        gauge.set(read_at.seconds_f64());
-        self.heard_at = read_at;
-        Ok(())
+        self.show_last_success(channel, read_at);
     }
 
-    /// Tells operators once of each new problem. Returns whether there is no hurry to try again.
-    fn note_failure(&mut self, channel: &ChannelId, error: &ReadError) -> bool {
-        let problem = chain(error);
-        let is_slow = matches!(error, ReadError::Slack(ApiError::Configuration { .. }));
-        if is_slow {
-            self.held.insert(channel.clone(), self.now() + SLOW_RETRY);
+    /// What Slack left out has been read in the channel, or cannot be; in the last one, it is done.
+    fn note_also_read(&mut self, channel: &ChannelId, also_from: Option<MessageTs>) {
+        if self.also_from.is_none() || self.also_from != also_from {
+            return;
         }
+        self.also_read.insert(channel.clone());
+        if self.ours().iter().all(|channel| self.also_read.contains(channel)) {
+            self.also_from = None;
+        }
+    }
+
+    /// Puts the channel aside, and tells operators once of each new problem.
+    fn note_failure(&mut self, channel: &ChannelId, error: &ReadError, read: &mut Read) {
+        let now = self.uptime();
+        let jitter = self.reader.parts.clock.jitter();
+        match error {
+            ReadError::Slack(ApiError::Throttled { wait }) => {
+                self.history_at = now.saturating_add(*wait);
+                return;
+            }
+            ReadError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error),
+            ReadError::Slack(ApiError::Configuration { .. }) => {
+                self.note_heard(true);
+                read.begun = None;
+                self.turns.put_aside(channel, now + SLOW_RETRY);
+                self.note_also_read(channel, self.also_from);
+            }
+            ReadError::Slack(ApiError::Transient(_)) | ReadError::Store(_) => {
+                self.note_heard(!matches!(error, ReadError::Slack(_)));
+                // The window goes on where it was, unless that never works.
+                if self.turns.failed(channel, now, jitter).is_multiple_of(TRIES) {
+                    read.begun = None;
+                }
+            }
+            ReadError::Slack(ApiError::Ours(_)) | ReadError::Astray(_) | ReadError::TooLarge => {
+                self.note_heard(true);
+                read.begun = None;
+                self.turns.went_astray(channel, now);
+            }
+        }
+        self.show_failure(channel, error);
+    }
+
+    fn show_failure(&self, channel: &ChannelId, error: &ReadError) {
+        let cure = match error {
+            ReadError::Slack(error) => error.cure(),
+            ReadError::Astray(_) | ReadError::TooLarge | ReadError::Store(_) => "",
+        };
+        let problem = with_cure(&chain(error), cure);
         let mut is_new = false;
         self.board.channel(channel, |status| {
             is_new = status.problem != problem;
@@ -371,14 +558,25 @@ impl Poller {
                 app = %self.reader.app,
                 %channel,
                 error = problem,
-                "catch-up cannot read {channel} of app {}; `doctor` says what to do",
+                "catch-up cannot read {channel} of app {}; others are read on, and `doctor` says \
+                 what to do",
                 self.reader.app
             );
         }
-        is_slow
     }
 
-    fn now(&self) -> Timestamp {
-        self.reader.parts.clock.now()
+    /// Something that was asked of Slack was answered, or not.
+    fn note_heard(&mut self, is_heard: bool) {
+        let now = self.uptime();
+        self.silent_since = if is_heard { None } else { self.silent_since.or(Some(now)) };
     }
+
+    fn uptime(&self) -> Duration {
+        self.reader.parts.clock.uptime()
+    }
+}
+
+/// A problem, and what to do about it.
+fn with_cure(problem: &str, cure: &str) -> String {
+    if cure.is_empty() { problem.to_owned() } else { format!("{problem}: {cure}") }
 }

@@ -17,7 +17,7 @@ const HISTORY: &str = "conversations.history";
 
 fn api(url: &str) -> WebApi {
     let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
-    let settings = Settings { url: url.parse().unwrap(), token };
+    let settings = Settings { url: url.parse().unwrap(), token, team: None };
     WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
 }
 
@@ -27,6 +27,7 @@ fn query() -> HistoryQuery {
         oldest: MessageTs::from_micros(0),
         latest: MessageTs::from_micros(1),
         cursor: None,
+        limit: 200,
     }
 }
 

@@ -354,6 +354,20 @@ impl Store for SqliteStore {
         self.view_reader(move |_shared, db| catch_up::channel_ids(db, &app)).await
     }
 
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| catch_up::newest_seen(db, &app, &channel)).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        let cursor = cursor.clone();
+        self.write(move |db, _mode| catch_up::put_cursor_back(db, &cursor)).await
+    }
+
     async fn set_channel_id(
         &self,
         app: &AppName,
