@@ -130,6 +130,7 @@ pub struct Poller {
     access: Access,
     /// When Slack is asked who we are, unless it has said so.
     ask_access_at: Duration,
+    access_asked_at: Duration,
     access_failures: u32,
     /// The channels that the bot is in, if every channel is ours.
     member_of: Option<Vec<ChannelId>>,
@@ -218,6 +219,7 @@ impl Poller {
             heartbeat,
             access: Access::Unknown,
             ask_access_at: now,
+            access_asked_at: now,
             access_failures: 0,
             member_of: None,
             listing: Listing::new(now),

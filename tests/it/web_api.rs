@@ -10,7 +10,7 @@ use slack_soar_relay::{
 
 use crate::harness::{
     BEGIN,
-    fake_slack::{FakeSlack, TOKEN, Trouble},
+    fake_slack::{FakeSlack, TEAM, TOKEN, Trouble},
 };
 
 const HISTORY: &str = "conversations.history";
@@ -70,4 +70,21 @@ async fn who_we_are_comes_with_scopes_and_slacks_time() {
     assert_eq!(identity.user_id, "U0RELAYBOT1");
     assert_eq!(identity.scopes.len(), 4);
     assert_eq!(api.slack_now().unwrap().since(BEGIN).as_secs(), 600);
+}
+
+#[tokio::test]
+async fn an_organisation_wide_token_names_its_team_where_slack_wants_it() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    slack.state().org_wide = true;
+    let error = api(&slack.api_url()).channels(None).await.unwrap_err();
+    assert_eq!((error.label(), error.code()), ("configuration", "missing_argument"));
+    let with = |team: &str| {
+        let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
+        let url = slack.api_url().parse().unwrap();
+        let settings = Settings { url, token, team: Some(team.to_owned()) };
+        WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
+    };
+    assert_eq!(with(TEAM).channels(None).await.unwrap().channels.len(), 1);
+    let error = with("T0WRONG").channels(None).await.unwrap_err();
+    assert!(error.cure().contains("`team`"), "{error}");
 }

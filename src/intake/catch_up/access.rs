@@ -62,6 +62,7 @@ impl Poller {
         if lost_until.is_some_and(|until| until > now) || self.ask_access_at > now {
             return !self.access.is_lost();
         }
+        self.access_asked_at = now;
         let result = self.reader.api.auth_test().await;
         self.note_heard(!matches!(result, Err(ApiError::Transient(_))));
         match result {
@@ -145,7 +146,7 @@ impl Poller {
                 // Many such events are one reason to ask.
                 if self.access.is_good() {
                     self.access = Access::Unknown;
-                    self.ask_access_at = self.uptime();
+                    self.ask_access_at = (self.access_asked_at + EXTRA_GAP).max(self.uptime());
                 }
             }
             Change::Renamed { channel, name } => {

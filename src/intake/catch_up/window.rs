@@ -226,8 +226,8 @@ impl Reading {
         self.cursor = None;
         let read = self.left.pop();
         if let (true, Some(window)) = (page.has_more, read) {
-            let (first, last) = page.ends.ok_or(Astray::Nowhere)?;
-            self.left.extend(beside(window, first, last));
+            let ends = page.ends.ok_or(Astray::Nowhere)?;
+            self.left.extend(beside(window, page.count, ends));
         }
         Ok(if self.left.is_empty() { Next::Last } else { Next::More })
     }
@@ -251,12 +251,19 @@ impl Reading {
     }
 }
 
-/// What lies on either side of a page. No two messages of a channel have the same timestamp
-/// (docs.slack.dev/reference/events/message).
-fn beside(window: Window, first: MessageTs, last: MessageTs) -> impl Iterator<Item = Window> {
-    let newer = Window { oldest: MessageTs::from_micros(last.micros() + 1), ..window };
-    let older = Window { latest: MessageTs::from_micros(first.micros() - 1), ..window };
-    [newer, older].into_iter().filter(|side| side.oldest <= side.latest)
+/// What lies on either side of a page, which spans `first` to `last`. A side begins with the page's
+/// own message, so that nothing is asked for between two neighbours; unless the page has no other:
+/// then the same page would come again.
+fn beside(
+    window: Window,
+    count: usize,
+    (first, last): (MessageTs, MessageTs),
+) -> impl Iterator<Item = Window> {
+    let step = i64::from(count <= 1);
+    let newer = Window { oldest: MessageTs::from_micros(last.micros() + step), ..window };
+    let older = Window { latest: MessageTs::from_micros(first.micros() - step), ..window };
+    let has_room = move |side: &Window| side.oldest.micros() < side.latest.micros() + step;
+    [newer, older].into_iter().filter(move |side| *side != window && has_room(side))
 }
 
 #[cfg(test)]
