@@ -6,6 +6,8 @@
 //! keeps to Slack's published allowance by itself (docs.slack.dev/apis/web-api/rate-limits): a call
 //! that would exceed it is refused with the time at which it may be made.
 
+mod answers;
+mod body;
 mod error;
 mod pages;
 mod throttle;
@@ -20,25 +22,27 @@ use std::{
 };
 
 use reqwest::{
-    Response, Url,
+    Url,
     header::{self, HeaderMap},
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-use self::{throttle::Throttle, wire::Reply};
 pub use self::{
+    answers::{Channel, ChannelPage, HistoryPage, HistoryQuery, Identity},
     error::{ApiError, Code, Failure},
     pages::{Astray, Pages},
     time::{Clocks, Moment},
 };
+use self::{
+    body::{ANSWER_BYTES, Hold, MESSAGE_BYTES},
+    throttle::Throttle,
+    wire::Reply,
+};
 use crate::{
     clock::{Clock, Timestamp},
     http_client::{self, ClientError},
-    ids::{ChannelId, MessageTs},
+    ids::ChannelId,
     metrics::{Metric, Metrics},
     secret::Secret,
-    slack,
 };
 
 /// The most that Slack recommends (docs.slack.dev/apis/web-api/pagination).
@@ -49,21 +53,6 @@ pub const LIMITED_PAGE: usize = 15;
 
 /// For one whole request. Below the 30 s in which every loop must show a sign of life.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A larger answer is given up. A page of history that is too large is asked for again with fewer
-/// messages in it.
-const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-/// One message is never too large: the store takes 16 MiB, and Slack's requests are limited to a
-/// quarter of that.
-const MESSAGE_BYTES: usize = 20 * 1024 * 1024;
-
-/// Up to here an answer needs nobody's leave.
-const SMALL_BYTES: usize = 256 * 1024;
-
-/// Larger answers are held one at a time by the whole process, from when they grow large until what
-/// they bring is stored: many apps and backfills together need no more memory than one.
-static LARGE: Semaphore = Semaphore::const_new(1);
 
 /// How long to wait after a 429 that does not say it.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -119,69 +108,6 @@ impl Method {
     }
 }
 
-/// Who we are, and what we may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The workspace.
-    pub team_id: String,
-    /// The bot as a member of channels.
-    pub user_id: String,
-    /// The scopes of the token.
-    pub scopes: Vec<String>,
-}
-
-/// A channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Channel {
-    /// Its id.
-    pub id: String,
-    /// Its name, without `#`.
-    pub name: String,
-    /// The bot is in it.
-    pub is_member: bool,
-    /// Nothing can be posted in it any more.
-    pub is_archived: bool,
-}
-
-/// A page of the list of channels.
-#[derive(Clone, Debug, Default)]
-pub struct ChannelPage {
-    /// The channels; a page may be empty and not the last.
-    pub channels: Vec<Channel>,
-    /// Where the next page begins; none for the last.
-    pub next_cursor: Option<String>,
-}
-
-/// A part of a channel's history, both ends included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    /// The channel.
-    pub channel: ChannelId,
-    /// Nothing before this.
-    pub oldest: MessageTs,
-    /// Nothing after this.
-    pub latest: MessageTs,
-    /// Where the page begins; none for the first.
-    pub cursor: Option<String>,
-    /// How many messages it may have, at most [`PAGE`].
-    pub limit: usize,
-}
-
-/// A page of a channel's history, in no order that is relied on.
-#[derive(Debug, Default)]
-pub struct HistoryPage {
-    /// The messages as text, each with its channel, which Slack leaves out here.
-    pub messages: Vec<String>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-    /// There is more, whether or not there is a cursor.
-    pub has_more: bool,
-    /// The answer's size.
-    pub bytes: usize,
-    /// Given back when the page is dropped.
-    _hold: Option<SemaphorePermit<'static>>,
-}
-
 /// Slack's Web API for one token.
 pub struct WebApi {
     client: reqwest::Client,
@@ -202,7 +128,7 @@ impl fmt::Debug for WebApi {
 struct Answer {
     text: String,
     headers: HeaderMap,
-    hold: Option<SemaphorePermit<'static>>,
+    hold: Option<Hold>,
 }
 
 impl WebApi {
@@ -317,7 +243,7 @@ impl WebApi {
             next_cursor: reply.next_cursor()?,
             has_more: reply.has_more,
             bytes: answer.text.len(),
-            _hold: answer.hold,
+            hold: answer.hold,
         })
     }
 
@@ -376,8 +302,8 @@ impl WebApi {
         if status.is_server_error() {
             return Err(ApiError::Transient(Failure::Status(status.as_u16())));
         }
-        let (body, hold) = read(response, max_bytes).await?;
-        let text = readable(body);
+        let (body, hold) = body::read(response, max_bytes).await?;
+        let text = body::readable(body);
         let reply = match Reply::parse(&text) {
             Ok(reply) => reply,
             Err(_unparsable) if !status.is_success() => {
@@ -413,39 +339,6 @@ impl WebApi {
             self.times().note(date, self.clock.now(), self.clock.uptime());
         }
     }
-}
-
-/// The whole body, with leave to hold it if it is large.
-async fn read(
-    mut response: Response,
-    max_bytes: usize,
-) -> Result<(Vec<u8>, Option<SemaphorePermit<'static>>), ApiError> {
-    let too_large = || ApiError::Transient(Failure::TooLarge);
-    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-    if announced.is_some_and(|length| length > max_bytes) {
-        return Err(too_large());
-    }
-    let (mut body, mut hold) = (Vec::new(), None);
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        let length = body.len() + chunk.len();
-        if length > max_bytes {
-            return Err(too_large());
-        }
-        if length > SMALL_BYTES && hold.is_none() {
-            hold = LARGE.acquire().await.ok();
-            body.reserve_exact(announced.unwrap_or(ANSWER_BYTES).saturating_sub(body.len()));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok((body, hold))
-}
-
-/// The body as text, without a copy if it is in order.
-fn readable(body: Vec<u8>) -> String {
-    if let std::borrow::Cow::Owned(repaired) = slack::readable(&body) {
-        return repaired;
-    }
-    String::from_utf8(body).unwrap_or_default()
 }
 
 fn failed(error: reqwest::Error) -> ApiError {

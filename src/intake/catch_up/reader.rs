@@ -158,7 +158,11 @@ impl Reader {
             }
             Err(ApiError::Ours(code)) if code.as_str() == "invalid_cursor" => {
                 let goes_on = open.reading.restart();
-                return if goes_on { Ok(None) } else { Err(ReadError::Slack(ApiError::Ours(code))) };
+                return if goes_on {
+                    Ok(None)
+                } else {
+                    Err(ReadError::Slack(ApiError::Ours(code)))
+                };
             }
             Err(error) => return Err(ReadError::Slack(error)),
         };

@@ -75,7 +75,8 @@ impl Board {
     /// that was not shown before.
     pub(super) fn say(&self, topic: Topic, problem: &str) -> bool {
         let mut status = self.status();
-        let is_new = !problem.is_empty() && status.problems.get(&topic).is_none_or(|it| it != problem);
+        let is_new =
+            !problem.is_empty() && status.problems.get(&topic).is_none_or(|it| it != problem);
         if problem.is_empty() {
             status.problems.remove(&topic);
         } else {

@@ -95,7 +95,11 @@ impl Plan {
         let window = Window { oldest, latest: ts(moment.latest).max(oldest) };
         // A cursor that stays ahead of now by a little is left where it is.
         let kept = if put_back.is_some() { None } else { place.committed };
-        Self { window, commit: commit.map(|commit| kept.map_or(commit, |kept| kept.max(commit))), put_back }
+        Self {
+            window,
+            commit: commit.map(|commit| kept.map_or(commit, |kept| kept.max(commit))),
+            put_back,
+        }
     }
 }
 

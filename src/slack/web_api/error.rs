@@ -128,8 +128,11 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("missing_scope", SCOPE),
     ("no_permission", SCOPE),
     ("not_in_channel", INVITE),
-    ("channel_not_found", "compare the channel's id, which stands at the end of its details; if it \
-        is a private channel, type in it: /invite @slack-soar-relay (the name of the app)"),
+    (
+        "channel_not_found",
+        "compare the channel's id, which stands at the end of its details; if it \
+        is a private channel, type in it: /invite @slack-soar-relay (the name of the app)",
+    ),
     ("invalid_channel", "compare the channel's id, which stands at the end of its details"),
     ("method_not_supported_for_channel_type", "configure another channel: an app cannot read this"),
     ("channel_is_limited_access", ADMINISTRATOR),

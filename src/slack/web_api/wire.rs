@@ -122,9 +122,8 @@ impl<'a> Reply<'a> {
     /// The messages, whole: Slack leaves the channel out, since it was asked for.
     pub(super) fn messages(&self, channel: &ChannelId) -> Result<Vec<String>, ApiError> {
         let text = self.messages.filter(|text| text.starts_with('['));
-        let list: Vec<&RawValue> = text
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or(incomplete("messages"))?;
+        let list: Vec<&RawValue> =
+            text.and_then(|text| serde_json::from_str(text).ok()).ok_or(incomplete("messages"))?;
         Ok(list.into_iter().map(|message| whole(message.get(), channel)).collect())
     }
 }

@@ -15,7 +15,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -149,24 +148,6 @@ impl SqliteStore {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job.stopping_leases());
         answer(reply).await
-    }
-
-    async fn lease_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
-    }
-
-    async fn view_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
     }
 }
 

@@ -512,13 +512,8 @@ impl State {
                 self.tokens.insert(token.to_owned(), Some("token_revoked"));
             }
             Some(Trouble::ForgetCursors) => self.generation += 1,
-            Some(
-                Trouble::NotJson
-                | Trouble::Hang
-                | Trouble::Grow(_)
-                | Trouble::Date(_),
-            )
-            | None => {}
+            Some(Trouble::NotJson | Trouble::Hang | Trouble::Grow(_) | Trouble::Date(_)) | None => {
+            }
         }
         let answer = self.call(token, method, query);
         if let Some(Trouble::Grow(incidents)) = trouble {
