@@ -148,6 +148,8 @@ pub struct Poller {
     unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
+    /// The term under which this one reads.
+    term: Option<u64>,
     /// When the store was last asked what to do.
     asked_at: Duration,
     store_failures: u32,
@@ -207,6 +209,7 @@ impl Poller {
             also_read: BTreeSet::new(),
             unkept: Vec::new(),
             stands_by: false,
+            term: None,
             asked_at: now,
             store_failures: 0,
             silent_since: None,
@@ -315,6 +318,11 @@ impl Poller {
                 return;
             }
         };
+        if term != self.term {
+            // A cursor of another term would not move.
+            self.reads.values_mut().for_each(|read| read.begun = None);
+            self.term = term;
+        }
         self.store_failures = 0;
         self.board.say(Topic::Store, "");
         if !self.has_access().await {
@@ -322,7 +330,9 @@ impl Poller {
         }
         self.find_channels().await;
         self.ask_doubted().await;
-        self.turns.keep(&self.ours(), self.uptime());
+        let ours = self.ours();
+        self.turns.keep(&ours, self.uptime());
+        self.reads.retain(|channel, _| ours.contains(channel));
         for _ in 0..self.turns.due(self.uptime()) {
             if self.access.is_lost() || self.history_at > self.uptime() {
                 return;

@@ -116,10 +116,9 @@ async fn two_answers_with_a_date_from_the_future_blind_nothing_at_the_start() {
         world.slack.trouble(AUTH, 0, Trouble::Date(ahead));
         world.slack.trouble(HISTORY, 0, Trouble::Date(ahead));
         let mut relay = world.start().await;
-        relay.caught_up().await;
+        world.slack.has_answered(2).await;
         problem_is(&relay, |problem| problem.contains("Slack's")).await;
         nothing_is_late(&relay).await;
-        relay.settled().await;
         // The next answer of Slack's ends the doubt, and is asked for sooner than usual.
         relay.clock.advance(10 * SECOND);
         problem_is(&relay, str::is_empty).await;

@@ -27,6 +27,8 @@ pub(super) struct Read {
     counted: Option<MessageTs>,
     /// Since when the channel waits for its first cursor.
     waits_since: Option<Duration>,
+    /// Where the store should have moved the cursor.
+    moved_to: Option<MessageTs>,
     /// What is shown until then, though the channel is read.
     shown: Option<(String, Duration)>,
 }
@@ -40,6 +42,8 @@ pub(super) struct Begun {
     also_from: Option<MessageTs>,
     /// Up to where its messages are counted once it is read.
     counts_to: MessageTs,
+    /// The time is in doubt: Slack's next answer may tell more.
+    is_doubtful: bool,
 }
 
 impl Poller {
@@ -54,7 +58,7 @@ impl Poller {
         match result {
             Ok(None) => {
                 self.note_heard(true);
-                self.turns.went_well(channel, self.uptime());
+                self.turns.goes_on(channel, self.uptime());
             }
             Ok(Some(found)) => {
                 self.note_heard(true);
@@ -78,6 +82,12 @@ impl Poller {
         let reader = Arc::clone(&self.reader);
         let (now, moment) = (self.uptime(), reader.api.moment());
         let place = self.place(channel, moment).await?;
+        if term.is_some() && place.committed < read.moved_to.take() {
+            // The store has logged why.
+            let problem = "the store did not move the cursor: compare the clocks of this machine \
+                           and of the database";
+            read.shown = Some((problem.to_owned(), now + self.settings.every));
+        }
         let waited = now.saturating_sub(*read.waits_since.get_or_insert(now));
         let plan = Plan::new(place, self.also_from, moment, waited, self.settings);
         let cursor = |to| {
@@ -108,7 +118,9 @@ impl Poller {
         self.begun_at = now;
         let counts_to = ts(moment.believed.unwrap_or(moment.earliest));
         let also_from = self.also_from;
-        Ok(read.begun.insert(Begun { open: Open::new(task), at: now, also_from, counts_to }))
+        let is_doubtful = plan.commit.is_none();
+        let open = Open::new(task);
+        Ok(read.begun.insert(Begun { open, at: now, also_from, counts_to, is_doubtful }))
     }
 
     fn tell_of_put_back(
@@ -136,7 +148,7 @@ impl Poller {
 
     /// A channel was read to its end.
     fn finish(&mut self, channel: &ChannelId, found: Found, read: &mut Read) {
-        let Some(Begun { open, at, also_from, counts_to }) = read.begun.take() else {
+        let Some(Begun { open, at, also_from, counts_to, is_doubtful }) = read.begun.take() else {
             return;
         };
         read.counted = read.counted.max(Some(counts_to));
@@ -150,13 +162,13 @@ impl Poller {
             );
         }
         let now = self.uptime();
-        // Without a cursor the time was in doubt, which Slack's next answer may end.
         let every = self.settings.every;
-        let pause = if open.task.cursor.is_none() { every.min(EXTRA_GAP) } else { every };
+        let pause = if is_doubtful { every.min(EXTRA_GAP) } else { every };
         self.turns.went_well(channel, (at + pause).max(now));
         self.note_also_read(channel, also_from);
-        if open.task.cursor.is_some() {
+        if let Some(cursor) = &open.task.cursor {
             read.waits_since = None;
+            read.moved_to = Some(cursor.to);
         }
         read.shown = read.shown.take().filter(|(_, until)| *until > now);
         let problem = read.shown.as_ref().map_or("", |(problem, _)| problem);

@@ -1,5 +1,6 @@
 //! Whose turn it is: channels are read a page at a time, in turn, and one that fails is put aside
-//! with a pause of its own. Pure; moments are those of [`Clock::uptime`](crate::clock::Clock::uptime).
+//! with a pause of its own. Pure; moments are those of
+//! [`Clock::uptime`](crate::clock::Clock::uptime).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,6 +26,8 @@ struct Turn {
     number: u64,
     /// Failures in a row.
     failures: u32,
+    /// Windows in a row that were given up.
+    given_up: u32,
 }
 
 impl Turns {
@@ -54,15 +57,23 @@ impl Turns {
         self.all.values().map(|turn| turn.at).min()
     }
 
-    /// The channel has had its turn and is due again at that moment.
+    /// A page of the channel was read, and there are more: they wait for the others' turns.
+    pub(super) fn goes_on(&mut self, channel: &ChannelId, now: Duration) {
+        self.set(channel, now, 0);
+    }
+
+    /// The channel was read to its end and is due again at that moment.
     pub(super) fn went_well(&mut self, channel: &ChannelId, again: Duration) {
         self.set(channel, again, 0);
+        if let Some(turn) = self.all.get_mut(channel) {
+            turn.given_up = 0;
+        }
     }
 
     /// The channel failed for the moment: 1, 2, 4 .. 60 s, spread by `jitter`. Returns how often in
     /// a row.
     pub(super) fn failed(&mut self, channel: &ChannelId, now: Duration, jitter: f64) -> u32 {
-        let failures = self.failures(channel) + 1;
+        let failures = self.failures(channel).saturating_add(1);
         let pause = backoff(failures).mul_f64(0.8 + 0.4 * jitter);
         self.set(channel, now.saturating_add(pause), failures);
         failures
@@ -70,15 +81,17 @@ impl Turns {
 
     /// The channel's pages lead nowhere.
     pub(super) fn went_astray(&mut self, channel: &ChannelId, now: Duration) {
-        let failures = self.failures(channel) + 1;
-        let pause = ASTRAY.saturating_mul(1 << (failures - 1).min(4)).min(ASTRAY_MAX);
-        self.set(channel, now.saturating_add(pause), failures);
+        let given_up = self.all.get(channel).map_or(0, |turn| turn.given_up);
+        let pause = ASTRAY.saturating_mul(1 << given_up.min(4)).min(ASTRAY_MAX);
+        self.put_aside(channel, now.saturating_add(pause));
+        if let Some(turn) = self.all.get_mut(channel) {
+            turn.given_up = given_up.saturating_add(1);
+        }
     }
 
     /// The channel is not asked for before that moment.
     pub(super) fn put_aside(&mut self, channel: &ChannelId, until: Duration) {
-        let failures = self.failures(channel) + 1;
-        self.set(channel, until, failures);
+        self.set(channel, until, self.failures(channel).saturating_add(1));
     }
 
     /// Every channel that is not put aside is due at that moment, if it was not before.
@@ -94,8 +107,8 @@ impl Turns {
 
     fn set(&mut self, channel: &ChannelId, at: Duration, failures: u32) {
         self.number += 1;
-        let turn = Turn { at, number: self.number, failures };
-        self.all.insert(channel.clone(), turn);
+        let turn = self.all.entry(channel.clone()).or_default();
+        (turn.at, turn.number, turn.failures) = (at, self.number, failures);
     }
 }
 
@@ -123,6 +136,20 @@ mod tests {
         }
         turns.went_well(&ids[0], at(60));
         assert_eq!(turns.failed(&ids[0], at(60), 0.5), 1);
+    }
+
+    #[test]
+    fn a_channel_whose_windows_are_given_up_waits_longer_though_its_pages_are_read() {
+        let (mut turns, ids) = (Turns::default(), ids(1));
+        turns.keep(&ids, at(0));
+        for minutes in [1, 2, 4, 8, 10, 10] {
+            turns.goes_on(&ids[0], at(0));
+            turns.went_astray(&ids[0], at(0));
+            assert_eq!(turns.wake(), Some(at(60 * minutes)));
+        }
+        turns.went_well(&ids[0], at(0));
+        turns.went_astray(&ids[0], at(0));
+        assert_eq!(turns.wake(), Some(at(60)));
     }
 
     #[test]

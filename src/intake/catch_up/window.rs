@@ -501,7 +501,11 @@ mod tests {
         #[test]
         fn whatever_slack_answers_a_window_ends_and_only_its_own_word_ends_it_as_read(
             answers in prop::collection::vec(
-                (prop::collection::vec(20_i64..60, 0..4), prop::option::of(0_u32..40), any::<bool>()),
+                (
+                    prop::collection::vec(20_i64..60, 0..4),
+                    prop::option::of(0_u32..40),
+                    any::<bool>(),
+                ),
                 1..40,
             ),
         ) {
@@ -589,7 +593,9 @@ mod tests {
             for minute in 0..80_u64 {
                 let up = Duration::from_secs(minute * 60);
                 let true_now = begin + i64::try_from(minute).unwrap() * 60;
-                let is_on = |fault: &&Fault| (fault.from..fault.from + fault.minutes).contains(&minute);
+                let is_on = |fault: &&Fault| {
+                    (fault.from..fault.from + fault.minutes).contains(&minute)
+                };
                 let error = |is_slacks| -> i64 {
                     let on = faults.iter().filter(is_on);
                     on.filter(|fault| fault.is_slacks == is_slacks).map(|fault| fault.error).sum()
@@ -604,7 +610,8 @@ mod tests {
                 let inside = |ts: &MessageTs| {
                     (plan.window.oldest..=plan.window.latest).contains(ts) && *ts <= at(true_now)
                 };
-                let read: Vec<_> = posts.iter().map(|post| at(begin + post)).filter(inside).collect();
+                let posted = posts.iter().map(|post| at(begin + post));
+                let read: Vec<_> = posted.filter(inside).collect();
                 let known = ts(clocks.now(own, up).earliest);
                 let newest = read.iter().copied().filter(|ts| *ts <= known).max();
                 found.extend(read);
