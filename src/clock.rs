@@ -105,26 +105,31 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System,
+    /// The machine's, with the moment from which [`Clock::uptime`] counts.
+    System(Instant),
     Manual(Arc<Manual>),
 }
 
 #[derive(Debug)]
 struct Manual {
     now: AtomicI64,
+    /// Microseconds that have passed, whatever was done to the time of day.
+    passed: AtomicI64,
     moved: Notify,
 }
 
 impl Clock {
     /// The machine's clock.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(Instant::now()))
     }
 
     /// A clock that stands still until [`Clock::advance`]. Its jitter is always 0.5.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Manual {
             now: AtomicI64::new(start.micros()),
+            passed: AtomicI64::new(0),
             moved: Notify::new(),
         })))
     }
@@ -135,6 +140,17 @@ impl Clock {
         if let Source::Manual(manual) = &self.0 {
             let moved = self.now() + by;
             manual.now.store(moved.micros(), Ordering::SeqCst);
+            let passed = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            manual.passed.fetch_add(passed, Ordering::SeqCst);
+            manual.moved.notify_waiters();
+        }
+    }
+
+    /// Sets the time of day of a manual clock, as a wrong time server does: no time passes. The
+    /// machine's clock is left alone.
+    pub fn set(&self, to: Timestamp) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.now.store(to.micros(), Ordering::SeqCst);
             manual.moved.notify_waiters();
         }
     }
@@ -143,7 +159,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
+            Source::System(_) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
@@ -163,11 +179,24 @@ impl Clock {
         Instant::now()
     }
 
+    /// The time that has passed since the clock was made. A correction of the time of day leaves it
+    /// unmoved; a machine that is suspended may not count on.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn uptime(&self) -> Duration {
+        match &self.0 {
+            Source::System(start) => Instant::now().saturating_duration_since(*start),
+            Source::Manual(manual) => {
+                let passed = manual.passed.load(Ordering::SeqCst);
+                Duration::from_micros(u64::try_from(passed).unwrap_or(0))
+            }
+        }
+    }
+
     /// Waits until the time of day is `at` or later.
     #[expect(clippy::disallowed_methods, reason = "the one idle wait")]
     pub async fn sleep_until(&self, at: Timestamp) {
         match &self.0 {
-            Source::System => tokio::time::sleep(at.since(self.now())).await,
+            Source::System(_) => tokio::time::sleep(at.since(self.now())).await,
             Source::Manual(manual) => loop {
                 let moved = manual.moved.notified();
                 tokio::pin!(moved);
@@ -180,15 +209,30 @@ impl Clock {
         }
     }
 
-    /// Waits that long.
+    /// Waits that long, whatever is done to the time of day meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "the other idle wait")]
     pub async fn sleep(&self, duration: Duration) {
-        self.sleep_until(self.now() + duration).await;
+        match &self.0 {
+            Source::System(_) => tokio::time::sleep(duration).await,
+            Source::Manual(manual) => {
+                let end = self.uptime().saturating_add(duration);
+                loop {
+                    let moved = manual.moved.notified();
+                    tokio::pin!(moved);
+                    moved.as_mut().enable();
+                    if self.uptime() >= end {
+                        return;
+                    }
+                    moved.await;
+                }
+            }
+        }
     }
 
     /// A number from `0.0` up to, not including, `1.0`, to spread retries.
     pub fn jitter(&self) -> f64 {
         match &self.0 {
-            Source::System => fastrand::f64(),
+            Source::System(_) => fastrand::f64(),
             Source::Manual(_) => 0.5,
         }
     }
@@ -216,6 +260,22 @@ mod tests {
         };
         tokio::join!(sleeper, mover);
         assert_eq!(clock.now(), Timestamp::from_seconds(1_060));
+    }
+
+    #[tokio::test]
+    async fn a_time_of_day_that_leaps_ends_no_wait_early_and_none_late() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_000));
+        let waiting = clock.clone();
+        let mut sleeper = Box::pin(async move { waiting.sleep(Duration::from_secs(60)).await });
+        for leap in [90_000, 10] {
+            clock.set(Timestamp::from_seconds(leap));
+            let early = tokio::time::timeout(Duration::ZERO, sleeper.as_mut()).await;
+            assert!(early.is_err(), "no time has passed");
+        }
+        clock.advance(Duration::from_secs(60));
+        sleeper.await;
+        assert_eq!(clock.uptime(), Duration::from_secs(60));
+        assert_eq!(clock.now(), Timestamp::from_seconds(70));
     }
 
     #[test]

@@ -253,6 +253,8 @@ macro_rules! contract {
             the_cursor_moves_with_its_page,
             the_cursor_never_goes_back,
             an_older_term_does_not_move_the_cursor,
+            a_cursor_is_not_moved_into_the_future,
+            a_cursor_is_put_back_and_what_was_seen_stays,
             a_channels_id_is_kept_for_its_app,
             what_only_catch_up_brought_is_given_once,
             what_a_push_brought_too_was_not_missed,
@@ -817,7 +819,7 @@ pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: 
 
 fn cursor_to(second: i64, term: u64) -> CursorMove {
     let to = MessageTs::from_micros(second * 1_000_000);
-    CursorMove { app: app(), channel: channel(), to, term }
+    CursorMove { app: app(), channel: channel(), to, seen: None, term }
 }
 
 async fn move_cursor(w: &World, batch: Vec<NewMessage>, cursor: CursorMove) {
@@ -857,6 +859,43 @@ pub(super) async fn an_older_term_does_not_move_the_cursor(w: World) {
     move_cursor(&w, vec![w.message(1)], cursor_to(20, term)).await;
     assert_eq!(cursor(&w).await, Some(10));
     assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+}
+
+pub(super) async fn a_cursor_is_not_moved_into_the_future(w: World) {
+    let now = w.clock.now().seconds();
+    move_cursor(&w, Vec::new(), cursor_to(now - 30, 1)).await;
+    for ahead in [301, 3600, 10 * 24 * 3600] {
+        move_cursor(&w, vec![w.message(1)], cursor_to(now + ahead, 1)).await;
+        assert_eq!(cursor(&w).await, Some(now - 30), "{ahead} s");
+    }
+    assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+    move_cursor(&w, Vec::new(), cursor_to(now + 299, 1)).await;
+    assert_eq!(cursor(&w).await, Some(now + 299), "clocks differ a little");
+}
+
+pub(super) async fn a_cursor_is_put_back_and_what_was_seen_stays(w: World) {
+    let seen = async || {
+        let seen = w.store().newest_seen(&app(), &channel()).await.unwrap();
+        seen.map(|ts| ts.micros() / 1_000_000)
+    };
+    let saw = |to, second: i64, term| CursorMove {
+        seen: Some(MessageTs::from_micros(second * 1_000_000)),
+        ..cursor_to(to, term)
+    };
+    assert_eq!(seen().await, None);
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    assert_eq!(seen().await, None);
+    move_cursor(&w, Vec::new(), saw(30, 25, 1)).await;
+    move_cursor(&w, Vec::new(), saw(40, 22, 1)).await;
+    move_cursor(&w, Vec::new(), cursor_to(50, 1)).await;
+    assert_eq!((cursor(&w).await, seen().await), (Some(50), Some(25)));
+    w.store().put_cursor_back(&cursor_to(25, 1)).await.unwrap();
+    assert_eq!((cursor(&w).await, seen().await), (Some(25), Some(25)));
+    w.store().put_cursor_back(&cursor_to(45, 1)).await.unwrap();
+    assert_eq!(cursor(&w).await, Some(25), "it is never put forward");
+    move_cursor(&w, Vec::new(), cursor_to(60, 2)).await;
+    w.store().put_cursor_back(&cursor_to(25, 1)).await.unwrap();
+    assert_eq!(cursor(&w).await, Some(60), "an older term has no say");
 }
 
 pub(super) async fn a_channels_id_is_kept_for_its_app(mut w: World) {

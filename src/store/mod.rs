@@ -4,7 +4,7 @@
 //! knows no engine; `contract` holds the promises that every backend is tested against.
 //! What is stored is the raw inner message; incidents and alerts are derived from it again.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -42,6 +42,9 @@ pub use self::{
 /// The largest raw message that is stored. Slack's requests are limited to a quarter of it.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// A cursor is never moved further than this beyond the store's own time. Clocks differ a little.
+pub const CURSOR_AHEAD: Duration = Duration::from_secs(300);
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -71,8 +74,8 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
     ///
     /// Results are in the order of the batch. An item that cannot be stored is [`StoreError::Item`]
     /// in its own place (larger than [`MESSAGE_MAX_BYTES`], no alert, an ordinal used twice); its
-    /// neighbours are stored, and the cursor moves. The cursor never goes back, and the move of an
-    /// older term is left undone.
+    /// neighbours are stored, and the cursor moves. The cursor never goes back, and a move of an
+    /// older term, or to more than [`CURSOR_AHEAD`] after the store's own time, is left undone.
     ///
     /// # Errors
     /// Nothing was stored, or it is not known whether it was: the sender tries again.
@@ -218,6 +221,22 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         app: &AppName,
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError>;
+
+    /// The newest message that moves of the channel's cursor have seen, if they said so.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError>;
+
+    /// Puts a cursor back that lies after `cursor.to`, unless a newer term has moved it.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError>;
 
     /// The ids behind what the configuration writes of the app's channels, as far as they were
     /// kept with [`Store::set_channel_id`].

@@ -36,12 +36,13 @@ const WHOLE: &[Table] = &[
     },
     Table {
         name: "cursors",
-        read: "SELECT json_group_array(json_array(app, channel, ts, term))
+        read: "SELECT json_group_array(json_array(app, channel, ts, term, seen))
             FROM cursors WHERE ?1 < ?2",
-        write: "INSERT INTO relay.cursors (app, channel, ts, term)
+        write: "INSERT INTO relay.cursors (app, channel, ts, term, seen)
             SELECT r->>0, r->>1, (r->>2)::int8,
-            (r->>3)::int8 FROM json_array_elements($1::json) AS r
-            ON CONFLICT (app, channel) DO UPDATE SET ts = least(cursors.ts, excluded.ts)",
+            (r->>3)::int8, (r->>4)::int8 FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, channel) DO UPDATE
+            SET ts = least(cursors.ts, excluded.ts), seen = least(cursors.seen, excluded.seen)",
     },
     Table {
         name: "channel ids",

@@ -664,6 +664,11 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
     let relay = world.setup().start().await;
     relay.caught_up().await;
     let send = async |event: Value| assert_eq!(relay.post(&slack::event(&event)).await, 200);
+    {
+        let mut state = world.slack.state();
+        let channel = state.channel(CHANNEL);
+        (channel.archived, channel.member, channel.name) = (true, false, "alerts".to_owned());
+    }
     send(json!({"type": "channel_rename", "channel": {"id": CHANNEL, "name": "alerts"}})).await;
     send(json!({"type": "channel_archive", "channel": CHANNEL})).await;
     send(json!({"type": "member_left_channel", "channel": CHANNEL, "user": BOT_USER})).await;
@@ -689,14 +694,15 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
     let message = world.slack.state().post_incident("C7777777777");
     assert_eq!(relay.post(&slack::event(&message)).await, 200);
     assert_eq!(world.arrived(&relay).await, [id(&message)]);
+    world.slack.revoke(Some("account_inactive"));
     send(json!({"type": "app_uninstalled"})).await;
-    let calls = world.slack.all_calls();
     let told = async {
         while handle.status().problem.is_empty() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, told).await.unwrap();
+    let calls = world.slack.all_calls();
     relay.clock.advance(5 * MINUTE);
     assert_eq!(relay.post(&slack::incident(3)).await, 200);
     assert_eq!(world.slack.all_calls(), calls, "nothing is called any more");

@@ -15,6 +15,7 @@ mod bad_input;
 mod catch_up;
 mod conformance;
 mod documents;
+mod doubt;
 mod events_api;
 mod feed;
 mod first_setup;

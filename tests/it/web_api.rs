@@ -12,7 +12,7 @@ use slack_soar_relay::{
 
 use crate::harness::{
     BEGIN,
-    fake_slack::{FakeSlack, TOKEN, Trouble},
+    fake_slack::{FakeSlack, TEAM, TOKEN, Trouble},
     gateway::{ConnectProxy, TlsFront},
 };
 
@@ -34,6 +34,7 @@ fn query() -> HistoryQuery {
         oldest: MessageTs::from_micros(0),
         latest: MessageTs::from_micros(1),
         cursor: None,
+        limit: 200,
     }
 }
 
@@ -91,4 +92,22 @@ async fn an_error_on_the_way_to_slack_names_the_key_that_mends_it() {
     let gone = api_by(&url, by("http://relay:hunter2@127.0.0.1:1".to_owned()));
     let gone = chain(&gone.auth_test().await.unwrap_err());
     assert!(gone.contains("`slack.proxy`") && !gone.contains("hunter2"), "{gone}");
+}
+
+#[tokio::test]
+async fn an_organisation_wide_token_names_its_team_where_slack_wants_it() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    slack.state().org_wide = true;
+    let error = api(&slack.api_url()).channels(None).await.unwrap_err();
+    assert_eq!((error.label(), error.code()), ("configuration", "missing_argument"));
+    let with = |team: &str| {
+        let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
+        let url = slack.api_url().parse().unwrap();
+        let client = http_client::Settings::default();
+        let settings = Settings { url, token, team: Some(team.to_owned()), client };
+        WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
+    };
+    assert_eq!(with(TEAM).channels(None).await.unwrap().channels.len(), 1);
+    let error = with("T0WRONG").channels(None).await.unwrap_err();
+    assert!(error.cure().contains("`team`"), "{error}");
 }

@@ -9,5 +9,7 @@ CREATE TABLE relay.actions (
     selection text NOT NULL,
     changed int8 NOT NULL
 );
+-- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
+ALTER TABLE relay.cursors ADD COLUMN seen int8;
 
 UPDATE relay.layout SET version = 2;

@@ -9,3 +9,5 @@ CREATE TABLE actions (
     selection TEXT NOT NULL,
     changed INTEGER NOT NULL
 ) STRICT;
+-- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
+ALTER TABLE cursors ADD COLUMN seen INTEGER;

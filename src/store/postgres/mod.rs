@@ -322,6 +322,18 @@ impl Store for PostgresStore {
         catch_up::channel_ids(&self.shared, app).await
     }
 
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        catch_up::newest_seen(&self.shared, app, channel).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        catch_up::put_cursor_back(&self.shared, cursor).await
+    }
+
     async fn set_channel_id(
         &self,
         app: &AppName,

@@ -318,6 +318,7 @@ async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(7),
+        seen: None,
         term: 1,
     };
     let results = store.accept(batch, None, Some(cursor)).await.unwrap();
@@ -403,6 +404,7 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(to),
+        seen: None,
         term,
     };
     let late = one.accept(vec![message(1)], None, Some(cursor(20, first))).await.unwrap();
@@ -581,6 +583,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(77),
+        seen: None,
         term: 1,
     };
     let ids = [&message(0), &message(1), &message(2), &odd, &two, &found]

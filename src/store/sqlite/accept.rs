@@ -42,7 +42,7 @@ impl Batch {
             });
         }
         if let Some(cursor) = &self.cursor {
-            move_cursor(db, cursor)?;
+            catch_up::move_cursor(db, cursor)?;
         }
         Ok(results)
     }
@@ -174,21 +174,6 @@ fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
         params![newest, REVISIONS_KEPT],
     )?;
     Ok(true)
-}
-
-fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
-    db.execute(
-        "INSERT INTO cursors (app, channel, ts, term) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term
-         WHERE excluded.term >= term",
-        params![
-            cursor.app.as_str(),
-            clean(cursor.channel.as_str()),
-            cursor.to.micros(),
-            i64::try_from(cursor.term).unwrap_or(i64::MAX),
-        ],
-    )
-    .map(drop)
 }
 
 /// Keeps an unreadable body in place of the oldest.

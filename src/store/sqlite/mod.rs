@@ -15,7 +15,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -150,24 +149,6 @@ impl SqliteStore {
         let (job, reply) = Write::new(work, |_durable| ());
         self.submit(job.stopping_leases());
         answer(reply).await
-    }
-
-    async fn lease_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
-    }
-
-    async fn view_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
     }
 }
 
@@ -352,6 +333,20 @@ impl Store for SqliteStore {
     async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let app = app.clone();
         self.view_reader(move |_shared, db| catch_up::channel_ids(db, &app)).await
+    }
+
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| catch_up::newest_seen(db, &app, &channel)).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        let cursor = cursor.clone();
+        self.write(move |db, _mode| catch_up::put_cursor_back(db, &cursor)).await
     }
 
     async fn set_channel_id(
