@@ -239,8 +239,8 @@ impl Reading {
     /// Asks for as many messages as made a page of the wanted size, at most four times as many as
     /// before.
     fn fit(&mut self, page: &Page) {
-        if page.count > 0 {
-            let fitting = PAGE_BYTES / (page.bytes / page.count).max(1);
+        if let Some(bytes) = page.bytes.checked_div(page.count) {
+            let fitting = PAGE_BYTES / bytes.max(1);
             self.limit = fitting.clamp(1, PAGE.min(self.limit * 4));
         }
     }
@@ -606,7 +606,7 @@ mod tests {
                 let own = Timestamp::from_seconds(true_now + error(false));
                 clocks.note(Timestamp::from_seconds(true_now + error(true)), own, up);
                 let began_at = *began.get_or_insert(up);
-                let plan = Plan::new(place, None, clocks.now(own, up), up - began_at, settings);
+                let plan = Plan::new(place, None, clocks.now(own, up), up.saturating_sub(began_at), settings);
                 let inside = |ts: &MessageTs| {
                     (plan.window.oldest..=plan.window.latest).contains(ts) && *ts <= at(true_now)
                 };

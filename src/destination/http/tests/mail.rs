@@ -88,6 +88,10 @@ fn mail_to(url: &str, to: &str) -> Settings {
     }
 }
 
+fn first_word(answer: &str) -> &str {
+    answer.split(' ').next().unwrap()
+}
+
 const THREE: &str = "a@example.com, Bad <bad@example.com>, c@example.com";
 
 #[tokio::test]
@@ -110,7 +114,7 @@ async fn one_bad_recipient_does_not_stop_the_mail_to_the_others() {
         for _alert in 0..2 {
             let receipt = destination.deliver(&sample_alert("text")).await.unwrap();
             assert!(receipt.excerpt.contains("refused: bad@example.com"), "{}", receipt.excerpt);
-            assert!(receipt.excerpt.contains(&refusal[..3]), "{}", receipt.excerpt);
+            assert!(receipt.excerpt.contains(first_word(refusal)), "{}", receipt.excerpt);
         }
         assert_eq!(server.said().len(), 2);
         for said in server.said() {
@@ -119,7 +123,7 @@ async fn one_bad_recipient_does_not_stop_the_mail_to_the_others() {
         }
         let problem = destination.problem();
         assert!(
-            problem.contains("bad@example.com") && problem.contains(&refusal[..3]),
+            problem.contains("bad@example.com") && problem.contains(first_word(refusal)),
             "{problem}"
         );
     }
@@ -186,7 +190,7 @@ async fn a_refusal_of_everybody_is_told_from_a_server_that_is_busy_and_from_wron
         let destination = destination(mail_to(&server.url, THREE));
         let error = destination.deliver(&sample_alert("text")).await.unwrap_err();
         assert_eq!(error.label(), label, "{at} {answer}");
-        assert!(shown(&error).contains(&answer[..3]), "{}", shown(&error));
+        assert!(shown(&error).contains(first_word(answer)), "{}", shown(&error));
         assert_eq!(destination.problem(), "", "{at} {answer}: nobody has the mail");
     }
 }
