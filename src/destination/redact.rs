@@ -5,7 +5,7 @@
 //! or HTML, as hex or base64, also inside a longer base64 text, and broken over lines. A word of an
 //! address that may be no secret, such as `hooks`, is masked only where it stands as a value.
 
-use std::{collections::HashMap, fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -65,13 +65,15 @@ const PUBLIC_WORDS: [&str; 26] = [
 #[derive(Clone)]
 pub(super) struct Redactor {
     known: Arc<Pieces>,
-    /// What one request has beside them.
+    /// Secrets that one request has beside them.
     fresh: Vec<String>,
+    /// The request's signatures.
+    signatures: Vec<String>,
 }
 
-/// Pieces by their first byte, in small letters; the longest first.
+/// Pieces by their first byte, in small letters.
 #[derive(Default)]
-struct Pieces(HashMap<u8, Vec<Piece>>);
+struct Pieces(Vec<Vec<Piece>>);
 
 #[derive(Clone, PartialEq, Eq)]
 struct Piece {
@@ -122,7 +124,7 @@ impl Redactor {
             }
         }
         pieces.settle();
-        Self { known: Arc::new(pieces), fresh: Vec::new() }
+        Self { known: Arc::new(pieces), fresh: Vec::new(), signatures: Vec::new() }
     }
 
     /// With one more secret.
@@ -139,7 +141,7 @@ impl Redactor {
         // `v1,` or `sha256=` stands before the signature itself.
         let parts = texts.flat_map(|text| text.split([',', '=']).chain([text]));
         let mut more = self.clone();
-        more.fresh.extend(parts.filter(|part| part.len() >= SIGNATURE).map(str::to_owned));
+        more.signatures.extend(parts.filter(|part| part.len() >= SIGNATURE).map(str::to_owned));
         more
     }
 
@@ -151,6 +153,13 @@ impl Redactor {
         }
         let mut fresh = Pieces::default();
         self.fresh.iter().for_each(|secret| fresh.add_secret(secret));
+        for signature in &self.signatures {
+            // Hexadecimal digits or base64: of other forms there are few.
+            let percent = utf8_percent_encode(signature, NON_ALPHANUMERIC).to_string();
+            for form in [signature, &percent, &signature.replace('/', "\\/")] {
+                fresh.add(form, Place::Anywhere);
+            }
+        }
         fresh.settle();
         let mut kept = String::with_capacity(text.len().min(max));
         let mut rest = text;
@@ -177,21 +186,22 @@ impl Pieces {
     /// The length of the longest piece that stands there.
     fn at(&self, before: &str, rest: &str) -> Option<usize> {
         let first = rest.bytes().next()?.to_ascii_lowercase();
-        let pieces = self.0.get(&first)?;
+        let pieces = self.0.get(usize::from(first))?;
         pieces.iter().filter_map(|piece| piece.length_at(before, rest)).max()
     }
 
     fn settle(&mut self) {
-        for pieces in self.0.values_mut() {
-            pieces.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.text.cmp(&b.text)));
+        for pieces in &mut self.0 {
+            pieces.sort_by(|a, b| a.text.cmp(&b.text));
             pieces.dedup();
         }
     }
 
     fn add(&mut self, text: &str, place: Place) {
-        if let Some(first) = text.bytes().next() {
-            let piece = Piece { text: text.to_owned(), place };
-            self.0.entry(first.to_ascii_lowercase()).or_default().push(piece);
+        let Some(first) = text.bytes().next() else { return };
+        self.0.resize_with(usize::from(u8::MAX) + 1, Vec::new);
+        if let Some(pieces) = self.0.get_mut(usize::from(first.to_ascii_lowercase())) {
+            pieces.push(Piece { text: text.to_owned(), place });
         }
     }
 

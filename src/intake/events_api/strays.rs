@@ -1,5 +1,5 @@
-//! Requests that are for no app of ours. Others cause them at will, so each kind is logged once in a
-//! while, with how often it happened.
+//! Requests that are for no app of ours. Others cause them at will, so each kind is logged once in
+//! a while, with how often it happened.
 
 use std::{
     sync::{Mutex, PoisonError},
