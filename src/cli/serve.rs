@@ -170,8 +170,11 @@ impl Relay {
     pub async fn settled(&self) {
         loop {
             let stats = self.store.stats().await.unwrap_or_default();
-            let unfinished: u64 =
-                stats.destinations.iter().map(|(_, stats)| stats.pending + stats.leased).sum();
+            let unfinished: u64 = stats
+                .destinations
+                .iter()
+                .map(|(_, stats)| stats.pending + stats.refused + stats.leased)
+                .sum();
             if unfinished == 0 {
                 return;
             }

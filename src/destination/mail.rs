@@ -75,7 +75,7 @@ pub(super) async fn send(
     redactor: &Redactor,
 ) -> Result<Receipt, DeliveryError> {
     let message =
-        message(key, body).map_err(|reason| DeliveryError::Alert { answer: None, reason })?;
+        message(key, body).map_err(|reason| DeliveryError::Refused { answer: None, reason })?;
     let server = Server::of(server).map_err(|reason| unreachable(&reason, redactor))?;
     match server.take(&message, way).await {
         Ok(answer) => {
@@ -200,7 +200,7 @@ fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> D
         // RFC 4954, section 6.
         530 | 534 | 535 | 538 => DeliveryError::Auth(answer),
         500..=599 => {
-            DeliveryError::Alert { reason: format!("SMTP status {status}"), answer: Some(answer) }
+            DeliveryError::Refused { reason: format!("SMTP status {status}"), answer: Some(answer) }
         }
         _ => DeliveryError::Destination(answer),
     }

@@ -180,12 +180,15 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             paused: stats.paused,
             breaker_open: health.is_some_and(|health| health.breaker_open),
             pending: stats.pending,
+            refused: stats.refused,
+            problem: String::new(),
             leased: stats.leased,
             dead: stats.dead,
             oldest_pending_at: stats.oldest_pending,
             last_failure: failure.map(view::Attempt::new),
             last_read_at: health.and_then(|health| health.last_read),
         }
+        .with_problem()
     });
     let mut read = api.parts.control.catch_up();
     let now = api.parts.clock.now();

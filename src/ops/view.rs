@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    ids::DestinationName,
     ops,
     store::{self, AlertView, AttemptView, DeliveryView},
 };
@@ -149,19 +150,48 @@ pub struct Destination {
     pub paused: bool,
     /// Whether only probes are sent.
     pub breaker_open: bool,
-    /// Deliveries that wait.
+    /// Deliveries that wait, without the refused ones.
     pub pending: u64,
+    /// Deliveries that wait after three or more refusals: the destination has accepted nothing since
+    /// that would show the alert and not a key, the preset or a parameter to be at fault.
+    #[serde(default)]
+    pub refused: u64,
     /// Deliveries that are being attempted.
     pub leased: u64,
     /// Deliveries that were given up.
     pub dead: u64,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending_at: Option<Timestamp>,
+    /// What an operator should look at, or empty.
+    #[serde(default)]
+    pub problem: String,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start; null if none has, or if it is not read.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
+}
+
+impl Destination {
+    /// What an operator should look at, in the order of urgency.
+    pub(super) fn with_problem(mut self) -> Self {
+        let waiting = self.pending + self.refused + self.leased;
+        let problems = [
+            (!self.configured)
+                .then(|| "it is not configured any more: retry or cancel what is left".to_owned()),
+            self.paused.then(|| format!("it is paused, and {waiting} alerts wait")),
+            self.breaker_open.then(|| format!("it fails, and {waiting} alerts wait")),
+            (self.refused > 0).then(|| {
+                format!(
+                    "it refuses {} alerts and accepts no others: look at its key, params and preset",
+                    self.refused
+                )
+            }),
+            (self.dead > 0).then(|| format!("{} alerts were given up", self.dead)),
+        ];
+        self.problem = problems.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        self
+    }
 }
 
 /// The answer of `GET /api/v1/feed`.
@@ -246,11 +276,11 @@ pub struct Revision {
 pub struct Delivery {
     /// Where it goes.
     pub destination: String,
-    /// pending, leased, delivered, dead or cancelled.
+    /// pending, refused, leased, dead, paused, orphaned, delivered or cancelled.
     pub state: String,
     /// Attempts made so far.
     pub attempt_count: u32,
-    /// When it is tried next, if it is pending.
+    /// When it is tried next, if it waits.
     pub due_at: Option<Timestamp>,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
@@ -279,7 +309,7 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration_ms: u64,
-    /// delivered, duplicate, `destination_fault`, auth, throttled, `alert_fault` or timeout.
+    /// delivered, duplicate, `destination_fault`, auth, throttled, refused or timeout.
     pub class: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
@@ -323,7 +353,7 @@ pub struct TestReport {
 }
 
 impl Row {
-    pub(super) fn new(view: &AlertView) -> Self {
+    pub(super) fn new(view: &AlertView, configured: &[DestinationName]) -> Self {
         Self {
             id: view.id.to_string(),
             severity: view.level.clone(),
@@ -332,16 +362,21 @@ impl Row {
             received_at: view.received_at,
             source: view.source.as_str().to_owned(),
             sources: view.sources.iter().map(|source| source.as_str().to_owned()).collect(),
-            deliveries: view.deliveries.iter().map(Delivery::new).collect(),
+            deliveries: view.deliveries.iter().map(|one| Delivery::new(one, configured)).collect(),
         }
     }
 }
 
 impl Delivery {
-    pub(super) fn new(view: &DeliveryView) -> Self {
+    pub(super) fn new(view: &DeliveryView, configured: &[DestinationName]) -> Self {
+        let state = if configured.contains(&view.destination) {
+            view.state
+        } else {
+            view.state.without_destination()
+        };
         Self {
             destination: view.destination.to_string(),
-            state: view.state.to_string(),
+            state: state.to_string(),
             attempt_count: view.attempts,
             due_at: view.due_at,
             finished_at: view.finished_at,
@@ -351,9 +386,9 @@ impl Delivery {
         }
     }
 
-    pub(super) fn with_attempts(view: &DeliveryView) -> Self {
+    pub(super) fn with_attempts(view: &DeliveryView, configured: &[DestinationName]) -> Self {
         let attempts = view.log.iter().map(Attempt::stored).collect();
-        Self { attempts: Some(attempts), ..Self::new(view) }
+        Self { attempts: Some(attempts), ..Self::new(view, configured) }
     }
 }
 

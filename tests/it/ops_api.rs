@@ -297,7 +297,7 @@ async fn a_dead_alert_is_retried_and_a_delivered_one_is_not() {
     let soar = FakeSoar::ok().await;
     let relay = with_dead(1, &soar).await;
     let (_, shown) = relay.api("GET", &format!("/alerts/{}", id(0))).await;
-    assert_eq!(shown["deliveries"][0]["dead_reason"], "alert_fault");
+    assert_eq!(shown["deliveries"][0]["dead_reason"], "refused");
     soar.becomes(Mood::Status(200));
     let retry = format!("/alerts/{}/retry", id(0));
     let elsewhere = relay.api("POST", &format!("{retry}?destination=other")).await;

@@ -30,7 +30,7 @@ async fn a_failing_soar_gets_the_alert_once_it_works() {
     assert_eq!(relay.metric(&attempts("auth")).await, 1.0);
     assert_eq!(relay.metric(&attempts("delivered")).await, 1.0);
     assert_eq!(
-        relay.metric(r#"dead_letters_total{destination="soar",reason="alert_fault"}"#).await,
+        relay.metric(r#"dead_letters_total{destination="soar",reason="refused"}"#).await,
         0.0
     );
 }
@@ -48,7 +48,7 @@ async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
     let (first, second) = (slack::id(1), slack::id(2));
     assert_eq!(soar.ids(), [&first, &second, &first, &first].map(Clone::clone));
     assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 1.0);
-    let dead = r#"dead_letters_total{destination="soar",reason="alert_fault"}"#;
+    let dead = r#"dead_letters_total{destination="soar",reason="refused"}"#;
     assert_eq!(relay.metric(dead).await, 1.0);
 }
 

@@ -109,10 +109,7 @@ async fn rotation_403_drop() {
     let mut taken = soar.taken();
     taken.sort();
     assert_eq!(taken, (0..10).map(id).collect::<Vec<_>>());
-    assert_eq!(
-        relay.metric(&dead("alert_fault")).await + relay.metric(&dead("max_age")).await,
-        0.0
-    );
+    assert_eq!(relay.metric(&dead("refused")).await + relay.metric(&dead("max_age")).await, 0.0);
 }
 
 /// One record that was too large stopped every record behind it.

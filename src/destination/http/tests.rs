@@ -176,7 +176,7 @@ async fn a_missing_or_failing_destination_keeps_the_alert() {
 #[tokio::test]
 async fn an_answer_that_blames_the_alert_gives_it_up() {
     for status in ["400 Bad Request", "413 Too Large", "415 Type", "422 Unprocessable", "409 ?"] {
-        assert_eq!(class_after(status).await, ("alert_fault", Advice::GiveUp), "{status}");
+        assert_eq!(class_after(status).await, ("refused", Advice::GiveUpOnEvidence), "{status}");
     }
 }
 
@@ -435,7 +435,7 @@ async fn an_alert_that_no_request_can_be_made_of_is_given_up() {
     placed.preset = preset("request: {path: '/{{ alert.title }}/x', body: alert}\n");
     let destination = destination(placed);
     let error = destination.deliver(&sample_alert("..")).await.unwrap_err();
-    assert_eq!((error.label(), error.advice()), ("alert_fault", Advice::GiveUp));
+    assert_eq!((error.label(), error.advice()), ("refused", Advice::GiveUpOnEvidence));
     assert!(receiver.got().is_empty());
 }
 
@@ -669,7 +669,7 @@ async fn a_mail_server_that_is_busy_keeps_the_alert_and_one_that_refuses_gives_i
     for (answer, label) in [
         ("451 try again later", "destination_fault"),
         ("535 who are you", "auth"),
-        ("554 no such recipient", "alert_fault"),
+        ("554 no such recipient", "refused"),
     ] {
         let (url, server) = smtp(answer);
         assert_eq!(deliver(mail(&url)).await.unwrap_err().label(), label);

@@ -593,7 +593,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         Next::Delivered(Reference { id: "42".to_owned(), url: "https://x/42".to_owned() }),
         Next::Dead { reason: "rejected" },
         Next::Dead { reason: "expired" },
-        Next::Retry { at: clock.now() + Duration::from_secs(5), alert_fault: true },
+        Next::Retry { wait: Duration::from_secs(5), because: Because::Refused },
     ];
     for (lease, next) in store.lease_due(&soar(), 4).await.unwrap().into_iter().zip(ends) {
         let attempt = attempt(clock.now(), "said \u{FFFD}");

@@ -33,8 +33,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
-        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage, Outcome,
+        Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -47,6 +47,7 @@ mod db;
 mod deliver;
 mod export;
 mod feed;
+mod hasten;
 mod leases;
 mod list;
 mod open;
@@ -115,7 +116,9 @@ impl SqliteStore {
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            steady: Mutex::default(),
         });
+        shared.steady_time();
         shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();
         let writer = Writer { connection, memory, shared: Arc::clone(&shared), runtime };
@@ -233,15 +236,24 @@ impl Store for SqliteStore {
         self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
     }
 
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        let destination = destination.clone();
+        self.lease_reader(move |shared, db| deliver::lease_oldest(shared, db, &destination)).await
+    }
+
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
         let (id, token) = (lease.delivery().id, lease.token());
+        let refusals = lease.delivery().refusals;
         if !self.shared.leases.start_recording(id, token) {
             self.shared.stale_leases.increment(1);
             return Ok(());
         }
         let (shared, written) = (Arc::clone(&self.shared), outcome.clone());
         let (job, reply) = Write::new(
-            move |db, _mode| deliver::record(db, id, &written),
+            move |db, _mode| deliver::record(db, id, refusals, &written),
             move |durable| {
                 if durable {
                     shared.leases.end(id, token);
@@ -284,10 +296,27 @@ impl Store for SqliteStore {
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        operate::expire(self, destination, born_before, reason).await
+        operate::expire(self, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(self, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        let name = destination.clone();
+        let changed = self.write(move |db, _mode| hasten::note_settings(db, &name, mark)).await?;
+        if changed > 0 {
+            self.shared.wake(Some(destination));
+        }
+        Ok(changed)
     }
 
     async fn feed_page(
