@@ -116,9 +116,9 @@ impl Breaker {
         open.map(|open| now.since(open.since))
     }
 
-    /// The destination is at fault: so ended now an attempt that began then. `jitter` is drawn from
-    /// `0.0..1.0`. Returns whether the breaker opens. Faults of attempts that began before it opened
-    /// do not prolong it.
+    /// The destination is at fault in an attempt that began then and ends now. `jitter` is drawn
+    /// from `0.0..1.0`. Returns whether the breaker opens. Faults of attempts that began before it
+    /// opened do not prolong it.
     pub fn fault(&mut self, fault: Fault, began: Moment, now: Moment, jitter: f64) -> bool {
         self.faults = self.faults.saturating_add(1);
         let (since, failed) = match self.open {

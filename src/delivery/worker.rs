@@ -14,12 +14,12 @@ use std::{
 use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use metrics::Gauge;
-use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use super::{
     attempt::{Attempts, Health},
     breaker::Probe,
+    mark::mark,
     numbers::Numbers,
 };
 use crate::{
@@ -375,18 +375,6 @@ impl Worker {
     fn health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
         look(&self.attempts.health())
     }
-}
-
-/// A mark of settings and secrets, kept in the store. Sixteen bits find a change in all but one of
-/// 65,536 cases, and let nobody who reads the store try out what the secrets may be.
-fn mark(settings: &[u8; 32], secrets: &[u8; 32]) -> u16 {
-    let mut hash = Sha256::new();
-    hash.update(env!("CARGO_PKG_VERSION"));
-    hash.update(settings);
-    hash.update(secrets);
-    let digest: [u8; 32] = hash.finalize().into();
-    let [first, second, ..] = digest;
-    u16::from_be_bytes([first, second])
 }
 
 /// Whether a lease lasts until an attempt that begins now has ended and is recorded.

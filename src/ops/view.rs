@@ -152,8 +152,7 @@ pub struct Destination {
     pub breaker_open: bool,
     /// Deliveries that wait, without the refused ones.
     pub pending: u64,
-    /// Deliveries that wait after three or more refusals: the destination has accepted nothing since
-    /// that would show the alert and not a key, the preset or a parameter to be at fault.
+    /// Deliveries that wait after three or more refusals, without evidence against the alert.
     #[serde(default)]
     pub refused: u64,
     /// Deliveries that are being attempted.
@@ -170,28 +169,6 @@ pub struct Destination {
     /// When a reader last asked since the start; null if none has, or if it is not read.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
-}
-
-impl Destination {
-    /// What an operator should look at, in the order of urgency.
-    pub(super) fn with_problem(mut self) -> Self {
-        let waiting = self.pending + self.refused + self.leased;
-        let problems = [
-            (!self.configured)
-                .then(|| "it is not configured any more: retry or cancel what is left".to_owned()),
-            self.paused.then(|| format!("it is paused, and {waiting} alerts wait")),
-            self.breaker_open.then(|| format!("it fails, and {waiting} alerts wait")),
-            (self.refused > 0).then(|| {
-                format!(
-                    "it refuses {} alerts and accepts no others: look at its key, params and preset",
-                    self.refused
-                )
-            }),
-            (self.dead > 0).then(|| format!("{} alerts were given up", self.dead)),
-        ];
-        self.problem = problems.into_iter().flatten().collect::<Vec<_>>().join("; ");
-        self
-    }
 }
 
 /// The answer of `GET /api/v1/feed`.

@@ -55,7 +55,8 @@ async fn dual_write_gap() {
     relay.stop().await;
     soar.becomes(Mood::Status(200));
     relay.restart().await;
-    relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
+    // All are sent at once, so no lease may pass meanwhile.
+    relay.time_passes_until(SECOND, relay.settled()).await;
     assert_eq!(soar.taken().len(), 20);
 }
 
@@ -172,7 +173,7 @@ async fn hot_loop_backoff() {
     };
     relay.time_passes_until(Duration::from_secs(5), passes).await;
     let attempts = soar.received().len();
-    assert!((5..25).contains(&attempts), "{attempts} in an hour");
+    assert!((5..400).contains(&attempts), "{attempts} in an hour: a probe every ten seconds");
     soar.becomes(Mood::Status(200));
     relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
 }

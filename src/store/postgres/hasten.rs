@@ -1,5 +1,5 @@
-//! Ends waits: when a destination works again, when its settings have changed, and when the database's
-//! clock has been set back.
+//! Ends waits: when a destination works again, when its settings have changed, and when the
+//! database's clock has been set back.
 
 use tokio_postgres::types::Type;
 
@@ -56,8 +56,8 @@ pub(super) async fn hasten(
     }
 }
 
-/// A lease that ends later than any could is from before the clock was set back. Its holder keeps it
-/// for as long as one that begins now.
+/// A lease that ends later than any could is from before the clock was set back. Its holder keeps
+/// it for as long as one that begins now.
 async fn redate_leases(shared: &Shared, destination: &DestinationName) -> Result<(), StoreError> {
     const SQL: &str = "
         WITH clock AS (SELECT relay.now_us($1) AS now),

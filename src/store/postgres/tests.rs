@@ -22,8 +22,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, AlertView, CursorMove, NewAlert, NewMessage, Next, Outcome,
-        Paused, Reference, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
+        Outcome, Paused, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},

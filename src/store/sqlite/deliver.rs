@@ -1,17 +1,17 @@
 //! Leasing what is due, and writing down what became of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::{db::Db, reader::alert_id, threads::Shared};
+use super::{SqliteStore, answer, db::Db, reader::alert_id, threads::Shared, writer::Write};
 use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
         ATTEMPTS_KEPT, Attempt, Because, Delivery, Lease, Next, Outcome, Projection, Reference,
-        Refusals,
+        Refusals, Unrecorded,
         stored::{DEAD, DELIVERED, PENDING, PER_ALERT, because_number, clean, excerpt, source_of},
     },
 };
@@ -177,13 +177,40 @@ impl<'a> From<&'a Next> for Change<'a> {
     }
 }
 
+/// Records an outcome, if the lease is still its holder's.
+pub(super) async fn record(
+    store: &SqliteStore,
+    lease: Lease,
+    outcome: Outcome,
+) -> Result<(), Unrecorded> {
+    let (id, token) = (lease.delivery().id, lease.token());
+    let refusals = lease.delivery().refusals;
+    if !store.shared.leases.start_recording(id, token) {
+        store.shared.stale_leases.increment(1);
+        return Ok(());
+    }
+    let (shared, written) = (Arc::clone(&store.shared), outcome.clone());
+    let (job, reply) = Write::new(
+        move |db, _mode| write(db, id, refusals, &written),
+        move |durable| {
+            if durable {
+                shared.leases.end(id, token);
+            } else {
+                shared.leases.stop_recording(id, token);
+            }
+        },
+    );
+    store.submit(job);
+    match answer(reply).await {
+        Ok(true) => {}
+        Ok(false) => store.shared.stale_leases.increment(1),
+        Err(source) => return Err(Unrecorded { lease, outcome, source }),
+    }
+    Ok(())
+}
+
 /// Writes an outcome: the attempt, and what is next. `false`: the delivery had ended meanwhile.
-pub(super) fn record(
-    db: &Db<'_>,
-    id: i64,
-    refusals: Refusals,
-    outcome: &Outcome,
-) -> rusqlite::Result<bool> {
+fn write(db: &Db<'_>, id: i64, refusals: Refusals, outcome: &Outcome) -> rusqlite::Result<bool> {
     let change = Change::from(&outcome.next);
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
     let is_refusal = change.because == Some(Because::Refused);

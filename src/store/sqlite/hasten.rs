@@ -1,5 +1,5 @@
-//! Ends waits: when a destination works again, when its settings have changed, and when the clock has
-//! been set back.
+//! Ends waits: when a destination works again, when its settings have changed, and when the clock
+//! has been set back.
 
 use std::sync::Arc;
 
@@ -95,11 +95,20 @@ fn hurry_these(
 }
 
 /// Notes the settings; if they have changed, refusals are counted anew.
-pub(super) fn note_settings(
-    db: &mut Db<'_>,
+pub(super) async fn note_settings(
+    store: &SqliteStore,
     destination: &DestinationName,
     mark: u16,
-) -> rusqlite::Result<u64> {
+) -> Result<u64, StoreError> {
+    let name = destination.clone();
+    let changed = store.write(move |db, _mode| count_anew(db, &name, mark)).await?;
+    if changed > 0 {
+        store.shared.wake(Some(destination));
+    }
+    Ok(changed)
+}
+
+fn count_anew(db: &mut Db<'_>, destination: &DestinationName, mark: u16) -> rusqlite::Result<u64> {
     let id = db.destination(destination)?.id;
     let is_new = db.execute(
         "UPDATE destinations SET settings = ?2 WHERE id = ?1 AND settings IS NOT ?2",

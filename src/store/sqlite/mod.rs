@@ -245,30 +245,7 @@ impl Store for SqliteStore {
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
-        let (id, token) = (lease.delivery().id, lease.token());
-        let refusals = lease.delivery().refusals;
-        if !self.shared.leases.start_recording(id, token) {
-            self.shared.stale_leases.increment(1);
-            return Ok(());
-        }
-        let (shared, written) = (Arc::clone(&self.shared), outcome.clone());
-        let (job, reply) = Write::new(
-            move |db, _mode| deliver::record(db, id, refusals, &written),
-            move |durable| {
-                if durable {
-                    shared.leases.end(id, token);
-                } else {
-                    shared.leases.stop_recording(id, token);
-                }
-            },
-        );
-        self.submit(job);
-        match answer(reply).await {
-            Ok(true) => {}
-            Ok(false) => self.shared.stale_leases.increment(1),
-            Err(source) => return Err(Unrecorded { lease, outcome, source }),
-        }
-        Ok(())
+        deliver::record(self, lease, outcome).await
     }
 
     async fn release(&self, lease: Lease) {
@@ -311,12 +288,7 @@ impl Store for SqliteStore {
         destination: &DestinationName,
         mark: u16,
     ) -> Result<u64, StoreError> {
-        let name = destination.clone();
-        let changed = self.write(move |db, _mode| hasten::note_settings(db, &name, mark)).await?;
-        if changed > 0 {
-            self.shared.wake(Some(destination));
-        }
-        Ok(changed)
+        hasten::note_settings(self, destination, mark).await
     }
 
     async fn feed_page(

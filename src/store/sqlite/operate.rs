@@ -141,7 +141,8 @@ fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
 /// Dead or cancelled ones become pending, as if they were accepted now.
 fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<u64> {
     let set = "state = 0, due_at = :now, wait = 0, because = 0, alert_faults = 0, accepted = 0,
-        evidence = 0, finished_at = NULL, dead_reason = NULL, number = NULL, since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+        evidence = 0, finished_at = NULL, dead_reason = NULL, number = NULL,
+        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
     change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
@@ -215,7 +216,8 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
     .optional()
 }
 
-/// A piece of the pending deliveries whose age is counted from between these times, with their alerts.
+/// A piece of the pending deliveries whose age is counted from between these times, with their
+/// alerts.
 /// What is leased is left out: its worker decides about it.
 fn too_old(
     shared: &Shared,
