@@ -66,7 +66,7 @@ metrics! {
     Commit Histogram "commit_seconds" []
         "One commit, flush to disk included; with the insert where one round trip does both.";
     Deliveries Gauge "deliveries" ["destination", "state"]
-        "Deliveries that are not finished well: pending, leased, dead, paused or orphaned.";
+        "Deliveries not finished well: pending, refused, leased, dead, paused or orphaned.";
     DeliveryAttempts Counter "delivery_attempts_total" ["destination", "class"]
         "Attempts to deliver, by how the destination answered.";
     Delivery Histogram "delivery_seconds" ["destination"]

@@ -113,7 +113,7 @@ impl Running {
         };
         let raw = test.message(posted_at).to_string();
         let alert = alert_of_stored(raw.as_bytes(), 0, &origin, &self.matcher)
-            .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })?;
+            .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })?;
         destination.deliver(&alert).await
     }
 }

@@ -37,9 +37,9 @@ impl Colour {
     pub(super) fn of(word: &str) -> Self {
         match word {
             "delivered" | "duplicate" => Self::Green,
-            "dead" | "critical" | "alert_fault" => Self::Red,
-            "pending" | "leased" | "high" | "destination_fault" | "auth" | "throttled"
-            | "timeout" => Self::Yellow,
+            "dead" | "critical" | "refused" | "orphaned" => Self::Red,
+            "pending" | "leased" | "paused" | "high" | "destination_fault" | "auth"
+            | "throttled" | "timeout" => Self::Yellow,
             "cancelled" | "unrouted" | "informative" => Self::Dim,
             _ => Self::Plain,
         }

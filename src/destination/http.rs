@@ -13,6 +13,7 @@ use reqwest::{
     Url,
     header::{self, AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
+use sha2::{Digest, Sha256};
 
 pub use self::settings::{HeaderValue, Settings, SetupError};
 use crate::{
@@ -331,6 +332,16 @@ impl Destination for HttpDestination {
         &self.settings.name
     }
 
+    fn secrets_digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for secret in secrets(&self.settings) {
+            let value = secret.reveal();
+            hash.update(value.len().to_be_bytes());
+            hash.update(value.as_bytes());
+        }
+        hash.finalize().into()
+    }
+
     async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let attempt = self.attempt_with_fresh_secrets(alert);
         tokio::time::timeout(self.settings.timeout, attempt)
@@ -351,7 +362,7 @@ struct Sender<'a> {
 }
 
 fn alert_fault(reason: String) -> DeliveryError {
-    DeliveryError::Alert { answer: None, reason }
+    DeliveryError::Refused { answer: None, reason }
 }
 
 fn unreachable(error: SetupError) -> DeliveryError {

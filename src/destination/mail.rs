@@ -92,7 +92,7 @@ impl Mailbox<'_> {
     /// that some have and others are to get later is [`DeliveryError::Partly`] delivered.
     pub(super) async fn send(&self, key: &str, body: &[u8]) -> Result<Receipt, DeliveryError> {
         let message =
-            message(key, body).map_err(|reason| DeliveryError::Alert { answer: None, reason })?;
+            message(key, body).map_err(|reason| DeliveryError::Refused { answer: None, reason })?;
         let all = message.envelope().to();
         let to = self.recipients.unserved(key, all);
         let is_new = to.len() == all.len();
@@ -308,7 +308,7 @@ fn failed(
 
 fn refused(answer: Answer) -> DeliveryError {
     let reason = format!("SMTP status {}", answer.status);
-    DeliveryError::Alert { answer: Some(answer), reason }
+    DeliveryError::Refused { answer: Some(answer), reason }
 }
 
 fn message(key: &str, body: &[u8]) -> Result<Message, String> {

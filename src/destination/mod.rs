@@ -35,6 +35,11 @@ pub trait Destination: Send + Sync + fmt::Debug {
     /// Its configured name.
     fn name(&self) -> &DestinationName;
 
+    /// A digest of the secrets in use: another one if a secret was rotated.
+    fn secrets_digest(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
     /// Makes one attempt. The same alert may be delivered again: the idempotency key is its id.
     ///
     /// # Errors
@@ -98,9 +103,10 @@ pub enum DeliveryError {
     /// The destination works and has the alert for some recipients; others are to get it later.
     #[error("some recipients get the alert later: status {}", _0.status)]
     Partly(Answer),
-    /// This alert is at fault: refused, or no request could be made of it.
+    /// This alert was refused, or no request could be made of it. Only evidence makes that the
+    /// alert's own fault: a wrong key or parameter is refused with the same answers.
     #[error("the alert was refused: {reason}")]
-    Alert {
+    Refused {
         /// The answer, if one was received.
         answer: Option<Answer>,
         /// What is wrong, in a few words.
@@ -119,8 +125,9 @@ pub enum Advice {
     HoldDestination,
     /// Keep the alert, try again by the schedule; the destination works.
     RetryAlert,
-    /// Three tries, then dead.
-    GiveUp,
+    /// Keep the alert and try again by the schedule, until there is evidence that the alert and not
+    /// the destination's key, preset or parameters is at fault.
+    GiveUpOnEvidence,
 }
 
 impl DeliveryError {
@@ -131,7 +138,7 @@ impl DeliveryError {
             Self::Throttled { retry_after, .. } => Advice::RetryAfter(*retry_after),
             Self::Auth(_) => Advice::HoldDestination,
             Self::Partly(_) => Advice::RetryAlert,
-            Self::Alert { .. } => Advice::GiveUp,
+            Self::Refused { .. } => Advice::GiveUpOnEvidence,
         }
     }
 
@@ -142,8 +149,13 @@ impl DeliveryError {
             Self::Unreachable(_) | Self::Destination(_) | Self::Partly(_) => "destination_fault",
             Self::Throttled { .. } => "throttled",
             Self::Auth(_) => "auth",
-            Self::Alert { .. } => "alert_fault",
+            Self::Refused { .. } => "refused",
         }
+    }
+
+    /// Whether the destination was not even reached.
+    pub const fn is_network(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
     }
 
     /// The answer, if the destination gave one.
@@ -154,7 +166,7 @@ impl DeliveryError {
             | Self::Destination(answer)
             | Self::Partly(answer)
             | Self::Throttled { answer, .. } => Some(answer),
-            Self::Alert { answer, .. } => answer.as_ref(),
+            Self::Refused { answer, .. } => answer.as_ref(),
         }
     }
 }

@@ -34,7 +34,7 @@ const PROBE_CACHED: Duration = Duration::from_secs(5);
 const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// The states that are counted for each destination.
-const STATES: [&str; 5] = ["pending", "leased", "dead", "paused", "orphaned"];
+const STATES: [&str; 6] = ["pending", "refused", "leased", "dead", "paused", "orphaned"];
 
 /// What health is made of.
 #[derive(Debug)]
@@ -145,13 +145,19 @@ impl Health {
     }
 
     fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats, is_configured: bool) {
-        let mut numbers = [0; 5];
-        let [pending, leased, dead, paused, orphaned] = &mut numbers;
+        let mut numbers = [0; 6];
+        let [pending, refused, leased, dead, paused, orphaned] = &mut numbers;
         if is_configured {
-            *(if stats.paused { paused } else { pending }) = stats.pending;
-            (*leased, *dead) = (stats.leased, stats.dead);
+            if stats.paused {
+                *paused = stats.pending + stats.refused;
+            } else {
+                *pending = stats.pending;
+                *refused = stats.refused;
+            }
+            *leased = stats.leased;
+            *dead = stats.dead;
         } else {
-            *orphaned = stats.pending + stats.leased + stats.dead;
+            *orphaned = stats.pending + stats.refused + stats.leased + stats.dead;
         }
         let metrics = &self.parts.metrics;
         for (state, number) in STATES.into_iter().zip(numbers) {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
+    ids::DestinationName,
     ops,
     store::{self, AlertView, AttemptView, DeliveryView},
 };
@@ -149,23 +150,26 @@ pub struct Destination {
     pub paused: bool,
     /// Whether only probes are sent.
     pub breaker_open: bool,
-    /// Deliveries that wait.
+    /// Deliveries that wait, without the refused ones.
     pub pending: u64,
+    /// Deliveries that wait after three or more refusals, without evidence against the alert.
+    #[serde(default)]
+    pub refused: u64,
     /// Deliveries that are being attempted.
     pub leased: u64,
     /// Deliveries that were given up.
     pub dead: u64,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending_at: Option<Timestamp>,
+    /// Everything that an operator should look at, also what is wrong although alerts are delivered,
+    /// such as a recipient that a mail server refuses; or empty.
+    #[serde(default)]
+    pub problem: String,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start; null if none has, or if it is not read.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
-    /// What is wrong although alerts are delivered, such as a mail's recipient that is refused;
-    /// empty, if nothing is.
-    #[serde(default)]
-    pub problem: String,
 }
 
 /// The answer of `GET /api/v1/feed`.
@@ -250,11 +254,11 @@ pub struct Revision {
 pub struct Delivery {
     /// Where it goes.
     pub destination: String,
-    /// pending, leased, delivered, dead or cancelled.
+    /// pending, refused, leased, dead, paused, orphaned, delivered or cancelled.
     pub state: String,
     /// Attempts made so far.
     pub attempt_count: u32,
-    /// When it is tried next, if it is pending.
+    /// When it is tried next, if it waits.
     pub due_at: Option<Timestamp>,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
@@ -283,7 +287,7 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration_ms: u64,
-    /// delivered, duplicate, `destination_fault`, auth, throttled, `alert_fault` or timeout.
+    /// delivered, duplicate, `destination_fault`, auth, throttled, refused or timeout.
     pub class: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
@@ -327,7 +331,7 @@ pub struct TestReport {
 }
 
 impl Row {
-    pub(super) fn new(view: &AlertView) -> Self {
+    pub(super) fn new(view: &AlertView, configured: &[DestinationName]) -> Self {
         Self {
             id: view.id.to_string(),
             severity: view.level.clone(),
@@ -336,16 +340,21 @@ impl Row {
             received_at: view.received_at,
             source: view.source.as_str().to_owned(),
             sources: view.sources.iter().map(|source| source.as_str().to_owned()).collect(),
-            deliveries: view.deliveries.iter().map(Delivery::new).collect(),
+            deliveries: view.deliveries.iter().map(|one| Delivery::new(one, configured)).collect(),
         }
     }
 }
 
 impl Delivery {
-    pub(super) fn new(view: &DeliveryView) -> Self {
+    pub(super) fn new(view: &DeliveryView, configured: &[DestinationName]) -> Self {
+        let state = if configured.contains(&view.destination) {
+            view.state
+        } else {
+            view.state.without_destination()
+        };
         Self {
             destination: view.destination.to_string(),
-            state: view.state.to_string(),
+            state: state.to_string(),
             attempt_count: view.attempts,
             due_at: view.due_at,
             finished_at: view.finished_at,
@@ -355,9 +364,9 @@ impl Delivery {
         }
     }
 
-    pub(super) fn with_attempts(view: &DeliveryView) -> Self {
+    pub(super) fn with_attempts(view: &DeliveryView, configured: &[DestinationName]) -> Self {
         let attempts = view.log.iter().map(Attempt::stored).collect();
-        Self { attempts: Some(attempts), ..Self::new(view) }
+        Self { attempts: Some(attempts), ..Self::new(view, configured) }
     }
 }
 

@@ -10,16 +10,18 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     store::{
-        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, CursorMove, DeliveryView,
-        IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next, Outcome, Paused,
-        Projection, REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store,
-        StoreError,
+        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, CursorMove,
+        DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next,
+        Outcome, Paused, Projection, REFUSALS, REVISIONS_KEPT, Reference, Refusals, Retention,
+        Selection, Source, State, Store, StoreError,
     },
 };
 
+mod evidence;
 mod feed;
 mod journal;
-pub(super) use self::{feed::*, journal::*};
+mod waits;
+pub(super) use self::{evidence::*, feed::*, journal::*, waits::*};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -229,6 +231,22 @@ macro_rules! contract {
             an_edit_that_comes_twice_in_different_words_is_one_revision,
             only_the_newest_revisions_are_kept,
             an_unrouted_alert_is_kept,
+            what_refusals_prove_survives_a_crash,
+            an_acceptance_says_nothing_about_requests_that_began_before_it,
+            an_acceptance_from_before_the_first_refusal_proves_nothing,
+            an_acceptance_elsewhere_proves_nothing,
+            refusals_are_counted_anew_after_a_retry_and_under_other_settings,
+            states_are_disjoint_and_listed,
+            refusals_kill_on_evidence_only_whatever_the_schedule,
+            the_oldest_alert_is_leased_due_or_not,
+            a_held_alert_is_not_leased_as_the_oldest,
+            a_recovery_ends_the_waits_for_the_destination_and_no_others,
+            a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_set_back,
+            a_new_alert_of_a_clock_that_was_ahead_is_not_held_back,
+            a_wrong_clock_kills_nothing_until_it_has_lasted,
+            what_came_since_the_start_grows_old_without_a_second_look,
+            a_pause_makes_nothing_older_when_the_clock_is_set_back,
+            a_jump_of_the_clock_costs_a_wait_at_most_itself,
             held_deliveries_wait,
             workers_never_share_a_delivery,
             the_oldest_due_is_leased_first,
@@ -359,12 +377,12 @@ pub(super) async fn two_destinations_get_a_delivery_each(w: World) {
         assert_eq!(delivery.destination, name(destination));
         assert_eq!(delivery.alert, w.id(1));
         assert_eq!(delivery.raw, message.raw);
-        assert_eq!((delivery.attempts, delivery.alert_faults), (0, 0));
+        assert_eq!((delivery.attempts, delivery.refusals), (0, Refusals::default()));
         assert_eq!((delivery.event_id.as_str(), delivery.team.as_str()), ("Ev1", "T1"));
         assert_eq!((delivery.posted_at, delivery.source), (message.posted_at, Source::Push));
         assert_eq!(delivery.received_at, w.clock.now());
         assert_eq!(delivery.pending_since, w.clock.now());
-        assert_eq!(leases[0].expires_at(), w.clock.now() + LEASE);
+        assert_eq!(leases[0].expires_at(), w.clock.moment() + LEASE);
     }
 }
 
@@ -540,7 +558,7 @@ pub(super) async fn a_late_outcome_of_an_ended_delivery_is_ignored(w: World) {
     w.clock.advance(LEASE * 2);
     assert_eq!(w.act(Selection::default(), Action::Cancel).await, 1);
     let at = w.clock.now();
-    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    w.record(lease, Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault }).await;
     let delivery = w.delivery(1).await;
     assert_eq!((delivery.state, delivery.attempts), (State::Cancelled, 0));
     assert_eq!(w.backend.stale_leases(), 1);
@@ -555,7 +573,8 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
         Reference { id: "42".to_owned(), url: "https://soar.example/cases/42".to_owned() };
     w.record(first, Next::Delivered(reference.clone())).await;
     let at = w.clock.now() + HOUR;
-    w.record(second, Next::Retry { at, alert_fault: true }).await;
+    w.record(second, Next::Retry { wait: at.since(w.clock.now()), because: Because::Refused })
+        .await;
     w.record(third, Next::Dead { reason: "rejected" }).await;
     w.crash();
 
@@ -579,10 +598,10 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
     w.clock.advance(HOUR);
     let lease = w.lease_one().await;
     assert_eq!(lease.delivery().alert, w.id(2));
-    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (1, 1));
-    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (1, 1));
+    w.record(lease, Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault }).await;
     let lease = w.lease_one().await;
-    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (2, 1));
+    assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (2, 1));
 }
 
 pub(super) async fn what_an_attempt_derives_anew_is_listed_and_found(w: World) {
@@ -611,7 +630,7 @@ pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
     for number in 0..ATTEMPTS_KEPT + 2 {
         let lease = w.lease_one().await;
         let attempt = attempt(w.clock.now(), &format!("attempt {number}"));
-        let next = Next::Retry { at: w.clock.now(), alert_fault: false };
+        let next = Next::Retry { wait: Duration::ZERO, because: Because::Fault };
         w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let delivery = w.delivery(1).await;
@@ -629,7 +648,7 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
     let mut leases = w.lease("soar", 3).await.into_iter();
     let at = w.clock.now();
     let first = leases.next().unwrap();
-    w.record(first, Next::Retry { at, alert_fault: true }).await;
+    w.record(first, Next::Retry { wait: at.since(w.clock.now()), because: Because::Refused }).await;
     let first = w.lease("soar", 2).await.remove(0);
     let first = if first.delivery().alert == w.id(1) { first } else { w.lease_one().await };
     w.record(first, Next::Dead { reason: "rejected" }).await;
@@ -647,7 +666,7 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
     assert_eq!(w.delivery(3).await.state, State::Leased);
     let lease = w.lease_one().await;
     let delivery = lease.delivery();
-    assert_eq!((&delivery.alert, delivery.alert_faults), (&w.id(1), 0), "faults count anew");
+    assert_eq!((&delivery.alert, delivery.refusals.count), (&w.id(1), 0), "faults count anew");
     assert_eq!(delivery.pending_since, w.clock.now(), "its age counts anew");
     w.record(held, Next::Delivered(Reference::default())).await;
     assert_eq!(w.delivery(3).await.state, State::Delivered);
@@ -656,7 +675,11 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
 pub(super) async fn a_retry_makes_what_waits_due_now(w: World) {
     w.accept(w.message(1)).await;
     let at = w.clock.now() + DAY;
-    w.record(w.lease_one().await, Next::Retry { at, alert_fault: false }).await;
+    w.record(
+        w.lease_one().await,
+        Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault },
+    )
+    .await;
     assert!(w.lease("soar", 1).await.is_empty());
     assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
     assert_eq!(w.act(Selection::default(), Action::Retry).await, 0, "it is due already");
@@ -689,7 +712,7 @@ pub(super) async fn an_action_covers_more_than_one_piece(w: World) {
     w.clock.advance(HOUR);
     let mut expired = BTreeSet::new();
     loop {
-        let piece = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
+        let piece = w.store().expire(&name("soar"), Duration::ZERO, "too_old").await.unwrap();
         if piece.is_empty() {
             break;
         }
@@ -750,7 +773,9 @@ pub(super) async fn what_is_too_old_is_given_up(w: World) {
     w.store().release(held).await;
     let held = w.lease_one().await;
     w.accept(w.message(3)).await;
-    let expire = async |before| w.store().expire(&name("soar"), before, "too_old").await.unwrap();
+    let expire = async |before| {
+        w.store().expire(&name("soar"), w.clock.now().since(before), "too_old").await.unwrap()
+    };
     assert_eq!(expire(born).await, [], "not from before that time");
     let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
     let expired = expire(born + Duration::from_micros(1)).await;
@@ -779,7 +804,10 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
     let stats = w.store().stats().await.unwrap();
     assert!(stats.destinations[0].1.paused);
     let now = w.clock.now();
-    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), []);
+    assert_eq!(
+        w.store().expire(&name("soar"), w.clock.now().since(now), "too_old").await.unwrap(),
+        []
+    );
 
     w.clock.advance(DAY);
     w.pause(Paused::No).await;
@@ -794,10 +822,17 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
         assert_eq!(lease.delivery().pending_since, expected);
         w.store().release(lease).await;
     }
-    let expired = w.store().expire(&name("soar"), born + DAY * 2, "too_old").await.unwrap();
+    let expired = w
+        .store()
+        .expire(&name("soar"), w.clock.now().since(born + DAY * 2), "too_old")
+        .await
+        .unwrap();
     assert_eq!(expired, [], "the paused days do not count");
     let before = born + DAY * 2 + Duration::from_micros(1);
-    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), [w.id(1)]);
+    assert_eq!(
+        w.store().expire(&name("soar"), w.clock.now().since(before), "too_old").await.unwrap(),
+        [w.id(1)]
+    );
 }
 
 pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: World) {
@@ -971,7 +1006,8 @@ pub(super) async fn retention_never_touches_what_is_undelivered(w: World) {
     w.accept(both).await;
     w.deliver_all().await;
     w.accept(w.message(2)).await;
-    w.record(w.lease_one().await, Next::Retry { at: w.clock.now(), alert_fault: false }).await;
+    w.record(w.lease_one().await, Next::Retry { wait: Duration::ZERO, because: Because::Fault })
+        .await;
     w.clock.advance(IDENTITY_KEPT * 2);
     let held = w.lease_one().await;
     assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 0);

@@ -30,7 +30,10 @@ mod view;
 pub use self::{
     feed::{FEED_PAGE_MAX_BYTES, FeedPage, Taken},
     journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
-    lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
+    lease::{
+        Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Reference,
+        Refusals, Unrecorded,
+    },
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
@@ -100,8 +103,22 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         n: usize,
     ) -> Result<Vec<Lease>, StoreError>;
 
+    /// Takes the delivery of the destination's oldest alert, due or not, to find out whether the
+    /// destination works again. One that waits for something else than a destination at fault is
+    /// passed over until it is due. None while the destination is paused.
+    ///
+    /// # Errors
+    /// The engine failed; nothing is leased.
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError>;
+
     /// Stores the outcome of an attempt; durable when this returns. A lease that has passed to
     /// another worker is counted and ignored: `Ok`.
+    ///
+    /// A delivered alert is evidence against those of the destination that were refused before:
+    /// whoever leases one of them later is told by [`Refusals::accepted`].
     ///
     /// # Errors
     /// Lease and outcome come back, to be recorded later.
@@ -148,18 +165,40 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError>;
 
-    /// Gives up what is pending for a destination, not leased, and counts its age from before
-    /// `born_before`: a bounded piece; ask again until there is none. Returns whose deliveries
-    /// these were. A paused destination's age stands still.
+    /// Gives up what is pending for a destination, not leased, and older than `max_age`: a bounded
+    /// piece; ask again until there is none. Returns whose deliveries these were. A paused
+    /// destination's age stands still.
+    ///
+    /// The age is counted by a time of day that has kept step for some minutes
+    /// ([`SteadyTime`](crate::clock::SteadyTime)), so a clock that is wrong for a while ages
+    /// nothing, and an alert from before the store was opened is not given up at once.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError>;
+
+    /// Makes some of the destination's deliveries due now; returns how many.
+    ///
+    /// # Errors
+    /// The engine failed; the pieces before are done, and the same call does the rest.
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError>;
+
+    /// Notes under which settings the destination is attempted from now on. If they are others than
+    /// before, its refusals are counted anew, and what was refused is due now. Returns how many
+    /// deliveries that are.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError>;
 
     /// When the destination's next delivery is due; `None` if none is waiting, or it is paused.
     /// Leased ones do not count, unless there are no others: then it is when the first lease ends.

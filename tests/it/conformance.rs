@@ -317,7 +317,7 @@ async fn every_example_of_an_answer_is_read_as_it_says() {
             let read = match outcome {
                 Ok(receipt) if receipt.duplicate => Meaning::Duplicate,
                 Ok(_) => Meaning::Delivered,
-                Err(DeliveryError::Alert { .. }) => Meaning::AlertFault,
+                Err(DeliveryError::Refused { .. }) => Meaning::AlertFault,
                 Err(_) => Meaning::Retry,
             };
             assert_eq!(read, example.means, "{preset:?} {example:?}");
@@ -352,7 +352,7 @@ async fn no_fault_of_a_receiver_costs_an_alert_its_life() {
         for (mood, advice) in [
             (Mood::Status(401), Advice::HoldDestination),
             (Mood::Status(403), Advice::HoldDestination),
-            (Mood::Status(413), Advice::GiveUp),
+            (Mood::Status(413), Advice::GiveUpOnEvidence),
             (Mood::Status(402), Advice::Retry),
             (Mood::Status(451), Advice::Retry),
             (

@@ -160,7 +160,7 @@ async fn two_answers_with_a_wrong_date_in_the_middle_move_nothing() {
 /// The relay's clock shows so many seconds too much, while Slack's is right.
 fn our_clock_is_off(relay_clock: &Clock, slack: &FakeSlack, seconds: i64) {
     let right = slack.state().now();
-    relay_clock.set(Timestamp::from_micros(right.micros() + seconds * 1_000_000));
+    relay_clock.jump(Timestamp::from_micros(right.micros() + seconds * 1_000_000));
     slack.state().skew_seconds = -seconds;
 }
 

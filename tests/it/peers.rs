@@ -55,7 +55,8 @@ async fn dual_write_gap() {
     relay.stop().await;
     soar.becomes(Mood::Status(200));
     relay.restart().await;
-    relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
+    // All are sent at once, so no lease may pass meanwhile.
+    relay.time_passes_until(SECOND, relay.settled()).await;
     assert_eq!(soar.taken().len(), 20);
 }
 
@@ -109,10 +110,7 @@ async fn rotation_403_drop() {
     let mut taken = soar.taken();
     taken.sort();
     assert_eq!(taken, (0..10).map(id).collect::<Vec<_>>());
-    assert_eq!(
-        relay.metric(&dead("alert_fault")).await + relay.metric(&dead("max_age")).await,
-        0.0
-    );
+    assert_eq!(relay.metric(&dead("refused")).await + relay.metric(&dead("max_age")).await, 0.0);
 }
 
 /// One record that was too large stopped every record behind it.
@@ -175,7 +173,7 @@ async fn hot_loop_backoff() {
     };
     relay.time_passes_until(Duration::from_secs(5), passes).await;
     let attempts = soar.received().len();
-    assert!((5..25).contains(&attempts), "{attempts} in an hour");
+    assert!((5..400).contains(&attempts), "{attempts} in an hour: a probe every ten seconds");
     soar.becomes(Mood::Status(200));
     relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
 }

@@ -148,7 +148,9 @@ impl Deed {
             .destinations
             .iter()
             .filter(|one| self.destination.as_ref().is_none_or(|name| *name == one.name));
-        Ok(meant.map(|one| if state == "dead" { one.dead } else { one.pending }).sum())
+        Ok(meant
+            .map(|one| if state == "dead" { one.dead } else { one.pending + one.refused })
+            .sum())
     }
 
     fn tell(&self, changed: u64) -> anyhow::Result<()> {

@@ -60,7 +60,7 @@ pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]
     match store.stats().await {
         Ok(stats) => {
             for (destination, stats) in &stats.destinations {
-                let waiting = stats.pending + stats.leased + stats.dead;
+                let waiting = stats.pending + stats.refused + stats.leased + stats.dead;
                 if waiting > 0 && !known.contains(destination) {
                     tracing::warn!(
                         %destination,

@@ -263,6 +263,7 @@ fn start(
         rate_limit: one.rate_limit,
         max_age: one.max_age,
         timeout: one.http.timeout,
+        settings: one.fingerprint,
     };
     let worker = Worker::new(plan, its_parts);
     let handle = worker.handle();

@@ -194,7 +194,7 @@ async fn a_missing_or_failing_destination_keeps_the_alert() {
 #[tokio::test]
 async fn an_answer_that_blames_the_alert_gives_it_up() {
     for status in ["400 Bad Request", "413 Too Large", "415 Type", "422 Unprocessable", "409 ?"] {
-        assert_eq!(class_after(status).await, ("alert_fault", Advice::GiveUp), "{status}");
+        assert_eq!(class_after(status).await, ("refused", Advice::GiveUpOnEvidence), "{status}");
     }
 }
 
@@ -453,7 +453,7 @@ async fn an_alert_that_no_request_can_be_made_of_is_given_up() {
     placed.preset = preset("request: {path: '/{{ alert.title }}/x', body: alert}\n");
     let destination = destination(placed);
     let error = destination.deliver(&sample_alert("..")).await.unwrap_err();
-    assert_eq!((error.label(), error.advice()), ("alert_fault", Advice::GiveUp));
+    assert_eq!((error.label(), error.advice()), ("refused", Advice::GiveUpOnEvidence));
     assert!(receiver.got().is_empty());
 }
 

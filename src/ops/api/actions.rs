@@ -138,7 +138,9 @@ async fn act_on_one(
             if changed == 0 {
                 refuse_in_vain(action, after)?;
             }
-            Ok(Json(Changed { changed, deliveries: after.iter().map(Delivery::new).collect() }))
+            let configured = api.configured();
+            let deliveries = after.iter().map(|one| Delivery::new(one, &configured)).collect();
+            Ok(Json(Changed { changed, deliveries }))
         }
     }
 }
@@ -151,7 +153,8 @@ fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Pro
         let names: Vec<&str> = names.map(|one| one.destination.as_str()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let under_way = list(DeliveryState::Pending).is_some() || list(DeliveryState::Leased).is_some();
+    let under_way =
+        deliveries.iter().any(|one| one.state.is_waiting() || one.state == DeliveryState::Leased);
     let refusal = match action {
         Action::Retry if under_way => None,
         Action::Retry => list(DeliveryState::Delivered)
@@ -178,7 +181,7 @@ pub(super) struct Which {
     destination: Option<String>,
 }
 
-/// `POST /alerts/retry?state=dead|cancelled|pending[&destination=]`
+/// `POST /alerts/retry?state=dead|cancelled|pending|refused[&destination=]`
 pub(super) async fn retry_all(
     State(api): Shared,
     who: Who,
@@ -188,7 +191,7 @@ pub(super) async fn retry_all(
     act_on_all(&api, &who, Action::Retry, which).await
 }
 
-/// `POST /alerts/cancel?state=dead|pending[&destination=]`
+/// `POST /alerts/cancel?state=dead|pending|refused[&destination=]`
 pub(super) async fn cancel_all(
     State(api): Shared,
     who: Who,
@@ -203,9 +206,14 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     let is_possible = match action {
         Action::Retry => matches!(
             wanted,
-            DeliveryState::Dead | DeliveryState::Cancelled | DeliveryState::Pending
+            DeliveryState::Dead
+                | DeliveryState::Cancelled
+                | DeliveryState::Pending
+                | DeliveryState::Refused
         ),
-        Action::Cancel => matches!(wanted, DeliveryState::Dead | DeliveryState::Pending),
+        Action::Cancel => {
+            matches!(wanted, DeliveryState::Dead | DeliveryState::Pending | DeliveryState::Refused)
+        }
     };
     if !is_possible {
         let detail = format!("there is nothing to {} in what is {wanted}", verb(action));

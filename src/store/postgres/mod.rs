@@ -31,8 +31,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, OperatorAction,
-        Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
+        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
+        Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -46,6 +47,7 @@ mod door;
 mod feed;
 mod flat;
 mod fresh;
+mod hasten;
 mod import;
 mod journal;
 mod known;
@@ -139,6 +141,7 @@ impl PostgresStore {
             walked: AtomicI64::new(0),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            steady: Mutex::default(),
             clock,
         });
         let (accept, accepted) = mpsc::channel(QUEUE);
@@ -211,11 +214,19 @@ impl Store for PostgresStore {
         deliver::lease_due(&self.shared, destination, n).await
     }
 
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        deliver::lease_oldest(&self.shared, destination).await
+    }
+
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
         let (reply, answered) = oneshot::channel();
         let job = deliver::Job {
             id: lease.delivery().id,
             token: lease.token(),
+            refusals: lease.delivery().refusals,
             outcome: outcome.clone(),
             reply,
         };
@@ -241,10 +252,22 @@ impl Store for PostgresStore {
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        operate::expire(&self.shared, destination, born_before, reason).await
+        operate::expire(&self.shared, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(&self.shared, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        hasten::note_settings(&self.shared, destination, mark).await
     }
 
     async fn feed_page(

@@ -1,5 +1,7 @@
 //! What an operator does: retry, cancel, pause, resume; and what grows too old.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
 use super::{
@@ -12,13 +14,13 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Journal, OperatorAction, Paused, Selection, State, StoreError,
+        Action, Journal, OperatorAction, Paused, REFUSALS, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, clean},
     },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.
-const PIECE: i64 = 1000;
+pub(super) const PIECE: i64 = 1000;
 
 /// The alert's number.
 pub(super) async fn find_alert(
@@ -54,13 +56,14 @@ pub(super) async fn act(
             found => found,
         },
     };
+    let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
     let mut total = 0;
     let mut kept = deed.as_ref().map_or(Kept::Not, Kept::Next);
     for state in states(selection.state, action) {
         loop {
             let destination = selection.destination.as_ref();
-            let (changed, entry) =
-                change(shared, alert, destination, (action, state), kept).await?;
+            let piece = Change { alert, destination, action, state, refusals };
+            let (changed, entry) = change(shared, piece, kept).await?;
             if let Some(entry) = entry {
                 kept = Kept::As(entry);
             }
@@ -85,6 +88,7 @@ fn states(meant: Option<State>, action: Action) -> Vec<i64> {
         }
         Action::Cancel => &[(State::Pending, PENDING), (State::Dead, DEAD)],
     };
+    let meant = meant.map(|one| if one == State::Refused { State::Pending } else { one });
     let meant = |state: State| meant.is_none_or(|meant| meant == state);
     changed.iter().filter(|(state, _)| meant(*state)).map(|(_, number)| *number).collect()
 }
@@ -117,21 +121,36 @@ impl Kept<'_> {
     }
 }
 
+/// Which deliveries a piece of an action changes, and to what.
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    alert: Option<i64>,
+    destination: Option<&'a DestinationName>,
+    action: Action,
+    /// The state that they are in.
+    state: i64,
+    /// They were refused at least so often.
+    refusals: u32,
+}
+
 /// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows
 /// are locked in the order of their numbers, and looked at again once they are: what somebody
 /// leased or changed meanwhile is left alone.
 async fn change(
     shared: &Shared,
-    alert: Option<i64>,
-    destination: Option<&DestinationName>,
-    (action, state): (Action, i64),
+    piece: Change<'_>,
     kept: Kept<'_>,
 ) -> Result<(u64, Option<i64>), StoreError> {
+    let Change { alert, destination, action, state, refusals } = piece;
     let set = match (action, state) {
-        (Action::Retry, PENDING) => "due_at = clock.now",
+        (Action::Retry, PENDING) => {
+            "due_at = least(d.due_at, clock.now), wait = 0, alert_faults = 0, accepted = false,
+             evidence = 0"
+        }
         (Action::Retry, _) => {
-            "state = 0, due_at = clock.now, alert_faults = 0, finished_at = NULL,
-             dead_reason = NULL, token = NULL, leased_until = NULL, number = NULL,
+            "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
+             accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL, token = NULL,
+             leased_until = NULL, number = NULL,
              since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
                       FROM relay.destinations t WHERE t.id = d.destination)"
         }
@@ -139,7 +158,7 @@ async fn change(
     };
     let which = match (action, state) {
         (Action::Retry, PENDING) => {
-            "d.state = 0 AND d.due_at > (SELECT now FROM clock)
+            "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0)
              AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))"
         }
         (Action::Cancel, PENDING) => {
@@ -155,6 +174,7 @@ async fn change(
          found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination IN (SELECT id FROM t) AND {which}
+                AND d.alert_faults >= {refusals}
                 AND ($3::int8 IS NULL OR d.id BETWEEN $3 * 65536 AND $3 * 65536 + 65535)
             ORDER BY d.id LIMIT $4 FOR UPDATE),
          changed AS (
@@ -184,12 +204,21 @@ async fn change(
     rows.first().map_or(Ok((0, None)), |row| Ok((count(row, 0)?, get(row, 1)?)))
 }
 
-/// Gives up a piece of what waits, is not leased, and counts its age from before that time; returns
-/// whose deliveries that were.
+pub(super) async fn counted(
+    shared: &Shared,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<u64, StoreError> {
+    let rows = shared.door.run(Haste::Patient, sql, params).await?;
+    rows.first().map_or(Ok(0), |row| count(row, 0))
+}
+
+/// Gives up a piece of what waits, is not leased, and is older than that by the database's clock;
+/// returns whose deliveries that were.
 pub(super) async fn expire(
     shared: &Shared,
     destination: &DestinationName,
-    born_before: Timestamp,
+    max_age: Duration,
     reason: &'static str,
 ) -> Result<Vec<AlertId>, StoreError> {
     const SQL: &str = "
@@ -199,7 +228,8 @@ pub(super) async fn expire(
         found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination = (SELECT id FROM t) AND d.state = 0
-                AND d.since < (SELECT clock.now + $3 - t.paused_for FROM clock, t)
+                AND d.since + (SELECT paused_for FROM t) < $3
+                AND d.since + (SELECT paused_for FROM t) >= $6
                 AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
             ORDER BY d.id LIMIT $4 FOR UPDATE SKIP LOCKED),
         buried AS (
@@ -207,13 +237,17 @@ pub(super) async fn expire(
             SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
         SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
-    let (now, name, age) = (shared.now(), destination.as_str(), shared.distance(born_before));
+    let span = shared.steady_time().await?;
+    let born_before = (span.until - max_age).micros();
+    let born_from = span.from.map_or(i64::MIN, Timestamp::micros);
+    let (now, name) = (shared.now(), destination.as_str());
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&name, Type::TEXT),
-        (&age, Type::INT8),
+        (&born_before, Type::INT8),
         (&PIECE, Type::INT8),
         (&reason, Type::TEXT),
+        (&born_from, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     rows.iter().map(|row| alert_id(row, 0)).collect()
@@ -232,9 +266,11 @@ pub(super) async fn set_paused(
             "UPDATE relay.destinations SET paused_at = relay.now_us($1)
              WHERE id = $2 AND paused_at IS NULL"
         }
+        // The clock may have been set back meanwhile: a pause makes nothing older.
         Paused::No => {
             "UPDATE relay.destinations
-             SET paused_for = paused_for + relay.now_us($1) - paused_at, paused_at = NULL
+             SET paused_for = paused_for + greatest(0, relay.now_us($1) - paused_at),
+                paused_at = NULL
              WHERE id = $2 AND paused_at IS NOT NULL"
         }
     };

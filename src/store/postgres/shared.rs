@@ -15,7 +15,7 @@ use super::{
     row::get,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, SteadySpan, SteadyTime, Timestamp},
     ids::{AppName, DestinationName},
     store::StoreError,
 };
@@ -40,12 +40,25 @@ pub(super) struct Shared {
     pub(super) walked: AtomicI64,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
+    /// How far the database's time of day may be believed.
+    pub(super) steady: Mutex<SteadyTime>,
 }
 
 impl Shared {
     /// The time for a statement: `None`, for the database's own clock, unless it is set by hand.
     pub(super) fn now(&self) -> Option<i64> {
         self.clock.set_by_hand().map(Timestamp::micros)
+    }
+
+    /// Looks at the database's clock, and returns which times of day may age anything.
+    pub(super) async fn steady_time(&self) -> Result<SteadySpan, StoreError> {
+        let now = self.now();
+        let params: [Param<'_>; _] = [(&now, Type::INT8)];
+        let rows = self.door.run(Haste::Patient, "SELECT relay.now_us($1)", &params).await?;
+        let shown = rows.first().ok_or(StoreError::Busy)?;
+        let shown = Timestamp::from_micros(get(shown, 0)?);
+        let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(steady.look(self.clock.moment(), shown))
     }
 
     /// How far away a moment is. The database adds it to its own time, so that a clock that goes

@@ -22,8 +22,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, AlertView, CursorMove, NewAlert, NewMessage, Next, Outcome,
-        Paused, Reference, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
+        Outcome, Paused, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},
@@ -596,7 +596,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         Next::Delivered(Reference { id: "42".to_owned(), url: "https://x/42".to_owned() }),
         Next::Dead { reason: "rejected" },
         Next::Dead { reason: "expired" },
-        Next::Retry { at: clock.now() + Duration::from_secs(5), alert_fault: true },
+        Next::Retry { wait: Duration::from_secs(5), because: Because::Refused },
     ];
     for (lease, next) in store.lease_due(&soar(), 4).await.unwrap().into_iter().zip(ends) {
         let attempt = attempt(clock.now(), "said \u{FFFD}");

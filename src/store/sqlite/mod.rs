@@ -32,8 +32,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, OperatorAction,
-        Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
+        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
+        Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -46,6 +47,7 @@ mod db;
 mod deliver;
 mod export;
 mod feed;
+mod hasten;
 mod journal;
 mod leases;
 mod list;
@@ -115,7 +117,9 @@ impl SqliteStore {
             ended: CancellationToken::new(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            steady: Mutex::default(),
         });
+        shared.steady_time();
         shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();
         let writer = Writer { connection, memory, shared: Arc::clone(&shared), runtime };
@@ -215,30 +219,16 @@ impl Store for SqliteStore {
         self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
     }
 
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        let destination = destination.clone();
+        self.lease_reader(move |shared, db| deliver::lease_oldest(shared, db, &destination)).await
+    }
+
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
-        let (id, token) = (lease.delivery().id, lease.token());
-        if !self.shared.leases.start_recording(id, token) {
-            self.shared.stale_leases.increment(1);
-            return Ok(());
-        }
-        let (shared, written) = (Arc::clone(&self.shared), outcome.clone());
-        let (job, reply) = Write::new(
-            move |db, _mode| deliver::record(db, id, &written),
-            move |durable| {
-                if durable {
-                    shared.leases.end(id, token);
-                } else {
-                    shared.leases.stop_recording(id, token);
-                }
-            },
-        );
-        self.submit(job);
-        match answer(reply).await {
-            Ok(true) => {}
-            Ok(false) => self.shared.stale_leases.increment(1),
-            Err(source) => return Err(Unrecorded { lease, outcome, source }),
-        }
-        Ok(())
+        deliver::record(self, lease, outcome).await
     }
 
     async fn release(&self, lease: Lease) {
@@ -271,10 +261,22 @@ impl Store for SqliteStore {
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        operate::expire(self, destination, born_before, reason).await
+        operate::expire(self, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(self, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        hasten::note_settings(self, destination, mark).await
     }
 
     async fn feed_page(

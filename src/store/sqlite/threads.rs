@@ -23,7 +23,10 @@ use super::{
     size::Size,
     writer::{self, Job, Writer},
 };
-use crate::{clock::Clock, ids::DestinationName};
+use crate::{
+    clock::{Clock, SteadySpan, SteadyTime},
+    ids::DestinationName,
+};
 
 /// What callers and threads have in common.
 pub(super) struct Shared {
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     pub(super) ended: CancellationToken,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
+    /// How far the time of day may be believed.
+    pub(super) steady: Mutex<SteadyTime>,
 }
 
 pub(super) struct Queues {
@@ -49,6 +54,12 @@ pub(super) struct Queues {
 }
 
 impl Shared {
+    /// Looks at the clock, and returns which times of day may age anything.
+    pub(super) fn steady_time(&self) -> SteadySpan {
+        let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        steady.look(self.clock.moment(), self.clock.now())
+    }
+
     pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hints.entry(destination.clone()).or_default())
