@@ -92,7 +92,9 @@ metrics! {
     StoreUsed Gauge "store_used_bytes" []
         "Bytes in use in the store, write-ahead log included.";
     StoreFree Gauge "store_free_bytes" []
-        "Bytes left until the store's max_size.";
+        "Bytes left for alerts: until the store's max_size, or on its disk if that is less.";
+    PrunedEarly Counter "pruned_early_total" []
+        "Delivered messages whose text went before retention said so, since space was short.";
     StaleLeases Counter "stale_leases_total" []
         "Outcomes that came after their lease had passed to another worker, and were not recorded.";
     ConfigReload Gauge "config_last_reload_successful" []

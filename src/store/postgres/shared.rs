@@ -136,6 +136,7 @@ pub(super) fn copy(error: &Arc<StoreError>) -> StoreError {
     match error.as_ref() {
         StoreError::Busy => StoreError::Busy,
         StoreError::Full => StoreError::Full,
+        StoreError::Gone(problem) => StoreError::Gone(Arc::clone(problem)),
         StoreError::Closed => StoreError::Closed,
         StoreError::Item(_) | StoreError::Engine(_) => {
             StoreError::Engine(Box::new(Arc::clone(error)))
