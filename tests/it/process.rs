@@ -53,7 +53,12 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-        let mut child = command()
+        Self::start_by(command(), dir, env)
+    }
+
+    /// As [`Process::start`], by a command that ends in that of the relay.
+    pub(crate) fn start_by(mut command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+        let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
@@ -62,11 +67,15 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let started = lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains("listening on"))
-            .expect("it never listened");
+        let mut said = Vec::new();
+        let started = loop {
+            let Some(line) = lines.next() else { panic!("it never listened: {said:#?}") };
+            let line = line.unwrap();
+            if line.contains("listening on") {
+                break line;
+            }
+            said.push(line);
+        };
         let started: Value = serde_json::from_str(&started).unwrap();
         let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
         let (public, ops) = (address("public"), address("ops"));
@@ -79,7 +88,11 @@ impl Process {
     }
 
     /// The lines of the log that hold this text, as far as the one for which `is_last` holds.
-    async fn log_of(&mut self, text: &str, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) async fn log_of(
+        &mut self,
+        text: &str,
+        is_last: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
@@ -100,8 +113,13 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it as an operator does.
-    #[cfg(feature = "postgres-tests")]
     pub(crate) fn terminate(&mut self) {
         self.signal("-TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));

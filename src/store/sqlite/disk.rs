@@ -31,7 +31,8 @@ const BALLAST_AGAIN_BYTES: u64 = 4 * 1024 * 1024;
 /// pages go to the log first, and from there into the file.
 const FULL_BYTES: u64 = 1024 * 1024;
 
-/// With less than this delivered alerts go before their time, until so much is free.
+/// A full disk has room again from this on: what the relay gains by emptying its log is for outcomes.
+/// With less than this delivered alerts go before their time, until there is enough.
 const SHORT_BYTES: u64 = 2 * 1024 * 1024;
 const ENOUGH_BYTES: u64 = 3 * 1024 * 1024;
 
@@ -85,8 +86,9 @@ impl Disk {
         let reserved = if self.has_ballast() { 0 } else { BALLAST_BYTES };
         let free = available.saturating_sub(reserved);
         self.free.store(free, Ordering::Release);
-        let is_full = free < FULL_BYTES;
-        let was_full = self.is_full.swap(is_full, Ordering::AcqRel);
+        let was_full = self.was_full();
+        let is_full = free < if was_full { SHORT_BYTES } else { FULL_BYTES };
+        self.is_full.store(is_full, Ordering::Release);
         let directory = self.directory.display();
         if is_full && !was_full {
             tracing::error!(
@@ -106,9 +108,14 @@ impl Disk {
 
     /// Whether nothing new may be written. Looks again while that is so.
     pub(super) fn is_full(&self) -> bool {
-        if self.is_full.load(Ordering::Acquire) {
+        if self.was_full() {
             self.look();
         }
+        self.was_full()
+    }
+
+    /// The same, by the last look.
+    pub(super) fn was_full(&self) -> bool {
         self.is_full.load(Ordering::Acquire)
     }
 

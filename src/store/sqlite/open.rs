@@ -145,7 +145,8 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
         check_length(path, &look)?;
     }
     close_to_others(path);
-    let writer = connect_writer(path, max_size_bytes).map_err(|source| engine(path, source))?;
+    let writer =
+        connect_writer(path, max_size_bytes, is_new).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || {
         let reader = connect_reader(path)?;
@@ -271,16 +272,19 @@ fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn connect_writer(path: &Path, max_size_bytes: u64) -> rusqlite::Result<Connection> {
+fn connect_writer(path: &Path, max_size_bytes: u64, is_new: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // These two have no effect once there is a table.
-    db.pragma_update(None, "page_size", PAGE_BYTES)?;
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // These two have no effect once there is a table, but the second one would write, and there may
+    // be no space for it.
+    if is_new {
+        db.pragma_update(None, "page_size", PAGE_BYTES)?;
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     let journal: String =
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     db.pragma_update(None, "synchronous", "FULL")?;

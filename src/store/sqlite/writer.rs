@@ -270,10 +270,12 @@ impl Writer {
         self.attempt(jobs, Mode::Apart, which)
     }
 
+    /// Looks at disk and files before each commit, since others change both.
     fn which(&self) -> Which {
+        self.shared.size.disk().look();
         if let Err(StoreError::Gone(problem)) = self.shared.files.check_if_gone() {
             Which::OnlyFinish(problem)
-        } else if self.shared.size.disk().is_full() {
+        } else if self.shared.size.disk().was_full() {
             Which::NoIntake
         } else {
             Which::All
