@@ -113,6 +113,16 @@ async fn relay_status(process: &Process) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
+/// An operator does not wait for the next attempts.
+async fn retry(process: &Process) {
+    let headers = [
+        ("Host".to_owned(), "localhost".to_owned()),
+        ("Content-Type".to_owned(), "application/json".to_owned()),
+    ];
+    let path = "/api/v1/alerts/retry?state=pending";
+    assert_eq!(http::request(process.ops, "POST", path, &headers, b"").await.status, 200);
+}
+
 async fn metric(process: &Process, name: &str) -> f64 {
     let text = http::get(process.ops, "/metrics").await.text();
     let name = format!("slack_soar_relay_{name} ");
@@ -275,6 +285,7 @@ async fn on_a_full_disk_alerts_are_refused_and_what_is_stored_is_delivered_and_r
     let process = Process::start_by(disk.command(), dir.path(), &url(&soar));
     assert_eq!(process.post(ALERTS).await, Some(503));
     soar.becomes(Mood::Status(200));
+    retry(&process).await;
     let expected: Vec<String> = (0..ALERTS).map(slack::id).collect();
     until_all(&soar, &expected).await;
     all_recorded(&process).await;

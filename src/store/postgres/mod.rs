@@ -136,10 +136,15 @@ impl PostgresStore {
             holder: clock.token().cast_signed(),
             polled: Mutex::default(),
             walked: AtomicI64::new(0),
+            steady: Mutex::default(),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
             clock,
         });
+        // There is no size to keep within, so nothing goes before its time.
+        metrics.counter(Metric::PrunedEarly, &[]).increment(0);
+        // The first of the two looks at the clock that must agree before anything is removed.
+        drop(retain::believed_now(&shared).await);
         let (accept, accepted) = mpsc::channel(QUEUE);
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());

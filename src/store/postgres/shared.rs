@@ -15,7 +15,7 @@ use super::{
     row::get,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, SteadyTime, Timestamp},
     ids::{AppName, DestinationName},
     store::StoreError,
 };
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) polled: Mutex<Vec<AppName>>,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
+    /// The database's time of day, as far as retention may believe it.
+    pub(super) steady: Mutex<SteadyTime>,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
 }
@@ -71,6 +73,15 @@ impl Shared {
         }
         let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         hints.values().for_each(|hint| hint.notify_one());
+    }
+
+    /// Wakes who waits for that destination, if anybody here knows it: any role may notify, under
+    /// any name, so a name that was only heard is not kept.
+    pub(super) fn wake_known(&self, destination: &DestinationName) {
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hint) = hints.get(destination) {
+            hint.notify_one();
+        }
     }
 
     /// Wakes who waits for that destination, or for any, in every process that listens.
