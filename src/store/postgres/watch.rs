@@ -21,8 +21,8 @@ const RENEW_EVERY: u32 = 3;
 /// From the first to the longest pause after the listening connection broke.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Relays that share a database do not notify one another as often as this in one [`LOOK`]: somebody
-/// else does. To look is enough then.
+/// Relays that share a database do not notify one another as often as this in one [`LOOK`]:
+/// somebody else does. To look is enough then.
 const FLOOD: u32 = 20_000;
 
 /// After a flood nobody is listened to for that long.

@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use super::{
     SqliteStore, answer, catch_up,
     db::{Db, StoredTs},
+    purpose::Purpose,
     relieve,
-    writer::{Mode, Purpose, Write, item},
+    writer::{Mode, Write, item},
 };
 use crate::{
     clock::Timestamp,

@@ -1,8 +1,8 @@
 //! The disk under the store: how much of it is free, and the ballast.
 //!
 //! The ballast is a file of no use but its size. It is given up when nothing can be written any
-//! more: then there is room to record what was delivered and to remove what is finished, which makes
-//! more room. New alerts never get it.
+//! more: then there is room to record what was delivered and to remove what is finished, which
+//! makes more room. New alerts never get it.
 
 use std::{
     fs::{self, File, Permissions},
@@ -31,8 +31,8 @@ const BALLAST_AGAIN_BYTES: u64 = 4 * 1024 * 1024;
 /// pages go to the log first, and from there into the file.
 const FULL_BYTES: u64 = 1024 * 1024;
 
-/// A full disk has room again from this on: what the relay gains by emptying its log is for outcomes.
-/// With less than this delivered alerts go before their time, until there is enough.
+/// A full disk has room again from this on: what the relay gains by emptying its log is for
+/// outcomes. With less than this delivered alerts go before their time, until there is enough.
 const SHORT_BYTES: u64 = 2 * 1024 * 1024;
 const ENOUGH_BYTES: u64 = 3 * 1024 * 1024;
 
@@ -228,8 +228,8 @@ fn make(path: &Path) -> io::Result<()> {
         Ok(()) => Ok(()),
         // Some file systems only know how to write.
         Err(rustix::io::Errno::OPNOTSUPP) => {
-            let zeros = [0; 64 * 1024];
-            for _ in 0..BALLAST_BYTES / 65_536 {
+            let zeros = [0; 4096];
+            for _ in 0..BALLAST_BYTES / 4096 {
                 file.write_all(&zeros)?;
             }
             file.sync_all()

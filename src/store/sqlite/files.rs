@@ -93,7 +93,8 @@ pub(super) fn close_to_others(path: &Path) {
     }
 }
 
-/// The files that are open, by device and inode. All of them exist for as long as the store is open.
+/// The files that are open, by device and inode. All of them exist for as long as the store is
+/// open.
 #[derive(Debug)]
 pub(super) struct Files {
     wal: PathBuf,

@@ -19,8 +19,9 @@ use self::{
     accept::{Batch, Results},
     db::{Db, Memory},
     open::Opened,
+    purpose::Purpose,
     threads::{Queues, Shared, start},
-    writer::{Job, Mode, Purpose, Write, Writer},
+    writer::{Job, Mode, Write, Writer},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -47,6 +48,7 @@ mod leases;
 mod list;
 mod open;
 mod operate;
+mod purpose;
 mod reader;
 mod relieve;
 mod retain;

@@ -12,7 +12,7 @@ use std::{
 use metrics::Counter;
 use rusqlite::named_params;
 
-use super::{SqliteStore, db::Db, retain::empty, threads::Shared, writer::Purpose};
+use super::{SqliteStore, db::Db, purpose::Purpose, retain::empty, threads::Shared};
 use crate::store::{FEED_PAGE_MAX_ITEMS, StoreError};
 
 /// How many messages one transaction passes, and how many of them it empties: others want to write

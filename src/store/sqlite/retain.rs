@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, relieve, threads::Shared, writer::Purpose};
+use super::{SqliteStore, db::Db, purpose::Purpose, relieve, threads::Shared};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},

@@ -19,6 +19,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     db::{Db, Memory, empty_log, roll_back},
+    purpose::{Purpose, Which, only_what_is_kept},
     threads::Shared,
 };
 use crate::store::StoreError;
@@ -38,43 +39,6 @@ pub(super) enum Mode {
     Together,
     /// Each job, and each message in it, behind a savepoint of its own.
     Apart,
-}
-
-/// How much a job's outcome depends on the disk and on the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Takes something in, so there must be space that is not the ballast's, and the files must be
-    /// where a start would find them.
-    Intake,
-    /// An operator's action, for which the files must be there too; it may use the ballast.
-    Action,
-    /// Ends or removes something: it goes on for as long as anything can be written.
-    Finish,
-}
-
-/// Which jobs of a batch are done.
-#[derive(Clone, Debug)]
-enum Which {
-    All,
-    /// There is no space for what would be taken in.
-    NoIntake,
-    /// The files are gone, for this reason.
-    OnlyFinish(Arc<str>),
-}
-
-impl Which {
-    /// Why a job is left out, or nothing.
-    fn refuses(&self, purpose: Purpose) -> Option<StoreError> {
-        match (self, purpose) {
-            (Self::NoIntake, Purpose::Intake) => Some(StoreError::Full),
-            (Self::OnlyFinish(problem), Purpose::Intake | Purpose::Action) => {
-                Some(StoreError::Gone(Arc::clone(problem)))
-            }
-            (Self::All, _)
-            | (Self::NoIntake, Purpose::Action | Purpose::Finish)
-            | (Self::OnlyFinish(_), Purpose::Finish) => None,
-        }
-    }
 }
 
 /// Something to be written.
@@ -218,7 +182,7 @@ impl Writer {
             },
         );
         drop(gate);
-        let result = result.map(|faults| self.refuse_what_is_not_kept(&jobs, faults));
+        let result = result.map(|faults| only_what_is_kept(&self.shared.files, &jobs, faults));
         self.after_commit(&jobs);
         match &self.runtime {
             Some(runtime) if jobs.len() > 1 => {
@@ -257,7 +221,7 @@ impl Writer {
         }
         let which = match which {
             Which::All => &Which::NoIntake,
-            which => which,
+            Which::NoIntake | Which::OnlyFinish(_) => which,
         };
         let result = self.attempt(jobs, Mode::Apart, which);
         let now = self.shared.clock.instant();
@@ -306,23 +270,6 @@ impl Writer {
     fn roll_back(&mut self) {
         self.memory.forget();
         roll_back(&self.connection);
-    }
-
-    /// Nobody is told that something is kept which a start would not find: the files are looked at
-    /// between the commit and the answers.
-    fn refuse_what_is_not_kept(&self, jobs: &[Box<dyn Job>], faults: Vec<Fault>) -> Vec<Fault> {
-        let Err(StoreError::Gone(problem)) = self.shared.files.check() else {
-            return faults;
-        };
-        let which = Which::OnlyFinish(problem);
-        let refuse =
-            |(index, job): (usize, &Box<dyn Job>)| Some((index, which.refuses(job.purpose())?));
-        let mut refused: Vec<Fault> = jobs.iter().enumerate().filter_map(refuse).collect();
-        let finishes =
-            |index: &usize| jobs.get(*index).is_some_and(|job| job.purpose() == Purpose::Finish);
-        refused.extend(faults.into_iter().filter(|(index, _)| finishes(index)));
-        refused.sort_by_key(|(index, _)| *index);
-        refused
     }
 
     /// Gives space back to the disk if somebody waits for it, and measures what is used.
@@ -401,7 +348,7 @@ fn answer_all(jobs: Vec<Box<dyn Job>>, result: rusqlite::Result<Vec<Fault>>) {
 }
 
 /// Which job was not done, or is not kept, and why.
-type Fault = (usize, StoreError);
+pub(super) type Fault = (usize, StoreError);
 
 /// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
 pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
