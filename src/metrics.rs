@@ -92,7 +92,9 @@ metrics! {
     StoreUsed Gauge "store_used_bytes" []
         "Bytes in use in the store, write-ahead log included.";
     StoreFree Gauge "store_free_bytes" []
-        "Bytes left until the store's max_size.";
+        "Bytes left for alerts: until the store's max_size, or on its disk if that is less.";
+    PrunedEarly Counter "pruned_early_total" []
+        "Delivered messages whose text went before retention said so, since space was short.";
     LogLinesDropped Counter "log_lines_dropped_total" []
         "Log lines that were dropped, since nobody read standard error fast enough.";
     StaleLeases Counter "stale_leases_total" []

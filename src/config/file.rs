@@ -202,7 +202,8 @@ pub(super) struct Store {
 pub(super) struct Sqlite {
     /// The file, on a local disk: network file systems are refused.
     pub(super) path: PathBuf,
-    /// At 80 % a warning, at 95 % alerts are refused and Slack sends them again.
+    /// At 80 % a warning, at 90 % delivered alerts go before their retention is over, at 95 %
+    /// alerts are refused and Slack sends them again. At least 2MiB; below 64MiB a warning.
     pub(super) max_size: Size,
 }
 

@@ -72,7 +72,7 @@ pub(super) fn resolve(
     let store = Store {
         postgres: file.store.postgres.and_then(|postgres| resolver.postgres(postgres)),
         path: resolver.place.dir.join(file.store.sqlite.path),
-        max_size_bytes: file.store.sqlite.max_size.0,
+        max_size_bytes: resolver.max_size(file.store.sqlite.max_size.0),
         lease,
     };
     let retention =
@@ -222,6 +222,20 @@ impl Resolver<'_> {
             self.problem(pointer, format!("must be from {least}s to {most}s"));
         }
         value
+    }
+
+    /// Below the least size a single large message may fill the store; below the usual one a burst
+    /// does while a destination is down.
+    fn max_size(&mut self, bytes: u64) -> u64 {
+        const AT: &str = "/store/sqlite/max_size";
+        const LEAST: u64 = 2 * 1024 * 1024;
+        const USUAL: u64 = 64 * 1024 * 1024;
+        if bytes < LEAST {
+            self.problem(AT, "is less than 2MiB, which a single large message would fill");
+        } else if bytes < USUAL {
+            self.warn(AT, "less than 64MiB: alerts are refused soon while a destination is down");
+        }
+        bytes
     }
 
     fn catch_up(&mut self, catch_up: &file::CatchUp) -> catch_up::Settings {

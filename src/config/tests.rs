@@ -202,6 +202,25 @@ fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
 }
 
 #[test]
+fn a_store_that_a_message_would_fill_is_an_error_and_a_small_one_is_warned_of() {
+    let with = |size: &str| {
+        let text = format!("{MINIMAL}store: {{sqlite: {{max_size: {size}}}}}\n");
+        parse(&text, Path::new(""), &env).map(|loaded| {
+            let about = |one: &Problem| one.path.contains("max_size");
+            loaded.warnings.iter().filter(|one| about(one)).count()
+        })
+    };
+    for (size, warnings) in [("2MiB", 1), ("65535KiB", 1), ("64MiB", 0), ("1GiB", 0)] {
+        assert_eq!(with(size).unwrap(), warnings, "{size}");
+    }
+    for size in ["0B", "64KiB", "2097151B"] {
+        let problems = with(size).unwrap_err();
+        assert_eq!(problems.len(), 1, "{size}");
+        assert!(problems[0].to_string().contains("less than 2MiB"), "{size}");
+    }
+}
+
+#[test]
 fn relative_paths_are_relative_to_the_file() {
     let loaded = parse(MINIMAL, Path::new("/etc/relay"), &env).unwrap();
     assert_eq!(loaded.config.store.path, Path::new("/etc/relay/relay.db"));

@@ -207,7 +207,11 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
         configuration: api.parts.control.configuration().into(),
-        store: view::StoreUse { used_bytes: stats.used_bytes, free_bytes: stats.free_bytes },
+        store: view::StoreUse {
+            used_bytes: stats.used_bytes,
+            free_bytes: stats.free_bytes,
+            problem: stats.problem,
+        },
         apps: api.parts.control.apps().into_iter().map(name).collect(),
         destinations: destinations.collect(),
     }))

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::Control;
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Moment, Timestamp},
     ids::DestinationName,
     logging::chain,
     metrics::{Metric, Metrics},
@@ -55,7 +55,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub(super) struct Health {
     parts: Parts,
-    probed: Mutex<Option<(Timestamp, Result<(), String>)>>,
+    probed: Mutex<Option<(Moment, Result<(), String>)>>,
     /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
     gauged: Mutex<BTreeSet<DestinationName>>,
 }
@@ -106,7 +106,7 @@ impl Health {
             return Err("draining".to_owned());
         }
         let mut probed = self.probed.lock().await;
-        let now = self.parts.clock.now();
+        let now = self.parts.clock.moment();
         if let Some((at, result)) = probed.as_ref()
             && now.since(*at) < PROBE_CACHED
         {

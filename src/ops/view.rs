@@ -63,8 +63,11 @@ impl From<super::Configuration> for Configuration {
 pub struct StoreUse {
     /// In use.
     pub used_bytes: u64,
-    /// Left until `max_size`.
+    /// Left until `max_size`, or on the disk if that is less.
     pub free_bytes: u64,
+    /// Why no alert is taken, or empty.
+    #[serde(default)]
+    pub problem: String,
 }
 
 /// A Slack app.

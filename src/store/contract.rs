@@ -12,8 +12,8 @@ use crate::{
     store::{
         ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, CursorMove,
         DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next,
-        Outcome, Paused, Projection, REFUSALS, REVISIONS_KEPT, Reference, Refusals, Retention,
-        Selection, Source, State, Store, StoreError,
+        Outcome, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT, Reference, Refusals,
+        Retention, Selection, Source, State, Store, StoreError,
     },
 };
 
@@ -216,7 +216,7 @@ macro_rules! contract {
     // For a store with a size of its own, besides.
     (limited $backend:expr) => {
         crate::store::contract::contract! { $backend =>
-            a_full_store_refuses_alerts_and_records_outcomes,
+            a_store_full_of_what_is_undelivered_refuses_alerts_and_records_outcomes,
         }
     };
     ($backend:expr) => {
@@ -279,6 +279,7 @@ macro_rules! contract {
             what_was_missed_is_given_for_its_app_and_by_its_age,
             retention_never_touches_what_is_undelivered,
             retention_counts_from_the_end,
+            a_clock_that_is_wrong_for_a_minute_removes_nothing,
             an_identity_outlives_its_message,
             text_that_databases_stumble_over_is_stored,
             one_bad_item_does_not_stop_its_neighbours,
@@ -1038,6 +1039,43 @@ pub(super) async fn retention_counts_from_the_end(w: World) {
     assert!(w.list(all(10)).await.is_empty());
 }
 
+pub(super) async fn a_clock_that_is_wrong_for_a_minute_removes_nothing(mut w: World) {
+    let minute = Duration::from_secs(60);
+    w.accept_numbers(1..3).await;
+    w.deliver_all().await;
+    w.accept(w.message(3)).await;
+    w.clock.advance(RETENTION.delivered * 2);
+    w.crash();
+    // One look after the start agrees with none before it.
+    let right = w.clock.now();
+    w.clock.jump(right + DAY * 500);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap(), Pruned::default());
+    w.clock.jump(right);
+    for passed in 0..10 {
+        w.clock.advance(minute);
+        let wrong = passed == 6;
+        if wrong {
+            w.clock.jump(w.clock.now() + DAY * 500);
+        }
+        let pruned = w.store().prune(RETENTION).await.unwrap();
+        assert_eq!(pruned.identities, 0, "nothing is so old");
+        assert_eq!(pruned.messages, if passed == 4 { 2 } else { 0 }, "after minute {passed}");
+        if wrong {
+            w.clock.jump(w.clock.now() - DAY * 500);
+        }
+    }
+    assert_eq!(w.accept(w.message(1)).await, Accepted::Duplicate);
+    assert_eq!(w.view(3).await.raw.unwrap(), w.message(3).raw);
+    // A clock that stays where it was set is right.
+    w.clock.jump(w.clock.now() + DAY * 500);
+    for _ in 0..7 {
+        w.clock.advance(minute);
+        w.store().prune(RETENTION).await.unwrap();
+    }
+    assert!(w.store().alert(&w.id(1)).await.unwrap().is_none(), "400 days have passed");
+    assert_eq!(w.view(3).await.raw.unwrap(), w.message(3).raw, "it is not delivered");
+}
+
 pub(super) async fn an_identity_outlives_its_message(mut w: World) {
     w.accept_numbers(1..4).await;
     let edit = NewMessage { raw: "edited".into(), is_edit: true, ..w.message(1) };
@@ -1061,7 +1099,9 @@ pub(super) async fn an_identity_outlives_its_message(mut w: World) {
     assert_eq!(w.view(4).await.deliveries.len(), 1);
 }
 
-pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: World) {
+pub(super) async fn a_store_full_of_what_is_undelivered_refuses_alerts_and_records_outcomes(
+    mut w: World,
+) {
     w.reopen_with(8 * 1024 * 1024);
     let mut number = 0;
     let refused = loop {
@@ -1075,19 +1115,14 @@ pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: Worl
     assert!(matches!(refused, StoreError::Full), "{refused:?}");
     assert!(matches!(w.store().probe().await, Err(StoreError::Full)));
     assert!(w.store().stats().await.unwrap().free_bytes < 8 * 1024 * 1024 / 20);
+    let again = || w.store().accept(vec![w.message(5000)], None, None);
+    assert!(matches!(again().await, Err(StoreError::Full)), "nothing is delivered");
     w.deliver_all().await;
-    assert_eq!(w.delivery(0).await.state, State::Delivered);
-    w.clock.advance(RETENTION.delivered * 2);
-    w.accept_is_full_until_pruned().await;
-}
-
-impl World {
-    async fn accept_is_full_until_pruned(&self) {
-        let again = || self.store().accept(vec![self.message(5000)], None, None);
-        assert!(matches!(again().await, Err(StoreError::Full)));
-        self.store().prune(RETENTION).await.unwrap();
-        again().await.unwrap().remove(0).unwrap();
-    }
+    assert_eq!(w.delivery(number - 1).await.state, State::Delivered);
+    again().await.unwrap().remove(0).unwrap();
+    assert_eq!(w.view(0).await.raw, None, "the oldest made room");
+    assert_eq!(w.accept(w.message(0)).await, Accepted::Duplicate, "and is still known");
+    w.store().probe().await.unwrap();
 }
 
 // Poison

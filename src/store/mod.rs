@@ -28,7 +28,7 @@ pub mod transfer;
 mod view;
 
 pub use self::{
-    feed::{FEED_PAGE_MAX_BYTES, FeedPage, Taken},
+    feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},
     journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
     lease::{
         Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Reference,
@@ -55,8 +55,12 @@ pub enum StoreError {
     #[error("the store has too much waiting to be written")]
     Busy,
     /// 95 % of `max_size` is in use, or the disk is full.
-    #[error("the store is full")]
+    #[error("the store is full: max_size is used up, or there is no space on its disk")]
     Full,
+    /// The files that are open are no longer where a start would look for them: they were removed,
+    /// replaced or moved away.
+    #[error("the store's files are gone: {0}")]
+    Gone(Arc<str>),
     /// The store is closing.
     #[error("the store is closed")]
     Closed,

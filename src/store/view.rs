@@ -235,8 +235,10 @@ pub struct Stats {
     pub destinations: Vec<(DestinationName, DestinationStats)>,
     /// Bytes in use.
     pub used_bytes: u64,
-    /// Bytes left until the limit.
+    /// Bytes left until the limit, or on the disk if that is less.
     pub free_bytes: u64,
+    /// Why no alert is taken, or empty.
+    pub problem: String,
 }
 
 /// How long finished things are kept. Undelivered alerts are never removed.

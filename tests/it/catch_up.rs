@@ -12,7 +12,7 @@ use crate::harness::{
     http,
     pushes::Pushes,
     slack,
-    soar::FakeSoar,
+    soar::{FakeSoar, Mood},
 };
 
 const HISTORY: &str = "conversations.history";
@@ -641,14 +641,15 @@ async fn a_minute_that_slack_left_out_is_read_at_once_however_old_it_is() {
 #[tokio::test]
 async fn after_a_503_history_is_read_sooner_but_not_without_pause() {
     let world = World::new().await;
-    let relay = world.setup().more("store: {sqlite: {max_size: 512KiB}}\n").start().await;
+    world.soar.becomes(Mood::Status(503));
+    let relay = world.setup().more("store: {sqlite: {max_size: 2MiB}}\n").start().await;
     relay.caught_up().await;
     relay.clock.advance(Duration::from_secs(12));
     let readings = world.slack.calls(HISTORY).len();
     // Between two refusals there may be room again: the store's log has been emptied.
     let (mut n, mut refused) = (0, 0);
     while refused < 5 {
-        match relay.post(&slack::incident(n)).await {
+        match relay.post(&slack::large_incident(n, 50_000)).await {
             200 => n += 1,
             503 => refused += 1,
             status => panic!("{status}"),

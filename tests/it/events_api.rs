@@ -363,11 +363,11 @@ async fn a_retry_of_slack_is_taken_like_any_other_and_counted_by_its_reason() {
 #[tokio::test]
 async fn a_full_store_is_answered_503_without_forbidding_a_retry() {
     let soar = FakeSoar::new([Mood::Hang]).await;
-    let setup = Setup::default().more("store: {sqlite: {max_size: 64KiB}}\n");
+    let setup = Setup::default().more("store: {sqlite: {max_size: 2MiB}}\n");
     let relay = setup.destination("soar", &soar, "").start().await;
     let mut last = 200;
     for n in 0..100 {
-        let body = incident(n).to_string().into_bytes();
+        let body = slack::large_incident(n, 50_000).to_string().into_bytes();
         let headers = slack::signed(SECRET, relay.clock.now(), &body);
         let answer = http::post(relay.public(), EVENTS, &headers, &body).await;
         last = answer.status;

@@ -14,6 +14,7 @@ mod architecture;
 mod bad_input;
 mod catch_up;
 mod conformance;
+mod disk;
 mod documents;
 mod doubt;
 mod events_api;

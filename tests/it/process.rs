@@ -53,7 +53,12 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-        let (mut process, lines) = Self::start_unread(dir, env);
+        Self::start_by(command(), dir, env)
+    }
+
+    /// As [`Process::start`], by a command that ends in that of the relay.
+    pub(crate) fn start_by(command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+        let (mut process, lines) = Self::start_unread(command, dir, env);
         // A log that nobody reads must not stop the relay.
         let (lines_read, log) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -63,9 +68,13 @@ impl Process {
         process
     }
 
-    /// As [`Process::start`]; nobody reads the log, unless the caller does.
-    fn start_unread(dir: &Path, env: &[(String, String)]) -> (Self, Lines<BufReader<ChildStderr>>) {
-        let mut child = command()
+    /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
+    fn start_unread(
+        mut command: Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> (Self, Lines<BufReader<ChildStderr>>) {
+        let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
@@ -74,11 +83,15 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let started = lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains("listening on"))
-            .expect("it never listened");
+        let mut said = Vec::new();
+        let started = loop {
+            let Some(line) = lines.next() else { panic!("it never listened: {said:#?}") };
+            let line = line.unwrap();
+            if line.contains("listening on") {
+                break line;
+            }
+            said.push(line);
+        };
         let started: Value = serde_json::from_str(&started).unwrap();
         let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
         let (public, ops) = (address("public"), address("ops"));
@@ -87,7 +100,11 @@ impl Process {
     }
 
     /// The lines of the log that hold this text, as far as the one for which `is_last` holds.
-    async fn log_of(&mut self, text: &str, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) async fn log_of(
+        &mut self,
+        text: &str,
+        is_last: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
@@ -115,8 +132,13 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it as an operator does.
-    #[cfg(feature = "postgres-tests")]
     pub(crate) fn terminate(&mut self) {
         self.signal("-TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
@@ -461,7 +483,7 @@ async fn dropped_lines(relay: &Process) -> f64 {
 async fn a_log_that_nobody_reads_stops_neither_posts_nor_probes_nor_the_end() {
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &[]);
-    let (mut relay, unread) = Process::start_unread(dir.path(), &[]);
+    let (mut relay, unread) = Process::start_unread(command(), dir.path(), &[]);
     fill_the_log(&relay).await;
     dropped_lines(&relay).await;
     for path in ["/livez", "/readyz"] {
@@ -478,7 +500,7 @@ async fn a_log_that_nobody_reads_stops_neither_posts_nor_probes_nor_the_end() {
 async fn a_log_that_is_read_again_says_once_how_many_lines_are_missing() {
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &[]);
-    let (relay, lines) = Process::start_unread(dir.path(), &[]);
+    let (relay, lines) = Process::start_unread(command(), dir.path(), &[]);
     fill_the_log(&relay).await;
     let dropped = dropped_lines(&relay).await;
     let read = tokio::task::spawn_blocking(move || {

@@ -49,10 +49,10 @@ impl Journal for PostgresStore {
 }
 
 /// Removes entries that are too old, or too many.
-pub(super) async fn forget(shared: &Shared) -> Result<(), StoreError> {
-    const SQL: &str = "DELETE FROM relay.actions WHERE at < relay.now_us($1) - $2
+pub(super) async fn forget(shared: &Shared, now: i64) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM relay.actions WHERE at < $1::int8 - $2::int8
         OR id <= (SELECT max(id) FROM relay.actions) - $3";
-    let (now, kept) = (shared.now(), i64::try_from(JOURNAL_KEPT.as_micros()).unwrap_or(i64::MAX));
+    let kept = i64::try_from(JOURNAL_KEPT.as_micros()).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&kept, Type::INT8), (&JOURNAL_ENTRIES, Type::INT8)];
     shared.door.run(Haste::Patient, SQL, &params).await.map(drop)

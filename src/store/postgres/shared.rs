@@ -38,10 +38,10 @@ pub(super) struct Shared {
     pub(super) polled: Mutex<Vec<AppName>>,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
+    /// The database's time of day, as far as retention may believe it.
+    pub(super) steady: Mutex<SteadyTime>,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
-    /// How far the database's time of day may be believed.
-    pub(super) steady: Mutex<SteadyTime>,
 }
 
 impl Shared {
@@ -84,6 +84,15 @@ impl Shared {
         }
         let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         hints.values().for_each(|hint| hint.notify_one());
+    }
+
+    /// Wakes who waits for that destination, if anybody here knows it: any role may notify, under
+    /// any name, so a name that was only heard is not kept.
+    pub(super) fn wake_known(&self, destination: &DestinationName) {
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hint) = hints.get(destination) {
+            hint.notify_one();
+        }
     }
 
     /// Wakes who waits for that destination, or for any, in every process that listens.
@@ -149,6 +158,7 @@ pub(super) fn copy(error: &Arc<StoreError>) -> StoreError {
     match error.as_ref() {
         StoreError::Busy => StoreError::Busy,
         StoreError::Full => StoreError::Full,
+        StoreError::Gone(problem) => StoreError::Gone(Arc::clone(problem)),
         StoreError::Closed => StoreError::Closed,
         StoreError::Item(_) | StoreError::Engine(_) => {
             StoreError::Engine(Box::new(Arc::clone(error)))

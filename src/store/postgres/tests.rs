@@ -472,6 +472,22 @@ async fn a_relay_that_listens_hears_of_what_another_accepts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_a_stranger_notifies_are_not_kept() {
+    let place = Place::new();
+    let url = Arc::new(direct_url(&place.database));
+    let listen_url = Some(Url::new(move || Arc::clone(&url)));
+    let settings = Settings { listen_url, ..place.settings() };
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let store = PostgresStore::open(settings, clock, &place.metrics).await.unwrap();
+    let hint = store.due_hint(&soar());
+    hint.notified().await;
+    place.sql("SELECT pg_notify('relay_due', 'name-' || n) FROM generate_series(1, 5000) AS s (n)");
+    place.sql("SELECT pg_notify('relay_due', 'soar')");
+    hint.notified().await;
+    assert_eq!(store.shared.hints.lock().unwrap().len(), 1, "names of nobody here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_costs_the_same_behind_a_long_backlog() {
     let place = Place::new();
     let store = place.open().await;

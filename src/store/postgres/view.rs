@@ -292,5 +292,6 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
     let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
     let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
     let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes })
+    let problem = String::new();
+    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
 }

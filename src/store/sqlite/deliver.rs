@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::{SqliteStore, answer, db::Db, reader::alert_id, threads::Shared, writer::Write};
+use super::{
+    SqliteStore, answer, db::Db, purpose::Purpose, reader::alert_id, threads::Shared, writer::Write,
+};
 use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
@@ -200,7 +202,7 @@ pub(super) async fn record(
             }
         },
     );
-    store.submit(job);
+    store.submit(job.with(Purpose::Finish));
     match answer(reply).await {
         Ok(true) => {}
         Ok(false) => store.shared.stale_leases.increment(1),

@@ -59,8 +59,8 @@ pub(super) fn add(db: &Db<'_>, entry: i64, changed: u64) -> rusqlite::Result<()>
 }
 
 /// Removes entries that are too old, or too many.
-pub(super) fn forget(db: &Db<'_>) -> rusqlite::Result<()> {
-    let too_old = (db.now() - JOURNAL_KEPT).micros();
+pub(super) fn forget(db: &Db<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    let too_old = (now - JOURNAL_KEPT).micros();
     db.execute(
         "DELETE FROM actions WHERE at < ?1 OR id <= (SELECT max(id) FROM actions) - ?2",
         params![too_old, JOURNAL_ENTRIES],

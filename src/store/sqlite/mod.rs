@@ -6,31 +6,26 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::Notify};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     accept::{Batch, Results},
     db::{Db, Memory},
-    leases::Leases,
     open::Opened,
-    size::Size,
+    purpose::Purpose,
     threads::{Queues, Shared, start},
     writer::{Job, Mode, Write, Writer},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
-    metrics::{Metric, Metrics},
+    metrics::Metrics,
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
         OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
@@ -45,15 +40,19 @@ mod catch_up;
 pub mod checkup;
 mod db;
 mod deliver;
+mod disk;
 mod export;
 mod feed;
+mod files;
 mod hasten;
 mod journal;
 mod leases;
 mod list;
 mod open;
 mod operate;
+mod purpose;
 mod reader;
+mod relieve;
 mod retain;
 mod size;
 #[cfg(test)]
@@ -103,28 +102,17 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer: connection, readers, lock } =
+        let Opened { writer: connection, readers, files, locks } =
             open::open(&settings.path, settings.max_size_bytes)?;
         let memory = Memory::new(&connection).map_err(|error| failed(error.into()))?;
-        let shared = Arc::new(Shared {
-            clock,
-            lease: settings.lease,
-            leases: Leases::default(),
-            hints: Mutex::default(),
-            size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
-            walked: AtomicI64::new(0),
-            is_closing: AtomicBool::new(false),
-            ended: CancellationToken::new(),
-            commit_seconds: metrics.histogram(Metric::Commit, &[]),
-            stale_leases: metrics.counter(Metric::StaleLeases, &[]),
-            steady: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(settings, files, clock, metrics));
+        // The first of the two looks at the clock that must agree before anything grows old.
         shared.steady_time();
         shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();
         let writer = Writer { connection, memory, shared: Arc::clone(&shared), runtime };
         let (queues, writer) =
-            start(writer, readers, lock).map_err(|error| failed(error.into()))?;
+            start(writer, readers, locks).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
     }
 
@@ -140,18 +128,26 @@ impl SqliteStore {
         &self,
         work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_for(Purpose::Action, work).await
+    }
+
+    async fn write_for<T: Send + 'static>(
+        &self,
+        purpose: Purpose,
+        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job);
+        self.submit(job.with(purpose));
         answer(reply).await
     }
 
-    /// As [`SqliteStore::write`], while no lease is granted.
+    /// Ends deliveries, or leads them to their readers, while no lease is granted.
     async fn write_stopping_leases<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases());
+        self.submit(job.stopping_leases().with(Purpose::Finish));
         answer(reply).await
     }
 }
@@ -179,27 +175,7 @@ impl Store for SqliteStore {
         hold_until: Option<Timestamp>,
         cursor: Option<CursorMove>,
     ) -> Result<Results, StoreError> {
-        if self.shared.size.is_full() {
-            return Err(StoreError::Full);
-        }
-        let mut hints: Vec<Arc<Notify>> = Vec::new();
-        let alerts = batch.iter().flat_map(|message| &message.alerts);
-        for destination in alerts.flat_map(|alert| &alert.destinations) {
-            let hint = self.shared.hint(destination);
-            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
-                hints.push(hint);
-            }
-        }
-        let batch = Batch { messages: batch, hold_until, cursor };
-        let bytes = batch.bytes();
-        let (job, reply) = Write::new(
-            move |db, mode| batch.write(db, mode),
-            move |durable| {
-                hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
-            },
-        );
-        self.submit(job.of_bytes(bytes));
-        answer(reply).await
+        accept::accept(self, Batch { messages: batch, hold_until, cursor }).await
     }
 
     fn quarantine(&self, app: &AppName, body: &[u8]) {
@@ -207,7 +183,7 @@ impl Store for SqliteStore {
         let bytes = body.len();
         let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
         let (job, _reply) = Write::new(work, |_durable| ());
-        self.submit(job.of_bytes(bytes));
+        self.submit(job.of_bytes(bytes).with(Purpose::Intake));
     }
 
     async fn lease_due(
@@ -384,7 +360,8 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|db, _mode| db.probe()).await?;
+        relieve::make_room(self).await?;
+        self.write_for(Purpose::Intake, |db, _mode| db.probe()).await?;
         if self.shared.size.is_full() { Err(StoreError::Full) } else { Ok(()) }
     }
 

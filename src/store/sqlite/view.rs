@@ -218,8 +218,9 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
             Ok((destination_name(row, 0)?, stats))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    shared.size.look_at_disk(shared.clock.instant());
     let (used_bytes, free_bytes) = shared.size.used_and_free();
-    Ok(Stats { destinations, used_bytes, free_bytes })
+    Ok(Stats { destinations, used_bytes, free_bytes, problem: shared.problem() })
 }
 
 /// Up to where a channel's history was read.
