@@ -11,7 +11,7 @@ use crate::{
         risk_level::Risk,
     },
     ids::{AlertId, MessageTs, TsKey},
-    slack::{self, message},
+    slack::{self, message, mrkdwn},
 };
 
 /// Where an incident came from.
@@ -115,11 +115,12 @@ fn ticket_id(id: &AlertId) -> String {
 }
 
 fn name(risk: &Risk) -> String {
-    let raw = risk.raw.trim();
-    let level = match (risk.recognised, raw) {
-        (true, _) => risk.level.title(),
-        (false, "") => "Unknown",
-        (false, raw) => raw,
+    let level = if risk.recognised {
+        risk.level.title()
+    } else if risk.is_missing() {
+        "Unknown"
+    } else {
+        mrkdwn::trim(&risk.raw)
     };
     format!("Code Defender {level} Alert")
 }

@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     code_defender::{matcher::FieldTitles, risk_level::Risk},
     slack::{
-        message::{Attachment, Button},
+        message::{Attachment, Button, Field},
         mrkdwn,
     },
 };
@@ -112,7 +112,7 @@ impl Incident {
 
     /// What could not be read.
     pub fn problems(&self) -> Vec<Problem> {
-        let severity_missing = self.risk.raw.trim().is_empty();
+        let severity_missing = self.risk.is_missing();
         let script_missing = self.script.url.is_empty();
         [
             (severity_missing, Problem::SeverityMissing),
@@ -148,11 +148,22 @@ impl HostDomain {
     }
 }
 
-/// Whether two titles are the same, but for case and the white space around them.
-pub(super) fn same_title(one: &str, other: &str) -> bool {
-    let (one, other) = (one.trim(), other.trim());
-    one.eq_ignore_ascii_case(other)
-        || (!one.is_ascii() && one.to_lowercase() == other.to_lowercase())
+/// Whether a posted title is the wanted one, but for case, markup, blanks and a closing colon.
+pub(super) fn same_title(posted: &str, wanted: &str) -> bool {
+    posted.trim().eq_ignore_ascii_case(wanted.trim())
+        || same_words(&mrkdwn::label(posted), &mrkdwn::label(wanted))
+}
+
+/// Whether two texts have the same letters and gaps, in any case and however wide the gaps are.
+fn same_words(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+/// The letters in lower case, with one space for every gap.
+fn letters(text: &str) -> impl Iterator<Item = char> {
+    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
+    let spaced = words.flat_map(|word| word.chars().chain([' ']));
+    spaced.filter(|char| *char == ' ' || !mrkdwn::is_blank(*char)).flat_map(char::to_lowercase)
 }
 
 /// Whether an attachment has a field with one of the titles.
@@ -168,11 +179,15 @@ pub(super) fn is_console(url: &str) -> bool {
     })
 }
 
-/// The value of the first field that has one of the titles.
+/// The value of the first title of the list whose field has something in it. The order of the list
+/// decides and not the message's: the least that a vendor's new field may do is to take the place
+/// of the one that is configured before it. A value that is there and cannot be read is not passed
+/// over, since the next field may say something milder about something else.
 fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
-    let wanted = |title: &str| titles.iter().any(|wanted| same_title(title, wanted));
-    let field = attachment.fields.iter().find(|field| wanted(&field.title));
-    field.map_or("", |field| &field.value)
+    let having = |title| attachment.fields.iter().filter(move |it| same_title(&it.title, title));
+    let listed = || titles.iter().flat_map(|title: &String| having(title.as_str()));
+    let is_said = |field: &&Field<'_>| !mrkdwn::value(&field.value).is_empty();
+    listed().find(is_said).or_else(|| listed().next()).map_or("", |field| &field.value)
 }
 
 /// `View in Console`, else a button into the console, else the first button that leads anywhere,
@@ -247,9 +262,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::code_defender::risk_level::RiskLevel;
 
-    fn field<'a>(title: &'a str, value: &'a str) -> crate::slack::message::Field<'a> {
-        crate::slack::message::Field { title: title.into(), value: value.into() }
+    fn field<'a>(title: &'a str, value: &'a str) -> Field<'a> {
+        Field { title: title.into(), value: value.into() }
     }
 
     fn button<'a>(text: &'a str, url: &'a str) -> Button<'a> {
@@ -327,20 +343,99 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_by_any_of_their_titles_and_the_first_wins() {
+    fn the_lists_order_decides_which_field_is_read_and_not_the_messages() {
         let incident = read(&Attachment {
             fields: vec![
-                field(" severity ", "Low"),
-                field("Risk Level", "High"),
+                field(" severity ", "CVSS 9.8"),
+                field("Risk Level", "Low"),
                 field("SCRIPT URL", "a.example/1.js"),
                 field("Script", "b.example/2.js"),
-                field("Domain", "shop.example"),
+                field("Domain", "www.shop.example"),
+                field("Host Domain", "shop.example"),
             ],
             ..Attachment::default()
         });
-        assert_eq!(incident.risk.level.as_str(), "low");
-        assert_eq!(incident.script.url, "a.example/1.js");
+        assert_eq!((incident.risk.level, incident.risk.recognised), (RiskLevel::Low, true));
+        assert_eq!(incident.script.url, "b.example/2.js");
         assert_eq!(incident.host.name, "shop.example");
+    }
+
+    #[test]
+    fn a_listed_field_with_nothing_in_it_gives_way_to_the_next_and_an_unknown_level_does_not() {
+        for (risk_level, severity, raw, level) in [
+            ("", "Low", "Low", RiskLevel::Low),
+            (" \u{200b}\u{a0}", "Low", "Low", RiskLevel::Low),
+            ("``", "Low", "Low", RiskLevel::Low),
+            ("CVSS 9.8", "Low", "CVSS 9.8", RiskLevel::High),
+            ("Critical", "Low", "Critical", RiskLevel::Critical),
+            ("``", " ", "``", RiskLevel::High),
+        ] {
+            let incident = read(&Attachment {
+                fields: vec![field("Severity", severity), field("Risk Level", risk_level)],
+                ..Attachment::default()
+            });
+            assert_eq!((&*incident.risk.raw, incident.risk.level), (raw, level), "{risk_level:?}");
+        }
+        let twice = read(&Attachment {
+            fields: vec![
+                field("Script", ""),
+                field("Script", "first.example/a.js"),
+                field("Script", "second.example/b.js"),
+            ],
+            ..Attachment::default()
+        });
+        assert_eq!(twice.script.url, "first.example/a.js");
+    }
+
+    #[test]
+    fn titles_of_fields_are_read_through_their_markup() {
+        for title in [
+            "Risk Level:",
+            "*Risk Level*",
+            "*Risk Level:*",
+            "*Risk Level*:",
+            " _*RISK LEVEL*_ ",
+            "`Risk Level`",
+            "~Risk Level~ :",
+            "Risk\u{a0}Level",
+            "\u{feff}Risk  Level\u{200b}",
+            "<https://docs.example/risk|Risk Level>",
+            "*<https://docs.example/risk|Risk Level>:*",
+            "Risk Level\u{ff1a}",
+        ] {
+            let incident =
+                read(&Attachment { fields: vec![field(title, "Low")], ..Attachment::default() });
+            assert_eq!(incident.risk.level, RiskLevel::Low, "{title}");
+        }
+        for title in ["Risk", "Risk Level 2", "RiskLevel", "*", ":", "", "not a Risk Level"] {
+            let incident =
+                read(&Attachment { fields: vec![field(title, "Low")], ..Attachment::default() });
+            assert_eq!(incident.risk.raw, "", "{title}");
+        }
+        let titles = FieldTitles { risk: vec!["*R&amp;D:*".to_owned()], ..FieldTitles::default() };
+        let attachment =
+            Attachment { fields: vec![field("r&amp;d", "Low")], ..Attachment::default() };
+        assert_eq!(Incident::read(&attachment, &titles).risk.level, RiskLevel::Low);
+    }
+
+    #[test]
+    fn values_are_read_through_their_markup_and_kept_as_posted() {
+        for (posted, url) in [
+            ("*<https://cdn.example/A.js?b=1&amp;c>*", "https://cdn.example/A.js?b=1&c"),
+            ("*`cdn.example/a.js`*", "cdn.example/a.js"),
+            ("_<https://cdn.example/a.js|a.js>_", "https://cdn.example/a.js"),
+            ("~cdn.example/_a_.js~", "cdn.example/_a_.js"),
+            ("\u{a0}`cdn.example/a.js`\u{200b}", "cdn.example/a.js"),
+            ("**cdn.example/a.js**", "cdn.example/a.js"),
+            ("cdn.example/__init__", "cdn.example/__init__"),
+            ("`_private_/a_`", "_private_/a_"),
+            ("*", "*"),
+        ] {
+            let script = script(posted);
+            assert_eq!((&*script.url, &*script.raw), (url, posted));
+        }
+        assert_eq!(HostDomain::read("*shop.example*").name, "shop.example");
+        assert_eq!(HostDomain::read("*<http://shop.example|x>*").name, "shop.example");
     }
 
     #[test]

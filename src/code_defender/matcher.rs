@@ -122,7 +122,9 @@ impl TitlePattern {
     pub fn matches(&self, title: &str) -> bool {
         match &self.0 {
             Pattern::Text(text) => same_title(title, text),
-            Pattern::Regex(regex) => regex.is_match(title.trim()),
+            Pattern::Regex(regex) => {
+                regex.is_match(title.trim()) || regex.is_match(&mrkdwn::label(title))
+            }
         }
     }
 }
@@ -569,7 +571,15 @@ mod tests {
 
         #[test]
         fn did_11_miss_a_title_in_another_case_or_with_spaces() {
-            for title in [TITLE.to_uppercase(), format!("  {TITLE} "), format!("{TITLE}\\n")] {
+            for title in [
+                TITLE.to_uppercase(),
+                format!("  {TITLE} "),
+                format!("{TITLE}\\n"),
+                format!("*{TITLE}*"),
+                format!("{TITLE}:"),
+                format!("<https://console.example|{TITLE}>"),
+                TITLE.replace(' ', "\u{a0}"),
+            ] {
                 assert_eq!(found(&post(&format!(r#"{{"title":"{title}"}}"#))).len(), 1, "{title}");
             }
         }

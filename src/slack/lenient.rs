@@ -83,6 +83,27 @@ pub(super) fn raw<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
+/// Reads a text or a number into its place, a number to the digit: a float would round it.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn exact<'de, A: MapAccess<'de>>(
+    object: &mut A,
+    place: &mut Cow<'de, str>,
+) -> Result<(), A::Error> {
+    let text = object.next_value::<&RawValue>()?.get();
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    *place = if is_decimal {
+        Cow::Borrowed(text)
+    } else {
+        let mut value = Cow::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        Fill(&mut value).deserialize(&mut json).map_err(A::Error::custom)?;
+        value
+    };
+    Ok(())
+}
+
 /// Passes over the value of the key just seen, however deep it is.
 ///
 /// # Errors

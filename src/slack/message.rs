@@ -14,7 +14,8 @@ use crate::{
     ids::{AppName, ChannelId, MessageKey, MessageTs, TsKey},
     slack::{
         Unparsable,
-        lenient::{self, Lenient, raw, read, skip},
+        lenient::{self, Lenient, exact, raw, read, skip},
+        mrkdwn,
     },
 };
 
@@ -114,7 +115,8 @@ impl Message<'_> {
     }
 
     fn readable_ts(&self) -> Option<MessageTs> {
-        self.ts.parse().or_else(|_unreadable| self.event_ts.parse()).ok()
+        let read = |ts: &str| mrkdwn::trim(ts).parse().ok();
+        read(&self.ts).or_else(|| read(&self.event_ts))
     }
 }
 
@@ -182,7 +184,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
             "type" => read(object, &mut self.kind),
             "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
             "channel" => read(object, &mut self.channel),
-            "event_ts" => read(object, &mut self.event_ts),
+            "event_ts" => exact(object, &mut self.event_ts),
             "subtype" => read(object, &mut self.subtype),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
@@ -193,7 +195,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
 impl<'de> Lenient<'de> for Post<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "ts" => read(object, &mut self.ts),
+            "ts" => exact(object, &mut self.ts),
             "bot_id" => read(object, &mut self.bot_id),
             "app_id" => read(object, &mut self.app_id),
             "attachments" => read(object, &mut self.attachments),
@@ -360,6 +362,18 @@ mod tests {
         assert_eq!(parse(raw).unwrap().posted_at(1_600_689_944).millis(), 1_600_689_944_000);
         assert_eq!(parse(raw).unwrap().posted_at(i64::MAX).millis(), i64::MAX / 1_000 + 1);
         assert_eq!(parse(raw).unwrap().posted_at(-1).micros(), 0);
+    }
+
+    #[test]
+    fn a_ts_that_is_a_number_is_read_as_it_is_written() {
+        for ts in ["1795939372.0003889", "\"1795939372.0003889\"", " 1795939372.000388", "1795939372000388"]
+        {
+            let raw = format!(r#"{{"channel":"C1","ts":{ts},"event_ts":"5.0"}}"#);
+            assert_eq!(key(&raw), "main:C1:1795939372.000388", "{ts}");
+        }
+        assert_eq!(key(r#"{"channel":"C1","ts":"1795939372.\u0030"}"#), "main:C1:1795939372.000000");
+        assert_eq!(key(r#"{"channel":"C1","ts":1.6e9}"#), "main:C1:1600000000.000000");
+        assert_eq!(key(r#"{"channel":"C1","ts":true,"event_ts":"5.0"}"#), "main:C1:5.000000");
     }
 
     #[test]
