@@ -166,8 +166,7 @@ impl FromStr for MessageTs {
 }
 
 fn micros(text: &str) -> Option<i64> {
-    let is_number =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     if !is_number(whole) || !is_number(fraction) {
         return None;
@@ -179,7 +178,8 @@ fn micros(text: &str) -> Option<i64> {
         16 => 0,
         _ => return None,
     };
-    let digits = whole.bytes().chain(fraction.bytes().chain(std::iter::repeat(b'0')).take(decimals));
+    let digits =
+        whole.bytes().chain(fraction.bytes().chain(std::iter::repeat(b'0')).take(decimals));
     Some(digits.fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0')))
 }
 

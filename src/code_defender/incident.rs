@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use url::Url;
 
 use crate::{
-    code_defender::{matcher::FieldTitles, risk_level::Risk},
+    code_defender::{
+        matcher::FieldTitles,
+        risk_level::{Risk, RiskLevel},
+    },
     slack::{
         message::{Attachment, Button, Field},
         mrkdwn,
@@ -105,9 +108,16 @@ impl Incident {
             script: Script::read(field(&titles.script)),
             host: HostDomain::read(field(&titles.host)),
             deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
-            is_test: starts_with_ignoring_case(&details, "Test from "),
+            is_test: is_test(&details),
             details,
         }
+    }
+
+    /// The order in which the incidents of a message count when one stands for several: what
+    /// somebody tries out comes last, then the risk level decides.
+    pub(super) fn weight(attachment: &Attachment<'_>, titles: &FieldTitles) -> (bool, RiskLevel) {
+        let risk = Risk::read(value_of(attachment, &titles.risk));
+        (!is_test(&mrkdwn::plain(&attachment.text)), risk.level)
     }
 
     /// What could not be read.
@@ -203,6 +213,10 @@ fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
         .or_else(|| web_link(&attachment.title_link))
 }
 
+fn is_test(details: &str) -> bool {
+    starts_with_ignoring_case(details, "Test from ")
+}
+
 /// The text if it is an http or https URL: an analyst will click on it, so nothing else may pass.
 fn web_link(text: &str) -> Option<&str> {
     let text = text.trim();
@@ -262,7 +276,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::code_defender::risk_level::RiskLevel;
 
     fn field<'a>(title: &'a str, value: &'a str) -> Field<'a> {
         Field { title: title.into(), value: value.into() }

@@ -4,10 +4,15 @@
 //! attachment again with [`Matcher::incident`]. Whether the post is by our own app plays no part:
 //! the vendor posts through that app's incoming webhook.
 
+use std::ops::Deref;
+
 use regex::Regex;
 
 use crate::{
-    code_defender::incident::{Incident, has_field, is_console, same_title},
+    code_defender::{
+        incident::{Incident, has_field, is_console, same_title},
+        risk_level::RiskLevel,
+    },
     ids::ChannelId,
     slack::{
         message::{Attachment, Message},
@@ -147,6 +152,11 @@ pub enum Verdict {
     Ignored(Reason),
 }
 
+/// The most incidents of a message that are alerts of their own, as many as Slack takes
+/// attachments (`docs.slack.dev/reference/methods/chat.postMessage`, `too_many_attachments`). All
+/// others together are one more, whose ordinal is this number.
+pub const MOST_INCIDENTS: u32 = 100;
+
 /// An incident and where in the message it was.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -217,7 +227,7 @@ impl Matcher {
         if !watch.has_channel(&message.channel) {
             return Verdict::Ignored(Reason::Channel);
         }
-        let titled = || (0..).zip(&message.attachments).filter(|(_, it)| self.has_title(it));
+        let titled = || message.attachments.iter().filter(|(_, it)| self.has_title(it));
         let matching = || titled().filter(|(_, attachment)| !attachment.is_unfurl);
         if matching().next().is_none() {
             return Verdict::Ignored(if titled().next().is_some() {
@@ -234,12 +244,32 @@ impl Matcher {
         if !watch.has_bot(message) {
             return Verdict::Ignored(Reason::BotNotAllowed);
         }
-        let found = (0..).zip(matching()).map(|(ordinal, (attachment, it))| Found {
+        let mut matching = matching();
+        let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| Found {
             ordinal,
             attachment,
-            incident: self.incident(it),
+            incident: self.incident(&it),
         });
-        Verdict::Incidents(found.collect())
+        let mut found: Vec<Found> = own.collect();
+        found.extend(self.rest(matching));
+        Verdict::Incidents(found)
+    }
+
+    /// The alert that stands for all further incidents: the first of the most severe ones, so that
+    /// no destination leaves it out for what is less than the worst of them.
+    fn rest<'a, A: Deref<Target = Attachment<'a>>>(
+        &self,
+        further: impl Iterator<Item = (u32, A)>,
+    ) -> Option<Found> {
+        let mut worst: Option<((bool, RiskLevel), u32, A)> = None;
+        for (place, attachment) in further {
+            let weight = Incident::weight(&attachment, &self.settings.fields);
+            if worst.as_ref().is_none_or(|(known, ..)| *known < weight) {
+                worst = Some((weight, place, attachment));
+            }
+        }
+        let (_, attachment, it) = worst?;
+        Some(Found { ordinal: MOST_INCIDENTS, attachment, incident: self.incident(&it) })
     }
 
     /// Reads an attachment as an incident, whatever its title.
@@ -253,8 +283,8 @@ impl Matcher {
     }
 
     fn is_near_miss(&self, message: &Message<'_>) -> bool {
-        let own = || message.attachments.iter().filter(|attachment| !attachment.is_unfurl);
-        !message.bot_id.is_empty() && own().any(|attachment| self.resembles(attachment))
+        let mut own = message.attachments.iter().filter(|(_, attachment)| !attachment.is_unfurl);
+        !message.bot_id.is_empty() && own.any(|(_, attachment)| self.resembles(&attachment))
     }
 
     fn resembles(&self, attachment: &Attachment<'_>) -> bool {
@@ -281,7 +311,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::{
-        code_defender::{incident::Problem, risk_level::RiskLevel},
+        code_defender::incident::Problem,
         slack::{envelope, message},
     };
 
@@ -361,10 +391,39 @@ mod tests {
         }
 
         #[test]
-        fn two_hundred_attachments_are_two_hundred_incidents() {
-            let found = found(&post(&vec![titled(""); 200].join(",")));
-            assert_eq!(found.len(), 200);
+        fn a_hundred_attachments_are_a_hundred_incidents() {
+            let found = found(&post(&vec![titled(""); 100].join(",")));
+            assert_eq!(found.len(), 100);
             assert!((0..).zip(&found).all(|(at, it)| it.ordinal == at && it.attachment == at));
+        }
+
+        #[test]
+        fn the_incidents_after_the_hundredth_are_one_by_their_most_severe() {
+            let of = |level: &str| {
+                titled(&format!(r#","fields":[{{"title":"Risk Level","value":"{level}"}}]"#))
+            };
+            let mut all = vec![of("Critical"); 100];
+            all.extend(["Low", "Medium", "High", "Low", "High"].map(of));
+            all.push(titled(
+                r#","text":"Test from HUMAN","fields":[{"title":"Risk Level","value":"Critical"}]"#,
+            ));
+            all.insert(7, r#"{"title":"Build passed"}"#.to_owned());
+            let found = found(&post(&all.join(",")));
+            assert_eq!(found.len(), 101);
+            let rest = &found[100];
+            assert_eq!((rest.ordinal, rest.attachment), (MOST_INCIDENTS, 103));
+            assert_eq!(rest.incident.risk.level, RiskLevel::High);
+        }
+
+        #[test]
+        fn an_incident_behind_any_number_of_other_attachments_is_found() {
+            for others in [99, 127, 128, 129, 5_000] {
+                let mut all = vec![r#"{"title":"Build passed"}"#.to_owned(); others];
+                all.push(titled(""));
+                let found = found(&post(&all.join(",")));
+                let place = usize::try_from(found[0].attachment).unwrap();
+                assert_eq!((found.len(), found[0].ordinal, place), (1, 0, others));
+            }
         }
 
         #[test]

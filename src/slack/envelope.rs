@@ -303,7 +303,8 @@ mod tests {
         assert!(matches!(callback.team_id, Cow::Borrowed(_)));
         let Event::Message(message) = callback.event else { panic!("{:?}", callback.event) };
         assert_eq!((&*message.channel, &*message.ts), ("C0123456789", "1600689944.000500"));
-        assert!(matches!(message.attachments[0].title, Cow::Borrowed(_)));
+        let (_, attachment) = message.attachments.iter().next().unwrap();
+        assert!(matches!(attachment.title, Cow::Borrowed(_)));
     }
 
     #[test]

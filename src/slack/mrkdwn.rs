@@ -76,7 +76,10 @@ fn without_emphasis(text: &str) -> &str {
     let mut text = trim(text);
     for _ in 0..EMPHASIS_MAX {
         let enclosed = ['*', '_', '~'].iter().find_map(|mark| {
-            text.strip_prefix(*mark)?.strip_suffix(*mark).map(trim).filter(|inner| !inner.is_empty())
+            text.strip_prefix(*mark)?
+                .strip_suffix(*mark)
+                .map(trim)
+                .filter(|inner| !inner.is_empty())
         });
         let Some(inner) = enclosed else {
             break;
