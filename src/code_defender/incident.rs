@@ -160,13 +160,12 @@ impl HostDomain {
 
 /// Whether a posted title is the wanted one, but for case, markup, blanks and a closing colon.
 pub(super) fn same_title(posted: &str, wanted: &str) -> bool {
-    posted.trim().eq_ignore_ascii_case(wanted.trim())
-        || same_words(&mrkdwn::label(posted), &mrkdwn::label(wanted))
+    is_label(&mrkdwn::label(posted), wanted)
 }
 
-/// Whether two texts have the same letters and gaps, in any case and however wide the gaps are.
-fn same_words(one: &str, other: &str) -> bool {
-    letters(one).eq(letters(other))
+/// The same of a posted title without its markup.
+fn is_label(label: &str, wanted: &str) -> bool {
+    label.eq_ignore_ascii_case(wanted) || letters(label).eq(letters(&mrkdwn::label(wanted)))
 }
 
 /// The letters in lower case, with one space for every gap.
@@ -194,10 +193,19 @@ pub(super) fn is_console(url: &str) -> bool {
 /// of the one that is configured before it. A value that is there and cannot be read is not passed
 /// over, since the next field may say something milder about something else.
 fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
-    let having = |title| attachment.fields.iter().filter(move |it| same_title(&it.title, title));
-    let listed = || titles.iter().flat_map(|title: &String| having(title.as_str()));
-    let is_said = |field: &&Field<'_>| !mrkdwn::value(&field.value).is_empty();
-    listed().find(is_said).or_else(|| listed().next()).map_or("", |field| &field.value)
+    let mut best: Option<((bool, usize), &Field<'_>)> = None;
+    // One pass that takes each title out of its markup once: a message may have a million fields.
+    for field in &attachment.fields {
+        let title = mrkdwn::label(&field.title);
+        let Some(rank) = titles.iter().position(|wanted| is_label(&title, wanted)) else {
+            continue;
+        };
+        let order = (mrkdwn::value(&field.value).is_empty(), rank);
+        if best.is_none_or(|(known, _)| order < known) {
+            best = Some((order, field));
+        }
+    }
+    best.map_or("", |(_, field)| &field.value)
 }
 
 /// `View in Console`, else a button into the console, else the first button that leads anywhere,
