@@ -215,7 +215,12 @@ pub struct Matcher {
 
 impl Matcher {
     /// A matcher for incidents that look like this.
-    pub const fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        let FieldTitles { script, risk, host } = &mut settings.fields;
+        for title in [script, risk, host].into_iter().flatten() {
+            // Once here, not for each field of each message.
+            *title = mrkdwn::label(title).into_owned();
+        }
         Self { settings }
     }
 
@@ -446,6 +451,18 @@ mod tests {
                 let raw = post(&format!(r#"{{"title":"{title}"}}"#));
                 let verdict = matcher.judge(&message::parse(&raw).unwrap(), &Watch::default());
                 assert_eq!(matches!(verdict, Verdict::Incidents(_)), is_incident, "{title}");
+            }
+        }
+
+        #[test]
+        fn titles_of_fields_may_be_configured_as_slack_shows_them_or_writes_them() {
+            let raw = post(&titled(r#","fields":[{"title":"r&amp;d level","value":"Low"}]"#));
+            for title in ["R&D Level", "*R&amp;D Level:*", " R&D  LEVEL "] {
+                let fields = FieldTitles { risk: vec![title.to_owned()], ..FieldTitles::default() };
+                let matcher = Matcher::new(Settings { fields, ..Settings::default() });
+                let message = message::parse(&raw).unwrap();
+                let (_, attachment) = message.attachments.iter().next().unwrap();
+                assert_eq!(matcher.incident(&attachment).risk.level, RiskLevel::Low, "{title}");
             }
         }
 

@@ -29,8 +29,8 @@ use self::{
     window::Window,
 };
 pub use self::{
-    handle::{BackfillError, Handle},
-    reader::{Found, ReadError},
+    handle::{BackfillError, Handle, History, Moment},
+    reader::{Found, Purpose, ReadError},
     status::{ChannelStatus, Status},
 };
 use crate::{
@@ -321,6 +321,7 @@ impl Poller {
             channel: channel.clone(),
             window,
             source: Source::CatchUp,
+            purpose: Purpose::Deliver,
             cursor: term.map(|term| CursorMove {
                 app: reader.app.clone(),
                 channel: channel.clone(),
