@@ -58,13 +58,14 @@ pub fn alert_of_stored(
         own.to_owned()
     };
     let origin = Origin { bot_id: &stored.bot_id, ..*origin };
-    Ok(alert_from(&matcher.incident(&parsed), &origin, attachment))
+    Ok(alert_from(matcher.incident(&parsed), &origin, attachment))
 }
 
 /// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.
-pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawValue>) -> Alert {
+pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawValue>) -> Alert {
     let message = &origin.id.message;
     let start_time_ms = origin.posted_at.millis();
+    let parse_problems = parse_problems(&incident, origin.id);
     Alert {
         schema: SCHEMA,
         id: origin.id.to_string(),
@@ -72,11 +73,11 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
         name: name(&incident.risk),
         vendor: "PerimeterX",
         product: "Code Defender",
-        title: incident.title.clone(),
-        category: incident.category.clone(),
-        details: incident.details.clone(),
+        title: incident.title,
+        category: incident.category,
+        details: incident.details,
         severity: Severity {
-            raw: incident.risk.raw.clone(),
+            raw: incident.risk.raw,
             level: incident.risk.level.as_str(),
             priority: priority(incident.risk.level),
             recognised: incident.risk.recognised,
@@ -85,15 +86,12 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
         // The article adds one: its connector asks for everything after the end time.
         end_time_ms: start_time_ms.saturating_add(1),
         script: Script {
-            raw: incident.script.raw.clone(),
-            url: incident.script.url.clone(),
             host: incident.script.host(),
+            raw: incident.script.raw,
+            url: incident.script.url,
         },
-        host_domain: HostDomain {
-            raw: incident.host.raw.clone(),
-            name: incident.host.name.clone(),
-        },
-        deep_link: incident.deep_link.clone(),
+        host_domain: HostDomain { raw: incident.host.raw, name: incident.host.name },
+        deep_link: incident.deep_link,
         is_test: incident.is_test,
         slack: Slack {
             app: message.app.to_string(),
@@ -104,7 +102,7 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
             source: origin.source,
             bot_id: origin.bot_id.to_owned(),
         },
-        parse_problems: parse_problems(incident, origin.id),
+        parse_problems,
         attachment,
     }
 }
