@@ -1,5 +1,5 @@
-//! `backfill`: asks the running relay to read history now, through the same pipeline, or to note that
-//! it is known.
+//! `backfill`: asks the running relay to read history now, through the same pipeline, or to note
+//! that it is known.
 
 use std::process::ExitCode;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{config, ids::MessageTs, intake::catch_up::Moment};
 
-const WANTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds or \
-    milliseconds since 1970, or the timestamp of a message such as 1600689944.000500";
+const WANTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds \
+    or milliseconds since 1970, or the timestamp of a message such as 1600689944.000500";
 
 /// A smaller number is not a time: somebody has left out the unit of a duration. 2012, in which
 /// nobody had Slack yet.

@@ -245,8 +245,8 @@ fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
     text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-/// A longer text is not a URL that anything loads a script from, and parsing takes several times its
-/// length in memory.
+/// A longer text is not a URL that anything loads a script from, and parsing takes several times
+/// its length in memory.
 const URL_MAX_BYTES: usize = 64 * 1024;
 
 /// The host of a URL; without a scheme it is taken for https.

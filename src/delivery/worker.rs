@@ -75,8 +75,8 @@ pub struct Parts {
     pub matcher: Arc<ArcSwap<Matcher>>,
 }
 
-/// Alerts of a message with more bytes are attempted one after the other: each takes up to ten times
-/// as much memory while it is sent.
+/// Alerts of a message with more bytes are attempted one after the other: each takes up to ten
+/// times as much memory while it is sent.
 const LARGE_BYTES: usize = 512 * 1024;
 
 /// A destination's worker.
