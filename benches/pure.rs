@@ -5,7 +5,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::indexing_slicing,
     reason = "a benchmark of fixed bodies: a panic is the right answer to a wrong one"
 )]
 

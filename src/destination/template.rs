@@ -448,7 +448,7 @@ mod tests {
     fn an_attachment_too_deep_to_parse_has_no_fields() {
         let mut alert = sample_alert("text");
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
-        alert.attachment = serde_json::value::RawValue::from_string(deep).unwrap();
+        alert.attachment = RawValue::from_string(deep).unwrap();
         let template = "{{ alert.attachment.text | default('', true) }}";
         assert_eq!(body_of(template, &alert).unwrap(), "\"\"");
     }

@@ -50,6 +50,7 @@ pub struct Callback<'a> {
 
 /// What happened.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Event<'a> {
     /// Somebody posted or edited a message.
     Message(Message<'a>),

@@ -72,6 +72,7 @@ pub(super) enum Unusable {
 
 impl NewMessage {
     /// Leaves the identity only: whoever brings the message later finds it known.
+    #[must_use]
     pub fn into_identity(mut self) -> Self {
         self.raw = Bytes::new();
         for alert in &mut self.alerts {
