@@ -140,6 +140,9 @@ pub struct BackfillReport {
     pub new: u64,
     /// Those that were.
     pub known: u64,
+    /// Those that were not and are now, without being delivered to anybody.
+    #[serde(default)]
+    pub marked: u64,
 }
 
 /// A destination.

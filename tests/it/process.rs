@@ -564,3 +564,52 @@ async fn an_output_that_nobody_reads_holds_one_thread_and_delays_no_other_destin
     assert_eq!(names.filter(|name| name.trim() == "stdout").count(), 1);
     assert_eq!(http::get(relay.ops, "/livez").await.status, 200);
 }
+
+/// The most memory that the process has used, in KiB.
+fn peak_memory_kib(relay: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_signed_message_of_a_million_attachments_or_incidents_takes_little_memory() {
+    const TITLED: &str = r#"{"title":"Code Defender has detected a new incident"}"#;
+    let soar = FakeSoar::ok().await;
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &["soar"]);
+    let relay = Process::start(dir.path(), &[("URL_soar".to_owned(), soar.url())]);
+    let mut second = 0;
+    let mut body = |items: &str| {
+        second += 1;
+        format!(
+            r#"{{"type":"event_callback","event":{{"type":"message","channel":"{CHANNEL}",
+            "bot_id":"B1","ts":"16006899{second:02}.000500","attachments":[{items}]}}}}"#
+        )
+    };
+    let fill = |item: &str| vec![item; (4 * 1024 * 1024 - 512) / (item.len() + 1)].join(",");
+    let empty = format!("{},{TITLED}", fill("{}"));
+    for _ in 0..3 {
+        post_as_slack_does(&relay, &body(&empty)).await;
+    }
+    post_as_slack_does(&relay, &body(&fill(TITLED))).await;
+    let wanted = 3 + 101;
+    for known in 0..wanted {
+        assert!(soar.more_than(known).await > known, "{known} alerts of {wanted} have arrived");
+    }
+    let received = soar.received();
+    let rest = received.iter().find(|one| one.header("idempotency-key").ends_with(":100"));
+    assert_eq!(rest.unwrap().body["parse_problems"][0], "too_many");
+    let used = peak_memory_kib(&relay);
+    assert!(used < 100 * 1024, "{used} KiB");
+}
+
+/// Posts until it is taken: a slow disk may need more than one try for megabytes, as in production.
+async fn post_as_slack_does(relay: &Process, body: &str) {
+    for _ in 0..50 {
+        if relay.post_body(body.as_bytes()).await == Some(200) {
+            return;
+        }
+    }
+    panic!("the message is not taken");
+}

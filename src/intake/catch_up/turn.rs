@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY,
-    reader::{Open, TRIES, Task},
+    reader::{Open, Purpose, TRIES, Task},
     window::{Place, Plan, ts},
     with_cure,
 };
@@ -111,6 +111,7 @@ impl Poller {
             channel: channel.clone(),
             window: plan.window,
             source: Source::CatchUp,
+            purpose: Purpose::Deliver,
             cursor: plan.commit.and_then(cursor),
             now: ts(moment.earliest),
             counted_to: counted.or(place.committed.filter(|to| *to <= ts(moment.latest))),

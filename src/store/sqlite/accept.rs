@@ -129,7 +129,7 @@ fn insert_alert(
         alert.attachment,
         1_i64 << source_number(message.source),
         alert.level,
-        clean(&alert.search),
+        (!message.is_identity()).then(|| clean(&alert.search)),
     ])?;
     Ok(inserted == 1)
 }
@@ -158,7 +158,7 @@ fn insert_message(
         source_number(message.source),
         clean(&message.event_id),
         clean(&message.team),
-        &message.raw[..],
+        (!message.is_identity()).then_some(&message.raw[..]),
     ]);
     inserted.map(drop)
 }
