@@ -13,6 +13,7 @@ use crate::{
     store::{
         Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
         stored::{PER_ALERT, QUARANTINED, clean, source_number},
+        waiting::Handed,
     },
 };
 
@@ -45,6 +46,18 @@ impl Batch {
             move_cursor(db, cursor)?;
         }
         Ok(results)
+    }
+}
+
+/// Writes a batch when its turn has come; nothing if its caller has given up by then.
+pub(super) fn writing(
+    handed: Handed<Batch>,
+) -> impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<Results> {
+    let mut batch: Option<Batch> = None;
+    move |db, mode| {
+        // It is asked again if the transaction is done again.
+        batch = batch.take().or_else(|| handed.take());
+        batch.as_ref().map_or_else(|| Ok(Vec::new()), |batch| batch.write(db, mode))
     }
 }
 

@@ -26,7 +26,7 @@ use self::{
     open::Opened,
     size::Size,
     threads::{Queues, Shared, start},
-    writer::{Job, Mode, Write, Writer},
+    writer::{Job, Mode, Write, Writer, answer},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -35,7 +35,7 @@ use crate::{
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
         Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
-        stored::quarantined,
+        stored::quarantined, waiting::Waiting,
     },
 };
 
@@ -110,6 +110,7 @@ impl SqliteStore {
             leases: Leases::default(),
             hints: Mutex::default(),
             size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
+            waiting: Waiting::default(),
             walked: AtomicI64::new(0),
             is_closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
@@ -170,10 +171,6 @@ impl SqliteStore {
     }
 }
 
-async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
-    reply.await.unwrap_or(Err(StoreError::Closed))
-}
-
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.queues().take();
@@ -196,22 +193,13 @@ impl Store for SqliteStore {
         if self.shared.size.is_full() {
             return Err(StoreError::Full);
         }
-        let mut hints: Vec<Arc<Notify>> = Vec::new();
-        let alerts = batch.iter().flat_map(|message| &message.alerts);
-        for destination in alerts.flat_map(|alert| &alert.destinations) {
-            let hint = self.shared.hint(destination);
-            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
-                hints.push(hint);
-            }
-        }
+        let hints = self.shared.hints_of(&batch);
         let batch = Batch { messages: batch, hold_until, cursor };
         let bytes = batch.bytes();
-        let (job, reply) = Write::new(
-            move |db, mode| batch.write(db, mode),
-            move |durable| {
-                hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
-            },
-        );
+        let held = self.shared.waiting.hold(batch, bytes).ok_or(StoreError::Busy)?;
+        let (job, reply) = Write::new(accept::writing(held.hand_over()), move |durable| {
+            hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
+        });
         self.submit(job.of_bytes(bytes));
         answer(reply).await
     }
@@ -219,7 +207,13 @@ impl Store for SqliteStore {
     fn quarantine(&self, app: &AppName, body: &[u8]) {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
-        let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
+        let Some(held) = self.shared.waiting.hold((), bytes) else {
+            return tracing::debug!("an unreadable body is not kept: too much is waiting");
+        };
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let _until_written = &held;
+            accept::quarantine(db, &app, &body)
+        };
         let (job, _reply) = Write::new(work, |_durable| ());
         self.submit(job.of_bytes(bytes));
     }

@@ -23,7 +23,11 @@ use super::{
     size::Size,
     writer::{self, Job, Writer},
 };
-use crate::{clock::Clock, ids::DestinationName};
+use crate::{
+    clock::Clock,
+    ids::DestinationName,
+    store::{NewMessage, waiting::Waiting},
+};
 
 /// What callers and threads have in common.
 pub(super) struct Shared {
@@ -32,6 +36,7 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
+    pub(super) waiting: Waiting,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
     pub(super) is_closing: AtomicBool,
@@ -52,6 +57,19 @@ impl Shared {
     pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hints.entry(destination.clone()).or_default())
+    }
+
+    /// The hints of all destinations of a batch.
+    pub(super) fn hints_of(&self, batch: &[NewMessage]) -> Vec<Arc<Notify>> {
+        let mut hints: Vec<Arc<Notify>> = Vec::new();
+        let alerts = batch.iter().flat_map(|message| &message.alerts);
+        for destination in alerts.flat_map(|alert| &alert.destinations) {
+            let hint = self.hint(destination);
+            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
+                hints.push(hint);
+            }
+        }
+        hints
     }
 
     /// Wakes who waits for that destination, or for any.
