@@ -31,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(parts.extensions.get::<Peer>().map(|Peer(address)| *address)))
+        Ok(Self(parts.extensions.get::<Peer>().map(Peer::address)))
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn backfill(
     who: Who,
     Meant(history): Meant<History>,
 ) -> Answer<BackfillReport> {
+    let _long = api.long_request()?;
     let History { since, channel, app } = history;
     let meant = Backfill { since, channel, app };
     let read = api.parts.control.backfill(&meant).await.map_err(refused)?;
