@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod limits;
+mod refusal;
 
 use std::{
     sync::Arc,
@@ -17,21 +18,17 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Body, Incoming},
-    header::{self, HeaderMap, HeaderValue},
-};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::HeaderMap};
 use metrics::{Counter, Gauge, Histogram};
 
 pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, reuse, status},
-    body::{Refusal, discard},
     limits::Limits,
+    refusal::refuse,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Seldom, Timestamp},
     ids::AppName,
     intake::{
         Admission, Admitted, Certainty, Post,
@@ -105,6 +102,7 @@ struct Inner {
     event_age: Histogram,
     clock_skew: Gauge,
     retries: Vec<(&'static str, Counter)>,
+    said_crowded: Seldom,
 }
 
 #[derive(Debug)]
@@ -135,6 +133,7 @@ impl EventsApi {
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
             retries,
+            said_crowded: Seldom::every(Duration::from_secs(60)),
             parts,
         }))
     }
@@ -145,13 +144,13 @@ impl EventsApi {
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut response = self.0.route(request).await;
-        if self.0.parts.shutdown.is_draining() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
-        response
+    /// Calls `verified` as soon as the request's signature holds.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        verified: impl FnOnce(),
+    ) -> Response<Full<Bytes>> {
+        self.0.route(request, verified).await
     }
 }
 
@@ -168,7 +167,11 @@ impl Next {
 }
 
 impl Inner {
-    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        verified: impl FnOnce(),
+    ) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/healthz" {
             return match *request.method() {
@@ -184,9 +187,17 @@ impl Inner {
             return not_allowed("POST");
         }
         let started = self.parts.clock.instant();
-        let (head, body) = request.into_parts();
-        let arrival = Arrival { started, headers: &head.headers };
-        let (fate, mut response) = self.receive(endpoint, body, arrival).await;
+        let (head, mut body) = request.into_parts();
+        let (headers, verifier) = (&head.headers, &endpoint.verifier);
+        let now = self.parts.clock.now();
+        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
+        let signed = match received {
+            Ok(signed) => signed,
+            Err(refusal) => return self.turn_away(&refusal, endpoint, body),
+        };
+        verified();
+        let arrival = Arrival { started, headers };
+        let (fate, mut response) = self.receive(endpoint, signed, arrival).await;
         reuse(head.headers, &mut response);
         if let Some(fate) = fate {
             endpoint.fates.count(fate);
@@ -201,28 +212,19 @@ impl Inner {
     async fn receive(
         &self,
         endpoint: &Endpoint,
-        mut body: Incoming,
+        body: SignedBody,
         arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let _place = match self.limits.request() {
             Ok(place) => place,
-            Err(refusal) => return refuse(&refusal, endpoint),
-        };
-        let now = self.parts.clock.now();
-        let (headers, verifier) = (arrival.headers, &endpoint.verifier);
-        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
-        let body = match received {
-            Ok(body) => body,
-            Err(refusal) => {
-                if !body.is_end_stream() {
-                    self.parts.shutdown.spawn(discard(body));
-                }
-                return refuse(&refusal, endpoint);
-            }
+            Err(refusal) => return (Some(refusal.fate()), refuse(&refusal, endpoint)),
         };
         endpoint.received.increment(1);
-        self.note_timing(headers, &body);
-        match self.judge(endpoint, &body) {
+        self.note_timing(arrival.headers, &body);
+        let next = self.judge(endpoint, &body);
+        // What is stored shares its bytes.
+        drop(body);
+        match next {
             Next::Answer(fate, response) => (fate, response),
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
         }
@@ -386,10 +388,4 @@ fn find<'e>(endpoints: &'e [Endpoint], path: &str) -> Option<&'e Endpoint> {
 /// Skew is a handful of seconds, which a float holds exactly.
 fn seconds(whole: i64) -> f64 {
     i32::try_from(whole).map_or(f64::MAX, f64::from)
-}
-
-fn refuse(refusal: &Refusal, endpoint: &Endpoint) -> (Option<Fate>, Response<Full<Bytes>>) {
-    // Strangers can cause this at will, so it must not fill the log.
-    tracing::debug!(app = %endpoint.app, %refusal, "a request was refused");
-    (Some(refusal.fate()), status(refusal.status()))
 }

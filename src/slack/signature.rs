@@ -24,8 +24,8 @@ pub enum SignatureError {
     /// No secret of ours makes this signature of this body.
     #[error("the signature is wrong")]
     Wrong,
-    /// The signature is right, and too old or too new: a replay, or a clock that is off.
-    #[error("the request is authentic, but more than 300 s away from our clock")]
+    /// The request's time is too old or too new: a replay, a stranger, or a clock that is off.
+    #[error("the request is more than 300 s away from our clock")]
     Stale,
 }
 
@@ -78,8 +78,7 @@ impl Verifier {
     }
 
     /// Checks the two headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body,
-    /// in constant time. The signature is checked before the time window, so that
-    /// [`SignatureError::Stale`] always means an authentic request.
+    /// in constant time. Callers that have no body yet ask [`check_headers`] first.
     ///
     /// # Errors
     /// [`SignatureError`]; it carries nothing of the request or the signature.
@@ -100,6 +99,24 @@ impl Verifier {
         }
         Ok(Signed { sent_at: Timestamp::from_seconds(sent_at) })
     }
+}
+
+/// Checks what can be checked of the two headers before there is a body: their form, and the time
+/// window.
+///
+/// # Errors
+/// [`SignatureError::Malformed`] or [`SignatureError::Stale`].
+pub fn check_headers(
+    now: Timestamp,
+    timestamp: &[u8],
+    signature: &[u8],
+) -> Result<(), SignatureError> {
+    let sent_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
+    digest(signature).ok_or(SignatureError::Malformed)?;
+    if now.seconds().abs_diff(sent_at) > WINDOW_SECONDS {
+        return Err(SignatureError::Stale);
+    }
+    Ok(())
 }
 
 /// The value of `X-Slack-Signature` for a body, as Slack would make it; for trying the relay out.
