@@ -31,4 +31,5 @@ mod secrets;
 mod setup;
 mod siemplify;
 mod source;
+mod strangers;
 mod web_api;

@@ -53,7 +53,12 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-        let mut child = command()
+        Self::start_by(command(), dir, env)
+    }
+
+    /// Starts it by a command that takes the relay's own arguments.
+    pub(crate) fn start_by(mut command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+        let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
@@ -79,7 +84,11 @@ impl Process {
     }
 
     /// The lines of the log that hold this text, as far as the one for which `is_last` holds.
-    async fn log_of(&mut self, text: &str, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) async fn log_of(
+        &mut self,
+        text: &str,
+        is_last: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
@@ -93,6 +102,13 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// The most memory that it has had, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn signal(&self, name: &str) {
