@@ -107,8 +107,7 @@ impl Screen {
             for (at, ((cell, colour), width_of_column)) in row.iter().zip(&widths).enumerate() {
                 let is_last = at + 1 == columns;
                 let cell = harmless(cell);
-                let cell =
-                    if self.width.is_some() { cut(&cell, *width_of_column) } else { cell };
+                let cell = if self.width.is_some() { cut(&cell, *width_of_column) } else { cell };
                 line += &self.paint(*colour, &cell);
                 if !is_last {
                     line += &" ".repeat(width_of_column.saturating_sub(width(&cell)));

@@ -304,8 +304,7 @@ impl WebApi {
         if status.is_server_error() {
             return Err(ApiError::Transient(Failure::Status(status.as_u16())));
         }
-        let (body, hold) =
-            body::read(response, max_bytes, |error| self.failed(error)).await?;
+        let (body, hold) = body::read(response, max_bytes, |error| self.failed(error)).await?;
         let text = body::readable(body);
         let reply = match Reply::parse(&text) {
             Ok(reply) => reply,

@@ -26,6 +26,7 @@ pub mod sqlite;
 mod stored;
 pub mod transfer;
 mod view;
+mod waiting;
 
 pub use self::{
     feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},

@@ -35,4 +35,5 @@ mod setup;
 mod shells;
 mod siemplify;
 mod source;
+mod strangers;
 mod web_api;

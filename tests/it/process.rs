@@ -120,11 +120,11 @@ impl Process {
         }
     }
 
-    /// The most memory that it has had in use.
-    pub(crate) fn peak_kib(&self) -> u64 {
+    /// The most memory that it has had, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -565,13 +565,6 @@ async fn an_output_that_nobody_reads_holds_one_thread_and_delays_no_other_destin
     assert_eq!(http::get(relay.ops, "/livez").await.status, 200);
 }
 
-/// The most memory that the process has used, in KiB.
-fn peak_memory_kib(relay: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[tokio::test]
 async fn a_signed_message_of_a_million_attachments_or_incidents_takes_little_memory() {
     const TITLED: &str = r#"{"title":"Code Defender has detected a new incident"}"#;
@@ -600,7 +593,7 @@ async fn a_signed_message_of_a_million_attachments_or_incidents_takes_little_mem
     let received = soar.received();
     let rest = received.iter().find(|one| one.header("idempotency-key").ends_with(":100"));
     assert_eq!(rest.unwrap().body["parse_problems"][0], "too_many");
-    let used = peak_memory_kib(&relay);
+    let used = relay.peak_memory_kib();
     assert!(used < 100 * 1024, "{used} KiB");
 }
 

@@ -27,6 +27,7 @@ pub(super) async fn backfill(
     who: Who,
     Meant(history): Meant<History>,
 ) -> Answer<BackfillReport> {
+    let _long = api.long_request()?;
     let History { since, until, mark_known, channel, app } = history;
     let meant = Backfill { since, until, mark_known, channel, app };
     let read = api.parts.control.backfill(&meant).await.map_err(refused)?;

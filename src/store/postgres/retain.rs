@@ -1,9 +1,6 @@
 //! Retention: first the text of what is finished goes, much later its identity.
 
-use std::{
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio_postgres::types::Type;
 
@@ -13,9 +10,7 @@ use super::{
     row::{count, get},
     shared::Shared,
 };
-use crate::{
-    store::{IDENTITY_KEPT, Pruned, Retention, StoreError},
-};
+use crate::store::{IDENTITY_KEPT, Pruned, Retention, StoreError};
 
 /// How many messages one look passes, whatever became of them, and how many looks without a find
 /// end a walk; the next one goes on there. An index would lead straight to those that may go, and

@@ -20,7 +20,7 @@ use self::{
     open::Opened,
     purpose::Purpose,
     threads::{Queues, Shared, start},
-    writer::{Job, Mode, Write, Writer},
+    writer::{Job, Mode, Write, Writer, answer},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -29,8 +29,7 @@ use crate::{
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
         OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
-        Taken, Unrecorded,
-        stored::quarantined,
+        Taken, Unrecorded, stored::quarantined,
     },
 };
 
@@ -152,10 +151,6 @@ impl SqliteStore {
     }
 }
 
-async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
-    reply.await.unwrap_or(Err(StoreError::Closed))
-}
-
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.queues().take();
@@ -181,7 +176,13 @@ impl Store for SqliteStore {
     fn quarantine(&self, app: &AppName, body: &[u8]) {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
-        let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
+        let Some(held) = self.shared.waiting.hold((), bytes) else {
+            return tracing::debug!("an unreadable body is not kept: too much is waiting");
+        };
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let _until_written = &held;
+            accept::quarantine(db, &app, &body)
+        };
         let (job, _reply) = Write::new(work, |_durable| ());
         self.submit(job.of_bytes(bytes).with(Purpose::Intake));
     }

@@ -25,8 +25,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Action, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Selection,
-        Source, Store, StoreError,
+        Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention,
+        Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -559,4 +559,46 @@ fn each_lone_accept_is_one_flush_to_disk() {
     let opening = flushes(0);
     assert!((1..=12).contains(&opening), "{opening} flushes to open a new store");
     assert_eq!(flushes(50), opening + 50);
+}
+
+#[tokio::test]
+async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let (begun, has_begun) = channel();
+    let (end, may_end) = channel();
+    let hangs = store.write(move |_db, _mode| {
+        begun.send(()).unwrap();
+        may_end.recv().unwrap();
+        Ok(())
+    });
+    let mut context = Context::from_waker(Waker::noop());
+    let mut hangs = Box::pin(hangs);
+    assert!(hangs.as_mut().poll(&mut context).is_pending());
+    has_begun.recv().unwrap();
+    for number in 0..100 {
+        let mut large = message(number);
+        large.raw = vec![b'x'; 1_000_000].into();
+        let mut given_up = store.accept(vec![large], None, None);
+        assert!(given_up.as_mut().poll(&mut context).is_pending(), "{number} finds no room");
+    }
+    let mut large = message(100);
+    large.raw = vec![b'x'; 10_000_000].into();
+    let mut waits = [101, 102].map(|number| {
+        let mut other = large.clone();
+        other.key = message(number).key;
+        store.accept(vec![other], None, None)
+    });
+    for one in &mut waits {
+        assert!(one.as_mut().poll(&mut context).is_pending());
+    }
+    let refused = store.accept(vec![large], None, None).await;
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    end.send(()).unwrap();
+    hangs.await.unwrap();
+    for one in waits {
+        one.await.unwrap().remove(0).unwrap();
+    }
+    let stored = store.alerts(AlertQuery { limit: 500, ..AlertQuery::default() }).await.unwrap();
+    assert_eq!(stored.len(), 2);
 }
