@@ -271,7 +271,7 @@ async fn lone_surrogates_invalid_utf8_and_nul_reach_the_soar_repaired() {
 }
 
 #[tokio::test]
-async fn two_hundred_attachments_are_two_hundred_alerts() {
+async fn two_hundred_attachments_are_a_hundred_alerts_and_one_for_the_rest() {
     let soar = FakeSoar::ok().await;
     let relay = Setup::default().destination("soar", &soar, "concurrency: 32").start().await;
     let mut message = message(1);
@@ -281,5 +281,10 @@ async fn two_hundred_attachments_are_two_hundred_alerts() {
     let mut ids = soar.ids();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 200);
+    assert_eq!(ids.len(), 101);
+    let received = soar.received();
+    let is_rest = |id: &str| id.ends_with(":100");
+    let rest = received.iter().find(|one| is_rest(one.header("idempotency-key"))).unwrap();
+    assert_eq!(rest.body["parse_problems"][0], "too_many");
+    assert_eq!(rest.body["attachment"]["attachments"], message["attachments"]);
 }
