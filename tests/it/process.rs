@@ -53,7 +53,25 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-        let mut child = command()
+        Self::serve(command(), dir, env)
+    }
+
+    /// Through another program, which ends by running what its arguments say.
+    pub(crate) fn start_in(
+        mut other: Command,
+        relay: Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> Self {
+        other.arg(relay.get_program());
+        for (name, value) in relay.get_envs() {
+            other.env(name, value.unwrap_or_default());
+        }
+        Self::serve(other, dir, env)
+    }
+
+    fn serve(mut command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+        let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
