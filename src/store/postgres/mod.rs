@@ -142,6 +142,8 @@ impl PostgresStore {
             steady: Mutex::default(),
             clock,
         });
+        // The first look: what comes from here on can grow old at once.
+        shared.steady_time().await?;
         let (accept, accepted) = mpsc::channel(QUEUE);
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
