@@ -135,6 +135,9 @@ fn dns_server(address: &str) -> Arc<AtomicUsize> {
     dropped
 }
 
+/// Where it listens.
+const SERVER: &str = "127.66.77.88";
+
 /// As root only: the process gets a `resolv.conf` of its own, and port 53 is taken.
 #[tokio::test]
 async fn destinations_whose_names_nobody_answers_for_delay_no_other() {
@@ -142,7 +145,6 @@ async fn destinations_whose_names_nobody_answers_for_delay_no_other() {
         eprintln!("not tried: this needs root, for a resolv.conf of its own");
         return;
     }
-    const SERVER: &str = "127.66.77.88";
     let dropped = dns_server(SERVER);
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &["one", "two", "three", "alive"]);
@@ -156,7 +158,7 @@ async fn destinations_whose_names_nobody_answers_for_delay_no_other() {
     env.push(("URL_alive".to_owned(), format!("http://soar.alive.test:{port}/hook")));
     let mut apart = Command::new("unshare");
     apart.args(["-m", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]).arg(&conf);
-    let relay = Process::start_in(apart, command(), dir.path(), &env);
+    let relay = Process::start_in(apart, &command(), dir.path(), &env);
     for n in 0..4 {
         assert_eq!(relay.post(n).await, Some(200));
     }

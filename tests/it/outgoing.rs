@@ -150,7 +150,7 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     assert_eq!(dead, [slack::id(0), slack::id(1), slack::id(2)]);
 }
 
-/// Google's "API key not valid" and PagerDuty's "Invalid routing key" are 400s.
+/// Google answers a wrong key with 400 "API key not valid", and others do likewise.
 #[tokio::test]
 async fn a_wrong_key_that_is_answered_with_400_kills_no_alert_for_a_day() {
     let soar = FakeSoar::new([Mood::Body(400, "API key not valid".to_owned())]).await;

@@ -59,7 +59,7 @@ impl Process {
     /// Through another program, which ends by running what its arguments say.
     pub(crate) fn start_in(
         mut other: Command,
-        relay: Command,
+        relay: &Command,
         dir: &Path,
         env: &[(String, String)],
     ) -> Self {
