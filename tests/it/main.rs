@@ -24,6 +24,7 @@ mod harness;
 mod operate;
 mod operations;
 mod ops_api;
+mod outages;
 mod outgoing;
 mod peers;
 #[cfg(feature = "postgres-tests")]

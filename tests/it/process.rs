@@ -53,6 +53,7 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
+<<<<<<< HEAD
         Self::start_by(command(), dir, env)
     }
 
@@ -74,6 +75,26 @@ impl Process {
         dir: &Path,
         env: &[(String, String)],
     ) -> (Self, Lines<BufReader<ChildStderr>>) {
+=======
+        Self::serve(command(), dir, env)
+    }
+
+    /// Through another program, which ends by running what its arguments say.
+    pub(crate) fn start_in(
+        mut other: Command,
+        relay: &Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> Self {
+        other.arg(relay.get_program());
+        for (name, value) in relay.get_envs() {
+            other.env(name, value.unwrap_or_default());
+        }
+        Self::serve(other, dir, env)
+    }
+
+    fn serve(mut command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+>>>>>>> w-delivery
         let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
