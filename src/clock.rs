@@ -136,8 +136,8 @@ const LOOK_APART: Duration = Duration::from_secs(10);
 ///
 /// A clock that is set wrong for a minute must not age anything by days. Of all the looks in the
 /// last [`STEADY_AFTER`] each says what time it would be now, had the clock kept step since then;
-/// the earliest of these is believed. A step forward counts only once it has lasted that long, and a
-/// step back counts at once: nothing is ever taken to be older than two looks agree that it is.
+/// the earliest of these is believed. A step forward counts only once it has lasted that long, and
+/// a step back counts at once: nothing is ever taken to be older than two looks agree that it is.
 ///
 /// ```
 /// use std::time::Duration;
