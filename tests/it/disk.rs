@@ -176,7 +176,7 @@ async fn once_the_files_are_gone_nothing_is_acknowledged_and_what_is_open_is_del
     let again = again.iter().filter(|line| line.to_string().contains("relay runs")).count();
     assert_eq!(again, 0, "it is said once");
     process.terminate();
-    assert_eq!(files(), [PathBuf::new(); 0], "nothing is made anew");
+    assert!(files().is_empty(), "nothing is made anew");
 }
 
 #[tokio::test]
