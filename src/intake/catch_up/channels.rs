@@ -66,8 +66,8 @@ impl Walk {
 }
 
 impl Poller {
-    /// When the channels of the workspace are listed, if there is still one to find, or one that the
-    /// bot may have joined.
+    /// When the channels of the workspace are listed, if there is still one to find, or one that
+    /// the bot may have joined.
     pub(super) fn listing_at(&self) -> Option<Duration> {
         let known = self.channels.known();
         (!known.unresolved.is_empty() || known.is_every()).then_some(self.listing.at)
