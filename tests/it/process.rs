@@ -53,7 +53,6 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-<<<<<<< HEAD
         Self::start_by(command(), dir, env)
     }
 
@@ -69,16 +68,6 @@ impl Process {
         process
     }
 
-    /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
-    fn start_unread(
-        mut command: Command,
-        dir: &Path,
-        env: &[(String, String)],
-    ) -> (Self, Lines<BufReader<ChildStderr>>) {
-=======
-        Self::serve(command(), dir, env)
-    }
-
     /// Through another program, which ends by running what its arguments say.
     pub(crate) fn start_in(
         mut other: Command,
@@ -90,11 +79,15 @@ impl Process {
         for (name, value) in relay.get_envs() {
             other.env(name, value.unwrap_or_default());
         }
-        Self::serve(other, dir, env)
+        Self::start_by(other, dir, env)
     }
 
-    fn serve(mut command: Command, dir: &Path, env: &[(String, String)]) -> Self {
->>>>>>> w-delivery
+    /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
+    fn start_unread(
+        mut command: Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> (Self, Lines<BufReader<ChildStderr>>) {
         let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))

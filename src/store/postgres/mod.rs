@@ -144,15 +144,11 @@ impl PostgresStore {
             steady: Mutex::default(),
             clock,
         });
-<<<<<<< HEAD
         // There is no size to keep within, so nothing goes before its time.
         metrics.counter(Metric::PrunedEarly, &[]).increment(0);
-        // The first of the two looks at the clock that must agree before anything is removed.
-        drop(shared.steady_time().await);
-=======
-        // The first look: what comes from here on can grow old at once.
+        // The first look: what comes from here on can grow old at once, and the next one that
+        // agrees with it lets retention begin.
         shared.steady_time().await?;
->>>>>>> w-delivery
         let (accept, accepted) = mpsc::channel(QUEUE);
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
