@@ -167,8 +167,8 @@ pub struct Destination {
     pub dead: u64,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending_at: Option<Timestamp>,
-    /// Everything that an operator should look at, also what is wrong although alerts are delivered,
-    /// such as a recipient that a mail server refuses; or empty.
+    /// Everything that an operator should look at, also what is wrong although alerts are
+    /// delivered, such as a recipient that a mail server refuses; or empty.
     #[serde(default)]
     pub problem: String,
     /// The newest attempt that failed since the start.

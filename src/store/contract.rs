@@ -141,8 +141,14 @@ impl World {
     }
 
     async fn deliver_all(&self) {
-        for lease in self.lease("soar", 1000).await {
-            self.record(lease, Next::Delivered(Reference::default())).await;
+        loop {
+            let leases = self.lease("soar", 1000).await;
+            if leases.is_empty() {
+                return;
+            }
+            for lease in leases {
+                self.record(lease, Next::Delivered(Reference::default())).await;
+            }
         }
     }
 

@@ -612,7 +612,7 @@ async fn a_signed_message_of_a_million_attachments_or_incidents_takes_little_mem
 }
 
 /// Posts until it is taken: a slow disk may need more than one try for megabytes, as in production.
-async fn post_as_slack_does(relay: &Process, body: &str) {
+pub(crate) async fn post_as_slack_does(relay: &Process, body: &str) {
     for _ in 0..50 {
         if relay.post_body(body.as_bytes()).await == Some(200) {
             return;
