@@ -10,7 +10,7 @@ use crate::{
         matcher::Matcher,
         risk_level::Risk,
     },
-    ids::{AlertId, MessageTs, TsKey},
+    ids::{AlertId, ChannelId, MessageTs, TsKey},
     slack::{self, message},
 };
 
@@ -53,7 +53,11 @@ pub fn alert_of_stored(
     let parsed = message.attachments.get(index).ok_or(Unreadable("attachment"))?;
     let raw = message::attachment_raw(&text, attachment).ok_or(Unreadable("attachment"))?;
     let origin = Origin { bot_id: &message.bot_id, ..*origin };
-    Ok(alert_from(&matcher.incident(parsed), &origin, raw))
+    let mut alert = alert_from(&matcher.incident(parsed), &origin, raw);
+    if !message.channel.is_empty() {
+        alert.slack.channel = ChannelId::new(&message.channel).to_string();
+    }
+    Ok(alert)
 }
 
 /// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.
@@ -94,6 +98,7 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
             app: message.app.to_string(),
             team: origin.team.to_owned(),
             channel: message.channel.to_string(),
+            channel_first: message.channel.to_string(),
             ts: message.ts.to_string(),
             event_id: origin.event_id.to_owned(),
             source: origin.source,

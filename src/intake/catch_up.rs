@@ -9,12 +9,13 @@ mod access;
 mod channels;
 mod handle;
 mod missed;
+mod moved;
 mod reader;
 mod status;
 mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -121,6 +122,8 @@ pub struct Poller {
     list_again: Timestamp,
     /// Channels that are not asked for before a time.
     held: BTreeMap<ChannelId, Timestamp>,
+    /// Channels that Slack no longer knows by that id, until the others have been looked through.
+    lost: BTreeSet<ChannelId>,
     /// Up to where each channel's messages have been counted.
     counted: BTreeMap<ChannelId, MessageTs>,
     /// The first minute that Slack left out, until it has been read.
@@ -134,21 +137,6 @@ pub struct Poller {
     heard_at: Timestamp,
 }
 
-/// Applies what the store knows of the app's channels: before anything is received, and in each
-/// round, since another relay may have found it out. Returns what is new of it.
-///
-/// # Errors
-/// The store failed.
-pub async fn recall(
-    store: &dyn Store,
-    app: &AppName,
-    channels: &Channels,
-) -> Result<Vec<(String, ChannelId)>, StoreError> {
-    let mut learnt = store.channel_ids(app).await?;
-    learnt.retain(|(written, id)| channels.learn(written, id));
-    Ok(learnt)
-}
-
 impl Poller {
     /// A poller that has not begun, and the handle to it.
     pub fn new(app: App, settings: Settings, parts: Parts) -> (Self, Handle) {
@@ -156,7 +144,8 @@ impl Poller {
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
         let heard_at = parts.clock.now();
-        let reader = Arc::new(Reader::new(app.name, app.api, parts));
+        let channels = Arc::clone(&app.channels);
+        let reader = Arc::new(Reader::new(app.name, app.api, channels, parts));
         let handle = Handle {
             reader: Arc::clone(&reader),
             channels: Arc::clone(&app.channels),
@@ -173,6 +162,7 @@ impl Poller {
             member_of: None,
             list_again: Timestamp::default(),
             held: BTreeMap::new(),
+            lost: BTreeSet::new(),
             counted: BTreeMap::new(),
             also_from: None,
             failures: 0,
@@ -268,8 +258,12 @@ impl Poller {
         if !self.access.is_good() {
             return true;
         }
-        for channel in self.due() {
-            match self.read(&channel, term).await {
+        let began = self.now();
+        let mut due: VecDeque<ChannelId> = self.due().into();
+        let mut tried = BTreeSet::new();
+        while let Some(channel) = self.next_due(&mut due, &tried).await {
+            tried.insert(channel.clone());
+            match self.read(&channel, term, began).await {
                 Ok(()) => {}
                 Err(ReadError::Slack(ApiError::Token(code))) => {
                     self.lose_access(&format!("Slack says {code}"));
@@ -297,6 +291,7 @@ impl Poller {
         let term = store.poller_term(&self.reader.app).await?;
         self.keep_unkept().await?;
         self.recall().await?;
+        self.forget_former_ids();
         Ok(term)
     }
 
@@ -309,7 +304,27 @@ impl Poller {
         due.into_iter().collect()
     }
 
-    async fn read(&mut self, channel: &ChannelId, term: Option<u64>) -> Result<(), ReadError> {
+    /// Returns the channel that is read next. Behind the last one those come whose ids are found in
+    /// place of ids that Slack no longer knows.
+    async fn next_due(
+        &mut self,
+        due: &mut VecDeque<ChannelId>,
+        tried: &BTreeSet<ChannelId>,
+    ) -> Option<ChannelId> {
+        if due.is_empty() && !self.lost.is_empty() {
+            self.find_channels().await;
+            self.lost.clear();
+            due.extend(self.due().into_iter().filter(|channel| !tried.contains(channel)));
+        }
+        due.pop_front()
+    }
+
+    async fn read(
+        &mut self,
+        channel: &ChannelId,
+        term: Option<u64>,
+        began: Timestamp,
+    ) -> Result<(), ReadError> {
         let reader = Arc::clone(&self.reader);
         let parts = &reader.parts;
         let committed = self.place(channel).await.map_err(ReadError::Store)?;
@@ -319,6 +334,7 @@ impl Poller {
         let to = committed.map_or(to, |committed| committed.max(to));
         let task = Task {
             channel: channel.clone(),
+            began,
             window,
             source: Source::CatchUp,
             cursor: term.map(|term| CursorMove {
@@ -360,6 +376,12 @@ impl Poller {
         let is_slow = matches!(error, ReadError::Slack(ApiError::Configuration { .. }));
         if is_slow {
             self.held.insert(channel.clone(), self.now() + SLOW_RETRY);
+        }
+        if let ReadError::Slack(ApiError::Configuration { code, .. }) = error
+            && code.as_str() == moved::UNKNOWN
+        {
+            self.lost.insert(channel.clone());
+            self.list_again = Timestamp::default();
         }
         let mut is_new = false;
         self.board.channel(channel, |status| {

@@ -32,19 +32,20 @@ use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    ids::AppName,
+    ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, Certainty, Post,
         fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON, Trace},
         notice::{Notice, Notices},
     },
+    logging::chain,
     metrics::{Metric, Metrics},
     secret::Secret,
     shutdown::Shutdown,
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event},
-        lifecycle,
+        lifecycle::{self, Change},
         message::Message,
         signature::Verifier,
     },
@@ -159,6 +160,7 @@ impl EventsApi {
 enum Next {
     Answer(Option<Fate>, Response<Full<Bytes>>),
     Store(NewMessage, Certainty),
+    ChangeId(ChannelId, ChannelId),
 }
 
 impl Next {
@@ -225,6 +227,7 @@ impl Inner {
         match self.judge(endpoint, &body) {
             Next::Answer(fate, response) => (fate, response),
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
+            Next::ChangeId(old, new) => self.change_id(endpoint, old, new, arrival).await,
         }
     }
 
@@ -277,8 +280,15 @@ impl Inner {
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
-                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, callback.raw)));
-                Next::ignored(Fate::Lifecycle)
+                match lifecycle::change(*kind, callback.raw) {
+                    Change::IdChanged { old, new } => {
+                        Next::ChangeId(ChannelId::new(&old), ChannelId::new(&new))
+                    }
+                    change => {
+                        endpoint.notices.tell(Notice::Changed(change));
+                        Next::ignored(Fate::Lifecycle)
+                    }
+                }
             }
             Event::Other => Next::ignored(Fate::Type),
         }
@@ -311,10 +321,8 @@ impl Inner {
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
         let trace = Trace::of(&message);
         let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
-        let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
         let accept = self.parts.store.accept(vec![message], None, None);
-        let stored = match tokio::time::timeout(budget, accept).await {
+        let stored = match tokio::time::timeout(self.budget(arrival), accept).await {
             Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(StoreError::Busy),
@@ -332,6 +340,46 @@ impl Inner {
                 (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
             }
         }
+    }
+
+    /// Keeps a channel's new id, then answers: an event that is lost after a 200 does not come
+    /// again. Its own poller is told to read on under the new id; others find it in the store.
+    async fn change_id(
+        &self,
+        endpoint: &Endpoint,
+        old: ChannelId,
+        new: ChannelId,
+        arrival: Arrival<'_>,
+    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+        let (app, store) = (&endpoint.app, &*self.parts.store);
+        let Some(channels) = endpoint.admission.channels.get(app) else {
+            return (Some(Fate::Lifecycle), status(StatusCode::OK));
+        };
+        let change = channels.change_id(store, app, &old, &new);
+        let changed = match tokio::time::timeout(self.budget(arrival), change).await {
+            Ok(changed) => changed,
+            Err(_elapsed) => Err(StoreError::Busy),
+        };
+        match changed {
+            Ok(is_ours) => {
+                if is_ours {
+                    let (old, new) = (old.as_str().to_owned(), new.as_str().to_owned());
+                    endpoint.notices.tell(Notice::Changed(Change::IdChanged { old, new }));
+                }
+                (Some(Fate::Lifecycle), status(StatusCode::OK))
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%app, %old, %new, error, "the new id of {old} is not kept: 503");
+                (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+        }
+    }
+
+    /// Returns how long a commit may take.
+    fn budget(&self, arrival: Arrival<'_>) -> Duration {
+        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
+        ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET)
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {

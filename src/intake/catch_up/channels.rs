@@ -19,7 +19,8 @@ impl Poller {
     pub(super) async fn find_channels(&mut self) -> bool {
         let known = self.channels.known();
         let lists_members = known.is_every();
-        if known.unresolved.is_empty() && !lists_members || self.now() < self.list_again {
+        let is_complete = known.unresolved.is_empty() && !lists_members && self.lost.is_empty();
+        if is_complete || self.now() < self.list_again {
             return true;
         }
         let error = match self.list(lists_members).await {
@@ -61,13 +62,16 @@ impl Poller {
                 if self.channels.known().unresolved.contains(&channel.name) {
                     self.learn(&channel.name, &id).await;
                 }
+                self.find_again(&channel).await;
                 if lists_members && channel.is_member {
                     self.name_metrics(&id);
                     members.push(id);
                 }
                 self.note_name(&channel, &members);
             }
-            let is_complete = !lists_members && self.channels.known().unresolved.is_empty();
+            let is_complete = !lists_members
+                && self.channels.known().unresolved.is_empty()
+                && self.lost.is_empty();
             if page.next_cursor.is_none() || page.next_cursor == cursor || is_complete {
                 return Ok(members);
             }
@@ -107,15 +111,13 @@ impl Poller {
     /// Takes over what other relays have found out.
     pub(super) async fn recall(&self) -> Result<(), StoreError> {
         let reader = &self.reader;
-        for (written, id) in
-            super::recall(&*reader.parts.store, &reader.app, &self.channels).await?
-        {
+        for (written, id) in self.channels.recall(&*reader.parts.store, &reader.app).await? {
             self.begin_with(&written, &id);
         }
         Ok(())
     }
 
-    fn begin_with(&self, written: &str, id: &ChannelId) {
+    pub(super) fn begin_with(&self, written: &str, id: &ChannelId) {
         self.name_metrics(id);
         self.board.status().channels.retain(|status| status.id.as_str() != written);
         tracing::info!(app = %self.reader.app, channel = %id, "channel {written} is {id}");

@@ -94,11 +94,13 @@ impl Handle {
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
         let mut sum = Found::default();
+        let began = reader.parts.clock.now();
         for channel in channels {
             let now = reader.api.slack_now().unwrap_or_else(|| reader.parts.clock.now());
             let ts = |at: Timestamp| MessageTs::from_micros(at.micros());
             let task = Task {
                 channel,
+                began,
                 window: Window { oldest: ts(now - since), latest: ts(now) },
                 source: Source::Backfill,
                 cursor: None,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use crate::{
     ids::{AppName, ChannelId, MessageTs},
     intake::{
         Admitted, Certainty, Post,
+        channels::Channels,
         fate::{self, Fate, FateCounters, Trace},
     },
     logging::chain,
@@ -65,6 +67,8 @@ pub struct Found {
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) channel: ChannelId,
+    /// When the round began that this is part of: ids that Slack has answered for since are in use.
+    pub(super) began: Timestamp,
     pub(super) window: Window,
     pub(super) source: Source,
     /// Moves with the last page.
@@ -78,9 +82,12 @@ pub(super) struct Task {
 pub(super) struct Reader {
     pub(super) app: AppName,
     pub(super) api: WebApi,
+    pub(super) channels: Arc<Channels>,
     pub(super) parts: Parts,
     fates: FateCounters,
     received: Vec<(Source, Counter)>,
+    /// When Slack last answered for a channel's id.
+    heard: Mutex<BTreeMap<ChannelId, Timestamp>>,
 }
 
 /// What a window comes to. Counted when it was read to its end; what is new to the store is counted
@@ -94,22 +101,27 @@ struct Tally {
 }
 
 /// A message with incidents, and what counts about it.
-struct Candidate {
-    message: NewMessage,
+pub(super) struct Candidate {
+    pub(super) message: NewMessage,
     certainty: Certainty,
     is_first: bool,
     is_fresh: bool,
 }
 
 impl Reader {
-    pub(super) fn new(app: AppName, api: WebApi, parts: Parts) -> Self {
+    pub(super) fn new(app: AppName, api: WebApi, channels: Arc<Channels>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
         let received = [Source::CatchUp, Source::Backfill].map(|source| {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
         let fates = FateCounters::new(&app, metrics);
-        Self { fates, received: received.into(), app, api, parts }
+        let heard = Mutex::default();
+        Self { fates, received: received.into(), app, api, channels, parts, heard }
+    }
+
+    pub(super) fn heard(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Timestamp>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the window to its end.
@@ -132,7 +144,13 @@ impl Reader {
                 self.api.limit_history(is_limited);
             }
             let next = reading.take(&facts);
-            let candidates = self.admit(task, &page, &mut tally);
+            let mut candidates = self.admit(task, &page, &mut tally);
+            if self.recognise(task, &candidates, beat).await? {
+                for candidate in &mut candidates {
+                    self.admit_again(task, candidate);
+                }
+            }
+            self.note_heard(&task.channel);
             let cursor = match next {
                 Next::Last => task.cursor.clone(),
                 Next::More => None,
@@ -203,14 +221,7 @@ impl Reader {
 
     fn admit(&self, task: &Task, page: &HistoryPage, tally: &mut Tally) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        let post = Post {
-            app: &self.app,
-            source: task.source,
-            event_id: "",
-            team: "",
-            event_time: 0,
-            received_at: self.parts.clock.now(),
-        };
+        let post = self.post(task, self.parts.clock.now());
         for raw in &page.messages {
             let Ok(message) = message::parse(raw) else {
                 continue;
@@ -230,6 +241,26 @@ impl Reader {
             }
         }
         candidates
+    }
+
+    /// Judges a message anew, since the channel turned out to have had another id.
+    fn admit_again(&self, task: &Task, candidate: &mut Candidate) {
+        let raw = candidate.message.raw.clone();
+        let text = String::from_utf8_lossy(&raw);
+        let Ok(message) = message::parse(&text) else {
+            return;
+        };
+        let post = self.post(task, candidate.message.received_at);
+        let admitted = self.parts.admission.load().admit(&message, post, || raw.clone());
+        if let Admitted::Incident(message, certainty) = admitted {
+            candidate.message = message;
+            candidate.certainty = certainty;
+        }
+    }
+
+    fn post(&self, task: &Task, received_at: Timestamp) -> Post<'_> {
+        let (event_id, team, event_time) = ("", "", 0);
+        Post { app: &self.app, source: task.source, event_id, team, event_time, received_at }
     }
 
     async fn accept(

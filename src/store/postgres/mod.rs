@@ -31,7 +31,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome, Paused,
         Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
@@ -287,6 +287,14 @@ impl Store for PostgresStore {
         operate::act(&self.shared, &selection, action).await
     }
 
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+    ) -> Result<u64, StoreError> {
+        operate::route(&self.shared, alert, destinations).await
+    }
+
     async fn set_paused(
         &self,
         destination: &DestinationName,
@@ -322,6 +330,28 @@ impl Store for PostgresStore {
         id: &ChannelId,
     ) -> Result<(), StoreError> {
         catch_up::set_channel_id(&self.shared, app, written, id).await
+    }
+
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+        catch_up::chains(&self.shared, app).await
+    }
+
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError> {
+        catch_up::replace_channel_id(&self.shared, app, old, new).await
+    }
+
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError> {
+        catch_up::look_alikes(&self.shared, app, own, timestamps).await
     }
 
     async fn take_unpushed(

@@ -33,8 +33,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, NewMessage, Outcome, Paused,
-        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome,
+        Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
 };
@@ -316,6 +316,22 @@ impl Store for SqliteStore {
         feed::give_up(self, destination, alerts, reason).await
     }
 
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+    ) -> Result<u64, StoreError> {
+        let (shared, alert, names) =
+            (Arc::clone(&self.shared), alert.clone(), destinations.to_vec());
+        let woken = names.clone();
+        let (job, reply) = Write::new(
+            move |db, _mode| operate::route(db, &alert, &names),
+            move |_durable| woken.iter().for_each(|name| shared.wake(Some(name))),
+        );
+        self.submit(job);
+        answer(reply).await
+    }
+
     async fn set_paused(
         &self,
         destination: &DestinationName,
@@ -362,6 +378,32 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         let (app, written, id) = (app.clone(), written.to_owned(), id.clone());
         self.write(move |db, _mode| catch_up::set_channel_id(db, &app, &written, &id)).await
+    }
+
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| catch_up::chains(db, &app)).await
+    }
+
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError> {
+        let (app, old, new) = (app.clone(), old.clone(), new.clone());
+        self.write(move |db, _mode| catch_up::replace_channel_id(db, &app, &old, &new)).await
+    }
+
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError> {
+        let (app, own, timestamps) = (app.clone(), own.to_vec(), timestamps.to_vec());
+        self.view_reader(move |_shared, db| catch_up::look_alikes(db, &app, &own, &timestamps))
+            .await
     }
 
     async fn take_unpushed(

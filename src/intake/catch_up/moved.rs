@@ -1,0 +1,229 @@
+//! Channels whose id Slack has changed. An event says so, which the receiver keeps; where it was
+//! lost, Slack's other answers show it.
+//!
+//! Two things prove that two ids are one channel's. Slack no longer knows one of them, and the other
+//! has the same name, or the same characters behind the first (`G` becomes `C`). Or history shows,
+//! under one of them, a message that is known under the other: the same microsecond, the same
+//! incident; and Slack does not say that they are two.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Poller,
+    reader::{Beat, Candidate, ReadError, Reader, Task},
+};
+use crate::{
+    clock::Timestamp,
+    ids::{ChannelId, MessageTs, TsKey},
+    logging::chain,
+    slack::web_api::{ApiError, Channel},
+    store::LookAlike,
+};
+
+/// Slack's word for an id that it does not know, or does not know any more.
+pub(super) const UNKNOWN: &str = "channel_not_found";
+
+impl Poller {
+    /// Reads on under the new id, which the receiver has kept. Returns whether there is a reason to
+    /// read soon.
+    pub(super) fn read_under(&mut self, old: &ChannelId, new: &ChannelId) -> bool {
+        let member = self.member_of.iter_mut().flatten().find(|member| *member == old);
+        let was_read = member.is_some();
+        if let Some(member) = member {
+            member.clone_from(new);
+        }
+        if !was_read && !self.channels.known().ids.contains(new) {
+            return false;
+        }
+        self.held.remove(new);
+        self.begin_with(old.as_str(), new);
+        true
+    }
+
+    /// Takes a channel that Slack lists for one that it no longer knows by its old id, if it has
+    /// the same name, or but for the first letter the same id.
+    pub(super) async fn find_again(&mut self, listed: &Channel) {
+        let new = ChannelId::new(&listed.id);
+        if !listed.is_member || self.lost.is_empty() || self.lost.contains(&new) {
+            return;
+        }
+        let reader = &self.reader;
+        let names = reader.parts.store.channel_ids(&reader.app).await.unwrap_or_default();
+        let has_name = |old: &ChannelId| {
+            let status = self.board.status();
+            let shown = status.channels.iter().any(|one| one.id == *old && one.name == listed.name);
+            shown || names.iter().any(|(written, id)| id == old && *written == listed.name)
+        };
+        let is_same = |old: &&ChannelId| is_twin(old, &new) || has_name(old);
+        let Some(old) = self.lost.iter().find(is_same).cloned() else {
+            return;
+        };
+        match self.channels.change_id(&*reader.parts.store, &reader.app, &old, &new).await {
+            Ok(is_ours) => {
+                self.lost.remove(&old);
+                if is_ours {
+                    self.read_under(&old, &new);
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%old, %new, error, "the new id of {old} is not kept; tried again");
+            }
+        }
+    }
+
+    /// Takes former ids off the board.
+    pub(super) fn forget_former_ids(&self) {
+        let known = self.channels.known();
+        let is_read = |id: &ChannelId| {
+            known.ids.contains(id) || self.member_of.iter().flatten().any(|member| member == id)
+        };
+        let is_former = |id: &ChannelId| known.chain(id).len() > 1 && !is_read(id);
+        self.board.status().channels.retain(|one| !is_former(&one.id));
+    }
+
+    /// Returns the id under which the channel is read.
+    pub(super) fn read_id(&self, channel: ChannelId) -> ChannelId {
+        let known = self.channels.known();
+        let chain = known.chain(&channel);
+        let mut read = self.member_of.iter().flatten().chain(&known.ids);
+        read.find(|id| chain.contains(id)).cloned().unwrap_or(channel)
+    }
+}
+
+/// Slack's own change: `G012Y48650T` became `C012Y48650T`
+/// (<https://docs.slack.dev/reference/events/channel_id_changed>).
+fn is_twin(one: &ChannelId, other: &ChannelId) -> bool {
+    let rest = |id: &ChannelId| {
+        let text = id.as_str();
+        text.get(1..).filter(|rest| rest.len() >= 8 && text.starts_with(['C', 'G'])).map(str::to_owned)
+    };
+    one != other && rest(one).is_some_and(|rest_of_one| Some(rest_of_one) == rest(other))
+}
+
+impl Reader {
+    /// Finds out whether messages of the channel are known under an id that it had before, and
+    /// keeps that id as its own then. Returns whether it found one.
+    pub(super) async fn recognise(
+        &self,
+        task: &Task,
+        candidates: &[Candidate],
+        beat: Beat<'_>,
+    ) -> Result<bool, ReadError> {
+        let mut found: BTreeMap<MessageTs, &Candidate> = BTreeMap::new();
+        for candidate in candidates {
+            if let TsKey::Ts(ts) = candidate.message.key.ts {
+                found.insert(ts, candidate);
+            }
+        }
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let timestamps: Vec<MessageTs> = found.keys().copied().collect();
+        let known = self.channels.known();
+        let own = known.chain(&task.channel);
+        let (store, app) = (&*self.parts.store, &self.app);
+        let alike = store.look_alikes(app, own, &timestamps).await.map_err(ReadError::Store)?;
+        let mut asked = BTreeSet::new();
+        let mut has_learned = false;
+        for one in alike {
+            let is_alike = found.get(&one.ts).is_some_and(|candidate| is_alike(candidate, &one));
+            if !is_alike || !asked.insert(one.channel.clone()) {
+                continue;
+            }
+            let (here, there) = (task.channel.clone(), one.channel);
+            let (old, new) = match self.compare(task, &there, beat).await? {
+                Relation::Two => continue,
+                Relation::MovedHere => (there, here),
+                Relation::MovedThere => (here, there),
+            };
+            let changed = self.channels.change_id(store, app, &old, &new).await;
+            has_learned |= changed.map_err(ReadError::Store)?;
+        }
+        Ok(has_learned)
+    }
+
+    /// Asks Slack whether the channel that is read and another one are the same.
+    async fn compare(
+        &self,
+        task: &Task,
+        there: &ChannelId,
+        beat: Beat<'_>,
+    ) -> Result<Relation, ReadError> {
+        if self.heard_at(there).is_some_and(|at| at >= task.began) {
+            return Ok(Relation::Two);
+        }
+        let Some(other) = self.describe(there, beat).await? else {
+            return Ok(Relation::MovedHere);
+        };
+        if other.id == task.channel.as_str() {
+            return Ok(Relation::MovedHere);
+        }
+        let Some(own) = self.describe(&task.channel, beat).await? else {
+            return Ok(Relation::MovedThere);
+        };
+        if own.id == there.as_str() {
+            return Ok(Relation::MovedThere);
+        }
+        if !own.name.is_empty() && own.name == other.name {
+            return Ok(Relation::MovedHere);
+        }
+        self.note_heard(there);
+        Ok(Relation::Two)
+    }
+
+    /// Returns what Slack says of a channel; `None` if it says nothing, since it does not know the
+    /// id or may not tell.
+    async fn describe(
+        &self,
+        channel: &ChannelId,
+        beat: Beat<'_>,
+    ) -> Result<Option<Channel>, ReadError> {
+        match self.patiently(beat, || self.api.channel(channel)).await {
+            Ok(described) => Ok(Some(described)),
+            Err(ApiError::Configuration { .. } | ApiError::Ours(_)) => Ok(None),
+            Err(error) => Err(ReadError::Slack(error)),
+        }
+    }
+
+    fn heard_at(&self, channel: &ChannelId) -> Option<Timestamp> {
+        self.heard().get(channel).copied()
+    }
+
+    /// Notes that Slack has just answered for this id.
+    pub(super) fn note_heard(&self, channel: &ChannelId) {
+        let now = self.parts.clock.now();
+        self.heard().insert(channel.clone(), now);
+    }
+}
+
+/// How a channel that is read and another one are related.
+enum Relation {
+    /// They are two.
+    Two,
+    /// The other one was this one before.
+    MovedHere,
+    /// This one is the other one now.
+    MovedThere,
+}
+
+/// Whether a message holds the incident that is known, as far as both can still be compared.
+fn is_alike(candidate: &Candidate, known: &LookAlike) -> bool {
+    let message = &candidate.message;
+    let own = message.alerts.first().map(|alert| &alert.search);
+    message.is_edit || known.search.is_none() || known.search.as_ref() == own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_differ_in_their_kind_alone_are_one_channels() {
+        let is_twin = |one, other| is_twin(&ChannelId::new(one), &ChannelId::new(other));
+        assert!(is_twin("G012Y48650T", "C012Y48650T"));
+        assert!(!is_twin("G012Y48650T", "G012Y48650T"), "it is the same");
+        assert!(!is_twin("D012Y48650T", "C012Y48650T"), "a direct message is never shared");
+        assert!(!is_twin("G012345", "C012345"), "too short for one of Slack's");
+    }
+}
