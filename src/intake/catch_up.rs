@@ -272,7 +272,8 @@ impl Poller {
                 Err(error) => {
                     let is_slow = self.note_failure(&channel, &error);
                     all_read &= is_slow;
-                    if self.now().since(self.heard_at) >= DEAF {
+                    // A refusal is an answer: then Slack is heard.
+                    if !is_slow && self.now().since(self.heard_at) >= DEAF {
                         return false;
                     }
                 }

@@ -183,7 +183,8 @@ impl Deed {
             return Ok(());
         };
         for (name, alerts) in &routed.by_destination {
-            say(&format!("{alerts} of the unrouted alerts now for {name}."));
+            let what = if *alerts == 1 { "alert goes" } else { "alerts go" };
+            say(&format!("{alerts} unrouted {what} to {name}."));
         }
         if routed.left > 0 {
             say(&format!("{} stay unrouted: {}.", routed.left, harmless(&routed.reason)));
