@@ -124,6 +124,8 @@ pub struct Poller {
     held: BTreeMap<ChannelId, Timestamp>,
     /// Channels that Slack no longer knows by that id, until the others have been looked through.
     lost: BTreeSet<ChannelId>,
+    /// Channels that the bot is in, where nothing else says that they are not the lost ones.
+    strangers: Vec<ChannelId>,
     /// Up to where each channel's messages have been counted.
     counted: BTreeMap<ChannelId, MessageTs>,
     /// The first minute that Slack left out, until it has been read.
@@ -163,6 +165,7 @@ impl Poller {
             list_again: Timestamp::default(),
             held: BTreeMap::new(),
             lost: BTreeSet::new(),
+            strangers: Vec::new(),
             counted: BTreeMap::new(),
             also_from: None,
             failures: 0,
@@ -314,6 +317,7 @@ impl Poller {
     ) -> Option<ChannelId> {
         if due.is_empty() && !self.lost.is_empty() {
             self.find_channels().await;
+            self.search_strangers().await;
             self.lost.clear();
             due.extend(self.due().into_iter().filter(|channel| !tried.contains(channel)));
         }

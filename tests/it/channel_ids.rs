@@ -117,7 +117,13 @@ async fn every_message_stays_one_alert_whichever_id_brought_it_first() {
 
 #[tokio::test]
 async fn an_event_that_was_lost_is_made_up_for_by_what_history_shows() {
-    for channels in ["[]", "[cd_alerts]", "[C0NEW000001]", "[G0OLD000001, C0NEW000001]"] {
+    for channels in [
+        "[]",
+        "[cd_alerts]",
+        "[G0OLD000001]",
+        "[C0NEW000001]",
+        "[G0OLD000001, C0NEW000001]",
+    ] {
         let world = World::new().await;
         let before = if channels == "[C0NEW000001]" { "[G0OLD000001]" } else { channels };
         let mut relay = world.start(before).await;

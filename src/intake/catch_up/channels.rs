@@ -109,9 +109,10 @@ impl Poller {
     }
 
     /// Takes over what other relays have found out.
-    pub(super) async fn recall(&self) -> Result<(), StoreError> {
-        let reader = &self.reader;
+    pub(super) async fn recall(&mut self) -> Result<(), StoreError> {
+        let reader = Arc::clone(&self.reader);
         for (written, id) in self.channels.recall(&*reader.parts.store, &reader.app).await? {
+            self.held.remove(&id);
             self.begin_with(&written, &id);
         }
         Ok(())

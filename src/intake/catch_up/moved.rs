@@ -2,9 +2,10 @@
 //! lost, Slack's other answers show it.
 //!
 //! Two things prove that two ids are one channel's. Slack no longer knows one of them, and the other
-//! has the same name, or the same characters behind the first (`G` becomes `C`). Or history shows,
-//! under one of them, a message that is known under the other: the same microsecond, the same
-//! incident; and Slack does not say that they are two.
+//! has the configured name, or the same characters behind the first (`G` becomes `C`). Or history
+//! shows, under one of them, a message that is known under the other: the same microsecond, the same
+//! incident; and Slack does not say that they are two. Two channels of one workspace do not hold the
+//! same message in the same microsecond, so a wrong guess would take an unheard-of coincidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +17,15 @@ use crate::{
     clock::Timestamp,
     ids::{ChannelId, MessageTs, TsKey},
     logging::chain,
-    slack::web_api::{ApiError, Channel},
+    slack::{
+        message,
+        web_api::{ApiError, Channel, HistoryQuery},
+    },
     store::LookAlike,
 };
+
+/// So many channels that are not read are looked into for one that is lost, each with one call.
+const STRANGERS: usize = 20;
 
 /// Slack's word for an id that it does not know, or does not know any more.
 pub(super) const UNKNOWN: &str = "channel_not_found";
@@ -41,7 +48,7 @@ impl Poller {
     }
 
     /// Takes a channel that Slack lists for one that it no longer knows by its old id, if it has
-    /// the same name, or but for the first letter the same id.
+    /// the name by which it was found, or but for the first letter the same id.
     pub(super) async fn find_again(&mut self, listed: &Channel) {
         let new = ChannelId::new(&listed.id);
         if !listed.is_member || self.lost.is_empty() || self.lost.contains(&new) {
@@ -50,19 +57,70 @@ impl Poller {
         let reader = &self.reader;
         let names = reader.parts.store.channel_ids(&reader.app).await.unwrap_or_default();
         let has_name = |old: &ChannelId| {
-            let status = self.board.status();
-            let shown = status.channels.iter().any(|one| one.id == *old && one.name == listed.name);
-            shown || names.iter().any(|(written, id)| id == old && *written == listed.name)
+            names.iter().any(|(written, id)| id == old && *written == listed.name)
         };
         let is_same = |old: &&ChannelId| is_twin(old, &new) || has_name(old);
-        let Some(old) = self.lost.iter().find(is_same).cloned() else {
-            return;
+        match self.lost.iter().find(is_same).cloned() {
+            Some(old) => self.take_for(&old, &new).await,
+            None => self.strangers.push(new),
+        }
+    }
+
+    /// Looks through the histories of channels that are not read for a message of one that Slack no
+    /// longer knows.
+    pub(super) async fn search_strangers(&mut self) {
+        let strangers = std::mem::take(&mut self.strangers);
+        let known = self.channels.known();
+        let is_read = |id: &ChannelId| {
+            known.ids.contains(id) || self.member_of.iter().flatten().any(|member| member == id)
         };
-        match self.channels.change_id(&*reader.parts.store, &reader.app, &old, &new).await {
+        let unread: Vec<ChannelId> =
+            strangers.into_iter().filter(|id| !is_read(id)).take(STRANGERS).collect();
+        for stranger in unread {
+            for old in self.lost.clone() {
+                if self.shows_messages_of(&stranger, &old).await {
+                    self.take_for(&old, &stranger).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the newest messages that are known under an id are in the history of another one.
+    async fn shows_messages_of(&self, stranger: &ChannelId, old: &ChannelId) -> bool {
+        let reader = &self.reader;
+        let Ok(Some(latest)) = self.place(old).await else {
+            return false;
+        };
+        let lookback = i64::try_from(self.settings.first_lookback.as_micros()).unwrap_or(i64::MAX);
+        let query = HistoryQuery {
+            channel: stranger.clone(),
+            oldest: MessageTs::from_micros(latest.micros().saturating_sub(lookback)),
+            latest,
+            cursor: None,
+        };
+        let call = || reader.api.history(&query);
+        let Ok(page) = reader.patiently(Beat(Some(&self.heartbeat)), call).await else {
+            return false;
+        };
+        let with_attachments = |raw: &String| {
+            let message = message::parse(raw).ok().filter(|one| !one.attachments.is_empty())?;
+            message.ts.parse().ok()
+        };
+        let timestamps: Vec<MessageTs> = page.messages.iter().filter_map(with_attachments).collect();
+        let (store, own) = (&reader.parts.store, [stranger.clone()]);
+        let alike = store.look_alikes(&reader.app, &own, &timestamps).await.unwrap_or_default();
+        let known = self.channels.known();
+        alike.iter().any(|one| known.chain(old).contains(&one.channel))
+    }
+
+    /// Reads a channel on under another id, once that is kept.
+    async fn take_for(&mut self, old: &ChannelId, new: &ChannelId) {
+        let reader = &self.reader;
+        match self.channels.change_id(&*reader.parts.store, &reader.app, old, new).await {
             Ok(is_ours) => {
-                self.lost.remove(&old);
+                self.lost.remove(old);
                 if is_ours {
-                    self.read_under(&old, &new);
+                    self.read_under(old, new);
                 }
             }
             Err(error) => {
