@@ -55,7 +55,15 @@ pub fn with_new_id(
     };
     let before = take(old);
     // Both may have been in one chain, which is taken by now.
-    let chain = if before.contains(new) { before } else { joined(&before, &take(new)) };
+    let chain = if before.contains(new) {
+        before
+    } else {
+        // The newest ids survive, so the one in use is the last.
+        let mut after = take(new);
+        after.retain(|id| id != new);
+        after.push(new.clone());
+        joined(&before, &after)
+    };
     chains.push(chain.clone());
     (chains, chain)
 }
