@@ -308,22 +308,6 @@ impl Poller {
         due.into_iter().collect()
     }
 
-    /// Returns the channel that is read next. Behind the last one those come whose ids are found in
-    /// place of ids that Slack no longer knows.
-    async fn next_due(
-        &mut self,
-        due: &mut VecDeque<ChannelId>,
-        tried: &BTreeSet<ChannelId>,
-    ) -> Option<ChannelId> {
-        if due.is_empty() && !self.lost.is_empty() {
-            self.find_channels().await;
-            self.search_strangers().await;
-            self.lost.clear();
-            due.extend(self.due().into_iter().filter(|channel| !tried.contains(channel)));
-        }
-        due.pop_front()
-    }
-
     async fn read(
         &mut self,
         channel: &ChannelId,

@@ -7,12 +7,10 @@
 
 mod answer;
 mod body;
+mod keep;
 mod limits;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -35,10 +33,9 @@ use crate::{
     ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, Certainty, Post,
-        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON, Trace},
+        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON},
         notice::{Notice, Notices},
     },
-    logging::chain,
     metrics::{Metric, Metrics},
     secret::Secret,
     shutdown::Shutdown,
@@ -49,14 +46,8 @@ use crate::{
         message::Message,
         signature::Verifier,
     },
-    store::{NewMessage, Source, Store, StoreError},
+    store::{NewMessage, Source, Store},
 };
-
-/// Slack waits 3 s, network included; this much of it is ours.
-const ACK_BUDGET: Duration = Duration::from_millis(2_500);
-
-/// A commit that takes longer than this will not become quick.
-const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
@@ -310,76 +301,6 @@ impl Inner {
             received_at: self.parts.clock.now(),
         };
         endpoint.admission.admit(message, post, || body.share(callback.raw))
-    }
-
-    /// Stores, then answers. Slack hears 200 only when the alert is on disk.
-    async fn store(
-        &self,
-        message: NewMessage,
-        channel: Certainty,
-        arrival: Arrival<'_>,
-    ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let trace = Trace::of(&message);
-        let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let accept = self.parts.store.accept(vec![message], None, None);
-        let stored = match tokio::time::timeout(self.budget(arrival), accept).await {
-            Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(StoreError::Busy),
-        };
-        match stored {
-            Ok(accepted) => {
-                let fate = Fate::of(accepted, routed, channel);
-                let now = self.parts.clock.instant();
-                let duration = now.saturating_duration_since(arrival.started);
-                trace.log_accepted(Some(&arrival), duration, fate);
-                (Some(fate), status(StatusCode::OK))
-            }
-            Err(error) => {
-                trace.log_refused(&arrival, &error);
-                (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
-            }
-        }
-    }
-
-    /// Keeps a channel's new id, then answers: an event that is lost after a 200 does not come
-    /// again. Its own poller is told to read on under the new id; others find it in the store.
-    async fn change_id(
-        &self,
-        endpoint: &Endpoint,
-        old: ChannelId,
-        new: ChannelId,
-        arrival: Arrival<'_>,
-    ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let (app, store) = (&endpoint.app, &*self.parts.store);
-        let Some(channels) = endpoint.admission.channels.get(app) else {
-            return (Some(Fate::Lifecycle), status(StatusCode::OK));
-        };
-        let change = channels.change_id(store, app, &old, &new);
-        let changed = match tokio::time::timeout(self.budget(arrival), change).await {
-            Ok(changed) => changed,
-            Err(_elapsed) => Err(StoreError::Busy),
-        };
-        match changed {
-            Ok(is_ours) => {
-                if is_ours {
-                    let (old, new) = (old.as_str().to_owned(), new.as_str().to_owned());
-                    endpoint.notices.tell(Notice::Changed(Change::IdChanged { old, new }));
-                }
-                (Some(Fate::Lifecycle), status(StatusCode::OK))
-            }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::error!(%app, %old, %new, error, "the new id of {old} is not kept: 503");
-                (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
-            }
-        }
-    }
-
-    /// Returns how long a commit may take.
-    fn budget(&self, arrival: Arrival<'_>) -> Duration {
-        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
-        ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET)
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {

@@ -139,10 +139,9 @@ impl Admission {
         let incident = self.matcher.incident(message.attachments.get(place)?);
         let key = &alert.id.message;
         let known = self.channels.get(&key.app).map(|channels| channels.known());
-        let channel = known.as_deref().map_or_else(
-            || slice::from_ref(&key.channel),
-            |known| known.chain(&key.channel),
-        );
+        let channel = known
+            .as_deref()
+            .map_or_else(|| slice::from_ref(&key.channel), |known| known.chain(&key.channel));
         let wish = |route: &Route| Wish {
             destination: route.destination.clone(),
             refused_by: route.when.refusal(&key.app, channel, &incident),

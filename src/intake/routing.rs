@@ -70,8 +70,7 @@ impl When {
             Some("min_severity")
         } else if !self.apps.is_empty() && !self.apps.contains(app) {
             Some("apps")
-        } else if !self.channels.is_empty()
-            && !channel.iter().any(|id| self.channels.contains(id))
+        } else if !self.channels.is_empty() && !channel.iter().any(|id| self.channels.contains(id))
         {
             Some("channels")
         } else {

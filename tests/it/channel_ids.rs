@@ -117,13 +117,9 @@ async fn every_message_stays_one_alert_whichever_id_brought_it_first() {
 
 #[tokio::test]
 async fn an_event_that_was_lost_is_made_up_for_by_what_history_shows() {
-    for channels in [
-        "[]",
-        "[cd_alerts]",
-        "[G0OLD000001]",
-        "[C0NEW000001]",
-        "[G0OLD000001, C0NEW000001]",
-    ] {
+    for channels in
+        ["[]", "[cd_alerts]", "[G0OLD000001]", "[C0NEW000001]", "[G0OLD000001, C0NEW000001]"]
+    {
         let world = World::new().await;
         let before = if channels == "[C0NEW000001]" { "[G0OLD000001]" } else { channels };
         let mut relay = world.start(before).await;
@@ -247,8 +243,5 @@ async fn a_push_under_another_id_than_history_is_not_a_missed_one() {
     };
     relay.metric_is(&counted(NEW), |count| count == 1.0).await;
     assert_eq!(relay.metric(&counted(OLD)).await, 0.0);
-    assert_eq!(
-        world.arrived(&relay).await,
-        sorted(vec![id(OLD, &message), id(OLD, &missed)])
-    );
+    assert_eq!(world.arrived(&relay).await, sorted(vec![id(OLD, &message), id(OLD, &missed)]));
 }

@@ -46,7 +46,8 @@ impl Show {
             }
         }
         if detail.row.deliveries.is_empty() {
-            say("\nunrouted: no destination wanted it\n  `alerts retry` asks those of the configuration in use");
+            say("\nunrouted: no destination wanted it");
+            say("  `alerts retry` asks those of the configuration in use");
         }
         Ok(ExitCode::SUCCESS)
     }

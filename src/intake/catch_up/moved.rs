@@ -1,13 +1,13 @@
 //! Channels whose id Slack has changed. An event says so, which the receiver keeps; where it was
 //! lost, Slack's other answers show it.
 //!
-//! Two things prove that two ids are one channel's. Slack no longer knows one of them, and the other
-//! has the configured name, or the same characters behind the first (`G` becomes `C`). Or history
-//! shows, under one of them, a message that is known under the other: the same microsecond, the same
-//! incident; and Slack does not say that they are two. Two channels of one workspace do not hold the
-//! same message in the same microsecond, so a wrong guess would take an unheard-of coincidence.
+//! Two things prove that two ids are one channel's. Slack no longer knows one of them, and the
+//! other has the configured name, or the same characters behind the first (`G` becomes `C`). Or
+//! history shows, under one of them, a message that is known under the other: the same microsecond,
+//! the same incident; and Slack does not say that they are two. Two channels do not get the same
+//! incident in the same microsecond, so a wrong guess would take an unheard-of coincidence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     Poller,
@@ -31,6 +31,22 @@ const STRANGERS: usize = 20;
 pub(super) const UNKNOWN: &str = "channel_not_found";
 
 impl Poller {
+    /// Returns the channel that is read next. Behind the last one those come whose ids are found in
+    /// place of ids that Slack no longer knows.
+    pub(super) async fn next_due(
+        &mut self,
+        due: &mut VecDeque<ChannelId>,
+        tried: &BTreeSet<ChannelId>,
+    ) -> Option<ChannelId> {
+        if due.is_empty() && !self.lost.is_empty() {
+            self.find_channels().await;
+            self.search_strangers().await;
+            self.lost.clear();
+            due.extend(self.due().into_iter().filter(|channel| !tried.contains(channel)));
+        }
+        due.pop_front()
+    }
+
     /// Reads on under the new id, which the receiver has kept. Returns whether there is a reason to
     /// read soon.
     pub(super) fn read_under(&mut self, old: &ChannelId, new: &ChannelId) -> bool {
@@ -106,7 +122,8 @@ impl Poller {
             let message = message::parse(raw).ok().filter(|one| !one.attachments.is_empty())?;
             message.ts.parse().ok()
         };
-        let timestamps: Vec<MessageTs> = page.messages.iter().filter_map(with_attachments).collect();
+        let timestamps: Vec<MessageTs> =
+            page.messages.iter().filter_map(with_attachments).collect();
         let (store, own) = (&reader.parts.store, [stranger.clone()]);
         let alike = store.look_alikes(&reader.app, &own, &timestamps).await.unwrap_or_default();
         let known = self.channels.known();
@@ -154,7 +171,9 @@ impl Poller {
 fn is_twin(one: &ChannelId, other: &ChannelId) -> bool {
     let rest = |id: &ChannelId| {
         let text = id.as_str();
-        text.get(1..).filter(|rest| rest.len() >= 8 && text.starts_with(['C', 'G'])).map(str::to_owned)
+        text.get(1..)
+            .filter(|rest| rest.len() >= 8 && text.starts_with(['C', 'G']))
+            .map(str::to_owned)
     };
     one != other && rest(one).is_some_and(|rest_of_one| Some(rest_of_one) == rest(other))
 }

@@ -55,11 +55,7 @@ pub(super) async fn one(
 }
 
 /// Routes every unrouted alert whose message is kept.
-pub(super) async fn all(
-    api: &Api,
-    who: &Who,
-    only: Option<&DestinationName>,
-) -> Answer<Changed> {
+pub(super) async fn all(api: &Api, who: &Who, only: Option<&DestinationName>) -> Answer<Changed> {
     let (mut changed, mut routed, mut before) = (0, Routed::default(), None);
     loop {
         let query = AlertQuery { unrouted: true, before, limit: PAGE, ..AlertQuery::default() };
@@ -128,10 +124,6 @@ fn refusal(id: String, routing: &Routing) -> String {
         .iter()
         .map(|(name, key)| format!("`{name}` refuses it by `when.{key}`"))
         .collect();
-    let why = if refused.is_empty() {
-        "there is none".to_owned()
-    } else {
-        refused.join(", ")
-    };
+    let why = if refused.is_empty() { "there is none".to_owned() } else { refused.join(", ") };
     format!("no destination takes alert {id} by the configuration in use: {why}")
 }

@@ -83,8 +83,7 @@ pub(crate) async fn a_message_is_known_under_any_id_of_its_channel(mut w: World)
         }
     }
     for text in [old.as_str(), "c0new000000"] {
-        let query =
-            AlertQuery { text: Some(text.to_owned()), limit: 9, ..AlertQuery::default() };
+        let query = AlertQuery { text: Some(text.to_owned()), limit: 9, ..AlertQuery::default() };
         assert_eq!(w.store().alerts(query).await.unwrap().len(), 4, "{text}");
     }
     assert_eq!(w.chains().await, [[old.clone(), new.clone()]]);
@@ -209,9 +208,7 @@ pub(crate) async fn a_message_that_is_known_elsewhere_is_found_by_its_timestamp(
     w.accept(under(&third, w.message(5))).await;
     let ts = |number| w.message(number).posted_at;
     let all: Vec<MessageTs> = (0..6).map(ts).collect();
-    let look = async |own: &[ChannelId]| {
-        w.store().look_alikes(&app(), own, &all).await.unwrap()
-    };
+    let look = async |own: &[ChannelId]| w.store().look_alikes(&app(), own, &all).await.unwrap();
     let alike = |number, channel: ChannelId| LookAlike {
         ts: ts(number),
         channel,

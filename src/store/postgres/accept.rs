@@ -380,7 +380,8 @@ fn results(items: &[Item<'_>], revised: &[usize]) -> Vec<Accepted> {
 
 /// The keys under which messages are known: a statement of its own before the insert, which so sees
 /// what was committed while this waited for its lock.
-const IDENTIFY: &str = "SELECT key FROM unnest(relay.identify($1)) WITH ORDINALITY AS k (key, place)
+const IDENTIFY: &str =
+    "SELECT key FROM unnest(relay.identify($1)) WITH ORDINALITY AS k (key, place)
 ORDER BY place";
 
 const NOTIFY: &str = "SELECT pg_notify('relay_due', name) FROM unnest($1) AS name";

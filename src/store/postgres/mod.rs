@@ -31,8 +31,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome, Paused,
-        Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome,
+        Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
         stored::quarantined,
     },
 };

@@ -100,8 +100,8 @@ pub(super) fn set_channel_id(
 /// The ids that channels of the app have had.
 pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec<ChannelId>>> {
     let mut chains: Vec<Vec<ChannelId>> = Vec::new();
-    let mut statement =
-        db.prepare_cached("SELECT channel, place FROM chains WHERE app = ?1 ORDER BY first, place")?;
+    let mut statement = db
+        .prepare_cached("SELECT channel, place FROM chains WHERE app = ?1 ORDER BY first, place")?;
     let mut rows = statement.query([app.as_str()])?;
     while let Some(row) = rows.next()? {
         let id = ChannelId::new(row.get_ref(0)?.as_str()?);

@@ -44,12 +44,7 @@ impl Memory {
         let last: Option<i64> =
             connection.query_row("SELECT max(seq) FROM alerts", (), |row| row.get(0))?;
         let next_seq = last.unwrap_or(0) + 1;
-        Ok(Self {
-            next_seq,
-            channels: HashMap::new(),
-            chains: None,
-            destinations: HashMap::new(),
-        })
+        Ok(Self { next_seq, channels: HashMap::new(), chains: None, destinations: HashMap::new() })
     }
 
     /// Forgets what may just have been undone.

@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
@@ -15,18 +15,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     accept::{Batch, Results},
+    ask::answer,
     db::{Db, Memory},
     leases::Leases,
     open::Opened,
     size::Size,
     threads::{Queues, Shared, start},
-    writer::{Job, Mode, Write, Writer},
+    writer::{Mode, Write, Writer},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -40,6 +40,7 @@ use crate::{
 };
 
 mod accept;
+mod ask;
 mod backup;
 mod catch_up;
 pub mod checkup;
@@ -123,55 +124,6 @@ impl SqliteStore {
             start(writer, readers, lock).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
     }
-
-    fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn submit(&self, job: impl Job + 'static) {
-        writer::submit(self.queues().as_ref().map(|queues| &queues.write), Box::new(job));
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job);
-        answer(reply).await
-    }
-
-    /// As [`SqliteStore::write`], while no lease is granted.
-    async fn write_stopping_leases<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases());
-        answer(reply).await
-    }
-
-    async fn lease_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
-    }
-
-    async fn view_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
-    }
-}
-
-async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
-    reply.await.unwrap_or(Err(StoreError::Closed))
 }
 
 impl Drop for SqliteStore {

@@ -24,8 +24,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention, Selection,
-        Source, Store, StoreError,
+        Accepted, Action, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention,
+        Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
