@@ -6,6 +6,7 @@
 use std::{slice, sync::Arc};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 
 use crate::{
     code_defender::matcher::Watch,
@@ -15,7 +16,12 @@ use crate::{
 
 /// One app's channels. Shared by the receiver, which asks, and by catch-up, which finds out.
 #[derive(Debug)]
-pub struct Channels(ArcSwap<Known>);
+pub struct Channels {
+    known: ArcSwap<Known>,
+    /// Held from a look into the store until what was found is applied, so that nothing older takes
+    /// the place of what is newer.
+    turn: Mutex<()>,
+}
 
 /// What is known of them at one moment.
 #[derive(Clone, Debug)]
@@ -35,15 +41,14 @@ impl Channels {
     /// These ids and names; every channel if there are none. `bots` are those that may post.
     pub fn new(ids: Vec<ChannelId>, names: Vec<String>, bots: Vec<String>) -> Self {
         let watch = Watch { channels: Vec::new(), bots };
-        Self(ArcSwap::from_pointee(
-            Known { watch, ids, chains: Vec::new(), unresolved: names }.settled(),
-        ))
+        let known = Known { watch, ids, chains: Vec::new(), unresolved: names };
+        Self { known: ArcSwap::from_pointee(known.settled()), turn: Mutex::new(()) }
     }
 
     /// Applies the id behind a name, or the one that took an id's place. Returns whether that
     /// changes anything.
     pub fn learn(&self, written: &str, id: &ChannelId) -> bool {
-        let before = self.0.rcu(|known| match known.with(written, id) {
+        let before = self.known.rcu(|known| match known.with(written, id) {
             Some(changed) => Arc::new(changed),
             None => Arc::clone(known),
         });
@@ -60,10 +65,19 @@ impl Channels {
         store: &dyn Store,
         app: &AppName,
     ) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        let _turn = self.turn.lock().await;
+        self.recall_in_turn(store, app).await
+    }
+
+    async fn recall_in_turn(
+        &self,
+        store: &dyn Store,
+        app: &AppName,
+    ) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let mut learnt = store.channel_ids(app).await?;
         let chains = store.chains(app).await?;
         if self.known().chains != chains {
-            self.0.rcu(|known| {
+            self.known.rcu(|known| {
                 let mut known = Known::clone(known);
                 known.chains.clone_from(&chains);
                 known.settled()
@@ -86,15 +100,16 @@ impl Channels {
         old: &ChannelId,
         new: &ChannelId,
     ) -> Result<bool, StoreError> {
+        let _turn = self.turn.lock().await;
         // Another relay may have found the name of the old one.
-        self.recall(store, app).await?;
+        self.recall_in_turn(store, app).await?;
         let known = self.known();
         let is_ours = |id: &ChannelId| !id.as_str().is_empty() && known.may_be_ours(id);
         if old == new || new.as_str().is_empty() || !(is_ours(old) || is_ours(new)) {
             return Ok(false);
         }
         store.replace_channel_id(app, old, new).await?;
-        self.0.rcu(|known| known.replaced(old, new));
+        self.known.rcu(|known| known.replaced(old, new));
         tracing::warn!(
             %app,
             %old,
@@ -105,7 +120,7 @@ impl Channels {
     }
 
     pub(super) fn known(&self) -> Arc<Known> {
-        self.0.load_full()
+        self.known.load_full()
     }
 }
 
@@ -197,7 +212,7 @@ mod tests {
     #[test]
     fn an_id_that_took_the_place_of_ours_is_ours_and_no_other() {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
-        channels.0.rcu(|known| known.replaced(&ChannelId::new("C1"), &ChannelId::new("C2")));
+        channels.known.rcu(|known| known.replaced(&ChannelId::new("C1"), &ChannelId::new("C2")));
         channels.learn("C8", &ChannelId::new("C9"));
         let known = channels.known();
         assert_eq!(known.ids, ids(&["C2"]));
@@ -225,9 +240,9 @@ mod tests {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
         let [one, other] = ["C1", "C2"].map(ChannelId::new);
         for _ in 0..3 {
-            channels.0.rcu(|known| known.replaced(&one, &other));
+            channels.known.rcu(|known| known.replaced(&one, &other));
             assert_eq!(channels.known().ids, [other.clone()]);
-            channels.0.rcu(|known| known.replaced(&other, &one));
+            channels.known.rcu(|known| known.replaced(&other, &one));
             assert_eq!(channels.known().ids, [one.clone()]);
         }
         assert_eq!(channels.known().watch.channels, ids(&["C1", "C2"]));

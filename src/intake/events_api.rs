@@ -271,15 +271,12 @@ impl Inner {
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
-                match lifecycle::change(*kind, callback.raw) {
-                    Change::IdChanged { old, new } => {
-                        Next::ChangeId(ChannelId::new(&old), ChannelId::new(&new))
-                    }
-                    change => {
-                        endpoint.notices.tell(Notice::Changed(change));
-                        Next::ignored(Fate::Lifecycle)
-                    }
+                let change = lifecycle::change(*kind, callback.raw);
+                if let Change::IdChanged { old, new } = &change {
+                    return Next::ChangeId(ChannelId::new(old), ChannelId::new(new));
                 }
+                endpoint.notices.tell(Notice::Changed(change));
+                Next::ignored(Fate::Lifecycle)
             }
             Event::Other => Next::ignored(Fate::Type),
         }

@@ -10,7 +10,7 @@ use super::{
     actions::{Who, audit},
 };
 use crate::{
-    ids::DestinationName,
+    ids::{AlertId, DestinationName},
     ops::{
         NoRouting, Problem, Routing,
         view::{Changed, Delivery, Routed},
@@ -108,7 +108,7 @@ async fn route(
         routing.refused_by.retain(|(name, _)| name == only);
     }
     if routing.wanted_by.is_empty() {
-        return Ok(Fate::Left(refusal(id.to_string(), &routing)));
+        return Ok(Fate::Left(refusal(id, &routing)));
     }
     for name in &routing.wanted_by {
         api.parts.control.hurry(Some(name));
@@ -118,7 +118,7 @@ async fn route(
 }
 
 /// Says which part of each destination's `when` stands in the way.
-fn refusal(id: String, routing: &Routing) -> String {
+fn refusal(id: &AlertId, routing: &Routing) -> String {
     let refused: Vec<String> = routing
         .refused_by
         .iter()

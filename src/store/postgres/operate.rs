@@ -42,13 +42,14 @@ pub(super) async fn find_alert(
 }
 
 /// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
-/// Returns how many it made. Of two that try at once the second waits for the first one's.
+/// Returns how many it made. Of two that try at once the second waits for the first one's;
+/// so does retention, or it is waited for.
 pub(super) async fn route(
     shared: &Shared,
     alert: &AlertId,
     destinations: &[DestinationName],
 ) -> Result<u64, StoreError> {
-    const LOCK: &str = "SELECT FROM relay.alerts WHERE seq = $1 FOR NO KEY UPDATE";
+    const LOCK: &str = "SELECT FROM relay.messages WHERE id = $1 / 4096 FOR UPDATE";
     const SQL: &str = "
         INSERT INTO relay.deliveries (id, destination, due_at, since)
         SELECT $1 * 65536 + t.id, t.id, clock.now, coalesce(t.paused_at, clock.now) - t.paused_for

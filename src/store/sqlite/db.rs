@@ -29,13 +29,15 @@ impl KnownDestination {
     }
 }
 
+/// For each channel id, the numbers of all ids that the channel has had, oldest first.
+type Chains = HashMap<(AppName, ChannelId), Arc<[i64]>>;
+
 /// What the writer knows by heart, from one transaction to the next.
 pub(super) struct Memory {
     next_seq: i64,
     channels: HashMap<(AppName, ChannelId), i64>,
-    /// For each channel that has had several ids, the numbers of all of them, oldest first. `None`
-    /// until they are read.
-    chains: Option<HashMap<(AppName, ChannelId), Arc<[i64]>>>,
+    /// The channels that have had several ids; `None` until they are read.
+    chains: Option<Chains>,
     destinations: HashMap<DestinationName, KnownDestination>,
 }
 
@@ -206,7 +208,7 @@ impl<'w> Db<'w> {
         Ok(chains.and_then(|chains| chains.get(&(app.clone(), channel.clone()))).cloned())
     }
 
-    fn read_chains(&mut self) -> rusqlite::Result<HashMap<(AppName, ChannelId), Arc<[i64]>>> {
+    fn read_chains(&mut self) -> rusqlite::Result<Chains> {
         let apps: Vec<String> = self
             .statement("SELECT DISTINCT app FROM chains")?
             .query_map((), |row| row.get(0))?

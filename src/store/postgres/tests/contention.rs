@@ -1,5 +1,7 @@
 //! Relays that want the same rows at the same time.
 
+use std::time::Duration;
+
 use tokio_postgres::NoTls;
 
 use super::{Place, accept, admin, column, direct_url, message, soar};
@@ -7,7 +9,7 @@ use crate::{
     clock::Clock,
     ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
     store::{
-        Accepted, Lease, NewMessage, Next, Outcome, Reference, Source, Store,
+        Accepted, Lease, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
         contract::attempt,
         postgres::deliver::{Job, record},
     },
@@ -141,6 +143,34 @@ async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
         assert_eq!(a.unwrap() + b.unwrap(), 1);
     }
     assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["20"]);
+}
+
+/// Retention looks at a message again once nobody is routing it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut unrouted = message(1);
+    unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
+    accept(&store, unrouted).await.unwrap();
+    place.sql("INSERT INTO relay.destinations (name) VALUES ('soar')");
+    let other = Session::new(&place).await;
+    other
+        .run(
+            "BEGIN;
+             SELECT FROM relay.messages FOR UPDATE;
+             INSERT INTO relay.deliveries (id, destination, due_at, since)
+                SELECT a.seq * 65536 + t.id, t.id, 0, 0 FROM relay.alerts a, relay.destinations t",
+        )
+        .await;
+    let retention = Retention { delivered: Duration::ZERO, dead: Duration::ZERO };
+    let (pruned, ()) = tokio::join!(store.prune(retention), async {
+        other.until_somebody_waits("FROM relay.messages").await;
+        other.run("COMMIT").await;
+    });
+    assert_eq!(pruned.unwrap().messages, 0);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["1"]);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.messages WHERE raw IS NOT NULL"), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
