@@ -227,6 +227,7 @@ mod tests {
             "is_test": true,
             "slack": {
                 "app": "main", "team": "T0RELAYTEAM", "channel": "C0123456789",
+                "channel_first": "C0123456789",
                 "ts": "1600689944.000500", "event_id": "Ev0RELAY0001", "source": "push",
                 "bot_id": "B01BSD0CHSL",
             },

@@ -184,7 +184,7 @@ async fn any_id_of_a_channel_is_wanted_searched_for_and_shown() {
     relay.settled().await;
     let alert = id(OLD, &message);
     for soar in [&old, &new] {
-        assert_eq!(soar.ids(), [alert.clone()]);
+        assert_eq!(soar.ids(), std::slice::from_ref(&alert));
         let slack = &soar.received()[0].body["slack"];
         assert_eq!((&slack["channel"], &slack["channel_first"]), (&json!(NEW), &json!(OLD)));
     }

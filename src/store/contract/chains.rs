@@ -169,15 +169,14 @@ pub(crate) async fn whatever_ids_a_channel_gets_each_message_is_one_alert(mut w:
                 let source = Source::ALL[dice(&mut state) % 3];
                 let message = NewMessage { source, ..under(&id, w.message(number)) };
                 let accepted = w.accept(message.clone()).await;
-                if stored.contains_key(&number) {
-                    assert_eq!(accepted, Accepted::Duplicate, "step {step}: {id}");
-                } else {
-                    assert_eq!(accepted, Accepted::New { alerts: 1 }, "step {step}: {id}");
-                    let chain = chains.iter().find(|chain| chain.contains(&id));
-                    let mut key = message.key;
-                    key.channel = chain.map_or(id, |chain| chain[0].clone());
-                    stored.insert(number, AlertId { message: key, ordinal: 0 });
-                }
+                let is_known = stored.contains_key(&number);
+                let new = Accepted::New { alerts: 1 };
+                let expected = if is_known { Accepted::Duplicate } else { new };
+                assert_eq!(accepted, expected, "step {step}: {id}");
+                let chain = chains.iter().find(|chain| chain.contains(&id));
+                let mut key = message.key;
+                key.channel = chain.map_or(id, |chain| chain[0].clone());
+                stored.entry(number).or_insert(AlertId { message: key, ordinal: 0 });
             }
         }
     }
@@ -215,7 +214,7 @@ pub(crate) async fn a_message_that_is_known_elsewhere_is_found_by_its_timestamp(
         search: Some(w.message(number).alerts[0].search.clone()),
     };
     let here = [alike(1, channel()), alike(2, channel()), alike(5, third.clone())];
-    assert_eq!(look(&[other.clone()]).await, here, "3 is known here too");
+    assert_eq!(look(std::slice::from_ref(&other)).await, here, "3 is known here too");
     assert_eq!(look(&[channel()]).await, [alike(5, third.clone())]);
     assert_eq!(look(&[channel(), third]).await, []);
     let digest = TsKey::Digest([7; 8]);
