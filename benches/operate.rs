@@ -96,7 +96,7 @@ async fn copy_under_load(store: &SqliteStore, path: &Path) -> bool {
     let (from, to) = (path.to_owned(), path.with_extension("copy"));
     let copy = to.clone();
     let started = Instant::now();
-    let copying = tokio::task::spawn_blocking(move || backup(&from, &copy).unwrap());
+    let copying = tokio::task::spawn_blocking(move || backup(&from, &copy, drop).unwrap());
     let mut accepted = 0;
     let mut tick = tokio::time::interval(Duration::from_millis(10));
     while !copying.is_finished() {

@@ -25,7 +25,7 @@ use slack_soar_relay::{
         envelope::{self, Callback, Envelope, Event},
         message::{self, Message},
         readable,
-        signature::{self, Verifier},
+        signature::{self, Claim, Verifier},
     },
 };
 
@@ -116,7 +116,8 @@ fn pure_path(criterion: &mut Criterion) {
     let verifier = Verifier::new(vec![secret]);
     let verify = |body: &str| {
         let (timestamp, signature) = (b"1600689944", signature.as_bytes());
-        verifier.verify(SENT_AT, timestamp, signature, body.as_bytes()).expect("well signed")
+        let claim = Claim::read(SENT_AT, timestamp, signature).expect("well formed");
+        verifier.verify(&claim, body.as_bytes()).expect("well signed")
     };
     let matcher = Matcher::default();
     let watch = Watch { channels: vec![ChannelId::new("C0123456789")], bots: Vec::new() };

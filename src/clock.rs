@@ -4,11 +4,12 @@
 //! move by hand. Nothing else may call `SystemTime::now`, `Instant::now` or a `sleep`.
 
 use std::{
+    collections::VecDeque,
     fmt,
     ops::{Add, Sub},
     sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
+        Arc, LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -99,6 +100,97 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
+/// A point on a clock that nobody can set: time that has passed since the process began. Waits are
+/// measured with it, so that a correction of the time of day neither prolongs nor shortens them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment at which that much time has passed.
+    pub const fn from_start(passed: Duration) -> Self {
+        Self(passed)
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// How long a time of day must keep step with the clock that nobody can set before anything that
+/// cannot be undone depends on it.
+pub const STEADY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// Looks closer together than this count as one.
+const LOOK_APART: Duration = Duration::from_secs(10);
+
+/// Tells by repeated looks how far a time of day may be believed.
+///
+/// A clock that is set wrong for a minute must not age anything by days. Of all the looks in the
+/// last [`STEADY_AFTER`] each says what time it would be now, had the clock kept step since then;
+/// the earliest of these is believed. A step forward counts only once it has lasted that long, and a
+/// step back counts at once: nothing is ever taken to be older than two looks agree that it is.
+///
+/// ```
+/// use std::time::Duration;
+/// use slack_soar_relay::clock::{Moment, STEADY_AFTER, SteadyTime, Timestamp};
+/// let mut steady = SteadyTime::default();
+/// let (start, hour) = (Timestamp::from_seconds(1_000_000), Duration::from_secs(3600));
+/// steady.look(Moment::default(), start);
+/// let minute = Duration::from_secs(60);
+/// let wrong = start + minute + hour;
+/// assert_eq!(steady.look(Moment::from_start(minute), wrong).until, start + minute);
+/// let lasting = wrong + STEADY_AFTER;
+/// assert_eq!(steady.look(Moment::from_start(minute + STEADY_AFTER), lasting).until, lasting);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct SteadyTime {
+    began: Option<Moment>,
+    /// The looks of the last [`STEADY_AFTER`] and the one before them, oldest first. Each holds the
+    /// time of day at which the process would have begun by that look, in microseconds.
+    looks: VecDeque<(Moment, i64)>,
+}
+
+/// The times of day that can be compared with one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SteadySpan {
+    /// Nothing from before this time may be called old yet; `None` once the looks cover
+    /// [`STEADY_AFTER`], and anything may.
+    pub from: Option<Timestamp>,
+    /// The time of day, as far as it is believed.
+    pub until: Timestamp,
+}
+
+impl SteadyTime {
+    /// Looks at a clock that shows `wall` at the moment `now`, and returns what may be believed.
+    pub fn look(&mut self, now: Moment, wall: Timestamp) -> SteadySpan {
+        let passed = |moment: Moment| i64::try_from(moment.0.as_micros()).unwrap_or(i64::MAX);
+        let began = *self.began.get_or_insert(now);
+        let start = wall.0.saturating_sub(passed(now));
+        match self.looks.back_mut() {
+            // The lowest of the looks that count as one.
+            Some((at, lowest)) if now.since(*at) < LOOK_APART => *lowest = start.min(*lowest),
+            Some(_) | None => self.looks.push_back((now, start)),
+        }
+        // The newest look that is old enough stays: it is the first of the two that must agree.
+        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= STEADY_AFTER) {
+            self.looks.pop_front();
+        }
+        let lowest = self.looks.iter().map(|(_, start)| *start).min().unwrap_or(start);
+        let at = |moment| Timestamp(lowest.saturating_add(passed(moment)));
+        let is_steady = now.since(began) >= STEADY_AFTER;
+        SteadySpan { from: (!is_steady).then(|| at(began)), until: at(now) }
+    }
+}
+
 /// The time of day, waiting, and chance. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -112,8 +204,14 @@ enum Source {
 #[derive(Debug)]
 struct Manual {
     now: AtomicI64,
+    /// Microseconds by which it was advanced.
+    passed: AtomicU64,
     moved: Notify,
 }
+
+/// When the process first looked at a clock.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
     /// The machine's clock.
@@ -125,17 +223,28 @@ impl Clock {
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Manual {
             now: AtomicI64::new(start.micros()),
+            passed: AtomicU64::new(0),
             moved: Notify::new(),
         })))
     }
 
-    /// Moves a manual clock forward and wakes whoever waits for a moment that is now past.
+    /// Lets time pass on a manual clock, and wakes whoever waits for a moment that is now past.
     /// The machine's clock is left alone.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
+            let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+            manual.passed.fetch_add(micros, Ordering::SeqCst);
             let moved = self.now() + by;
             manual.now.store(moved.micros(), Ordering::SeqCst);
             manual.moved.notify_waiters();
+        }
+    }
+
+    /// Sets a manual clock to another time of day without letting time pass, as a correction of the
+    /// machine's clock does. The machine's clock is left alone.
+    pub fn jump(&self, to: Timestamp) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.now.store(to.micros(), Ordering::SeqCst);
         }
     }
 
@@ -163,26 +272,46 @@ impl Clock {
         Instant::now()
     }
 
-    /// Waits until the time of day is `at` or later.
-    #[expect(clippy::disallowed_methods, reason = "the one idle wait")]
-    pub async fn sleep_until(&self, at: Timestamp) {
+    /// The moment that it is, unmoved by a correction of the time of day.
+    pub fn moment(&self) -> Moment {
         match &self.0 {
-            Source::System => tokio::time::sleep(at.since(self.now())).await,
+            Source::System => Moment(self.instant().saturating_duration_since(*START)),
+            Source::Manual(manual) => {
+                Moment(Duration::from_micros(manual.passed.load(Ordering::SeqCst)))
+            }
+        }
+    }
+
+    /// The time that has passed, as [`Clock::moment`] counts it.
+    pub fn uptime(&self) -> Duration {
+        self.moment().since(Moment::default())
+    }
+
+    /// Waits for as long as the time of day `at` is away. A correction meanwhile changes nothing.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        self.sleep(at.since(self.now())).await;
+    }
+
+    /// Waits that long.
+    pub async fn sleep(&self, duration: Duration) {
+        self.sleep_to(self.moment() + duration).await;
+    }
+
+    /// Waits until that moment.
+    #[expect(clippy::disallowed_methods, reason = "the one idle wait")]
+    pub async fn sleep_to(&self, end: Moment) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(end.since(self.moment())).await,
             Source::Manual(manual) => loop {
                 let moved = manual.moved.notified();
                 tokio::pin!(moved);
                 moved.as_mut().enable();
-                if self.now() >= at {
+                if self.moment() >= end {
                     return;
                 }
                 moved.await;
             },
         }
-    }
-
-    /// Waits that long.
-    pub async fn sleep(&self, duration: Duration) {
-        self.sleep_until(self.now() + duration).await;
     }
 
     /// A number from `0.0` up to, not including, `1.0`, to spread retries.
@@ -216,6 +345,92 @@ mod tests {
         };
         tokio::join!(sleeper, mover);
         assert_eq!(clock.now(), Timestamp::from_seconds(1_060));
+    }
+
+    #[tokio::test]
+    async fn a_jump_of_the_time_of_day_neither_prolongs_nor_shortens_a_wait() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_000_000));
+        let minute = Duration::from_secs(60);
+        let sleeper = clock.sleep_until(clock.now() + minute);
+        tokio::pin!(sleeper);
+        assert!(is_pending(sleeper.as_mut()).await);
+        clock.jump(clock.now() + 100 * minute);
+        clock.advance(minute / 2);
+        assert!(is_pending(sleeper.as_mut()).await, "a jump is not time");
+        clock.jump(Timestamp::from_seconds(0));
+        clock.advance(minute / 2);
+        sleeper.await;
+    }
+
+    async fn is_pending(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        tokio::select! {
+            biased;
+            () = future => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    /// A clock that is off by `seconds` from a moment on.
+    type Schedule = Vec<(u64, i64)>;
+
+    fn walk(schedule: &Schedule) -> Vec<(Moment, Timestamp, SteadySpan)> {
+        let mut steady = SteadyTime::default();
+        let (mut passed, mut spans) = (0, Vec::new());
+        for (wait, off) in schedule {
+            passed += wait;
+            let now = Moment(Duration::from_secs(passed));
+            let wall =
+                Timestamp::from_seconds(1_000_000_000 + i64::try_from(passed).unwrap() + off);
+            spans.push((now, wall, steady.look(now, wall)));
+        }
+        spans
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_called_older_than_two_looks_minutes_apart_agree_that_it_is(
+            schedule in proptest::collection::vec((1..400_u64, -1_000_000..1_000_000_i64), 1..40)
+        ) {
+            let looks = walk(&schedule);
+            for (last, (now, wall, span)) in looks.iter().enumerate() {
+                proptest::prop_assert!(span.until <= *wall, "a step back counts at once");
+                for (at, shown, _) in &looks[..last] {
+                    let kept_step = *shown + now.since(*at);
+                    proptest::prop_assert!(
+                        now.since(*at) > STEADY_AFTER || span.until <= kept_step,
+                        "a step forward counts only once it has lasted"
+                    );
+                }
+                let covered = now.since(looks[0].0) >= STEADY_AFTER;
+                proptest::prop_assert_eq!(span.from.is_none(), covered);
+            }
+        }
+
+        #[test]
+        fn a_clock_that_keeps_step_is_believed_to_the_microsecond(
+            waits in proptest::collection::vec(1..400_u64, 1..40), off in -1_000_000..1_000_000_i64
+        ) {
+            let looks = walk(&waits.into_iter().map(|wait| (wait, off)).collect());
+            for (now, wall, span) in &looks {
+                proptest::prop_assert_eq!(span.until, *wall);
+                let (began, first, _) = looks[0];
+                let expected = (now.since(began) < STEADY_AFTER).then_some(first);
+                proptest::prop_assert_eq!(span.from, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn four_days_ahead_for_a_minute_age_nothing_and_many_looks_cost_little() {
+        let mut steady = SteadyTime::default();
+        let start = Timestamp::from_seconds(1_000_000_000);
+        let days = Duration::from_secs(4 * 86_400);
+        for passed in (0..3_600).map(Duration::from_secs) {
+            let wrong = passed.as_secs() / 60 == 20;
+            let wall = start + passed + if wrong { days } else { Duration::ZERO };
+            assert_eq!(steady.look(Moment(passed), wall).until, start + passed);
+            assert!(steady.looks.len() <= 32, "{}", steady.looks.len());
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ use rustls::{
 };
 use url::Host;
 
+mod lookup;
+
 /// What every request says it is.
 pub const USER_AGENT: &str = concat!("slack-soar-relay/", env!("CARGO_PKG_VERSION"));
 
@@ -31,7 +33,7 @@ pub const USER_AGENT: &str = concat!("slack-soar-relay/", env!("CARGO_PKG_VERSIO
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
 /// How to reach the other side.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// For name lookup, TCP, proxy and TLS together.
     pub connect_timeout: Duration,
@@ -156,15 +158,30 @@ pub fn check_host(url: &Url) -> Result<(), RefusedAddress> {
     }
 }
 
-/// The addresses of a host, each of which may be contacted: a public name may point anywhere.
+/// Returns whether a request failed since the server's certificate is not good.
+pub fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.map_or(error.downcast_ref(), |inner| inner.downcast_ref());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The addresses of a host, each of which may be contacted: a public name may point anywhere. Ends
+/// within five seconds, whatever the resolver does, and never waits for another name.
 ///
 /// # Errors
-/// What the system's resolver said, or [`RefusedAddress`].
+/// What the system's resolver said, that it said nothing in time, or [`RefusedAddress`].
 pub async fn resolve(
     host: &str,
     port: u16,
 ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let found = lookup::look_up(host, port).await?;
     for address in &found {
         check_address(address.ip())?;
     }

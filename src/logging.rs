@@ -1,33 +1,46 @@
 //! Log lines: text for a person, JSON for a machine, always on standard error.
+//!
+//! Whoever logs never waits: lines go to a buffer of bounded size, and one thread writes them. If
+//! nobody reads standard error, lines are dropped and counted, and the relay goes on.
 
+pub mod escape;
 mod json;
+mod text;
 
 use std::{
     error::Error,
     io::{self, Write},
     mem,
+    panic::{self, PanicHookInfo},
     str::FromStr,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    fmt,
-    layer::SubscriberExt,
-    registry,
-    util::SubscriberInitExt,
+    filter::Targets, layer::SubscriberExt, registry, util::SubscriberInitExt,
 };
 
 /// How long a line may wait for others. Under load it spares a system call for nearly every one.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Whoever has more to say than this waits until some of it is written.
+/// Lines beyond this are dropped until some are written.
 const WAITING_MAX_BYTES: usize = 1024 * 1024;
 
-static LINES: Lines =
-    Lines { waiting: Mutex::new(Vec::new()), has_come: Condvar::new(), has_gone: Condvar::new() };
+/// The longest wait for somebody to read what is left at the end of the process.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+static LINES: Lines = Lines {
+    waiting: Mutex::new(Waiting { bytes: Vec::new(), is_writing: false, is_wanted_now: false }),
+    has_come: Condvar::new(),
+    has_gone: Condvar::new(),
+    dropped: AtomicU64::new(0),
+};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,85 +63,156 @@ impl FromStr for Format {
     }
 }
 
-/// Sends the log of the whole process to standard error. `level` is `info`, or a filter such as
-/// `info,slack_soar_relay::delivery=debug`.
+/// Sends the log of the whole process to standard error, panics included. `level` is `info`, or a
+/// filter such as `info,slack_soar_relay::delivery=debug`.
 ///
 /// # Errors
 /// The level is not one, or logging has already begun.
 pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter: Targets = level.parse()?;
+    let write = |line: &[u8]| LINES.add(line);
     match format {
-        Format::Text => {
-            let lines = fmt().with_max_level(LevelFilter::TRACE).with_writer(|| &LINES);
-            lines.with_ansi(colour).with_target(false).finish().with(filter).try_init()?;
-        }
-        Format::Json => {
-            registry().with(json::Json(|line: &[u8]| LINES.add(line))).with(filter).try_init()?;
-        }
+        Format::Text => registry().with(text::Text { colour, write }).with(filter).try_init()?,
+        Format::Json => registry().with(json::Json(write)).with(filter).try_init()?,
     }
     thread::Builder::new().name("log".to_owned()).spawn(|| LINES.write_for_ever())?;
+    panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Writes what still waits: before the process ends, and before anything else goes to standard
-/// error.
+/// The hook of the standard library would wait for whoever reads standard error.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let message = info.payload_as_str().unwrap_or("no message");
+    tracing::error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        place = info.location().map(ToString::to_string),
+        "a thread panicked: {message}"
+    );
+}
+
+/// Has what still waits written, before the process ends and before anything else goes to standard
+/// error. Waits a moment for it and no longer: perhaps nobody reads.
 pub fn flush() {
-    LINES.write_out();
+    LINES.flush(FLUSH_LIMIT);
+}
+
+/// Returns how many lines were dropped since the process began.
+pub fn dropped_lines() -> u64 {
+    LINES.dropped.load(Ordering::Relaxed)
+}
+
+/// Writes a last line to standard error, without a log's form. Waits no longer than [`flush`].
+pub fn complain(line: &str) {
+    flush();
+    let line = format!("{line}\n");
+    let (done, written) = mpsc::channel();
+    let write = move || {
+        drop(io::stderr().write_all(line.as_bytes()));
+        done.send(()).unwrap_or_default();
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        // Whether it was written or not, that was all.
+        written.recv_timeout(FLUSH_LIMIT).unwrap_or_default();
+    }
 }
 
 /// The lines that wait to be written, in their order.
 struct Lines {
-    waiting: Mutex<Vec<u8>>,
+    waiting: Mutex<Waiting>,
     has_come: Condvar,
     has_gone: Condvar,
+    dropped: AtomicU64,
+}
+
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Lines were taken out, and are not written yet.
+    is_writing: bool,
+    /// Somebody waits for them to be written.
+    is_wanted_now: bool,
+}
+
+impl Waiting {
+    fn is_urgent(&self) -> bool {
+        self.is_wanted_now || self.bytes.len() >= WAITING_MAX_BYTES / 2
+    }
 }
 
 impl Lines {
-    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_for_ever(&self) {
+        let mut said = 0;
         loop {
-            let wait = self.has_come.wait_while(self.waiting(), |waiting| waiting.is_empty());
+            let is_empty = |waiting: &mut Waiting| waiting.bytes.is_empty();
+            let wait = self.has_come.wait_while(self.waiting(), is_empty);
             let waiting = wait.unwrap_or_else(PoisonError::into_inner);
-            let is_small = |waiting: &mut Vec<u8>| waiting.len() < WAITING_MAX_BYTES;
-            drop(self.has_come.wait_timeout_while(waiting, LINGER, is_small));
-            self.write_out();
+            let may_linger = |waiting: &mut Waiting| !waiting.is_urgent();
+            drop(self.has_come.wait_timeout_while(waiting, LINGER, may_linger));
+            if self.write_out() {
+                said = self.tell_dropped(said);
+            }
         }
     }
 
-    /// Standard error is locked first, so that nothing overtakes what was taken out earlier.
-    fn write_out(&self) {
-        let mut to = io::stderr().lock();
-        let lines = mem::take(&mut *self.waiting());
+    /// Returns whether the lines were taken.
+    fn write_out(&self) -> bool {
+        let lines = {
+            let mut waiting = self.waiting();
+            waiting.is_writing = true;
+            mem::take(&mut waiting.bytes)
+        };
+        let is_written = io::stderr().write_all(&lines).is_ok();
+        if !is_written {
+            let lost = memchr::memchr_iter(b'\n', &lines).count();
+            self.dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        let mut waiting = self.waiting();
+        waiting.is_writing = false;
+        waiting.is_wanted_now &= !waiting.bytes.is_empty();
         self.has_gone.notify_all();
-        // A log that nobody can take is no reason to stop.
-        drop(to.write_all(&lines));
+        is_written
+    }
+
+    /// Says once how many lines were dropped, as soon as somebody reads again. Returns how many
+    /// have been told of.
+    fn tell_dropped(&self, said: u64) -> u64 {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let lines = dropped - said;
+        if lines > 0 {
+            tracing::warn!(
+                lines,
+                "{lines} log lines were dropped: standard error was not read fast enough"
+            );
+        }
+        dropped
     }
 
     fn add(&self, line: &[u8]) {
-        let is_full = |waiting: &mut Vec<u8>| waiting.len() >= WAITING_MAX_BYTES;
-        let wait = self.has_gone.wait_while(self.waiting(), is_full);
-        let mut waiting = wait.unwrap_or_else(PoisonError::into_inner);
-        if waiting.is_empty() {
+        let mut waiting = self.waiting();
+        if waiting.bytes.len() + line.len() > WAITING_MAX_BYTES {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_urgent = waiting.is_urgent();
+        if waiting.bytes.is_empty() {
             self.has_come.notify_one();
         }
-        waiting.extend_from_slice(line);
-        if waiting.len() >= WAITING_MAX_BYTES {
+        waiting.bytes.extend_from_slice(line);
+        if !was_urgent && waiting.is_urgent() {
             self.has_come.notify_one();
         }
     }
-}
 
-impl Write for &Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.add(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn flush(&self, limit: Duration) {
+        let mut waiting = self.waiting();
+        waiting.is_wanted_now = !waiting.bytes.is_empty();
+        self.has_come.notify_one();
+        let is_left = |waiting: &mut Waiting| waiting.is_writing || !waiting.bytes.is_empty();
+        drop(self.has_gone.wait_timeout_while(waiting, limit, is_left));
     }
 }
 

@@ -66,7 +66,7 @@ metrics! {
     Commit Histogram "commit_seconds" []
         "One commit, flush to disk included; with the insert where one round trip does both.";
     Deliveries Gauge "deliveries" ["destination", "state"]
-        "Deliveries that are not finished well: pending, leased, dead, paused or orphaned.";
+        "Deliveries not finished well: pending, refused, leased, dead, paused or orphaned.";
     DeliveryAttempts Counter "delivery_attempts_total" ["destination", "class"]
         "Attempts to deliver, by how the destination answered.";
     Delivery Histogram "delivery_seconds" ["destination"]
@@ -92,7 +92,11 @@ metrics! {
     StoreUsed Gauge "store_used_bytes" []
         "Bytes in use in the store, write-ahead log included.";
     StoreFree Gauge "store_free_bytes" []
-        "Bytes left until the store's max_size.";
+        "Bytes left for alerts: until the store's max_size, or on its disk if that is less.";
+    PrunedEarly Counter "pruned_early_total" []
+        "Delivered messages whose text went before retention said so, since space was short.";
+    LogLinesDropped Counter "log_lines_dropped_total" []
+        "Log lines that were dropped, since nobody read standard error fast enough.";
     StaleLeases Counter "stale_leases_total" []
         "Outcomes that came after their lease had passed to another worker, and were not recorded.";
     ConfigReload Gauge "config_last_reload_successful" []

@@ -1,5 +1,8 @@
 //! Secrets: values that never appear in a log line, an error or an answer.
 //!
+//! Blanks, line ends and byte order marks around a value are left out: editors, `echo` and consoles
+//! add them. Anything of that kind inside a value is an error, since no key has it on purpose.
+//!
 //! A secret comes from the environment (fixed for the life of the process) or from a file, which
 //! is read again by [`Secret::refresh`], so that a rotated value is used without a restart.
 //! Whoever finds a value refused asks for [`Secret::refresh_if_touched`], which costs one look at
@@ -32,6 +35,92 @@ pub enum SecretError {
     /// There is a value, and it is empty: an empty key would verify anything signed with it.
     #[error("the secret {0} is empty")]
     Empty(String),
+    /// The value cannot be the one that was meant.
+    #[error("the secret {name} {flaw}")]
+    Flawed {
+        /// The variable or file.
+        name: String,
+        /// What is wrong with the value.
+        flaw: Flaw,
+    },
+}
+
+/// What is wrong with a secret's value. Tells the place, never the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// It is saved in an encoding that we do not read.
+    #[error("is not UTF-8 text: byte {0} (save it as UTF-8; PowerShell writes UTF-16 by itself)")]
+    NotUtf8(usize),
+    /// A control or format character, such as a line break or a zero-width space.
+    #[error("has the control or invisible character U+{code:04X} inside, at character {at}")]
+    Control {
+        /// The character's code point.
+        code: u32,
+        /// Where it stands, from 1.
+        at: usize,
+    },
+    /// A blank in a value that is one word.
+    #[error("has a blank inside, at character {0}")]
+    Blank(usize),
+    /// Quotes belong to the shell or to YAML, not to the value.
+    #[error("has quotes around it: leave them out")]
+    Quotes,
+}
+
+/// The characters that a secret may have inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One word: a key, a token, a URL.
+    Word,
+    /// Words with spaces between them, such as a password or the value of a header. A JSON object,
+    /// such as the key file of a service account, may have line breaks as well.
+    Text,
+}
+
+impl Form {
+    /// Returns the value without what surrounds it.
+    fn clean<'v>(self, name: &str, value: &'v str) -> Result<&'v str, SecretError> {
+        let value = value.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
+        if value.is_empty() {
+            return Err(SecretError::Empty(name.to_owned()));
+        }
+        match self.flaw(value) {
+            None => Ok(value),
+            Some(flaw) => Err(SecretError::Flawed { name: name.to_owned(), flaw }),
+        }
+    }
+
+    fn flaw(self, value: &str) -> Option<Flaw> {
+        let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(value);
+        if self == Self::Text && value.starts_with('{') && is_json().is_ok() {
+            return None;
+        }
+        if is_quoted(value) {
+            return Some(Flaw::Quotes);
+        }
+        value.chars().zip(1..).find_map(|(c, at)| match c {
+            // This stands in a variable for what is not UTF-8.
+            char::REPLACEMENT_CHARACTER => Some(Flaw::NotUtf8(at)),
+            ' ' if self == Self::Text => None,
+            c if c.is_control() || is_invisible(c) => Some(Flaw::Control { code: c.into(), at }),
+            c if c.is_whitespace() => Some(Flaw::Blank(at)),
+            _ => None,
+        })
+    }
+}
+
+/// Byte order marks, zero-width characters and marks of direction, which come along when a value is
+/// copied from a page.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{ad}')
+}
+
+fn is_quoted(value: &str) -> bool {
+    const PAIRS: [(char, char); 5] =
+        [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    let inside = |(open, close)| value.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    PAIRS.into_iter().any(|pair| inside(pair).is_some())
 }
 
 /// A value that nobody may see. Cheap to clone; all clones see a refreshed value.
@@ -49,7 +138,7 @@ struct Inner {
 #[derive(PartialEq, Eq)]
 enum Origin {
     Fixed(String),
-    File(PathBuf),
+    File(PathBuf, Form),
 }
 
 /// By this a file is known to be the same as before: a swapped symbolic link shows another inode.
@@ -74,7 +163,7 @@ impl Stamp {
 }
 
 impl Secret {
-    /// A value that does not change; `name` (of its environment variable) may be shown.
+    /// A value of our own that does not change and is taken as it is; `name` may be shown.
     ///
     /// # Errors
     /// [`SecretError::Empty`] if there is nothing in it.
@@ -85,13 +174,21 @@ impl Secret {
         Ok(Self::with(Origin::Fixed(name.to_owned()), value.to_owned()))
     }
 
-    /// The contents of a file, without the line ends that editors and `echo` leave behind it.
+    /// The value of an environment variable.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read or is empty.
-    pub fn file(path: &Path) -> Result<Self, SecretError> {
+    /// [`SecretError`] if it is empty or flawed.
+    pub fn variable(name: &str, value: &str, form: Form) -> Result<Self, SecretError> {
+        Self::fixed(name, form.clean(name, value)?)
+    }
+
+    /// The contents of a file.
+    ///
+    /// # Errors
+    /// [`SecretError`] if the file cannot be read, is empty or flawed.
+    pub fn file(path: &Path, form: Form) -> Result<Self, SecretError> {
         let stamp = Stamp::of(path);
-        let secret = Self::with(Origin::File(path.to_owned()), read(path)?);
+        let secret = Self::with(Origin::File(path.to_owned(), form), read(path, form)?);
         *secret.0.read_at.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         Ok(secret)
     }
@@ -101,9 +198,9 @@ impl Secret {
         Self(Arc::new(Inner { origin, value, version, read_at: Mutex::new(None) }))
     }
 
-    /// Whether the value comes from this file.
-    pub fn is_file(&self, path: &Path) -> bool {
-        matches!(&self.0.origin, Origin::File(file) if file == path)
+    /// Returns whether the value comes from this file and has this form.
+    pub fn is_file(&self, path: &Path, form: Form) -> bool {
+        matches!(&self.0.origin, Origin::File(file, its) if file == path && *its == form)
     }
 
     /// The value itself: for the request that needs it, and for nothing else.
@@ -121,7 +218,7 @@ impl Secret {
     /// when the file cannot be read.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read or is empty.
+    /// [`SecretError`] if the file cannot be read, is empty or flawed.
     pub fn refresh(&self) -> Result<bool, SecretError> {
         self.read_again(|_unread, _now| true)
     }
@@ -129,7 +226,7 @@ impl Secret {
     /// As [`Secret::refresh`], if the file is not the one that was read last.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read or is empty.
+    /// [`SecretError`] if the file cannot be read, is empty or flawed.
     pub fn refresh_if_touched(&self) -> Result<bool, SecretError> {
         self.read_again(|before, now| before != now)
     }
@@ -138,7 +235,7 @@ impl Secret {
         &self,
         is_wanted: impl FnOnce(Option<Stamp>, Option<Stamp>) -> bool,
     ) -> Result<bool, SecretError> {
-        let Origin::File(path) = &self.0.origin else {
+        let Origin::File(path, form) = &self.0.origin else {
             return Ok(false);
         };
         let mut read_at = self.0.read_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +244,7 @@ impl Secret {
         if !is_wanted(*read_at, stamp) {
             return Ok(false);
         }
-        let value = read(path)?;
+        let value = read(path, *form)?;
         *read_at = stamp;
         if *self.0.value.load_full() == value {
             return Ok(false);
@@ -158,14 +255,17 @@ impl Secret {
     }
 }
 
-fn read(path: &Path) -> Result<String, SecretError> {
-    let text = fs::read_to_string(path)
+fn read(path: &Path, form: Form) -> Result<String, SecretError> {
+    let bytes = fs::read(path)
         .map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })?;
-    let value = text.trim_end_matches(['\r', '\n']);
-    if value.is_empty() {
-        return Err(SecretError::Empty(path.display().to_string()));
+    let name = path.display().to_string();
+    match String::from_utf8(bytes) {
+        Ok(text) => form.clean(&name, &text).map(str::to_owned),
+        Err(error) => {
+            let flaw = Flaw::NotUtf8(error.utf8_error().valid_up_to() + 1);
+            Err(SecretError::Flawed { name, flaw })
+        }
     }
-    Ok(value.to_owned())
 }
 
 /// Two secrets are the same if they come from the same place.
@@ -181,7 +281,7 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.origin {
             Origin::Fixed(name) => write!(f, "Secret({name}: ***)"),
-            Origin::File(path) => write!(f, "Secret({}: ***)", path.display()),
+            Origin::File(path, _) => write!(f, "Secret({}: ***)", path.display()),
         }
     }
 }
@@ -201,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, "old\n").unwrap();
-        let secret = Secret::file(&path).unwrap();
+        let secret = Secret::file(&path, Form::Word).unwrap();
         let clone = secret.clone();
         assert!(!secret.refresh().unwrap());
         fs::write(&path, "new\r\n").unwrap();
@@ -214,7 +314,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("secret"), dir.path().join("new"));
         fs::write(&path, "old").unwrap();
-        let secret = Secret::file(&path).unwrap();
+        let secret = Secret::file(&path, Form::Word).unwrap();
         assert!(!secret.refresh_if_touched().unwrap());
         fs::write(&new, "new").unwrap();
         fs::rename(&new, &path).unwrap();
@@ -235,9 +335,67 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, "old").unwrap();
-        let secret = Secret::file(&path).unwrap();
+        let secret = Secret::file(&path, Form::Word).unwrap();
         fs::write(&path, "\n").unwrap();
         assert!(matches!(secret.refresh(), Err(SecretError::Empty(_))));
         assert_eq!(secret.reveal().as_str(), "old");
+    }
+
+    #[test]
+    fn what_surrounds_a_value_is_left_out_and_what_is_inside_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let both = |value: &str, form| {
+            fs::write(&path, value).unwrap();
+            let shown = |secret: Secret| secret.reveal().as_str().to_owned();
+            let variable = Secret::variable("KEY", value, form).map(shown);
+            let file = Secret::file(&path, form).map(shown);
+            let flaw = |error| match error {
+                SecretError::Flawed { flaw, .. } => Some(flaw),
+                SecretError::Empty(_) | SecretError::Unreadable { .. } => None,
+            };
+            let (variable, file) = (variable.map_err(flaw), file.map_err(flaw));
+            assert_eq!(variable, file, "{value:?}");
+            variable
+        };
+        for value in ["k3y", "k3y\n", "k3y\r\n", "\u{feff}k3y", " \tk3y \u{a0}\n\n", "k3y\u{200b}"]
+        {
+            assert_eq!(both(value, Form::Word), Ok("k3y".to_owned()), "{value:?}");
+        }
+        for (value, flaw) in [
+            ("k3y\nk3y", Flaw::Control { code: 0xA, at: 4 }),
+            ("k3y\0", Flaw::Control { code: 0, at: 4 }),
+            ("k\u{200b}3y", Flaw::Control { code: 0x200B, at: 2 }),
+            ("k\u{9b}3y", Flaw::Control { code: 0x9B, at: 2 }),
+            ("k\u{a0}3y", Flaw::Blank(2)),
+            ("\"k3y\"\n", Flaw::Quotes),
+            ("'k3y'", Flaw::Quotes),
+            ("\u{201c}k3y\u{201d}", Flaw::Quotes),
+            ("k3\u{fffd}", Flaw::NotUtf8(3)),
+        ] {
+            assert_eq!(both(value, Form::Word), Err(Some(flaw)), "{value:?}");
+            assert_eq!(both(value, Form::Text), Err(Some(flaw)), "{value:?}");
+        }
+        assert_eq!(both("pass word", Form::Word), Err(Some(Flaw::Blank(5))));
+        assert_eq!(both(" pass word ", Form::Text), Ok("pass word".to_owned()));
+        let document = "{\n\t\"type\": \"service_account\"\n}";
+        assert_eq!(both(document, Form::Text), Ok(document.to_owned()));
+        assert_eq!(both("\u{feff}\r\n ", Form::Text), Err(None));
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_refused_with_the_place_and_without_the_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "hunter2").unwrap();
+        let secret = Secret::file(&path, Form::Word).unwrap();
+        fs::write(&path, b"\xff\xfeh\0u\0").unwrap();
+        let error = secret.refresh().unwrap_err().to_string();
+        assert!(error.contains("is not UTF-8 text: byte 1"), "{error}");
+        fs::write(&path, "hunter2 hunter3").unwrap();
+        let error = secret.refresh().unwrap_err().to_string();
+        assert!(error.contains("blank inside, at character 8"), "{error}");
+        assert!(!error.contains("hunter"), "{error}");
+        assert_eq!(secret.reveal().as_str(), "hunter2", "the old value stays");
     }
 }

@@ -5,24 +5,29 @@ asks. It needs Python 3.7 or newer and the SOAR's own SDK, nothing else. README.
 says how it is installed and what each parameter means.
 
 A run asks once, for what is behind the number that the run before it has kept. By that number the
-relay learns what was taken, so it is kept as the very last step: a run that dies before is made
-again by the next one, and the platform knows an alert by its name and display_id.
+relay learns what was taken, so it is kept as the very last step, once the alerts have left the process:
+a run that dies before is made again by the next one, and the platform knows an alert by its name and
+display_id.
 """
 
 import base64
+import http.client
 import json
 import re
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 try:
+    import SiemplifyUtils
     from SiemplifyConnectors import SiemplifyConnectorExecution
     from SiemplifyConnectorsDataModel import AlertInfo
     from SiemplifyUtils import output_handler
 except ImportError:
+    from soar_sdk import SiemplifyUtils
     from soar_sdk.SiemplifyConnectors import SiemplifyConnectorExecution
     from soar_sdk.SiemplifyConnectorsDataModel import AlertInfo
     from soar_sdk.SiemplifyUtils import output_handler
@@ -32,12 +37,18 @@ CONNECTOR_NAME = "Slack SOAR Relay Connector"
 # The name under which the platform keeps the connector's place in the feed.
 PLACE = "feed_after"
 
+# The relay's numbers are 64 bits wide, the first of them free for a sign.
+LARGEST_PLACE = 2**63 - 1
+
 # The relay's own limit, and a limit of ours: nothing that is fine is larger.
 MAX_ALERTS = 500
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 # Of the platform's time limit, what a run may spend on asking: the rest is for the platform.
 SHARE = 0.5
+
+# What reading a text raises that is not the JSON of a relay.
+NOT_A_PAGE = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class FeedError(Exception):
@@ -135,10 +146,15 @@ def ask(settings, after, limit):
     try:
         with opener.open(request, timeout=settings.seconds) as answer:
             page = json.loads(read(answer, until))
-        return page["items"], int(page["next"])
+        items, after = page["items"], page["next"]
+        if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
+            raise ValueError("`items` is not a list of objects")
+        if type(after) is not int or not 0 <= after <= LARGEST_PLACE:
+            raise ValueError("`next` is not a number of a feed")
+        return items, after
     except urllib.error.HTTPError as error:
         raise refused(error) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, *NOT_A_PAGE) as error:
         raise FeedError(f"{settings.url} does not answer as a relay does: {error}") from error
 
 
@@ -161,7 +177,7 @@ def refused(error):
     """What the relay says, in its own words if it is the relay that says it."""
     try:
         detail = json.loads(error.read(64 * 1024))["detail"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, *NOT_A_PAGE):
         detail = "not the answer of a relay"
     kind = NotOfThisFeed if error.code == 409 else FeedError
     return kind(f"the relay answers {error.code}: {detail}")
@@ -235,15 +251,33 @@ def alert_info(item, settings):
 
 
 def kept_place(siemplify, identifier):
-    """The number that the last run has kept. What cannot be read is no reason to stand still."""
+    """The number that the last run has kept; 0, the oldest alert, if it cannot be one.
+
+    What cannot be read is no reason to stand still: the alerts that come twice are known by their
+    ids, and a run that fails because of it would fail for ever.
+    """
     kept = siemplify.get_connector_context_property(identifier, PLACE)
     if kept in (None, ""):
         return 0
-    try:
-        return max(int(str(kept).strip('"')), 0)
-    except ValueError:
-        siemplify.LOGGER.error(f"the kept place `{kept}` is no number: reading from the beginning")
-        return 0
+    text = str(kept).strip().strip('"')
+    if re.fullmatch("[0-9]{1,19}", text) and int(text) <= LARGEST_PLACE:
+        return int(text)
+    shown = text if len(text) <= 40 else text[:40] + "..."
+    siemplify.LOGGER.error(f"the kept place {shown!r} is not a number of a feed: "
+                           "reading from the beginning")
+    return 0
+
+
+def send_package(siemplify, alerts):
+    """Returns the alerts to the platform, out of this process.
+
+    The SDK writes them into a buffer that is emptied when the process ends by itself.
+    """
+    siemplify.return_package(alerts)
+    streams = (getattr(SiemplifyUtils, "real_stdout", None), sys.__stdout__, sys.stdout)
+    for stream in streams:
+        if stream is not None:
+            stream.flush()
 
 
 def run(siemplify):
@@ -258,7 +292,7 @@ def run(siemplify):
         items, after = ask(settings, 0, limit)
     alerts = [alert_info(item, settings) for item in items]
     siemplify.LOGGER.info(f"{len(alerts)} alerts behind {before}")
-    siemplify.return_package(alerts)
+    send_package(siemplify, alerts)
     # The last step: what is kept here is what the next run says it has.
     if after != before and not siemplify.is_test_run:
         siemplify.set_connector_context_property(identifier, PLACE, str(after))

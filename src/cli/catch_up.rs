@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{self, Config},
     ids::AppName,
     intake::{
         catch_up::{self, App, Handle, Parts, Poller},
@@ -15,7 +15,6 @@ use crate::{
         notice::Notices,
     },
     metrics::Metrics,
-    secret::Secret,
     shutdown::Shutdown,
     slack::web_api::{self, WebApi},
     store::Store,
@@ -58,8 +57,8 @@ pub(super) async fn prepare(
         let channels = Arc::new(Channels::new(ids, app.channel_names.clone(), app.bots.clone()));
         channels.recall(store, &app.name).await?;
         prepared.channels.insert(app.name.clone(), Arc::clone(&channels));
-        if let Some(token) = &app.bot_token {
-            let api = web_api(config, Some(token.clone()), clock, metrics)?;
+        if app.bot_token.is_some() {
+            let api = web_api(config, app, clock, metrics)?;
             let (notices, receiver) = Notices::new();
             prepared.notices.insert(app.name.clone(), notices);
             let name = app.name.clone();
@@ -103,10 +102,15 @@ impl CatchUp {
 /// The HTTP client cannot be built.
 pub(super) fn web_api(
     config: &Config,
-    token: Option<Secret>,
+    app: &config::App,
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<WebApi> {
-    let settings = web_api::Settings { url: config.slack_api.clone(), token };
+    let settings = web_api::Settings {
+        url: config.slack_api.clone(),
+        token: app.bot_token.clone(),
+        team: app.team.clone(),
+        client: app.client.clone(),
+    };
     WebApi::new(settings, clock.clone(), metrics.clone()).context("Slack's Web API")
 }

@@ -17,7 +17,12 @@ pub struct Check {
 }
 
 impl Check {
-    pub(super) fn run(self, path: &Path) -> anyhow::Result<ExitCode> {
+    /// Returns the check that prints lines for a person.
+    pub(super) const fn text() -> Self {
+        Self { json: false }
+    }
+
+    pub(super) fn run(&self, path: &Path) -> anyhow::Result<ExitCode> {
         let loaded = config::load(path, &environment);
         let (config, problems, warnings) = match loaded {
             Ok(loaded) => (Some(loaded.config), Vec::new(), loaded.warnings),

@@ -75,7 +75,8 @@ impl Served {
             By::Worker(worker) => (worker.breaker_open(), worker.last_failure(), None),
             By::Feed(feed, _) => (false, None, feed.read_at()),
         };
-        DestinationHealth { name, breaker_open, last_failure, last_read }
+        let problem = self.destination.problem();
+        DestinationHealth { name, breaker_open, last_failure, last_read, problem }
     }
 }
 
@@ -117,7 +118,7 @@ impl Running {
         };
         let raw = test.message(posted_at).to_string();
         let alert = alert_of_stored(raw.as_bytes(), 0, &origin, &self.matcher)
-            .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })?;
+            .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })?;
         destination.deliver(&alert).await
     }
 }

@@ -8,7 +8,10 @@ use url::Url;
 use super::{BadConfiguration, Common, environment, say};
 use crate::{
     config::{self, App},
-    slack::manifest::{Kind, Needs, manifest},
+    slack::{
+        self,
+        manifest::{Kind, Needs, manifest},
+    },
 };
 
 /// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New App,
@@ -24,6 +27,9 @@ pub struct Manifest {
     /// Print JSON and not YAML.
     #[arg(long)]
     json: bool,
+    /// Print an address that opens Slack's dialog for a new app with the manifest filled in.
+    #[arg(long, conflicts_with = "json")]
+    link: bool,
     /// Leave out the incoming webhook through which Code Defender posts.
     #[arg(long)]
     no_incoming_webhook: bool,
@@ -44,7 +50,9 @@ impl Manifest {
         let apps = apps(common)?;
         let needs = self.needs(&apps)?;
         let manifest = manifest(&needs);
-        if self.json {
+        if self.link {
+            say(&link(&manifest)?);
+        } else if self.json {
             say(&serde_json::to_string_pretty(&manifest)?);
         } else {
             say(serde_saphyr::to_string(&manifest)?.trim_end());
@@ -53,9 +61,7 @@ impl Manifest {
     }
 
     fn needs(&self, apps: &[App]) -> anyhow::Result<Needs> {
-        // The README names the whole request URL, so that may be what is given.
-        let base = self.url.as_str().trim_end_matches('/');
-        let base = base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/');
+        let base = base_url(&self.url);
         let wrong = |message: String| anyhow::Error::from(BadConfiguration(message));
         let (app, path) = match (apps, &self.app) {
             ([], None) => (None, String::new()),
@@ -68,7 +74,9 @@ impl Manifest {
             (_, Some(name)) => {
                 let app = apps.iter().find(|app| app.name.as_str() == name);
                 let app = app.ok_or_else(|| wrong(format!("no app is named {name}")))?;
-                (Some(app), if apps.len() > 1 { format!("/{name}") } else { String::new() })
+                // One Slack app has one request URL, whichever workspaces it is installed in.
+                let is_alone = apps.len() == 1 || shares_its_secret(app, apps);
+                (Some(app), if is_alone { String::new() } else { format!("/{name}") })
             }
         };
         Ok(Needs {
@@ -80,6 +88,28 @@ impl Manifest {
     }
 }
 
+/// Returns the address before `/slack/events`. The README names the whole request URL, so that may
+/// be what is given.
+pub(super) fn base_url(url: &Url) -> String {
+    let base = url.as_str().trim_end_matches('/');
+    base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/').to_owned()
+}
+
+/// Returns the needs of the only app of a configuration that reads history in such channels.
+pub(super) fn needs_of_channels(base: &str, kinds: Vec<Kind>) -> Needs {
+    Needs { request_url: format!("{base}{EVENTS}"), kinds, catch_up: true, incoming_webhook: true }
+}
+
+/// Returns the address of Slack's dialog for a new app with the manifest in it. Many projects link
+/// to it in this form; the documentation of manifests that we could read does not describe it.
+pub(super) fn link(manifest: &slack::manifest::Manifest) -> anyhow::Result<String> {
+    let json = serde_json::to_string(manifest)?;
+    let mut link = Url::parse("https://api.slack.com/apps?new_app=1")?;
+    link.query_pairs_mut().append_pair("manifest_json", &json);
+    // Form encoding writes a blank as `+`; percent encoding is read the same way everywhere.
+    Ok(link.as_str().replace('+', "%20"))
+}
+
 /// The kinds of channels that an app's configuration may mean.
 pub(super) fn kinds(app: &App) -> Vec<Kind> {
     if app.channels.is_empty() || !app.channel_names.is_empty() {
@@ -88,13 +118,21 @@ pub(super) fn kinds(app: &App) -> Vec<Kind> {
     app.channels.iter().flat_map(|id| Kind::of(id.as_str())).copied().collect()
 }
 
+fn shares_its_secret(app: &App, apps: &[App]) -> bool {
+    let shares = |other: &App| {
+        let known = |secret| app.signing_secrets.contains(secret);
+        other.name != app.name && other.signing_secrets.iter().any(known)
+    };
+    apps.iter().any(shares)
+}
+
 /// The configured apps; none if there is no configuration yet. Secrets need not exist.
 fn apps(common: &Common) -> anyhow::Result<Vec<App>> {
     let path = common.path();
     if common.config.is_none() && !path.exists() {
         return Ok(Vec::new());
     }
-    let secret = |name: &str| environment(name).or_else(|| Some(PLACEHOLDER.to_owned()));
+    let secret = |name: &str| environment(name).or_else(|| Some(format!("{PLACEHOLDER}{name}")));
     let loaded =
         config::load(&path, &secret).map_err(|problems| BadConfiguration(problems.to_string()))?;
     Ok(loaded.config.apps)

@@ -22,6 +22,7 @@ pub mod render;
 mod sample;
 pub mod send_test;
 pub mod serve;
+pub mod setup;
 mod terminal;
 
 use std::{
@@ -31,7 +32,11 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 
 pub use self::reference::reference;
 use self::serve::ConfigFile;
@@ -55,20 +60,30 @@ struct Cli {
 #[derive(Args, Debug)]
 pub struct Common {
     /// The configuration file.
-    #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "RELAY_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     /// How log lines look [default: text on a terminal, else json].
-    #[arg(long, global = true, value_name = "text|json")]
+    #[arg(long, global = true, value_parser = log_format(), help_heading = GLOBAL)]
     log_format: Option<Format>,
     /// What is logged: error, warn, info, debug or trace, or a filter for each part.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", help_heading = GLOBAL)]
     log_level: String,
+}
+
+/// The heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
+/// Returns a parser whose values shells can complete.
+fn log_format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| word.parse::<Format>())
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the relay until SIGTERM or Ctrl-C.
     Serve,
+    /// Ask for what a first configuration needs, write it, and check it.
+    Setup(setup::Setup),
     /// Show the relay at work: no configuration, no network, a pretend SOAR.
     Demo(demo::Demo),
     /// Validate the configuration; print every problem with its line.
@@ -122,10 +137,11 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
-    let result = run(&common, command);
-    logging::flush();
-    match result {
-        Ok(code) => code,
+    match run(&common, command) {
+        Ok(code) => {
+            logging::flush();
+            code
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             if error.is::<BadConfiguration>() { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -146,6 +162,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             common.start_log(level)?;
             demo.run()
         }
+        Command::Setup(setup) => setup.run(common),
         Command::Check(check) => check.run(&common.path()),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&config::schema())?);
@@ -194,18 +211,20 @@ impl Common {
     }
 }
 
-/// The environment's one door. A value that is not UTF-8 is as good as none.
+/// The environment's one door. What is not UTF-8 in a value becomes U+FFFD, which no secret may
+/// have.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A line of result. A reader that went away is no failure of ours.
+/// A line of result. A reader that went away is no failure of ours. Whatever others wrote in it
+/// cannot play tricks with a terminal, and JSON stays the same JSON.
 fn say(line: &str) {
-    drop(writeln!(stdout(), "{line}"));
+    drop(writeln!(stdout(), "{}", terminal::safe(line)));
 }
 
 /// A line of complaint.
 fn complain(line: &str) {
-    drop(writeln!(stderr(), "{line}"));
+    logging::complain(&terminal::safe(line));
 }

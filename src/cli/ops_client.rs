@@ -5,11 +5,20 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, Url, header};
+use reqwest::{
+    Method, Url,
+    header::{self, HeaderValue},
+};
 use serde::de::DeserializeOwned;
 
 use super::{Common, environment};
-use crate::{config::Server, http_client, logging::chain, ops::Problem, secret::Secret};
+use crate::{
+    config::Server,
+    http_client,
+    logging::chain,
+    ops::{Problem, api::OPERATOR},
+    secret::{Form, Secret},
+};
 
 /// For one answer. Only a change of very many alerts takes more than a moment.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -64,8 +73,8 @@ impl Target {
 
     fn client_of(&self, server: &str, configured: Option<Secret>) -> anyhow::Result<OpsClient> {
         let token = match (&self.token_file, environment(TOKEN_VARIABLE)) {
-            (Some(path), _) => Some(Secret::file(path)?),
-            (None, Some(value)) => Some(Secret::fixed(TOKEN_VARIABLE, &value)?),
+            (Some(path), _) => Some(Secret::file(path, Form::Word)?),
+            (None, Some(value)) => Some(Secret::variable(TOKEN_VARIABLE, &value, Form::Word)?),
             (None, None) => configured,
         };
         let base = Url::parse(server)
@@ -155,6 +164,10 @@ impl OpsClient {
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
+        }
+        let user = environment("USER").or_else(|| environment("LOGNAME"));
+        if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
+            request = request.header(OPERATOR, user);
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();

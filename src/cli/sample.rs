@@ -11,15 +11,17 @@ use crate::{
     ids::MessageTs,
 };
 
+const TEAM: &str = "T0123456789";
+
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
-    event_of(ts, &message(ts))
+    event_of(ts, TEAM, &message(ts))
 }
 
-fn event_of(ts: MessageTs, message: &Value) -> Value {
+fn event_of(ts: MessageTs, team: &str, message: &Value) -> Value {
     json!({
         "type": "event_callback",
-        "team_id": "T0123456789",
+        "team_id": team,
         "api_app_id": "A0123456789",
         "event_id": format!("Ev{}", ts.micros()),
         "event_time": ts.micros() / 1_000_000,
@@ -78,7 +80,8 @@ pub(super) struct Test<'a> {
 impl Test<'_> {
     /// An event that holds it, posted at `ts`.
     pub(super) fn event(&self, ts: MessageTs) -> Value {
-        event_of(ts, &self.message(ts))
+        let team = self.app.and_then(|app| app.team.as_deref());
+        event_of(ts, team.unwrap_or(TEAM), &self.message(ts))
     }
 
     /// The inner message.

@@ -28,8 +28,9 @@ use crate::{
 /// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
 const MAX_THREADS: usize = 2;
 
-/// For name lookups.
-const MAX_BLOCKING_THREADS: usize = 8;
+/// For what blocks: a reload, standard output, and the look-up of the database's host, of which
+/// each connection that is being made may wait for one.
+const MAX_BLOCKING_THREADS: usize = 64;
 
 /// Requests in flight and attempts end within this; what has not is attempted again after a start.
 const GRACE: Duration = Duration::from_secs(16);
@@ -170,8 +171,11 @@ impl Relay {
     pub async fn settled(&self) {
         loop {
             let stats = self.store.stats().await.unwrap_or_default();
-            let unfinished: u64 =
-                stats.destinations.iter().map(|(_, stats)| stats.pending + stats.leased).sum();
+            let unfinished: u64 = stats
+                .destinations
+                .iter()
+                .map(|(_, stats)| stats.pending + stats.refused + stats.leased)
+                .sum();
             if unfinished == 0 {
                 return;
             }

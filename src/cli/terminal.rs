@@ -10,9 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthChar;
 
 use super::environment;
+use crate::logging::escape;
 
-/// A column is never made narrower than this.
-const NARROWEST: usize = 12;
+/// A column that is cut keeps at least this much.
+const NARROWEST: usize = 10;
+
+/// So many columns from the right may be cut.
+const CUT_COLUMNS: usize = 2;
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -33,9 +37,9 @@ impl Colour {
     pub(super) fn of(word: &str) -> Self {
         match word {
             "delivered" | "duplicate" => Self::Green,
-            "dead" | "critical" | "alert_fault" => Self::Red,
-            "pending" | "leased" | "high" | "destination_fault" | "auth" | "throttled"
-            | "timeout" => Self::Yellow,
+            "dead" | "critical" | "refused" | "orphaned" => Self::Red,
+            "pending" | "leased" | "paused" | "high" | "destination_fault" | "auth"
+            | "throttled" | "timeout" => Self::Yellow,
             "cancelled" | "unrouted" | "informative" => Self::Dim,
             _ => Self::Plain,
         }
@@ -52,6 +56,9 @@ impl Colour {
         }
     }
 }
+
+/// The codes behind `ESC [` that [`Screen::paint`] writes.
+const CODES: [&str; 6] = ["0m", "1m", "2m", "31m", "32m", "33m"];
 
 /// How standard output is written to.
 #[derive(Clone, Copy, Debug)]
@@ -82,26 +89,25 @@ impl Screen {
         format!("\u{1b}[{}m{text}\u{1b}[0m", colour.code())
     }
 
-    /// Rows under a head. The last column is cut to what is left of the width.
+    /// Returns rows under a head. On a terminal they fit its width: columns are cut from the right.
     pub(super) fn table(self, head: &[&str], rows: &[Vec<(String, Colour)>]) -> String {
         let head: Vec<_> = head.iter().map(|cell| ((*cell).to_owned(), Colour::Bold)).collect();
         let all = || std::iter::once(&head).chain(rows);
         let columns = head.len();
         let widths: Vec<usize> = (0..columns)
-            .map(|at| all().filter_map(|row| row.get(at)).map(|cell| width(&cell.0)).max())
+            .map(|at| {
+                all().filter_map(|row| row.get(at)).map(|cell| width(&harmless(&cell.0))).max()
+            })
             .map(Option::unwrap_or_default)
             .collect();
-        let before: usize = widths.iter().take(columns.saturating_sub(1)).map(|w| w + 2).sum();
-        let room = self.width.map(|width| width.saturating_sub(before).max(NARROWEST));
+        let widths = self.width.map_or(widths.clone(), |room| fitted(widths, room));
         let mut text = String::new();
         for row in all() {
             let mut line = String::new();
             for (at, ((cell, colour), width_of_column)) in row.iter().zip(&widths).enumerate() {
                 let is_last = at + 1 == columns;
-                let cell = match room {
-                    Some(room) if is_last => cut(cell, room),
-                    Some(_) | None => cell.clone(),
-                };
+                let cell = harmless(cell);
+                let cell = if self.width.is_some() { cut(&cell, *width_of_column) } else { cell };
                 line += &self.paint(*colour, &cell);
                 if !is_last {
                     line += &" ".repeat(width_of_column.saturating_sub(width(&cell)));
@@ -114,6 +120,21 @@ impl Screen {
         text.pop();
         text
     }
+}
+
+/// Takes from the columns, the last one first, what does not fit. A column keeps [`NARROWEST`], and
+/// the one before the last two keeps all: an id that is cut is of no use.
+fn fitted(mut widths: Vec<usize>, room: usize) -> Vec<usize> {
+    let total = |widths: &[usize]| {
+        widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+    };
+    for at in (0..widths.len()).rev().take(CUT_COLUMNS) {
+        let excess = total(&widths).saturating_sub(room);
+        if let Some(width) = widths.get_mut(at) {
+            *width = width.saturating_sub(excess).max((*width).min(NARROWEST));
+        }
+    }
+    widths
 }
 
 /// A bar for bulk work on standard error; none if that is no terminal.
@@ -146,13 +167,38 @@ pub(super) fn rough(duration: Duration) -> String {
     }
 }
 
-/// The text without what a terminal would obey: control characters, and marks that turn the
-/// direction of writing. Slack and a SOAR wrote it, not we.
+/// The text in one line, without what a terminal would obey. Slack and a SOAR wrote it, not we.
 pub(super) fn harmless(text: &str) -> String {
-    const TURNS: [std::ops::RangeInclusive<char>; 3] =
-        ['\u{200e}'..='\u{200f}', '\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
-    let turns = |c: char| TURNS.iter().any(|range| range.contains(&c));
-    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
+    escape::escaped(text)
+}
+
+/// Lines of output without what a terminal would obey. Line breaks and tabs stay; so do the colours
+/// of [`Screen::paint`], where it paints at all.
+pub(super) fn safe(text: &str) -> String {
+    safe_for(Screen::new(), text)
+}
+
+fn safe_for(screen: Screen, text: &str) -> String {
+    let is_ours = |rest: &&str| CODES.iter().any(|code| rest.starts_with(code));
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(escape::is_harmful) {
+        let (plain, harmful) = rest.split_at(at);
+        safe += plain;
+        let ours = harmful.strip_prefix("\u{1b}[").filter(is_ours).filter(|_| screen.colour);
+        let end = match ours {
+            Some(code) => harmful.len() - code.len() + code.find('m').map_or(0, |end| end + 1),
+            None => harmful.chars().next().map_or(0, char::len_utf8),
+        };
+        let (first, after) = harmful.split_at(end);
+        if ours.is_some() || ["\n", "\t"].contains(&first) {
+            safe += first;
+        } else {
+            safe += &escape::escaped(first);
+        }
+        rest = after;
+    }
+    safe + rest
 }
 
 fn width(text: &str) -> usize {
@@ -208,6 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_alerts_fits_eighty_columns_and_keeps_ids_whole() {
+        let id = "main:C0123456789:1600689944.000500:0";
+        let cells =
+            ["12h", "informative", id, "soar pending, backup delivered", "a script of theirs"];
+        let row = cells.map(|cell| (cell.to_owned(), Colour::Plain)).to_vec();
+        let head = ["AGE", "SEVERITY", "ID", "DELIVERIES", "SUMMARY"];
+        let table = Screen { colour: false, width: Some(80) }.table(&head, &[row]);
+        assert!(table.lines().all(|line| width(line) <= 80), "{table}");
+        assert!(table.contains(id), "{table}");
+    }
+
+    #[test]
     fn a_table_for_a_file_is_whole_and_without_colour() {
         let screen = Screen { colour: false, width: None };
         let table = screen.table(&HEAD, &rows());
@@ -225,7 +283,12 @@ mod tests {
     #[test]
     fn a_text_cannot_play_tricks_with_the_terminal() {
         let text = "a\u{1b}[2Jb\rc\u{202e}d\u{7}";
-        assert_eq!(harmless(text), "a [2Jb c d ");
+        assert_eq!(harmless(text), r"a\u001b[2Jb\rc\u202ed\u0007");
+        let lines = "\u{1b}[31mdead\u{1b}[0m\t\u{1b}[2Jx\n\u{9b}1m";
+        let plain = Screen { colour: false, width: None };
+        assert_eq!(safe_for(plain, lines), "\\u001b[31mdead\\u001b[0m\t\\u001b[2Jx\n\\u009b1m");
+        let painted = safe_for(Screen { colour: true, ..plain }, lines);
+        assert_eq!(painted, "\u{1b}[31mdead\u{1b}[0m\t\\u001b[2Jx\n\\u009b1m");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     ids::{AppName, DestinationName},
     intake::routing::{self, When},
     logging::chain,
-    secret::Secret,
+    secret::{Form, Secret},
 };
 
 /// A worker needs this much more than its attempt: to record the outcome.
@@ -35,6 +35,10 @@ const LEASE_RESERVE: Duration = Duration::from_secs(30);
 
 /// The longest attempt that anybody may wait for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Ends of the names of secret parameters that may have spaces inside: passwords that a person
+/// chose, and the key file of a service account.
+const MAY_HAVE_SPACES: [&str; 3] = ["password", "passphrase", "service_account"];
 
 /// What a destination that is read has no use for.
 const OF_SENDING: [&str; 3] = ["timeout", "concurrency", "rate_limit"];
@@ -91,7 +95,7 @@ impl Resolver<'_> {
         let url = self.url(at, destination.url.as_ref(), preset.as_deref());
         let params_at = format!("{at}/params");
         let before_params = self.problems.len();
-        let (params, secrets) = self.params(&params_at, destination.params);
+        let (params, secrets) = self.params(&params_at, destination.params, preset.as_deref());
         let unread = self.problems.split_off(before_params);
         for (name, message) in preset.iter().flat_map(|one| one.check_params(&params, &secrets)) {
             let pointer = format!("{params_at}/{}", step(&name));
@@ -201,13 +205,20 @@ impl Resolver<'_> {
         &mut self,
         at: &str,
         given: Map<String, Value>,
+        preset: Option<&Preset>,
     ) -> (Map<String, Value>, BTreeMap<String, Secret>) {
         let (mut plain, mut secrets) = (Map::new(), BTreeMap::new());
+        let known = preset.map(Preset::params_documented).unwrap_or_default();
+        let is_key = |name: &str| {
+            let is_secret = known.iter().any(|param| param.name == name && param.kind == "secret");
+            is_secret && !MAY_HAVE_SPACES.iter().any(|word| name.ends_with(word))
+        };
         for (name, value) in given {
             match serde_json::from_value::<file::SecretRef>(value.clone()) {
                 Ok(reference) if value.is_object() => {
                     let pointer = format!("{at}/{}", step(&name));
-                    let secret = self.secret(&pointer, &reference);
+                    let form = if is_key(&name) { Form::Word } else { Form::Text };
+                    let secret = self.secret_of(&pointer, &reference, form);
                     secrets.extend(secret.map(|secret| (name, secret)));
                 }
                 Ok(_) | Err(_) => {
@@ -238,7 +249,8 @@ impl Resolver<'_> {
                     Some(http::HeaderValue::Plain(text.clone()))
                 }
                 HeaderText::Secret(secret) => {
-                    self.secret(&at, secret).map(http::HeaderValue::Secret)
+                    // Such as `Bearer TOKEN`.
+                    self.secret_of(&at, secret, Form::Text).map(http::HeaderValue::Secret)
                 }
             };
             headers.extend(value.map(|value| (name.clone(), value)));

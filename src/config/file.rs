@@ -77,6 +77,10 @@ pub(super) struct Slack {
     /// Slack's Web API.
     #[serde(default = "slack_api")]
     pub(super) api_url: String,
+    /// `http://[user:password@]host:port`, for calls of the Web API.
+    pub(super) proxy: Option<String>,
+    /// PEM certificates that are trusted beside the public roots, for calls of the Web API.
+    pub(super) ca_file: Option<PathBuf>,
     /// One or more Slack apps; one for each workspace is usual.
     #[schemars(length(min = 1))]
     pub(super) apps: Vec<App>,
@@ -106,6 +110,14 @@ pub(super) struct App {
     /// The `bot_id` or `app_id` of each bot that may post incidents; empty for every bot.
     #[serde(default)]
     pub(super) bots: Vec<String>,
+    /// The id of the workspace whose events are taken. Needed where several apps share a signing
+    /// secret (one Slack app in several workspaces), and for the token of an organisation.
+    #[schemars(regex(pattern = r"^[TE][A-Z0-9]{2,}$"))]
+    pub(super) team: Option<String>,
+    /// In place of `slack.proxy`.
+    pub(super) proxy: Option<String>,
+    /// In place of `slack.ca_file`.
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// What an incident looks like.
@@ -190,7 +202,8 @@ pub(super) struct Store {
 pub(super) struct Sqlite {
     /// The file, on a local disk: network file systems are refused.
     pub(super) path: PathBuf,
-    /// At 80 % a warning, at 95 % alerts are refused and Slack sends them again.
+    /// At 80 % a warning, at 90 % delivered alerts go before their retention is over, at 95 %
+    /// alerts are refused and Slack sends them again. At least 2MiB; below 64MiB a warning.
     pub(super) max_size: Size,
 }
 

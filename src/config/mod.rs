@@ -11,6 +11,7 @@ mod problem;
 mod reference;
 mod resolve;
 mod schema;
+mod slack;
 mod sources;
 mod tree;
 mod units;
@@ -34,10 +35,12 @@ pub use self::{
 use crate::{
     code_defender::matcher,
     destination::http,
+    http_client,
     ids::{AppName, ChannelId},
     intake::{catch_up, routing::When},
     secret::Secret,
     store::Retention,
+    text,
 };
 
 /// A configuration with every key, commented; what is commented out is the default.
@@ -96,6 +99,12 @@ pub struct App {
     pub channel_names: Vec<String>,
     /// The bots that may post incidents; empty for all.
     pub bots: Vec<String>,
+    /// The workspace or organisation whose events are taken; every one if there is none.
+    pub team: Option<String>,
+    /// How the Web API is reached.
+    pub client: http_client::Settings,
+    /// Digest of the certificates that `client` names: a poller goes on as long as it is the same.
+    pub client_files: Fingerprint,
 }
 
 /// Where alerts are kept.
@@ -181,7 +190,7 @@ pub fn load_again(
     known: &[Secret],
 ) -> Result<Loaded, Problems> {
     let fail = |list| Problems { file: path.to_owned(), list };
-    let text = read(path).map_err(|message| fail(vec![Problem::new(None, "", message)]))?;
+    let text = read(path).map_err(|problem| fail(vec![problem]))?;
     let dir = path.parent().unwrap_or_else(|| Path::new(""));
     let mut loaded = parse_with(&text, dir, env, known).map_err(fail)?;
     let Sources { mut files, presets_dir, .. } = loaded.sources;
@@ -219,12 +228,19 @@ fn parse_with(
     resolve::resolve(file, place, problems)
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
+fn read(path: &Path) -> Result<String, Problem> {
+    let whole = |message: String| Problem::new(None, "", message);
+    let cannot = |error: &std::io::Error| whole(format!("cannot be read: {error}"));
+    let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if size > MAX_FILE_BYTES {
-        return Err(format!("is larger than {MAX_FILE_BYTES} bytes: not a configuration"));
+        let message = format!("is larger than {MAX_FILE_BYTES} bytes: not a configuration");
+        return Err(whole(message));
     }
-    std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+    let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
+    text::decode(bytes).map_err(|broken| {
+        let problem = Problem::new(Some(broken.position), "", broken.to_string());
+        problem.hint("save the file as UTF-8")
+    })
 }
 
 #[cfg(test)]

@@ -8,10 +8,9 @@ use std::{
 };
 
 use serde_json::Value;
-use url::Url;
 
 use super::{
-    App, Config, Loaded, Postgres, Server, Sources, Store,
+    Config, Loaded, Postgres, Server, Sources, Store,
     file::{self, SecretRef},
     mend::Spoilt,
     problem::Problem,
@@ -19,11 +18,9 @@ use super::{
 };
 use crate::{
     code_defender::matcher::{self, FieldTitles, TitlePattern},
-    http_client,
-    ids::{AppName, ChannelId},
     intake::catch_up,
     logging::chain,
-    secret::{Secret, SecretError},
+    secret::{Form, Secret, SecretError},
     store::{Retention, postgres},
 };
 
@@ -67,7 +64,7 @@ pub(super) fn resolve(
     resolver.warn_of_idleness(&file);
     let server = resolver.server(&file.server);
     let slack_api = resolver.slack_api(&file.slack.api_url);
-    let apps = resolver.apps(file.slack.apps);
+    let apps = resolver.apps(file.slack);
     let catch_up = resolver.catch_up(&file.catch_up);
     let matching = resolver.matching(file.matching);
     let presets_dir = file.presets_dir.map(|dir| resolver.place.dir.join(dir));
@@ -75,7 +72,7 @@ pub(super) fn resolve(
     let store = Store {
         postgres: file.store.postgres.and_then(|postgres| resolver.postgres(postgres)),
         path: resolver.place.dir.join(file.store.sqlite.path),
-        max_size_bytes: file.store.sqlite.max_size.0,
+        max_size_bytes: resolver.max_size(file.store.sqlite.max_size.0),
         lease,
     };
     let retention =
@@ -128,14 +125,26 @@ impl Resolver<'_> {
         }
     }
 
+    /// Reads a secret that is one word: a key, a token, a URL.
     pub(super) fn secret(&mut self, pointer: &str, reference: &SecretRef) -> Option<Secret> {
+        self.secret_of(pointer, reference, Form::Word)
+    }
+
+    pub(super) fn secret_of(
+        &mut self,
+        pointer: &str,
+        reference: &SecretRef,
+        form: Form,
+    ) -> Option<Secret> {
         let found = match (&reference.env, &reference.file) {
             (Some(name), _) => match (self.place.env)(name) {
-                Some(value) => Secret::fixed(name, &value).map_err(|error| error.to_string()),
+                Some(value) => {
+                    Secret::variable(name, &value, form).map_err(|error| error.to_string())
+                }
                 None => Err(format!("the environment variable {name} is not set")),
             },
             (None, Some(path)) => {
-                self.secret_file(&self.place.dir.join(path)).map_err(|error| chain(&error))
+                self.secret_file(&self.place.dir.join(path), form).map_err(|error| chain(&error))
             }
             (None, None) => Err("write {env: NAME} or {file: PATH}".to_owned()),
         };
@@ -152,9 +161,9 @@ impl Resolver<'_> {
     }
 
     /// One that is in use stays the same value for all who use it.
-    fn secret_file(&self, path: &Path) -> Result<Secret, SecretError> {
-        let Some(known) = self.place.known.iter().find(|secret| secret.is_file(path)) else {
-            return Secret::file(path);
+    fn secret_file(&self, path: &Path, form: Form) -> Result<Secret, SecretError> {
+        let Some(known) = self.place.known.iter().find(|secret| secret.is_file(path, form)) else {
+            return Secret::file(path, form);
         };
         known.refresh()?;
         Ok(known.clone())
@@ -179,9 +188,10 @@ impl Resolver<'_> {
         if self.place.positions.has("/store/sqlite") {
             self.problem("/store/postgres", "there is one store: choose `sqlite` or `postgres`");
         }
-        let url = self.secret("/store/postgres/url", &postgres.url);
-        let listen_url =
-            postgres.listen_url.and_then(|url| self.secret("/store/postgres/listen_url", &url));
+        let url = self.secret_of("/store/postgres/url", &postgres.url, Form::Text);
+        let listen_url = postgres
+            .listen_url
+            .and_then(|url| self.secret_of("/store/postgres/listen_url", &url, Form::Text));
         for (pointer, secret) in
             [("/store/postgres/url", &url), ("/store/postgres/listen_url", &listen_url)]
         {
@@ -214,97 +224,18 @@ impl Resolver<'_> {
         value
     }
 
-    fn apps(&mut self, apps: Vec<file::App>) -> Vec<App> {
-        let mut names = BTreeSet::new();
-        let mut resolved = Vec::new();
-        for (index, app) in apps.into_iter().enumerate() {
-            let at = format!("/slack/apps/{index}");
-            if !names.insert(app.name.clone()) {
-                self.problem(&format!("{at}/name"), format!("two apps are named `{}`", app.name));
-            }
-            let current = self.secret(&format!("{at}/signing_secret"), &app.signing_secret);
-            let previous = app
-                .previous_signing_secret
-                .and_then(|old| self.secret(&format!("{at}/previous_signing_secret"), &old));
-            if app.bot_token.is_none() {
-                let message = "no `bot_token`: pushes are received, and what Slack does not push \
-                               is never found";
-                self.warn(&at, message);
-            }
-            let is_named = app.bot_token.is_some();
-            let token_at = format!("{at}/bot_token");
-            let bot_token = app.bot_token.and_then(|token| self.secret(&token_at, &token));
-            let (written_ids, names) = app
-                .channels
-                .iter()
-                .enumerate()
-                .partition::<Vec<_>, _>(|(_, channel)| !is_named || is_channel_id(channel));
-            let at = format!("{at}/channels");
-            let channels = self.channels(&at, written_ids);
-            let channel_names = self.channel_names(&at, names);
-            if let Ok(name) = AppName::new(&app.name) {
-                let signing_secrets = current.into_iter().chain(previous).collect();
-                resolved.push(App {
-                    name,
-                    signing_secrets,
-                    bot_token,
-                    channels,
-                    channel_names,
-                    bots: app.bots,
-                });
-            }
+    /// Below the least size a single large message may fill the store; below the usual one a burst
+    /// does while a destination is down.
+    fn max_size(&mut self, bytes: u64) -> u64 {
+        const AT: &str = "/store/sqlite/max_size";
+        const LEAST: u64 = 2 * 1024 * 1024;
+        const USUAL: u64 = 64 * 1024 * 1024;
+        if bytes < LEAST {
+            self.problem(AT, "is less than 2MiB, which a single large message would fill");
+        } else if bytes < USUAL {
+            self.warn(AT, "less than 64MiB: alerts are refused soon while a destination is down");
         }
-        resolved
-    }
-
-    /// Ids; each comes with its place in the list.
-    pub(super) fn channels<'c, C: IntoIterator<Item = (usize, &'c String)>>(
-        &mut self,
-        pointer: &str,
-        channels: C,
-    ) -> Vec<ChannelId> {
-        let mut ids = Vec::new();
-        for (index, channel) in channels {
-            if is_channel_id(channel) {
-                ids.push(ChannelId::new(channel));
-                continue;
-            }
-            let message = format!("`{channel}` is not a channel id such as C0123456789");
-            let hint = "Slack shows the id at the end of the channel's details; an app with a \
-                        `bot_token` may have names in its `channels`";
-            self.problem_with(&format!("{pointer}/{index}"), message, hint);
-        }
-        ids
-    }
-
-    fn channel_names(&mut self, pointer: &str, names: Vec<(usize, &String)>) -> Vec<String> {
-        let mut known = Vec::new();
-        for (index, written) in names {
-            let name = written.strip_prefix('#').unwrap_or(written);
-            if is_channel_name(name) {
-                known.push(name.to_owned());
-                continue;
-            }
-            let message = format!("`{written}` is neither the id nor the name of a channel");
-            let hint = "names have small letters and no spaces, ids look like C0123456789";
-            self.problem_with(&format!("{pointer}/{index}"), message, hint);
-        }
-        known
-    }
-
-    fn slack_api(&mut self, text: &str) -> Option<Url> {
-        let fault = match Url::parse(text) {
-            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                "must start with https:// or http://".to_owned()
-            }
-            Ok(url) => match http_client::check_host(&url) {
-                Ok(()) => return Some(url),
-                Err(error) => error.to_string(),
-            },
-            Err(error) => format!("is no URL: {error}"),
-        };
-        self.problem("/slack/api_url", fault);
-        None
+        bytes
     }
 
     fn catch_up(&mut self, catch_up: &file::CatchUp) -> catch_up::Settings {
@@ -343,18 +274,4 @@ const DAY: u64 = 24 * 3600;
 fn is_database(url: &str) -> bool {
     let url = Arc::new(url.to_owned());
     postgres::Url::new(move || Arc::clone(&url)).is_usable()
-}
-
-/// Small letters of any script, digits, `-` and `_`.
-fn is_channel_name(text: &str) -> bool {
-    let fits = |c: char| (c.is_alphanumeric() && !c.is_uppercase()) || "-_".contains(c);
-    (1..=80).contains(&text.chars().count()) && text.chars().all(fits)
-}
-
-/// Channels, private channels and direct messages: <https://docs.slack.dev/reference/objects>.
-fn is_channel_id(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes.next().is_some_and(|first| b"CGD".contains(&first))
-        && text.len() >= 7
-        && bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }

@@ -202,6 +202,25 @@ fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
 }
 
 #[test]
+fn a_store_that_a_message_would_fill_is_an_error_and_a_small_one_is_warned_of() {
+    let with = |size: &str| {
+        let text = format!("{MINIMAL}store: {{sqlite: {{max_size: {size}}}}}\n");
+        parse(&text, Path::new(""), &env).map(|loaded| {
+            let about = |one: &Problem| one.path.contains("max_size");
+            loaded.warnings.iter().filter(|one| about(one)).count()
+        })
+    };
+    for (size, warnings) in [("2MiB", 1), ("65535KiB", 1), ("64MiB", 0), ("1GiB", 0)] {
+        assert_eq!(with(size).unwrap(), warnings, "{size}");
+    }
+    for size in ["0B", "64KiB", "2097151B"] {
+        let problems = with(size).unwrap_err();
+        assert_eq!(problems.len(), 1, "{size}");
+        assert!(problems[0].to_string().contains("less than 2MiB"), "{size}");
+    }
+}
+
+#[test]
 fn relative_paths_are_relative_to_the_file() {
     let loaded = parse(MINIMAL, Path::new("/etc/relay"), &env).unwrap();
     assert_eq!(loaded.config.store.path, Path::new("/etc/relay/relay.db"));
@@ -365,4 +384,137 @@ fn the_schema_knows_the_parameters_of_every_preset() {
     }
     let (own, _) = tree::read(&with_preset("my-soar", "    params: {anything: 1}\n")).unwrap();
     assert!(schema.is_valid(&own));
+}
+
+fn two_apps(first: &str, second: &str) -> String {
+    let app = |name: &str, more: &str| {
+        format!("    - {{name: {name}, signing_secret: {{env: SECRET}}{more}}}\n")
+    };
+    let rest = MINIMAL.split("destinations").nth(1).unwrap();
+    format!("slack:\n  apps:\n{}{}destinations{rest}", app("a", first), app("b", second))
+}
+
+#[test]
+fn apps_that_share_a_signing_secret_need_a_team_each() {
+    assert_eq!(check(&two_apps(", team: T0000001", ", team: T0000002")), [""; 0]);
+    let problems = check(&two_apps("", ""));
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].starts_with("3:7: slack.apps[0].team: `team` is missing"));
+    assert!(problems[1].starts_with("4:7: slack.apps[1].team: `team` is missing"));
+    let problem = only(&two_apps(", team: T0000001", ""));
+    assert!(problem.contains("apps[1].team: `team` is missing") && problem.contains("`a`"));
+    let problems = check(&two_apps(", team: T0000001", ", team: T0000001"));
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("the same signing secret and the same `team`"));
+    let problem = only(&two_apps(", team: T0000001", ", team: somewhere"));
+    assert!(problem.contains("slack.apps[1].team"), "{problem}");
+}
+
+#[test]
+fn more_distinct_signing_secrets_than_the_short_path_tries_are_a_warning() {
+    let apps = |count| {
+        let app = |n| format!("    - {{name: app-{n}, signing_secret: {{env: S{n}}}}}\n");
+        let apps: String = (0..count).map(app).collect();
+        format!("slack:\n  apps:\n{apps}destinations: []\n")
+    };
+    let env = |name: &str| Some(format!("value-of-{name}"));
+    let warned = |count| {
+        let loaded = parse(&apps(count), Path::new(""), &env).unwrap();
+        loaded.warnings.iter().any(|warning| warning.message.contains("/slack/events/NAME"))
+    };
+    assert!(!warned(16) && warned(17));
+}
+
+#[test]
+fn every_kind_of_secret_is_trimmed_and_refused_if_it_has_what_no_key_has() {
+    let file = "\
+server: {ops_token: {env: SURROUNDED}}
+slack:
+  apps:
+    - {name: main, signing_secret: {env: SURROUNDED}, bot_token: {env: SURROUNDED}}
+destinations:
+  - name: pager
+    preset: pagerduty
+    params: {routing_key: {env: SURROUNDED}}
+  - name: soar
+    preset: webhook
+    url: {env: SURROUNDED_URL}
+    headers: {Authorization: {env: SURROUNDED}}
+    signing_secret: {env: SURROUNDED}
+  - {name: inside, preset: feed, params: {feed_token: {env: SURROUNDED}}}
+  - name: now
+    preset: servicenow-em-event
+    url: {env: SURROUNDED_URL}
+    params: {user: soc, password: {env: SURROUNDED}}
+";
+    let with = |value: &str| {
+        let value = value.to_owned();
+        move |name: &str| match name {
+            "SURROUNDED_URL" => Some("\u{feff} https://soar.example/hook\r\n".to_owned()),
+            "SURROUNDED" => Some(value.clone()),
+            _ => None,
+        }
+    };
+    let good = with("\u{feff}0123456789abcdef0123456789abcdef\r\n");
+    let loaded = parse(file, Path::new(""), &good).unwrap();
+    assert_eq!(loaded.config.secrets.len(), 10);
+    for secret in &loaded.config.secrets {
+        let value = secret.reveal();
+        assert!(value.starts_with("https://soar") || value.len() == 32, "{secret:?}");
+        assert_eq!(value.trim(), value.as_str(), "{secret:?}");
+    }
+    let keys = |value: &str| {
+        let problems = parse(file, Path::new(""), &with(value)).unwrap_err();
+        for problem in &problems {
+            assert!(problem.message.contains("the secret SURROUNDED has"), "{problem}");
+            assert!(!problem.to_string().contains("hunter"), "{problem}");
+        }
+        problems.into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+    };
+    let all = [
+        "server.ops_token",
+        "slack.apps[0].signing_secret",
+        "slack.apps[0].bot_token",
+        "destinations[0].params.routing_key",
+        "destinations[1].headers.Authorization",
+        "destinations[1].signing_secret",
+        "destinations[2].params.feed_token",
+        "destinations[3].params.password",
+    ];
+    for value in ["hunter\n2hunter", "'hunter2'", "hunter\u{1b}", "hunter\u{200b}2"] {
+        assert_eq!(keys(value), all, "{value:?}");
+    }
+    let words = all.iter().filter(|key| !key.ends_with("Authorization"));
+    let words: Vec<_> = words.filter(|key| !key.ends_with("password")).collect();
+    assert_eq!(keys("hunter 2").iter().collect::<Vec<_>>(), words, "a password may have spaces");
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_a_problem_at_its_first_bad_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay.yaml");
+    let (before, after) = MINIMAL.split_once("ar\n").unwrap();
+    std::fs::write(&path, [before.as_bytes(), b"\xe9r\n", after.as_bytes()].concat()).unwrap();
+    let problems = load(&path, &env).unwrap_err();
+    assert_eq!(problems.list.len(), 1);
+    assert_eq!(problems.list[0].position, Some((6, 13)));
+    assert!(problems.to_string().contains("relay.yaml:6:13: is not UTF-8 text: byte 0xE9"));
+    assert!(problems.to_string().contains("save the file as UTF-8"), "{problems}");
+    std::fs::write(&path, format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"))).unwrap();
+    assert!(load(&path, &env).is_ok());
+}
+
+#[test]
+fn the_web_apis_proxy_and_authority_are_checked_and_named_by_their_keys() {
+    let slack = |more: &str| MINIMAL.replace("slack:\n", &format!("slack:\n{more}"));
+    for (yaml, key) in [
+        ("  proxy: socks5://u:hunter2@proxy:1080\n", "slack.proxy"),
+        ("  ca_file: nowhere.pem\n", "slack.ca_file"),
+    ] {
+        let problem = only(&slack(yaml));
+        assert!(problem.contains(key) && !problem.contains("hunter2"), "{problem}");
+    }
+    let app = |more: &str| MINIMAL.replace("{env: SECRET}\n", &format!("{{env: SECRET}}\n{more}"));
+    assert!(only(&app("      proxy: nonsense\n")).contains("slack.apps[0].proxy"));
+    assert!(only(&app("      ca_file: nowhere.pem\n")).contains("slack.apps[0].ca_file"));
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,15 +15,15 @@ use crate::{
         Alert,
         mapping::{Origin, alert_of_stored},
     },
-    clock::{Clock, Timestamp},
+    clock::{Clock, Moment, Timestamp},
     code_defender::matcher::Matcher,
     delivery::{
-        breaker::{Breaker, RecentAlerts},
+        breaker::{Breaker, Fault},
         numbers::Numbers,
         outcome::{Situation, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
-    ids::MessageTs,
+    ids::{DestinationName, MessageTs},
     logging::chain,
     shutdown::Shutdown,
     store::{self, Delivery, Lease, Next, Outcome, Projection, Store, Unrecorded},
@@ -44,6 +44,10 @@ pub(super) struct Attempts {
     pub(super) health: Mutex<Health>,
     /// Outcomes that the store has not taken yet: while there are any, nothing new begins.
     pub(super) unrecorded: AtomicUsize,
+    /// An attempt failed at an alert that seems to be too old.
+    pub(super) overdue: AtomicBool,
+    /// The destination works again, or it is not known: what waits for that may be tried.
+    pub(super) recovered: AtomicBool,
     pub(super) numbers: Numbers,
 }
 
@@ -51,11 +55,17 @@ pub(super) struct Attempts {
 #[derive(Debug, Default)]
 pub(super) struct Health {
     pub(super) breaker: Breaker,
-    pub(super) recent: RecentAlerts,
     /// The destination asked to be left alone until then.
-    pub(super) quiet_until: Option<Timestamp>,
+    pub(super) quiet_until: Option<Moment>,
     /// The newest attempt that failed, for whoever asks why.
     pub(super) last_failure: Option<store::Attempt>,
+}
+
+/// What an attempt did to the breaker.
+enum Change {
+    Opened,
+    /// It was open for that long.
+    Closed(Duration),
 }
 
 /// What the destination made of an alert.
@@ -66,10 +76,10 @@ impl Attempts {
     /// passed and the attempt will be made again.
     pub(super) async fn make(self: Arc<Self>, lease: Lease) {
         let started_at = self.clock.now();
-        let started = self.clock.instant();
+        let (began, started) = (self.clock.moment(), self.clock.instant());
         let (projection, result) = self.deliver(lease.delivery().clone()).await;
         let duration = self.clock.instant().saturating_duration_since(started);
-        let next = self.judge(lease.delivery(), &result);
+        let next = self.judge(lease.delivery(), &result, began);
         let attempt = describe(&result, started_at, duration);
         self.numbers.attempted(attempt.class);
         log(lease.delivery(), &attempt, &next);
@@ -96,7 +106,7 @@ impl Attempts {
         attempt.await.unwrap_or_else(|panic| {
             tracing::error!(error = %panic, "an attempt panicked; please report it");
             let reason = "internal error".to_owned();
-            (None, Err(DeliveryError::Alert { answer: None, reason }))
+            (None, Err(DeliveryError::Refused { answer: None, reason }))
         })
     }
 
@@ -104,36 +114,61 @@ impl Attempts {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn judge(&self, delivery: &Delivery, result: &Result<Receipt, DeliveryError>) -> Next {
-        let now = self.clock.now();
+    fn judge(&self, delivery: &Delivery, result: &Attempted, began: Moment) -> Next {
+        let (now, jitter) = (self.clock.now(), self.clock.jitter());
         let mut health = self.health();
-        match result {
-            Ok(_) => health.recent.note(&delivery.alert, false),
-            Err(DeliveryError::Alert { .. }) => health.recent.note(&delivery.alert, true),
-            Err(_destination_fault) => {}
-        }
         let situation = Situation {
             attempts: delivery.attempts,
-            alert_faults: delivery.alert_faults,
+            refusals: delivery.refusals,
             pending_since: delivery.pending_since,
             max_age: self.max_age,
-            mostly_refused: health.recent.mostly_refused(),
+            is_failing: health.breaker.is_failing(),
             now,
-            jitter: self.clock.jitter(),
+            jitter,
         };
         let (next, verdict) = decide(result, &situation);
-        match verdict {
+        let ended = self.clock.moment();
+        let change = match verdict {
             Verdict::Works => {
-                health.breaker.success();
                 health.quiet_until = None;
+                health.breaker.success(ended).map(Change::Closed)
             }
-            Verdict::Fault => health.breaker.fault(now),
-            Verdict::FaultUntil(until) => {
-                health.breaker.fault(now);
-                health.quiet_until = health.quiet_until.max(Some(until));
+            Verdict::Fault(fault) => {
+                health.breaker.fault(fault, began, ended, jitter).then_some(Change::Opened)
             }
+            Verdict::FaultFor(wait) => {
+                health.quiet_until = health.quiet_until.max(Some(ended + wait));
+                let fault = Fault::Answered;
+                health.breaker.fault(fault, began, ended, jitter).then_some(Change::Opened)
+            }
+        };
+        drop(health);
+        if let Some(change) = change {
+            self.note_change(&delivery.destination, change);
+        }
+        if matches!(next, Next::Retry { .. }) && now >= delivery.pending_since + self.max_age {
+            self.overdue.store(true, Ordering::Relaxed);
         }
         next
+    }
+
+    fn note_change(&self, destination: &DestinationName, change: Change) {
+        match change {
+            Change::Opened => tracing::warn!(
+                %destination,
+                "{destination} failed several times in a row: only one alert at a time is tried \
+                 until it works again; the others wait"
+            ),
+            Change::Closed(open_for) => {
+                self.recovered.store(true, Ordering::Relaxed);
+                let seconds = open_for.as_secs();
+                tracing::info!(
+                    %destination,
+                    open_seconds = seconds,
+                    "{destination} works again after {seconds} s: what waits is sent"
+                );
+            }
+        }
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) {
@@ -153,7 +188,7 @@ impl Attempts {
     async fn insist(&self, mut unrecorded: Unrecorded) -> bool {
         loop {
             let Unrecorded { lease, outcome, source } = unrecorded;
-            if self.clock.now() >= lease.expires_at() {
+            if self.clock.moment() >= lease.expires_at() {
                 let alert_id = &lease.delivery().alert;
                 tracing::error!(
                     %alert_id,
@@ -192,7 +227,7 @@ pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, 
         bot_id: "",
     };
     alert_of_stored(&delivery.raw, delivery.attachment, &origin, matcher)
-        .map_err(|error| DeliveryError::Alert { answer: None, reason: error.to_string() })
+        .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })
 }
 
 /// A better mapping than the one at accept also puts lists and searches right.
@@ -213,10 +248,10 @@ fn log(delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
             reference = reference.id,
             "alert {alert_id} delivered to {destination}"
         ),
-        Next::Retry { at, .. } => tracing::warn!(
+        Next::Retry { wait, .. } => tracing::warn!(
             %alert_id, %destination, attempt = tries, outcome, duration_ms,
             status = attempt.status,
-            retry_in_ms = u64::try_from(at.since(attempt.started_at).as_millis()).unwrap_or(0),
+            retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             "alert {alert_id} not taken by {destination} ({outcome}); it will be tried again"
         ),
         Next::Dead { reason } => tracing::error!(

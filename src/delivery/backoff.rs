@@ -33,7 +33,12 @@ pub fn delay(failed: u32, jitter: f64) -> Duration {
         },
         |seconds| Duration::from_secs(*seconds),
     );
-    base.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * jitter.clamp(0.0, 1.0))
+    spread(base, jitter)
+}
+
+/// The wait, made up to 20 % shorter or longer by `jitter`, which is drawn from `0.0..1.0`.
+pub fn spread(wait: Duration, jitter: f64) -> Duration {
+    wait.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -1,122 +1,156 @@
-//! When to leave a destination alone, and whose fault a row of refusals is. Pure.
+//! When to leave a destination alone, and when to try it again. Pure.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use crate::{clock::Timestamp, ids::AlertId};
+use crate::{clock::Moment, delivery::backoff::spread};
 
 /// So many destination faults in a row open the breaker.
 const FAULTS_TO_OPEN: u32 = 5;
 
-/// The first time that a breaker stays open; each failed probe doubles it.
-const FIRST_OPEN: Duration = Duration::from_secs(30);
+/// The pauses before the probes, in seconds; the last one is repeated. A destination that cannot be
+/// reached costs nobody anything to probe; one that answers is given more rest.
+const NETWORK_SECONDS: [u64; 4] = [1, 2, 5, 10];
+const ANSWERED_SECONDS: [u64; 3] = [5, 10, 30];
 
-/// The longest time between two probes.
-const MAX_OPEN: Duration = Duration::from_secs(5 * 60);
+/// The shortest pause between the end of a probe and the next one. All others are counted from the
+/// beginning of the probe: one that waited for its time limit has been a pause by itself.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// While probes are answered with faults, every so many-th of them is not made with the oldest
+/// alert: it may be the one that the destination cannot bear.
+const ANOTHER_EVERY: usize = 4;
+
+/// How a destination is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no way to it.
+    Network,
+    /// It answers, or takes a request and does not answer in time.
+    Answered,
+}
+
+impl Fault {
+    fn pause(self, failed: usize) -> Duration {
+        let pauses: &[u64] = match self {
+            Self::Network => &NETWORK_SECONDS,
+            Self::Answered => &ANSWERED_SECONDS,
+        };
+        let last = pauses.last();
+        pauses.get(failed).or(last).map_or(SHORTEST, |seconds| Duration::from_secs(*seconds))
+    }
+
+    /// The longest pause between two probes, before it is spread.
+    pub fn longest_pause(self) -> Duration {
+        self.pause(usize::MAX)
+    }
+}
 
 /// Stops attempts at a destination that fails, and probes it from time to time. Open time costs the
 /// alerts age, but no attempts.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
     faults: u32,
+    has_worked: bool,
     open: Option<Open>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    until: Timestamp,
-    period: Duration,
+    since: Moment,
+    until: Moment,
+    /// Probes that failed.
+    failed: usize,
+    fault: Fault,
+}
+
+/// With which alert a probe is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// With the oldest one, due or not.
+    Oldest,
+    /// With the one that has been due for longest: most often it was not tried before.
+    Due,
 }
 
 impl Breaker {
     /// How many more attempts may start now: all `free` ones while closed; one probe, if nothing
     /// is in flight, once the time is up; none before.
-    pub fn capacity(&self, now: Timestamp, free: usize, in_flight: usize) -> usize {
+    pub fn capacity(&self, now: Moment, free: usize, in_flight: usize) -> usize {
         match self.open {
             None => free,
-            Some(open) if open.is_over(now) && in_flight == 0 => free.min(1),
+            Some(open) if now >= open.until && in_flight == 0 => free.min(1),
             Some(_) => 0,
         }
     }
 
     /// When a probe may start, if the breaker is open.
-    pub fn probe_at(&self) -> Option<Timestamp> {
+    pub fn probe_at(&self) -> Option<Moment> {
         self.open.map(|open| open.until)
     }
 
+    /// With which alert the next probe is made, if the breaker is open.
+    pub fn probe(&self) -> Option<Probe> {
+        self.open.map(|open| match open.fault {
+            Fault::Answered if open.failed % ANOTHER_EVERY == ANOTHER_EVERY - 1 => Probe::Due,
+            Fault::Answered | Fault::Network => Probe::Oldest,
+        })
+    }
+
+    /// Whether a fault that comes now is not a lone one: the attempt before failed too, or none has
+    /// succeeded yet.
+    pub fn is_failing(&self) -> bool {
+        self.faults > 0 || !self.has_worked
+    }
+
     /// Somebody knows that the destination is well again: a probe may start now.
-    pub fn probe_now(&mut self, now: Timestamp) {
+    pub fn probe_now(&mut self, now: Moment) {
         if let Some(open) = &mut self.open {
             open.until = open.until.min(now);
         }
     }
 
-    /// The destination works.
-    pub fn success(&mut self) {
-        *self = Self::default();
+    /// The destination works. Returns for how long the breaker was open, if it was.
+    pub fn success(&mut self, now: Moment) -> Option<Duration> {
+        let open = self.open.take();
+        *self = Self { faults: 0, has_worked: true, open: None };
+        open.map(|open| now.since(open.since))
     }
 
-    /// The destination is at fault. Faults of attempts that began before the breaker opened do not
-    /// prolong it.
-    pub fn fault(&mut self, now: Timestamp) {
+    /// The destination is at fault in an attempt that began then and ends now. `jitter` is drawn
+    /// from `0.0..1.0`. Returns whether the breaker opens. Faults of attempts that began before it
+    /// opened do not prolong it.
+    pub fn fault(&mut self, fault: Fault, began: Moment, now: Moment, jitter: f64) -> bool {
         self.faults = self.faults.saturating_add(1);
-        self.open = match self.open {
-            None if self.faults < FAULTS_TO_OPEN => None,
-            None => Some(Open { until: now + FIRST_OPEN, period: FIRST_OPEN }),
-            Some(open) if !open.is_over(now) => Some(open),
-            Some(open) => {
-                let period = open.period.saturating_mul(2).min(MAX_OPEN);
-                Some(Open { until: now + period, period })
-            }
+        let (since, failed) = match self.open {
+            None if self.faults < FAULTS_TO_OPEN => return false,
+            Some(open) if began < open.since => return false,
+            None => (now, 0),
+            Some(open) => (open.since, open.failed.saturating_add(1)),
         };
-    }
-}
-
-impl Open {
-    /// If its end is far further away than it ever was, the clock has been set back. Not at the
-    /// first microsecond: who asks may have looked at the clock before it was opened.
-    fn is_over(self, now: Timestamp) -> bool {
-        now >= self.until || self.until.since(now) > self.period * 2
-    }
-}
-
-/// How many alerts are looked back on.
-const RECENT: usize = 20;
-
-/// The last distinct alerts of a destination, and whether each was refused through its own fault.
-/// If most were, it is no alert's fault: the destination's schema or our preset is wrong.
-#[derive(Clone, Debug, Default)]
-pub struct RecentAlerts(VecDeque<(AlertId, bool)>);
-
-impl RecentAlerts {
-    /// Remembers an alert's newest result.
-    pub fn note(&mut self, alert: &AlertId, refused: bool) {
-        self.0.retain(|(known, _)| known != alert);
-        self.0.push_back((alert.clone(), refused));
-        if self.0.len() > RECENT {
-            self.0.pop_front();
-        }
-    }
-
-    /// Whether more than half of the last 20 distinct alerts were refused.
-    pub fn mostly_refused(&self) -> bool {
-        self.0.iter().filter(|(_, refused)| *refused).count() > RECENT / 2
+        let until =
+            (began + spread(fault.pause(failed), jitter)).max(now + spread(SHORTEST, jitter));
+        let opens = self.open.is_none();
+        self.open = Some(Open { since, until, failed, fault });
+        opens
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    const START: Timestamp = Timestamp::from_seconds(1_000);
-
-    fn after(seconds: u64) -> Timestamp {
-        START + Duration::from_secs(seconds)
+    fn at(seconds: u64) -> Moment {
+        Moment::from_start(Duration::from_secs(seconds))
     }
 
-    fn opened() -> Breaker {
+    const MIDDLE: f64 = 0.5;
+
+    fn opened(fault: Fault) -> Breaker {
         let mut breaker = Breaker::default();
-        for _ in 0..FAULTS_TO_OPEN {
-            breaker.fault(START);
+        for number in 1..=FAULTS_TO_OPEN {
+            assert_eq!(breaker.fault(fault, at(0), at(0), MIDDLE), number == FAULTS_TO_OPEN);
         }
         breaker
     }
@@ -125,85 +159,126 @@ mod tests {
     fn five_faults_in_a_row_open_it_and_a_success_between_does_not_count() {
         let mut breaker = Breaker::default();
         for _ in 0..4 {
-            breaker.fault(START);
+            breaker.fault(Fault::Answered, at(0), at(0), MIDDLE);
         }
-        breaker.success();
+        assert_eq!(breaker.success(at(0)), None);
         for _ in 0..4 {
-            breaker.fault(START);
+            breaker.fault(Fault::Answered, at(0), at(0), MIDDLE);
         }
-        assert_eq!(breaker.capacity(START, 4, 0), 4);
-        breaker.fault(START);
-        assert_eq!(breaker.capacity(START, 4, 0), 0);
-        assert_eq!(breaker.probe_at(), Some(after(30)));
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_does_not_keep_it_open() {
-        let breaker = opened();
-        assert_eq!(breaker.capacity(START - Duration::from_secs(31), 4, 0), 1);
-        assert_eq!(breaker.capacity(START - Duration::from_secs(30), 4, 0), 0);
-        assert_eq!(breaker.capacity(START, 4, 0), 0);
+        assert_eq!(breaker.capacity(at(0), 4, 0), 4);
+        assert!(breaker.fault(Fault::Answered, at(0), at(0), MIDDLE));
+        assert_eq!(breaker.capacity(at(0), 4, 0), 0);
+        assert_eq!(breaker.probe_at(), Some(at(5)));
     }
 
     #[test]
     fn one_probe_at_a_time() {
-        let breaker = opened();
-        assert_eq!(breaker.capacity(after(29), 4, 0), 0);
-        assert_eq!(breaker.capacity(after(30), 4, 0), 1);
-        assert_eq!(breaker.capacity(after(30), 4, 1), 0);
+        let breaker = opened(Fault::Network);
+        assert_eq!(breaker.capacity(at(0), 4, 0), 0);
+        assert_eq!(breaker.capacity(at(1), 4, 0), 1);
+        assert_eq!(breaker.capacity(at(1), 4, 1), 0);
+    }
+
+    fn pauses(fault: Fault) -> Vec<u64> {
+        let mut breaker = opened(fault);
+        let mut now = at(0);
+        (0..7)
+            .map(|_| {
+                let until = breaker.probe_at().unwrap();
+                let pause = until.since(now).as_secs();
+                now = until;
+                breaker.fault(fault, now, now, MIDDLE);
+                pause
+            })
+            .collect()
     }
 
     #[test]
-    fn failed_probes_double_the_pause_up_to_five_minutes() {
-        let mut breaker = opened();
-        let mut pauses = Vec::new();
-        let mut now = START;
-        for _ in 0..6 {
-            let until = breaker.probe_at().unwrap();
-            pauses.push(until.since(now).as_secs());
-            now = until;
-            breaker.fault(now);
+    fn the_probes_come_at_the_documented_times() {
+        assert_eq!(pauses(Fault::Network), [1, 2, 5, 10, 10, 10, 10]);
+        assert_eq!(pauses(Fault::Answered), [5, 10, 30, 30, 30, 30, 30]);
+    }
+
+    #[test]
+    fn the_kind_of_the_last_fault_decides_how_long_it_is_left_alone() {
+        let mut breaker = opened(Fault::Answered);
+        breaker.fault(Fault::Answered, at(5), at(5), MIDDLE);
+        breaker.fault(Fault::Network, at(15), at(15), MIDDLE);
+        assert_eq!(breaker.probe_at(), Some(at(20)));
+        breaker.fault(Fault::Answered, at(20), at(20), MIDDLE);
+        assert_eq!(breaker.probe_at(), Some(at(50)));
+    }
+
+    #[test]
+    fn a_probe_that_waited_for_its_time_limit_was_a_pause_by_itself() {
+        let mut breaker = opened(Fault::Answered);
+        for _ in 0..3 {
+            breaker.fault(Fault::Answered, at(100), at(115), MIDDLE);
         }
-        assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
+        assert_eq!(breaker.probe_at(), Some(at(130)));
+        breaker.fault(Fault::Answered, at(200), at(290), MIDDLE);
+        assert_eq!(breaker.probe_at(), Some(at(291)));
     }
 
     #[test]
     fn late_faults_of_attempts_from_before_do_not_prolong_it() {
-        let mut breaker = opened();
-        breaker.fault(after(10));
-        assert_eq!(breaker.probe_at(), Some(after(30)));
+        let mut breaker = Breaker::default();
+        for _ in 0..FAULTS_TO_OPEN {
+            breaker.fault(Fault::Network, at(9), at(10), MIDDLE);
+        }
+        breaker.fault(Fault::Answered, at(9), at(24), MIDDLE);
+        assert_eq!(breaker.probe_at(), Some(at(11)));
     }
 
     #[test]
-    fn a_success_closes_it_at_once() {
-        let mut breaker = opened();
-        breaker.success();
-        assert_eq!(breaker.capacity(after(1), 4, 0), 4);
+    fn a_success_closes_it_at_once_and_tells_how_long_it_was_open() {
+        let mut breaker = opened(Fault::Network);
+        assert_eq!(breaker.success(at(60)), Some(Duration::from_secs(60)));
+        assert_eq!(breaker.capacity(at(60), 4, 0), 4);
+        assert!(!breaker.is_failing());
     }
 
     #[test]
     fn an_operator_need_not_wait_for_the_next_probe() {
-        let mut breaker = opened();
-        breaker.probe_now(after(1));
-        assert_eq!(breaker.capacity(after(1), 4, 0), 1);
-        breaker.fault(after(1));
-        assert_eq!(breaker.probe_at(), Some(after(61)), "the pause doubles as for any probe");
+        let mut breaker = opened(Fault::Answered);
+        breaker.probe_now(at(1));
+        assert_eq!(breaker.capacity(at(1), 4, 0), 1);
+        breaker.fault(Fault::Answered, at(1), at(1), MIDDLE);
+        assert_eq!(breaker.probe_at(), Some(at(11)), "the pauses go on as after any probe");
     }
 
     #[test]
-    fn eleven_of_twenty_refused_alerts_are_the_destinations_fault() {
-        let id = |n: u32| format!("main:C1:{n}.0:0").parse::<AlertId>().unwrap();
-        let mut recent = RecentAlerts::default();
-        for n in 0..10 {
-            recent.note(&id(n), true);
-            recent.note(&id(n), true);
+    fn an_alert_that_the_destination_cannot_bear_does_not_make_every_probe_fail() {
+        let mut breaker = opened(Fault::Answered);
+        let mut probes = Vec::new();
+        for _ in 0..8 {
+            probes.push(breaker.probe() == Some(Probe::Due));
+            breaker.fault(Fault::Answered, at(100), at(100), MIDDLE);
         }
-        assert!(!recent.mostly_refused(), "the same alert again is not another alert");
-        recent.note(&id(10), true);
-        assert!(recent.mostly_refused());
-        for n in 11..21 {
-            recent.note(&id(n), false);
+        assert_eq!(probes, [false, false, false, true, false, false, false, true]);
+        breaker.fault(Fault::Network, at(100), at(100), MIDDLE);
+        assert_eq!(breaker.probe(), Some(Probe::Oldest));
+    }
+
+    proptest! {
+        #[test]
+        fn there_are_at_most_ten_probes_a_minute_and_the_next_is_never_far(
+            steps in proptest::collection::vec((any::<bool>(), 0..5_000_u64, 0.0..1.0_f64), 1..80)
+        ) {
+            let mut breaker = opened(Fault::Network);
+            let mut starts: Vec<Moment> = Vec::new();
+            for (is_network, took_ms, jitter) in steps {
+                let fault = if is_network { Fault::Network } else { Fault::Answered };
+                let began = breaker.probe_at().unwrap();
+                let ended = began + Duration::from_millis(took_ms);
+                starts.push(began);
+                breaker.fault(fault, began, ended, jitter);
+                let limit = if is_network { 12 } else { 36 };
+                prop_assert!(breaker.probe_at().unwrap() <= began + Duration::from_secs(limit));
+            }
+            for window in starts.windows(11) {
+                prop_assert!(window[10].since(window[0]) > Duration::from_secs(60));
+            }
         }
-        assert!(!recent.mostly_refused());
     }
 }

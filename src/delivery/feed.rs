@@ -26,9 +26,10 @@ use crate::{
     clock::{Clock, Timestamp},
     code_defender::matcher::Matcher,
     ids::{AlertId, DestinationName},
+    logging::chain,
     metrics::Metric,
     shutdown::Shutdown,
-    store::{Store, StoreError},
+    store::{Hasten, Store, StoreError},
 };
 
 /// One destination that is read.
@@ -103,18 +104,18 @@ impl Feed {
         let loop_name = loop_name(&self.name);
         let heartbeat = self.shutdown.heartbeat(&loop_name, self.clock.instant());
         let hint = self.store.due_hint(&self.name);
-        let mut burial_at = self.clock.now();
+        let mut burial_at = self.clock.moment();
         while !self.shutdown.is_stopping() {
             let beat = || heartbeat.beat(self.clock.instant());
             beat();
-            if self.clock.now() >= burial_at {
-                let born_before = self.clock.now() - self.max_age;
-                self.numbers.bury_the_too_old(self.store.as_ref(), born_before, beat).await;
-                burial_at = self.clock.now() + LOOK_AROUND;
+            if self.clock.moment() >= burial_at {
+                self.end_wrong_waits().await;
+                self.numbers.bury_the_too_old(self.store.as_ref(), self.max_age, beat).await;
+                burial_at = self.clock.moment() + LOOK_AROUND;
             }
             tokio::select! {
                 () = hint.notified() => {}
-                () = self.clock.sleep_until(burial_at) => {}
+                () = self.clock.sleep_to(burial_at) => {}
                 () = stopped.as_mut() => {}
             }
             // Also now and then: what was held back is due without a hint.
@@ -136,9 +137,8 @@ impl Feed {
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<Item>, ReadError> {
-        let now = self.clock.now();
-        self.read_at.store(now.micros(), Ordering::Relaxed);
-        let deadline = now + wait;
+        self.read_at.store(self.clock.now().micros(), Ordering::Relaxed);
+        let deadline = self.clock.moment() + wait;
         let drained = self.shutdown.drained();
         tokio::pin!(drained);
         // Before the first look: what comes in between is news.
@@ -148,7 +148,7 @@ impl Feed {
         while items.is_empty() {
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { break },
-                () = self.clock.sleep_until(deadline) => break,
+                () = self.clock.sleep_to(deadline) => break,
                 () = drained.as_mut() => break,
             }
             items = self.page(after, limit).await?;
@@ -182,6 +182,14 @@ impl Feed {
         }
     }
 
+    async fn end_wrong_waits(&self) {
+        let hastened = self.store.hasten(&self.name, Hasten::Misdated).await;
+        if let Err(error) = hastened {
+            let (destination, error) = (&self.name, chain(&error));
+            tracing::error!(%destination, error, "the store does not say what waits");
+        }
+    }
+
     /// No reader gets these, so they must not count as delivered when one has passed them.
     async fn give_up(&self, unreadable: &[AlertId]) -> Result<(), StoreError> {
         if unreadable.is_empty() {
@@ -191,7 +199,7 @@ impl Feed {
         for alert_id in self.store.give_up(destination, unreadable, REFUSED).await? {
             self.numbers.died(REFUSED);
             tracing::error!(
-                %alert_id, %destination, outcome = "alert_fault", reason = REFUSED,
+                %alert_id, %destination, outcome = "refused", reason = REFUSED,
                 "alert {alert_id} given up for {destination}: its message cannot be read; \
                  it is kept to be retried by hand"
             );

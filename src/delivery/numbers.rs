@@ -1,5 +1,7 @@
 //! One destination's metrics, and the log's line of an alert that died of its age.
 
+use std::time::Duration;
+
 use metrics::{Counter, Histogram};
 
 use crate::{
@@ -22,7 +24,7 @@ pub(super) struct Numbers {
 }
 
 const CLASSES: [&str; 7] =
-    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "alert_fault", "timeout"];
+    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "refused", "timeout"];
 
 impl Numbers {
     pub(super) fn new(destination: &DestinationName, metrics: &Metrics) -> Self {
@@ -56,17 +58,17 @@ impl Numbers {
         count(&self.dead, reason);
     }
 
-    /// Gives up what was born before that time and still waits: an alert grows too old while its
-    /// destination is left alone, too. `beat` is called now and then.
+    /// Gives up what waits and is older than that: an alert grows too old while its destination is
+    /// left alone, too. `beat` is called now and then.
     pub(super) async fn bury_the_too_old(
         &self,
         store: &dyn Store,
-        born_before: Timestamp,
+        max_age: Duration,
         beat: impl Fn(),
     ) {
         let destination = &self.destination;
         loop {
-            match store.expire(destination, born_before, TOO_OLD).await {
+            match store.expire(destination, max_age, TOO_OLD).await {
                 Ok(dead) if dead.is_empty() => return,
                 Ok(dead) => self.note_expired(&dead),
                 Err(error) => {

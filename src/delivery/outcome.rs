@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    delivery::backoff,
+    delivery::{
+        backoff::{self, spread},
+        breaker::Fault,
+    },
     destination::{Advice, DeliveryError, Receipt},
     logging::chain,
-    store::{Attempt, Next, Reference},
+    store::{Attempt, Because, Next, Reference, Refusals},
 };
-
-/// An alert that is refused through its own fault so often is dead.
-const ALERT_FAULTS: u32 = 3;
 
 /// Why a delivery was given up, as the metric's label.
 pub const DEAD_REASONS: [&str; 2] = [REFUSED, TOO_OLD];
 
-/// It was refused three times, each time through its own fault.
-pub const REFUSED: &str = "alert_fault";
+/// It was refused three times, while others were accepted.
+pub const REFUSED: &str = "refused";
 
 /// It was undelivered for longer than `max_age`.
 pub const TOO_OLD: &str = "max_age";
@@ -27,14 +27,14 @@ pub const TOO_OLD: &str = "max_age";
 pub struct Situation {
     /// Attempts that failed before this one.
     pub attempts: u32,
-    /// Attempts before this one that failed through the alert's own fault.
-    pub alert_faults: u32,
+    /// The refusals before this one.
+    pub refusals: Refusals,
     /// From when its age is counted.
     pub pending_since: Timestamp,
     /// Its age at which it is given up.
     pub max_age: Duration,
-    /// Most recent alerts were refused: it is not this one's fault.
-    pub mostly_refused: bool,
+    /// A fault now is not the destination's only one: it may be down.
+    pub is_failing: bool,
     /// Now.
     pub now: Timestamp,
     /// Drawn from `0.0..1.0`.
@@ -47,12 +47,13 @@ pub enum Verdict {
     /// It works: it took the alert, or read it and refused it.
     Works,
     /// It is at fault.
-    Fault,
-    /// It is at fault, and asks to be left alone until then.
-    FaultUntil(Timestamp),
+    Fault(Fault),
+    /// It is at fault, and asks to be left alone for that long.
+    FaultFor(Duration),
 }
 
-/// Decides what is next. A destination's fault never kills an alert before its time.
+/// Decides what is next. Neither a destination's fault nor its refusal kills an alert before its
+/// time, unless there is evidence that the alert itself is at fault.
 pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) -> (Next, Verdict) {
     let error = match result {
         Ok(receipt) => return (Next::Delivered(reference(receipt)), Verdict::Works),
@@ -61,20 +62,25 @@ pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) ->
     let scheduled = backoff::delay(situation.attempts.saturating_add(1), situation.jitter);
     match error.advice() {
         Advice::Retry | Advice::HoldDestination => {
-            (retry(situation, scheduled, false), Verdict::Fault)
+            let fault = if error.is_network() { Fault::Network } else { Fault::Answered };
+            // An alert that has failed often must not wait longer than a probe would, or nobody
+            // finds out that the destination works again.
+            let wait = if situation.is_failing {
+                scheduled.min(spread(fault.longest_pause(), situation.jitter))
+            } else {
+                scheduled
+            };
+            (retry(situation, wait, Because::Fault), Verdict::Fault(fault))
         }
         Advice::RetryAfter(asked) => {
             let wait = asked.unwrap_or_else(|| scheduled.max(backoff::THROTTLED));
-            let verdict = Verdict::FaultUntil(situation.now + wait);
-            (retry(situation, wait, false), verdict)
+            (retry(situation, wait, Because::Asked), Verdict::FaultFor(wait))
         }
-        Advice::GiveUp if situation.mostly_refused => {
-            (retry(situation, scheduled, false), Verdict::Fault)
-        }
-        Advice::GiveUp if situation.alert_faults + 1 >= ALERT_FAULTS => {
+        Advice::RetryAlert => (retry(situation, scheduled, Because::Fault), Verdict::Works),
+        Advice::GiveUpOnEvidence if situation.refusals.are_proof_with_one_more() => {
             (Next::Dead { reason: REFUSED }, Verdict::Works)
         }
-        Advice::GiveUp => (retry(situation, scheduled, true), Verdict::Works),
+        Advice::GiveUpOnEvidence => (retry(situation, scheduled, Because::Refused), Verdict::Works),
     }
 }
 
@@ -97,12 +103,11 @@ pub fn describe(
     Attempt { started_at, duration, class, status, excerpt }
 }
 
-fn retry(situation: &Situation, wait: Duration, alert_fault: bool) -> Next {
-    let deadline = situation.pending_since + situation.max_age;
-    if situation.now >= deadline {
-        return Next::Dead { reason: TOO_OLD };
-    }
-    Next::Retry { at: (situation.now + wait).min(deadline), alert_fault }
+/// The last attempt is at the age limit. What is older is given up by the worker, which looks twice
+/// at the clock before it believes that.
+fn retry(situation: &Situation, wait: Duration, because: Because) -> Next {
+    let left = (situation.pending_since + situation.max_age).since(situation.now);
+    Next::Retry { wait: if left.is_zero() { wait } else { wait.min(left) }, because }
 }
 
 fn reference(receipt: &Receipt) -> Reference {
@@ -119,22 +124,22 @@ mod tests {
     fn situation() -> Situation {
         Situation {
             attempts: 0,
-            alert_faults: 0,
+            refusals: Refusals::default(),
             pending_since: NOW,
             max_age: Duration::from_secs(72 * 3600),
-            mostly_refused: false,
+            is_failing: false,
             now: NOW,
             jitter: 0.5,
         }
     }
 
     fn refused() -> Result<Receipt, DeliveryError> {
-        Err(DeliveryError::Alert { answer: None, reason: "too large".to_owned() })
+        Err(DeliveryError::Refused { answer: None, reason: "too large".to_owned() })
     }
 
-    fn waits(next: &Next) -> Option<(u64, bool)> {
+    fn waits(next: &Next) -> Option<(u64, Because)> {
         match next {
-            Next::Retry { at, alert_fault } => Some((at.since(NOW).as_secs(), *alert_fault)),
+            Next::Retry { wait, because } => Some((wait.as_secs(), *because)),
             Next::Delivered(_) | Next::Dead { .. } => None,
         }
     }
@@ -144,30 +149,53 @@ mod tests {
         let failed = Err(DeliveryError::Destination(Answer::default()));
         for attempts in [0, 2, 3, 1_000] {
             let (next, verdict) = decide(&failed, &Situation { attempts, ..situation() });
-            assert!(waits(&next).is_some_and(|(_, alert_fault)| !alert_fault), "{next:?}");
-            assert_eq!(verdict, Verdict::Fault);
+            assert!(waits(&next).is_some_and(|(_, because)| because == Because::Fault), "{next:?}");
+            assert_eq!(verdict, Verdict::Fault(Fault::Answered));
+        }
+    }
+
+    #[test]
+    fn while_the_destination_fails_no_alert_waits_longer_than_a_probe_would() {
+        let unreachable = Err(DeliveryError::Unreachable("no way".into()));
+        let answered = Err(DeliveryError::TimedOut);
+        for (failed, longest) in [(unreachable, 10), (answered, 30)] {
+            let often = Situation { attempts: 20, ..situation() };
+            let (next, _) = decide(&failed, &often);
+            assert_eq!(waits(&next), Some((900, Because::Fault)), "others are taken");
+            let (next, _) = decide(&failed, &Situation { is_failing: true, ..often });
+            assert_eq!(waits(&next), Some((longest, Because::Fault)));
+            let (next, _) = decide(&failed, &Situation { is_failing: true, ..situation() });
+            assert_eq!(waits(&next), Some((1, Because::Fault)));
         }
     }
 
     #[test]
     fn wrong_credentials_keep_the_alert() {
         let (next, verdict) = decide(&Err(DeliveryError::Auth(Answer::default())), &situation());
-        assert_eq!((waits(&next), verdict), (Some((1, false)), Verdict::Fault));
+        assert_eq!(waits(&next), Some((1, Because::Fault)));
+        assert_eq!(verdict, Verdict::Fault(Fault::Answered));
     }
 
     #[test]
-    fn a_refused_alert_gets_three_tries() {
-        let (next, verdict) = decide(&refused(), &Situation { alert_faults: 1, ..situation() });
-        assert_eq!((waits(&next), verdict), (Some((1, true)), Verdict::Works));
-        let (next, _) = decide(&refused(), &Situation { alert_faults: 2, ..situation() });
-        assert!(matches!(next, Next::Dead { reason: REFUSED }));
-    }
-
-    #[test]
-    fn when_most_alerts_are_refused_none_of_them_dies() {
-        let case = Situation { alert_faults: 2, mostly_refused: true, ..situation() };
-        let (next, verdict) = decide(&refused(), &case);
-        assert_eq!((waits(&next), verdict), (Some((1, false)), Verdict::Fault));
+    fn a_refused_alert_dies_after_three_refusals_two_of_which_began_after_an_acceptance() {
+        for (count, evidence, accepted, dies) in [
+            (0, 0, false, false),
+            (1, 0, true, false),
+            (1, 1, true, false),
+            (2, 0, false, false),
+            (2, 0, true, false),
+            (2, 1, false, false),
+            (2, 1, true, true),
+            (9, 0, true, false),
+            (9, 1, true, true),
+            (9, 9, true, true),
+        ] {
+            let refusals = Refusals { count, accepted, evidence };
+            let (next, verdict) = decide(&refused(), &Situation { refusals, ..situation() });
+            assert_eq!(matches!(next, Next::Dead { reason: REFUSED }), dies, "{refusals:?}");
+            assert!(dies || waits(&next) == Some((1, Because::Refused)), "{refusals:?}");
+            assert_eq!(verdict, Verdict::Works);
+        }
     }
 
     #[test]
@@ -176,21 +204,21 @@ mod tests {
             |retry_after| Err(DeliveryError::Throttled { answer: Answer::default(), retry_after });
         let asked = Some(Duration::from_secs(7));
         let (next, verdict) = decide(&throttled(asked), &situation());
-        assert_eq!(waits(&next), Some((7, false)));
-        assert_eq!(verdict, Verdict::FaultUntil(NOW + Duration::from_secs(7)));
+        assert_eq!(waits(&next), Some((7, Because::Asked)));
+        assert_eq!(verdict, Verdict::FaultFor(Duration::from_secs(7)));
         let (next, _) = decide(&throttled(None), &situation());
-        assert_eq!(waits(&next), Some((60, false)));
+        assert_eq!(waits(&next), Some((60, Because::Asked)));
     }
 
     #[test]
-    fn an_alert_that_is_too_old_dies_and_the_last_attempt_is_at_its_age_limit() {
+    fn the_last_attempt_is_at_the_age_limit_and_no_attempt_decides_that_it_has_passed() {
         let failed = Err(DeliveryError::TimedOut);
         let young = Situation { max_age: Duration::from_secs(20), attempts: 9, ..situation() };
         let (next, _) = decide(&failed, &young);
-        assert_eq!(waits(&next), Some((20, false)));
+        assert_eq!(waits(&next), Some((20, Because::Fault)));
         let old = Situation { pending_since: NOW - Duration::from_secs(20), ..young };
         let (next, _) = decide(&failed, &old);
-        assert!(matches!(next, Next::Dead { reason: TOO_OLD }));
+        assert_eq!(waits(&next), Some((900, Because::Fault)));
     }
 
     #[test]

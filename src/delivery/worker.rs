@@ -6,7 +6,7 @@ use std::{
     num::{NonZeroU32, NonZeroUsize},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,17 +18,19 @@ use tokio::task::JoinSet;
 
 use super::{
     attempt::{Attempts, Health},
+    breaker::Probe,
+    mark::mark,
     numbers::Numbers,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Moment},
     code_defender::matcher::Matcher,
     destination::Destination,
     ids::DestinationName,
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::{Heartbeat, Shutdown},
-    store::{Attempt, Lease, Store, StoreError},
+    store::{Attempt, Hasten, Lease, Store, StoreError},
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
@@ -41,9 +43,6 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// given back unused, or two attempts at one alert could be in flight at once. The configuration
 /// makes every lease 30 s longer than an attempt.
 const LEASE_RESERVE: Duration = Duration::from_secs(5);
-
-/// No destination is left alone for longer.
-const LONGEST_QUIET: Duration = Duration::from_secs(3600);
 
 /// What one worker does.
 #[derive(Debug)]
@@ -58,6 +57,8 @@ pub struct Plan {
     pub max_age: Duration,
     /// The longest time that one attempt takes.
     pub timeout: Duration,
+    /// A digest of the destination's settings but for its secrets.
+    pub settings: [u8; 32],
 }
 
 /// What every worker works with. Cheap to clone.
@@ -81,9 +82,11 @@ pub struct Worker {
     attempts: Arc<Attempts>,
     plan: Plan,
     limiter: Option<DefaultDirectRateLimiter>,
-    limited_until: Option<Timestamp>,
-    /// When to look for what grew too old: it means a look at everything that waits.
-    burial_at: Timestamp,
+    limited_until: Option<Moment>,
+    /// When to look around again: it means a look at everything that waits.
+    look_at: Moment,
+    /// Under which settings refusals are counted, once the store knows.
+    settings: Option<u16>,
     ready: VecDeque<Lease>,
     running: JoinSet<()>,
     breaker_open: Gauge,
@@ -114,7 +117,7 @@ impl Handle {
     /// An operator says that the destination is well: what waits for the breaker, or because the
     /// destination asked to be left alone, may be tried at the worker's next wake.
     pub fn probe_now(&self) {
-        let now = self.0.clock.now();
+        let now = self.0.clock.moment();
         let mut health = self.0.health();
         health.breaker.probe_now(now);
         health.quiet_until = None;
@@ -130,7 +133,8 @@ impl Worker {
             heartbeat: parts.shutdown.heartbeat(&loop_name(destination), parts.clock.instant()),
             limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
-            burial_at: parts.clock.now(),
+            look_at: parts.clock.moment(),
+            settings: None,
             ready: VecDeque::new(),
             running: JoinSet::new(),
             attempts: Arc::new(Attempts {
@@ -143,6 +147,9 @@ impl Worker {
                 max_age: plan.max_age,
                 health: Mutex::new(Health::default()),
                 unrecorded: AtomicUsize::new(0),
+                overdue: AtomicBool::new(false),
+                // How the destination was before the start is not known.
+                recovered: AtomicBool::new(true),
             }),
             plan,
         }
@@ -160,17 +167,19 @@ impl Worker {
         let hint = self.attempts.store.due_hint(self.plan.destination.name());
         while !self.attempts.shutdown.is_stopping() {
             self.heartbeat.beat(self.attempts.clock.instant());
-            if !is_ahead(Some(self.burial_at), self.attempts.clock.now(), LOOK_AROUND) {
-                self.bury_the_too_old().await;
-                self.burial_at = self.attempts.clock.now() + LOOK_AROUND;
+            let is_overdue = self.attempts.overdue.swap(false, Ordering::Relaxed);
+            if is_overdue || self.attempts.clock.moment() >= self.look_at {
+                self.look_around().await;
+                self.look_at = self.attempts.clock.moment() + LOOK_AROUND;
             }
+            self.end_waits_if_recovered().await;
             let wake_at = self.start_what_may_start().await;
             // A new alert is no reason to wake while every slot is taken.
             let has_room = self.running.len() < self.plan.concurrency.get();
             tokio::select! {
                 ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),
                 () = hint.notified(), if has_room => {}
-                () = self.attempts.clock.sleep_until(wake_at) => {}
+                () = self.attempts.clock.sleep_to(wake_at) => {}
                 () = stopped.as_mut() => {}
             }
             while let Some(ended) = self.running.try_join_next() {
@@ -188,18 +197,75 @@ impl Worker {
         self.breaker_open.set(0.0);
     }
 
-    async fn bury_the_too_old(&self) {
-        let born_before = self.attempts.clock.now() - self.plan.max_age;
+    async fn look_around(&mut self) {
+        self.note_settings().await;
+        self.hasten(Hasten::Misdated).await;
         let beat = || self.heartbeat.beat(self.attempts.clock.instant());
         let store = self.attempts.store.as_ref();
-        self.attempts.numbers.bury_the_too_old(store, born_before, beat).await;
+        self.attempts.numbers.bury_the_too_old(store, self.plan.max_age, beat).await;
+    }
+
+    /// Refusals under other settings or secrets say nothing about an alert.
+    async fn note_settings(&mut self) {
+        let mark = mark(&self.plan.settings, &self.plan.destination.secrets_digest());
+        if self.settings == Some(mark) {
+            return;
+        }
+        let destination = self.plan.destination.name();
+        match self.attempts.store.note_settings(destination, mark).await {
+            Ok(anew) => {
+                self.settings = Some(mark);
+                if anew > 0 {
+                    tracing::info!(
+                        %destination,
+                        anew,
+                        "settings or secrets of {destination} have changed: {anew} refused alerts \
+                         are tried anew"
+                    );
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%destination, error, "the store does not take the settings");
+            }
+        }
+    }
+
+    /// Alerts that failed by the destination's fault have waits of their own, up to a quarter of an
+    /// hour. Once it works they need not.
+    async fn end_waits_if_recovered(&self) {
+        let recovered = &self.attempts.recovered;
+        if recovered.swap(false, Ordering::Relaxed) && !self.hasten(Hasten::Recovered).await {
+            recovered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn hasten(&self, whom: Hasten) -> bool {
+        let destination = self.plan.destination.name();
+        match self.attempts.store.hasten(destination, whom).await {
+            Ok(0) => true,
+            Ok(hastened) => {
+                let message = match whom {
+                    Hasten::Recovered => "alerts that waited for the destination are due now",
+                    Hasten::Misdated => {
+                        "the clock was set back: alerts that it delayed are due now"
+                    }
+                };
+                tracing::info!(%destination, hastened, "{message}");
+                true
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%destination, error, "the store does not say what waits");
+                false
+            }
+        }
     }
 
     /// Starts attempts while there is room and work; returns when to look again.
-    async fn start_what_may_start(&mut self) -> Timestamp {
-        let idle = self.attempts.clock.now() + LOOK_AROUND;
+    async fn start_what_may_start(&mut self) -> Moment {
         let Ok(next_due) = self.refill().await else {
-            return self.attempts.clock.now() + STORE_PAUSE;
+            return self.attempts.clock.moment() + STORE_PAUSE;
         };
         while self.capacity() > 0 {
             let Some(lease) = self.ready.pop_front() else {
@@ -217,41 +283,56 @@ impl Worker {
             self.give_back().await;
         }
         // While something holds the destination back, what is due is no reason to wake.
-        gate.or(next_due).map_or(idle, |at| at.min(idle))
+        gate.or(next_due).map_or(self.look_at, |at| at.min(self.look_at))
     }
 
     /// Leases as much as may run now and as much again, so that a slot that becomes free finds its
     /// next alert at hand. Returns when the next one is due.
-    async fn refill(&mut self) -> Result<Option<Timestamp>, ()> {
+    async fn refill(&mut self) -> Result<Option<Moment>, ()> {
         let capacity = self.capacity();
         if capacity == 0 || self.ready.len() >= capacity {
             return Ok(None);
         }
-        let probing = self.health(|health| health.breaker.probe_at().is_some());
-        let wanted = if probing { 1 } else { capacity + self.plan.concurrency.get() };
         let destination = self.plan.destination.name();
         let store = &self.attempts.store;
         let failed = |error: StoreError| {
             let error = chain(&error);
             tracing::error!(%destination, error, "the store does not say what is due");
         };
+        let probe = self.health(|health| health.breaker.probe());
+        if probe == Some(Probe::Oldest) && self.ready.is_empty() {
+            let oldest = store.lease_oldest(destination).await.map_err(failed)?;
+            self.ready.extend(oldest);
+        }
+        let wanted = match probe {
+            Some(_) => 1,
+            None => capacity + self.plan.concurrency.get(),
+        };
         let missing = wanted.saturating_sub(self.ready.len());
+        if missing == 0 {
+            return Ok(None);
+        }
         let leased = store.lease_due(destination, missing).await.map_err(failed)?;
         let all = leased.len() < missing;
         self.ready.extend(leased);
-        if all { store.next_due(destination).await.map_err(failed) } else { Ok(None) }
+        if !all {
+            return Ok(None);
+        }
+        let next_due = store.next_due(destination).await.map_err(failed)?;
+        let clock = &self.attempts.clock;
+        Ok(next_due.map(|at| clock.moment() + at.since(clock.now())))
     }
 
     fn capacity(&self) -> usize {
-        let now = self.attempts.clock.now();
+        let now = self.attempts.clock.moment();
         let running = self.running.len();
         let free = self.plan.concurrency.get().saturating_sub(running);
         let unrecorded = self.attempts.unrecorded.load(Ordering::Relaxed);
-        if unrecorded > 0 || is_ahead(self.limited_until, now, LONGEST_QUIET) {
+        if unrecorded > 0 || self.limited_until.is_some_and(|until| now < until) {
             return 0;
         }
         self.health(|health| {
-            if is_ahead(health.quiet_until, now, LONGEST_QUIET) {
+            if health.quiet_until.is_some_and(|until| now < until) {
                 return 0;
             }
             health.breaker.capacity(now, free, running)
@@ -259,8 +340,8 @@ impl Worker {
     }
 
     /// Until when something holds the destination back, and whether its breaker is open.
-    fn gate(&self) -> (Option<Timestamp>, bool) {
-        let now = self.attempts.clock.now();
+    fn gate(&self) -> (Option<Moment>, bool) {
+        let now = self.attempts.clock.moment();
         let (probe_at, quiet_until) =
             self.health(|health| (health.breaker.probe_at(), health.quiet_until));
         let gate = probe_at.max(quiet_until).max(self.limited_until).filter(|until| *until > now);
@@ -275,14 +356,14 @@ impl Worker {
             Ok(()) => true,
             Err(not_yet) => {
                 let wait = not_yet.wait_time_from(limiter.clock().now());
-                self.limited_until = Some(self.attempts.clock.now() + wait);
+                self.limited_until = Some(self.attempts.clock.moment() + wait);
                 false
             }
         }
     }
 
     fn is_fresh(&self, lease: &Lease) -> bool {
-        outlasts(lease.expires_at(), self.attempts.clock.now(), self.plan.timeout)
+        outlasts(lease.expires_at(), self.attempts.clock.moment(), self.plan.timeout)
     }
 
     async fn give_back(&mut self) {
@@ -296,14 +377,8 @@ impl Worker {
     }
 }
 
-/// Whether that moment is still to come. One far further away than such a moment ever was is the
-/// work of a clock that has been set back.
-fn is_ahead(moment: Option<Timestamp>, now: Timestamp, furthest: Duration) -> bool {
-    moment.is_some_and(|moment| now < moment && moment.since(now) <= furthest * 2)
-}
-
 /// Whether a lease lasts until an attempt that begins now has ended and is recorded.
-fn outlasts(expires_at: Timestamp, now: Timestamp, timeout: Duration) -> bool {
+fn outlasts(expires_at: Moment, now: Moment, timeout: Duration) -> bool {
     expires_at > now + timeout + LEASE_RESERVE
 }
 
@@ -322,19 +397,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_back_keeps_nothing_waiting() {
-        let now = Timestamp::from_seconds(1_000_000);
-        let hour = Duration::from_secs(3600);
-        assert!(is_ahead(Some(now + hour), now, hour));
-        assert!(is_ahead(Some(now + hour), now - hour, hour));
-        assert!(!is_ahead(Some(now + hour), now - (hour + Duration::from_secs(1)), hour));
-        assert!(!is_ahead(Some(now), now, hour));
-        assert!(!is_ahead(None, now, hour));
-    }
-
-    #[test]
     fn no_attempt_begins_that_may_outlast_its_lease() {
-        let (now, timeout) = (Timestamp::from_seconds(0), Duration::from_secs(200));
+        let (now, timeout) = (Moment::default(), Duration::from_secs(200));
         let fresh = now + timeout + Duration::from_secs(30);
         assert!(outlasts(fresh, now, timeout), "the shortest lease that may be configured");
         assert!(!outlasts(fresh, now + Duration::from_secs(40), timeout), "waited for a slot");

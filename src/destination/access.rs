@@ -82,6 +82,7 @@ impl Access {
             .transpose()
             .map_err(|error: NotBase64| SetupError::Signing(error.to_string()))?;
         hidden.extend(signing);
+        hidden.extend(settings.client.proxy.clone().map(Arc::new));
         let others: Vec<&str> = hidden.iter().map(|secret| secret.as_str()).collect();
         Ok(Self {
             redactor: Redactor::new(&url, &given, &others),

@@ -53,7 +53,7 @@ pub(super) fn shown_url(base: &Url, url: &Url) -> String {
 /// cannot carry is percent-encoded.
 pub(super) fn header_text(text: &str) -> Result<HeaderValue, DeliveryError> {
     let text = utf8_percent_encode(text, CONTROLS).to_string();
-    HeaderValue::try_from(text).map_err(|_never| DeliveryError::Alert {
+    HeaderValue::try_from(text).map_err(|_never| DeliveryError::Refused {
         answer: None,
         reason: "its id cannot be a header".to_owned(),
     })

@@ -48,6 +48,8 @@ pub(super) struct Reply {
 pub(super) struct AnswerFile {
     /// The destination has the alert already.
     duplicate: Option<String>,
+    /// The destination refuses our credentials, with a status other than 401 and 403.
+    auth: Option<String>,
     /// This alert is at fault.
     alert_fault: Option<String>,
     /// The destination is at fault.
@@ -95,6 +97,7 @@ impl AnswerRules {
         let mut env = environment(UndefinedBehavior::Chainable);
         let rules = [
             (DUPLICATE, &answer.duplicate),
+            (AUTH, &answer.auth),
             (ALERT_FAULT, &answer.alert_fault),
             (RETRY, &answer.retry),
             (DELIVERED, &answer.delivered),
@@ -158,6 +161,8 @@ impl AnswerRules {
         let holds = |rule| !part(rule).is_empty();
         let class = if holds(DUPLICATE) {
             Class::Duplicate
+        } else if holds(AUTH) {
+            Class::Auth
         } else if holds(ALERT_FAULT) {
             Class::AlertFault
         } else if holds(RETRY) {
@@ -177,6 +182,7 @@ impl AnswerRules {
 
 const WHEN: &str = "lookup.when";
 const DUPLICATE: &str = "answer.duplicate";
+const AUTH: &str = "answer.auth";
 const ALERT_FAULT: &str = "answer.alert_fault";
 const RETRY: &str = "answer.retry";
 const DELIVERED: &str = "answer.delivered";
@@ -213,7 +219,9 @@ const fn class_of(status: u16) -> Class {
         200..=299 => Class::Delivered,
         401 | 403 => Class::Auth,
         429 => Class::Throttled,
-        404 | 407 | 408 | 410 | 425 => Class::DestinationFault,
+        // A licence, a method, a lock, a policy: about the destination or the way there, whatever
+        // the alert holds.
+        402 | 404..=408 | 410 | 423..=426 | 431 | 451 => Class::DestinationFault,
         400..=499 => Class::AlertFault,
         _ => Class::DestinationFault,
     }
@@ -260,11 +268,10 @@ mod tests {
             (&[200, 201, 202, 204, 299][..], Class::Delivered),
             (&[401, 403], Class::Auth),
             (&[429], Class::Throttled),
-            (&[400, 402, 409, 413, 415, 422, 451, 499], Class::AlertFault),
-            (
-                &[100, 199, 301, 302, 307, 404, 407, 408, 410, 425, 500, 502, 503, 504, 599, 999],
-                Class::DestinationFault,
-            ),
+            (&[400, 409, 411, 413, 414, 415, 417, 421, 422, 428, 499], Class::AlertFault),
+            (&[402, 405, 406, 423, 424, 426, 431, 451], Class::DestinationFault),
+            (&[404, 407, 408, 410, 425], Class::DestinationFault),
+            (&[100, 199, 301, 302, 307, 500, 502, 503, 504, 599, 999], Class::DestinationFault),
         ] {
             for status in statuses {
                 assert_eq!(class_of(*status), class, "{status}");
@@ -309,13 +316,15 @@ mod tests {
     fn rules_overrule_the_status_in_their_order() {
         let rules = rules(
             "duplicate: status == 400 and 'already exists' in text\n\
+             auth: status == 400 and 'key' in text\n\
              alert_fault: json.error.code in [5, 6]\n\
              retry: status == 400 and headers['x-case'] == '77'\n",
             "{}",
         )
         .unwrap();
         let code = r#"{"error": {"code": 5}}"#;
-        assert_eq!(read(&rules, 400, "it already exists").class, Class::Duplicate);
+        assert_eq!(read(&rules, 400, "key: it already exists").class, Class::Duplicate);
+        assert_eq!(read(&rules, 400, "wrong key").class, Class::Auth);
         assert_eq!(read(&rules, 200, code).class, Class::AlertFault);
         assert_eq!(read(&rules, 400, "database is down").class, Class::DestinationFault);
         assert_eq!(read(&rules, 422, "").class, Class::AlertFault);

@@ -16,6 +16,25 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("uuid5", uuid5);
     env.add_filter("json_text", json_text);
     env.add_test("page", |text: &str| is_page(text));
+    env.add_test("naming", is_naming);
+}
+
+/// Returns whether the text holds the reference as a word of its own: `a:1` is not named by `a:10`
+/// nor by `xa:1`, but by `[a:1]` and by `type:source:a:1`.
+fn is_naming(text: &str, reference: &str) -> bool {
+    let goes_on = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_');
+    !reference.is_empty()
+        && text.match_indices(reference).any(|(at, found)| {
+            let (before, rest) = text.split_at(at);
+            let after = rest.strip_prefix(found).unwrap_or_default();
+            let mut after = after.chars();
+            let is_end = match after.next() {
+                // Punctuation of the sentence, or more of a longer reference.
+                Some(':' | '.') => !after.next().is_some_and(goes_on),
+                next => !next.is_some_and(goes_on),
+            };
+            is_end && !before.ends_with(goes_on)
+        })
 }
 
 /// The text, at most so many characters (UTF-16 units, the larger of the ways to count); a mark
@@ -88,6 +107,28 @@ mod tests {
     #[test]
     fn a_uuid_equals_the_one_that_python_makes() {
         assert_eq!(uuid5("a"), "e1407479-3136-56c0-9908-bb02fb0339e2");
+    }
+
+    #[test]
+    fn a_reference_is_named_only_as_a_word_of_its_own() {
+        for (text, names) in [
+            ("main:C1:1.5:1", true),
+            ("[main:C1:1.5:1]: version conflict", true),
+            ("Alert t:s:main:C1:1.5:1 already exist", true),
+            ("'main:C1:1.5:1'.", true),
+            ("main:C1:1.5:1: exists", true),
+            ("main:C1:1.5:10", false),
+            ("main:C1:1.5:1:u1", false),
+            ("main:C1:1.5:1.5", false),
+            ("xmain:C1:1.5:1", false),
+            ("my-main:C1:1.5:1", false),
+            ("main:C1:1.5:10 and main:C1:1.5:1", true),
+            ("\u{e9}main:C1:1.5:1\u{e9}", false),
+            ("", false),
+        ] {
+            assert_eq!(is_naming(text, "main:C1:1.5:1"), names, "{text}");
+        }
+        assert!(!is_naming("text", ""));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use reqwest::{
     Url,
     header::{self, AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
+use sha2::{Digest, Sha256};
 
 pub use self::settings::{HeaderValue, Settings, SetupError};
 use crate::{
@@ -23,13 +24,13 @@ use crate::{
         access::{Access, secrets},
         address::{appended, bearer, header_text, sensitive, shown_url},
         answer::{Class, Reading},
-        mail,
+        mail::{self, Mailbox, Recipients},
         preset::{Step, Transport},
         redact::{MASK, Redactor},
         rendered::{GIVE, RenderedRequest, SEND},
         response::{Received, chain, failed, lossy, receive, verdict},
         sample::sample_alert,
-        signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+        signing::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, message_id},
         stdout,
     },
     http_client,
@@ -48,6 +49,8 @@ pub struct HttpDestination {
     clock: Clock,
     /// What is made of the secrets, as they were when it was made.
     access: ArcSwap<Access>,
+    /// Of mails.
+    recipients: Recipients,
 }
 
 /// A request that is ready to be sent.
@@ -85,11 +88,13 @@ impl HttpDestination {
         }
         if settings.preset.transport() == Transport::Email {
             let body = settings.preset.render(&sample_alert("text"), &access.params)?.body;
-            mail::check(&access.url, &body).map_err(|problem| SetupError::Params(vec![problem]))?;
+            mail::check_server(&access.url).map_err(SetupError::Url)?;
+            mail::check(&body).map_err(|problem| SetupError::Params(vec![problem]))?;
         }
         Ok(Self {
             client: http_client::build(&settings.client)?,
             access: ArcSwap::from_pointee(access),
+            recipients: Recipients::default(),
             settings,
             clock,
         })
@@ -162,8 +167,9 @@ impl HttpDestination {
         }
         if let Some(signer) = &access.signer {
             let now = self.clock.now().seconds();
-            let signature = signer.sign(id.to_str().unwrap_or_default(), now, &rendered.body);
-            headers.insert(ID_HEADER, id.clone());
+            let message = message_id(id.to_str().unwrap_or_default());
+            let signature = signer.sign(&message, now, &rendered.body);
+            headers.insert(ID_HEADER, header_text(&message)?);
             headers.insert(TIMESTAMP_HEADER, now.into());
             headers.insert(SIGNATURE_HEADER, sensitive(&signature)?);
         }
@@ -193,8 +199,14 @@ impl HttpDestination {
             Transport::Email => {
                 let mail =
                     self.request(&access, &access.params, self.settings.preset.request(), alert)?;
-                let way = &self.settings.client;
-                mail::send(&access.url, &alert.id, &mail.body, way, &access.redactor).await
+                let mailbox = Mailbox {
+                    name: &self.settings.name,
+                    server: &access.url,
+                    way: &self.settings.client,
+                    redactor: &access.redactor,
+                    recipients: &self.recipients,
+                };
+                mailbox.send(&alert.id, &mail.body).await
             }
             Transport::Stdout => {
                 let line =
@@ -320,11 +332,25 @@ impl Destination for HttpDestination {
         &self.settings.name
     }
 
+    fn secrets_digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for secret in secrets(&self.settings) {
+            let value = secret.reveal();
+            hash.update(value.len().to_be_bytes());
+            hash.update(value.as_bytes());
+        }
+        hash.finalize().into()
+    }
+
     async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let attempt = self.attempt_with_fresh_secrets(alert);
         tokio::time::timeout(self.settings.timeout, attempt)
             .await
             .unwrap_or(Err(DeliveryError::TimedOut))
+    }
+
+    fn problem(&self) -> String {
+        self.recipients.problem()
     }
 }
 
@@ -336,7 +362,7 @@ struct Sender<'a> {
 }
 
 fn alert_fault(reason: String) -> DeliveryError {
-    DeliveryError::Alert { answer: None, reason }
+    DeliveryError::Refused { answer: None, reason }
 }
 
 fn unreachable(error: SetupError) -> DeliveryError {

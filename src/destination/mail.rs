@@ -1,16 +1,21 @@
 //! A mail for each alert, by SMTP: the vendor's own list of channels has it.
+//!
+//! Each recipient has an outcome of its own ([`session`]), kept between attempts ([`recipients`]):
+//! the alert is delivered once everybody has the mail who is not refused.
 
 use std::{error::Error, fs, time::Duration};
 
 use lettre::{
-    Message,
-    message::{Mailboxes, header::ContentType},
+    Address, Message,
+    message::{
+        Mailboxes,
+        header::{ContentType, MIME_VERSION_1_0},
+    },
     transport::smtp::{
         self,
         authentication::{Credentials, DEFAULT_MECHANISMS},
         client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters},
         extension::ClientId,
-        response::Response,
     },
 };
 use percent_encoding::percent_decode_str;
@@ -19,6 +24,8 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use url::Host;
 
+pub(super) use self::recipients::Recipients;
+use self::{recipients::Said, session::Outcome};
 use crate::{
     destination::{
         Answer, DeliveryError, Receipt,
@@ -26,7 +33,11 @@ use crate::{
         response::{EXCERPT_BYTES, chain, unreachable},
     },
     http_client,
+    ids::DestinationName,
 };
+
+mod recipients;
+mod session;
 
 /// For the server's goodbye: by then it has the mail.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -62,37 +73,111 @@ enum Encryption {
     FromTheBeginning,
 }
 
-/// Sends the rendered body. The Message-ID is made of `key`, so that a repeated mail has the same.
-///
-/// # Errors
-/// [`DeliveryError`]: 4xx and no connection are the server's fault, 535 and the like our
-/// credentials', every other 5xx the mail's.
-pub(super) async fn send(
-    server: &Url,
-    key: &str,
-    body: &[u8],
-    way: &http_client::Settings,
-    redactor: &Redactor,
-) -> Result<Receipt, DeliveryError> {
-    let message =
-        message(key, body).map_err(|reason| DeliveryError::Alert { answer: None, reason })?;
-    let server = Server::of(server).map_err(|reason| unreachable(&reason, redactor))?;
-    match server.take(&message, way).await {
-        Ok(answer) => {
-            let text = answer.message().collect::<Vec<_>>().join(" ");
-            Ok(Receipt { excerpt: redactor.excerpt(&text, EXCERPT_BYTES), ..Receipt::default() })
+/// One destination that takes mails.
+pub(super) struct Mailbox<'a> {
+    pub(super) name: &'a DestinationName,
+    pub(super) server: &'a Url,
+    pub(super) way: &'a http_client::Settings,
+    pub(super) redactor: &'a Redactor,
+    pub(super) recipients: &'a Recipients,
+}
+
+impl Mailbox<'_> {
+    /// Sends the rendered body to each recipient that does not have it. The Message-ID is made of
+    /// `key`, so that a repeated mail has the same.
+    ///
+    /// # Errors
+    /// [`DeliveryError`]: 4xx and no connection are the server's fault, 535 and the like our
+    /// credentials', a 5xx to the sender, to every recipient or to the mail the mail's. An alert
+    /// that some have and others are to get later is [`DeliveryError::Partly`] delivered.
+    pub(super) async fn send(&self, key: &str, body: &[u8]) -> Result<Receipt, DeliveryError> {
+        let message =
+            message(key, body).map_err(|reason| DeliveryError::Refused { answer: None, reason })?;
+        let all = message.envelope().to();
+        let to = self.recipients.unserved(key, all);
+        let is_new = to.len() == all.len();
+        let outcome =
+            if to.is_empty() { Outcome::default() } else { self.take(key, &message, &to).await? };
+        let nobody_has_it = is_new && outcome.taken.is_empty();
+        match (outcome.deferred.first(), outcome.refused.last()) {
+            (Some(first), _) => {
+                let answer = Answer { status: first.status, excerpt: self.excerpt(&outcome) };
+                if nobody_has_it {
+                    return Err(DeliveryError::Destination(answer));
+                }
+                self.say_who_is_refused(&outcome.refused);
+                Err(DeliveryError::Partly(answer))
+            }
+            (None, Some(last)) if nobody_has_it => {
+                Err(refused(Answer { status: last.status, excerpt: last.text.clone() }))
+            }
+            (None, _) => {
+                self.say_who_is_refused(&outcome.refused);
+                self.recipients.finish(key);
+                Ok(Receipt { excerpt: self.excerpt(&outcome), ..Receipt::default() })
+            }
         }
-        Err(error) => Err(failed(&*error, redactor)),
+    }
+
+    /// Hands the mail over. The name is resolved here and not by the library, which knows of no
+    /// address that is never contacted.
+    async fn take(
+        &self,
+        key: &str,
+        message: &Message,
+        to: &[Address],
+    ) -> Result<Outcome, DeliveryError> {
+        let server = Server::of(self.server);
+        let server = server.map_err(|reason| unreachable(&reason, self.redactor))?;
+        // No mail was offered yet, so no status is about it.
+        let connected = server.connect(self.way).await;
+        let mut connection = connected
+            .map_err(|error| failed(&*error, self.redactor, DeliveryError::Destination))?;
+        let handed = session::hand_over(&mut connection, message, to, self.redactor).await;
+        if let Ok(outcome) = &handed {
+            // Before the goodbye, in which the attempt may run out of time.
+            self.recipients.serve(key, &outcome.taken);
+        }
+        drop(tokio::time::timeout(GOODBYE, connection.quit()).await);
+        handed.map_err(|error| failed(&*error, self.redactor, refused))
+    }
+
+    /// One line for each recipient that was not refused before.
+    fn say_who_is_refused(&self, refused: &[Said]) {
+        for Said { address, text, .. } in self.recipients.refuse(refused) {
+            tracing::warn!(
+                destination = %self.name, recipient = %address, answer = text,
+                "the mail server of {} refuses the recipient {address}; the others get the mail",
+                self.name,
+            );
+        }
+    }
+
+    /// What the server said to the mail and to whom it does not go.
+    fn excerpt(&self, outcome: &Outcome) -> String {
+        let told = |what: &str, said: &Said| format!("{what}: {} ({})", said.address, said.text);
+        let answer = Some(outcome.answer.clone()).filter(|answer| !answer.is_empty());
+        let refused = outcome.refused.iter().map(|said| told("refused", said));
+        let deferred = outcome.deferred.iter().map(|said| told("later", said));
+        let text = answer.into_iter().chain(refused).chain(deferred).collect::<Vec<_>>().join("; ");
+        self.redactor.excerpt(&text, EXCERPT_BYTES)
     }
 }
 
-/// Whether a mail can be made of the body, and sent to the server.
+/// Whether a mail can be made of the body.
 ///
 /// # Errors
-/// What is wrong with its addresses, or with the server's.
-pub(super) fn check(server: &Url, body: &[u8]) -> Result<(), String> {
-    Server::of(server)?;
+/// What is wrong with its addresses.
+pub(super) fn check(body: &[u8]) -> Result<(), String> {
     message("", body).map(drop)
+}
+
+/// Whether mails can be sent to the server.
+///
+/// # Errors
+/// What is wrong with its URL.
+pub(super) fn check_server(server: &Url) -> Result<(), String> {
+    Server::of(server).map(drop)
 }
 
 /// Connects to the server, and says where that was. Nothing is sent.
@@ -112,7 +197,7 @@ impl Server {
             Some(Host::Domain(name)) => name.to_owned(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Ipv6(address)) => address.to_string(),
-            None => return Err("the url names no mail server".to_owned()),
+            None => return Err("does not name a mail server".to_owned()),
         };
         let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value);
         let (encryption, usual_port) = match (url.scheme(), tls.as_deref()) {
@@ -120,10 +205,23 @@ impl Server {
             (_, None) => (Encryption::None, smtp::SMTP_PORT),
             (_, Some("required")) => (Encryption::Required, smtp::SUBMISSION_PORT),
             (_, Some("opportunistic")) => (Encryption::Opportunistic, smtp::SUBMISSION_PORT),
-            (_, Some(_)) => return Err("the url's `tls` is `required` or `opportunistic`".into()),
+            (_, Some(_)) => {
+                return Err("has a `tls` other than `required` or `opportunistic`".into());
+            }
         };
         let text = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let password = url.password();
+        if password.is_none() && !url.username().is_empty() {
+            return Err("has a user without a password".to_owned());
+        }
+        // Whoever strips the offer of STARTTLS from the answer would read the password.
+        let is_open = matches!(encryption, Encryption::None | Encryption::Opportunistic);
+        if password.is_some() && is_open {
+            let cure = "smtps://, or smtp:// with ?tls=required";
+            return Err(format!(
+                "has a password, which must not be sent in clear text: use {cure}"
+            ));
+        }
         let name = url.path().trim_matches('/');
         Ok(Self {
             host,
@@ -138,13 +236,11 @@ impl Server {
         })
     }
 
-    /// Hands the mail over. The name is resolved here and not by the library, which knows of no
-    /// address that is never contacted.
-    async fn take(
+    /// Opens a connection that is ready for a mail.
+    async fn connect(
         &self,
-        message: &Message,
         way: &http_client::Settings,
-    ) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    ) -> Result<AsyncSmtpConnection, Box<dyn Error + Send + Sync>> {
         let addresses = http_client::resolve(&self.host, self.port).await?;
         let tls = || self.tls(way);
         let wrapper = self.encryption == Encryption::FromTheBeginning;
@@ -167,9 +263,7 @@ impl Server {
         if let Some(credentials) = &self.credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await?;
         }
-        let taken = connection.send(message.envelope(), &message.formatted()).await?;
-        drop(tokio::time::timeout(GOODBYE, connection.quit()).await);
-        Ok(taken)
+        Ok(connection)
     }
 
     fn tls(
@@ -185,9 +279,17 @@ impl Server {
     }
 }
 
-fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> DeliveryError {
-    let text = chain(error);
-    let error = error.downcast_ref::<smtp::Error>();
+/// Returns whose fault it is. `by_refusal` says it of a 5xx that is not about credentials.
+fn failed(
+    error: &(dyn Error + Send + Sync + 'static),
+    redactor: &Redactor,
+    by_refusal: fn(Answer) -> DeliveryError,
+) -> DeliveryError {
+    let (text, error) = match error.downcast_ref::<smtp::Error>() {
+        // Its text holds that of its source.
+        Some(error) => (error.to_string(), Some(error)),
+        None => (chain(error), None),
+    };
     let Some(status) = error.and_then(smtp::Error::status).map(u16::from) else {
         return if error.is_some_and(smtp::Error::is_timeout) {
             DeliveryError::TimedOut
@@ -199,11 +301,14 @@ fn failed(error: &(dyn Error + Send + Sync + 'static), redactor: &Redactor) -> D
     match status {
         // RFC 4954, section 6.
         530 | 534 | 535 | 538 => DeliveryError::Auth(answer),
-        500..=599 => {
-            DeliveryError::Alert { reason: format!("SMTP status {status}"), answer: Some(answer) }
-        }
+        500..=599 => by_refusal(answer),
         _ => DeliveryError::Destination(answer),
     }
+}
+
+fn refused(answer: Answer) -> DeliveryError {
+    let reason = format!("SMTP status {}", answer.status);
+    DeliveryError::Refused { answer: Some(answer), reason }
 }
 
 fn message(key: &str, body: &[u8]) -> Result<Message, String> {
@@ -215,6 +320,7 @@ fn message(key: &str, body: &[u8]) -> Result<Message, String> {
         .from(from)
         .subject(mail.subject)
         .message_id(Some(format!("<{id}@slack-soar-relay>")))
+        .header(MIME_VERSION_1_0)
         .header(ContentType::TEXT_PLAIN);
     for one in to {
         builder = builder.to(one);
@@ -263,5 +369,8 @@ mod tests {
         assert_ne!(id(text("k")), id(text("l")));
         assert!(!text("k").lines().any(|line| line.starts_with("Bcc:")), "{}", text("k"));
         assert!(text("k").contains("Importance: high"));
+        for header in ["MIME-Version: 1.0", "Date: ", "Content-Type: text/plain; charset=utf-8"] {
+            assert_eq!(text("k").lines().filter(|line| line.starts_with(header)).count(), 1);
+        }
     }
 }

@@ -35,11 +35,22 @@ pub trait Destination: Send + Sync + fmt::Debug {
     /// Its configured name.
     fn name(&self) -> &DestinationName;
 
+    /// A digest of the secrets in use: another one if a secret was rotated.
+    fn secrets_digest(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
     /// Makes one attempt. The same alert may be delivered again: the idempotency key is its id.
     ///
     /// # Errors
     /// [`DeliveryError`]; its [`DeliveryError::advice`] says what to do.
     async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError>;
+
+    /// Returns what is wrong although alerts are delivered, such as a recipient that is refused;
+    /// empty, if nothing is.
+    fn problem(&self) -> String {
+        String::new()
+    }
 }
 
 /// The destination has the alert.
@@ -89,9 +100,13 @@ pub enum DeliveryError {
     /// The destination is at fault: any status that does not blame this alert.
     #[error("the destination did not take the alert: status {}", _0.status)]
     Destination(Answer),
-    /// This alert is at fault: refused, or no request could be made of it.
+    /// The destination works and has the alert for some recipients; others are to get it later.
+    #[error("some recipients get the alert later: status {}", _0.status)]
+    Partly(Answer),
+    /// This alert was refused, or no request could be made of it. Only evidence makes that the
+    /// alert's own fault: a wrong key or parameter is refused with the same answers.
     #[error("the alert was refused: {reason}")]
-    Alert {
+    Refused {
         /// The answer, if one was received.
         answer: Option<Answer>,
         /// What is wrong, in a few words.
@@ -108,8 +123,11 @@ pub enum Advice {
     RetryAfter(Option<Duration>),
     /// Keep the alert; read the credentials again; it counts towards the breaker.
     HoldDestination,
-    /// Three tries, then dead.
-    GiveUp,
+    /// Keep the alert, try again by the schedule; the destination works.
+    RetryAlert,
+    /// Keep the alert and try again by the schedule, until there is evidence that the alert and not
+    /// the destination's key, preset or parameters is at fault.
+    GiveUpOnEvidence,
 }
 
 impl DeliveryError {
@@ -119,7 +137,8 @@ impl DeliveryError {
             Self::TimedOut | Self::Unreachable(_) | Self::Destination(_) => Advice::Retry,
             Self::Throttled { retry_after, .. } => Advice::RetryAfter(*retry_after),
             Self::Auth(_) => Advice::HoldDestination,
-            Self::Alert { .. } => Advice::GiveUp,
+            Self::Partly(_) => Advice::RetryAlert,
+            Self::Refused { .. } => Advice::GiveUpOnEvidence,
         }
     }
 
@@ -127,21 +146,27 @@ impl DeliveryError {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
-            Self::Unreachable(_) | Self::Destination(_) => "destination_fault",
+            Self::Unreachable(_) | Self::Destination(_) | Self::Partly(_) => "destination_fault",
             Self::Throttled { .. } => "throttled",
             Self::Auth(_) => "auth",
-            Self::Alert { .. } => "alert_fault",
+            Self::Refused { .. } => "refused",
         }
+    }
+
+    /// Whether the destination was not even reached.
+    pub const fn is_network(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
     }
 
     /// The answer, if the destination gave one.
     pub const fn answer(&self) -> Option<&Answer> {
         match self {
             Self::TimedOut | Self::Unreachable(_) => None,
-            Self::Auth(answer) | Self::Destination(answer) | Self::Throttled { answer, .. } => {
-                Some(answer)
-            }
-            Self::Alert { answer, .. } => answer.as_ref(),
+            Self::Auth(answer)
+            | Self::Destination(answer)
+            | Self::Partly(answer)
+            | Self::Throttled { answer, .. } => Some(answer),
+            Self::Refused { answer, .. } => answer.as_ref(),
         }
     }
 }

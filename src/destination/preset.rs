@@ -28,6 +28,7 @@ use crate::{
         template::{RequestTemplates, TemplateError, context},
     },
     secret::Secret,
+    text,
 };
 
 mod check;
@@ -124,9 +125,14 @@ impl Preset {
             (Some(_), Some(path)) if path.exists() => Err(PresetError::Shadows(path)),
             (Some((_, text)), _) => Self::parse(name, &format!("{name}.yaml (built in)"), text),
             (None, Some(path)) if path.exists() => {
-                let text = fs::read_to_string(&path);
                 let file = path.display().to_string();
-                let text = text.map_err(|source| PresetError::Unreadable { path, source })?;
+                let bytes = fs::read(&path);
+                let bytes = bytes.map_err(|source| PresetError::Unreadable { path, source })?;
+                let text = text::decode(bytes).map_err(|broken| PresetError::Invalid {
+                    file: file.clone(),
+                    line: Some(broken.position.0),
+                    problem: broken.to_string(),
+                })?;
                 Self::parse(name, &file, &text)
             }
             (None, _) => Err(PresetError::Unknown {

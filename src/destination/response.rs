@@ -81,7 +81,7 @@ pub(super) fn verdict(
             reference_url: redactor.excerpt(&reading.reference_url, EXCERPT_BYTES),
         }),
         (Class::Auth, _) => Err(DeliveryError::Auth(answer)),
-        (Class::AlertFault, _) => Err(DeliveryError::Alert {
+        (Class::AlertFault, _) => Err(DeliveryError::Refused {
             reason: format!("status {}", answer.status),
             answer: Some(answer),
         }),
@@ -99,7 +99,8 @@ struct Broken(String);
 
 /// No answer, or not all of it.
 pub(super) fn failed(error: reqwest::Error, redactor: &Redactor) -> DeliveryError {
-    if error.is_timeout() {
+    // A connection that did not come about in time is a fault of the network.
+    if error.is_timeout() && !error.is_connect() {
         return DeliveryError::TimedOut;
     }
     let text = chain(&error.without_url());

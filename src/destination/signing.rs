@@ -6,14 +6,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The header with the message's id: our idempotency key.
+/// The header with the message's id: [`message_id`].
 pub(super) const ID_HEADER: &str = "webhook-id";
 /// The header with the time of signing, in seconds.
 pub(super) const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 /// The header with the signature.
 pub(super) const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// `whsec_` stands before a secret in base64; any other text is itself the key.
+/// May stand before a secret in base64.
 const PREFIX: &str = "whsec_";
 
 /// A secret of the `whsec_` form whose rest is not base64, or is empty.
@@ -24,11 +24,21 @@ pub(super) struct NotBase64;
 /// The key, set up once.
 pub(super) struct Signer(Hmac<Sha256>);
 
+/// Returns the alert's id as a `webhook-id`: the same for every attempt, and without the full stop
+/// that separates the parts of what is signed. No id holds an underscore of its own.
+pub(super) fn message_id(id: &str) -> String {
+    id.replace('.', "_")
+}
+
 impl Signer {
+    /// Sets the key up. The official libraries decode every secret as base64, whether or not
+    /// `whsec_` stands before it, so a secret that can be decoded is; any other is itself the key.
     pub(super) fn new(secret: &str) -> Result<Self, NotBase64> {
-        let key = match secret.strip_prefix(PREFIX) {
-            Some(encoded) => BASE64_STANDARD.decode(encoded).unwrap_or_default(),
-            None => secret.as_bytes().to_vec(),
+        let encoded = secret.strip_prefix(PREFIX);
+        let key = match (encoded, BASE64_STANDARD.decode(encoded.unwrap_or(secret))) {
+            (_, Ok(key)) => key,
+            (Some(_), Err(_)) => Vec::new(),
+            (None, Err(_)) => secret.as_bytes().to_vec(),
         };
         if key.is_empty() {
             return Err(NotBase64);
@@ -59,10 +69,18 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_the_prefix_is_the_key_itself() {
-        let plain = Signer::new("secret-of-the-relay").unwrap();
-        let encoded = Signer::new("whsec_c2VjcmV0LW9mLXRoZS1yZWxheQ==").unwrap();
-        assert_eq!(plain.sign("a", 1, b"b"), encoded.sign("a", 1, b"b"));
+    fn a_secret_is_base64_with_and_without_the_prefix_and_else_the_key_itself() {
+        let sign = |secret| Signer::new(secret).unwrap().sign("a", 1, b"b");
+        let encoded = sign("whsec_c2VjcmV0LW9mLXRoZS1yZWxheQ==");
+        assert_eq!(sign("c2VjcmV0LW9mLXRoZS1yZWxheQ=="), encoded);
+        assert_eq!(sign("secret-of-the-relay"), encoded);
+    }
+
+    #[test]
+    fn a_message_id_has_no_full_stop_and_tells_alerts_apart() {
+        let id = message_id("main:C0123456789:1600689944.000500:0");
+        assert_eq!(id, "main:C0123456789:1600689944_000500:0");
+        assert_ne!(id, message_id("main:C0123456789:1600689944.000500:1"));
     }
 
     #[test]

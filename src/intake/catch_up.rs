@@ -2,8 +2,10 @@
 //!
 //! One [`Poller`] an app. It asks who we are, finds the channels behind configured names once, and
 //! reads each channel from a little before where it was last read up to now, by Slack's clock:
-//! `window` says which part, `reader` reads it through the same admission as a push. What Slack
-//! will not give is tried again later and told to operators; the receiver never depends on it.
+//! `window` says which part, `reader` reads it through the same admission as a push. Channels take
+//! turns, a page each (`turns`). What Slack will not give is tried again later and told to
+//! operators; the receiver never depends on it. Every wait is measured by time that has passed,
+//! never by the time of day, which may leap.
 
 mod access;
 mod channels;
@@ -12,10 +14,13 @@ mod missed;
 mod moved;
 mod reader;
 mod status;
+mod time;
+mod turn;
+mod turns;
 mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -25,9 +30,11 @@ use tokio::sync::mpsc;
 
 use self::{
     access::Access,
-    reader::{Beat, Reader, Task, backoff},
-    status::Board,
-    window::Window,
+    channels::Listing,
+    reader::{Reader, backoff},
+    status::{Board, Topic},
+    turn::Read,
+    turns::Turns,
 };
 pub use self::{
     handle::{BackfillError, Handle},
@@ -39,10 +46,10 @@ use crate::{
     ids::{AppName, ChannelId, MessageTs},
     intake::{Admission, channels::Channels, notice::Notice},
     logging::chain,
-    metrics::{Metric, Metrics},
+    metrics::Metrics,
     shutdown::{Heartbeat, Shutdown},
-    slack::web_api::{ApiError, WebApi},
-    store::{CursorMove, Source, Store, StoreError},
+    slack::web_api::WebApi,
+    store::{Store, StoreError},
 };
 
 /// Extra readings are at least so far apart, however many reasons there are.
@@ -63,6 +70,9 @@ const SLOW_RETRY: Duration = Duration::from_secs(600);
 
 /// A minute that Slack left out is not looked for further back than this.
 const RATE_LIMITED_BACK: Duration = Duration::from_secs(24 * 3600);
+
+/// A resting poller shows a sign of life, and looks at the clocks, at least this often.
+const REST: Duration = Duration::from_secs(10);
 
 /// How often and how far history is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +117,7 @@ pub struct App {
     pub api: WebApi,
 }
 
-/// The loop that reads one app's channels.
+/// The loop that reads one app's channels. Moments are those of [`Clock::uptime`].
 #[derive(Debug)]
 pub struct Poller {
     reader: Arc<Reader>,
@@ -117,26 +127,41 @@ pub struct Poller {
     board: Board,
     heartbeat: Heartbeat,
     access: Access,
+    /// When Slack is asked who we are, unless it has said so.
+    ask_access_at: Duration,
+    access_asked_at: Duration,
+    access_failures: u32,
     /// The channels that the bot is in, if every channel is ours.
     member_of: Option<Vec<ChannelId>>,
-    list_again: Timestamp,
-    /// Channels that are not asked for before a time.
-    held: BTreeMap<ChannelId, Timestamp>,
-    /// Channels that Slack no longer knows by that id, until the others have been looked through.
+    listing: Listing,
+    /// Channels that Slack no longer knows by that id, until all others have been listed.
     lost: BTreeSet<ChannelId>,
-    /// Channels that the bot is in, where nothing else says that they are not the lost ones.
-    strangers: Vec<ChannelId>,
-    /// Up to where each channel's messages have been counted.
-    counted: BTreeMap<ChannelId, MessageTs>,
-    /// The first minute that Slack left out, until it has been read.
+    /// A channel that is lost, and one whose history is to be looked through for its messages.
+    suspects: VecDeque<(ChannelId, ChannelId)>,
+    /// Channels of which Slack is asked whether they are what an event said.
+    doubted: BTreeSet<ChannelId>,
+    ask_doubted_at: Duration,
+    turns: Turns,
+    reads: HashMap<ChannelId, Read>,
+    /// Slack allows no call for history before that.
+    history_at: Duration,
+    /// The first minute that Slack left out, until it has been read everywhere.
     also_from: Option<MessageTs>,
-    failures: u32,
+    /// The channels in which it has been read.
+    also_read: BTreeSet<ChannelId>,
     /// What was found out of channels and the store did not take.
     unkept: Vec<(String, ChannelId)>,
     /// Whether another process polls for the app.
     stands_by: bool,
-    /// When something was last read, or nothing was to be.
-    heard_at: Timestamp,
+    /// The term under which this one reads.
+    term: Option<u64>,
+    /// When the store was last asked what to do.
+    asked_at: Duration,
+    store_failures: u32,
+    /// Since when nothing that was asked of Slack was answered.
+    silent_since: Option<Duration>,
+    /// When a window was last begun.
+    begun_at: Duration,
 }
 
 impl Poller {
@@ -145,7 +170,7 @@ impl Poller {
         let name = format!("catch-up of {}", app.name);
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
-        let heard_at = parts.clock.now();
+        let now = parts.clock.uptime();
         let channels = Arc::clone(&app.channels);
         let reader = Arc::new(Reader::new(app.name, app.api, channels, parts));
         let handle = Handle {
@@ -161,17 +186,27 @@ impl Poller {
             board,
             heartbeat,
             access: Access::Unknown,
+            ask_access_at: now,
+            access_asked_at: now,
+            access_failures: 0,
             member_of: None,
-            list_again: Timestamp::default(),
-            held: BTreeMap::new(),
+            listing: Listing::new(now),
             lost: BTreeSet::new(),
-            strangers: Vec::new(),
-            counted: BTreeMap::new(),
+            suspects: VecDeque::new(),
+            doubted: BTreeSet::new(),
+            ask_doubted_at: now,
+            turns: Turns::default(),
+            reads: HashMap::new(),
+            history_at: now,
             also_from: None,
-            failures: 0,
+            also_read: BTreeSet::new(),
             unkept: Vec::new(),
             stands_by: false,
-            heard_at,
+            term: None,
+            asked_at: now,
+            store_failures: 0,
+            silent_since: None,
+            begun_at: now,
         };
         (poller, handle)
     }
@@ -188,25 +223,29 @@ impl Poller {
 
     async fn work(&mut self) {
         loop {
-            let started = self.now();
-            let all_read = self.round().await;
-            self.failures = if all_read { 0 } else { self.failures.saturating_add(1) };
-            if all_read {
-                self.heard_at = self.now();
+            self.heartbeat.beat(self.reader.parts.clock.instant());
+            self.round().await;
+            self.watch_clocks();
+            if self.wake() > self.uptime() {
+                self.count_missed().await;
+                let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
+                self.rest(aside).await;
             }
-            self.count_missed().await;
-            let aside = if self.steps_aside().await { STEP_ASIDE } else { Duration::ZERO };
-            self.rest(started, aside).await;
+            while let Ok(notice) = self.notices.try_recv() {
+                self.apply_notice(notice).await;
+            }
         }
     }
 
     /// Lets another relay poll, if this one has long heard nothing of Slack. If all are deaf, the
     /// right to poll goes round, to each for some minutes.
     async fn steps_aside(&mut self) -> bool {
-        if self.stands_by || self.now().since(self.heard_at) < DEAF {
+        let now = self.uptime();
+        let is_deaf = self.silent_since.is_some_and(|since| now.saturating_sub(since) >= DEAF);
+        if self.stands_by || !is_deaf {
             return false;
         }
-        self.heard_at = self.now();
+        self.silent_since = None;
         let app = self.reader.app.clone();
         let is_free = matches!(self.reader.parts.store.stop_polling(&app).await, Ok(true));
         if is_free {
@@ -215,77 +254,94 @@ impl Poller {
         is_free
     }
 
-    /// Waits for the next reading, or for a reason to read sooner.
-    async fn rest(&mut self, started: Timestamp, aside: Duration) {
-        let again = self.now() + backoff(self.failures);
-        let every = self.settings.every;
-        let regular = started + if self.stands_by { every.min(STAND_BY) } else { every };
-        let next = if self.failures > 0 { regular.min(again) } else { regular };
-        let aside_until = self.now() + aside;
-        let mut next = next.max(aside_until);
+    /// Waits until there is something to do, or a notice.
+    async fn rest(&mut self, aside: Duration) {
         let clock = self.reader.parts.clock.clone();
+        let aside_until = self.uptime() + aside;
         loop {
             self.heartbeat.beat(clock.instant());
-            let now = clock.now();
-            if now >= next {
+            self.watch_clocks();
+            let left = self.wake().max(aside_until).saturating_sub(self.uptime());
+            if left.is_zero() {
                 return;
             }
-            let notice = tokio::select! {
-                Some(notice) = self.notices.recv() => notice,
-                () = clock.sleep_until(next.min(now + Duration::from_secs(10))) => continue,
-            };
-            if self.heed(notice).await {
-                next = next.min(started + EXTRA_GAP).max(aside_until);
+            tokio::select! {
+                Some(notice) = self.notices.recv() => self.apply_notice(notice).await,
+                () = clock.sleep(left.min(REST)) => {}
             }
         }
     }
 
-    /// Reads every channel that is due. Returns whether nothing has to be tried again soon.
-    async fn round(&mut self) -> bool {
+    /// When there is something to do.
+    fn wake(&self) -> Duration {
+        let every = self.settings.every;
+        if self.store_failures > 0 {
+            return self.asked_at + every.min(backoff(self.store_failures));
+        }
+        let asks_again = self.asked_at + every;
+        if self.stands_by && self.also_from.is_none() {
+            return self.asked_at + every.min(STAND_BY);
+        }
+        if let Some(at) = self.access.lost_until(self.reader.api.token_version()) {
+            return at.max(self.ask_access_at);
+        }
+        let access = (!self.access.is_good()).then_some(self.ask_access_at);
+        let listing = self.listing_at();
+        let doubted = (!self.doubted.is_empty()).then_some(self.ask_doubted_at);
+        let suspects = (!self.suspects.is_empty()).then_some(self.history_at);
+        let turn = self.turns.wake().map(|at| at.max(self.history_at));
+        [access, listing, doubted, suspects, turn]
+            .into_iter()
+            .flatten()
+            .fold(asks_again, Duration::min)
+    }
+
+    /// Asks the store what to do, and reads a page of every channel that is due.
+    async fn round(&mut self) {
         let term = self.ask_store().await;
+        self.asked_at = self.uptime();
         self.stands_by = matches!(term, Ok(None));
         let term = match term {
             // Slack has told this process, and not the one that polls, what it left out: this one
             // reads it too, and leaves the cursors alone.
             Ok(term) if term.is_some() || self.also_from.is_some() => term,
-            Ok(_) => return true,
+            Ok(_) => return self.reads.values_mut().for_each(|read| read.begun = None),
             Err(error) => {
-                tracing::error!(error = chain(&error), "the store does not say what to read");
-                return false;
+                self.store_failures = self.store_failures.saturating_add(1);
+                let problem = format!("the store does not say what to read: {}", chain(&error));
+                if self.board.say(Topic::Store, &problem) {
+                    tracing::error!(error = chain(&error), "the store does not say what to read");
+                }
+                return;
             }
         };
+        if term != self.term {
+            // A cursor of another term would not move.
+            self.reads.values_mut().for_each(|read| read.begun = None);
+            self.term = term;
+        }
+        self.store_failures = 0;
+        self.board.say(Topic::Store, "");
         if !self.has_access().await {
-            return matches!(self.access, Access::Lost { .. });
+            return;
         }
-        let mut all_read = self.find_channels().await;
-        if !self.access.is_good() {
-            return true;
-        }
-        let began = self.now();
-        let mut due: VecDeque<ChannelId> = self.due().into();
-        let mut tried = BTreeSet::new();
-        while let Some(channel) = self.next_due(&mut due, &tried).await {
-            tried.insert(channel.clone());
-            match self.read(&channel, term, began).await {
-                Ok(()) => {}
-                Err(ReadError::Slack(ApiError::Token(code))) => {
-                    self.lose_access(&format!("Slack says {code}"));
-                    return true;
-                }
-                Err(error) => {
-                    let is_slow = self.note_failure(&channel, &error);
-                    all_read &= is_slow;
-                    // A refusal is an answer: then Slack is heard.
-                    if !is_slow && self.now().since(self.heard_at) >= DEAF {
-                        return false;
-                    }
-                }
+        self.find_channels().await;
+        self.search_suspect().await;
+        self.ask_doubted().await;
+        let ours = self.ours();
+        self.lost.retain(|channel| ours.contains(channel));
+        self.suspects.retain(|(lost, _)| ours.contains(lost));
+        self.turns.keep(&ours, self.uptime());
+        self.reads.retain(|channel, _| ours.contains(channel));
+        for _ in 0..self.turns.due(self.uptime()) {
+            if self.access.is_lost() || self.history_at > self.uptime() {
+                return;
+            }
+            if let Some(channel) = self.turns.next(self.uptime()) {
+                self.heartbeat.beat(self.reader.parts.clock.instant());
+                self.turn(&channel, term).await;
             }
         }
-        if all_read {
-            self.also_from = None;
-        }
-        all_read
     }
 
     /// The term under which this process polls, if it does. Whether it does or not, what other
@@ -299,97 +355,25 @@ impl Poller {
         Ok(term)
     }
 
-    fn due(&self) -> Vec<ChannelId> {
-        let now = self.now();
+    fn ours(&self) -> Vec<ChannelId> {
         let known = self.channels.known();
         let all = self.member_of.iter().flatten().chain(&known.ids);
-        let due = all.filter(|id| self.held.get(*id).is_none_or(|until| *until <= now));
-        let due: BTreeSet<ChannelId> = due.cloned().collect();
-        due.into_iter().collect()
+        let ours: BTreeSet<ChannelId> = all.cloned().collect();
+        ours.into_iter().collect()
     }
 
-    async fn read(
-        &mut self,
-        channel: &ChannelId,
-        term: Option<u64>,
-        began: Timestamp,
-    ) -> Result<(), ReadError> {
-        let reader = Arc::clone(&self.reader);
-        let parts = &reader.parts;
-        let committed = self.place(channel).await.map_err(ReadError::Store)?;
-        let now = reader.api.slack_now().unwrap_or_else(|| parts.clock.now());
-        let window = Window::next(committed, self.also_from, now, self.settings);
-        let to = window.committed(self.settings.settle);
-        let to = committed.map_or(to, |committed| committed.max(to));
-        let task = Task {
-            channel: channel.clone(),
-            began,
-            window,
-            source: Source::CatchUp,
-            cursor: term.map(|term| CursorMove {
-                app: reader.app.clone(),
-                channel: channel.clone(),
-                to,
-                term,
-            }),
-            counted_to: self.counted.get(channel).copied().or(committed),
-        };
-        let found = reader.read(&task, Beat(Some(&self.heartbeat))).await?;
-        if found.new > 0 {
-            tracing::info!(
-                app = %reader.app,
-                %channel,
-                new = found.new,
-                "catch-up found {} incidents in {channel} that were not known",
-                found.new
-            );
-        }
-        self.held.remove(channel);
-        self.counted.insert(channel.clone(), window.latest);
-        let read_at = parts.clock.now();
-        self.board.channel(channel, |status| {
-            status.committed = Some(to);
-            status.last_success = Some(read_at);
-            status.problem.clear();
-        });
-        let labels = [reader.app.as_str(), channel.as_str()];
-        let gauge = parts.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
-        gauge.set(read_at.seconds_f64());
-        self.heard_at = read_at;
-        Ok(())
+    /// Something that was asked of Slack was answered, or not.
+    fn note_heard(&mut self, is_heard: bool) {
+        let now = self.uptime();
+        self.silent_since = if is_heard { None } else { self.silent_since.or(Some(now)) };
     }
 
-    /// Tells operators once of each new problem. Returns whether there is no hurry to try again.
-    fn note_failure(&mut self, channel: &ChannelId, error: &ReadError) -> bool {
-        let problem = chain(error);
-        let is_slow = matches!(error, ReadError::Slack(ApiError::Configuration { .. }));
-        if is_slow {
-            self.held.insert(channel.clone(), self.now() + SLOW_RETRY);
-        }
-        if let ReadError::Slack(ApiError::Configuration { code, .. }) = error
-            && code.as_str() == moved::UNKNOWN
-        {
-            self.lost.insert(channel.clone());
-            self.list_again = Timestamp::default();
-        }
-        let mut is_new = false;
-        self.board.channel(channel, |status| {
-            is_new = status.problem != problem;
-            status.problem.clone_from(&problem);
-        });
-        if is_new {
-            tracing::error!(
-                app = %self.reader.app,
-                %channel,
-                error = problem,
-                "catch-up cannot read {channel} of app {}; `doctor` says what to do",
-                self.reader.app
-            );
-        }
-        is_slow
+    fn uptime(&self) -> Duration {
+        self.reader.parts.clock.uptime()
     }
+}
 
-    fn now(&self) -> Timestamp {
-        self.reader.parts.clock.now()
-    }
+/// A problem, and what to do about it.
+fn with_cure(problem: &str, cure: &str) -> String {
+    if cure.is_empty() { problem.to_owned() } else { format!("{problem}: {cure}") }
 }

@@ -7,8 +7,10 @@
 
 mod answer;
 mod body;
+mod endpoints;
 mod keep;
 mod limits;
+mod strays;
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,29 +24,32 @@ use hyper::{
 };
 use metrics::{Counter, Gauge, Histogram};
 
-pub use self::body::SignedBody;
 use self::{
     answer::{echo, not_allowed, reuse, status},
     body::{Refusal, discard},
+    endpoints::{Counters, Door, Doors, Endpoint, SHORT_PATH},
     limits::Limits,
+    strays::Strays,
+};
+pub use self::{
+    body::SignedBody,
+    endpoints::{App, MAX_SHORT_PATH_SECRETS, is_short_path_served},
 };
 use crate::{
     clock::{Clock, Timestamp},
-    ids::{AppName, ChannelId},
+    ids::ChannelId,
     intake::{
         Admission, Admitted, Certainty, Post,
-        fate::{self, Arrival, Fate, FateCounters, RETRY_NUM, RETRY_REASON},
-        notice::{Notice, Notices},
+        fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON},
+        notice::Notice,
     },
     metrics::{Metric, Metrics},
-    secret::Secret,
     shutdown::Shutdown,
     slack::{
         self,
-        envelope::{self, Callback, Envelope, Event},
+        envelope::{self, Callback, Envelope, Event, Teams},
         lifecycle::{self, Change},
         message::Message,
-        signature::Verifier,
     },
     store::{NewMessage, Source, Store},
 };
@@ -58,17 +63,6 @@ const RETRY_REASONS: [&str; 6] = [
     "http_error",
     "unknown_error",
 ];
-
-/// One Slack app that may send us events.
-#[derive(Clone, Debug)]
-pub struct App {
-    /// Its configured name.
-    pub name: AppName,
-    /// Its signing secret, and the previous one while it is rotated.
-    pub signing_secrets: Vec<Secret>,
-    /// Where its poller hears of what it should know.
-    pub notices: Notices,
-}
 
 /// What the receiver works with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -90,39 +84,29 @@ pub struct EventsApi(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// Of the configuration in use. A request ends with the one that it began with.
-    endpoints: ArcSwap<Vec<Endpoint>>,
+    doors: ArcSwap<Doors>,
     parts: Parts,
     limits: Limits,
+    strays: Strays,
     ack_seconds: Histogram,
     event_age: Histogram,
     clock_skew: Gauge,
     retries: Vec<(&'static str, Counter)>,
 }
 
-#[derive(Debug)]
-struct Endpoint {
-    app: AppName,
-    path: String,
-    admission: Arc<Admission>,
-    verifier: Verifier,
-    notices: Notices,
-    received: Counter,
-    rate_limited: Counter,
-    fates: FateCounters,
-}
-
 impl EventsApi {
     /// A receiver for these apps.
     pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let endpoints = ArcSwap::from_pointee(endpoints(apps, admission, metrics));
+        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, metrics));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
             .collect();
         Self(Arc::new(Inner {
-            endpoints,
+            doors,
             limits: Limits::new(),
+            strays: Strays::new(metrics),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
@@ -133,7 +117,7 @@ impl EventsApi {
 
     /// From now on it receives for these apps. Requests under way end as they began.
     pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
-        self.0.endpoints.store(Arc::new(endpoints(apps, admission, &self.0.parts.metrics)));
+        self.0.doors.store(Arc::new(Doors::new(apps, admission, &self.0.parts.metrics)));
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
@@ -148,13 +132,13 @@ impl EventsApi {
 }
 
 /// What is to be done about an authentic body.
-enum Next {
+enum Next<'d> {
     Answer(Option<Fate>, Response<Full<Bytes>>),
     Store(NewMessage, Certainty),
-    ChangeId(ChannelId, ChannelId),
+    ChangeId(&'d Endpoint, ChannelId, ChannelId),
 }
 
-impl Next {
+impl Next<'_> {
     fn ignored(fate: Fate) -> Self {
         Self::Answer(Some(fate), status(StatusCode::OK))
     }
@@ -169,40 +153,38 @@ impl Inner {
                 _ => not_allowed("GET, HEAD"),
             };
         }
-        let endpoints = self.endpoints.load_full();
-        let Some(endpoint) = find(&endpoints, path) else {
+        let doors = self.doors.load_full();
+        let is_post = request.method() == Method::POST;
+        let Some(door) = doors.find(path) else {
+            if is_post && path.starts_with(SHORT_PATH) {
+                self.strays.note_path(path, self.parts.clock.instant());
+            }
             return status(StatusCode::NOT_FOUND);
         };
-        if request.method() != Method::POST {
+        if !is_post {
             return not_allowed("POST");
         }
         let started = self.parts.clock.instant();
         let (head, body) = request.into_parts();
         let arrival = Arrival { started, headers: &head.headers };
-        let (fate, mut response) = self.receive(endpoint, body, arrival).await;
+        let mut response = self.receive(door, body, arrival).await;
         reuse(head.headers, &mut response);
-        if let Some(fate) = fate {
-            endpoint.fates.count(fate);
-        }
-        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            endpoint.notices.tell(Notice::Refused);
-        }
         self.ack_seconds.record(self.since(started));
         response
     }
 
     async fn receive(
         &self,
-        endpoint: &Endpoint,
+        door: &Door,
         mut body: Incoming,
         arrival: Arrival<'_>,
-    ) -> (Option<Fate>, Response<Full<Bytes>>) {
+    ) -> Response<Full<Bytes>> {
         let _place = match self.limits.request() {
             Ok(place) => place,
-            Err(refusal) => return refuse(&refusal, endpoint),
+            Err(refusal) => return refuse(&refusal, door),
         };
         let now = self.parts.clock.now();
-        let (headers, verifier) = (arrival.headers, &endpoint.verifier);
+        let (headers, verifier) = (arrival.headers, &door.verifier);
         let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
         let body = match received {
             Ok(body) => body,
@@ -210,26 +192,41 @@ impl Inner {
                 if !body.is_end_stream() {
                     self.parts.shutdown.spawn(discard(body));
                 }
-                return refuse(&refusal, endpoint);
+                return refuse(&refusal, door);
             }
         };
-        endpoint.received.increment(1);
         self.note_timing(headers, &body);
-        match self.judge(endpoint, &body) {
+        let (counters, next) = self.judge(door, &body);
+        let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
-            Next::ChangeId(old, new) => self.change_id(endpoint, old, new, arrival).await,
+            Next::ChangeId(endpoint, old, new) => self.change_id(endpoint, old, new, arrival).await,
+        };
+        counters.received.increment(1);
+        if let Some(fate) = fate {
+            counters.fates.count(fate);
         }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            door.tell_refused();
+        }
+        response
     }
 
-    /// Decides about a body. What it builds is gone before anything waits: a request that waits is
-    /// small.
-    fn judge(&self, endpoint: &Endpoint, body: &SignedBody) -> Next {
+    /// Decides about a body, and says who counts it. What it builds is gone before anything waits:
+    /// a request that waits is small.
+    fn judge<'d>(&self, door: &'d Door, body: &SignedBody) -> (&'d Counters, Next<'d>) {
         let text = slack::readable(body.bytes());
-        match envelope::parse(&text) {
+        let envelope = envelope::parse(&text);
+        let teams = envelope.as_ref().ok().and_then(Envelope::teams);
+        let Some(endpoint) = door.owner(body.signed(), teams) else {
+            let team = teams.map_or("", Teams::first);
+            self.strays.note_team(team, self.parts.clock.instant());
+            return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
+        };
+        let next = match envelope {
             Ok(Envelope::UrlVerification { challenge }) => Next::Answer(None, echo(&challenge)),
             Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, body),
-            Ok(Envelope::AppRateLimited { minute }) => {
+            Ok(Envelope::AppRateLimited { minute, .. }) => {
                 endpoint.rate_limited.increment(1);
                 tracing::warn!(
                     app = %endpoint.app,
@@ -252,10 +249,16 @@ impl Inner {
                 );
                 Next::ignored(Fate::Unparsable)
             }
-        }
+        };
+        (&endpoint.counters, next)
     }
 
-    fn event(&self, endpoint: &Endpoint, callback: &Callback<'_>, body: &SignedBody) -> Next {
+    fn event<'d>(
+        &self,
+        endpoint: &'d Endpoint,
+        callback: &Callback<'_>,
+        body: &SignedBody,
+    ) -> Next<'d> {
         if callback.event_time > 0 {
             let now = self.parts.clock.now();
             let sent = Timestamp::from_seconds(callback.event_time);
@@ -273,7 +276,7 @@ impl Inner {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
                 let change = lifecycle::change(*kind, callback.raw);
                 if let Change::IdChanged { old, new } = &change {
-                    return Next::ChangeId(ChannelId::new(old), ChannelId::new(new));
+                    return Next::ChangeId(endpoint, ChannelId::new(old), ChannelId::new(new));
                 }
                 endpoint.notices.tell(Notice::Changed(change));
                 Next::ignored(Fate::Lifecycle)
@@ -317,45 +320,17 @@ impl Inner {
     }
 }
 
-impl Endpoint {
-    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics) -> Self {
-        let name = app.name.as_str();
-        for source in [Source::CatchUp, Source::Backfill] {
-            metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
-        }
-        Self {
-            path: format!("/slack/events/{name}"),
-            admission,
-            verifier: Verifier::new(app.signing_secrets),
-            notices: app.notices,
-            received: metrics.counter(Metric::EventsReceived, &[name, Source::Push.as_str()]),
-            rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
-            fates: FateCounters::new(&app.name, metrics),
-            app: app.name,
-        }
-    }
-}
-
-fn endpoints(apps: Vec<App>, admission: &Arc<Admission>, metrics: &Metrics) -> Vec<Endpoint> {
-    let endpoint = |app| Endpoint::new(app, Arc::clone(admission), metrics);
-    apps.into_iter().map(endpoint).collect()
-}
-
-/// The short path belongs to the only app there is.
-fn find<'e>(endpoints: &'e [Endpoint], path: &str) -> Option<&'e Endpoint> {
-    match (path, endpoints) {
-        ("/slack/events", [only]) => Some(only),
-        (path, all) => all.iter().find(|endpoint| endpoint.path == path),
-    }
-}
-
 /// Skew is a handful of seconds, which a float holds exactly.
 fn seconds(whole: i64) -> f64 {
     i32::try_from(whole).map_or(f64::MAX, f64::from)
 }
 
-fn refuse(refusal: &Refusal, endpoint: &Endpoint) -> (Option<Fate>, Response<Full<Bytes>>) {
+fn refuse(refusal: &Refusal, door: &Door) -> Response<Full<Bytes>> {
     // Strangers can cause this at will, so it must not fill the log.
-    tracing::debug!(app = %endpoint.app, %refusal, "a request was refused");
-    (Some(refusal.fate()), status(refusal.status()))
+    tracing::debug!(path = door.path(), %refusal, "a request was refused");
+    door.count_refused(refusal.fate());
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        door.tell_refused();
+    }
+    status(refusal.status())
 }

@@ -37,6 +37,10 @@ pub(super) enum Fate {
     Type,
     Lifecycle,
     Unparsable,
+    /// Authentic, and for a workspace that no app is configured for.
+    Team,
+    /// Posted to the path of an app that is not configured.
+    UnknownApp,
     BadSignature,
     Stale,
     TooLarge,
@@ -46,7 +50,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Accepted,
         Self::Unconfirmed,
         Self::Unrouted,
@@ -62,6 +66,8 @@ impl Fate {
         Self::Type,
         Self::Lifecycle,
         Self::Unparsable,
+        Self::Team,
+        Self::UnknownApp,
         Self::BadSignature,
         Self::Stale,
         Self::TooLarge,
@@ -93,6 +99,8 @@ impl Fate {
             Self::Type => ("ignored", "type"),
             Self::Lifecycle => ("ignored", "lifecycle"),
             Self::Unparsable => ("ignored", "unparsable"),
+            Self::Team => ("ignored", "team"),
+            Self::UnknownApp => ("rejected", ""),
             Self::BadSignature => ("rejected", "bad_signature"),
             Self::Stale => ("rejected", "stale"),
             Self::TooLarge => ("rejected", "too_large"),
@@ -108,10 +116,11 @@ impl Fate {
 pub(super) struct FateCounters(Vec<(Fate, Counter)>);
 
 impl FateCounters {
-    pub(super) fn new(app: &AppName, metrics: &Metrics) -> Self {
+    /// `app` is empty where no app can be told.
+    pub(super) fn new(app: &str, metrics: &Metrics) -> Self {
         let counter = |fate: Fate| {
             let (outcome, reason) = fate.labels();
-            (fate, metrics.counter(Metric::Events, &[app.as_str(), outcome, reason]))
+            (fate, metrics.counter(Metric::Events, &[app, outcome, reason]))
         };
         Self(Fate::ALL.into_iter().map(counter).collect())
     }
@@ -225,6 +234,8 @@ impl Trace {
             | Fate::Type
             | Fate::Lifecycle
             | Fate::Unparsable
+            | Fate::Team
+            | Fate::UnknownApp
             | Fate::BadSignature
             | Fate::Stale
             | Fate::TooLarge

@@ -16,6 +16,8 @@ use tracing_subscriber::{
     layer::Context,
 };
 
+use super::escape;
+
 /// `timestamp`, `level`, the event's fields, `target`. There are no spans. It gets whole lines.
 pub(super) struct Json<W>(pub(super) W);
 
@@ -88,26 +90,12 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// The inside of a JSON string.
+/// The inside of a JSON string, without harmful characters.
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
-            let (plain, special) = rest.split_at(at);
-            self.0.push_str(plain);
-            let mut characters = special.chars();
-            match characters.next() {
-                Some('"') => self.0.push_str("\\\""),
-                Some('\\') => self.0.push_str("\\\\"),
-                Some('\n') => self.0.push_str("\\n"),
-                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
-                None => {}
-            }
-            rest = characters.as_str();
-        }
-        self.0.push_str(rest);
+        escape::push(self.0, text, b"\"\\");
         Ok(())
     }
 }
@@ -128,7 +116,8 @@ mod tests {
         let json = Json(move |line: &[u8]| lines.lock().unwrap().extend_from_slice(line));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(json), log);
         let text = String::from_utf8(kept.lock().unwrap().clone()).unwrap();
-        assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(line.ends_with('}') && !line.chars().any(escape::is_harmful), "{text}");
         serde_json::from_str(&text).unwrap()
     }
 

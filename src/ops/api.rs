@@ -7,7 +7,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Query, Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header, request},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -15,11 +15,11 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{Control, Problem, auth::Auth, health::Health, view};
+use super::{Control, DestinationHealth, Problem, auth::Auth, health::Health, view};
 use crate::{
     clock::{Clock, Timestamp},
     ids::DestinationName,
-    store::Store,
+    store::{DestinationStats, Store},
 };
 
 mod actions;
@@ -34,6 +34,9 @@ const MAX_BODY_BYTES: usize = 1024;
 
 /// Where all of it is.
 const PREFIX: &str = "/api/v1";
+
+/// Says who asks, if they like: the user who runs a command of ours. Nobody checks it.
+pub const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 
 /// What the API is made of.
 #[derive(Debug)]
@@ -175,12 +178,15 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
         let found = stats.destinations.iter().find(|(known, _)| known == name);
         let stats = found.map(|(_, stats)| stats.clone()).unwrap_or_default();
         let failure = health.and_then(|health| health.last_failure.as_ref());
+        let breaker_open = health.is_some_and(|health| health.breaker_open);
         view::Destination {
+            problem: problem(&stats, health),
             name: name.to_string(),
             configured: health.is_some(),
             paused: stats.paused,
-            breaker_open: health.is_some_and(|health| health.breaker_open),
+            breaker_open,
             pending: stats.pending,
+            refused: stats.refused,
             leased: stats.leased,
             dead: stats.dead,
             oldest_pending_at: stats.oldest_pending,
@@ -202,10 +208,40 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
         configuration: api.parts.control.configuration().into(),
-        store: view::StoreUse { used_bytes: stats.used_bytes, free_bytes: stats.free_bytes },
+        store: view::StoreUse {
+            used_bytes: stats.used_bytes,
+            free_bytes: stats.free_bytes,
+            problem: stats.problem,
+        },
         apps: api.parts.control.apps().into_iter().map(name).collect(),
         destinations: destinations.collect(),
     }))
+}
+
+/// What an operator should look at, the most urgent first; or empty.
+fn problem(stats: &DestinationStats, health: Option<&DestinationHealth>) -> String {
+    let waiting = stats.pending + stats.refused + stats.leased;
+    let mut problems = Vec::new();
+    if health.is_none() {
+        problems.push("it is not configured any more: retry or cancel what is left".to_owned());
+    }
+    if stats.paused {
+        problems.push(format!("it is paused, and {waiting} alerts wait"));
+    }
+    if health.is_some_and(|health| health.breaker_open) {
+        problems.push(format!("it fails, and {waiting} alerts wait"));
+    }
+    if stats.refused > 0 {
+        problems.push(format!(
+            "it refuses {} alerts and accepts no others: look at its key, params and preset",
+            stats.refused
+        ));
+    }
+    if stats.dead > 0 {
+        problems.push(format!("{} alerts were given up", stats.dead));
+    }
+    problems.extend(health.map(|one| one.problem.clone()).filter(|problem| !problem.is_empty()));
+    problems.join("; ")
 }
 
 type Answer<T> = Result<Json<T>, Problem>;

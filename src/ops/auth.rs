@@ -34,6 +34,15 @@ impl Auth {
         }
     }
 
+    /// Names how whoever passed has proven that they may, for the journal.
+    pub(super) const fn proof(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Loopback => "loopback",
+            Self::Off => "off",
+        }
+    }
+
     /// Whether a request may pass.
     ///
     /// # Errors

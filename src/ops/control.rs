@@ -180,6 +180,8 @@ pub struct DestinationHealth {
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start, if it is one that is read.
     pub last_read: Option<Timestamp>,
+    /// What is wrong although alerts are delivered, or empty.
+    pub problem: String,
 }
 
 /// A destination that is read, and what opens it.

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::Control;
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Moment, Timestamp},
     ids::DestinationName,
     logging::chain,
     metrics::{Metric, Metrics},
@@ -34,7 +34,7 @@ const PROBE_CACHED: Duration = Duration::from_secs(5);
 const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// The states that are counted for each destination.
-const STATES: [&str; 5] = ["pending", "leased", "dead", "paused", "orphaned"];
+const STATES: [&str; 6] = ["pending", "refused", "leased", "dead", "paused", "orphaned"];
 
 /// What health is made of.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub(super) struct Health {
     parts: Parts,
-    probed: Mutex<Option<(Timestamp, Result<(), String>)>>,
+    probed: Mutex<Option<(Moment, Result<(), String>)>>,
     /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
     gauged: Mutex<BTreeSet<DestinationName>>,
 }
@@ -106,7 +106,7 @@ impl Health {
             return Err("draining".to_owned());
         }
         let mut probed = self.probed.lock().await;
-        let now = self.parts.clock.now();
+        let now = self.parts.clock.moment();
         if let Some((at, result)) = probed.as_ref()
             && now.since(*at) < PROBE_CACHED
         {
@@ -145,13 +145,19 @@ impl Health {
     }
 
     fn set_gauges(&self, name: &DestinationName, stats: &DestinationStats, is_configured: bool) {
-        let mut numbers = [0; 5];
-        let [pending, leased, dead, paused, orphaned] = &mut numbers;
+        let mut numbers = [0; 6];
+        let [pending, refused, leased, dead, paused, orphaned] = &mut numbers;
         if is_configured {
-            *(if stats.paused { paused } else { pending }) = stats.pending;
-            (*leased, *dead) = (stats.leased, stats.dead);
+            if stats.paused {
+                *paused = stats.pending + stats.refused;
+            } else {
+                *pending = stats.pending;
+                *refused = stats.refused;
+            }
+            *leased = stats.leased;
+            *dead = stats.dead;
         } else {
-            *orphaned = stats.pending + stats.leased + stats.dead;
+            *orphaned = stats.pending + stats.refused + stats.leased + stats.dead;
         }
         let metrics = &self.parts.metrics;
         for (state, number) in STATES.into_iter().zip(numbers) {

@@ -54,7 +54,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = chain(&error), "the store failed an operator's request");
         let status = match &error {
-            StoreError::Busy | StoreError::Full | StoreError::Closed => {
+            StoreError::Busy | StoreError::Full | StoreError::Gone(_) | StoreError::Closed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             StoreError::Item(_) | StoreError::Engine(_) => StatusCode::INTERNAL_SERVER_ERROR,

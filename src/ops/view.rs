@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 pub use self::actions::{Changed, PauseState, Routed, TestReport};
 use crate::{
     clock::Timestamp,
+    ids::DestinationName,
     ops,
     store::{self, AlertView, AttemptView, DeliveryView},
 };
@@ -65,8 +66,11 @@ impl From<super::Configuration> for Configuration {
 pub struct StoreUse {
     /// In use.
     pub used_bytes: u64,
-    /// Left until `max_size`.
+    /// Left until `max_size`, or on the disk if that is less.
     pub free_bytes: u64,
+    /// Why no alert is taken, or empty.
+    #[serde(default)]
+    pub problem: String,
 }
 
 /// A Slack app.
@@ -152,14 +156,21 @@ pub struct Destination {
     pub paused: bool,
     /// Whether only probes are sent.
     pub breaker_open: bool,
-    /// Deliveries that wait.
+    /// Deliveries that wait, without the refused ones.
     pub pending: u64,
+    /// Deliveries that wait after three or more refusals, without evidence against the alert.
+    #[serde(default)]
+    pub refused: u64,
     /// Deliveries that are being attempted.
     pub leased: u64,
     /// Deliveries that were given up.
     pub dead: u64,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending_at: Option<Timestamp>,
+    /// Everything that an operator should look at, also what is wrong although alerts are delivered,
+    /// such as a recipient that a mail server refuses; or empty.
+    #[serde(default)]
+    pub problem: String,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start; null if none has, or if it is not read.
@@ -249,11 +260,11 @@ pub struct Revision {
 pub struct Delivery {
     /// Where it goes.
     pub destination: String,
-    /// pending, leased, delivered, dead or cancelled.
+    /// pending, refused, leased, dead, paused, orphaned, delivered or cancelled.
     pub state: String,
     /// Attempts made so far.
     pub attempt_count: u32,
-    /// When it is tried next, if it is pending.
+    /// When it is tried next, if it waits.
     pub due_at: Option<Timestamp>,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
@@ -282,7 +293,7 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration_ms: u64,
-    /// delivered, duplicate, `destination_fault`, auth, throttled, `alert_fault` or timeout.
+    /// delivered, duplicate, `destination_fault`, auth, throttled, refused or timeout.
     pub class: String,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
@@ -291,7 +302,7 @@ pub struct Attempt {
 }
 
 impl Row {
-    pub(super) fn new(view: &AlertView) -> Self {
+    pub(super) fn new(view: &AlertView, configured: &[DestinationName]) -> Self {
         Self {
             id: view.id.to_string(),
             severity: view.level.clone(),
@@ -300,16 +311,21 @@ impl Row {
             received_at: view.received_at,
             source: view.source.as_str().to_owned(),
             sources: view.sources.iter().map(|source| source.as_str().to_owned()).collect(),
-            deliveries: view.deliveries.iter().map(Delivery::new).collect(),
+            deliveries: view.deliveries.iter().map(|one| Delivery::new(one, configured)).collect(),
         }
     }
 }
 
 impl Delivery {
-    pub(super) fn new(view: &DeliveryView) -> Self {
+    pub(super) fn new(view: &DeliveryView, configured: &[DestinationName]) -> Self {
+        let state = if configured.contains(&view.destination) {
+            view.state
+        } else {
+            view.state.without_destination()
+        };
         Self {
             destination: view.destination.to_string(),
-            state: view.state.to_string(),
+            state: state.to_string(),
             attempt_count: view.attempts,
             due_at: view.due_at,
             finished_at: view.finished_at,
@@ -319,9 +335,9 @@ impl Delivery {
         }
     }
 
-    pub(super) fn with_attempts(view: &DeliveryView) -> Self {
+    pub(super) fn with_attempts(view: &DeliveryView, configured: &[DestinationName]) -> Self {
         let attempts = view.log.iter().map(Attempt::stored).collect();
-        Self { attempts: Some(attempts), ..Self::new(view) }
+        Self { attempts: Some(attempts), ..Self::new(view, configured) }
     }
 }
 

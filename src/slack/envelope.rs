@@ -3,7 +3,7 @@
 //! `intake` parses every signed body here, once, borrowing from it. The world is open: a type or a
 //! field that Slack adds tomorrow is [`Envelope::Unknown`] or skipped, never an error.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem};
 
 use serde::de::MapAccess;
 
@@ -28,6 +28,8 @@ pub enum Envelope<'a> {
     AppRateLimited {
         /// When the minute began, in seconds since the epoch.
         minute: i64,
+        /// The installs whose events were left out.
+        teams: Teams<'a>,
     },
     /// Something that Slack did not send when this was written.
     Unknown,
@@ -38,6 +40,8 @@ pub enum Envelope<'a> {
 pub struct Callback<'a> {
     /// The workspace where it happened.
     pub team_id: Cow<'a, str>,
+    /// The installs of the app that get it.
+    pub teams: Teams<'a>,
     /// Slack's id of the event; one message may come under several.
     pub event_id: Cow<'a, str>,
     /// When it was dispatched, in seconds since the epoch; 0 if unreadable.
@@ -46,6 +50,34 @@ pub struct Callback<'a> {
     pub event: Event<'a>,
     /// The exact text of the event: what is stored. Empty if there is none.
     pub raw: &'a str,
+}
+
+/// The installs of an app that a body is for: workspaces, and organisations that have the app in
+/// all of their workspaces. In a shared channel these are not where the event happened.
+#[derive(Debug, Default)]
+pub struct Teams<'a>(Vec<Cow<'a, str>>);
+
+impl Teams<'_> {
+    /// Returns whether the body is for that workspace or organisation.
+    pub fn contain(&self, team: &str) -> bool {
+        self.0.iter().any(|known| known == team)
+    }
+
+    /// Returns the first of them, or an empty text.
+    pub fn first(&self) -> &str {
+        self.0.first().map_or("", Cow::as_ref)
+    }
+}
+
+impl Envelope<'_> {
+    /// Returns the installs that the body is for, if a body of this type names them.
+    pub fn teams(&self) -> Option<&Teams<'_>> {
+        match self {
+            Self::Event(callback) => Some(&callback.teams),
+            Self::AppRateLimited { teams, .. } => Some(teams),
+            Self::UrlVerification { .. } | Self::Unknown => None,
+        }
+    }
 }
 
 /// What happened.
@@ -119,17 +151,19 @@ impl Lifecycle {
 /// # Errors
 /// [`Unparsable`] if it is not one JSON object.
 pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
-    let outer: Outer<'_> = lenient::parse(text)?;
+    let mut outer: Outer<'_> = lenient::parse(text)?;
+    let teams = outer.teams();
     Ok(match &*outer.kind {
         "url_verification" => Envelope::UrlVerification { challenge: outer.challenge },
-        "app_rate_limited" => Envelope::AppRateLimited { minute: outer.minute_rate_limited },
+        "app_rate_limited" => Envelope::AppRateLimited { minute: outer.minute_rate_limited, teams },
         // Slack's page shows it at the top level, samples of its Java SDK inside of a callback.
         "event_callback" if outer.event.kind == "app_rate_limited" => {
             let minute = outer.minute_rate_limited.max(outer.event.minute_rate_limited);
-            Envelope::AppRateLimited { minute }
+            Envelope::AppRateLimited { minute, teams }
         }
         "event_callback" => Envelope::Event(Callback {
             team_id: outer.team_id,
+            teams,
             event_id: outer.event_id,
             event_time: outer.event_time,
             raw: outer.place.text(text).unwrap_or_default(),
@@ -163,11 +197,54 @@ struct Outer<'a> {
     kind: Cow<'a, str>,
     challenge: Cow<'a, str>,
     team_id: Cow<'a, str>,
+    enterprise_id: Cow<'a, str>,
+    context_team_id: Cow<'a, str>,
+    authorizations: Vec<Authorization<'a>>,
     event_id: Cow<'a, str>,
     event_time: i64,
     minute_rate_limited: i64,
     event: Wire<'a>,
     place: Place,
+}
+
+impl<'a> Outer<'a> {
+    /// `authorizations` names one of the installs (docs.slack.dev/apis/events-api); its `team_id`
+    /// is null if the app is installed in a whole organisation.
+    fn teams(&mut self) -> Teams<'a> {
+        let mut teams: Vec<Cow<'a, str>> = Vec::new();
+        let mut organisations = Vec::new();
+        for install in mem::take(&mut self.authorizations) {
+            teams.push(install.team_id);
+            if install.is_enterprise_install {
+                organisations.push(install.enterprise_id);
+            }
+        }
+        teams.retain(|team| !team.is_empty());
+        if teams.is_empty() {
+            let fallback = [&self.context_team_id, &self.team_id, &self.enterprise_id];
+            teams.extend(fallback.into_iter().find(|team| !team.is_empty()).cloned());
+        }
+        teams.extend(organisations);
+        Teams(teams)
+    }
+}
+
+#[derive(Default)]
+struct Authorization<'a> {
+    team_id: Cow<'a, str>,
+    enterprise_id: Cow<'a, str>,
+    is_enterprise_install: bool,
+}
+
+impl<'de> Lenient<'de> for Authorization<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "team_id" => read(object, &mut self.team_id),
+            "enterprise_id" => read(object, &mut self.enterprise_id),
+            "is_enterprise_install" => read(object, &mut self.is_enterprise_install),
+            _ => skip(object),
+        }
+    }
 }
 
 impl<'de> Lenient<'de> for Outer<'de> {
@@ -177,6 +254,9 @@ impl<'de> Lenient<'de> for Outer<'de> {
             "type" => read(object, &mut self.kind),
             "challenge" => read(object, &mut self.challenge),
             "team_id" => read(object, &mut self.team_id),
+            "enterprise_id" => read(object, &mut self.enterprise_id),
+            "context_team_id" => read(object, &mut self.context_team_id),
+            "authorizations" => read(object, &mut self.authorizations),
             "event_id" => read(object, &mut self.event_id),
             "event_time" => read(object, &mut self.event_time),
             "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
@@ -311,6 +391,30 @@ mod tests {
         let callback = callback(payload!("org_wide_install.json"));
         assert_eq!(callback.team_id, "T0SOURCE001");
         assert!(matches!(callback.event, Event::Message(_)));
+        for (team, is_its) in [("T0RELAYTEAM", true), ("E0RELAYORG1", true), ("T0SOURCE001", false)]
+        {
+            assert_eq!(callback.teams.contain(team), is_its, "{team}");
+        }
+    }
+
+    #[test]
+    fn the_installs_of_a_body_are_read_from_the_best_place_that_names_one() {
+        for (members, teams) in [
+            (r#""authorizations":[{"team_id":"T1"},{"team_id":"T2"}],"team_id":"T3""#, "T1 T2"),
+            (r#""authorizations":[{"team_id":null}],"context_team_id":"T2","team_id":"T3""#, "T2"),
+            (r#""authorizations":[],"context_team_id":null,"team_id":"T3""#, "T3"),
+            (r#""authorizations":[{"team_id":"T1","enterprise_id":"E1"}]"#, "T1"),
+            (
+                r#""authorizations":[{"team_id":"T1","enterprise_id":"E1",
+                    "is_enterprise_install":true}]"#,
+                "T1 E1",
+            ),
+            (r#""authorizations":7,"team_id":"","enterprise_id":"E1""#, "E1"),
+            (r#""x":1"#, ""),
+        ] {
+            let text = format!(r#"{{"type":"event_callback",{members}}}"#);
+            assert_eq!(callback(&text).teams.0.join(" "), teams, "{members}");
+        }
     }
 
     #[test]
@@ -321,7 +425,7 @@ mod tests {
             r#"{"type":"event_callback","minute_rate_limited":1518467820,
                 "event":{"type":"app_rate_limited"}}"#,
         ] {
-            let Envelope::AppRateLimited { minute } = parse(text).unwrap() else {
+            let Envelope::AppRateLimited { minute, .. } = parse(text).unwrap() else {
                 panic!("{text}")
             };
             assert_eq!(minute, 1_518_467_820);

@@ -3,7 +3,7 @@
 //! `intake` calls [`Verifier::verify`] before anything else looks at the body. The computed
 //! signature never leaves this file: whoever sees it could sign that body.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
@@ -24,19 +24,66 @@ pub enum SignatureError {
     /// No secret of ours makes this signature of this body.
     #[error("the signature is wrong")]
     Wrong,
-    /// The signature is right, and too old or too new: a replay, or a clock that is off.
-    #[error("the request is authentic, but more than 300 s away from our clock")]
+    /// The timestamp is too old or too new: a replay, or a clock that is off. The signature was
+    /// not looked at.
+    #[error("the request's timestamp is more than 300 s away from our clock")]
     Stale,
 }
 
-/// A request is authentic and recent.
+/// The signature headers of a request, well formed and recent. Nothing is proven yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<'h> {
+    timestamp: &'h [u8],
+    digest: [u8; 32],
+    sent_at: Timestamp,
+}
+
+impl<'h> Claim<'h> {
+    /// Reads the headers `X-Slack-Request-Timestamp` and `X-Slack-Signature`. No body is needed
+    /// for this, so a request that fails here costs no hash.
+    ///
+    /// # Errors
+    /// [`SignatureError::Malformed`] or [`SignatureError::Stale`].
+    pub fn read(
+        now: Timestamp,
+        timestamp: &'h [u8],
+        signature: &[u8],
+    ) -> Result<Self, SignatureError> {
+        let sent_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
+        let digest = digest(signature).ok_or(SignatureError::Malformed)?;
+        if now.seconds().abs_diff(sent_at) > WINDOW_SECONDS {
+            return Err(SignatureError::Stale);
+        }
+        Ok(Self { timestamp, digest, sent_at: Timestamp::from_seconds(sent_at) })
+    }
+}
+
+/// A request is authentic and recent.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Signed {
     /// When Slack signed it, by Slack's clock.
     pub sent_at: Timestamp,
+    secret: Secret,
+    /// The value that `secret` had when it made the signature.
+    value: Arc<String>,
 }
 
-/// Checks signatures with one secret, or two while it is being rotated.
+impl Signed {
+    /// Returns whether that secret made the signature: the one that was tried, or another of the
+    /// same value.
+    pub fn is_by(&self, secret: &Secret) -> bool {
+        // A file that was replaced a moment ago has another value by now.
+        self.secret == *secret || *self.value == *secret.reveal()
+    }
+}
+
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signed").field("secret", &self.secret).finish_non_exhaustive()
+    }
+}
+
+/// Checks signatures with the secrets of one app, or of several.
 pub struct Verifier {
     keys: Vec<Key>,
 }
@@ -49,6 +96,7 @@ struct Key {
 /// The key schedule, set up once for each version of the secret.
 struct Prepared {
     version: u64,
+    value: Arc<String>,
     mac: Hmac<Sha256>,
 }
 
@@ -77,28 +125,28 @@ impl Verifier {
         self.keys.iter().map(|key| key.secret.version()).sum()
     }
 
-    /// Checks the two headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body,
-    /// in constant time. The signature is checked before the time window, so that
-    /// [`SignatureError::Stale`] always means an authentic request.
+    /// Checks a claim against the body, in constant time, and hashes the body at most once for each
+    /// distinct secret.
     ///
     /// # Errors
-    /// [`SignatureError`]; it carries nothing of the request or the signature.
-    pub fn verify(
-        &self,
-        now: Timestamp,
-        timestamp: &[u8],
-        signature: &[u8],
-        body: &[u8],
-    ) -> Result<Signed, SignatureError> {
-        let sent_at = seconds(timestamp).ok_or(SignatureError::Malformed)?;
-        let claimed = digest(signature).ok_or(SignatureError::Malformed)?;
-        if !self.keys.iter().any(|key| key.made(&claimed, timestamp, body)) {
-            return Err(SignatureError::Wrong);
+    /// [`SignatureError::Wrong`]; it carries nothing of the request or the signature.
+    pub fn verify(&self, claim: &Claim<'_>, body: &[u8]) -> Result<Signed, SignatureError> {
+        let mut tried: Vec<Arc<Prepared>> = Vec::new();
+        for key in &self.keys {
+            let prepared = key.prepared();
+            if tried.iter().any(|earlier| earlier.value == prepared.value) {
+                continue;
+            }
+            if prepared.made(claim, body) {
+                return Ok(Signed {
+                    sent_at: claim.sent_at,
+                    secret: key.secret.clone(),
+                    value: Arc::clone(&prepared.value),
+                });
+            }
+            tried.push(prepared);
         }
-        if now.seconds().abs_diff(sent_at) > WINDOW_SECONDS {
-            return Err(SignatureError::Stale);
-        }
-        Ok(Signed { sent_at: Timestamp::from_seconds(sent_at) })
+        Err(SignatureError::Wrong)
     }
 }
 
@@ -111,18 +159,15 @@ pub fn sign(secret: &Secret, sent_at: Timestamp, body: &[u8]) -> String {
 }
 
 impl Key {
-    fn made(&self, claimed: &[u8; 32], timestamp: &[u8], body: &[u8]) -> bool {
-        let mut prepared = self.prepared.load();
-        if prepared.version != self.secret.version() {
-            self.prepared.store(Prepared::of(&self.secret).into());
-            prepared = self.prepared.load();
+    /// Returns the key schedule for the secret's value of now.
+    fn prepared(&self) -> Arc<Prepared> {
+        let prepared = self.prepared.load_full();
+        if prepared.version == self.secret.version() {
+            return prepared;
         }
-        let mut mac = prepared.mac.clone();
-        mac.update(b"v0:");
-        mac.update(timestamp);
-        mac.update(b":");
-        mac.update(body);
-        mac.verify_slice(claimed).is_ok()
+        let prepared = Arc::new(Prepared::of(&self.secret));
+        self.prepared.store(Arc::clone(&prepared));
+        prepared
     }
 }
 
@@ -131,9 +176,18 @@ impl Prepared {
     /// another version and prepares again.
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     fn of(secret: &Secret) -> Self {
-        let version = secret.version();
-        let mac = Hmac::new_from_slice(secret.reveal().as_bytes()).expect("any key length");
-        Self { version, mac }
+        let (version, value) = (secret.version(), secret.reveal());
+        let mac = Hmac::new_from_slice(value.as_bytes()).expect("any key length");
+        Self { version, value, mac }
+    }
+
+    fn made(&self, claim: &Claim<'_>, body: &[u8]) -> bool {
+        let mut mac = self.mac.clone();
+        mac.update(b"v0:");
+        mac.update(claim.timestamp);
+        mac.update(b":");
+        mac.update(body);
+        mac.verify_slice(&claim.digest).is_ok()
     }
 }
 
@@ -172,6 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secret::Form;
 
     const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
     const SENT: i64 = 1_700_000_000;
@@ -187,13 +242,19 @@ mod tests {
         format!("v0={}", hex::encode(mac.finalize().into_bytes()))
     }
 
-    fn check(now: i64, timestamp: &str, signature: &str) -> Result<Signed, SignatureError> {
-        verifier(&[SECRET]).verify(
-            Timestamp::from_seconds(now),
-            timestamp.as_bytes(),
-            signature.as_bytes(),
-            b"{}",
-        )
+    fn verify(
+        verifier: &Verifier,
+        now: Timestamp,
+        (timestamp, signature): (&[u8], &[u8]),
+        body: &[u8],
+    ) -> Result<Signed, SignatureError> {
+        verifier.verify(&Claim::read(now, timestamp, signature)?, body)
+    }
+
+    fn check(now: i64, timestamp: &str, signature: &str) -> Result<Timestamp, SignatureError> {
+        let headers = (timestamp.as_bytes(), signature.as_bytes());
+        let now = Timestamp::from_seconds(now);
+        verify(&verifier(&[SECRET]), now, headers, b"{}").map(|signed| signed.sent_at)
     }
 
     /// docs.slack.dev/authentication/verifying-requests-from-slack
@@ -204,12 +265,10 @@ mod tests {
             &command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands\
             %2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN\
             &trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
-        let signed = verifier(&["8f742231b10e8888abcd99yyyzzz85a5"]).verify(
-            Timestamp::from_seconds(1_531_420_618),
-            b"1531420618",
-            b"v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
-            body,
-        );
+        let signature = b"v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
+        let verifier = verifier(&["8f742231b10e8888abcd99yyyzzz85a5"]);
+        let now = Timestamp::from_seconds(1_531_420_618);
+        let signed = verify(&verifier, now, (b"1531420618", signature), body);
         assert_eq!(signed.unwrap().sent_at.seconds(), 1_531_420_618);
     }
 
@@ -229,7 +288,8 @@ mod tests {
             (no_utf8, "v0=8d99ff02cc59ac0c6d08bc47112d69eef5a6dad63d03d68d888d7295bec6436d"),
         ] {
             let now = Timestamp::from_seconds(SENT);
-            let result = verifier(&[SECRET]).verify(now, b"1700000000", signature.as_bytes(), body);
+            let headers: (&[u8], _) = (b"1700000000", signature.as_bytes());
+            let result = verify(&verifier(&[SECRET]), now, headers, body);
             assert!(result.is_ok(), "{}", body.escape_ascii());
         }
     }
@@ -239,19 +299,18 @@ mod tests {
         let timestamp = SENT.to_string();
         let signature = sign(SECRET, &timestamp, b"{}");
         for (now, ok) in [(-301, false), (-300, true), (0, true), (300, true), (301, false)] {
-            let expected = if ok {
-                Ok(Signed { sent_at: Timestamp::from_seconds(SENT) })
-            } else {
-                Err(SignatureError::Stale)
-            };
+            let expected =
+                if ok { Ok(Timestamp::from_seconds(SENT)) } else { Err(SignatureError::Stale) };
             assert_eq!(check(SENT + now, &timestamp, &signature), expected, "{now}");
         }
     }
 
     #[test]
-    fn a_forged_request_is_wrong_however_old_it_is() {
-        let signature = sign("another secret", "1", b"{}");
-        assert_eq!(check(SENT, "1", &signature), Err(SignatureError::Wrong));
+    fn a_request_outside_of_the_window_is_stale_whoever_signed_it() {
+        let forged = |timestamp| sign("another secret", timestamp, b"{}");
+        let now = SENT.to_string();
+        assert_eq!(check(SENT, &now, &forged(&now)), Err(SignatureError::Wrong));
+        assert_eq!(check(SENT, "1", &forged("1")), Err(SignatureError::Stale));
         let far = "999999999999999999";
         assert_eq!(check(SENT, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
         assert_eq!(check(i64::MIN, far, &sign(SECRET, far, b"{}")), Err(SignatureError::Stale));
@@ -302,12 +361,12 @@ mod tests {
         let now = Timestamp::from_seconds(SENT);
         for secret in ["new", "old", "other"] {
             let signature = sign(secret, "1700000000", b"{}");
-            let result =
-                verifier(&["new", "old"]).verify(now, b"1700000000", signature.as_bytes(), b"{}");
+            let headers: (&[u8], _) = (b"1700000000", signature.as_bytes());
+            let result = verify(&verifier(&["new", "old"]), now, headers, b"{}");
             assert_eq!(result.is_ok(), secret != "other", "{secret}");
         }
-        let nobody =
-            verifier(&[]).verify(now, b"1700000000", sign("", "1700000000", b"").as_bytes(), b"");
+        let signature = sign("", "1700000000", b"");
+        let nobody = verify(&verifier(&[]), now, (b"1700000000", signature.as_bytes()), b"");
         assert_eq!(nobody, Err(SignatureError::Wrong));
     }
 
@@ -316,17 +375,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, "old").unwrap();
-        let secret = Secret::file(&path).unwrap();
+        let secret = Secret::file(&path, Form::Word).unwrap();
         let verifier = Verifier::new(vec![secret.clone()]);
         let accepts = |value| {
             let signature = sign(value, "1700000000", b"{}");
             let now = Timestamp::from_seconds(SENT);
-            verifier.verify(now, b"1700000000", signature.as_bytes(), b"{}").is_ok()
+            verify(&verifier, now, (b"1700000000", signature.as_bytes()), b"{}").is_ok()
         };
         assert!(accepts("old") && !accepts("new"));
         fs::write(&path, "new").unwrap();
         assert!(secret.refresh().unwrap());
         assert!(accepts("new") && !accepts("old"));
+    }
+
+    #[test]
+    fn a_signature_names_every_secret_of_its_value() {
+        let secret = |name, value| Secret::fixed(name, value).unwrap();
+        let (a, b, c) = (secret("A", "one"), secret("B", "two"), secret("C", "two"));
+        let verifier = Verifier::new(vec![a.clone(), b.clone(), c.clone()]);
+        let signature = sign("two", "1700000000", b"{}");
+        let now = Timestamp::from_seconds(SENT);
+        let headers: (&[u8], _) = (b"1700000000", signature.as_bytes());
+        let signed = verify(&verifier, now, headers, b"{}").unwrap();
+        assert_eq!([a, b, c].map(|secret| signed.is_by(&secret)), [false, true, true]);
     }
 
     #[test]
@@ -346,9 +417,8 @@ mod tests {
             let timestamp = sent.to_string();
             let signature = sign(&secret, &timestamp, &body);
             let now = Timestamp::from_seconds(sent);
-            let result = verifier(&[&secret])
-                .verify(now, timestamp.as_bytes(), signature.as_bytes(), &body);
-            prop_assert!(result.is_ok());
+            let headers = (timestamp.as_bytes(), signature.as_bytes());
+            prop_assert!(verify(&verifier(&[&secret]), now, headers, &body).is_ok());
         }
 
         #[test]
@@ -362,13 +432,16 @@ mod tests {
             let at = at.index(flipped.len());
             flipped[at] ^= 1_u8 << bit;
             let now = Timestamp::from_seconds(SENT);
-            prop_assert!(verifier(&[SECRET]).verify(now, &timestamp, &signature, &body).is_err());
+            let result = verify(&verifier(&[SECRET]), now, (&timestamp, &signature), &body);
+            prop_assert!(result.is_err());
         }
 
         #[test]
         fn no_header_makes_it_panic(timestamp: Vec<u8>, signature: Vec<u8>, now: i64) {
             let now = Timestamp::from_micros(now);
-            prop_assert!(verifier(&[SECRET]).verify(now, &timestamp, &signature, b"").is_err());
+            prop_assert!(
+                verify(&verifier(&[SECRET]), now, (&timestamp, &signature), b"").is_err()
+            );
         }
     }
 }

@@ -6,34 +6,43 @@
 //! keeps to Slack's published allowance by itself (docs.slack.dev/apis/web-api/rate-limits): a call
 //! that would exceed it is refused with the time at which it may be made.
 
+mod answers;
+mod body;
 mod error;
+mod pages;
 mod throttle;
+mod time;
 mod wire;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use reqwest::{
-    Response, Url,
+    Url,
     header::{self, HeaderMap},
 };
 
-pub use self::error::{ApiError, Code, Failure};
-use self::{throttle::Throttle, wire::Reply};
+pub use self::{
+    answers::{Channel, ChannelPage, HistoryPage, HistoryQuery, Identity},
+    error::{ApiError, Code, Failure},
+    pages::{Astray, Pages},
+    time::{Clocks, Moment},
+};
+use self::{
+    body::{ANSWER_BYTES, Hold, MESSAGE_BYTES},
+    throttle::Throttle,
+    wire::Reply,
+};
 use crate::{
     clock::{Clock, Timestamp},
     http_client::{self, ClientError},
-    ids::{ChannelId, MessageTs},
+    ids::ChannelId,
     metrics::{Metric, Metrics},
     secret::Secret,
-    slack,
 };
 
 /// The most that Slack recommends (docs.slack.dev/apis/web-api/pagination).
@@ -45,17 +54,12 @@ pub const LIMITED_PAGE: usize = 15;
 /// For one whole request. Below the 30 s in which every loop must show a sign of life.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A page has up to 200 messages of up to some 100 kB.
-const ANSWER_BYTES: usize = 64 * 1024 * 1024;
-
 /// How long to wait after a 429 that does not say it.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The longest wait that a 429 can ask for.
+/// The shortest and the longest wait that a 429 can ask for.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
-/// No answer of Slack's has told its time yet.
-const UNKNOWN: i64 = i64::MIN;
 
 /// Where Slack is, and who asks.
 #[derive(Clone, Debug)]
@@ -64,6 +68,10 @@ pub struct Settings {
     pub url: Url,
     /// The bot token. Without one, [`WebApi::auth_test`] still tells Slack's time.
     pub token: Option<Secret>,
+    /// The workspace that an organisation-wide token is meant for.
+    pub team: Option<String>,
+    /// Proxy and trust.
+    pub client: http_client::Settings,
 }
 
 /// A method that we call.
@@ -102,63 +110,6 @@ impl Method {
     }
 }
 
-/// Who we are, and what we may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The workspace.
-    pub team_id: String,
-    /// The bot as a member of channels.
-    pub user_id: String,
-    /// The scopes of the token.
-    pub scopes: Vec<String>,
-}
-
-/// A channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Channel {
-    /// Its id.
-    pub id: String,
-    /// Its name, without `#`.
-    pub name: String,
-    /// The bot is in it.
-    pub is_member: bool,
-    /// Nothing can be posted in it any more.
-    pub is_archived: bool,
-}
-
-/// A page of the list of channels.
-#[derive(Clone, Debug, Default)]
-pub struct ChannelPage {
-    /// The channels; a page may be empty and not the last.
-    pub channels: Vec<Channel>,
-    /// Where the next page begins; none for the last.
-    pub next_cursor: Option<String>,
-}
-
-/// A part of a channel's history, both ends included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    /// The channel.
-    pub channel: ChannelId,
-    /// Nothing before this.
-    pub oldest: MessageTs,
-    /// Nothing after this.
-    pub latest: MessageTs,
-    /// Where the page begins; none for the first.
-    pub cursor: Option<String>,
-}
-
-/// A page of a channel's history, in no order that is relied on.
-#[derive(Clone, Debug, Default)]
-pub struct HistoryPage {
-    /// The messages as text, each with its channel, which Slack leaves out here.
-    pub messages: Vec<String>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-    /// There is more, whether or not there is a cursor.
-    pub has_more: bool,
-}
-
 /// Slack's Web API for one token.
 pub struct WebApi {
     client: reqwest::Client,
@@ -166,8 +117,7 @@ pub struct WebApi {
     clock: Clock,
     metrics: Metrics,
     throttles: Mutex<BTreeMap<Method, Throttle>>,
-    /// Slack's clock minus ours, in microseconds.
-    offset: AtomicI64,
+    times: Mutex<Clocks>,
 }
 
 impl fmt::Debug for WebApi {
@@ -180,6 +130,7 @@ impl fmt::Debug for WebApi {
 struct Answer {
     text: String,
     headers: HeaderMap,
+    hold: Option<Hold>,
 }
 
 impl WebApi {
@@ -190,20 +141,27 @@ impl WebApi {
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, ClientError> {
         let throttle = |method: Method| (method, Throttle::new(method.allowance()));
         Ok(Self {
-            client: http_client::build(&http_client::Settings::default())?,
+            client: http_client::build(&settings.client)?,
             settings,
             clock,
             metrics,
             throttles: Mutex::new(Method::ALL.into_iter().map(throttle).collect()),
-            offset: AtomicI64::new(UNKNOWN),
+            times: Mutex::default(),
         })
     }
 
-    /// The time by Slack's clock; none before its first answer. Whole seconds, rounded down.
+    /// The time by Slack's newest answer; none before its first one. Whole seconds, rounded down.
     pub fn slack_now(&self) -> Option<Timestamp> {
-        let offset = self.offset.load(Ordering::Relaxed);
-        let now = self.clock.now().micros();
-        (offset != UNKNOWN).then(|| Timestamp::from_micros(now.saturating_add(offset)))
+        self.times().slack(self.clock.uptime())
+    }
+
+    /// The time by our clock and by Slack's, either of which may be wrong.
+    pub fn moment(&self) -> Moment {
+        self.times().now(self.clock.now(), self.clock.uptime())
+    }
+
+    fn times(&self) -> MutexGuard<'_, Clocks> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that changes with the token.
@@ -222,8 +180,9 @@ impl WebApi {
     /// # Errors
     /// [`ApiError`].
     pub async fn auth_test(&self) -> Result<Identity, ApiError> {
-        let answer = self.call(Method::AuthTest, &[]).await?;
+        let answer = self.call(Method::AuthTest, &[], ANSWER_BYTES).await?;
         let reply = wire::reply(&answer.text)?;
+        reply.identity()?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|value| value.to_str().ok());
         let scopes = scopes.unwrap_or_default().split(',').map(str::trim);
         Ok(Identity {
@@ -244,11 +203,12 @@ impl WebApi {
             ("exclude_archived", "true"),
             ("limit", "200"),
         ];
+        query.extend(self.settings.team.as_deref().map(|team| ("team_id", team)));
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
-        let answer = self.call(Method::List, &query).await?;
+        let answer = self.call(Method::List, &query, ANSWER_BYTES).await?;
         let reply = wire::reply(&answer.text)?;
-        let next_cursor = reply.next_cursor();
-        Ok(ChannelPage { channels: reply.channels.into_iter().collect(), next_cursor })
+        let next_cursor = reply.next_cursor()?;
+        Ok(ChannelPage { channels: reply.channels()?, next_cursor })
     }
 
     /// One channel (docs.slack.dev/reference/methods/conversations.info).
@@ -256,17 +216,20 @@ impl WebApi {
     /// # Errors
     /// [`ApiError`].
     pub async fn channel(&self, id: &ChannelId) -> Result<Channel, ApiError> {
-        let answer = self.call(Method::Info, &[("channel", id.as_str())]).await?;
-        Ok(wire::reply(&answer.text)?.channel)
+        let query = [("channel", id.as_str())];
+        let answer = self.call(Method::Info, &query, ANSWER_BYTES).await?;
+        wire::reply(&answer.text)?.channel()
     }
 
     /// A page of a channel's history (docs.slack.dev/reference/methods/conversations.history).
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`]; [`Failure::TooLarge`] if fewer messages should be asked for.
     pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, ApiError> {
         let (oldest, latest) = (query.oldest.to_string(), query.latest.to_string());
-        let limit = PAGE.to_string();
+        let limit = query.limit.clamp(1, PAGE);
+        let max_bytes = if limit == 1 { MESSAGE_BYTES } else { ANSWER_BYTES };
+        let limit = limit.to_string();
         let mut pairs = vec![
             ("channel", query.channel.as_str()),
             ("oldest", &oldest),
@@ -275,26 +238,34 @@ impl WebApi {
             ("limit", &limit),
         ];
         pairs.extend(query.cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let answer = self.call(Method::History, &pairs).await?;
+        let answer = self.call(Method::History, &pairs, max_bytes).await?;
         let reply = wire::reply(&answer.text)?;
         Ok(HistoryPage {
-            messages: reply.messages(&query.channel),
-            next_cursor: reply.next_cursor(),
+            messages: reply.messages(&query.channel)?,
+            next_cursor: reply.next_cursor()?,
             has_more: reply.has_more,
+            bytes: answer.text.len(),
+            hold: answer.hold,
         })
     }
 
-    async fn call(&self, method: Method, query: &[(&str, &str)]) -> Result<Answer, ApiError> {
-        let now = self.clock.now();
+    async fn call(
+        &self,
+        method: Method,
+        query: &[(&str, &str)],
+        max_bytes: usize,
+    ) -> Result<Answer, ApiError> {
+        let now = self.clock.uptime();
         self.throttled(method, |throttle| throttle.take(now))
-            .map_err(|until| ApiError::Throttled { until })?;
-        let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, query));
+            .map_err(|until| ApiError::Throttled { wait: until.saturating_sub(now) })?;
+        let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, query, max_bytes));
         let result =
             exchange.await.unwrap_or_else(|_elapsed| Err(ApiError::Transient(Failure::TimedOut)));
         self.throttled(method, |throttle| {
-            throttle.end(now, self.clock.now());
-            if let Err(ApiError::Throttled { until }) = &result {
-                throttle.block(*until);
+            let end = self.clock.uptime();
+            throttle.end(now, end);
+            if let Err(ApiError::Throttled { wait }) = &result {
+                throttle.block(end.saturating_add(*wait));
             }
         });
         let label = result.as_ref().map_or_else(ApiError::label, |_answer| "ok");
@@ -302,7 +273,12 @@ impl WebApi {
         result
     }
 
-    async fn exchange(&self, method: Method, query: &[(&str, &str)]) -> Result<Answer, ApiError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        query: &[(&str, &str)],
+        max_bytes: usize,
+    ) -> Result<Answer, ApiError> {
         let mut url = self.settings.url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{base}/{}", method.as_str()));
@@ -317,19 +293,19 @@ impl WebApi {
             Some(token) => request.bearer_auth(token.reveal()),
             None => request,
         };
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = request.send().await.map_err(|error| self.failed(error))?;
         self.note_time(response.headers());
         if response.status().as_u16() == 429 {
-            let until = self.retry_at(response.headers());
-            return Err(ApiError::Throttled { until });
+            let wait = self.retry_after(response.headers());
+            return Err(ApiError::Throttled { wait });
         }
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         if status.is_server_error() {
             return Err(ApiError::Transient(Failure::Status(status.as_u16())));
         }
-        let body = read(response).await?;
-        let text = slack::readable(&body).into_owned();
+        let (body, hold) = body::read(response, max_bytes, |error| self.failed(error)).await?;
+        let text = body::readable(body);
         let reply = match Reply::parse(&text) {
             Ok(reply) => reply,
             Err(_unparsable) if !status.is_success() => {
@@ -338,9 +314,21 @@ impl WebApi {
             Err(_unparsable) => return Err(ApiError::Transient(Failure::NotJson)),
         };
         match reply.error() {
-            None => Ok(Answer { text, headers }),
-            Some(error) => Err(error.at(self.retry_at(&headers))),
+            None => Ok(Answer { text, headers, hold }),
+            Some(error) => Err(error.after(self.retry_after(&headers))),
         }
+    }
+
+    fn failed(&self, error: reqwest::Error) -> ApiError {
+        ApiError::Transient(if error.is_timeout() {
+            Failure::TimedOut
+        } else if http_client::is_untrusted(&error) {
+            Failure::Untrusted(error.without_url())
+        } else if error.is_connect() && self.settings.client.proxy.is_some() {
+            Failure::Proxy(error.without_url())
+        } else {
+            Failure::Network(error.without_url())
+        })
     }
 
     fn throttled<T>(&self, method: Method, act: impl FnOnce(&mut Throttle) -> T) -> T {
@@ -348,11 +336,12 @@ impl WebApi {
         act(all.entry(method).or_insert_with(|| Throttle::new(method.allowance())))
     }
 
-    fn retry_at(&self, headers: &HeaderMap) -> Timestamp {
+    /// Seconds, as Slack documents it. Anything else, a date included, counts as left out.
+    fn retry_after(&self, headers: &HeaderMap) -> Duration {
         let given = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = given.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
-        let wait = asked.unwrap_or(RETRY_AFTER).min(RETRY_AFTER_MAX);
-        self.clock.now() + wait + Duration::from_secs(1).mul_f64(self.clock.jitter())
+        let wait = asked.unwrap_or(RETRY_AFTER).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+        wait + Duration::from_secs(1).mul_f64(self.clock.jitter())
     }
 
     fn note_time(&self, headers: &HeaderMap) {
@@ -360,28 +349,8 @@ impl WebApi {
         let date = date.and_then(|value| httpdate::parse_http_date(value).ok());
         let since = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
         if let Some(seconds) = since.and_then(|since| i64::try_from(since.as_secs()).ok()) {
-            let slack = Timestamp::from_seconds(seconds).micros();
-            let offset = slack.saturating_sub(self.clock.now().micros());
-            self.offset.store(offset, Ordering::Relaxed);
+            let date = Timestamp::from_seconds(seconds);
+            self.times().note(date, self.clock.now(), self.clock.uptime());
         }
     }
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES {
-            return Err(ApiError::Transient(Failure::TooLarge));
-        }
-    }
-    Ok(body)
-}
-
-fn failed(error: reqwest::Error) -> ApiError {
-    ApiError::Transient(if error.is_timeout() {
-        Failure::TimedOut
-    } else {
-        Failure::Network(error.without_url())
-    })
 }

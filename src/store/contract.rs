@@ -10,16 +10,19 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     store::{
-        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, CursorMove, DeliveryView,
-        IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next, Outcome, Paused,
-        Projection, REVISIONS_KEPT, Reference, Retention, Selection, Source, State, Store,
-        StoreError,
+        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, CursorMove,
+        DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next,
+        Outcome, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT, Reference, Refusals,
+        Retention, Selection, Source, State, Store, StoreError,
     },
 };
 
 mod chains;
+mod evidence;
 mod feed;
-pub(super) use self::{chains::*, feed::*};
+mod journal;
+mod waits;
+pub(super) use self::{chains::*, evidence::*, feed::*, journal::*, waits::*};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -157,11 +160,11 @@ impl World {
     }
 
     async fn act(&self, selection: Selection, action: Action) -> u64 {
-        self.store().act(selection, action).await.unwrap()
+        self.store().act(selection, action, None).await.unwrap()
     }
 
     async fn pause(&self, paused: Paused) {
-        self.store().set_paused(&name("soar"), paused).await.unwrap();
+        self.store().set_paused(&name("soar"), paused, None).await.unwrap();
     }
 
     async fn list(&self, query: AlertQuery) -> Vec<AlertView> {
@@ -214,7 +217,7 @@ macro_rules! contract {
     // For a store with a size of its own, besides.
     (limited $backend:expr) => {
         crate::store::contract::contract! { $backend =>
-            a_full_store_refuses_alerts_and_records_outcomes,
+            a_store_full_of_what_is_undelivered_refuses_alerts_and_records_outcomes,
         }
     };
     ($backend:expr) => {
@@ -229,6 +232,22 @@ macro_rules! contract {
             an_edit_that_comes_twice_in_different_words_is_one_revision,
             only_the_newest_revisions_are_kept,
             an_unrouted_alert_is_kept,
+            what_refusals_prove_survives_a_crash,
+            an_acceptance_says_nothing_about_requests_that_began_before_it,
+            an_acceptance_from_before_the_first_refusal_proves_nothing,
+            an_acceptance_elsewhere_proves_nothing,
+            refusals_are_counted_anew_after_a_retry_and_under_other_settings,
+            states_are_disjoint_and_listed,
+            refusals_kill_on_evidence_only_whatever_the_schedule,
+            the_oldest_alert_is_leased_due_or_not,
+            a_held_alert_is_not_leased_as_the_oldest,
+            a_recovery_ends_the_waits_for_the_destination_and_no_others,
+            a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_set_back,
+            a_new_alert_of_a_clock_that_was_ahead_is_not_held_back,
+            a_wrong_clock_kills_nothing_until_it_has_lasted,
+            what_came_since_the_start_grows_old_without_a_second_look,
+            a_pause_makes_nothing_older_when_the_clock_is_set_back,
+            a_jump_of_the_clock_costs_a_wait_at_most_itself,
             held_deliveries_wait,
             workers_never_share_a_delivery,
             the_oldest_due_is_leased_first,
@@ -245,6 +264,8 @@ macro_rules! contract {
             an_action_covers_more_than_one_piece,
             a_cancel_ends_what_waits_and_what_is_dead,
             an_action_is_limited_to_its_selection,
+            an_operators_action_is_kept_with_what_it_changed,
+            an_operators_action_is_forgotten_after_ninety_days,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,
@@ -260,12 +281,15 @@ macro_rules! contract {
             an_alert_whose_message_is_gone_is_not_routed,
             the_cursor_never_goes_back,
             an_older_term_does_not_move_the_cursor,
+            a_cursor_is_not_moved_into_the_future,
+            a_cursor_is_put_back_and_what_was_seen_stays,
             a_channels_id_is_kept_for_its_app,
             what_only_catch_up_brought_is_given_once,
             what_a_push_brought_too_was_not_missed,
             what_was_missed_is_given_for_its_app_and_by_its_age,
             retention_never_touches_what_is_undelivered,
             retention_counts_from_the_end,
+            a_clock_that_is_wrong_for_a_minute_removes_nothing,
             an_identity_outlives_its_message,
             text_that_databases_stumble_over_is_stored,
             one_bad_item_does_not_stop_its_neighbours,
@@ -364,12 +388,12 @@ pub(super) async fn two_destinations_get_a_delivery_each(w: World) {
         assert_eq!(delivery.destination, name(destination));
         assert_eq!(delivery.alert, w.id(1));
         assert_eq!(delivery.raw, message.raw);
-        assert_eq!((delivery.attempts, delivery.alert_faults), (0, 0));
+        assert_eq!((delivery.attempts, delivery.refusals), (0, Refusals::default()));
         assert_eq!((delivery.event_id.as_str(), delivery.team.as_str()), ("Ev1", "T1"));
         assert_eq!((delivery.posted_at, delivery.source), (message.posted_at, Source::Push));
         assert_eq!(delivery.received_at, w.clock.now());
         assert_eq!(delivery.pending_since, w.clock.now());
-        assert_eq!(leases[0].expires_at(), w.clock.now() + LEASE);
+        assert_eq!(leases[0].expires_at(), w.clock.moment() + LEASE);
     }
 }
 
@@ -545,7 +569,7 @@ pub(super) async fn a_late_outcome_of_an_ended_delivery_is_ignored(w: World) {
     w.clock.advance(LEASE * 2);
     assert_eq!(w.act(Selection::default(), Action::Cancel).await, 1);
     let at = w.clock.now();
-    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    w.record(lease, Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault }).await;
     let delivery = w.delivery(1).await;
     assert_eq!((delivery.state, delivery.attempts), (State::Cancelled, 0));
     assert_eq!(w.backend.stale_leases(), 1);
@@ -560,7 +584,8 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
         Reference { id: "42".to_owned(), url: "https://soar.example/cases/42".to_owned() };
     w.record(first, Next::Delivered(reference.clone())).await;
     let at = w.clock.now() + HOUR;
-    w.record(second, Next::Retry { at, alert_fault: true }).await;
+    w.record(second, Next::Retry { wait: at.since(w.clock.now()), because: Because::Refused })
+        .await;
     w.record(third, Next::Dead { reason: "rejected" }).await;
     w.crash();
 
@@ -584,10 +609,10 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
     w.clock.advance(HOUR);
     let lease = w.lease_one().await;
     assert_eq!(lease.delivery().alert, w.id(2));
-    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (1, 1));
-    w.record(lease, Next::Retry { at, alert_fault: false }).await;
+    assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (1, 1));
+    w.record(lease, Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault }).await;
     let lease = w.lease_one().await;
-    assert_eq!((lease.delivery().attempts, lease.delivery().alert_faults), (2, 1));
+    assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (2, 1));
 }
 
 pub(super) async fn what_an_attempt_derives_anew_is_listed_and_found(w: World) {
@@ -616,7 +641,7 @@ pub(super) async fn only_the_newest_attempts_are_kept(w: World) {
     for number in 0..ATTEMPTS_KEPT + 2 {
         let lease = w.lease_one().await;
         let attempt = attempt(w.clock.now(), &format!("attempt {number}"));
-        let next = Next::Retry { at: w.clock.now(), alert_fault: false };
+        let next = Next::Retry { wait: Duration::ZERO, because: Because::Fault };
         w.store().record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let delivery = w.delivery(1).await;
@@ -634,7 +659,7 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
     let mut leases = w.lease("soar", 3).await.into_iter();
     let at = w.clock.now();
     let first = leases.next().unwrap();
-    w.record(first, Next::Retry { at, alert_fault: true }).await;
+    w.record(first, Next::Retry { wait: at.since(w.clock.now()), because: Because::Refused }).await;
     let first = w.lease("soar", 2).await.remove(0);
     let first = if first.delivery().alert == w.id(1) { first } else { w.lease_one().await };
     w.record(first, Next::Dead { reason: "rejected" }).await;
@@ -652,7 +677,7 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
     assert_eq!(w.delivery(3).await.state, State::Leased);
     let lease = w.lease_one().await;
     let delivery = lease.delivery();
-    assert_eq!((&delivery.alert, delivery.alert_faults), (&w.id(1), 0), "faults count anew");
+    assert_eq!((&delivery.alert, delivery.refusals.count), (&w.id(1), 0), "faults count anew");
     assert_eq!(delivery.pending_since, w.clock.now(), "its age counts anew");
     w.record(held, Next::Delivered(Reference::default())).await;
     assert_eq!(w.delivery(3).await.state, State::Delivered);
@@ -661,7 +686,11 @@ pub(super) async fn a_retry_revives_what_ended_and_leaves_leases_alone(w: World)
 pub(super) async fn a_retry_makes_what_waits_due_now(w: World) {
     w.accept(w.message(1)).await;
     let at = w.clock.now() + DAY;
-    w.record(w.lease_one().await, Next::Retry { at, alert_fault: false }).await;
+    w.record(
+        w.lease_one().await,
+        Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault },
+    )
+    .await;
     assert!(w.lease("soar", 1).await.is_empty());
     assert_eq!(w.act(Selection::default(), Action::Retry).await, 1);
     assert_eq!(w.act(Selection::default(), Action::Retry).await, 0, "it is due already");
@@ -680,7 +709,7 @@ pub(super) async fn two_retries_at_once_change_each_delivery_once(w: World) {
     let mut retries = JoinSet::new();
     for _ in 0..2 {
         let store = Arc::clone(w.store());
-        retries.spawn(async move { store.act(Selection::default(), Action::Retry).await });
+        retries.spawn(async move { store.act(Selection::default(), Action::Retry, None).await });
     }
     let changed: u64 = retries.join_all().await.into_iter().map(Result::unwrap).sum();
     assert_eq!(changed, 20);
@@ -694,7 +723,7 @@ pub(super) async fn an_action_covers_more_than_one_piece(w: World) {
     w.clock.advance(HOUR);
     let mut expired = BTreeSet::new();
     loop {
-        let piece = w.store().expire(&name("soar"), w.clock.now(), "too_old").await.unwrap();
+        let piece = w.store().expire(&name("soar"), Duration::ZERO, "too_old").await.unwrap();
         if piece.is_empty() {
             break;
         }
@@ -755,7 +784,9 @@ pub(super) async fn what_is_too_old_is_given_up(w: World) {
     w.store().release(held).await;
     let held = w.lease_one().await;
     w.accept(w.message(3)).await;
-    let expire = async |before| w.store().expire(&name("soar"), before, "too_old").await.unwrap();
+    let expire = async |before| {
+        w.store().expire(&name("soar"), w.clock.now().since(before), "too_old").await.unwrap()
+    };
     assert_eq!(expire(born).await, [], "not from before that time");
     let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
     let expired = expire(born + Duration::from_micros(1)).await;
@@ -784,7 +815,10 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
     let stats = w.store().stats().await.unwrap();
     assert!(stats.destinations[0].1.paused);
     let now = w.clock.now();
-    assert_eq!(w.store().expire(&name("soar"), now, "too_old").await.unwrap(), []);
+    assert_eq!(
+        w.store().expire(&name("soar"), w.clock.now().since(now), "too_old").await.unwrap(),
+        []
+    );
 
     w.clock.advance(DAY);
     w.pause(Paused::No).await;
@@ -799,10 +833,17 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
         assert_eq!(lease.delivery().pending_since, expected);
         w.store().release(lease).await;
     }
-    let expired = w.store().expire(&name("soar"), born + DAY * 2, "too_old").await.unwrap();
+    let expired = w
+        .store()
+        .expire(&name("soar"), w.clock.now().since(born + DAY * 2), "too_old")
+        .await
+        .unwrap();
     assert_eq!(expired, [], "the paused days do not count");
     let before = born + DAY * 2 + Duration::from_micros(1);
-    assert_eq!(w.store().expire(&name("soar"), before, "too_old").await.unwrap(), [w.id(1)]);
+    assert_eq!(
+        w.store().expire(&name("soar"), w.clock.now().since(before), "too_old").await.unwrap(),
+        [w.id(1)]
+    );
 }
 
 pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: World) {
@@ -824,7 +865,7 @@ pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: 
 
 fn cursor_to(second: i64, term: u64) -> CursorMove {
     let to = MessageTs::from_micros(second * 1_000_000);
-    CursorMove { app: app(), channel: channel(), to, term }
+    CursorMove { app: app(), channel: channel(), to, seen: None, term }
 }
 
 async fn move_cursor(w: &World, batch: Vec<NewMessage>, cursor: CursorMove) {
@@ -864,6 +905,43 @@ pub(super) async fn an_older_term_does_not_move_the_cursor(w: World) {
     move_cursor(&w, vec![w.message(1)], cursor_to(20, term)).await;
     assert_eq!(cursor(&w).await, Some(10));
     assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+}
+
+pub(super) async fn a_cursor_is_not_moved_into_the_future(w: World) {
+    let now = w.clock.now().seconds();
+    move_cursor(&w, Vec::new(), cursor_to(now - 30, 1)).await;
+    for ahead in [301, 3600, 10 * 24 * 3600] {
+        move_cursor(&w, vec![w.message(1)], cursor_to(now + ahead, 1)).await;
+        assert_eq!(cursor(&w).await, Some(now - 30), "{ahead} s");
+    }
+    assert_eq!(w.view(1).await.id, w.id(1), "its messages are stored all the same");
+    move_cursor(&w, Vec::new(), cursor_to(now + 299, 1)).await;
+    assert_eq!(cursor(&w).await, Some(now + 299), "clocks differ a little");
+}
+
+pub(super) async fn a_cursor_is_put_back_and_what_was_seen_stays(w: World) {
+    let seen = async || {
+        let seen = w.store().newest_seen(&app(), &channel()).await.unwrap();
+        seen.map(|ts| ts.micros() / 1_000_000)
+    };
+    let saw = |to, second: i64, term| CursorMove {
+        seen: Some(MessageTs::from_micros(second * 1_000_000)),
+        ..cursor_to(to, term)
+    };
+    assert_eq!(seen().await, None);
+    move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
+    assert_eq!(seen().await, None);
+    move_cursor(&w, Vec::new(), saw(30, 25, 1)).await;
+    move_cursor(&w, Vec::new(), saw(40, 22, 1)).await;
+    move_cursor(&w, Vec::new(), cursor_to(50, 1)).await;
+    assert_eq!((cursor(&w).await, seen().await), (Some(50), Some(25)));
+    w.store().put_cursor_back(&cursor_to(25, 1)).await.unwrap();
+    assert_eq!((cursor(&w).await, seen().await), (Some(25), Some(25)));
+    w.store().put_cursor_back(&cursor_to(45, 1)).await.unwrap();
+    assert_eq!(cursor(&w).await, Some(25), "it is never put forward");
+    move_cursor(&w, Vec::new(), cursor_to(60, 2)).await;
+    w.store().put_cursor_back(&cursor_to(25, 1)).await.unwrap();
+    assert_eq!(cursor(&w).await, Some(60), "an older term has no say");
 }
 
 pub(super) async fn a_channels_id_is_kept_for_its_app(mut w: World) {
@@ -939,7 +1017,8 @@ pub(super) async fn retention_never_touches_what_is_undelivered(w: World) {
     w.accept(both).await;
     w.deliver_all().await;
     w.accept(w.message(2)).await;
-    w.record(w.lease_one().await, Next::Retry { at: w.clock.now(), alert_fault: false }).await;
+    w.record(w.lease_one().await, Next::Retry { wait: Duration::ZERO, because: Because::Fault })
+        .await;
     w.clock.advance(IDENTITY_KEPT * 2);
     let held = w.lease_one().await;
     assert_eq!(w.store().prune(RETENTION).await.unwrap().messages, 0);
@@ -970,6 +1049,43 @@ pub(super) async fn retention_counts_from_the_end(w: World) {
     assert!(w.list(all(10)).await.is_empty());
 }
 
+pub(super) async fn a_clock_that_is_wrong_for_a_minute_removes_nothing(mut w: World) {
+    let minute = Duration::from_secs(60);
+    w.accept_numbers(1..3).await;
+    w.deliver_all().await;
+    w.accept(w.message(3)).await;
+    w.clock.advance(RETENTION.delivered * 2);
+    w.crash();
+    // One look after the start agrees with none before it.
+    let right = w.clock.now();
+    w.clock.jump(right + DAY * 500);
+    assert_eq!(w.store().prune(RETENTION).await.unwrap(), Pruned::default());
+    w.clock.jump(right);
+    for passed in 0..10 {
+        w.clock.advance(minute);
+        let wrong = passed == 6;
+        if wrong {
+            w.clock.jump(w.clock.now() + DAY * 500);
+        }
+        let pruned = w.store().prune(RETENTION).await.unwrap();
+        assert_eq!(pruned.identities, 0, "nothing is so old");
+        assert_eq!(pruned.messages, if passed == 4 { 2 } else { 0 }, "after minute {passed}");
+        if wrong {
+            w.clock.jump(w.clock.now() - DAY * 500);
+        }
+    }
+    assert_eq!(w.accept(w.message(1)).await, Accepted::Duplicate);
+    assert_eq!(w.view(3).await.raw.unwrap(), w.message(3).raw);
+    // A clock that stays where it was set is right.
+    w.clock.jump(w.clock.now() + DAY * 500);
+    for _ in 0..7 {
+        w.clock.advance(minute);
+        w.store().prune(RETENTION).await.unwrap();
+    }
+    assert!(w.store().alert(&w.id(1)).await.unwrap().is_none(), "400 days have passed");
+    assert_eq!(w.view(3).await.raw.unwrap(), w.message(3).raw, "it is not delivered");
+}
+
 pub(super) async fn an_identity_outlives_its_message(mut w: World) {
     w.accept_numbers(1..4).await;
     let edit = NewMessage { raw: "edited".into(), is_edit: true, ..w.message(1) };
@@ -993,7 +1109,9 @@ pub(super) async fn an_identity_outlives_its_message(mut w: World) {
     assert_eq!(w.view(4).await.deliveries.len(), 1);
 }
 
-pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: World) {
+pub(super) async fn a_store_full_of_what_is_undelivered_refuses_alerts_and_records_outcomes(
+    mut w: World,
+) {
     w.reopen_with(8 * 1024 * 1024);
     let mut number = 0;
     let refused = loop {
@@ -1007,19 +1125,14 @@ pub(super) async fn a_full_store_refuses_alerts_and_records_outcomes(mut w: Worl
     assert!(matches!(refused, StoreError::Full), "{refused:?}");
     assert!(matches!(w.store().probe().await, Err(StoreError::Full)));
     assert!(w.store().stats().await.unwrap().free_bytes < 8 * 1024 * 1024 / 20);
+    let again = || w.store().accept(vec![w.message(5000)], None, None);
+    assert!(matches!(again().await, Err(StoreError::Full)), "nothing is delivered");
     w.deliver_all().await;
-    assert_eq!(w.delivery(0).await.state, State::Delivered);
-    w.clock.advance(RETENTION.delivered * 2);
-    w.accept_is_full_until_pruned().await;
-}
-
-impl World {
-    async fn accept_is_full_until_pruned(&self) {
-        let again = || self.store().accept(vec![self.message(5000)], None, None);
-        assert!(matches!(again().await, Err(StoreError::Full)));
-        self.store().prune(RETENTION).await.unwrap();
-        again().await.unwrap().remove(0).unwrap();
-    }
+    assert_eq!(w.delivery(number - 1).await.state, State::Delivered);
+    again().await.unwrap().remove(0).unwrap();
+    assert_eq!(w.view(0).await.raw, None, "the oldest made room");
+    assert_eq!(w.accept(w.message(0)).await, Accepted::Duplicate, "and is still known");
+    w.store().probe().await.unwrap();
 }
 
 // Poison
@@ -1228,7 +1341,7 @@ pub(super) async fn the_numbers_add_up(w: World) {
     w.accept(w.message(5)).await;
     let mut leases = w.lease("soar", 2).await.into_iter();
     w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
-    w.store().set_paused(&name("chat"), Paused::Yes).await.unwrap();
+    w.store().set_paused(&name("chat"), Paused::Yes, None).await.unwrap();
     let stats = w.store().stats().await.unwrap().destinations;
     let names: Vec<&str> = stats.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["chat", "soar"]);

@@ -10,6 +10,10 @@ use crate::{
 /// its memory is not ours.
 pub const FEED_PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// The most deliveries that a reader can ask for at once. A reader that was killed asks again for
+/// the page that it was given last.
+pub const FEED_PAGE_MAX_ITEMS: usize = 500;
+
 /// A piece of a feed.
 #[derive(Clone, Debug)]
 pub struct FeedPage {

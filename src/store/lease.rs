@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Source, StoreError};
 use crate::{
-    clock::Timestamp,
+    clock::{Moment, Timestamp},
     ids::{AlertId, DestinationName, MessageTs},
 };
 
@@ -21,8 +21,8 @@ pub struct Delivery {
     pub destination: DestinationName,
     /// Attempts made so far.
     pub attempts: u32,
-    /// Attempts so far that failed through this alert's own fault.
-    pub alert_faults: u32,
+    /// The refusals that count so far.
+    pub refusals: Refusals,
     /// From when its age is counted; a retry by hand starts it anew.
     pub pending_since: Timestamp,
     /// When the message reached the relay.
@@ -53,21 +53,47 @@ pub struct Projection {
     pub search: String,
 }
 
+/// From how many refusals on an alert is shown as refused, and dies if there is evidence that it
+/// and not the destination's key, preset or parameters is at fault.
+pub const REFUSALS: u32 = 3;
+
+/// How often the destination has refused an alert, and what that proves. Counted anew after a
+/// retry by hand, and when the destination's settings or secrets change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// How many there were.
+    pub count: u32,
+    /// Whether the destination has accepted another alert since the first of them, and before this
+    /// delivery was leased: a refusal of the request that begins now is evidence.
+    pub accepted: bool,
+    /// How many of them answered a request that began after such an acceptance.
+    pub evidence: u32,
+}
+
+/// How many refusals must answer requests that began after the destination had accepted another
+/// alert, for a refused alert to be at fault itself.
+const EVIDENCE: u32 = 2;
+
+impl Refusals {
+    /// Whether one more refusal proves that the alert is at fault. An acceptance before the refused
+    /// request began shows that key, preset and parameters were right at that time.
+    pub const fn are_proof_with_one_more(self) -> bool {
+        let evidence = if self.accepted { self.evidence.saturating_add(1) } else { self.evidence };
+        self.count.saturating_add(1) >= REFUSALS && evidence >= EVIDENCE
+    }
+}
+
 /// The right to attempt one delivery until it expires. Not `Clone`: recording uses it up.
 #[derive(Debug)]
 pub struct Lease {
     delivery: Delivery,
     token: u64,
-    expires_at: Timestamp,
+    expires_at: Moment,
 }
 
 impl Lease {
     /// Only a store hands out leases.
-    pub(in crate::store) const fn new(
-        delivery: Delivery,
-        token: u64,
-        expires_at: Timestamp,
-    ) -> Self {
+    pub(in crate::store) const fn new(delivery: Delivery, token: u64, expires_at: Moment) -> Self {
         Self { delivery, token, expires_at }
     }
 
@@ -82,7 +108,7 @@ impl Lease {
     }
 
     /// When another worker may take it.
-    pub const fn expires_at(&self) -> Timestamp {
+    pub const fn expires_at(&self) -> Moment {
         self.expires_at
     }
 }
@@ -116,18 +142,39 @@ pub struct Attempt {
 pub enum Next {
     /// The destination has it.
     Delivered(Reference),
-    /// Try again at that time.
+    /// Try again after a wait, which begins when this is recorded.
     Retry {
-        /// When.
-        at: Timestamp,
-        /// Whether the attempt failed through this alert's own fault.
-        alert_fault: bool,
+        /// How long.
+        wait: Duration,
+        /// What for.
+        because: Because,
     },
     /// Given up, kept, to be retried by hand.
     Dead {
         /// Why, as a metric label.
         reason: &'static str,
     },
+}
+
+/// Why a delivery waits for its next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The destination was at fault: once it works again, the wait is over.
+    Fault,
+    /// The destination asked for that wait.
+    Asked,
+    /// The destination refused the alert.
+    Refused,
+}
+
+/// Whose wait ends at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hasten {
+    /// Those that wait because the destination was at fault: it works again, or it is not known.
+    Recovered,
+    /// Those that are to wait for longer than they were when the wait began: the clock has been set
+    /// back since.
+    Misdated,
 }
 
 /// The end of a lease: how the attempt went, and what is next.

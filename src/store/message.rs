@@ -121,6 +121,8 @@ pub struct CursorMove {
     pub channel: ChannelId,
     /// History is read up to here.
     pub to: MessageTs,
+    /// The newest message that was really seen; kept beside the cursor, and never goes back.
+    pub seen: Option<MessageTs>,
     /// The term under which the poller reads; a store refuses the cursor of an older term.
     pub term: u64,
 }

@@ -4,7 +4,7 @@
 //! knows no engine; `contract` holds the promises that every backend is tested against.
 //! What is stored is the raw inner message; incidents and alerts are derived from it again.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ mod chain;
 #[cfg(test)]
 mod contract;
 mod feed;
+mod journal;
 mod lease;
 mod message;
 pub mod postgres;
@@ -29,8 +30,12 @@ mod view;
 
 pub use self::{
     chain::{CHAIN_MAX, LookAlike, joined, with_new_id},
-    feed::{FEED_PAGE_MAX_BYTES, FeedPage, Taken},
-    lease::{Attempt, Delivery, Lease, Next, Outcome, Projection, Reference, Unrecorded},
+    feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},
+    journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
+    lease::{
+        Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Reference,
+        Refusals, Unrecorded,
+    },
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
@@ -42,6 +47,9 @@ pub use self::{
 /// The largest raw message that is stored. Slack's requests are limited to a quarter of it.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// A cursor is never moved further than this beyond the store's own time. Clocks differ a little.
+pub const CURSOR_AHEAD: Duration = Duration::from_secs(300);
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -49,8 +57,12 @@ pub enum StoreError {
     #[error("the store has too much waiting to be written")]
     Busy,
     /// 95 % of `max_size` is in use, or the disk is full.
-    #[error("the store is full")]
+    #[error("the store is full: max_size is used up, or there is no space on its disk")]
     Full,
+    /// The files that are open are no longer where a start would look for them: they were removed,
+    /// replaced or moved away.
+    #[error("the store's files are gone: {0}")]
+    Gone(Arc<str>),
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
@@ -64,15 +76,15 @@ pub enum StoreError {
 
 /// Where alerts are kept. Every promise is a function of the contract suite.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Journal + Send + Sync + fmt::Debug {
     /// Stores messages, their alerts and one pending delivery for each routed destination, due at
     /// `hold_until` (now, if none), in one transaction, with the cursor if one is given. When this
     /// returns, everything is durable.
     ///
     /// Results are in the order of the batch. An item that cannot be stored is [`StoreError::Item`]
     /// in its own place (larger than [`MESSAGE_MAX_BYTES`], no alert, an ordinal used twice); its
-    /// neighbours are stored, and the cursor moves. The cursor never goes back, and the move of an
-    /// older term is left undone.
+    /// neighbours are stored, and the cursor moves. The cursor never goes back, and a move of an
+    /// older term, or to more than [`CURSOR_AHEAD`] after the store's own time, is left undone.
     ///
     /// A message is known if it is known under any id of its channel ([`Store::chains`]); a new one
     /// is stored under the first of these ids. Both are decided in the same transaction.
@@ -100,8 +112,22 @@ pub trait Store: Send + Sync + fmt::Debug {
         n: usize,
     ) -> Result<Vec<Lease>, StoreError>;
 
+    /// Takes the delivery of the destination's oldest alert, due or not, to find out whether the
+    /// destination works again. One that waits for something else than a destination at fault is
+    /// passed over until it is due. None while the destination is paused.
+    ///
+    /// # Errors
+    /// The engine failed; nothing is leased.
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError>;
+
     /// Stores the outcome of an attempt; durable when this returns. A lease that has passed to
     /// another worker is counted and ignored: `Ok`.
+    ///
+    /// A delivered alert is evidence against those of the destination that were refused before:
+    /// whoever leases one of them later is told by [`Refusals::accepted`].
     ///
     /// # Errors
     /// Lease and outcome come back, to be recorded later.
@@ -148,18 +174,40 @@ pub trait Store: Send + Sync + fmt::Debug {
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError>;
 
-    /// Gives up what is pending for a destination, not leased, and counts its age from before
-    /// `born_before`: a bounded piece; ask again until there is none. Returns whose deliveries
-    /// these were. A paused destination's age stands still.
+    /// Gives up what is pending for a destination, not leased, and older than `max_age`: a bounded
+    /// piece; ask again until there is none. Returns whose deliveries these were. A paused
+    /// destination's age stands still.
+    ///
+    /// The age is counted by a time of day that has kept step for some minutes
+    /// ([`SteadyTime`](crate::clock::SteadyTime)), so a clock that is wrong for a while ages
+    /// nothing, and an alert from before the store was opened is not given up at once.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError>;
+
+    /// Makes some of the destination's deliveries due now; returns how many.
+    ///
+    /// # Errors
+    /// The engine failed; the pieces before are done, and the same call does the rest.
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError>;
+
+    /// Notes under which settings the destination is attempted from now on. If they are others than
+    /// before, its refusals are counted anew, and what was refused is due now. Returns how many
+    /// deliveries that are.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError>;
 
     /// When the destination's next delivery is due; `None` if none is waiting, or it is paused.
     /// Leased ones do not count, unless there are no others: then it is when the first lease ends.
@@ -177,11 +225,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
 
     /// Applies an operator's action, a bounded piece at a time; returns how many deliveries it
-    /// changed.
+    /// changed. The deed, if one is given, is kept with the first piece, whatever that changes.
     ///
     /// # Errors
     /// The engine failed; the pieces before are done, and the same call does the rest.
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError>;
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError>;
 
     /// Gives an alert without any delivery one for each of these destinations, due now. Leaves an
     /// alert alone that has a delivery, or whose message retention has removed. Returns how many
@@ -195,7 +248,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         destinations: &[DestinationName],
     ) -> Result<u64, StoreError>;
 
-    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age.
+    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. The
+    /// deed, if one is given, is kept with it.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
@@ -203,6 +257,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError>;
 
     /// One alert with everything that is known of it. Its id may name any id of its channel.
@@ -226,6 +281,22 @@ pub trait Store: Send + Sync + fmt::Debug {
         app: &AppName,
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError>;
+
+    /// The newest message that moves of the channel's cursor have seen, if they said so.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError>;
+
+    /// Puts a cursor back that lies after `cursor.to`, unless a newer term has moved it.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError>;
 
     /// The ids behind what the configuration writes of the app's channels, as far as they were
     /// kept with [`Store::set_channel_id`].

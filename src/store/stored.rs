@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Source;
+use super::{Because, Source};
 
 /// States of a delivery as they are stored. A lease is not a state: it ends by itself.
 pub(super) const PENDING: i64 = 0;
@@ -12,6 +12,19 @@ pub(super) const CANCELLED: i64 = 3;
 
 /// The number of an alert's delivery is `seq * PER_ALERT + destination`.
 pub(super) const PER_ALERT: i64 = 65_536;
+
+/// The longest that a new delivery is held back before its first attempt, in microseconds. Only
+/// later waits are stored.
+pub(super) const HELD_MAX_US: i64 = 60_000_000;
+
+/// What a delivery waits for, as it is stored.
+pub(super) const fn because_number(because: Because) -> i64 {
+    match because {
+        Because::Fault => 0,
+        Because::Asked => 1,
+        Because::Refused => 2,
+    }
+}
 
 /// How much of an answer is kept.
 const EXCERPT_BYTES: usize = 4096;

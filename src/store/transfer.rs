@@ -25,23 +25,24 @@ pub(super) struct Table {
 const WHOLE: &[Table] = &[
     Table {
         name: "destinations",
-        read: "SELECT json_group_array(json_array(name, paused_at, paused_for, numbered))
+        read: "SELECT json_group_array(json_array(name, paused_at, paused_for, numbered, settings))
             FROM destinations WHERE ?1 < ?2",
-        write: "INSERT INTO relay.destinations (name, paused_at, paused_for, numbered)
-            SELECT r->>0, (r->>1)::int8, (r->>2)::int8, (r->>3)::int8
+        write: "INSERT INTO relay.destinations (name, paused_at, paused_for, numbered, settings)
+            SELECT r->>0, (r->>1)::int8, (r->>2)::int8, (r->>3)::int8, (r->>4)::int8
             FROM json_array_elements($1::json) AS r
             ON CONFLICT (name) DO UPDATE
             SET paused_at = excluded.paused_at, paused_for = excluded.paused_for,
-                numbered = excluded.numbered",
+                numbered = excluded.numbered, settings = excluded.settings",
     },
     Table {
         name: "cursors",
-        read: "SELECT json_group_array(json_array(app, channel, ts, term))
+        read: "SELECT json_group_array(json_array(app, channel, ts, term, seen))
             FROM cursors WHERE ?1 < ?2",
-        write: "INSERT INTO relay.cursors (app, channel, ts, term)
+        write: "INSERT INTO relay.cursors (app, channel, ts, term, seen)
             SELECT r->>0, r->>1, (r->>2)::int8,
-            (r->>3)::int8 FROM json_array_elements($1::json) AS r
-            ON CONFLICT (app, channel) DO UPDATE SET ts = least(cursors.ts, excluded.ts)",
+            (r->>3)::int8, (r->>4)::int8 FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, channel) DO UPDATE
+            SET ts = least(cursors.ts, excluded.ts), seen = least(cursors.seen, excluded.seen)",
     },
     Table {
         name: "channel ids",
@@ -113,15 +114,16 @@ const RANGED: &[Table] = &[
         read: "SELECT json_group_array(json_array(
                 m.id * 4096 + (d.id >> 16) - m.id, t.name, d.state, d.due_at, d.since, d.attempts,
                 d.alert_faults, d.finished_at, d.dead_reason, d.reference_id, d.reference_url,
-                d.number))
+                d.number, d.wait, d.because, d.accepted, d.evidence))
             FROM messages m JOIN deliveries d
                 ON d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16
             JOIN destinations t ON t.id = d.destination WHERE m.id >= ?1 AND m.id < ?2",
         write: "INSERT INTO relay.deliveries (id, destination, state, due_at, since, attempts,
-                alert_faults, finished_at, dead_reason, reference_id, reference_url, number)
+                alert_faults, finished_at, dead_reason, reference_id, reference_url, number, wait,
+                because, accepted, evidence)
             SELECT (r->>0)::int8 * 65536 + t.id, t.id, (r->>2)::int2, (r->>3)::int8,
                 (r->>4)::int8, (r->>5)::int4, (r->>6)::int4, (r->>7)::int8, r->>8, r->>9, r->>10,
-                (r->>11)::int8
+                (r->>11)::int8, (r->>12)::int8, (r->>13)::int2, (r->>14)::int4 <> 0, (r->>15)::int4
             FROM json_array_elements($1::json) AS r JOIN relay.destinations t ON t.name = r->>1",
     },
     Table {

@@ -15,6 +15,12 @@ use crate::{
 pub enum State {
     /// Waiting for its time.
     Pending,
+    /// Waiting, after [`REFUSALS`](super::REFUSALS) or more refusals.
+    Refused,
+    /// Waiting for its destination, which an operator has paused.
+    Paused,
+    /// Unfinished or dead, and its destination is not configured any more.
+    Orphaned,
     /// An attempt is being made.
     Leased,
     /// The destination has it.
@@ -26,10 +32,44 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Refused,
+        Self::Leased,
+        Self::Dead,
+        Self::Paused,
+        Self::Orphaned,
+        Self::Delivered,
+        Self::Cancelled,
+    ];
+
+    /// Whether an attempt is still to come, sooner or later.
+    pub const fn is_waiting(self) -> bool {
+        matches!(self, Self::Pending | Self::Refused | Self::Paused)
+    }
+
+    /// The state of a delivery whose destination is not configured any more.
+    #[must_use]
+    pub const fn without_destination(self) -> Self {
+        match self {
+            Self::Delivered | Self::Cancelled => self,
+            Self::Pending
+            | Self::Refused
+            | Self::Leased
+            | Self::Dead
+            | Self::Paused
+            | Self::Orphaned => Self::Orphaned,
+        }
+    }
+
     /// The word in the API, in lists and in the store.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::Paused => "paused",
+            Self::Orphaned => "orphaned",
             Self::Leased => "leased",
             Self::Delivered => "delivered",
             Self::Dead => "dead",
@@ -51,15 +91,17 @@ pub struct Selection {
     pub alert: Option<AlertId>,
     /// One destination, or all.
     pub destination: Option<DestinationName>,
-    /// Only those in this state; all that the action applies to if none.
+    /// Only those in this state; all that the action applies to if none. Pending includes refused
+    /// ones and those whose destination is paused.
     pub state: Option<State>,
 }
 
 /// What an operator does to deliveries. Neither sends anything by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dead or cancelled ones become pending, due now, their age and their own faults counted anew,
-    /// attempts kept; pending ones become due now. Leased and delivered ones are left alone.
+    /// Dead or cancelled ones become pending, due now, their age and their refusals counted anew,
+    /// attempts kept; pending ones become due now, their refusals counted anew. Leased and
+    /// delivered ones are left alone.
     Retry,
     /// Pending and dead ones end; leased and delivered ones are left alone.
     Cancel,
@@ -70,11 +112,11 @@ pub enum Action {
 pub struct DeliveryView {
     /// Where it goes.
     pub destination: DestinationName,
-    /// Where it stands.
+    /// Where it stands; never [`State::Orphaned`], since the store knows no configuration.
     pub state: State,
     /// Attempts made so far.
     pub attempts: u32,
-    /// When it is due, if it is pending.
+    /// When it is due, if it waits.
     pub due_at: Option<Timestamp>,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
@@ -157,6 +199,8 @@ pub struct AlertQuery {
     pub state: Option<State>,
     /// Only alerts without any delivery.
     pub unrouted: bool,
+    /// The destinations that are configured, for [`State::Orphaned`]; if none is given, all are.
+    pub configured: Option<Vec<DestinationName>>,
     /// Only this severity.
     pub level: Option<String>,
     /// Only alerts whose id or search text contains this, whatever the case.
@@ -170,8 +214,10 @@ pub struct AlertQuery {
 /// One destination's numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationStats {
-    /// Waiting, due or not.
+    /// Waiting, due or not, without the refused ones.
     pub pending: u64,
+    /// Waiting, after [`REFUSALS`](super::REFUSALS) or more refusals.
+    pub refused: u64,
     /// Being attempted.
     pub leased: u64,
     /// Given up.
@@ -189,8 +235,10 @@ pub struct Stats {
     pub destinations: Vec<(DestinationName, DestinationStats)>,
     /// Bytes in use.
     pub used_bytes: u64,
-    /// Bytes left until the limit.
+    /// Bytes left until the limit, or on the disk if that is less.
     pub free_bytes: u64,
+    /// Why no alert is taken, or empty.
+    pub problem: String,
 }
 
 /// How long finished things are kept. Undelivered alerts are never removed.

@@ -13,17 +13,18 @@ const MAY_USE: &[(&str, &str)] = &[
     ("metrics", ""),
     ("secret", ""),
     ("shutdown", ""),
+    ("text", ""),
     ("http_client", "metrics secret"),
     ("http_server", "clock metrics secret shutdown"),
     ("slack", "clock http_client ids metrics secret"),
     ("code_defender", "ids slack"),
     ("alert", "code_defender ids slack"),
     ("store", "clock ids metrics"),
-    ("destination", "alert clock http_client ids metrics secret"),
+    ("destination", "alert clock http_client ids metrics secret text"),
     ("intake", "clock code_defender ids metrics secret shutdown slack store"),
     ("delivery", "alert clock code_defender destination ids metrics shutdown slack store"),
     ("ops", "alert clock code_defender http_server ids metrics secret shutdown slack store"),
-    ("config", "clock code_defender destination http_client ids intake secret store"),
+    ("config", "clock code_defender destination http_client ids intake secret store text"),
     (
         "cli",
         "alert clock code_defender config delivery destination http_client http_server \
@@ -45,6 +46,7 @@ const PURE: &[&str] = &[
     "src/intake/catch_up/window.rs",
     "src/intake/routing.rs",
     "src/slack/",
+    "src/text.rs",
 ];
 
 /// The parts of [`PURE`] folders that are not.

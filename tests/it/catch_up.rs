@@ -8,10 +8,11 @@ use slack_soar_relay::clock::{Clock, Timestamp};
 use crate::harness::{
     BEGIN, PATIENCE, Setup, TestRelay,
     fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, State, TOKEN, Trouble},
+    gateway::{ConnectProxy, TlsFront},
     http,
     pushes::Pushes,
     slack,
-    soar::FakeSoar,
+    soar::{FakeSoar, Mood},
 };
 
 const HISTORY: &str = "conversations.history";
@@ -82,6 +83,33 @@ fn result(method: &str, result: &str) -> String {
 async fn next_reading(relay: &TestRelay) {
     relay.clock.advance(MINUTE);
     relay.caught_up().await;
+}
+
+#[tokio::test]
+async fn slack_is_called_through_the_proxy_and_trusted_by_the_private_authority() {
+    let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
+    let behind = slack.api_url()["http://".len()..].trim_end_matches("/api").parse().unwrap();
+    let front = TlsFront::new("slack.example", behind).await;
+    let (shared, own) = (ConnectProxy::new().await, ConnectProxy::new().await);
+    let setup = |yaml: &str, app: &str| {
+        let api = format!("  api_url: https://slack.example:{}/api\n", front.port());
+        let channels = format!("[{CHANNEL}], {app}");
+        let setup = Setup::default().catch_up(&slack, channels.trim_end_matches(", "));
+        setup.slack(&(api + yaml)).file("ca.pem", &front.authority)
+    };
+    let proxy = format!("  proxy: {}\n", shared.url());
+    let relay = setup(&format!("{proxy}  ca_file: ca.pem\n"), "").start().await;
+    relay.pass_until_caught_up().await;
+    let heads = shared.requests();
+    let first = format!("CONNECT slack.example:{} HTTP/1.1\r\n", front.port());
+    assert!(heads[0].starts_with(&first), "{heads:?}");
+    let credentials = "proxy-authorization: basic cmvsyxk6cgfzcyb3b3jk";
+    assert!(heads[0].to_lowercase().contains(credentials), "{heads:?}");
+
+    let relay = setup(&proxy, &format!("proxy: \"{}\", ca_file: ca.pem", own.url())).start().await;
+    relay.pass_until_caught_up().await;
+    assert!(!own.requests().is_empty(), "an app's own proxy goes first");
+    assert_eq!(shared.requests().len(), heads.len());
 }
 
 #[tokio::test]
@@ -539,14 +567,14 @@ async fn more_channels_than_slack_allows_calls_a_minute_are_read_in_turn() {
 #[tokio::test]
 async fn each_app_reads_for_itself() {
     let world = World::new().await;
-    let app = |name: &str| {
+    let app = |name: &str, secret: &str| {
         format!(
-            "    - {{name: {name}, signing_secret: {{env: SECRET}}, bot_token: {{env: TOKEN}}, \
+            "    - {{name: {name}, signing_secret: {{env: {secret}}}, bot_token: {{env: TOKEN}}, \
              channels: [{CHANNEL}]}}\n"
         )
     };
     let ours = id(&world.slack.post());
-    let setup = world.setup().apps(&[app("main"), app("other")].concat());
+    let setup = world.setup().apps(&[app("main", "SECRET"), app("other", "OTHER_SECRET")].concat());
     let relay = setup.start().await;
     relay.caught_up().await;
     let series = r#"events_total{app="other",outcome="accepted",reason=""}"#;
@@ -613,14 +641,15 @@ async fn a_minute_that_slack_left_out_is_read_at_once_however_old_it_is() {
 #[tokio::test]
 async fn after_a_503_history_is_read_sooner_but_not_without_pause() {
     let world = World::new().await;
-    let relay = world.setup().more("store: {sqlite: {max_size: 512KiB}}\n").start().await;
+    world.soar.becomes(Mood::Status(503));
+    let relay = world.setup().more("store: {sqlite: {max_size: 2MiB}}\n").start().await;
     relay.caught_up().await;
     relay.clock.advance(Duration::from_secs(12));
     let readings = world.slack.calls(HISTORY).len();
     // Between two refusals there may be room again: the store's log has been emptied.
     let (mut n, mut refused) = (0, 0);
     while refused < 5 {
-        match relay.post(&slack::incident(n)).await {
+        match relay.post(&slack::large_incident(n, 50_000)).await {
             200 => n += 1,
             503 => refused += 1,
             status => panic!("{status}"),
@@ -636,6 +665,11 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
     let relay = world.setup().start().await;
     relay.caught_up().await;
     let send = async |event: Value| assert_eq!(relay.post(&slack::event(&event)).await, 200);
+    {
+        let mut state = world.slack.state();
+        let channel = state.channel(CHANNEL);
+        (channel.archived, channel.member, channel.name) = (true, false, "alerts".to_owned());
+    }
     send(json!({"type": "channel_rename", "channel": {"id": CHANNEL, "name": "alerts"}})).await;
     send(json!({"type": "channel_archive", "channel": CHANNEL})).await;
     send(json!({"type": "member_left_channel", "channel": CHANNEL, "user": BOT_USER})).await;
@@ -662,14 +696,15 @@ async fn lifecycle_events_change_what_is_known_and_never_stop_the_receiver() {
     assert_eq!(relay.post(&slack::event(&message)).await, 200);
     message["channel"] = json!(CHANNEL);
     assert_eq!(world.arrived(&relay).await, [id(&message)], "by the first id");
+    world.slack.revoke(Some("account_inactive"));
     send(json!({"type": "app_uninstalled"})).await;
-    let calls = world.slack.all_calls();
     let told = async {
         while handle.status().problem.is_empty() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, told).await.unwrap();
+    let calls = world.slack.all_calls();
     relay.clock.advance(5 * MINUTE);
     assert_eq!(relay.post(&slack::incident(3)).await, 200);
     assert_eq!(world.slack.all_calls(), calls, "nothing is called any more");

@@ -30,22 +30,26 @@ use crate::{
     source::root,
 };
 
+mod answers;
+
 const ID: &str = "main:C0123456789:1600689944.000500:0";
 
 const OWN: &str = "preset: own-soar\nabout: A preset of an operator's own.\n\
                    params: {token: {type: secret, help: A token.}}\n\
                    auth: [{bearer: '{{ params.token }}'}]\n\
-                   lookup: {path: /find, query: {key: '{{ alert.id }}'}, found: key in text}\n\
+                   lookup:\n\
+                   \x20 {path: /find, query: {k: '{{ alert.id }}'}, found: text is naming(key)}\n\
                    request:\n\
                    \x20 body: '{\"key\": {{alert.id}}, \"text\": {{alert.title | cut(9)}}}'\n\
                    limits: {chars: {/text: 9}}\n\
-                   answer: {delivered: json.ok, duplicate: status == 409}\n\
+                   answer: {delivered: json.ok, duplicate: json.exists == key}\n\
                    examples:\n\
                    - {lookup: true, status: 200, body: '[]', means: delivered}\n\
                    - {lookup: true, status: 200, means: duplicate,\n\
                       body: '[\"main:C0123456789:1600689944.000500:0\"]'}\n\
                    - {status: 200, body: '{\"ok\": true}', means: delivered}\n\
-                   - {status: 409, means: duplicate}\n";
+                   - {status: 409, means: duplicate,\n\
+                      body: '{\"exists\": \"main:C0123456789:1600689944.000500:0\"}'}\n";
 
 fn presets() -> Vec<Arc<Preset>> {
     let dir = tempfile::tempdir().unwrap();
@@ -128,6 +132,12 @@ fn with_timeout(
     tokens: &str,
     timeout: Duration,
 ) -> HttpDestination {
+    let settings = Settings { timeout, ..settings(preset, url, tokens) };
+    let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
+    HttpDestination::new(settings, clock).unwrap_or_else(|error| panic!("{preset:?}: {error:?}"))
+}
+
+fn settings(preset: &Arc<Preset>, url: &str, tokens: &str) -> Settings {
     let mut params = preset.placeholders();
     let mut secrets = BTreeMap::new();
     for param in preset.params_documented() {
@@ -144,19 +154,17 @@ fn with_timeout(
     if params.contains_key("login_url") {
         params.insert("login_url".to_owned(), json!(tokens));
     }
-    let settings = Settings {
+    Settings {
         name: DestinationName::new("soar").unwrap(),
         preset: Arc::clone(preset),
         url: Secret::fixed("url", url).unwrap(),
         params,
         secrets,
-        timeout,
+        timeout: Duration::from_secs(15),
         headers: Vec::new(),
         signing_secret: None,
         client: http_client::Settings::default(),
-    };
-    let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
-    HttpDestination::new(settings, clock).unwrap_or_else(|error| panic!("{preset:?}: {error:?}"))
+    }
 }
 
 /// A key as Google hands it out, for tokens from there.
@@ -310,7 +318,7 @@ async fn every_example_of_an_answer_is_read_as_it_says() {
             let read = match outcome {
                 Ok(receipt) if receipt.duplicate => Meaning::Duplicate,
                 Ok(_) => Meaning::Delivered,
-                Err(DeliveryError::Alert { .. }) => Meaning::AlertFault,
+                Err(DeliveryError::Refused { .. }) => Meaning::AlertFault,
                 Err(_) => Meaning::Retry,
             };
             assert_eq!(read, example.means, "{preset:?} {example:?}");
@@ -345,7 +353,9 @@ async fn no_fault_of_a_receiver_costs_an_alert_its_life() {
         for (mood, advice) in [
             (Mood::Status(401), Advice::HoldDestination),
             (Mood::Status(403), Advice::HoldDestination),
-            (Mood::Status(413), Advice::GiveUp),
+            (Mood::Status(413), Advice::GiveUpOnEvidence),
+            (Mood::Status(402), Advice::Retry),
+            (Mood::Status(451), Advice::Retry),
             (
                 Mood::Header(429, "retry-after", "7"),
                 Advice::RetryAfter(Some(Duration::from_secs(7))),
@@ -461,6 +471,83 @@ async fn a_token_is_fetched_once_and_again_after_it_is_refused() {
         let needs = needs && soar.received()[0].header("authorization") == "Bearer granted-token";
         assert_eq!(asked, if needs { 2 } else { 0 }, "{preset:?}");
     }
+}
+
+/// The names are those of `CasePriority` in Google's `TIPCommon`; an ECS label is a text.
+#[test]
+fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
+    let named = json!({"priority": "name"}).as_object().unwrap().clone();
+    let google = Preset::builtin("google-secops-create-case").unwrap();
+    for (level, name) in [
+        (("informative", -1), "PriorityInfo"),
+        (("low", 40), "PriorityLow"),
+        (("medium", 60), "PriorityMedium"),
+        (("high", 80), "PriorityHigh"),
+        (("critical", 100), "PriorityCritical"),
+    ] {
+        let body = rendered(&google, named.clone(), &alert("text", level));
+        assert_eq!(body["cases"][0]["priority"], name);
+    }
+    let elastic = Preset::builtin("elastic").unwrap();
+    for (is_test, label) in [(true, "true"), (false, "false")] {
+        let alert = Alert { is_test, ..alert("text", HIGH) };
+        assert_eq!(rendered(&elastic, Map::new(), &alert)["labels"]["test"], label);
+    }
+}
+
+/// What `ConvertIntoSimulatedCase` of Google's content hub makes of the older body: keys lose their
+/// capital, and the keys inside the two maps of an event stay.
+fn transformed(value: &Value) -> Value {
+    let Value::Object(fields) = value else {
+        return value
+            .as_array()
+            .map_or_else(|| value.clone(), |items| items.iter().map(transformed).collect());
+    };
+    let renamed = fields.iter().map(|(name, value)| match name.as_str() {
+        "_fields" => ("fields".to_owned(), value.clone()),
+        "_rawDataFields" => ("rawDataFields".to_owned(), value.clone()),
+        name => (name[..1].to_lowercase() + &name[1..], transformed(value)),
+    });
+    Value::Object(renamed.collect())
+}
+
+#[test]
+fn the_newer_call_of_google_takes_what_its_own_transform_makes_of_the_older_one() {
+    let body = |name| {
+        let preset = Preset::builtin(name).unwrap();
+        rendered(&preset, Map::new(), &alert("text", HIGH))
+    };
+    let older = transformed(&body("siemplify-create-case"));
+    let newer = body("google-secops-create-case");
+    assert_eq!(newer["cases"][0]["events"], older["cases"][0]["events"]);
+    let same = [
+        "environment",
+        "sourceSystemName",
+        "ticketId",
+        "displayId",
+        "description",
+        "reason",
+        "name",
+        "deviceVendor",
+        "deviceProduct",
+        "priority",
+        "ruleGenerator",
+        "extensions",
+        "playbookTriggerKeywords",
+        "attachments",
+    ];
+    for name in same {
+        assert_eq!(newer["cases"][0][name], older["cases"][0][name], "{name}");
+    }
+}
+
+/// The body that the preset makes with these parameters.
+fn rendered(preset: &Arc<Preset>, given: Map<String, Value>, alert: &Alert) -> Value {
+    let mut settings = settings(preset, "http://127.0.0.1:9", "http://127.0.0.1:9");
+    settings.params.extend(given);
+    let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
+    let request = HttpDestination::new(settings, clock).unwrap().render(alert).unwrap();
+    serde_json::from_str(&request.body).unwrap()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::{
-    SECRET, Setup, http,
+    SECRET, Setup, http, log,
     slack::{self, incident, message},
     soar::{FakeSoar, Mood},
 };
@@ -212,13 +212,110 @@ async fn each_app_has_a_path_and_a_secret_of_its_own() {
     let post = async |path, headers: Vec<_>| {
         http::post(relay.public(), path, &headers, &body).await.status
     };
-    assert_eq!(post("/slack/events", with(SECRET)).await, 404);
     assert_eq!(post("/slack/events/nobody", with(SECRET)).await, 404);
     assert_eq!(post("/slack/events/other", with(SECRET)).await, 401);
     assert_eq!(post("/slack/events/other", with("another-signing-secret")).await, 200);
     assert_eq!(post("/slack/events/main", with(SECRET)).await, 200);
     relay.settled().await;
     assert_eq!(soar.ids(), [slack::id(1).replace("main:", "other:")]);
+}
+
+const TWO_APPS: &str = "    - {name: main, signing_secret: {env: SECRET}}\n\
+                        \x20   - {name: other, signing_secret: {env: OTHER_SECRET}}\n";
+
+fn count(app: &str, outcome: &str, reason: &str) -> String {
+    format!(r#"events_total{{app="{app}",outcome="{outcome}",reason="{reason}"}}"#)
+}
+
+#[tokio::test]
+async fn the_short_path_serves_every_app_by_the_secret_that_signed() {
+    let soar = FakeSoar::ok().await;
+    let relay = Setup::default().apps(TWO_APPS).destination("soar", &soar, "").start().await;
+    let body = incident(1).to_string().into_bytes();
+    for (secret, status) in [(SECRET, 200), ("another-signing-secret", 200), ("a stranger's", 401)]
+    {
+        assert_eq!(relay.post_to(EVENTS, secret, &body).await, status, "{secret}");
+    }
+    relay.settled().await;
+    let mut ids = soar.ids();
+    ids.sort();
+    assert_eq!(ids, [slack::id(1), slack::id(1).replace("main:", "other:")]);
+    for app in ["main", "other"] {
+        assert_eq!(relay.metric(&count(app, "accepted", "")).await, 1.0, "{app}");
+        assert_eq!(relay.metric(&count(app, "rejected", "bad_signature")).await, 0.0, "{app}");
+    }
+    assert_eq!(relay.metric(&count("", "rejected", "bad_signature")).await, 1.0);
+    let challenge = json!({"type": "url_verification", "challenge": "c"}).to_string();
+    for secret in [SECRET, "another-signing-secret"] {
+        assert_eq!(relay.post_to(EVENTS, secret, challenge.as_bytes()).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn apps_that_share_a_secret_are_told_apart_by_the_events_workspace() {
+    log::keep();
+    let apps = "    - {name: main, signing_secret: {env: SECRET}, team: T0RELAYTEAM}\n\
+                \x20   - {name: other, signing_secret: {env: SECRET}, team: E0RELAYORG1}\n";
+    let soar = FakeSoar::ok().await;
+    let relay = Setup::default().apps(apps).destination("soar", &soar, "").start().await;
+    let from = |authorizations: serde_json::Value| {
+        let mut event = incident(1);
+        event["team_id"] = json!("T0SOURCE");
+        event["authorizations"] = authorizations;
+        event.to_string().into_bytes()
+    };
+    let main = from(json!([{"team_id": "T0RELAYTEAM"}]));
+    let other = from(json!([{
+        "team_id": null, "enterprise_id": "E0RELAYORG1", "is_enterprise_install": true,
+    }]));
+    let nobody = from(json!([{"team_id": "T0STRANGER"}]));
+    for path in [EVENTS, "/slack/events/main"] {
+        for body in [&main, &nobody, &nobody] {
+            assert_eq!(relay.post_to(path, SECRET, body).await, 200);
+        }
+    }
+    assert_eq!(relay.post_to(EVENTS, SECRET, &other).await, 200);
+    relay.settled().await;
+    let mut ids = soar.ids();
+    ids.sort();
+    assert_eq!(ids, [slack::id(1), slack::id(1).replace("main:", "other:")]);
+    assert_eq!(relay.metric(&count("", "ignored", "team")).await, 2.0);
+    assert_eq!(relay.metric(&count("main", "ignored", "team")).await, 2.0);
+    let lines = log::lines();
+    let warnings: Vec<_> = lines.iter().filter(|line| line["team"] == "T0STRANGER").collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["level"], "WARN");
+    let challenge = json!({"type": "url_verification", "challenge": "c"}).to_string();
+    assert_eq!(relay.post_to(EVENTS, SECRET, challenge.as_bytes()).await, 200);
+}
+
+#[tokio::test]
+async fn a_post_to_an_unknown_app_is_404_counted_and_said_once_a_minute() {
+    log::keep();
+    let relay = Setup::default().start().await;
+    for n in 0..5 {
+        let path = format!("/slack/events/nobody-{n}\u{1b}[2J");
+        assert_eq!(relay.post_to(&path, SECRET, b"{}").await, 400, "not a URL");
+        let path = format!("/slack/events/nobody-{n}");
+        assert_eq!(relay.post_to(&path, SECRET, b"{}").await, 404);
+    }
+    assert_eq!(relay.metric(&count("", "rejected", "")).await, 5.0);
+    let lines = log::lines();
+    assert_eq!(lines.iter().filter(|line| line["path"].is_string()).count(), 1);
+}
+
+#[tokio::test]
+async fn more_than_sixteen_distinct_secrets_close_the_short_path_and_no_other() {
+    let app = |n| format!("    - {{name: app-{n}, signing_secret: {{env: SECRET_{n}}}}}\n");
+    let apps: Vec<String> = (0..17).map(app).collect();
+    let mut setup = Setup::default();
+    for n in 0..17 {
+        setup = setup.env(&format!("SECRET_{n}"), &format!("secret-{n}"));
+    }
+    let relay = setup.apps(&apps.concat()).start().await;
+    let body = incident(1).to_string().into_bytes();
+    assert_eq!(relay.post_to(EVENTS, "secret-3", &body).await, 404);
+    assert_eq!(relay.post_to("/slack/events/app-3", "secret-3", &body).await, 200);
 }
 
 #[tokio::test]
@@ -266,11 +363,11 @@ async fn a_retry_of_slack_is_taken_like_any_other_and_counted_by_its_reason() {
 #[tokio::test]
 async fn a_full_store_is_answered_503_without_forbidding_a_retry() {
     let soar = FakeSoar::new([Mood::Hang]).await;
-    let setup = Setup::default().more("store: {sqlite: {max_size: 64KiB}}\n");
+    let setup = Setup::default().more("store: {sqlite: {max_size: 2MiB}}\n");
     let relay = setup.destination("soar", &soar, "").start().await;
     let mut last = 200;
     for n in 0..100 {
-        let body = incident(n).to_string().into_bytes();
+        let body = slack::large_incident(n, 50_000).to_string().into_bytes();
         let headers = slack::signed(SECRET, relay.clock.now(), &body);
         let answer = http::post(relay.public(), EVENTS, &headers, &body).await;
         last = answer.status;

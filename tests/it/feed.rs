@@ -361,7 +361,7 @@ async fn a_message_that_cannot_be_read_any_more_is_dead_and_stops_nobody() {
     relay.restart().await;
     assert_eq!(read(&relay, "?limit=1").await.0, ids(3..4), "behind those that cannot be read");
     assert_eq!([state(&relay, &id(1)).await, state(&relay, &id(3)).await], ["dead", "pending"]);
-    let dead = r#"dead_letters_total{destination="pull",reason="alert_fault"}"#;
+    let dead = r#"dead_letters_total{destination="pull",reason="refused"}"#;
     assert_eq!(relay.metric(dead).await, 2.0);
     assert!(logged(&id(2), "cannot be read"));
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{
         PATIENCE, SECRET, http,
-        slack::{id, message},
+        slack::{self, id, message},
         soar::{FakeSoar, Mood},
     },
     process::{Process, command, run, write_config},
@@ -215,7 +215,11 @@ fn completions_and_man_pages_know_every_command() {
 }
 
 fn backup(dir: &Path, file: &str) -> (i32, String, String) {
-    let (config, to) = (dir.join("relay.yaml"), dir.join(file));
+    backup_to(dir, &dir.join(file))
+}
+
+fn backup_to(dir: &Path, to: &Path) -> (i32, String, String) {
+    let config = dir.join("relay.yaml");
     run(&["backup", to.to_str().unwrap(), "--json", "--config", config.to_str().unwrap()])
 }
 
@@ -331,5 +335,54 @@ fn a_backup_never_overwrites_and_says_what_is_wrong() {
     assert_eq!(code, 1);
     assert!(err.contains("exists already"), "{err}");
     assert_eq!(std::fs::read_to_string(dir.path().join("copy.db")).unwrap(), "yesterday's");
-    assert_eq!(backup(dir.path(), "no-folder/copy.db").0, 1);
+    std::fs::remove_file(dir.path().join("relay.db")).unwrap();
+    let (code, _, err) = backup(dir.path(), "no-folder/copy.db");
+    assert!(code == 1 && err.contains("no-folder"), "{err}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_ended_leaves_nothing_behind_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let mut process = Process::start(dir.path(), &[]);
+    for n in 0..40 {
+        let body = slack::large_incident(n, 2_000_000).to_string();
+        assert_eq!(process.post_body(body.as_bytes()).await, Some(200));
+    }
+    process.terminate();
+    let out = dir.path().join("copies");
+    std::fs::create_dir(&out).unwrap();
+    let left = || -> Vec<String> {
+        let names = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).collect()
+    };
+    for signal in ["-KILL", "-TERM", "-INT", "-HUP"] {
+        let mut backup = command()
+            .args(["backup", "--config"])
+            .arg(dir.path().join("relay.yaml"))
+            .arg(out.join("copy.db"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It is at work as soon as its file grows.
+        let at_work = || {
+            let entries = std::fs::read_dir(&out).unwrap().flatten();
+            entries.flat_map(|entry| entry.metadata()).any(|found| found.len() > 0)
+        };
+        while !at_work() {
+            assert!(backup.try_wait().unwrap().is_none(), "it ended too early");
+        }
+        let pid = backup.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(!backup.wait().unwrap().success(), "{signal}");
+        assert!(!left().contains(&"copy.db".to_owned()), "{signal}: half a copy");
+        if signal == "-KILL" {
+            assert!(!left().is_empty(), "nobody could remove it");
+            assert_eq!(backup_to(dir.path(), &out.join("whole.db")).0, 0);
+            assert_eq!(left(), ["whole.db"], "the next one did");
+            std::fs::remove_file(out.join("whole.db")).unwrap();
+        } else {
+            assert_eq!(left(), [""; 0], "{signal}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ async fn every_metric_is_exported_from_the_start() {
     for metric in Metric::ALL {
         assert!(text.contains(&format!("# TYPE {} ", metric.name())), "{}", metric.name());
     }
-    for state in ["pending", "leased", "dead", "paused", "orphaned"] {
+    for state in ["pending", "refused", "leased", "dead", "paused", "orphaned"] {
         let series = format!(r#"deliveries{{destination="soar",state="{state}"}} 0"#);
         assert!(text.contains(&series), "{series}");
     }

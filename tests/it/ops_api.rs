@@ -50,16 +50,22 @@ async fn until(relay: &TestRelay, alert: &str, state: &str) {
     tokio::time::timeout(crate::harness::PATIENCE, reached).await.expect(state);
 }
 
-/// A relay whose SOAR has refused the first `n` incidents for good.
+/// A relay whose SOAR has refused the first `n` incidents for good, and has accepted number 99.
 async fn with_dead(n: u32, soar: &FakeSoar) -> TestRelay {
-    soar.becomes(Mood::Body(422, "no such field: priority".to_owned()));
+    soar.becomes(Mood::TakesOnly(id(99), 422, "no such field: priority".to_owned()));
     let relay = Setup::default().destination("soar", soar, "concurrency: 1").start().await;
     for n in 0..n {
         assert_eq!(relay.post(&incident(n)).await, 200);
     }
-    while relay.metric("deliveries{destination=\"soar\",state=\"dead\"}").await < f64::from(n) {
-        relay.clock.advance(Duration::from_secs(1));
-    }
+    let refused = r#"delivery_attempts_total{destination="soar",class="refused"}"#;
+    relay.metric_is(refused, |refused| refused >= f64::from(n)).await;
+    assert_eq!(relay.post(&incident(99)).await, 200);
+    let dead = async {
+        while relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await < f64::from(n) {
+            tokio::task::yield_now().await;
+        }
+    };
+    relay.time_passes_until(Duration::from_secs(1), dead).await;
     relay
 }
 
@@ -299,7 +305,7 @@ async fn a_dead_alert_is_retried_and_a_delivered_one_is_not() {
     let soar = FakeSoar::ok().await;
     let relay = with_dead(1, &soar).await;
     let (_, shown) = relay.api("GET", &format!("/alerts/{}", id(0))).await;
-    assert_eq!(shown["deliveries"][0]["dead_reason"], "alert_fault");
+    assert_eq!(shown["deliveries"][0]["dead_reason"], "refused");
     soar.becomes(Mood::Status(200));
     let retry = format!("/alerts/{}/retry", id(0));
     let elsewhere = relay.api("POST", &format!("{retry}?destination=other")).await;
@@ -312,7 +318,7 @@ async fn a_dead_alert_is_retried_and_a_delivered_one_is_not() {
     assert_eq!(status, 409);
     assert!(refused["detail"].as_str().unwrap().contains("already delivered to soar"));
     assert_eq!(relay.api("POST", &format!("/alerts/{}/cancel", id(0))).await.0, 409);
-    assert_eq!(soar.taken(), [id(0)]);
+    assert_eq!(soar.taken(), [id(99), id(0)]);
 }
 
 #[tokio::test]
@@ -348,7 +354,7 @@ async fn two_people_who_retry_at_once_cause_one_delivery() {
     let changed = |answer: &(u16, Value)| answer.1["changed"].as_u64().unwrap_or(0);
     assert_eq!(changed(&one) + changed(&other), 1, "{one:?} {other:?}");
     relay.settled().await;
-    assert_eq!(soar.taken(), [id(0)]);
+    assert_eq!(soar.taken(), [id(99), id(0)]);
 }
 
 #[tokio::test]
@@ -359,7 +365,7 @@ async fn all_dead_ones_of_a_destination_are_retried_at_once() {
     let (status, changed) = relay.api("POST", "/alerts/retry?state=dead&destination=soar").await;
     assert_eq!((status, &changed["changed"]), (200, &json!(9)));
     relay.settled().await;
-    assert_eq!(soar.taken().len(), 9);
+    assert_eq!(soar.taken().len(), 1 + 9);
     let (status, changed) = relay.api("POST", "/alerts/retry?state=dead").await;
     assert_eq!((status, &changed["changed"]), (200, &json!(0)));
 }
@@ -394,7 +400,7 @@ async fn a_paused_destination_gets_nothing_until_it_is_resumed() {
     relay.stop().await;
     relay.restart().await;
     assert_eq!(relay.api("GET", "/status").await.1["destinations"][0]["paused"], true);
-    assert_eq!(states(&relay, &id(1)).await[0].1, "pending");
+    assert_eq!(states(&relay, &id(1)).await[0].1, "paused");
     assert!(soar.received().is_empty());
     assert_eq!(relay.api("POST", "/destinations/soar/resume").await.1["paused"], false);
     relay.settled().await;
@@ -440,6 +446,17 @@ async fn each_action_leaves_one_line_that_says_who_did_what() {
     assert_eq!(audit[1]["selection"], format!("alert {}", id(1)));
     assert_eq!((&audit[1]["action"], &audit[1]["changed"]), (&json!("cancel"), &json!(1)));
     assert!(audit[1]["who"].as_str().unwrap().starts_with("127.0.0.1:"), "{}", audit[1]);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(relay.dir().join("relay.db"), flags).unwrap();
+    let mut query =
+        store.prepare("SELECT who, action, selection FROM actions ORDER BY id").unwrap();
+    let row = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let kept: Vec<[String; 3]> = query.query_map([], row).unwrap().map(Result::unwrap).collect();
+    let said = |line: &Value| {
+        ["who", "action", "selection"].map(|key| line[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(kept, audit.iter().map(said).collect::<Vec<_>>(), "the store has the same");
+    assert!(kept[0][0].ends_with("(loopback)"), "{kept:?}");
 }
 
 const NOWHERE: &str = "when: {channels: [C9999999999]}";

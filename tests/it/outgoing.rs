@@ -30,7 +30,7 @@ async fn a_failing_soar_gets_the_alert_once_it_works() {
     assert_eq!(relay.metric(&attempts("auth")).await, 1.0);
     assert_eq!(relay.metric(&attempts("delivered")).await, 1.0);
     assert_eq!(
-        relay.metric(r#"dead_letters_total{destination="soar",reason="alert_fault"}"#).await,
+        relay.metric(r#"dead_letters_total{destination="soar",reason="refused"}"#).await,
         0.0
     );
 }
@@ -48,7 +48,7 @@ async fn an_alert_that_is_refused_three_times_is_dead_and_delays_nobody() {
     let (first, second) = (slack::id(1), slack::id(2));
     assert_eq!(soar.ids(), [&first, &second, &first, &first].map(Clone::clone));
     assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 1.0);
-    let dead = r#"dead_letters_total{destination="soar",reason="alert_fault"}"#;
+    let dead = r#"dead_letters_total{destination="soar",reason="refused"}"#;
     assert_eq!(relay.metric(dead).await, 1.0);
 }
 
@@ -150,19 +150,38 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     assert_eq!(dead, [slack::id(0), slack::id(1), slack::id(2)]);
 }
 
+/// Google's "API key not valid" and PagerDuty's "Invalid routing key" are 400s.
 #[tokio::test]
-async fn when_most_alerts_are_refused_they_are_held_and_not_buried() {
-    let soar = FakeSoar::new([Mood::Status(400)]).await;
-    let relay = Setup::default().destination("soar", &soar, "concurrency: 1").start().await;
-    for n in 0..20 {
+async fn a_wrong_key_that_is_answered_with_400_kills_no_alert_for_a_day() {
+    let soar = FakeSoar::new([Mood::Body(400, "API key not valid".to_owned())]).await;
+    let mut relay = Setup::default().destination("soar", &soar, "").start().await;
+    for n in 0..24 {
         assert_eq!(relay.post(&incident(n)).await, 200);
+        let end = relay.clock.now() + SECOND * 3600;
+        let passes = async {
+            while relay.clock.now() < end {
+                tokio::task::yield_now().await;
+            }
+        };
+        time_passes_until(&relay, SECOND * 60, passes).await;
+        if n == 12 {
+            relay.stop().await;
+            relay.restart().await;
+        }
     }
-    time_passes_until(&relay, SECOND, soar.has_received(15)).await;
+    let state = |state| format!(r#"deliveries{{destination="soar",state="{state}"}}"#);
+    relay.metric_is(&state("refused"), |refused| refused >= 22.0).await;
+    assert_eq!(relay.metric(&state("dead")).await, 0.0);
+    let (_, status) = relay.api("GET", "/status").await;
+    let problem = status["destinations"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("look at its key"), "{problem}");
+    let (_, listed) = relay.api("GET", "/alerts?state=refused").await;
+    assert!(listed["alerts"].as_array().unwrap().len() >= 22);
+
     soar.becomes(Mood::Status(200));
-    time_passes_until(&relay, SECOND * 30, relay.settled()).await;
-    assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 0.0);
-    let delivered = r#"delivery_attempts_total{destination="soar",class="delivered"}"#;
-    assert_eq!(relay.metric(delivered).await, 20.0);
+    time_passes_until(&relay, SECOND * 60, relay.settled()).await;
+    assert_eq!(relay.metric(&state("dead")).await, 0.0);
+    assert_eq!(soar.taken().len(), 24);
 }
 
 #[tokio::test]

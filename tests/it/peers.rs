@@ -55,7 +55,8 @@ async fn dual_write_gap() {
     relay.stop().await;
     soar.becomes(Mood::Status(200));
     relay.restart().await;
-    relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
+    // All are sent at once, so no lease may pass meanwhile.
+    relay.time_passes_until(SECOND, relay.settled()).await;
     assert_eq!(soar.taken().len(), 20);
 }
 
@@ -109,10 +110,7 @@ async fn rotation_403_drop() {
     let mut taken = soar.taken();
     taken.sort();
     assert_eq!(taken, (0..10).map(id).collect::<Vec<_>>());
-    assert_eq!(
-        relay.metric(&dead("alert_fault")).await + relay.metric(&dead("max_age")).await,
-        0.0
-    );
+    assert_eq!(relay.metric(&dead("refused")).await + relay.metric(&dead("max_age")).await, 0.0);
 }
 
 /// One record that was too large stopped every record behind it.
@@ -133,13 +131,11 @@ async fn oversized_record() {
 async fn store_full() {
     let soar = FakeSoar::new([Mood::Status(503)]).await;
     let setup = Setup::default().destination("soar", &soar, "");
-    let relay = setup.more("store: {sqlite: {max_size: 1MiB}}\n").start().await;
+    let relay = setup.more("store: {sqlite: {max_size: 2MiB}}\n").start().await;
     let mut taken = Vec::new();
     loop {
         let n = u32::try_from(taken.len()).unwrap();
-        let mut message = slack::message(n);
-        message["attachments"][0]["text"] = "x".repeat(50_000).into();
-        match relay.post(&slack::event(&message)).await {
+        match relay.post(&slack::large_incident(n, 50_000)).await {
             200 => taken.push(id(n)),
             refused => {
                 assert_eq!(refused, 503);
@@ -151,7 +147,7 @@ async fn store_full() {
             }
         }
     }
-    assert!(!taken.is_empty() && taken.len() < 30, "{}", taken.len());
+    assert!(!taken.is_empty() && taken.len() < 60, "{}", taken.len());
     soar.becomes(Mood::Status(200));
     relay.time_passes_until(SECOND, relay.settled()).await;
     let mut delivered = soar.taken();
@@ -175,7 +171,7 @@ async fn hot_loop_backoff() {
     };
     relay.time_passes_until(Duration::from_secs(5), passes).await;
     let attempts = soar.received().len();
-    assert!((5..25).contains(&attempts), "{attempts} in an hour");
+    assert!((5..400).contains(&attempts), "{attempts} in an hour: a probe every ten seconds");
     soar.becomes(Mood::Status(200));
     relay.time_passes_until(Duration::from_secs(60), relay.settled()).await;
 }
@@ -183,7 +179,7 @@ async fn hot_loop_backoff() {
 /// An output with a mistake in its settings was switched off, with one line in the log.
 #[test]
 fn invalid_output_disabled() {
-    let env = |_: &str| Some("not a URL".to_owned());
+    let env = |_: &str| Some("not-a-URL".to_owned());
     let yaml = "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n\
                 destinations: [{name: soar, preset: webhook, url: {env: URL}}]\n";
     let problems = config::parse(yaml, root(), &env).unwrap_err();

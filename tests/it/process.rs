@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Lines},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -53,7 +53,28 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(dir: &Path, env: &[(String, String)]) -> Self {
-        let mut child = command()
+        Self::start_by(command(), dir, env)
+    }
+
+    /// As [`Process::start`], by a command that ends in that of the relay.
+    pub(crate) fn start_by(command: Command, dir: &Path, env: &[(String, String)]) -> Self {
+        let (mut process, lines) = Self::start_unread(command, dir, env);
+        // A log that nobody reads must not stop the relay.
+        let (lines_read, log) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| drop(lines_read.send(line)));
+        });
+        process.log = log;
+        process
+    }
+
+    /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
+    fn start_unread(
+        mut command: Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> (Self, Lines<BufReader<ChildStderr>>) {
+        let mut child = command
             .args(["serve", "--log-format", "json", "--config"])
             .arg(dir.join("relay.yaml"))
             .envs(env.iter().cloned())
@@ -62,24 +83,28 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let started = lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains("listening on"))
-            .expect("it never listened");
+        let mut said = Vec::new();
+        let started = loop {
+            let Some(line) = lines.next() else { panic!("it never listened: {said:#?}") };
+            let line = line.unwrap();
+            if line.contains("listening on") {
+                break line;
+            }
+            said.push(line);
+        };
         let started: Value = serde_json::from_str(&started).unwrap();
         let address = |key: &str| started[key].as_str().unwrap().parse().unwrap();
         let (public, ops) = (address("public"), address("ops"));
-        // A log that nobody reads must not stop the relay.
-        let (lines_read, log) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| drop(lines_read.send(line)));
-        });
-        Self { child, public, ops, log }
+        let (_, log) = mpsc::unbounded_channel();
+        (Self { child, public, ops, log }, lines)
     }
 
     /// The lines of the log that hold this text, as far as the one for which `is_last` holds.
-    async fn log_of(&mut self, text: &str, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) async fn log_of(
+        &mut self,
+        text: &str,
+        is_last: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
@@ -95,13 +120,25 @@ impl Process {
         }
     }
 
+    /// The most memory that it has had in use.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it as an operator does.
-    #[cfg(feature = "postgres-tests")]
     pub(crate) fn terminate(&mut self) {
         self.signal("-TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
@@ -288,8 +325,16 @@ async fn nothing_is_lost_or_doubled_by_five_kills_while_a_destination_is_down() 
     let env = [("URL_up".to_owned(), up.url()), ("URL_down".to_owned(), down.url())];
     let mut process = Process::start(dir.path(), &env);
     for n in 0..ALERTS {
-        while process.post(n).await != Some(200) {
-            process = Process::start(dir.path(), &env);
+        loop {
+            match process.post(n).await {
+                Some(200) => break,
+                // A 503 of a busy machine: it lives, and holds the store.
+                Some(_) => {}
+                None => {
+                    drop(process);
+                    process = Process::start(dir.path(), &env);
+                }
+            }
         }
         if n % 40 == 20 {
             process.signal("-KILL");
@@ -415,4 +460,107 @@ async fn sighup_takes_a_changed_file_into_use_and_a_broken_one_not() {
     assert_eq!((&taken[0]["added"], &taken[0]["removed"]), (&json!("second"), &json!("first")));
     assert_eq!(process.post(1).await, Some(200));
     second.has_received(1).await;
+}
+
+/// Fills the pipe, the buffer, and what is being written, several times over.
+async fn fill_the_log(relay: &Process) {
+    for n in 0..800 {
+        let mut event = incident(n);
+        // Each is logged with the id of its event.
+        event["event_id"] = json!("E".repeat(4_000));
+        assert_eq!(relay.post_body(event.to_string().as_bytes()).await, Some(200), "{n}");
+    }
+}
+
+async fn dropped_lines(relay: &Process) -> f64 {
+    let name = "slack_soar_relay_log_lines_dropped_total ";
+    let wait = async {
+        loop {
+            let metrics = http::get(relay.ops, "/metrics").await.text();
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let dropped: f64 = line.parse().unwrap();
+            if dropped > 0.0 {
+                return dropped;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("no line was dropped")
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_posts_nor_probes_nor_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let (mut relay, unread) = Process::start_unread(command(), dir.path(), &[]);
+    fill_the_log(&relay).await;
+    dropped_lines(&relay).await;
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(http::get(relay.ops, path).await.status, 200, "{path}");
+    }
+    relay.signal("-TERM");
+    let ended = tokio::task::spawn_blocking(move || relay.child.wait().unwrap().code());
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it does not end");
+    assert_eq!(ended.unwrap(), Some(0));
+    drop(unread);
+}
+
+#[tokio::test]
+async fn a_log_that_is_read_again_says_once_how_many_lines_are_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let (relay, lines) = Process::start_unread(command(), dir.path(), &[]);
+    fill_the_log(&relay).await;
+    let dropped = dropped_lines(&relay).await;
+    let read = tokio::task::spawn_blocking(move || {
+        let lines = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let mut accepted = 0;
+        for line in lines {
+            if let Some(missing) = line["lines"].as_f64() {
+                return (accepted, missing, line);
+            }
+            accepted += i32::from(line["outcome"] == "accepted");
+        }
+        panic!("it is not said");
+    });
+    let (accepted, missing, line) =
+        tokio::time::timeout(PATIENCE, read).await.expect("it is not said").unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert!(missing >= dropped, "{line}");
+    assert_eq!(f64::from(accepted) + missing, 800.0, "every line is written or counted");
+}
+
+#[tokio::test]
+async fn an_output_that_nobody_reads_holds_one_thread_and_delays_no_other_destination() {
+    let dir = tempfile::tempdir().unwrap();
+    let soar = FakeSoar::ok().await;
+    write_config(dir.path(), &["soar"]);
+    let path = dir.path().join("relay.yaml");
+    let yaml = std::fs::read_to_string(&path).unwrap();
+    let more = "  - {name: out, preset: stdout, timeout: 1s, concurrency: 8}\n";
+    std::fs::write(&path, yaml + more).unwrap();
+    let relay = Process::start(dir.path(), &[("URL_soar".to_owned(), soar.url())]);
+    for n in 0..40 {
+        let mut message = slack::message(n);
+        message["attachments"][0]["text"] = json!("x".repeat(20_000));
+        let body = slack::event(&message).to_string();
+        assert_eq!(relay.post_body(body.as_bytes()).await, Some(200));
+    }
+    soar.has_received(40).await;
+    let series = r#"delivery_attempts_total{destination="out",class="timeout"}"#;
+    let wait = async {
+        loop {
+            let metrics = http::get(relay.ops, "/metrics").await.text();
+            let line = metrics.lines().find(|line| line.contains(series)).unwrap_or("0 0");
+            let timeouts: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            if timeouts >= 5.0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("no attempt timed out");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
+    let names = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+    assert_eq!(names.filter(|name| name.trim() == "stdout").count(), 1);
+    assert_eq!(http::get(relay.ops, "/livez").await.status, 200);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Setup, TestRelay, http,
+    PATIENCE, Setup, TestRelay, http, log,
     slack::{self, id, incident},
     soar::{FakeSoar, Mood},
 };
@@ -69,6 +69,36 @@ async fn a_signing_secret_that_cannot_be_read_leaves_the_old_one_in_use() {
     assert_eq!(post(&relay, "secret-0", 2).await, 200);
     soar.has_received(2).await;
     relay.settled().await;
+}
+
+#[tokio::test]
+async fn a_secret_file_that_becomes_flawed_leaves_the_old_value_in_use_and_is_said_once() {
+    log::keep();
+    let relay = Setup::default()
+        .apps("    - {name: main, signing_secret: {file: current}}\n")
+        .file("current", "\u{feff}secret-0\r\n")
+        .start()
+        .await;
+    assert_eq!(post(&relay, "secret-0", 1).await, 200, "what surrounds it is left out");
+    relay.write("current", "\"secret-1\"\n");
+    let said = || {
+        let lines = log::lines().into_iter();
+        let lines =
+            lines.filter(|line| line["reason"].to_string().contains("has quotes around it"));
+        lines.map(|line| line["level"].clone()).collect::<Vec<_>>()
+    };
+    let wait = async {
+        while said().is_empty() {
+            relay.clock.advance(SECOND);
+            assert_eq!(post(&relay, "secret-0", 2).await, 200);
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it is not said");
+    for _ in 0..30 {
+        relay.clock.advance(SECOND);
+        assert_eq!(post(&relay, "secret-1", 3).await, 401);
+    }
+    assert_eq!(said(), ["WARN"]);
 }
 
 #[tokio::test]

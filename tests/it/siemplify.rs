@@ -78,6 +78,8 @@ impl Platform {
         command.arg(root().join("deploy/siemplify/connector.py")).args(arguments);
         command.env("PYTHONPATH", root().join("tests/siemplify"));
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_PROXY", "*").env("STUB_DIES", dies);
+        // As at the platform: what is printed waits in a buffer.
+        command.env_remove("PYTHONUNBUFFERED");
         command.env("STUB_CONTEXT", self.dir.path().join("context.json"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let ended = tokio::task::spawn_blocking(move || {
@@ -259,6 +261,11 @@ async fn a_run_that_dies_is_made_again_and_loses_nothing() {
     let died = platform.run_that_dies_in("set_connector_context_property").await;
     assert!(!died.ok && died.alerts.len() == 3);
     assert_eq!((platform.place(), pending(&relay).await), (Value::Null, 3.0));
+    let died = platform.run_that_dies_in("kept").await;
+    assert!(!died.ok);
+    assert_eq!(died.tickets(), tickets(1..4), "they are out before the place is kept");
+    assert_ne!(platform.place(), Value::Null);
+    platform.keep("");
     let again = platform.run().await;
     assert_eq!(again.tickets(), tickets(1..4), "under the same ids, by which the platform knows");
     assert!(platform.run().await.ok);
@@ -281,10 +288,27 @@ async fn a_place_that_makes_no_sense_is_no_reason_to_stand_still() {
     let relay = Setup::default().feed("pull", "").start().await;
     post(&relay, 1..3).await;
     let platform = Platform::of(&relay);
-    for place in ["160068994400.05", "9000000000000000000"] {
+    let digits = "9".repeat(20_000);
+    for place in [
+        "160068994400.05",
+        "9000000000000000000",
+        "9223372036854775808",
+        "18446744073709551616",
+        "-1",
+        "1e3",
+        "1_000",
+        "\u{ff11}\u{ff12}",
+        "nan",
+        "true",
+        "after all",
+        "{\"after\": 5}",
+        "[5]",
+        &digits,
+    ] {
         platform.keep(place);
         let run = platform.run().await;
-        assert!(run.ok && run.log.contains("reading from the beginning"), "{}", run.log);
+        assert!(run.ok && run.log.contains("reading from the beginning"), "{place}: {}", run.log);
+        assert!(run.log.len() < 2_000, "{}", run.log);
         assert_eq!(run.tickets(), tickets(1..3), "{place}");
     }
     assert!(platform.place().as_str().unwrap().parse::<i64>().unwrap() > 0);
@@ -329,6 +353,11 @@ async fn a_redirect_does_not_get_the_token_and_a_strange_answer_takes_nothing_al
         (Mood::Header(302, "location", url), "the relay answers 302"),
         (Mood::Body(200, "<html>log in</html>".to_owned()), "does not answer as a relay does"),
         (Mood::Body(200, r#"{"items": 5, "next": null}"#.to_owned()), "as a relay does"),
+        (Mood::Body(200, r#"{"items": [5], "next": 5}"#.to_owned()), "as a relay does"),
+        (Mood::Body(200, r#"{"items": [], "next": Infinity}"#.to_owned()), "as a relay does"),
+        (Mood::Body(200, r#"{"items": [], "next": 1.5}"#.to_owned()), "as a relay does"),
+        (Mood::Body(200, r#"{"items": [], "next": -1}"#.to_owned()), "as a relay does"),
+        (Mood::Body(200, "[".repeat(100_000)), "as a relay does"),
         (Mood::Status(503), "the relay answers 503"),
     ] {
         let proxy = FakeSoar::new([mood]).await;

@@ -2,13 +2,15 @@
 
 The context comes on the standard input and the package goes to the standard output, as in the SDK;
 the platform's context properties are a file, `STUB_CONTEXT`. `STUB_DIES` names the call in which
-the process is killed.
+the process is killed, or `kept` for the moment after the last one. As in the SDK, nothing is flushed.
 """
 
 import json
 import os
 import signal
 import sys
+
+import SiemplifyUtils
 
 
 class Logger:
@@ -37,6 +39,7 @@ class SiemplifyConnectorExecution:
     def __init__(self):
         self.context = Context(json.load(sys.stdin)["connector_info"])
         self.LOGGER = Logger()
+        SiemplifyUtils.override_stdout()
 
     @property
     def is_test_run(self):
@@ -59,6 +62,7 @@ class SiemplifyConnectorExecution:
         properties[f"{identifier}/{property_key}"] = property_value
         with open(os.environ["STUB_CONTEXT"], "w", encoding="utf-8") as file:
             json.dump(properties, file)
+        may_die("kept")
 
     def _properties(self):
         with open(os.environ["STUB_CONTEXT"], encoding="utf-8") as file:
@@ -67,5 +71,4 @@ class SiemplifyConnectorExecution:
     def return_package(self, cases, output_variables=None, log_items=None):
         may_die("return_package")
         result = json.dumps({"cases": cases}, default=lambda one: one.__dict__)
-        sys.stdout.write(json.dumps({"ResultObjectJson": result}))
-        sys.stdout.flush()
+        SiemplifyUtils.real_stdout.write(json.dumps({"ResultObjectJson": result}))

@@ -164,7 +164,7 @@ impl Deed {
             .filter(|one| self.destination.as_ref().is_none_or(|name| *name == one.name));
         let number = |one: &Destination| match state {
             "dead" => one.dead,
-            "pending" => one.pending,
+            "pending" => one.pending + one.refused,
             // The relay does not count them.
             _ => 0,
         };

@@ -20,11 +20,14 @@ pub(super) struct List {
     /// Only those with a delivery in this state.
     #[arg(
         long,
-        value_parser = ["pending", "leased", "delivered", "dead", "cancelled", "unrouted"],
+        value_parser = [
+            "pending", "refused", "leased", "dead", "paused", "orphaned", "delivered", "cancelled",
+            "unrouted",
+        ],
     )]
     state: Option<String>,
     /// Only those of this severity.
-    #[arg(long, value_name = "informative|low|medium|high|critical")]
+    #[arg(long, value_parser = ["informative", "low", "medium", "high", "critical"])]
     severity: Option<String>,
     /// Only those whose id, category, script, host or title contains this text.
     #[arg(long, value_name = "TEXT")]
@@ -76,7 +79,8 @@ impl List {
 
 fn cells(row: &Row, now: Timestamp) -> Vec<(String, Colour)> {
     let states: Vec<&str> = row.deliveries.iter().map(|one| one.state.as_str()).collect();
-    let worst = ["dead", "leased", "pending", "cancelled", "delivered"];
+    let worst =
+        ["dead", "refused", "orphaned", "leased", "pending", "paused", "cancelled", "delivered"];
     let worst = worst.into_iter().find(|state| states.contains(state)).unwrap_or("unrouted");
     let deliveries: Vec<String> =
         row.deliveries.iter().map(|one| format!("{} {}", one.destination, one.state)).collect();

@@ -124,7 +124,7 @@ fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
 fn explained(reason: &str) -> &str {
     match reason {
         "max_age" => "max_age: undelivered for too long",
-        "alert_fault" => "alert_fault: the destination refuses this alert",
+        "refused" => "refused: the destination refuses this alert, and accepts others",
         other => other,
     }
 }

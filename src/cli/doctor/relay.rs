@@ -27,10 +27,24 @@ pub(super) async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
         return Ok(vec![Finding::ok("relay", message)]);
     };
     let mut findings = vec![Finding::ok("relay", format!("runs, and answers at {address}"))];
+    findings.extend(unready(&client, &address.to_string()).await);
     for app in &config.apps {
         findings.push(pushes(app, &metrics));
     }
     Ok(findings)
+}
+
+/// Why the relay takes no alerts, if it does not.
+async fn unready(client: &reqwest::Client, address: &str) -> Option<Finding> {
+    let asked = async {
+        let answer = client.get(format!("http://{address}/readyz")).send().await.ok()?;
+        let is_ready = answer.status().is_success();
+        (!is_ready).then_some(answer.text().await.ok()?)
+    };
+    let said = tokio::time::timeout(TIMEOUT, asked).await.ok()??;
+    let advice = "what is stored is still delivered; docs/operations.md says what to do when the \
+                  store or its disk is full, and when its files are gone";
+    Some(Finding::fail("ready", said.trim(), advice))
 }
 
 fn pushes(app: &App, metrics: &str) -> Finding {

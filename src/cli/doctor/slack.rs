@@ -1,5 +1,7 @@
 //! One Slack app: its secrets, its token and scopes, Slack's clock, and its channels.
 
+use std::collections::HashSet;
+
 use super::{Finding, store::known_channels};
 use crate::{
     cli::{catch_up::web_api, manifest::kinds},
@@ -10,7 +12,7 @@ use crate::{
     metrics::Metrics,
     slack::{
         manifest::{Needs, scopes},
-        web_api::{ApiError, Channel, Identity, WebApi},
+        web_api::{ApiError, Channel, Identity, Pages, WebApi},
     },
 };
 
@@ -29,7 +31,7 @@ struct Patient<'a> {
 
 pub(super) async fn examine(config: &Config, app: &App) -> anyhow::Result<Vec<Finding>> {
     let clock = Clock::system();
-    let api = web_api(config, app.bot_token.clone(), &clock, &Metrics::new())?;
+    let api = web_api(config, app, &clock, &Metrics::new())?;
     let mut patient = Patient { app, api, findings: Vec::new() };
     patient.signing_secret();
     let identity = patient.identity(config.slack_api.as_str()).await;
@@ -97,7 +99,7 @@ impl Patient<'_> {
         };
         match result {
             Ok(identity) => {
-                self.ok("token", format!("good, for workspace {}", identity.team_id));
+                self.team(&identity);
                 return Some(identity);
             }
             Err(ApiError::Token(code)) => {
@@ -112,9 +114,30 @@ impl Patient<'_> {
                 );
                 self.fail("token", format!("Slack does not take it: {code}{kind}"), advice);
             }
-            Err(error) => self.fail("web api", format!("{url}: {}", chain(&error)), NETWORK),
+            Err(error) => {
+                let advice = if error.cure().is_empty() { NETWORK } else { error.cure() };
+                self.fail("web api", format!("{url}: {}", chain(&error)), advice);
+            }
         }
         None
+    }
+
+    /// The token of an organisation is for all of its workspaces.
+    fn team(&mut self, identity: &Identity) {
+        let id = &identity.team_id;
+        match &self.app.team {
+            Some(team) if team != id && !id.starts_with('E') => {
+                let advice = format!(
+                    "set `team` of this app to {id}, or point `bot_token` to the token of {team}"
+                );
+                self.fail("token", format!("it is for workspace {id}, not for {team}"), advice);
+            }
+            None if id.starts_with('E') => {
+                let advice = "set `team` of this app to the id of the workspace with the channel";
+                self.fail("token", format!("it is for the whole organisation {id}"), advice);
+            }
+            Some(_) | None => self.ok("token", format!("good, for workspace {id}")),
+        }
     }
 
     fn clock(&mut self) {
@@ -183,7 +206,7 @@ impl Patient<'_> {
                      @slack-soar-relay (the name of the app); else compare the id, which stands at \
                      the end of the channel's details"
                 } else {
-                    "see the lines above"
+                    advice(&error)
                 };
                 self.fail(&what, chain(&error), advice);
             }
@@ -208,15 +231,23 @@ impl Patient<'_> {
     /// Looks through the list for names, or for whatever the bot is in.
     async fn listed(&mut self, names: &[&String], is_every: bool) {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        let (mut pages, mut seen) = (Pages::default(), HashSet::new());
         loop {
             let page = patiently(|| self.api.channels(cursor.as_deref())).await;
             let page = match page {
                 Ok(page) => page,
-                Err(error) => return self.fail("channels", chain(&error), "see the lines above"),
+                Err(error) => return self.fail("channels", chain(&error), advice(&error)),
             };
+            let before = seen.len();
+            seen.extend(page.channels.iter().map(|channel| channel.id.clone()));
             all.extend(page.channels);
-            if page.next_cursor.is_none() || page.next_cursor == cursor {
+            if page.next_cursor.is_none() {
                 break;
+            }
+            let has_news = seen.len() > before;
+            if let Err(astray) = pages.follow(page.next_cursor.as_deref(), has_news) {
+                let advice = "configure the channels by their ids: then none are listed";
+                return self.fail("channels", chain(&astray), advice);
             }
             cursor = page.next_cursor;
         }
@@ -245,7 +276,13 @@ impl Patient<'_> {
     }
 }
 
-const NETWORK: &str = "let this machine reach Slack: name lookup, firewall, `api_url`";
+const NETWORK: &str = "let this machine reach Slack: name lookup, firewall, `slack.api_url`, \
+                       `slack.proxy`, `slack.ca_file`";
+
+/// How to mend what Slack refused.
+fn advice(error: &ApiError) -> &'static str {
+    if error.cure().is_empty() { "see the lines above" } else { error.cure() }
+}
 
 /// Waits where Slack asks for it; everything else is a finding.
 async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
@@ -253,7 +290,7 @@ async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
 ) -> Result<T, ApiError> {
     loop {
         match call().await {
-            Err(ApiError::Throttled { until }) => Clock::system().sleep_until(until).await,
+            Err(ApiError::Throttled { wait }) => Clock::system().sleep(wait).await,
             result => return result,
         }
     }

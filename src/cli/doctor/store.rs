@@ -29,13 +29,17 @@ const SLOW: Duration = Duration::from_millis(100);
 /// A commit that takes longer than 1.5 s is answered 503.
 const TOO_SLOW: Duration = Duration::from_millis(1_000);
 
+/// With less than this a relay soon takes no alerts, or takes none already.
+const SHORT_BYTES: u64 = 64 * 1024 * 1024;
+const FULL_BYTES: u64 = 4 * 1024 * 1024;
+
 pub(super) async fn examine(store: &config::Store) -> Vec<Finding> {
     if let Some(postgres) = &store.postgres {
         return database(postgres, store).await;
     }
     let path = &store.path;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    vec![integrity(path), disk(directory.unwrap_or_else(|| Path::new(".")))]
+    vec![integrity(path), disk(directory.unwrap_or_else(|| Path::new("."))), space(path)]
 }
 
 /// The ids that the relay has found behind the configured channels of an app, if any are known.
@@ -118,6 +122,30 @@ fn disk(directory: &Path) -> Finding {
         }
     };
     timed("disk", took, "move the store to a local disk that others use less")
+}
+
+fn space(path: &Path) -> Finding {
+    const CHECK: &str = "space";
+    let free = match checkup::free_bytes(path) {
+        Ok(free) => free,
+        Err(error) => {
+            return Finding::warn(
+                CHECK,
+                format!("the disk does not say what is free: {error}"),
+                "",
+            );
+        }
+    };
+    let message = format!("{} MiB are free on the disk of the store", free / (1024 * 1024));
+    let advice = "free some space, or move the store: on a full disk alerts are refused, and only \
+                  what is stored is still delivered";
+    if free < FULL_BYTES {
+        Finding::fail(CHECK, message, advice)
+    } else if free < SHORT_BYTES {
+        Finding::warn(CHECK, message, advice)
+    } else {
+        Finding::ok(CHECK, message)
+    }
 }
 
 fn timed(check: &str, took: Duration, advice: &str) -> Finding {

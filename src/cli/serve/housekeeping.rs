@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::live::Live;
 use crate::{
     ids::DestinationName,
-    logging::chain,
+    logging::{self, chain},
+    metrics::Metric,
+    secret::Secret,
     store::{Retention, Store},
 };
 
@@ -24,11 +26,14 @@ pub(super) fn start(live: Arc<Live>) {
     shutdown.clone().spawn(async move {
         let clock = &live.parts.clock;
         warn_of_orphans(live.parts.store.as_ref(), &live.destinations()).await;
+        let dropped = live.parts.metrics.counter(Metric::LogLinesDropped, &[]);
+        let mut complaints = Complaints::default();
         for round in 0_u64.. {
             heartbeat.beat(clock.instant());
             live.parts.metrics.upkeep();
+            dropped.absolute(logging::dropped_lines());
             if round % SECRETS_EVERY == 0 {
-                refresh_secrets(&live).await;
+                refresh_secrets(&live, &mut complaints).await;
             }
             if round % PRUNE_EVERY == 0 {
                 let pruning = prune(live.parts.store.as_ref(), live.retention().await);
@@ -55,7 +60,7 @@ pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]
     match store.stats().await {
         Ok(stats) => {
             for (destination, stats) in &stats.destinations {
-                let waiting = stats.pending + stats.leased + stats.dead;
+                let waiting = stats.pending + stats.refused + stats.leased + stats.dead;
                 if waiting > 0 && !known.contains(destination) {
                     tracing::warn!(
                         %destination,
@@ -70,18 +75,43 @@ pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]
     }
 }
 
-async fn refresh_secrets(live: &Live) {
+/// The secrets that cannot be read again, each with the reason that was logged.
+#[derive(Default)]
+struct Complaints(Vec<(Secret, String)>);
+
+impl Complaints {
+    /// Returns whether that is news of the secret.
+    fn is_news(&mut self, secret: &Secret, reason: Option<&str>) -> bool {
+        let before = self.0.iter().position(|(known, _)| known == secret);
+        let before = before.map(|at| self.0.swap_remove(at).1);
+        self.0.extend(reason.map(|reason| (secret.clone(), reason.to_owned())));
+        before.as_deref() != reason
+    }
+}
+
+async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
     for secret in live.secrets().await {
         match secret.refresh() {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!(?secret, "a secret has changed and is in use");
-                live.hurry_those_with(&secret);
+            Ok(is_new) => {
+                let is_readable_again = complaints.is_news(&secret, None);
+                if is_new {
+                    tracing::info!(?secret, "a secret has changed and is in use");
+                    live.hurry_those_with(&secret);
+                } else if is_readable_again {
+                    tracing::info!(?secret, "a secret can be read again, and is the same");
+                }
             }
-            Err(error) => tracing::error!(
-                error = chain(&error),
-                "a secret cannot be read again; the value before it stays in use"
-            ),
+            Err(error) => {
+                let reason = chain(&error);
+                if complaints.is_news(&secret, Some(&reason)) {
+                    tracing::warn!(
+                        ?secret,
+                        reason,
+                        "a secret cannot be used as it is now, the value before it stays in use: \
+                         {reason}"
+                    );
+                }
+            }
         }
     }
 }

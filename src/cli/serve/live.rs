@@ -265,6 +265,7 @@ fn start(
         rate_limit: one.rate_limit,
         max_age: one.max_age,
         timeout: one.http.timeout,
+        settings: one.fingerprint,
     };
     let worker = Worker::new(plan, its_parts);
     let handle = worker.handle();
@@ -377,6 +378,7 @@ fn app(app: &config::App, notices: &AppNotices) -> events_api::App {
     events_api::App {
         name: app.name.clone(),
         signing_secrets: app.signing_secrets.clone(),
+        team: app.team.clone(),
         notices: notices.get(&app.name).cloned().unwrap_or_default(),
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn name_every_metric(config: &Config, metrics: &Metrics) {
     metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
     metrics.gauge(Metric::ConfigReload, &[]).set(1.0);
     metrics.gauge(Metric::ClockSkew, &[]).set(0.0);
+    metrics.counter(Metric::LogLinesDropped, &[]).increment(0);
     metrics.counter(Metric::SlackApiCalls, &["conversations.history", "ok"]).increment(0);
     name_metrics_of(&config.apps, metrics);
 }

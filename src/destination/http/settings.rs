@@ -28,7 +28,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Further headers; they overrule the preset's.
     pub headers: Vec<(String, HeaderValue)>,
-    /// Signs every request as Standard Webhooks: `whsec_` and base64, or any other text as it is.
+    /// Signs every request as Standard Webhooks: base64, with or without `whsec_`, or any
+    /// other text as it is.
     pub signing_secret: Option<Secret>,
     /// How to reach it.
     pub client: http_client::Settings,

@@ -1,10 +1,15 @@
 //! Whether Slack's Web API may be called, and what notices of the receiver change about it.
+//!
+//! An event may be late, or about somebody else: what it says of the token or of a channel is a
+//! reason to ask Slack, and Slack's answer counts.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use super::{ChannelStatus, Poller, RATE_LIMITED_BACK, SLOW_RETRY, reader::Beat};
+use super::{
+    ChannelStatus, EXTRA_GAP, Poller, RATE_LIMITED_BACK, SLOW_RETRY, reader::backoff,
+    status::Topic, with_cure,
+};
 use crate::{
-    clock::Timestamp,
     ids::{ChannelId, MessageTs},
     intake::notice::Notice,
     logging::chain,
@@ -17,114 +22,132 @@ use crate::{
 /// What is known of the token.
 #[derive(Debug)]
 pub(super) enum Access {
-    /// Nothing yet.
+    /// Nothing yet, or there is reason to ask again. History is asked for all the same.
     Unknown,
     /// Slack takes it.
     Good(Identity),
-    /// Slack does not, or the app is gone. Nothing is called until the token has changed, or, since
-    /// Slack may have changed its mind, until then.
-    Lost { until: Timestamp, token: Option<u64> },
+    /// Slack does not. Nothing is called until the token has changed, or, since Slack may have
+    /// changed its mind, until then.
+    Lost { until: Duration, token: Option<u64> },
 }
 
 impl Access {
     pub(super) const fn is_good(&self) -> bool {
         matches!(self, Self::Good(_))
     }
+
+    pub(super) const fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
+    /// Until when nothing is called with that token.
+    pub(super) fn lost_until(&self, current: Option<u64>) -> Option<Duration> {
+        match self {
+            Self::Lost { until, token } => {
+                Some(if *token == current { *until } else { Duration::ZERO })
+            }
+            Self::Good(_) | Self::Unknown => None,
+        }
+    }
 }
 
 impl Poller {
     /// Whether history can be asked for; asks who we are if that is not known.
     pub(super) async fn has_access(&mut self) -> bool {
-        match &self.access {
-            Access::Good(_) => return true,
-            Access::Lost { until, token }
-                if self.now() < *until && *token == self.reader.api.token_version() =>
-            {
+        let now = self.uptime();
+        let lost_until = self.access.lost_until(self.reader.api.token_version());
+        if self.access.is_good() {
+            return true;
+        }
+        if lost_until.is_some_and(|until| until > now) || self.ask_access_at > now {
+            return !self.access.is_lost();
+        }
+        self.access_asked_at = now;
+        let result = self.reader.api.auth_test().await;
+        self.note_heard(!matches!(result, Err(ApiError::Transient(_))));
+        match result {
+            Ok(identity) => {
+                self.board.say(Topic::Access, "");
+                self.access = Access::Good(identity);
+                self.access_failures = 0;
+                return true;
+            }
+            Err(error @ ApiError::Token(_)) => {
+                self.lose_access(&error);
                 return false;
             }
-            Access::Lost { .. } | Access::Unknown => {}
+            Err(ApiError::Throttled { wait }) => {
+                self.ask_access_at = self.uptime().saturating_add(wait);
+            }
+            Err(error) => self.access_failed(&error),
         }
-        let reader = Arc::clone(&self.reader);
-        let call = || reader.api.auth_test();
-        match reader.patiently(Beat(Some(&self.heartbeat)), call).await {
-            Ok(identity) => {
-                self.warn_of_skew();
-                self.board.status().problem.clear();
-                self.access = Access::Good(identity);
-                true
-            }
-            Err(ApiError::Token(code)) => {
-                self.lose_access(&format!("Slack says {code}"));
-                false
-            }
-            Err(error) => {
-                let problem = chain(&error);
-                tracing::error!(
-                    app = %reader.app,
-                    error = problem,
-                    "catch-up of app {} cannot begin; it is tried again",
-                    reader.app
-                );
-                self.board.status().problem = problem;
-                false
-            }
+        !self.access.is_lost()
+    }
+
+    fn access_failed(&mut self, error: &ApiError) {
+        self.access_failures = self.access_failures.saturating_add(1);
+        let is_slow = matches!(error, ApiError::Configuration { .. });
+        let pause = if is_slow { SLOW_RETRY } else { backoff(self.access_failures) };
+        self.ask_access_at = self.uptime() + pause;
+        let problem = with_cure(&chain(error), error.cure());
+        if self.board.say(Topic::Access, &problem) {
+            let app = &self.reader.app;
+            tracing::error!(
+                %app,
+                error = problem,
+                "Slack does not say who app {app} is; it is asked again, and history is read"
+            );
         }
     }
 
     /// Nothing is called with this token any more.
-    pub(super) fn lose_access(&mut self, why: &str) {
-        if !matches!(self.access, Access::Lost { .. }) {
+    pub(super) fn lose_access(&mut self, error: &ApiError) {
+        let why = format!("Slack says {}", error.code());
+        self.note_heard(true);
+        if self.board.say(Topic::Access, &why) {
             tracing::error!(
                 app = %self.reader.app,
-                "catch-up of app {} has stopped: {why}. Pushes are still received. In Slack: \
-                 OAuth & Permissions, Reinstall to Workspace, then put the new Bot User OAuth \
-                 Token where `bot_token` points to",
-                self.reader.app
+                "catch-up of app {} has stopped: {why}. Pushes are still received. {}",
+                self.reader.app,
+                error.cure()
             );
         }
-        why.clone_into(&mut self.board.status().problem);
+        self.reads.values_mut().for_each(|read| read.begun = None);
         let token = self.reader.api.token_version();
-        self.access = Access::Lost { until: self.now() + SLOW_RETRY, token };
+        self.access = Access::Lost { until: self.uptime() + SLOW_RETRY, token };
     }
 
-    fn warn_of_skew(&self) {
-        let Some(slack) = self.reader.api.slack_now() else {
-            return;
-        };
-        let now = self.now();
-        let skew = now.since(slack).max(slack.since(now)).as_secs();
-        if skew >= 60 {
-            tracing::error!(
-                skew_seconds = skew,
-                "this machine's clock is {skew} s away from Slack's; at 300 s every push is refused"
-            );
-        }
-    }
-
-    /// Takes a notice in; returns whether it is a reason to read history soon.
-    pub(super) async fn heed(&mut self, notice: Notice) -> bool {
+    /// Takes a notice in.
+    pub(super) async fn apply_notice(&mut self, notice: Notice) {
         match notice {
             Notice::RateLimited { minute } => {
-                let begin = minute.max(self.now() - RATE_LIMITED_BACK);
-                let begin = MessageTs::from_micros(begin.micros());
+                let now = self.reader.api.moment();
+                // A minute from the future can only be one of the last ones.
+                let minute = minute.min(now.earliest).max(now.earliest - RATE_LIMITED_BACK);
+                let begin = MessageTs::from_micros(minute.micros());
                 self.also_from = Some(self.also_from.map_or(begin, |from| from.min(begin)));
-                true
+                self.also_read.clear();
+                self.read_sooner();
             }
-            Notice::Refused => true,
+            Notice::Refused => self.read_sooner(),
             Notice::Changed(change) => self.apply(change).await,
         }
     }
 
-    async fn apply(&mut self, change: Change) -> bool {
+    fn read_sooner(&mut self) {
+        let at = (self.begun_at + EXTRA_GAP).max(self.uptime());
+        self.turns.hurry(at);
+    }
+
+    async fn apply(&mut self, change: Change) {
         match change {
-            Change::TokensRevoked { of_bot: false } => false,
-            Change::TokensRevoked { of_bot: true } => {
-                self.lose_access("the bot's token was revoked");
-                false
-            }
-            Change::AppUninstalled => {
-                self.lose_access("the app was removed from the workspace");
-                false
+            Change::TokensRevoked { of_bot: false } => {}
+            Change::TokensRevoked { of_bot: true } | Change::AppUninstalled => {
+                // Many such events are one reason to ask.
+                if self.access.is_good() {
+                    self.access = Access::Unknown;
+                    self.ask_access_at = (self.access_asked_at + EXTRA_GAP).max(self.uptime());
+                }
             }
             Change::Renamed { channel, name } => {
                 let id = ChannelId::new(&channel);
@@ -132,33 +155,77 @@ impl Poller {
                     self.learn(&name, &id).await;
                 }
                 self.if_ours(&id, |status| status.name.clone_from(&name));
-                false
             }
-            Change::Archived { channel } => {
-                let id = ChannelId::new(&channel);
-                self.if_ours(&id, |status| status.is_archived = true);
-                false
-            }
+            Change::Archived { channel } => self.doubt(&ChannelId::new(&channel)),
             Change::IdChanged { old, new } => {
-                self.read_under(&ChannelId::new(&old), &ChannelId::new(&new))
+                if self.read_under(&ChannelId::new(&old), &ChannelId::new(&new)) {
+                    self.read_sooner();
+                }
             }
             Change::MemberLeft { channel, user } => {
-                let is_us = match &self.access {
-                    Access::Good(identity) => identity.user_id == user,
+                let is_somebody_else = match &self.access {
+                    Access::Good(identity) => identity.user_id != user,
                     Access::Unknown | Access::Lost { .. } => false,
                 };
-                if is_us {
-                    self.removed_from(&ChannelId::new(&channel));
+                if !is_somebody_else {
+                    self.doubt(&ChannelId::new(&channel));
                 }
-                false
             }
+        }
+    }
+
+    /// Slack is asked how the channel is.
+    fn doubt(&mut self, channel: &ChannelId) {
+        if self.if_ours(channel, |_status| {}) {
+            self.doubted.insert(channel.clone());
+            self.ask_doubted_at = self.ask_doubted_at.min(self.uptime());
+        }
+    }
+
+    /// Asks Slack about one channel of which an event said something. One that is archived is asked
+    /// about again and again: it may be opened.
+    pub(super) async fn ask_doubted(&mut self) {
+        let now = self.uptime();
+        let Some(channel) = self.doubted.first().filter(|_| self.ask_doubted_at <= now).cloned()
+        else {
+            return;
+        };
+        self.ask_doubted_at = now + EXTRA_GAP;
+        match self.reader.api.channel(&channel).await {
+            Ok(found) => {
+                self.if_ours(&channel, |status| {
+                    status.name.clone_from(&found.name);
+                    status.is_archived = found.is_archived;
+                });
+                if !found.is_member {
+                    self.removed_from(&channel);
+                }
+                if found.is_archived {
+                    self.ask_doubted_at = now + SLOW_RETRY;
+                } else {
+                    self.doubted.remove(&channel);
+                    self.ask_doubted_at = now;
+                }
+            }
+            Err(error @ ApiError::Token(_)) => self.lose_access(&error),
+            Err(ApiError::Throttled { wait }) => self.ask_doubted_at = now.saturating_add(wait),
+            // A private channel that the bot is not in does not exist for it.
+            Err(ApiError::Configuration { .. }) => {
+                self.doubted.remove(&channel);
+                self.removed_from(&channel);
+            }
+            Err(ApiError::Transient(_) | ApiError::Ours(_)) => {}
         }
     }
 
     fn removed_from(&self, channel: &ChannelId) {
         let problem = "the bot was removed from the channel";
-        let is_ours = self.if_ours(channel, |status| problem.clone_into(&mut status.problem));
-        if is_ours {
+        let mut is_new = false;
+        self.if_ours(channel, |status| {
+            is_new = status.problem != problem;
+            problem.clone_into(&mut status.problem);
+        });
+        if is_new {
             tracing::error!(
                 app = %self.reader.app,
                 %channel,

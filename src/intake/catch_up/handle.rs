@@ -1,18 +1,21 @@
 //! What others ask of a poller: how it is doing, and to read history once more.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Found, ReadError, Status,
     reader::{Beat, Reader, Task},
     status::Board,
-    window::Window,
+    window::{Window, ts},
 };
 use crate::{
-    clock::Timestamp,
-    ids::{AppName, ChannelId, MessageTs},
+    ids::{AppName, ChannelId},
     intake::channels::{Channels, Known},
-    slack::web_api::ApiError,
+    slack::web_api::{ApiError, Astray, Pages},
     store::Source,
 };
 
@@ -28,6 +31,9 @@ pub enum BackfillError {
     /// Slack does not say which channels there are.
     #[error("the channels cannot be listed")]
     Unlisted(#[source] ApiError),
+    /// Slack's list of channels has no end.
+    #[error("the channels cannot be listed")]
+    Endless(#[source] Astray),
     /// There is nothing to read.
     #[error("the bot is in none of the app's channels")]
     Nowhere,
@@ -94,19 +100,19 @@ impl Handle {
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
         let mut sum = Found::default();
-        let began = reader.parts.clock.now();
+        let began = reader.parts.clock.uptime();
         for channel in channels {
-            let now = reader.api.slack_now().unwrap_or_else(|| reader.parts.clock.now());
-            let ts = |at: Timestamp| MessageTs::from_micros(at.micros());
+            let now = reader.api.moment();
             let task = Task {
                 channel,
                 began,
-                window: Window { oldest: ts(now - since), latest: ts(now) },
+                window: Window { oldest: ts(now.earliest - since), latest: ts(now.latest) },
+                now: ts(now.earliest),
                 source: Source::Backfill,
                 cursor: None,
                 counted_to: None,
             };
-            let Found { found, new, known } = reader.read(&task, beat).await?;
+            let Found { found, new, known } = reader.read(task, beat).await?;
             sum.found += found;
             sum.new += new;
             sum.known += known;
@@ -154,11 +160,14 @@ impl Handle {
     async fn listed(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
         let reader = &self.reader;
         let (mut cursor, mut listed) = (None::<String>, Vec::new());
+        let (mut pages, mut seen) = (Pages::default(), HashSet::new());
         loop {
             let (api, from) = (&reader.api, cursor.as_deref());
             let page = reader.patiently(Beat(None), move || api.channels(from)).await;
             let page = page.map_err(BackfillError::Unlisted)?;
+            let mut has_news = false;
             for channel in page.channels {
+                has_news |= seen.insert(channel.id.clone());
                 let is_ours = if known.is_every() {
                     channel.is_member
                 } else {
@@ -168,9 +177,11 @@ impl Handle {
                     listed.push((ChannelId::new(&channel.id), channel.name));
                 }
             }
-            if page.next_cursor.is_none() || page.next_cursor == cursor {
+            if page.next_cursor.is_none() {
                 return Ok(listed);
             }
+            let next = page.next_cursor.as_deref();
+            pages.follow(next, has_news).map_err(BackfillError::Endless)?;
             cursor = page.next_cursor;
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Poller;
-use crate::{clock::Timestamp, ids::MessageTs, logging::chain, metrics::Metric};
+use crate::{ids::MessageTs, logging::chain, metrics::Metric};
 
 /// An incident that no push has brought by then was missed: Slack's last retry comes after 5 min.
 const MISSED_AFTER: Duration = Duration::from_secs(600);
@@ -12,12 +12,11 @@ impl Poller {
     /// Counts what catch-up brought and no push has, once it is old enough.
     pub(super) async fn count_missed(&self) {
         let parts = &self.reader.parts;
-        let now = self.reader.api.slack_now().unwrap_or_else(|| self.now());
-        let ready_at = Timestamp::from_micros(
-            now.micros()
-                .saturating_add(parts.ready_at.micros())
-                .saturating_sub(self.now().micros()),
-        );
+        let Some(now) = self.reader.api.moment().believed else {
+            return;
+        };
+        // By Slack's clock, since messages are.
+        let ready_at = now - parts.clock.now().since(parts.ready_at);
         // Exactly so old is old enough.
         let before = MessageTs::from_micros((now - MISSED_AFTER).micros().saturating_add(1));
         loop {

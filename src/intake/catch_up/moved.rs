@@ -7,21 +7,27 @@
 //! the same incident; and Slack does not say that they are two. Two channels do not get the same
 //! incident in the same microsecond, so a wrong guess would take an unheard-of coincidence.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use bytes::Bytes;
 
 use super::{
     Poller,
-    reader::{Beat, Candidate, ReadError, Reader, Task},
+    reader::{ReadError, Reader, Task},
 };
 use crate::{
-    clock::Timestamp,
     ids::{ChannelId, MessageTs, TsKey},
+    intake::Admitted,
     logging::chain,
     slack::{
         message,
-        web_api::{ApiError, Channel, HistoryQuery},
+        web_api::{ApiError, Channel, HistoryPage, HistoryQuery, PAGE},
     },
-    store::LookAlike,
+    store::{LookAlike, NewMessage},
 };
 
 /// So many channels that are not read are looked into for one that is lost, each with one call.
@@ -31,20 +37,13 @@ const STRANGERS: usize = 20;
 pub(super) const UNKNOWN: &str = "channel_not_found";
 
 impl Poller {
-    /// Returns the channel that is read next. Behind the last one those come whose ids are found in
-    /// place of ids that Slack no longer knows.
-    pub(super) async fn next_due(
-        &mut self,
-        due: &mut VecDeque<ChannelId>,
-        tried: &BTreeSet<ChannelId>,
-    ) -> Option<ChannelId> {
-        if due.is_empty() && !self.lost.is_empty() {
-            self.find_channels().await;
-            self.search_strangers().await;
-            self.lost.clear();
-            due.extend(self.due().into_iter().filter(|channel| !tried.contains(channel)));
+    /// Looks for a channel that Slack does not know by its id: among all that are listed, then among
+    /// those that nothing but their history can tell.
+    pub(super) fn lose(&mut self, channel: &ChannelId) {
+        let is_looked_for = self.suspects.iter().any(|(lost, _)| lost == channel);
+        if !is_looked_for && self.lost.insert(channel.clone()) {
+            self.listing.begin_anew(self.uptime());
         }
-        due.pop_front()
     }
 
     /// Reads on under the new id, which the receiver has kept. Returns whether there is a reason to
@@ -58,7 +57,7 @@ impl Poller {
         if !was_read && !self.channels.known().ids.contains(new) {
             return false;
         }
-        self.held.remove(new);
+        self.turns.take_up(new, self.uptime());
         self.begin_with(old.as_str(), new);
         true
     }
@@ -78,34 +77,50 @@ impl Poller {
         let is_same = |old: &&ChannelId| is_twin(old, &new) || has_name(old);
         match self.lost.iter().find(is_same).cloned() {
             Some(old) => self.take_for(&old, &new).await,
-            None => self.strangers.push(new),
+            None => self.listing.note_stranger(new),
         }
     }
 
-    /// Looks through the histories of channels that are not read for a message of one that Slack no
-    /// longer knows.
-    pub(super) async fn search_strangers(&mut self) {
-        let strangers = std::mem::take(&mut self.strangers);
-        let known = self.channels.known();
-        let is_read = |id: &ChannelId| {
-            known.ids.contains(id) || self.member_of.iter().flatten().any(|member| member == id)
-        };
+    /// All channels are listed: what is still lost may be one of the strangers among them.
+    pub(super) fn suspect(&mut self, strangers: Vec<ChannelId>) {
+        let ours = self.ours();
         let unread: Vec<ChannelId> =
-            strangers.into_iter().filter(|id| !is_read(id)).take(STRANGERS).collect();
-        for stranger in unread {
-            for old in self.lost.clone() {
-                if self.shows_messages_of(&stranger, &old).await {
-                    self.take_for(&old, &stranger).await;
-                }
+            strangers.into_iter().filter(|id| !ours.contains(id)).take(STRANGERS).collect();
+        for lost in std::mem::take(&mut self.lost) {
+            self.suspects.extend(unread.iter().map(|stranger| (lost.clone(), stranger.clone())));
+        }
+    }
+
+    /// Looks through the history of one stranger for a message of a channel that is lost.
+    pub(super) async fn search_suspect(&mut self) {
+        if self.access.is_lost() || self.history_at > self.uptime() {
+            return;
+        }
+        let Some((lost, stranger)) = self.suspects.pop_front() else {
+            return;
+        };
+        match self.shows_messages_of(&stranger, &lost).await {
+            Ok(true) => self.take_for(&lost, &stranger).await,
+            Err(ReadError::Slack(ApiError::Throttled { wait })) => {
+                self.history_at = self.uptime().saturating_add(wait);
+                self.suspects.push_front((lost, stranger));
             }
+            Err(ReadError::Slack(error @ ApiError::Token(_))) => self.lose_access(&error),
+            // Reading the lost channel fails again, and then the search begins anew.
+            Ok(false) | Err(_) => {}
         }
     }
 
     /// Whether the newest messages that are known under an id are in the history of another one.
-    async fn shows_messages_of(&self, stranger: &ChannelId, old: &ChannelId) -> bool {
+    async fn shows_messages_of(
+        &self,
+        stranger: &ChannelId,
+        lost: &ChannelId,
+    ) -> Result<bool, ReadError> {
         let reader = &self.reader;
-        let Ok(Some(latest)) = self.place(old).await else {
-            return false;
+        let place = self.place(lost, reader.api.moment()).await.map_err(ReadError::Store)?;
+        let Some(latest) = place.committed else {
+            return Ok(false);
         };
         let lookback = i64::try_from(self.settings.first_lookback.as_micros()).unwrap_or(i64::MAX);
         let query = HistoryQuery {
@@ -113,11 +128,9 @@ impl Poller {
             oldest: MessageTs::from_micros(latest.micros().saturating_sub(lookback)),
             latest,
             cursor: None,
+            limit: PAGE,
         };
-        let call = || reader.api.history(&query);
-        let Ok(page) = reader.patiently(Beat(Some(&self.heartbeat)), call).await else {
-            return false;
-        };
+        let page = reader.api.history(&query).await.map_err(ReadError::Slack)?;
         let with_attachments = |raw: &String| {
             let message = message::parse(raw).ok().filter(|one| !one.attachments.is_empty())?;
             message.ts.parse().ok()
@@ -125,9 +138,10 @@ impl Poller {
         let timestamps: Vec<MessageTs> =
             page.messages.iter().filter_map(with_attachments).collect();
         let (store, own) = (&reader.parts.store, [stranger.clone()]);
-        let alike = store.look_alikes(&reader.app, &own, &timestamps).await.unwrap_or_default();
+        let alike = store.look_alikes(&reader.app, &own, &timestamps).await;
         let known = self.channels.known();
-        alike.iter().any(|one| known.chain(old).contains(&one.channel))
+        let is_lost = |one: &LookAlike| known.chain(lost).contains(&one.channel);
+        Ok(alike.map_err(ReadError::Store)?.iter().any(is_lost))
     }
 
     /// Reads a channel on under another id, once that is kept.
@@ -179,22 +193,12 @@ fn is_twin(one: &ChannelId, other: &ChannelId) -> bool {
 }
 
 impl Reader {
-    /// Finds out whether messages of the channel are known under an id that it had before, and
-    /// keeps that id as its own then. Returns whether it found one.
-    pub(super) async fn recognise(
-        &self,
-        task: &Task,
-        candidates: &[Candidate],
-        beat: Beat<'_>,
-    ) -> Result<bool, ReadError> {
-        let mut found: BTreeMap<MessageTs, &Candidate> = BTreeMap::new();
-        for candidate in candidates {
-            if let TsKey::Ts(ts) = candidate.message.key.ts {
-                found.insert(ts, candidate);
-            }
-        }
+    /// Finds out whether messages of the page are known under another id, and keeps that this one
+    /// and the channel's own are one channel's if they are.
+    pub(super) async fn recognise(&self, task: &Task, page: &HistoryPage) -> Result<(), ReadError> {
+        let found = self.incidents(task, page);
         if found.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let timestamps: Vec<MessageTs> = found.keys().copied().collect();
         let known = self.channels.known();
@@ -202,41 +206,52 @@ impl Reader {
         let (store, app) = (&*self.parts.store, &self.app);
         let alike = store.look_alikes(app, own, &timestamps).await.map_err(ReadError::Store)?;
         let mut asked = BTreeSet::new();
-        let mut has_learned = false;
         for one in alike {
-            let is_alike = found.get(&one.ts).is_some_and(|candidate| is_alike(candidate, &one));
+            let is_alike = found.get(&one.ts).is_some_and(|message| is_alike(message, &one));
             if !is_alike || !asked.insert(one.channel.clone()) {
                 continue;
             }
             let (here, there) = (task.channel.clone(), one.channel);
-            let (old, new) = match self.compare(task, &there, beat).await? {
+            let (old, new) = match self.compare(task, &there).await? {
                 Relation::Two => continue,
                 Relation::MovedHere => (there, here),
                 Relation::MovedThere => (here, there),
             };
             let changed = self.channels.change_id(store, app, &old, &new).await;
-            has_learned |= changed.map_err(ReadError::Store)?;
+            changed.map_err(ReadError::Store)?;
         }
-        Ok(has_learned)
+        Ok(())
+    }
+
+    /// The messages of the page with incidents, without their bytes.
+    fn incidents(&self, task: &Task, page: &HistoryPage) -> BTreeMap<MessageTs, NewMessage> {
+        let admission = self.parts.admission.load();
+        let post = self.post(task.source, self.parts.clock.now());
+        let incident = |raw: &String| {
+            let message = message::parse(raw).ok()?;
+            match admission.admit(&message, post, Bytes::new) {
+                Admitted::Incident(message, _) => match message.key.ts {
+                    TsKey::Ts(ts) => Some((ts, message)),
+                    TsKey::Digest(_) => None,
+                },
+                Admitted::Ignored(_) => None,
+            }
+        };
+        page.messages.iter().filter_map(incident).collect()
     }
 
     /// Asks Slack whether the channel that is read and another one are the same.
-    async fn compare(
-        &self,
-        task: &Task,
-        there: &ChannelId,
-        beat: Beat<'_>,
-    ) -> Result<Relation, ReadError> {
-        if self.heard_at(there).is_some_and(|at| at >= task.began) {
+    async fn compare(&self, task: &Task, there: &ChannelId) -> Result<Relation, ReadError> {
+        if self.answered_at(there).is_some_and(|at| at >= task.began) {
             return Ok(Relation::Two);
         }
-        let Some(other) = self.describe(there, beat).await? else {
+        let Some(other) = self.describe(there).await? else {
             return Ok(Relation::MovedHere);
         };
         if other.id == task.channel.as_str() {
             return Ok(Relation::MovedHere);
         }
-        let Some(own) = self.describe(&task.channel, beat).await? else {
+        let Some(own) = self.describe(&task.channel).await? else {
             return Ok(Relation::MovedThere);
         };
         if own.id == there.as_str() {
@@ -245,32 +260,28 @@ impl Reader {
         if !own.name.is_empty() && own.name == other.name {
             return Ok(Relation::MovedHere);
         }
-        self.note_heard(there);
+        self.note_answer(there);
         Ok(Relation::Two)
     }
 
     /// Returns what Slack says of a channel; `None` if it says nothing, since it does not know the
     /// id or may not tell.
-    async fn describe(
-        &self,
-        channel: &ChannelId,
-        beat: Beat<'_>,
-    ) -> Result<Option<Channel>, ReadError> {
-        match self.patiently(beat, || self.api.channel(channel)).await {
+    async fn describe(&self, channel: &ChannelId) -> Result<Option<Channel>, ReadError> {
+        match self.api.channel(channel).await {
             Ok(described) => Ok(Some(described)),
             Err(ApiError::Configuration { .. } | ApiError::Ours(_)) => Ok(None),
             Err(error) => Err(ReadError::Slack(error)),
         }
     }
 
-    fn heard_at(&self, channel: &ChannelId) -> Option<Timestamp> {
-        self.heard().get(channel).copied()
+    fn answered_at(&self, channel: &ChannelId) -> Option<Duration> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(channel).copied()
     }
 
     /// Notes that Slack has just answered for this id.
-    pub(super) fn note_heard(&self, channel: &ChannelId) {
-        let now = self.parts.clock.now();
-        self.heard().insert(channel.clone(), now);
+    pub(super) fn note_answer(&self, channel: &ChannelId) {
+        let now = self.parts.clock.uptime();
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone(), now);
     }
 }
 
@@ -285,8 +296,7 @@ enum Relation {
 }
 
 /// Whether a message holds the incident that is known, as far as both can still be compared.
-fn is_alike(candidate: &Candidate, known: &LookAlike) -> bool {
-    let message = &candidate.message;
+fn is_alike(message: &NewMessage, known: &LookAlike) -> bool {
     let own = message.alerts.first().map(|alert| &alert.search);
     message.is_edit || known.search.is_none() || known.search.as_ref() == own
 }

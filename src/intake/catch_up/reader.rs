@@ -2,8 +2,8 @@
 //! each page one accept, the cursor with the last one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use metrics::Counter;
 
 use super::{
     Parts,
-    window::{Next, Page, Reading, Window},
+    window::{Next, Page, Reading, Sight, Window},
 };
 use crate::{
     clock::Timestamp,
@@ -27,7 +27,7 @@ use crate::{
     shutdown::Heartbeat,
     slack::{
         message,
-        web_api::{ApiError, HistoryPage, HistoryQuery, WebApi},
+        web_api::{ApiError, Astray, Failure, HistoryPage, HistoryQuery, WebApi},
     },
     store::{Accepted, CursorMove, NewMessage, Source, StoreError},
 };
@@ -36,7 +36,7 @@ use crate::{
 const BEAT: Duration = Duration::from_secs(10);
 
 /// How often one request is tried before the window is given up for this time.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -47,6 +47,12 @@ pub enum ReadError {
     /// Slack did not give it.
     #[error("history cannot be read")]
     Slack(#[source] ApiError),
+    /// Slack's pages have no end.
+    #[error("history cannot be read to its end")]
+    Astray(#[from] Astray),
+    /// One message alone is larger than any that Slack sends.
+    #[error("a message of its history is too large to be read")]
+    TooLarge,
     /// The store did not take it.
     #[error("what was read cannot be stored")]
     Store(#[source] StoreError),
@@ -67,12 +73,14 @@ pub struct Found {
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) channel: ChannelId,
-    /// When the round began that this is part of: ids that Slack has answered for since are in use.
-    pub(super) began: Timestamp,
+    /// When the window was begun: ids that Slack has answered for since are in use.
+    pub(super) began: Duration,
     pub(super) window: Window,
     pub(super) source: Source,
-    /// Moves with the last page.
+    /// Moves with the last page. What it has seen is filled in then.
     pub(super) cursor: Option<CursorMove>,
+    /// Messages from later than this are from the future, and say nothing about the past.
+    pub(super) now: MessageTs,
     /// Messages up to here have been counted before.
     pub(super) counted_to: Option<MessageTs>,
 }
@@ -87,22 +95,36 @@ pub(super) struct Reader {
     fates: FateCounters,
     received: Vec<(Source, Counter)>,
     /// When Slack last answered for a channel's id.
-    heard: Mutex<BTreeMap<ChannelId, Timestamp>>,
+    pub(super) heard: Mutex<BTreeMap<ChannelId, Duration>>,
 }
 
 /// What a window comes to. Counted when it was read to its end; what is new to the store is counted
 /// at once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tally {
     found: Found,
     fates: BTreeMap<Fate, u64>,
-    /// A message may come twice: where two pages meet, or since the window was begun anew.
-    seen: BTreeSet<String>,
+    /// The newest message that is not from the future.
+    newest: Option<MessageTs>,
+}
+
+/// A window that is being read, page by page.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) task: Task,
+    reading: Reading,
+    tally: Tally,
+}
+
+impl Open {
+    pub(super) fn new(task: Task) -> Self {
+        Self { reading: Reading::new(task.window), task, tally: Tally::default() }
+    }
 }
 
 /// A message with incidents, and what counts about it.
-pub(super) struct Candidate {
-    pub(super) message: NewMessage,
+struct Candidate {
+    message: NewMessage,
     certainty: Certainty,
     is_first: bool,
     is_fresh: bool,
@@ -115,69 +137,69 @@ impl Reader {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
-        let fates = FateCounters::new(&app, metrics);
+        let fates = FateCounters::new(app.as_str(), metrics);
         let heard = Mutex::default();
         Self { fates, received: received.into(), app, api, channels, parts, heard }
     }
 
-    pub(super) fn heard(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Timestamp>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the window to its end.
-    pub(super) async fn read(&self, task: &Task, beat: Beat<'_>) -> Result<Found, ReadError> {
-        let mut reading = Reading::new(task.window);
-        let mut tally = Tally::default();
+    /// Reads the window to its end, with patience for what fails for the moment.
+    pub(super) async fn read(&self, task: Task, beat: Beat<'_>) -> Result<Found, ReadError> {
+        let (mut open, mut failed) = (Open::new(task), 0);
         loop {
-            let page = match self.ask(&reading, &task.channel, beat).await {
-                Ok(page) => page,
-                Err(ApiError::Ours(code)) if code.as_str() == "invalid_cursor" => {
-                    if !reading.restart() {
-                        return Err(ReadError::Slack(ApiError::Ours(code)));
-                    }
-                    continue;
+            beat.beat(self);
+            match self.step(&mut open).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => failed = 0,
+                Err(ReadError::Slack(error)) => {
+                    self.wait_after(error, &mut failed, beat).await.map_err(ReadError::Slack)?;
                 }
-                Err(error) => return Err(ReadError::Slack(error)),
-            };
-            let facts = facts(&page);
-            if let Some(is_limited) = facts.is_limited() {
-                self.api.limit_history(is_limited);
-            }
-            let next = reading.take(&facts);
-            let mut candidates = self.admit(task, &page, &mut tally);
-            if self.recognise(task, &candidates, beat).await? {
-                for candidate in &mut candidates {
-                    self.admit_again(task, candidate);
-                }
-            }
-            self.note_heard(&task.channel);
-            let cursor = match next {
-                Next::Last => task.cursor.clone(),
-                Next::More => None,
-            };
-            self.accept(task, candidates, cursor, &mut tally).await?;
-            if next == Next::Last {
-                return Ok(self.count(task, tally));
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// One page, however long Slack makes us wait for it.
-    async fn ask(
-        &self,
-        reading: &Reading,
-        channel: &ChannelId,
-        beat: Beat<'_>,
-    ) -> Result<HistoryPage, ApiError> {
-        let (window, cursor) = reading.request();
-        let query = HistoryQuery {
-            channel: channel.clone(),
-            oldest: window.oldest,
-            latest: window.latest,
-            cursor: cursor.map(str::to_owned),
+    /// Reads the next page, and stores what it brings. Returns what was found if it was the last.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the same page may be asked for again.
+    pub(super) async fn step(&self, open: &mut Open) -> Result<Option<Found>, ReadError> {
+        let page = match self.api.history(&query(open)).await {
+            Ok(page) => page,
+            Err(ApiError::Transient(Failure::TooLarge)) => {
+                return if open.reading.shrink() { Ok(None) } else { Err(ReadError::TooLarge) };
+            }
+            Err(ApiError::Ours(code)) if code.as_str() == "invalid_cursor" => {
+                let goes_on = open.reading.restart();
+                return if goes_on {
+                    Ok(None)
+                } else {
+                    Err(ReadError::Slack(ApiError::Ours(code)))
+                };
+            }
+            Err(error) => return Err(ReadError::Slack(error)),
         };
-        let (api, query) = (&self.api, &query);
-        self.patiently(beat, move || api.history(query)).await
+        // Before anything is taken note of: if this fails, the same page is asked for again.
+        self.recognise(&open.task, &page).await?;
+        self.note_answer(&open.task.channel);
+        let limit = open.reading.limit();
+        let (facts, candidates) = self.admit(open, &page);
+        if let Some(is_limited) = facts.is_limited(limit) {
+            self.api.limit_history(is_limited);
+        }
+        // What the page brought is stored even if the pages lead nowhere.
+        let next = open.reading.take(&facts);
+        let cursor = match next {
+            Ok(Next::Last) => open.task.cursor.clone(),
+            Ok(Next::More) | Err(_) => None,
+        };
+        let cursor = cursor.map(|cursor| CursorMove { seen: open.tally.newest, ..cursor });
+        self.accept(open, candidates, cursor).await?;
+        // The page is held until here: it counts as memory in use.
+        drop(page);
+        match next? {
+            Next::Last => Ok(Some(self.count(open))),
+            Next::More => Ok(None),
+        }
     }
 
     /// Calls until there is an answer, a reason not to call again, or [`TRIES`] have failed.
@@ -189,45 +211,77 @@ impl Reader {
         let mut failed = 0;
         loop {
             beat.beat(self);
-            let error = match call().await {
+            match call().await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            match error {
-                ApiError::Throttled { until } => self.wait_until(until, beat).await,
-                ApiError::Transient(failure) => {
-                    failed += 1;
-                    if failed == TRIES {
-                        return Err(ApiError::Transient(failure));
-                    }
-                    let delay = backoff(failed).mul_f64(0.8 + 0.4 * self.parts.clock.jitter());
-                    self.wait_until(self.parts.clock.now() + delay, beat).await;
-                }
-                ApiError::Token(_) | ApiError::Configuration { .. } | ApiError::Ours(_) => {
-                    return Err(error);
-                }
+                Err(error) => self.wait_after(error, &mut failed, beat).await?,
             }
         }
     }
 
+    /// Waits after an error, if it may be gone then.
+    async fn wait_after(
+        &self,
+        error: ApiError,
+        failed: &mut u32,
+        beat: Beat<'_>,
+    ) -> Result<(), ApiError> {
+        match error {
+            ApiError::Throttled { wait } => self.wait(wait, beat).await,
+            ApiError::Transient(failure) => {
+                *failed += 1;
+                if *failed >= TRIES {
+                    return Err(ApiError::Transient(failure));
+                }
+                let delay = backoff(*failed).mul_f64(0.8 + 0.4 * self.parts.clock.jitter());
+                self.wait(delay, beat).await;
+            }
+            ApiError::Token(_) | ApiError::Configuration { .. } | ApiError::Ours(_) => {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits, with signs of life.
-    pub(super) async fn wait_until(&self, at: Timestamp, beat: Beat<'_>) {
+    async fn wait(&self, length: Duration, beat: Beat<'_>) {
         let clock = &self.parts.clock;
-        while clock.now() < at {
+        let end = clock.uptime().saturating_add(length);
+        loop {
+            let left = end.saturating_sub(clock.uptime());
+            if left.is_zero() {
+                return;
+            }
             beat.beat(self);
-            clock.sleep_until(at.min(clock.now() + BEAT)).await;
+            clock.sleep(left.min(BEAT)).await;
         }
     }
 
-    fn admit(&self, task: &Task, page: &HistoryPage, tally: &mut Tally) -> Vec<Candidate> {
+    /// What the page says about the window, and its messages with incidents.
+    fn admit(&self, open: &mut Open, page: &HistoryPage) -> (Page, Vec<Candidate>) {
+        let Open { task, reading, tally } = open;
         let mut candidates = Vec::new();
-        let post = self.post(task, self.parts.clock.now());
+        let mut facts = Page {
+            count: page.messages.len(),
+            next_cursor: page.next_cursor.clone(),
+            has_more: page.has_more,
+            bytes: page.bytes,
+            ..Page::default()
+        };
+        let post = self.post(task.source, self.parts.clock.now());
         for raw in &page.messages {
             let Ok(message) = message::parse(raw) else {
                 continue;
             };
-            let is_first = tally.seen.insert(message.ts.clone().into_owned());
-            let is_fresh = is_first && task.is_fresh(message.ts.parse().ok());
+            let ts: Option<MessageTs> = message.ts.parse().ok();
+            let sight = ts.map_or(Sight::First, |ts| reading.see(ts));
+            if let Some(ts) = ts {
+                facts.has_news |= sight != Sight::Known;
+                let (first, last) = facts.ends.unwrap_or((ts, ts));
+                facts.ends = Some((first.min(ts), last.max(ts)));
+                tally.newest = tally.newest.max(Some(ts).filter(|ts| *ts <= task.now));
+            }
+            let is_first = sight == Sight::First;
+            let is_fresh = is_first && task.is_fresh(ts);
             let raw = || Bytes::copy_from_slice(raw.as_bytes());
             match self.parts.admission.load().admit(&message, post, raw) {
                 Admitted::Incident(message, certainty) => {
@@ -240,35 +294,19 @@ impl Reader {
                 Admitted::Ignored(_counted_before) => {}
             }
         }
-        candidates
+        (facts, candidates)
     }
 
-    /// Judges a message anew, since the channel turned out to have had another id.
-    fn admit_again(&self, task: &Task, candidate: &mut Candidate) {
-        let raw = candidate.message.raw.clone();
-        let text = String::from_utf8_lossy(&raw);
-        let Ok(message) = message::parse(&text) else {
-            return;
-        };
-        let post = self.post(task, candidate.message.received_at);
-        let admitted = self.parts.admission.load().admit(&message, post, || raw.clone());
-        if let Admitted::Incident(message, certainty) = admitted {
-            candidate.message = message;
-            candidate.certainty = certainty;
-        }
-    }
-
-    fn post(&self, task: &Task, received_at: Timestamp) -> Post<'_> {
+    pub(super) fn post(&self, source: Source, received_at: Timestamp) -> Post<'_> {
         let (event_id, team, event_time) = ("", "", 0);
-        Post { app: &self.app, source: task.source, event_id, team, event_time, received_at }
+        Post { app: &self.app, source, event_id, team, event_time, received_at }
     }
 
     async fn accept(
         &self,
-        task: &Task,
+        open: &mut Open,
         candidates: Vec<Candidate>,
         cursor: Option<CursorMove>,
-        tally: &mut Tally,
     ) -> Result<(), ReadError> {
         if candidates.is_empty() && cursor.is_none() {
             return Ok(());
@@ -276,7 +314,7 @@ impl Reader {
         let batch = candidates.iter().map(|one| one.message.clone()).collect();
         let stored = self.parts.store.accept(batch, None, cursor).await;
         for (result, candidate) in stored.map_err(ReadError::Store)?.into_iter().zip(candidates) {
-            self.note(task, result, &candidate, tally);
+            self.note(&open.task, result, &candidate, &mut open.tally);
         }
         Ok(())
     }
@@ -322,12 +360,12 @@ impl Reader {
         self.count_received(task.source, 1);
     }
 
-    fn count(&self, task: &Task, tally: Tally) -> Found {
-        for (fate, times) in tally.fates {
+    fn count(&self, open: &mut Open) -> Found {
+        for (fate, times) in std::mem::take(&mut open.tally.fates) {
             self.fates.count_many(fate, times);
-            self.count_received(task.source, times);
+            self.count_received(open.task.source, times);
         }
-        tally.found
+        open.tally.found
     }
 
     fn count_received(&self, source: Source, times: u64) {
@@ -361,15 +399,13 @@ pub(super) fn backoff(failed: u32) -> Duration {
     BACKOFF.saturating_mul(1 << failed.saturating_sub(1).min(6)).min(BACKOFF_MAX)
 }
 
-fn facts(page: &HistoryPage) -> Page {
-    let times = || {
-        let messages = page.messages.iter().filter_map(|raw| message::parse(raw).ok());
-        messages.filter_map(|message| message.ts.parse::<MessageTs>().ok())
-    };
-    Page {
-        count: page.messages.len(),
-        ends: times().min().zip(times().max()),
-        next_cursor: page.next_cursor.clone(),
-        has_more: page.has_more,
+fn query(open: &Open) -> HistoryQuery {
+    let (window, cursor) = open.reading.request();
+    HistoryQuery {
+        channel: open.task.channel.clone(),
+        oldest: window.oldest,
+        latest: window.latest,
+        cursor: cursor.map(str::to_owned),
+        limit: open.reading.limit(),
     }
 }

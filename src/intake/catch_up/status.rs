@@ -1,6 +1,9 @@
 //! What catch-up knows of itself, for operators.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
     clock::Timestamp,
@@ -12,12 +15,26 @@ use crate::{
 pub struct Status {
     /// The app.
     pub app: AppName,
-    /// Why Slack's Web API is not called at the moment, or empty.
+    /// What is wrong with it as a whole, or empty.
     pub problem: String,
     /// The configured names whose channels are not known.
     pub unresolved: Vec<String>,
     /// The channels that are read.
     pub channels: Vec<ChannelStatus>,
+    problems: BTreeMap<Topic, String>,
+}
+
+/// What can be wrong with an app's catch-up as a whole, each apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Topic {
+    /// Slack's Web API may not be called, or does not answer.
+    Access,
+    /// The channels cannot be listed.
+    Listing,
+    /// Our clock and Slack's contradict each other.
+    Clock,
+    /// The store does not say what to read.
+    Store,
 }
 
 /// One channel's catch-up.
@@ -45,12 +62,38 @@ pub(super) struct Board(Arc<Mutex<Status>>);
 
 impl Board {
     pub(super) fn new(app: AppName) -> Self {
-        let (problem, unresolved, channels) = (String::new(), Vec::new(), Vec::new());
-        Self(Arc::new(Mutex::new(Status { app, problem, unresolved, channels })))
+        Self(Arc::new(Mutex::new(Status {
+            app,
+            problem: String::new(),
+            unresolved: Vec::new(),
+            channels: Vec::new(),
+            problems: BTreeMap::new(),
+        })))
+    }
+
+    /// Shows what is wrong, or with an empty text that nothing is. Returns whether it is a problem
+    /// that was not shown before.
+    pub(super) fn say(&self, topic: Topic, problem: &str) -> bool {
+        let mut status = self.status();
+        let is_new =
+            !problem.is_empty() && status.problems.get(&topic).is_none_or(|it| it != problem);
+        if problem.is_empty() {
+            status.problems.remove(&topic);
+        } else {
+            status.problems.insert(topic, problem.to_owned());
+        }
+        let all: Vec<&str> = status.problems.values().map(String::as_str).collect();
+        status.problem = all.join("; ");
+        is_new
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a problem of that kind.
+    pub(super) fn shows(&self, topic: Topic) -> bool {
+        self.status().problems.contains_key(&topic)
     }
 
     /// Changes what is known of a channel.

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use crate::{
     clock::Timestamp,
     intake::fate::Fate,
-    slack::signature::{SignatureError, Verifier},
+    slack::signature::{Claim, SignatureError, Signed, Verifier},
 };
 
 /// Slack's own Bolt for JavaScript takes this much (slackapi/bolt-js 5.1.0).
@@ -39,7 +39,7 @@ const TIMESTAMP: HeaderName = HeaderName::from_static("x-slack-request-timestamp
 #[derive(Debug)]
 pub struct SignedBody {
     bytes: Bytes,
-    sent_at: Timestamp,
+    signed: Signed,
 }
 
 /// Why a request is not answered with 200.
@@ -103,16 +103,18 @@ impl SignedBody {
         let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, limits))
             .await
             .map_err(|_elapsed| Refusal::Slow)??;
+        // Before anything is hashed.
+        let claim = Claim::read(now, timestamp, signature).map_err(Refusal::Signature)?;
         let version = verifier.version();
-        let signed = match verifier.verify(now, timestamp, signature, &bytes) {
+        let signed = match verifier.verify(&claim, &bytes) {
             // The secret may have been rotated a moment ago: look before we say no.
             Err(SignatureError::Wrong) if verifier.read_again(version) => {
-                verifier.verify(now, timestamp, signature, &bytes)
+                verifier.verify(&claim, &bytes)
             }
             verified => verified,
         }
         .map_err(Refusal::Signature)?;
-        Ok(Self { bytes, sent_at: signed.sent_at })
+        Ok(Self { bytes, signed })
     }
 
     /// The exact bytes that were signed.
@@ -131,7 +133,12 @@ impl SignedBody {
 
     /// When Slack signed it.
     pub fn sent_at(&self) -> Timestamp {
-        self.sent_at
+        self.signed.sent_at
+    }
+
+    /// Proof of whose secret it was signed with.
+    pub(super) fn signed(&self) -> &Signed {
+        &self.signed
     }
 }
 

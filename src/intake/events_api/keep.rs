@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode};
 
-use super::{Endpoint, Inner, answer::status};
+use super::{Inner, answer::status, endpoints::Endpoint};
 use crate::{
     ids::ChannelId,
     intake::{

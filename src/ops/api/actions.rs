@@ -1,16 +1,17 @@
-//! Acting on alerts and destinations. What was done, and by whom, is one line in the log.
+//! Acting on alerts and destinations. What was done, and by whom, is one line in the log and one
+//! entry in the store.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
-    http::request,
+    http::{header::USER_AGENT, request},
 };
 use serde::Deserialize;
 
 use super::{
-    Answer, Api, NoBody, NoQuery, Params, Shared,
+    Answer, Api, NoBody, NoQuery, OPERATOR, Params, Shared,
     alerts::{UNROUTED, severity, state},
     route,
 };
@@ -18,35 +19,64 @@ use crate::{
     code_defender::risk_level::RiskLevel,
     http_server::Peer,
     ids::DestinationName,
+    logging::chain,
     ops::{
         NoTest, Problem,
         view::{Attempt, Changed, Delivery, PauseState, Reference, TestReport},
     },
-    store::{Action, DeliveryView, Paused, Selection, State as DeliveryState},
+    store::{Action, DeliveryView, OperatorAction, Paused, Selection, State as DeliveryState},
 };
 
-/// Who asks.
-pub(super) struct Who(Option<SocketAddr>);
+/// Who asks: an address, how it proved that it may, and the name that it gives itself.
+pub(super) struct Who(String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Who {
+/// As much of a name is kept.
+const NAME_CHARS: usize = 64;
+
+impl FromRequestParts<Arc<Api>> for Who {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(parts.extensions.get::<Peer>().map(|Peer(address)| *address)))
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        api: &Arc<Api>,
+    ) -> Result<Self, Problem> {
+        let address = parts.extensions.get::<Peer>().map(|Peer(address)| address.to_string());
+        let address = address.unwrap_or_else(|| "unknown".to_owned());
+        let proof = api.parts.auth.proof();
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let name = header(OPERATOR).or_else(|| header(USER_AGENT)).unwrap_or_default();
+        let name: String = name.chars().take(NAME_CHARS).collect();
+        let comma = if name.is_empty() { "" } else { ", " };
+        Ok(Self(format!("{address} ({proof}{comma}{name})")))
+    }
+}
+
+impl Who {
+    pub(super) fn deed(&self, action: &'static str, selection: String) -> OperatorAction {
+        OperatorAction { who: self.0.clone(), action, selection }
     }
 }
 
 /// One line an action: who did what to which, and what changed.
-pub(super) fn audit(who: &Who, action: &str, what: &str, changed: u64) {
-    let by = who.0.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+pub(super) fn log(deed: &OperatorAction, changed: u64) {
+    let OperatorAction { who, action, selection } = deed;
     tracing::info!(
         audit = true,
-        who = by,
+        who,
         action,
-        selection = what,
+        selection,
         changed,
-        "operator at {by}: {action} {what}, {changed} changed"
+        "operator at {who}: {action} {selection}, {changed} changed"
     );
+}
+
+/// Logs and keeps an action in which the store had no part. That it was done is true even if it
+/// cannot be kept.
+pub(super) async fn note(api: &Api, deed: OperatorAction, changed: u64) {
+    log(&deed, changed);
+    if let Err(error) = api.parts.store.note(deed, changed).await {
+        tracing::error!(error = chain(&error), "an operator's action cannot be kept in the store");
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,7 +118,7 @@ async fn act_on_one(
     let meant = query.destination.as_deref();
     if action == Action::Retry && alert.deliveries.is_empty() {
         let only = match meant {
-            Some(name) => Some(api.configured(name)?),
+            Some(name) => Some(api.configured_one(name)?),
             None => None,
         };
         return route::one(api, who, &alert, only.as_ref()).await;
@@ -99,11 +129,12 @@ async fn act_on_one(
         api.parts.control.hurry(destination.as_ref());
     }
     let selection = Selection { alert: Some(alert), destination, state: None };
-    let changed = api.parts.store.act(selection, action).await?;
+    let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
+    let deed = who.deed(verb(action), format!("alert {id}{suffix}"));
+    let changed = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    log(&deed, changed);
     let mut after = api.alert(id).await?.deliveries;
     after.retain(|one| meant.is_none_or(|name| name == one.destination.as_str()));
-    let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
-    audit(who, verb(action), &format!("alert {id}{suffix}"), changed);
     match (after.as_slice(), meant) {
         ([], Some(name)) => {
             Err(Problem::not_found(format!("alert {id} has no delivery to `{name}`")))
@@ -116,7 +147,8 @@ async fn act_on_one(
             if changed == 0 {
                 refuse_in_vain(action, after)?;
             }
-            let deliveries = after.iter().map(Delivery::new).collect();
+            let configured = api.configured();
+            let deliveries = after.iter().map(|one| Delivery::new(one, &configured)).collect();
             Ok(Json(Changed { changed, deliveries, routed: None }))
         }
     }
@@ -130,7 +162,8 @@ fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Pro
         let names: Vec<&str> = names.map(|one| one.destination.as_str()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let under_way = list(DeliveryState::Pending).is_some() || list(DeliveryState::Leased).is_some();
+    let under_way =
+        deliveries.iter().any(|one| one.state.is_waiting() || one.state == DeliveryState::Leased);
     let refusal = match action {
         Action::Retry if under_way => None,
         Action::Retry => list(DeliveryState::Delivered)
@@ -157,7 +190,7 @@ pub(super) struct Which {
     destination: Option<String>,
 }
 
-/// `POST /alerts/retry?state=dead|cancelled|pending|unrouted[&destination=]`
+/// `POST /alerts/retry?state=dead|cancelled|pending|refused|unrouted[&destination=]`
 pub(super) async fn retry_all(
     State(api): Shared,
     who: Who,
@@ -167,7 +200,7 @@ pub(super) async fn retry_all(
     act_on_all(&api, &who, Action::Retry, which).await
 }
 
-/// `POST /alerts/cancel?state=dead|pending[&destination=]`
+/// `POST /alerts/cancel?state=dead|pending|refused[&destination=]`
 pub(super) async fn cancel_all(
     State(api): Shared,
     who: Who,
@@ -180,7 +213,7 @@ pub(super) async fn cancel_all(
 async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answer<Changed> {
     if action == Action::Retry && which.state == UNROUTED {
         let only = match &which.destination {
-            Some(name) => Some(api.configured(name)?),
+            Some(name) => Some(api.configured_one(name)?),
             None => None,
         };
         return route::all(api, who, only.as_ref()).await;
@@ -192,9 +225,14 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     let is_possible = match action {
         Action::Retry => matches!(
             wanted,
-            DeliveryState::Dead | DeliveryState::Cancelled | DeliveryState::Pending
+            DeliveryState::Dead
+                | DeliveryState::Cancelled
+                | DeliveryState::Pending
+                | DeliveryState::Refused
         ),
-        Action::Cancel => matches!(wanted, DeliveryState::Dead | DeliveryState::Pending),
+        Action::Cancel => {
+            matches!(wanted, DeliveryState::Dead | DeliveryState::Pending | DeliveryState::Refused)
+        }
     };
     if !is_possible {
         let detail = format!("there is nothing to {} in what is {wanted}", verb(action));
@@ -209,8 +247,9 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     }
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };
-    let changed = api.parts.store.act(selection, action).await?;
-    audit(who, verb(action), &format!("all {wanted}{suffix}"), changed);
+    let deed = who.deed(verb(action), format!("all {wanted}{suffix}"));
+    let changed = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    log(&deed, changed);
     Ok(Json(Changed { changed, deliveries: Vec::new(), routed: None }))
 }
 
@@ -245,9 +284,10 @@ async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<
     if !is_paused {
         api.parts.control.hurry(Some(&destination));
     }
-    api.parts.store.set_paused(&destination, paused).await?;
     let action = if is_paused { "pause" } else { "resume" };
-    audit(who, action, &format!("destination {name}"), u64::from(was_paused != is_paused));
+    let deed = who.deed(action, format!("destination {name}"));
+    api.parts.store.set_paused(&destination, paused, Some(deed.clone())).await?;
+    log(&deed, u64::from(was_paused != is_paused));
     Ok(Json(PauseState { destination: name.to_owned(), paused: is_paused }))
 }
 
@@ -274,7 +314,8 @@ pub(super) async fn test(
              without a destination) is given to its reader"
         )),
     })?;
-    audit(&who, "test", &format!("destination {name}"), u64::from(tested.delivered));
+    let deed = who.deed("test", format!("destination {name}"));
+    note(&api, deed, u64::from(tested.delivered)).await;
     Ok(Json(TestReport {
         destination: name,
         alert_id: tested.alert.to_string(),
@@ -286,7 +327,7 @@ pub(super) async fn test(
 
 impl Api {
     /// A destination of the configuration.
-    fn configured(&self, name: &str) -> Result<DestinationName, Problem> {
+    fn configured_one(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
         let all = self.parts.control.destinations();
         let is_configured = all.iter().any(|one| one.name == destination);
@@ -296,7 +337,7 @@ impl Api {
     /// A destination of the configuration, or one that was in it and has something left.
     async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
-        if self.configured(name).is_ok() {
+        if self.configured_one(name).is_ok() {
             return Ok(destination);
         }
         let stats = self.parts.store.stats().await?;

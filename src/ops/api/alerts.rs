@@ -13,7 +13,7 @@ use super::{Answer, Api, NoQuery, Params, Shared};
 use crate::{
     alert::mapping::{Origin, alert_of_stored},
     code_defender::risk_level::RiskLevel,
-    ids::AlertId,
+    ids::{AlertId, DestinationName},
     ops::{
         Problem,
         view::{Delivery, Detail, Page, Revision, Row},
@@ -46,12 +46,14 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
         return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
     }
     let unrouted = list.state.as_deref() == Some(UNROUTED);
+    let configured = api.configured();
     let query = AlertQuery {
         state: match list.state.as_deref() {
             None | Some("" | UNROUTED) => None,
             Some(word) => Some(state(word)?),
         },
         unrouted,
+        configured: Some(configured.clone()),
         level: match list.severity.as_deref() {
             None | Some("") => None,
             Some(word) => Some(severity(word)?.as_str().to_owned()),
@@ -66,7 +68,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
     let is_more = found.len() > shown;
     found.truncate(shown);
     let next = found.last().filter(|_| is_more).map(|last| last.seq);
-    Ok(Json(Page { alerts: found.iter().map(Row::new).collect(), next }))
+    Ok(Json(Page { alerts: found.iter().map(|view| Row::new(view, &configured)).collect(), next }))
 }
 
 /// Nothing, if nothing is written: as a form sends a field that was left empty.
@@ -80,12 +82,11 @@ pub(super) fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option
 
 /// The state that a word names.
 pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
-    use DeliveryState::{Cancelled, Dead, Delivered, Leased, Pending};
-    let known = [Pending, Leased, Delivered, Dead, Cancelled];
+    let known = DeliveryState::ALL;
     known.into_iter().find(|state| state.as_str() == word).ok_or_else(|| {
-        Problem::bad_request(format!(
-            "`{word}` is no state: use pending, leased, delivered, dead, cancelled or unrouted"
-        ))
+        let words: Vec<&str> = known.iter().map(|state| state.as_str()).collect();
+        let words = words.join(", ");
+        Problem::bad_request(format!("`{word}` is no state: use {words} or unrouted"))
     })
 }
 
@@ -109,14 +110,19 @@ pub(super) async fn show(
         Ok(alert) => (Some(alert), String::new()),
         Err(problem) => (None, problem),
     };
+    let configured = api.configured();
     let revision = |one: &crate::store::Revision| Revision {
         received_at: one.received_at,
         raw: json_of(&one.raw),
     };
     Ok(Json(Detail {
         row: Row {
-            deliveries: view.deliveries.iter().map(Delivery::with_attempts).collect(),
-            ..Row::new(&view)
+            deliveries: view
+                .deliveries
+                .iter()
+                .map(|one| Delivery::with_attempts(one, &configured))
+                .collect(),
+            ..Row::new(&view, &configured)
         },
         alert,
         alert_problem,
@@ -128,6 +134,11 @@ pub(super) async fn show(
 }
 
 impl Api {
+    /// The names of the configured destinations.
+    pub(super) fn configured(&self) -> Vec<DestinationName> {
+        self.parts.control.destinations().into_iter().map(|one| one.name).collect()
+    }
+
     /// The alert with that id. A text that is no id is the id of no alert.
     pub(super) async fn alert(&self, id: &str) -> Result<AlertView, Problem> {
         let id: AlertId =

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Answer, Meant, Shared,
-    actions::{Who, audit},
+    actions::{Who, note},
 };
 use crate::ops::{Backfill, NoBackfill, Problem, view::BackfillReport};
 
@@ -28,7 +28,7 @@ pub(super) async fn backfill(
     let meant = Backfill { since, channel, app };
     let read = api.parts.control.backfill(&meant).await.map_err(refused)?;
     let place = meant.channel.as_deref().unwrap_or("every channel");
-    audit(&who, "backfill", &format!("{place} since {}", meant.since), read.new);
+    note(&api, who.deed("backfill", format!("{place} since {}", meant.since)), read.new).await;
     Ok(Json(BackfillReport { found: read.found, new: read.new, known: read.known }))
 }
 

@@ -20,11 +20,12 @@ use crate::{
         auth::carries,
         view::{FeedItem, FeedPage},
     },
+    store::FEED_PAGE_MAX_ITEMS,
 };
 
 /// Items of a page, if nothing is said, and at most.
 const LIMIT: usize = 100;
-const MAX_LIMIT: usize = 500;
+const MAX_LIMIT: usize = FEED_PAGE_MAX_ITEMS;
 
 /// The longest that a reader may wait: less than most proxies do.
 const MAX_WAIT: Duration = Duration::from_secs(50);

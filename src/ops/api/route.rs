@@ -7,7 +7,7 @@ use axum::Json;
 
 use super::{
     Answer, Api,
-    actions::{Who, audit},
+    actions::{Who, note},
 };
 use crate::{
     ids::{AlertId, DestinationName},
@@ -42,13 +42,15 @@ pub(super) async fn one(
         Fate::Left(reason) => return Err(Problem::conflict(reason)),
     };
     let to: Vec<&str> = names.iter().map(DestinationName::as_str).collect();
-    audit(who, "retry", &format!("unrouted alert {id}, routed to {}", to.join(", ")), changed);
+    let deed = who.deed("retry", format!("unrouted alert {id}, routed to {}", to.join(", ")));
+    note(api, deed, changed).await;
     let after = api.alert(&id.to_string()).await?.deliveries;
+    let configured = api.configured();
     let by_destination = names.iter().map(|name| (name.to_string(), 1)).collect();
     let routed = Routed { alerts: 1, by_destination, ..Routed::default() };
     Ok(Json(Changed {
         changed,
-        deliveries: after.iter().map(Delivery::new).collect(),
+        deliveries: after.iter().map(|one| Delivery::new(one, &configured)).collect(),
         // Somebody else was faster, by another configuration perhaps.
         routed: (changed > 0).then_some(routed),
     }))
@@ -80,7 +82,7 @@ pub(super) async fn all(api: &Api, who: &Who, only: Option<&DestinationName>) ->
         }
     }
     let suffix = only.map(|name| format!(" at {name}")).unwrap_or_default();
-    audit(who, "retry", &format!("all unrouted{suffix}"), changed);
+    note(api, who.deed("retry", format!("all unrouted{suffix}")), changed).await;
     Ok(Json(Changed { changed, deliveries: Vec::new(), routed: Some(routed) }))
 }
 

@@ -1,8 +1,6 @@
 //! Why a call of the Web API brought nothing, by what to do about it.
 
-use std::fmt;
-
-use crate::clock::Timestamp;
+use std::{fmt, time::Duration};
 
 /// A word of Slack's vocabulary, such as `not_in_channel`. Anything else that stands in its place
 /// is left out: it could be anything, a token included.
@@ -48,8 +46,8 @@ pub enum ApiError {
     /// Too many calls, by Slack's word or by its published allowance.
     #[error("Slack's rate limit is reached")]
     Throttled {
-        /// When the method may be called again.
-        until: Timestamp,
+        /// How long the method may not be called.
+        wait: Duration,
     },
     /// It may work a moment later.
     #[error("Slack's Web API failed")]
@@ -68,13 +66,25 @@ pub enum Failure {
     /// No connection, or it broke.
     #[error("no connection")]
     Network(#[source] reqwest::Error),
+    /// The configured proxy is not there, or lets nothing through.
+    #[error("no connection through the proxy (`slack.proxy`, or `proxy` of the app)")]
+    Proxy(#[source] reqwest::Error),
+    /// Whoever answers is not trusted.
+    #[error(
+        "the server's certificate is not trusted (an authority of your own belongs in \
+         `slack.ca_file`, or in `ca_file` of the app)"
+    )]
+    Untrusted(#[source] reqwest::Error),
     /// An HTTP status that says nothing about the request.
     #[error("status {0}")]
     Status(u16),
     /// The answer is no JSON object.
     #[error("the answer is not JSON")]
     NotJson,
-    /// The answer is larger than any page.
+    /// The answer has not the shape that Slack documents for the method.
+    #[error("the answer is not complete: `{0}` is missing or of the wrong type")]
+    Incomplete(&'static str),
+    /// The answer is larger than is read at once.
     #[error("the answer is too large")]
     TooLarge,
     /// Slack says so.
@@ -98,19 +108,57 @@ const TOKEN: &[&str] = &[
     "access_denied",
 ];
 
-/// Slack's words for what a person must change.
-const CONFIGURATION: &[&str] = &[
-    "missing_scope",
-    "no_permission",
-    "not_in_channel",
-    "channel_not_found",
-    "channel_is_limited_access",
-    "team_access_not_granted",
-    "enterprise_is_restricted",
-    "accesslimited",
-    "ekm_access_denied",
-    "deprecated_endpoint",
-    "method_deprecated",
+/// How to invite the bot.
+const INVITE: &str = "open the channel in Slack and type: /invite @slack-soar-relay (the name of \
+                      the app)";
+
+/// How to name the workspace.
+const TEAM: &str = "set `team` of the app to the id of the workspace (T...): an organisation-wide \
+                    token has to say which one it means";
+
+/// How to let the app into the workspace.
+const GRANT: &str = "let an administrator of the organisation add the app to the workspace that \
+                     `team` names";
+
+/// How to change what the app may do.
+const SCOPE: &str = "in the app's settings: OAuth & Permissions, Bot Token Scopes, add what is \
+                     missing, then Reinstall to Workspace";
+
+/// How to get out of a restriction.
+const ADMINISTRATOR: &str = "ask an administrator of the workspace: a policy of theirs forbids it";
+
+/// How to get a token that counts.
+const REINSTALL: &str = "in the app's settings: OAuth & Permissions, Reinstall to Workspace, then \
+                         put the new Bot User OAuth Token (xoxb-...) where `bot_token` points to";
+
+/// Slack's words for what a person must change, and how
+/// (docs.slack.dev/reference/methods/conversations.history and conversations.list, Errors).
+const CONFIGURATION: &[(&str, &str)] = &[
+    ("missing_scope", SCOPE),
+    ("no_permission", SCOPE),
+    ("not_in_channel", INVITE),
+    (
+        "channel_not_found",
+        "compare the channel's id, which stands at the end of its details; if it \
+        is a private channel, type in it: /invite @slack-soar-relay (the name of the app)",
+    ),
+    ("invalid_channel", "compare the channel's id, which stands at the end of its details"),
+    ("method_not_supported_for_channel_type", "configure another channel: an app cannot read this"),
+    ("channel_is_limited_access", ADMINISTRATOR),
+    ("is_connected_org_channel", ADMINISTRATOR),
+    ("missing_argument", TEAM),
+    ("team_not_found", TEAM),
+    ("invalid_team_id", TEAM),
+    ("team_access_not_granted", GRANT),
+    ("external_channel_migrating", "wait until Slack has moved the channel"),
+    ("enterprise_is_restricted", ADMINISTRATOR),
+    ("accesslimited", ADMINISTRATOR),
+    ("restricted_action", ADMINISTRATOR),
+    ("ekm_access_denied", ADMINISTRATOR),
+    ("method_not_allowed", ADMINISTRATOR),
+    ("deprecated_endpoint", "use a newer version of the relay"),
+    ("method_deprecated", "use a newer version of the relay"),
+    ("unknown_method", "compare `slack.api_url` with https://slack.com/api"),
 ];
 
 /// Slack's words for a request that we should not have made.
@@ -124,23 +172,26 @@ const OURS: &[&str] = &[
     "invalid_form_data",
 ];
 
-/// An answer with `"ok": false`.
+/// An answer with `"ok": false`, or without `ok`.
+#[derive(Default)]
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) needed: Code,
 }
 
 impl Refusal {
-    /// The error; `retry_at` counts if Slack says that there were too many calls. A word that is
+    /// The error; `wait` counts if Slack says that there were too many calls. A word that is
     /// not known is taken for a passing failure: then nothing stops for good.
-    pub(super) fn at(self, retry_at: Timestamp) -> ApiError {
+    pub(super) fn after(self, wait: Duration) -> ApiError {
         let Self { code, needed } = self;
         let is_one_of = |words: &[&str]| words.contains(&code.as_str());
         if ["ratelimited", "rate_limited"].contains(&code.as_str()) {
-            ApiError::Throttled { until: retry_at }
+            ApiError::Throttled { wait }
         } else if is_one_of(TOKEN) {
             ApiError::Token(code)
-        } else if is_one_of(CONFIGURATION) {
+        } else if code.as_str().is_empty() {
+            ApiError::Transient(Failure::Incomplete("ok"))
+        } else if CONFIGURATION.iter().any(|(word, _)| *word == code.as_str()) {
             ApiError::Configuration { code, needed }
         } else if is_one_of(OURS) {
             ApiError::Ours(code)
@@ -162,6 +213,18 @@ impl ApiError {
         }
     }
 
+    /// What a person can do about it in Slack or in the configuration, or empty.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::Token(_) => REINSTALL,
+            Self::Configuration { code, .. } => {
+                let known = CONFIGURATION.iter().find(|(word, _)| *word == code.as_str());
+                known.map_or("", |(_, cure)| cure)
+            }
+            Self::Throttled { .. } | Self::Transient(_) | Self::Ours(_) => "",
+        }
+    }
+
     /// Slack's word for it, if there is one.
     pub fn code(&self) -> &str {
         match self {
@@ -173,8 +236,11 @@ impl ApiError {
             Self::Transient(
                 Failure::TimedOut
                 | Failure::Network(_)
+                | Failure::Proxy(_)
+                | Failure::Untrusted(_)
                 | Failure::Status(_)
                 | Failure::NotJson
+                | Failure::Incomplete(_)
                 | Failure::TooLarge,
             ) => "",
         }
@@ -187,7 +253,7 @@ mod tests {
 
     fn error(code: &str) -> ApiError {
         let refusal = Refusal { code: Code::new(code), needed: Code::new("groups:history") };
-        refusal.at(Timestamp::from_seconds(7))
+        refusal.after(Duration::from_secs(7))
     }
 
     #[test]
@@ -197,6 +263,9 @@ mod tests {
             ("invalid_auth", "token"),
             ("missing_scope", "configuration"),
             ("not_in_channel", "configuration"),
+            ("missing_argument", "configuration"),
+            ("team_not_found", "configuration"),
+            ("", "transient"),
             ("ratelimited", "throttled"),
             ("invalid_cursor", "ours"),
             ("internal_error", "transient"),
@@ -208,6 +277,16 @@ mod tests {
             error("missing_scope").to_string(),
             "Slack refuses: missing_scope (needs groups:history)"
         );
+    }
+
+    #[test]
+    fn whatever_a_person_must_change_says_how() {
+        for (word, _) in CONFIGURATION {
+            assert!(error(word).cure().len() > 20, "{word}");
+        }
+        assert!(error("missing_argument").cure().contains("`team`"));
+        assert!(error("invalid_auth").cure().contains("`bot_token`"));
+        assert_eq!(error("internal_error").cure(), "");
     }
 
     #[test]

@@ -2,28 +2,26 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::clock::Timestamp;
-
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A bucket with a minute's calls in it. They may be taken all at once; each comes back a minute
-/// after it was taken, so that no minute ever sees more of them.
+/// after it was taken, so that no minute ever sees more of them. Moments are those of
+/// [`Clock::uptime`](crate::clock::Clock::uptime): no correction of the time of day moves them.
 #[derive(Debug)]
 pub(super) struct Throttle {
     allowance: usize,
-    taken: VecDeque<Timestamp>,
-    blocked_until: Timestamp,
+    taken: VecDeque<Duration>,
+    blocked_until: Duration,
 }
 
 impl Throttle {
     pub(super) fn new(allowance: usize) -> Self {
-        Self { allowance, taken: VecDeque::new(), blocked_until: Timestamp::default() }
+        Self { allowance, taken: VecDeque::new(), blocked_until: Duration::ZERO }
     }
 
     /// Takes a call, or says when there will be one.
-    pub(super) fn take(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        // A clock that was set back must not block for longer than a minute.
-        self.taken.retain(|at| *at + MINUTE > now && *at <= now);
+    pub(super) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.taken.retain(|at| *at + MINUTE > now);
         if self.blocked_until > now {
             return Err(self.blocked_until);
         }
@@ -37,7 +35,7 @@ impl Throttle {
 
     /// The call that was taken then is over. Slack counted it at some time in between, so it comes
     /// back a minute after its end.
-    pub(super) fn end(&mut self, taken: Timestamp, now: Timestamp) {
+    pub(super) fn end(&mut self, taken: Duration, now: Duration) {
         if let Some(at) = self.taken.iter().position(|at| *at == taken) {
             self.taken.remove(at);
             self.taken.push_back(now.max(taken));
@@ -45,7 +43,7 @@ impl Throttle {
     }
 
     /// Nothing before that time: Slack said so.
-    pub(super) fn block(&mut self, until: Timestamp) {
+    pub(super) fn block(&mut self, until: Duration) {
         self.blocked_until = self.blocked_until.max(until);
     }
 
@@ -60,8 +58,8 @@ mod tests {
 
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_seconds(seconds)
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     #[test]
@@ -108,7 +106,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_minute_sees_more_than_the_allowance(
-            steps in prop::collection::vec(0_i64..40, 1..100), allowance in 1_usize..6,
+            steps in prop::collection::vec(0_u64..40, 1..100), allowance in 1_usize..6,
         ) {
             let mut throttle = Throttle::new(allowance);
             let (mut now, mut made) = (1_000, Vec::new());
@@ -120,7 +118,7 @@ mod tests {
                 }
             }
             for last in &made {
-                let minute = made.iter().filter(|one| **one <= *last && **one > last - 60);
+                let minute = made.iter().filter(|one| **one <= *last && **one + 60 > *last);
                 prop_assert!(minute.count() <= allowance);
             }
         }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::de::MapAccess;
-use serde_json::value::RawValue;
+use serde::de::{MapAccess, SeqAccess};
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Channel,
@@ -17,29 +17,50 @@ use crate::{
     },
 };
 
+/// No cursor of Slack's is nearly as long, and it has to fit into a URL.
+const CURSOR_BYTES: usize = 4096;
+
 /// An answer of any method, with everything that some method gives.
 #[derive(Default)]
 pub(super) struct Reply<'a> {
-    ok: bool,
+    ok: Success,
     error: Cow<'a, str>,
     needed: Cow<'a, str>,
     pub(super) team_id: Cow<'a, str>,
     pub(super) user_id: Cow<'a, str>,
-    pub(super) channels: Vec<Channel>,
-    pub(super) channel: Channel,
+    channels: Channels,
+    channel: Channel,
     pub(super) has_more: bool,
     messages: Option<&'a str>,
-    metadata: Metadata<'a>,
+    metadata: Option<&'a str>,
 }
+
+/// What `ok` says. Nothing but a JSON boolean counts.
+#[derive(Clone, Copy, Default)]
+enum Success {
+    #[default]
+    Unsaid,
+    Yes,
+    No,
+}
+
+/// The list of channels; none if there is no array in its place.
+#[derive(Default)]
+struct Channels(Option<Vec<Channel>>);
 
 #[derive(Default)]
 struct Metadata<'a> {
-    next_cursor: Cow<'a, str>,
+    next_cursor: Option<&'a str>,
 }
 
 /// An answer that was found good before.
 pub(super) fn reply(text: &str) -> Result<Reply<'_>, ApiError> {
     Reply::parse(text).map_err(|_unparsable| ApiError::Transient(Failure::NotJson))
+}
+
+/// The answer lacks what its method promises: it may have it a moment later.
+const fn incomplete(field: &'static str) -> ApiError {
+    ApiError::Transient(Failure::Incomplete(field))
 }
 
 impl<'a> Reply<'a> {
@@ -49,21 +70,61 @@ impl<'a> Reply<'a> {
 
     /// Why the answer is none; nothing if it is one.
     pub(super) fn error(&self) -> Option<Refusal> {
-        let refusal = || Refusal { code: Code::new(&self.error), needed: Code::new(&self.needed) };
-        (!self.ok).then(refusal)
+        match self.ok {
+            Success::Yes => None,
+            Success::No => {
+                Some(Refusal { code: Code::new(&self.error), needed: Code::new(&self.needed) })
+            }
+            Success::Unsaid => Some(Refusal::default()),
+        }
     }
 
-    /// The end is an empty, null or absent cursor, never a short page.
-    pub(super) fn next_cursor(&self) -> Option<String> {
-        let cursor = &self.metadata.next_cursor;
-        (!cursor.is_empty()).then(|| cursor.clone().into_owned())
+    /// Checks that the answer says who we are.
+    pub(super) fn identity(&self) -> Result<(), ApiError> {
+        if self.user_id.is_empty() { Err(incomplete("user_id")) } else { Ok(()) }
+    }
+
+    /// The channels; those without an id are left out.
+    pub(super) fn channels(self) -> Result<Vec<Channel>, ApiError> {
+        let mut channels = self.channels.0.ok_or(incomplete("channels"))?;
+        channels.retain(|channel| !channel.id.is_empty());
+        Ok(channels)
+    }
+
+    /// The one channel.
+    pub(super) fn channel(self) -> Result<Channel, ApiError> {
+        if self.channel.id.is_empty() { Err(incomplete("channel")) } else { Ok(self.channel) }
+    }
+
+    /// The end is an empty, null or absent cursor, never a short page. Slack writes an empty object
+    /// as an empty array now and then.
+    pub(super) fn next_cursor(&self) -> Result<Option<String>, ApiError> {
+        let text = self.metadata.unwrap_or_default();
+        if ["", "null", "[]"].contains(&text) {
+            return Ok(None);
+        }
+        let metadata: Metadata<'_> =
+            lenient::parse(text).map_err(|_unparsable| incomplete("response_metadata"))?;
+        let cursor = match metadata.next_cursor.map(serde_json::from_str) {
+            None | Some(Ok(Value::Null)) => return Ok(None),
+            Some(Ok(Value::String(cursor))) => cursor,
+            Some(Ok(Value::Number(number))) => number.to_string(),
+            Some(Ok(Value::Bool(_) | Value::Array(_) | Value::Object(_)) | Err(_)) => {
+                return Err(incomplete("next_cursor"));
+            }
+        };
+        if cursor.len() > CURSOR_BYTES {
+            return Err(incomplete("next_cursor"));
+        }
+        Ok((!cursor.is_empty()).then_some(cursor))
     }
 
     /// The messages, whole: Slack leaves the channel out, since it was asked for.
-    pub(super) fn messages(&self, channel: &ChannelId) -> Vec<String> {
+    pub(super) fn messages(&self, channel: &ChannelId) -> Result<Vec<String>, ApiError> {
+        let text = self.messages.filter(|text| text.starts_with('['));
         let list: Vec<&RawValue> =
-            self.messages.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        list.into_iter().map(|message| whole(message.get(), channel)).collect()
+            text.and_then(|text| serde_json::from_str(text).ok()).ok_or(incomplete("messages"))?;
+        Ok(list.into_iter().map(|message| whole(message.get(), channel)).collect())
     }
 }
 
@@ -73,7 +134,7 @@ fn whole(message: &str, channel: &ChannelId) -> String {
         return message.to_owned();
     };
     let comma = if start.trim() == "{" { "" } else { "," };
-    let channel = serde_json::Value::from(channel.as_str());
+    let channel = Value::from(channel.as_str());
     format!("{start}{comma}\"channel\":{channel}}}")
 }
 
@@ -89,7 +150,7 @@ impl<'de> Lenient<'de> for Reply<'de> {
             "channel" => read(object, &mut self.channel),
             "has_more" => read(object, &mut self.has_more),
             "messages" => raw(object, &mut self.messages),
-            "response_metadata" => read(object, &mut self.metadata),
+            "response_metadata" => raw(object, &mut self.metadata),
             _ => skip(object),
         }
     }
@@ -98,9 +159,21 @@ impl<'de> Lenient<'de> for Reply<'de> {
 impl<'de> Lenient<'de> for Metadata<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "next_cursor" => read(object, &mut self.next_cursor),
+            "next_cursor" => raw(object, &mut self.next_cursor),
             _ => skip(object),
         }
+    }
+}
+
+impl Lenient<'_> for Success {
+    fn flag(flag: bool) -> Self {
+        if flag { Self::Yes } else { Self::No }
+    }
+}
+
+impl<'de> Lenient<'de> for Channels {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        Vec::list(list).map(|channels| Self(Some(channels)))
     }
 }
 
@@ -126,7 +199,7 @@ mod tests {
         let channel = ChannelId::new("C1");
         let text = r#"{"ok":true,"messages":[{"type":"message","ts":"1.000002","bot_id":"B1",
             "channel":"C9"},{},7]}"#;
-        let messages = reply(text).unwrap().messages(&channel);
+        let messages = reply(text).unwrap().messages(&channel).unwrap();
         assert_eq!(messages[1..], [r#"{"channel":"C1"}"#, "7"]);
         let first = message::parse(&messages[0]).unwrap();
         assert_eq!((&*first.channel, &*first.ts), ("C1", "1.000002"));
@@ -139,18 +212,47 @@ mod tests {
             r#","response_metadata":{"next_cursor":""}"#,
             r#","response_metadata":{"next_cursor":null}"#,
             r#","response_metadata":null"#,
+            r#","response_metadata":[]"#,
+            r#","response_metadata":{"warnings":["x"]}"#,
         ] {
             let text = format!(r#"{{"ok":true{metadata}}}"#);
-            assert_eq!(reply(&text).unwrap().next_cursor(), None, "{metadata}");
+            assert_eq!(reply(&text).unwrap().next_cursor().unwrap(), None, "{metadata}");
         }
         let text = r#"{"ok":true,"response_metadata":{"next_cursor":"bmV4dA=="}}"#;
-        assert_eq!(reply(text).unwrap().next_cursor().as_deref(), Some("bmV4dA=="));
+        assert_eq!(reply(text).unwrap().next_cursor().unwrap().as_deref(), Some("bmV4dA=="));
     }
 
     #[test]
     fn what_is_not_ok_is_refused_whatever_else_it_holds() {
-        for text in [r#"{"messages":[]}"#, r#"{"ok":false}"#, r#"{"ok":null,"error":7}"#] {
+        for text in [
+            r#"{"messages":[]}"#,
+            r#"{"ok":false}"#,
+            r#"{"ok":null,"error":7}"#,
+            r#"{"ok":"true","messages":[]}"#,
+            r#"{"ok":1,"messages":[]}"#,
+            r#"{"ok":{},"messages":[]}"#,
+        ] {
             assert!(reply(text).unwrap().error().is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_without_what_its_method_promises_is_incomplete() {
+        let channel = ChannelId::new("C1");
+        for wrong in ["null", "{}", r#""none""#, "7", "true", r#"{"0":{"ts":"1.0"}}"#] {
+            let with = |key: &str| format!(r#"{{"ok":true,"{key}":{wrong}}}"#);
+            assert!(reply(&with("messages")).unwrap().messages(&channel).is_err(), "{wrong}");
+            assert!(reply(&with("channels")).unwrap().channels().is_err(), "{wrong}");
+        }
+        let bare = || reply(r#"{"ok":true,"channel":{"name":"x"}}"#).unwrap();
+        assert!(bare().messages(&channel).is_err() && bare().channels().is_err());
+        assert!(bare().channel().is_err() && bare().identity().is_err());
+        for metadata in [r#""next""#, "7", "[1]", r#"{"next_cursor":{}}"#] {
+            let text = format!(r#"{{"ok":true,"response_metadata":{metadata}}}"#);
+            assert!(reply(&text).unwrap().next_cursor().is_err(), "{metadata}");
+        }
+        let long = "a".repeat(5000);
+        let text = format!(r#"{{"ok":true,"response_metadata":{{"next_cursor":"{long}"}}}}"#);
+        assert!(reply(&text).unwrap().next_cursor().is_err());
     }
 }

@@ -188,7 +188,7 @@ pub(in crate::store) async fn what_died_or_was_cancelled_is_not_in_the_feed_unti
     assert_eq!(w.act(one(w.id(1)), Action::Cancel).await, 1);
     assert_eq!(w.read(0, 10).await.0, w.ids(2..4));
     w.clock.advance(DAY);
-    let dead = w.store().expire(&name("soar"), w.clock.now() - HOUR, "max_age").await.unwrap();
+    let dead = w.store().expire(&name("soar"), HOUR, "max_age").await.unwrap();
     assert_eq!(dead.len(), 2);
     assert_eq!(w.read(0, 10).await.0, []);
     assert_eq!(w.take(after).await, [], "it was passed, and nobody says that it was taken");

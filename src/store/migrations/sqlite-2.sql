@@ -22,3 +22,29 @@ WITH changed AS (
 INSERT OR IGNORE INTO chains (app, channel, first, place)
 SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM changed
 WINDOW ids AS (PARTITION BY app, id ORDER BY is_newest, channel);
+-- What operators did, from the API.
+CREATE TABLE actions (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    changed INTEGER NOT NULL
+) STRICT;
+-- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
+ALTER TABLE cursors ADD COLUMN seen INTEGER;
+-- `wait` is how long the delivery was to wait when `due_at` was set: a `due_at` further away than
+-- that is the work of a clock that has been set back since. `because` says what it waits for: 0 a
+-- destination at fault, 1 the time that the destination asked for, 2 the next try after a refusal.
+-- `accepted`: the destination has accepted another alert since this one was first refused.
+-- `evidence` counts the refusals of requests that began after that. They begin anew with
+-- `alert_faults`, the number of refusals.
+ALTER TABLE deliveries ADD COLUMN wait INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN because INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN evidence INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX deliveries_refused ON deliveries (destination, accepted, alert_faults)
+    WHERE state = 0 AND alert_faults > 0;
+
+-- `settings` is a mark of the destination's settings and secrets, under which refusals are counted.
+ALTER TABLE destinations ADD COLUMN settings INTEGER;

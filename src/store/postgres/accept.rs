@@ -292,7 +292,7 @@ impl Writer {
         more: &More,
     ) -> Result<(), StoreError> {
         for cursor in &more.cursors {
-            move_cursor(transaction, cursor).await?;
+            move_cursor(transaction, self.shared.now(), cursor).await?;
         }
         for (app, body) in &more.bodies {
             self.quarantine(transaction, app, body).await?;

@@ -8,8 +8,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
-    store::{CursorMove, LookAlike, StoreError, stored::clean, with_new_id},
+    store::{CURSOR_AHEAD, CursorMove, LookAlike, StoreError, stored::clean, with_new_id},
 };
 
 /// Waits until no accept is under way, and keeps new ones waiting until the transaction ends: each
@@ -188,16 +189,50 @@ pub(super) async fn cursor(
     rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
 }
 
-/// Moves a cursor forward, unless a newer term polls: its holder cannot begin while this looks.
-pub(super) async fn move_cursor(
-    transaction: &mut Transaction<'_>,
+/// The newest message that moves of a cursor have seen.
+pub(super) async fn newest_seen(
+    shared: &Shared,
+    app: &AppName,
+    channel: &ChannelId,
+) -> Result<Option<MessageTs>, StoreError> {
+    const SQL: &str = "SELECT seen FROM relay.cursors
+        WHERE app = $1 AND channel = $2 AND seen IS NOT NULL";
+    let (app, channel) = (app.as_str(), clean(channel.as_str()));
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
+}
+
+/// Puts a cursor back, unless a newer term polls.
+pub(super) async fn put_cursor_back(
+    shared: &Shared,
     cursor: &CursorMove,
 ) -> Result<(), StoreError> {
+    const SQL: &str = "UPDATE relay.cursors SET ts = $3, term = $4
+        WHERE app = $1 AND channel = $2 AND ts > $3 AND term <= $4
+        AND NOT EXISTS (SELECT FROM relay.pollers p WHERE p.app = $1 AND p.term > $4)";
+    let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
+    let ts = cursor.to.micros();
+    let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
+    let params: [Param<'_>; _] =
+        [(&app, Type::TEXT), (&channel, Type::TEXT), (&ts, Type::INT8), (&term, Type::INT8)];
+    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+}
+
+/// Moves a cursor forward, unless a newer term polls: its holder cannot begin while this looks. By
+/// the database's clock it is never moved into the future.
+pub(super) async fn move_cursor(
+    transaction: &mut Transaction<'_>,
+    now: Option<i64>,
+    cursor: &CursorMove,
+) -> Result<(), StoreError> {
+    const NOW: &str = "SELECT relay.now_us($1)";
     const TERM: &str = "SELECT term FROM relay.pollers WHERE app = $1 FOR SHARE";
     const SQL: &str = "
-        INSERT INTO relay.cursors AS c (app, channel, ts, term) VALUES ($1, $2, $3, $4)
+        INSERT INTO relay.cursors AS c (app, channel, ts, term, seen) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (app, channel) DO UPDATE
-        SET ts = greatest(c.ts, excluded.ts), term = excluded.term
+        SET ts = greatest(c.ts, excluded.ts), term = excluded.term,
+            seen = greatest(c.seen, excluded.seen)
         WHERE excluded.term >= c.term";
     let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
     let ts = cursor.to.micros();
@@ -209,7 +244,24 @@ pub(super) async fn move_cursor(
         tracing::warn!(app, %channel, term, "another relay polls now: the cursor was not moved");
         return Ok(());
     }
-    let params: [Param<'_>; _] =
-        [(&app, Type::TEXT), (&channel, Type::TEXT), (&ts, Type::INT8), (&term, Type::INT8)];
+    let rows = transaction.query(NOW, &[(&now, Type::INT8)]).await?;
+    let now = rows.first().map(|row| get::<i64>(row, 0)).transpose()?.unwrap_or(0);
+    if ts > (Timestamp::from_micros(now) + CURSOR_AHEAD).micros() {
+        tracing::error!(
+            app,
+            %channel,
+            "the cursor of {channel} is not moved into the future: look at the clocks of this \
+             machine and of the database"
+        );
+        return Ok(());
+    }
+    let seen = cursor.seen.map(MessageTs::micros);
+    let params: [Param<'_>; _] = [
+        (&app, Type::TEXT),
+        (&channel, Type::TEXT),
+        (&ts, Type::INT8),
+        (&term, Type::INT8),
+        (&seen, Type::INT8),
+    ];
     transaction.query(SQL, &params).await.map(drop)
 }

@@ -1,6 +1,6 @@
 //! Leasing what is due, and writing down what became of it.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Row, types::Type};
@@ -14,33 +14,63 @@ use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
-        ATTEMPTS_KEPT, Delivery, Lease, Next, Outcome, Projection, Reference, StoreError,
-        stored::{DEAD, DELIVERED, PENDING, clean, excerpt, source_of},
+        ATTEMPTS_KEPT, Because, Delivery, Lease, Next, Outcome, Projection, Reference, Refusals,
+        StoreError,
+        stored::{DEAD, DELIVERED, PENDING, because_number, clean, excerpt, source_of},
     },
 };
 
 /// The most outcomes that share a transaction.
 const OUTCOMES: usize = 512;
 
-pub(super) const CLAIM: &str = "
+/// Leases what `due` finds of the destination `t`, and returns it in that order.
+macro_rules! claim {
+    ($due:literal, $order:literal) => {
+        concat!(
+            "
 WITH clock AS (SELECT relay.now_us($1) AS now),
 t AS (SELECT id, paused_for FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
-due AS (
+due AS (",
+            $due,
+            "),
+mine AS (
+    UPDATE relay.deliveries d SET token = $4, leased_until = (SELECT now FROM clock) + $5
+    FROM due WHERE d.id = due.id
+    RETURNING d.id, d.due_at, d.attempts, d.alert_faults, d.since, d.evidence, d.accepted)
+SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
+    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
+    a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted
+FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
+JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
+ORDER BY ",
+            $order
+        )
+    };
+}
+
+pub(super) const CLAIM: &str = claim!(
+    "
     SELECT d.id FROM relay.deliveries d
     WHERE d.destination = (SELECT id FROM t) AND d.state = 0
         AND d.due_at <= (SELECT now FROM clock)
         AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
-    ORDER BY d.due_at, d.id LIMIT $3 FOR UPDATE SKIP LOCKED),
-mine AS (
-    UPDATE relay.deliveries d SET token = $4, leased_until = (SELECT now FROM clock) + $5
-    FROM due WHERE d.id = due.id
-    RETURNING d.id, d.due_at, d.attempts, d.alert_faults, d.since)
-SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
-    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
-    a.level, coalesce(a.search, '')
-FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
-JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
-ORDER BY d.due_at, d.id";
+    ORDER BY d.due_at, d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
+    "d.due_at, d.id"
+);
+
+/// The numbers of all that wait are in an index, so the oldest few are found without their rows.
+const CLAIM_OLDEST: &str = claim!(
+    "
+    SELECT d.id FROM relay.deliveries d
+    WHERE d.id IN (
+            SELECT o.id FROM relay.deliveries o
+            WHERE o.destination = (SELECT id FROM t) AND o.state = 0 ORDER BY o.id LIMIT 64)
+        AND d.state = 0
+        AND (d.due_at <= (SELECT now FROM clock) OR (d.attempts > 0 AND d.because = 0))
+        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+    ORDER BY d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
+    "d.id"
+);
 
 /// Leases up to `n` deliveries. The lease ends by the database's clock, counted from after it was
 /// asked; the holder counts from before, and so is never the later one.
@@ -49,7 +79,25 @@ pub(super) async fn lease_due(
     destination: &DestinationName,
     n: usize,
 ) -> Result<Vec<Lease>, StoreError> {
-    let expires_at = shared.clock.now() + shared.lease;
+    lease(shared, CLAIM, destination, n).await
+}
+
+/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
+/// destination at fault.
+pub(super) async fn lease_oldest(
+    shared: &Shared,
+    destination: &DestinationName,
+) -> Result<Option<Lease>, StoreError> {
+    lease(shared, CLAIM_OLDEST, destination, 1).await.map(|mut leases| leases.pop())
+}
+
+async fn lease(
+    shared: &Shared,
+    claim: &str,
+    destination: &DestinationName,
+    n: usize,
+) -> Result<Vec<Lease>, StoreError> {
+    let expires_at = shared.clock.moment() + shared.lease;
     // The sign is lost and found again: PostgreSQL knows no unsigned numbers.
     let token = shared.clock.token();
     let (name, now, lease) = (destination.as_str(), shared.now(), shared.lease_us());
@@ -61,18 +109,22 @@ pub(super) async fn lease_due(
         (&signed, Type::INT8),
         (&lease, Type::INT8),
     ];
-    let rows = shared.door.run(Haste::Hot, CLAIM, &params).await?;
+    let rows = shared.door.run(Haste::Hot, claim, &params).await?;
     rows.iter().map(|row| Ok(Lease::new(delivery(row, destination)?, token, expires_at))).collect()
 }
 
-/// A delivery, from the first fifteen columns of a row.
+/// A delivery, from the first seventeen columns of a row.
 pub(super) fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         alert: alert_id(row, 0)?,
         destination: destination.clone(),
         id: get(row, 2)?,
         attempts: small(row, 3)?,
-        alert_faults: small(row, 4)?,
+        refusals: Refusals {
+            count: small(row, 4)?,
+            evidence: small(row, 15)?,
+            accepted: get(row, 16)?,
+        },
         pending_since: time(row, 5)?,
         attachment: small(row, 6)?,
         received_at: time(row, 7)?,
@@ -125,6 +177,8 @@ pub(super) async fn release(shared: &Shared, lease: &Lease) {
 pub(super) struct Job {
     pub(super) id: i64,
     pub(super) token: u64,
+    /// As they were when it was leased.
+    pub(super) refusals: Refusals,
     pub(super) outcome: Outcome,
     pub(super) reply: oneshot::Sender<Result<bool, StoreError>>,
 }
@@ -159,13 +213,14 @@ const RECORD: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now),
 o AS MATERIALIZED (
     SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-        $15, $16)
-    AS o (id, token, state, due_in, faults, reason, reference_id, reference_url, started_at,
-        duration, class, status, excerpt, level, search)),
+        $15, $16, $17, $18)
+    AS o (id, token, state, wait, refusals, reason, reference_id, reference_url, started_at,
+        duration, class, status, excerpt, level, search, evidence, because)),
 done AS (
     UPDATE relay.deliveries d SET state = o.state, attempts = d.attempts + 1,
-        alert_faults = d.alert_faults + o.faults,
-        due_at = coalesce(clock.now + o.due_in, d.due_at),
+        alert_faults = d.alert_faults + o.refusals, evidence = d.evidence + o.evidence,
+        due_at = coalesce(clock.now + o.wait, d.due_at), wait = coalesce(o.wait, d.wait),
+        because = o.because,
         finished_at = CASE WHEN o.state <> 0 THEN clock.now END, dead_reason = o.reason,
         reference_id = o.reference_id, reference_url = o.reference_url,
         token = NULL, leased_until = NULL
@@ -178,7 +233,18 @@ log AS (
 derived AS (
     UPDATE relay.alerts a SET level = o.level, search = o.search
     FROM done JOIN o ON o.id = done.id AND o.token = done.token
-    WHERE a.seq = o.id / 65536 AND o.level IS NOT NULL AND a.search IS NOT NULL)
+    WHERE a.seq = o.id / 65536 AND o.level IS NOT NULL AND a.search IS NOT NULL),
+-- A row that somebody else holds, or that is recorded here, hears of the next acceptance: evidence
+-- that comes late kills nothing too early, and nobody waits for others in a circle.
+hearers AS (
+    SELECT d.id FROM relay.deliveries d
+    WHERE d.destination IN (
+            SELECT (done.id % 65536)::int4 FROM done JOIN o ON o.id = done.id WHERE o.state = 1)
+        AND NOT d.accepted AND d.state = 0 AND d.alert_faults > 0
+        AND d.id NOT IN (SELECT o.id FROM o)
+    LIMIT 1000 FOR UPDATE SKIP LOCKED),
+heard AS (
+    UPDATE relay.deliveries d SET accepted = true FROM hearers WHERE d.id = hearers.id)
 SELECT id, token, attempts FROM done";
 
 /// Removes the oldest attempts of a delivery.
@@ -217,8 +283,8 @@ struct Columns<'a> {
     id: Vec<i64>,
     token: Vec<i64>,
     state: Vec<i32>,
-    due_in: Vec<Option<i64>>,
-    faults: Vec<i32>,
+    wait: Vec<Option<i64>>,
+    refusals: Vec<i32>,
     reason: Vec<Option<&'static str>>,
     reference_id: Vec<Option<Cow<'a, str>>>,
     reference_url: Vec<Option<Cow<'a, str>>>,
@@ -229,6 +295,8 @@ struct Columns<'a> {
     excerpt: Vec<Cow<'a, str>>,
     level: Vec<Option<&'a str>>,
     search: Vec<Option<Cow<'a, str>>>,
+    evidence: Vec<i32>,
+    because: Vec<i32>,
 }
 
 impl<'a> Columns<'a> {
@@ -236,19 +304,17 @@ impl<'a> Columns<'a> {
         let mut columns = Self { now: shared.now(), ..Self::default() };
         let mut jobs: Vec<&Job> = jobs.iter().collect();
         jobs.sort_by_key(|job| job.id);
-        for Job { id, token, outcome: Outcome { attempt, next, projection }, .. } in jobs {
+        for Job { id, token, refusals, outcome: Outcome { attempt, next, projection }, .. } in jobs
+        {
             columns.id.push(*id);
             columns.token.push(token.cast_signed());
-            let (state, due_in, fault, reason, reference) = match next {
-                Next::Delivered(reference) => (DELIVERED, None, false, None, Some(reference)),
-                Next::Dead { reason } => (DEAD, None, false, Some(*reason), None),
-                Next::Retry { at, alert_fault } => {
-                    (PENDING, Some(shared.distance(*at)), *alert_fault, None, None)
-                }
+            let (state, reason, reference) = match next {
+                Next::Delivered(reference) => (DELIVERED, None, Some(reference)),
+                Next::Dead { reason } => (DEAD, Some(*reason), None),
+                Next::Retry { .. } => (PENDING, None, None),
             };
             columns.state.push(i32::try_from(state).unwrap_or_default());
-            columns.due_in.push(due_in);
-            columns.faults.push(i32::from(fault));
+            columns.waits(next, *refusals);
             columns.reason.push(reason);
             columns.reference(reference);
             columns.started_at.push(attempt.started_at.micros());
@@ -264,19 +330,33 @@ impl<'a> Columns<'a> {
         columns
     }
 
+    fn waits(&mut self, next: &Next, refusals: Refusals) {
+        let (wait, because) = match next {
+            Next::Retry { wait, because } => (Some(*wait), Some(*because)),
+            Next::Delivered(_) | Next::Dead { .. } => (None, None),
+        };
+        let is_refusal = because == Some(Because::Refused);
+        let micros = |wait: Duration| i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+        self.wait.push(wait.map(micros));
+        self.refusals.push(i32::from(is_refusal));
+        self.evidence.push(i32::from(is_refusal && refusals.accepted));
+        let because = because.map_or(0, because_number);
+        self.because.push(i32::try_from(because).unwrap_or_default());
+    }
+
     fn reference(&mut self, reference: Option<&'a Reference>) {
         self.reference_id.push(reference.map(|reference| clean(&reference.id)));
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }
 
-    fn params(&self) -> [Param<'_>; 16] {
+    fn params(&self) -> [Param<'_>; 18] {
         [
             (&self.now, Type::INT8),
             (&self.id, Type::INT8_ARRAY),
             (&self.token, Type::INT8_ARRAY),
             (&self.state, Type::INT4_ARRAY),
-            (&self.due_in, Type::INT8_ARRAY),
-            (&self.faults, Type::INT4_ARRAY),
+            (&self.wait, Type::INT8_ARRAY),
+            (&self.refusals, Type::INT4_ARRAY),
             (&self.reason, Type::TEXT_ARRAY),
             (&self.reference_id, Type::TEXT_ARRAY),
             (&self.reference_url, Type::TEXT_ARRAY),
@@ -287,6 +367,8 @@ impl<'a> Columns<'a> {
             (&self.excerpt, Type::TEXT_ARRAY),
             (&self.level, Type::TEXT_ARRAY),
             (&self.search, Type::TEXT_ARRAY),
+            (&self.evidence, Type::INT4_ARRAY),
+            (&self.because, Type::INT4_ARRAY),
         ]
     }
 }

@@ -55,7 +55,7 @@ pub(super) const PAGE: &str = "
     SELECT * FROM (
     SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
         a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
-        a.level, coalesce(a.search, ''), d.number,
+        a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted, d.number,
         sum(octet_length(m.raw)) OVER (ORDER BY d.number) - octet_length(m.raw) AS before
     FROM relay.destinations t CROSS JOIN LATERAL (
         (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = 0
@@ -140,7 +140,7 @@ async fn look(
     let rows = shared.door.run(Haste::Hot, PAGE, &params).await?;
     let mut entries = Entries::default();
     for row in &rows {
-        entries.push(get(row, 15)?, delivery(row, destination)?);
+        entries.push(get(row, 17)?, delivery(row, destination)?);
     }
     Ok(entries)
 }

@@ -31,9 +31,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome,
-        Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
-        stored::quarantined,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
+        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
+        Taken, Unrecorded, stored::quarantined,
     },
 };
 
@@ -46,7 +46,9 @@ mod door;
 mod feed;
 mod flat;
 mod fresh;
+mod hasten;
 mod import;
+mod journal;
 mod known;
 mod layout;
 mod open;
@@ -138,8 +140,13 @@ impl PostgresStore {
             walked: AtomicI64::new(0),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            steady: Mutex::default(),
             clock,
         });
+        // There is no size to keep within, so nothing goes before its time.
+        metrics.counter(Metric::PrunedEarly, &[]).increment(0);
+        // The first of the two looks at the clock that must agree before anything is removed.
+        drop(shared.steady_time().await);
         let (accept, accepted) = mpsc::channel(QUEUE);
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
@@ -210,11 +217,19 @@ impl Store for PostgresStore {
         deliver::lease_due(&self.shared, destination, n).await
     }
 
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        deliver::lease_oldest(&self.shared, destination).await
+    }
+
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
         let (reply, answered) = oneshot::channel();
         let job = deliver::Job {
             id: lease.delivery().id,
             token: lease.token(),
+            refusals: lease.delivery().refusals,
             outcome: outcome.clone(),
             reply,
         };
@@ -240,10 +255,22 @@ impl Store for PostgresStore {
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        operate::expire(&self.shared, destination, born_before, reason).await
+        operate::expire(&self.shared, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(&self.shared, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        hasten::note_settings(&self.shared, destination, mark).await
     }
 
     async fn feed_page(
@@ -283,8 +310,13 @@ impl Store for PostgresStore {
         self.shared.hint(destination)
     }
 
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        operate::act(&self.shared, &selection, action).await
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError> {
+        operate::act(self, &selection, action, deed).await
     }
 
     async fn route(
@@ -299,8 +331,9 @@ impl Store for PostgresStore {
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        operate::set_paused(&self.shared, destination, paused).await
+        operate::set_paused(&self.shared, destination, paused, deed).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
@@ -321,6 +354,18 @@ impl Store for PostgresStore {
 
     async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
         catch_up::channel_ids(&self.shared, app).await
+    }
+
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        catch_up::newest_seen(&self.shared, app, channel).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        catch_up::put_cursor_back(&self.shared, cursor).await
     }
 
     async fn set_channel_id(

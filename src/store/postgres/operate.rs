@@ -1,8 +1,11 @@
 //! What an operator does: retry, cancel, pause, resume; and what grows too old.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
 use super::{
+    PostgresStore,
     door::{Haste, Param},
     row::{alert_id, count, get},
     shared::Shared,
@@ -11,13 +14,13 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State, StoreError,
+        Action, Journal, OperatorAction, Paused, REFUSALS, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, clean},
     },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.
-const PIECE: i64 = 1000;
+pub(super) const PIECE: i64 = 1000;
 
 /// The alert's number, also if the id names another id of its channel.
 pub(super) async fn find_alert(
@@ -83,22 +86,35 @@ pub(super) async fn route(
 
 /// Applies the action piece by piece; returns how many deliveries it changed.
 pub(super) async fn act(
-    shared: &Shared,
+    store: &PostgresStore,
     selection: &Selection,
     action: Action,
+    deed: Option<OperatorAction>,
 ) -> Result<u64, StoreError> {
+    let shared = &store.shared;
     let alert = match &selection.alert {
         None => None,
         Some(id) => match find_alert(shared, Haste::Patient, id).await? {
-            None => return Ok(0),
+            None => {
+                if let Some(deed) = deed {
+                    store.note(deed, 0).await?;
+                }
+                return Ok(0);
+            }
             found => found,
         },
     };
+    let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
     let mut total = 0;
+    let mut kept = deed.as_ref().map_or(Kept::Not, Kept::Next);
     for state in states(selection.state, action) {
         loop {
-            let changed =
-                change(shared, alert, selection.destination.as_ref(), (action, state)).await?;
+            let destination = selection.destination.as_ref();
+            let piece = Change { alert, destination, action, state, refusals };
+            let (changed, entry) = change(shared, piece, kept).await?;
+            if let Some(entry) = entry {
+                kept = Kept::As(entry);
+            }
             total += changed;
             if changed > 0 {
                 shared.wake_all(selection.destination.as_ref()).await;
@@ -120,23 +136,69 @@ fn states(meant: Option<State>, action: Action) -> Vec<i64> {
         }
         Action::Cancel => &[(State::Pending, PENDING), (State::Dead, DEAD)],
     };
+    let meant = meant.map(|one| if one == State::Refused { State::Pending } else { one });
     let meant = |state: State| meant.is_none_or(|meant| meant == state);
     changed.iter().filter(|(state, _)| meant(*state)).map(|(_, number)| *number).collect()
 }
 
-/// Changes a piece. Rows are locked in the order of their numbers, and looked at again once they
-/// are: what somebody leased or changed meanwhile is left alone.
+/// How the journal keeps an action.
+#[derive(Clone, Copy)]
+enum Kept<'d> {
+    Not,
+    /// With the next piece.
+    Next(&'d OperatorAction),
+    /// Under this number; each piece adds to it.
+    As(i64),
+}
+
+impl Kept<'_> {
+    /// The statement's part that keeps it, beside `clock` and `changed`.
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Not => "SELECT NULL::int8 AS id",
+            Self::Next(_) => {
+                "INSERT INTO relay.actions (at, who, action, selection, changed)
+                 SELECT clock.now, $6, $7, $8, (SELECT count(*) FROM changed) FROM clock
+                 RETURNING id"
+            }
+            Self::As(_) => {
+                "UPDATE relay.actions SET changed = actions.changed + (SELECT count(*) FROM changed)
+                 WHERE id = $5 RETURNING id"
+            }
+        }
+    }
+}
+
+/// Which deliveries a piece of an action changes, and to what.
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    alert: Option<i64>,
+    destination: Option<&'a DestinationName>,
+    action: Action,
+    /// The state that they are in.
+    state: i64,
+    /// They were refused at least so often.
+    refusals: u32,
+}
+
+/// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows
+/// are locked in the order of their numbers, and looked at again once they are: what somebody
+/// leased or changed meanwhile is left alone.
 async fn change(
     shared: &Shared,
-    alert: Option<i64>,
-    destination: Option<&DestinationName>,
-    (action, state): (Action, i64),
-) -> Result<u64, StoreError> {
+    piece: Change<'_>,
+    kept: Kept<'_>,
+) -> Result<(u64, Option<i64>), StoreError> {
+    let Change { alert, destination, action, state, refusals } = piece;
     let set = match (action, state) {
-        (Action::Retry, PENDING) => "due_at = clock.now",
+        (Action::Retry, PENDING) => {
+            "due_at = least(d.due_at, clock.now), wait = 0, alert_faults = 0, accepted = false,
+             evidence = 0"
+        }
         (Action::Retry, _) => {
-            "state = 0, due_at = clock.now, alert_faults = 0, finished_at = NULL,
-             dead_reason = NULL, token = NULL, leased_until = NULL, number = NULL,
+            "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
+             accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL, token = NULL,
+             leased_until = NULL, number = NULL,
              since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
                       FROM relay.destinations t WHERE t.id = d.destination)"
         }
@@ -144,7 +206,7 @@ async fn change(
     };
     let which = match (action, state) {
         (Action::Retry, PENDING) => {
-            "d.state = 0 AND d.due_at > (SELECT now FROM clock)
+            "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0)
              AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))"
         }
         (Action::Cancel, PENDING) => {
@@ -160,30 +222,51 @@ async fn change(
          found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination IN (SELECT id FROM t) AND {which}
+                AND d.alert_faults >= {refusals}
                 AND ($3::int8 IS NULL OR d.id BETWEEN $3 * 65536 AND $3 * 65536 + 65535)
             ORDER BY d.id LIMIT $4 FOR UPDATE),
          changed AS (
             UPDATE relay.deliveries d SET {set} FROM found, clock WHERE d.id = found.id
-            RETURNING d.id)
-         SELECT count(*) FROM changed"
+            RETURNING d.id),
+         kept AS ({})
+         SELECT (SELECT count(*) FROM changed), (SELECT id FROM kept)",
+        kept.sql()
     );
     let (now, name) = (shared.now(), destination.map(DestinationName::as_str));
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&name, Type::TEXT), (&alert, Type::INT8), (&PIECE, Type::INT8)];
-    counted(shared, &sql, &params).await
+    let (entry, who, verb, what) = match kept {
+        Kept::Not => (None, clean(""), "", clean("")),
+        Kept::Next(deed) => (None, clean(&deed.who), deed.action, clean(&deed.selection)),
+        Kept::As(entry) => (Some(entry), clean(""), "", clean("")),
+    };
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&alert, Type::INT8),
+        (&PIECE, Type::INT8),
+        (&entry, Type::INT8),
+        (&who, Type::TEXT),
+        (&verb, Type::TEXT),
+        (&what, Type::TEXT),
+    ];
+    let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+    rows.first().map_or(Ok((0, None)), |row| Ok((count(row, 0)?, get(row, 1)?)))
 }
 
-async fn counted(shared: &Shared, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+pub(super) async fn counted(
+    shared: &Shared,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<u64, StoreError> {
     let rows = shared.door.run(Haste::Patient, sql, params).await?;
     rows.first().map_or(Ok(0), |row| count(row, 0))
 }
 
-/// Gives up a piece of what waits, is not leased, and counts its age from before that time; returns
-/// whose deliveries that were.
+/// Gives up a piece of what waits, is not leased, and is older than that by the database's clock;
+/// returns whose deliveries that were.
 pub(super) async fn expire(
     shared: &Shared,
     destination: &DestinationName,
-    born_before: Timestamp,
+    max_age: Duration,
     reason: &'static str,
 ) -> Result<Vec<AlertId>, StoreError> {
     const SQL: &str = "
@@ -193,7 +276,8 @@ pub(super) async fn expire(
         found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination = (SELECT id FROM t) AND d.state = 0
-                AND d.since < (SELECT clock.now + $3 - t.paused_for FROM clock, t)
+                AND d.since + (SELECT paused_for FROM t) < $3
+                AND d.since + (SELECT paused_for FROM t) >= $6
                 AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
             ORDER BY d.id LIMIT $4 FOR UPDATE SKIP LOCKED),
         buried AS (
@@ -201,13 +285,17 @@ pub(super) async fn expire(
             SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
         SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
-    let (now, name, age) = (shared.now(), destination.as_str(), shared.distance(born_before));
+    let span = shared.steady_time().await?;
+    let born_before = (span.until - max_age).micros();
+    let born_from = span.from.map_or(i64::MIN, Timestamp::micros);
+    let (now, name) = (shared.now(), destination.as_str());
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&name, Type::TEXT),
-        (&age, Type::INT8),
+        (&born_before, Type::INT8),
         (&PIECE, Type::INT8),
         (&reason, Type::TEXT),
+        (&born_from, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     rows.iter().map(|row| alert_id(row, 0)).collect()
@@ -218,21 +306,39 @@ pub(super) async fn set_paused(
     shared: &Shared,
     destination: &DestinationName,
     paused: Paused,
+    deed: Option<OperatorAction>,
 ) -> Result<(), StoreError> {
     let id = shared.destination(destination).await?;
-    let sql = match paused {
+    let change = match paused {
         Paused::Yes => {
             "UPDATE relay.destinations SET paused_at = relay.now_us($1)
              WHERE id = $2 AND paused_at IS NULL"
         }
+        // The clock may have been set back meanwhile: a pause makes nothing older.
         Paused::No => {
             "UPDATE relay.destinations
-             SET paused_for = paused_for + relay.now_us($1) - paused_at, paused_at = NULL
+             SET paused_for = paused_for + greatest(0, relay.now_us($1) - paused_at),
+                paused_at = NULL
              WHERE id = $2 AND paused_at IS NOT NULL"
         }
     };
+    let sql = format!(
+        "WITH changed AS ({change} RETURNING id)
+         INSERT INTO relay.actions (at, who, action, selection, changed)
+         SELECT relay.now_us($1), $3, $4, $5, (SELECT count(*) FROM changed) WHERE $3 IS NOT NULL"
+    );
     let now = shared.now();
-    shared.door.run(Haste::Hot, sql, &[(&now, Type::INT8), (&id, Type::INT4)]).await?;
+    let who = deed.as_ref().map(|deed| clean(&deed.who));
+    let verb = deed.as_ref().map(|deed| deed.action);
+    let what = deed.as_ref().map(|deed| clean(&deed.selection));
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&id, Type::INT4),
+        (&who, Type::TEXT),
+        (&verb, Type::TEXT),
+        (&what, Type::TEXT),
+    ];
+    shared.door.run(Haste::Hot, &sql, &params).await?;
     shared.wake_all(Some(destination)).await;
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::{ids::AppName, store::StoreError};
 /// How long a process that says nothing is still believed to poll.
 const HELD: Duration = Duration::from_secs(10);
 
+/// A row that ends later than one of now would is from before the database's clock was set back.
 const RENEW: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now)
 INSERT INTO relay.pollers AS p (app, holder, term, ends_at)
@@ -24,6 +25,7 @@ SELECT $2, $3, 1, now + $4 FROM clock
 ON CONFLICT (app) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at,
     term = p.term + CASE WHEN p.holder = excluded.holder THEN 0 ELSE 1 END
 WHERE p.holder = excluded.holder OR p.ends_at <= (SELECT now FROM clock)
+    OR p.ends_at > excluded.ends_at
 RETURNING p.term";
 
 /// The term under which this process polls for the app, from now on if nobody does.

@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     door::{Haste, Param, Transaction},
+    journal,
     row::{count, get},
     shared::Shared,
 };
@@ -82,9 +83,10 @@ const FORGET: &str = "
     m AS (DELETE FROM relay.messages m USING old WHERE m.id = old.id RETURNING m.id)
     SELECT count(*) FROM m";
 
-/// How long things are kept, in microseconds.
+/// How long things are kept, in microseconds, counted back from `now`.
 #[derive(Clone, Copy)]
 struct Kept {
+    now: i64,
     delivered: i64,
     dead: i64,
     identity: i64,
@@ -99,10 +101,21 @@ struct Seen {
     old: Vec<i64>,
 }
 
+/// The database's time of day if it has kept step for some minutes, or nothing: what a clock that
+/// was set a short while ago calls old would be gone for good.
+async fn believed_now(shared: &Shared) -> Result<Option<i64>, StoreError> {
+    let span = shared.steady_time().await?;
+    Ok(span.from.is_none().then_some(span.until.micros()))
+}
+
 /// Removes all that retention allows. Several relays may do so at once.
 pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Pruned, StoreError> {
+    let Some(now) = believed_now(shared).await? else {
+        return Ok(Pruned::default());
+    };
     let micros = |kept: Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
     let kept = Kept {
+        now,
         delivered: micros(retention.delivered),
         dead: micros(retention.dead),
         identity: micros(IDENTITY_KEPT),
@@ -124,14 +137,15 @@ pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Prune
             break;
         }
     }
+    journal::forget(shared, now).await?;
     Ok(pruned)
 }
 
 /// Passes the next messages behind that one.
 async fn look(shared: &Shared, kept: Kept, after: i64) -> Result<Seen, StoreError> {
-    let (now, limit) = (shared.now(), i64::try_from(LOOK).unwrap_or(i64::MAX));
+    let limit = i64::try_from(LOOK).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] = [
-        (&now, Type::INT8),
+        (&kept.now, Type::INT8),
         (&kept.delivered, Type::INT8),
         (&kept.dead, Type::INT8),
         (&kept.identity, Type::INT8),
@@ -159,21 +173,19 @@ async fn empty(shared: &Shared, kept: Kept, found: &[i64]) -> Result<u64, StoreE
     let mut transaction = shared.door.begin(Haste::Patient).await?;
     transaction.query(LOCK_MESSAGES, &[(&found, Type::INT8_ARRAY)]).await?;
     transaction.query(LOCK, &[(&found, Type::INT8_ARRAY)]).await?;
-    let gone = still(shared, kept, &mut transaction, found).await?;
+    let gone = still(kept, &mut transaction, found).await?;
     transaction.query(EMPTY, &[(&gone, Type::INT8_ARRAY)]).await?;
     transaction.commit().await?;
     Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
 }
 
 async fn still(
-    shared: &Shared,
     kept: Kept,
     transaction: &mut Transaction<'_>,
     found: &[i64],
 ) -> Result<Vec<i64>, StoreError> {
-    let now = shared.now();
     let params: [Param<'_>; _] = [
-        (&now, Type::INT8),
+        (&kept.now, Type::INT8),
         (&kept.delivered, Type::INT8),
         (&kept.dead, Type::INT8),
         (&found, Type::INT8_ARRAY),

@@ -15,7 +15,7 @@ use super::{
     row::get,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, SteadySpan, SteadyTime, Timestamp},
     ids::{AppName, DestinationName},
     store::StoreError,
 };
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) polled: Mutex<Vec<AppName>>,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
+    /// The database's time of day, as far as retention may believe it.
+    pub(super) steady: Mutex<SteadyTime>,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
 }
@@ -46,6 +48,17 @@ impl Shared {
     /// The time for a statement: `None`, for the database's own clock, unless it is set by hand.
     pub(super) fn now(&self) -> Option<i64> {
         self.clock.set_by_hand().map(Timestamp::micros)
+    }
+
+    /// Looks at the database's clock, and returns which times of day may age anything.
+    pub(super) async fn steady_time(&self) -> Result<SteadySpan, StoreError> {
+        let now = self.now();
+        let params: [Param<'_>; _] = [(&now, Type::INT8)];
+        let rows = self.door.run(Haste::Patient, "SELECT relay.now_us($1)", &params).await?;
+        let shown = rows.first().ok_or(StoreError::Busy)?;
+        let shown = Timestamp::from_micros(get(shown, 0)?);
+        let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(steady.look(self.clock.moment(), shown))
     }
 
     /// How far away a moment is. The database adds it to its own time, so that a clock that goes
@@ -71,6 +84,15 @@ impl Shared {
         }
         let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         hints.values().for_each(|hint| hint.notify_one());
+    }
+
+    /// Wakes who waits for that destination, if anybody here knows it: any role may notify, under
+    /// any name, so a name that was only heard is not kept.
+    pub(super) fn wake_known(&self, destination: &DestinationName) {
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hint) = hints.get(destination) {
+            hint.notify_one();
+        }
     }
 
     /// Wakes who waits for that destination, or for any, in every process that listens.
@@ -136,6 +158,7 @@ pub(super) fn copy(error: &Arc<StoreError>) -> StoreError {
     match error.as_ref() {
         StoreError::Busy => StoreError::Busy,
         StoreError::Full => StoreError::Full,
+        StoreError::Gone(problem) => StoreError::Gone(Arc::clone(problem)),
         StoreError::Closed => StoreError::Closed,
         StoreError::Item(_) | StoreError::Engine(_) => {
             StoreError::Engine(Box::new(Arc::clone(error)))

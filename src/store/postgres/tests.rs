@@ -22,8 +22,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, AlertView, CursorMove, NewAlert, NewMessage, Next, Outcome,
-        Paused, Reference, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
+        Outcome, Paused, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},
@@ -318,6 +318,7 @@ async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(7),
+        seen: None,
         term: 1,
     };
     let results = store.accept(batch, None, Some(cursor)).await.unwrap();
@@ -373,7 +374,7 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     accept(&one, message(1)).await.unwrap();
     let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
     assert!(other.lease_due(&soar(), 1).await.unwrap().is_empty());
-    assert_eq!(other.act(Selection::default(), Action::Cancel).await.unwrap(), 0);
+    assert_eq!(other.act(Selection::default(), Action::Cancel, None).await.unwrap(), 0);
     clock.advance(LEASE);
     let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
     let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next, projection: None };
@@ -403,6 +404,7 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(to),
+        seen: None,
         term,
     };
     let late = one.accept(vec![message(1)], None, Some(cursor(20, first))).await.unwrap();
@@ -467,6 +469,22 @@ async fn a_relay_that_listens_hears_of_what_another_accepts() {
     accept(&one, message(1)).await.unwrap();
     hint.notified().await;
     assert_eq!(other.lease_due(&soar(), 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_a_stranger_notifies_are_not_kept() {
+    let place = Place::new();
+    let url = Arc::new(direct_url(&place.database));
+    let listen_url = Some(Url::new(move || Arc::clone(&url)));
+    let settings = Settings { listen_url, ..place.settings() };
+    let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+    let store = PostgresStore::open(settings, clock, &place.metrics).await.unwrap();
+    let hint = store.due_hint(&soar());
+    hint.notified().await;
+    place.sql("SELECT pg_notify('relay_due', 'name-' || n) FROM generate_series(1, 5000) AS s (n)");
+    place.sql("SELECT pg_notify('relay_due', 'soar')");
+    hint.notified().await;
+    assert_eq!(store.shared.hints.lock().unwrap().len(), 1, "names of nobody here");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -581,6 +599,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         app: app(),
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(77),
+        seen: None,
         term: 1,
     };
     let ids = [&message(0), &message(1), &message(2), &odd, &two, &found]
@@ -593,17 +612,17 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         Next::Delivered(Reference { id: "42".to_owned(), url: "https://x/42".to_owned() }),
         Next::Dead { reason: "rejected" },
         Next::Dead { reason: "expired" },
-        Next::Retry { at: clock.now() + Duration::from_secs(5), alert_fault: true },
+        Next::Retry { wait: Duration::from_secs(5), because: Because::Refused },
     ];
     for (lease, next) in store.lease_due(&soar(), 4).await.unwrap().into_iter().zip(ends) {
         let attempt = attempt(clock.now(), "said \u{FFFD}");
         store.record(lease, Outcome { attempt, next, projection: None }).await.unwrap();
     }
     let one = Selection { alert: Some(ids[2].clone()), ..Selection::default() };
-    store.act(one, Action::Cancel).await.unwrap();
+    store.act(one, Action::Cancel, None).await.unwrap();
     store.quarantine(&app(), b"\xff{");
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
-    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes).await.unwrap();
+    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes, None).await.unwrap();
     clock.advance(Duration::from_secs(5));
     store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()

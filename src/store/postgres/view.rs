@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, MessageTs},
+    ids::{AlertId, DestinationName, MessageTs},
     store::{
-        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision,
-        State, Stats, StoreError,
+        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, REFUSALS, Reference,
+        Revision, State, Stats, StoreError,
         search::Search,
         stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
     },
@@ -52,6 +52,8 @@ pub(super) async fn alerts(
     let sql = walk(query);
     let now = shared.now();
     let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
+    let configured: Option<Vec<&str>> =
+        query.configured.as_ref().map(|all| all.iter().map(DestinationName::as_str).collect());
     let mut found: Vec<i64> = Vec::new();
     while found.len() < wanted {
         let params: [Param<'_>; _] = [
@@ -59,6 +61,7 @@ pub(super) async fn alerts(
             (&before, Type::INT8),
             (&query.level, Type::TEXT),
             (&LOOK, Type::INT8),
+            (&configured, Type::TEXT_ARRAY),
         ];
         let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
         let Some(last) = rows.last() else { break };
@@ -75,19 +78,32 @@ pub(super) async fn alerts(
 
 /// The rows that may be listed, newest first: key, ordinal, search, seq.
 fn walk(query: &AlertQuery) -> String {
+    let is_known = "($5::text[] IS NULL
+        OR d.destination IN (SELECT id FROM relay.destinations WHERE name = ANY ($5)))";
     let leased = "d.leased_until > (SELECT now FROM clock)";
+    let is_free = format!("({leased}) IS NOT TRUE AND {is_known}");
+    let not_paused = "d.destination IN (SELECT id FROM relay.destinations WHERE paused_at IS NULL)";
     let among = |which: &str| {
         format!("AND a.seq IN (SELECT d.id / 65536 FROM relay.deliveries d WHERE {which})")
     };
     let by_state = match query.state {
         None => String::new(),
-        Some(State::Pending) => among(&format!("d.state = 0 AND ({leased}) IS NOT TRUE")),
-        Some(State::Leased) => among(&format!("d.state = 0 AND {leased}")),
+        Some(State::Pending) => among(&format!(
+            "d.state = 0 AND {is_free} AND {not_paused} AND d.alert_faults < {REFUSALS}"
+        )),
+        Some(State::Refused) => among(&format!(
+            "d.state = 0 AND {is_free} AND {not_paused} AND d.alert_faults >= {REFUSALS}"
+        )),
+        Some(State::Paused) => {
+            among(&format!("d.state = 0 AND {is_free} AND NOT ({not_paused}) AND {is_known}"))
+        }
+        Some(State::Leased) => among(&format!("d.state = 0 AND {leased} AND {is_known}")),
+        Some(State::Orphaned) => among(&format!("d.state IN (0, 2) AND NOT ({is_known})")),
         // Nearly all are, so they are not collected first.
         Some(State::Delivered) => "AND EXISTS (SELECT 1 FROM relay.deliveries d
             WHERE d.id BETWEEN a.seq * 65536 AND a.seq * 65536 + 65535 AND d.state = 1)"
             .to_owned(),
-        Some(State::Dead) => among("d.state >= 2 AND d.state = 2"),
+        Some(State::Dead) => among(&format!("d.state >= 2 AND d.state = 2 AND {is_known}")),
         Some(State::Cancelled) => among("d.state >= 2 AND d.state = 3"),
     };
     let unrouted = if query.unrouted {
@@ -99,7 +115,8 @@ fn walk(query: &AlertQuery) -> String {
     format!(
         "WITH clock AS (SELECT relay.now_us($1) AS now)
          SELECT a.key, a.ordinal, a.search, a.seq FROM relay.alerts a
-         WHERE a.seq < $2 AND a.search IS NOT NULL AND ($3::text IS NULL OR a.level = $3)
+         WHERE a.seq < $2 AND a.search IS NOT NULL
+            AND ($5::text[] IS NULL OR cardinality($5) >= 0) AND ($3::text IS NULL OR a.level = $3)
          {by_state} {unrouted} ORDER BY a.seq DESC LIMIT $4"
     )
 }
@@ -182,7 +199,8 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
     const SQL: &str = "
         SELECT d.id / 65536, t.name, d.state::int8, d.leased_until > relay.now_us($1),
             d.attempts::int8, d.due_at, d.finished_at, coalesce(d.dead_reason, ''),
-            coalesce(d.reference_id, ''), coalesce(d.reference_url, '')
+            coalesce(d.reference_id, ''), coalesce(d.reference_url, ''),
+            d.alert_faults::int8, t.paused_at IS NOT NULL
         FROM unnest($2) AS s (seq)
         JOIN relay.deliveries d ON d.id BETWEEN s.seq * 65536 AND s.seq * 65536 + 65535
         JOIN relay.destinations t ON t.id = d.destination
@@ -193,6 +211,8 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
     let one = |row: &Row| {
         let state = match get(row, 2)? {
             PENDING if get::<Option<bool>>(row, 3)? == Some(true) => State::Leased,
+            PENDING if get(row, 11)? => State::Paused,
+            PENDING if small(row, 10)? >= REFUSALS => State::Refused,
             DELIVERED => State::Delivered,
             DEAD => State::Dead,
             CANCELLED => State::Cancelled,
@@ -202,7 +222,7 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
             destination: destination(row, 1)?,
             state,
             attempts: small(row, 4)?,
-            due_at: (state == State::Pending).then_some(time(row, 5)?),
+            due_at: state.is_waiting().then_some(time(row, 5)?),
             finished_at: get::<Option<i64>>(row, 6)?.map(Timestamp::from_micros),
             dead_reason: get(row, 7)?,
             reference: Reference { id: get(row, 8)?, url: get(row, 9)? },
@@ -262,13 +282,15 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
         WITH clock AS (SELECT relay.now_us($1) AS now),
         waiting AS (
             SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
-                count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased
+                count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
+                count(*) FILTER (WHERE d.alert_faults >= $2
+                    AND (d.leased_until > (SELECT now FROM clock)) IS NOT TRUE) AS refused
             FROM relay.deliveries d WHERE d.state = 0 GROUP BY d.destination),
         dead AS (
             SELECT d.destination, count(*) AS number FROM relay.deliveries d
             WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
-        SELECT t.name, coalesce(w.number - w.leased, 0), coalesce(w.leased, 0),
-            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at
+        SELECT t.name, coalesce(w.number - w.leased - w.refused, 0), coalesce(w.leased, 0),
+            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at, coalesce(w.refused, 0)
         FROM relay.destinations t
         LEFT JOIN waiting w ON w.destination = t.id
         LEFT JOIN dead x ON x.destination = t.id
@@ -279,7 +301,9 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
         SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
         WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
     let now = shared.now();
-    let rows = shared.door.run(Haste::Patient, SQL, &[(&now, Type::INT8)]).await?;
+    let refusals = i64::from(REFUSALS);
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&refusals, Type::INT8)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     let one = |row: &Row| {
         let stats = DestinationStats {
             pending: count(row, 1)?,
@@ -287,11 +311,13 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
             dead: count(row, 3)?,
             paused: get(row, 4)?,
             oldest_pending: get::<Option<i64>>(row, 5)?.map(Timestamp::from_micros),
+            refused: count(row, 6)?,
         };
         Ok((destination(row, 0)?, stats))
     };
     let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
     let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
     let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes })
+    let problem = String::new();
+    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 use super::{
     connect::{CREATE, Connector},
@@ -21,6 +21,13 @@ const RENEW_EVERY: u32 = 3;
 /// From the first to the longest pause after the listening connection broke.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Relays that share a database do not notify one another as often as this in one [`LOOK`]:
+/// somebody else does. To look is enough then.
+const FLOOD: u32 = 20_000;
+
+/// After a flood nobody is listened to for that long.
+const DEAF: Duration = Duration::from_secs(60);
+
 /// Wakes everybody who waits, every second.
 pub(super) async fn look(shared: Arc<Shared>) {
     for round in 1_u32.. {
@@ -35,9 +42,21 @@ pub(super) async fn look(shared: Arc<Shared>) {
 /// Hears of what other processes have added, sooner than by looking. Nothing depends on it.
 pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
     let mut pause = PAUSES.0;
+    let mut is_said = false;
     loop {
         match listen_once(&shared, &connector).await {
-            Ok(()) => pause = PAUSES.0,
+            Ok(Ended::Connection) => pause = PAUSES.0,
+            Ok(Ended::Flood) => {
+                if !is_said {
+                    tracing::warn!(
+                        "another role floods the channel relay_due of the database with NOTIFY: \
+                         the relay does not listen for a minute at a time, and still looks every \
+                         second"
+                    );
+                }
+                is_said = true;
+                pause = DEAF;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the relay cannot listen to PostgreSQL; it still looks");
                 pause = (pause * 2).min(PAUSES.1);
@@ -50,10 +69,26 @@ pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
 async fn listen_once(
     shared: &Arc<Shared>,
     connector: &Connector,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Ended, Box<dyn std::error::Error + Send + Sync>> {
     let hearing = Arc::clone(shared);
+    let flooded = Arc::new(Notify::new());
+    let floods = Arc::clone(&flooded);
+    let (mut since, mut heard_since) = (shared.clock.instant(), 0_u32);
     let hear = move |heard: &tokio_postgres::Notification| {
-        hearing.wake(DestinationName::new(heard.payload()).ok().as_ref());
+        let now = hearing.clock.instant();
+        if now.duration_since(since) >= LOOK {
+            (since, heard_since) = (now, 0);
+        }
+        heard_since = heard_since.saturating_add(1);
+        if heard_since > FLOOD {
+            return floods.notify_one();
+        }
+        match DestinationName::new(heard.payload()) {
+            Ok(destination) => hearing.wake_known(&destination),
+            // All of them, or none that can be.
+            Err(_) if heard.payload().is_empty() => hearing.wake(None),
+            Err(_) => {}
+        }
     };
     let connecting = connector.connect_to(connector.url.config_from(connector.first())?, hear);
     let (client, driver) = timeout(CREATE, connecting).await??;
@@ -67,7 +102,14 @@ async fn listen_once(
         listening
     };
     tokio::select! {
-        () = driver => Ok(()),
-        listening = listen => Ok(listening?),
+        () = driver => Ok(Ended::Connection),
+        () = flooded.notified() => Ok(Ended::Flood),
+        listening = listen => Ok(listening.map(|()| Ended::Connection)?),
     }
+}
+
+/// Why nothing is heard any more.
+enum Ended {
+    Connection,
+    Flood,
 }

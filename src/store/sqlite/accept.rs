@@ -1,11 +1,16 @@
 //! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
 
+use std::sync::Arc;
+
 use rusqlite::{named_params, params};
+use tokio::sync::Notify;
 
 use super::{
-    catch_up,
+    SqliteStore, answer, catch_up,
     db::{Db, StoredTs},
-    writer::{Mode, item},
+    purpose::Purpose,
+    relieve,
+    writer::{Mode, Write, item},
 };
 use crate::{
     clock::Timestamp,
@@ -37,18 +42,46 @@ impl Batch {
         for message in &self.messages {
             results.push(match (message.unusable(), mode) {
                 (Some(why), _) => Err(StoreError::Item(why.into())),
-                (None, Mode::Together) => Ok(accept(db, message, due)?),
-                (None, Mode::Apart) => db.apart(|db| accept(db, message, due))?.map_err(item),
+                (None, Mode::Together) => Ok(accept_message(db, message, due)?),
+                (None, Mode::Apart) => {
+                    db.apart(|db| accept_message(db, message, due))?.map_err(item)
+                }
             });
         }
         if let Some(cursor) = &self.cursor {
-            move_cursor(db, cursor)?;
+            catch_up::move_cursor(db, cursor)?;
         }
         Ok(results)
     }
 }
 
-fn accept(db: &mut Db<'_>, message: &NewMessage, due: Timestamp) -> rusqlite::Result<Accepted> {
+/// Stores a batch, after room was made for it if space is short.
+pub(super) async fn accept(store: &SqliteStore, batch: Batch) -> Result<Results, StoreError> {
+    relieve::make_room(store).await?;
+    let mut hints: Vec<Arc<Notify>> = Vec::new();
+    let alerts = batch.messages.iter().flat_map(|message| &message.alerts);
+    for destination in alerts.flat_map(|alert| &alert.destinations) {
+        let hint = store.shared.hint(destination);
+        if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
+            hints.push(hint);
+        }
+    }
+    let bytes = batch.bytes();
+    let (job, reply) = Write::new(
+        move |db, mode| batch.write(db, mode),
+        move |durable| {
+            hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
+        },
+    );
+    store.submit(job.of_bytes(bytes).with(Purpose::Intake));
+    answer(reply).await
+}
+
+fn accept_message(
+    db: &mut Db<'_>,
+    message: &NewMessage,
+    due: Timestamp,
+) -> rusqlite::Result<Accepted> {
     let channel = channel_of(db, message)?;
     let id = db.next_seq();
     let mut new = 0_u32;
@@ -190,21 +223,6 @@ fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
         params![newest, REVISIONS_KEPT],
     )?;
     Ok(true)
-}
-
-fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
-    db.execute(
-        "INSERT INTO cursors (app, channel, ts, term) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term
-         WHERE excluded.term >= term",
-        params![
-            cursor.app.as_str(),
-            clean(cursor.channel.as_str()),
-            cursor.to.micros(),
-            i64::try_from(cursor.term).unwrap_or(i64::MAX),
-        ],
-    )
-    .map(drop)
 }
 
 /// Keeps an unreadable body in place of the oldest.

@@ -1,14 +1,12 @@
-//! Handing work to the writer's thread and to the readers', and waiting for the answer.
+//! Handing work to the writer's thread, and waiting for the answer.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
-
-use rusqlite::Connection;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::{
     SqliteStore,
     db::Db,
-    reader,
-    threads::{Queues, Shared},
+    purpose::Purpose,
+    threads::Queues,
     writer::{self, Job, Mode, Write},
 };
 use crate::store::StoreError;
@@ -26,37 +24,27 @@ impl SqliteStore {
         &self,
         work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_for(Purpose::Action, work).await
+    }
+
+    pub(super) async fn write_for<T: Send + 'static>(
+        &self,
+        purpose: Purpose,
+        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job);
+        self.submit(job.with(purpose));
         answer(reply).await
     }
 
-    /// As [`SqliteStore::write`], while no lease is granted.
+    /// Ends deliveries, or leads them to their readers, while no lease is granted.
     pub(super) async fn write_stopping_leases<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases());
+        self.submit(job.stopping_leases().with(Purpose::Finish));
         answer(reply).await
-    }
-
-    pub(super) async fn lease_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
-    }
-
-    pub(super) async fn view_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
-        let shared = Arc::clone(&self.shared);
-        reader::read(queue, move |connection| work(&shared, connection)).await
     }
 }
 

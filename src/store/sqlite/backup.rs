@@ -2,10 +2,12 @@
 //! lock: it is one long read, and the relay goes on writing.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
+
+use rusqlite::InterruptHandle;
 
 use super::open::{self, OpenError};
 
@@ -41,31 +43,44 @@ pub struct Copied {
     pub alerts: u64,
 }
 
+/// The beginning of the name of a copy that is not whole yet.
+const PARTIAL: &str = ".relay-backup-";
+
+/// What SQLite adds to that for a file of its own, as long as it writes.
+const JOURNAL: &str = "-journal";
+
 /// Copies the store to a new file, which only its owner can read, and which is on disk when this
-/// returns. Whatever was acknowledged before the call is in it.
+/// returns. Whatever was acknowledged before the call is in it. `begins` gets what ends the copying
+/// early; then, as after any other error, nothing of the copy is left.
+///
+/// A process that was killed leaves its partial copy behind, and the next one removes it.
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn backup(store: &Path, to: &Path) -> Result<Copied, BackupError> {
+pub fn backup(
+    store: &Path,
+    to: &Path,
+    begins: impl FnOnce(InterruptHandle),
+) -> Result<Copied, BackupError> {
     let write = |source| BackupError::Write { path: to.to_owned(), source };
     let copy = |source: rusqlite::Error| BackupError::Copy(source.into());
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
     let directory = open::directory(to);
+    remove_partial(directory).map_err(write)?;
     let db = open::to_read(store)?;
+    begins(db.get_interrupt_handle());
     // SQLite writes into an empty file as well; it gets its name when it is whole.
-    let partial = tempfile::Builder::new()
-        .prefix(".backup-")
-        .tempfile_in(directory)
-        .map_err(write)?
-        .into_temp_path();
+    let partial = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(directory).map_err(write)?;
+    // Held until the copy is whole: so others know that somebody is at work.
+    partial.as_file().lock().map_err(write)?;
+    let (file, partial) = partial.into_parts();
     let path = partial.to_str().ok_or_else(|| write(io::ErrorKind::InvalidFilename.into()))?;
     db.execute("VACUUM INTO ?1", [path]).map_err(copy)?;
     let alerts = open::to_read(&partial)?
         .query_row("SELECT count(*) FROM alerts WHERE search IS NOT NULL", (), |row| row.get(0))
         .map_err(copy)?;
-    let file = File::open(&partial).map_err(write)?;
     file.sync_all().map_err(write)?;
     let bytes = file.metadata().map_err(write)?.len();
     partial.persist_noclobber(to).map_err(|error| {
@@ -74,4 +89,26 @@ pub fn backup(store: &Path, to: &Path) -> Result<Copied, BackupError> {
     })?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(write)?;
     Ok(Copied { bytes, alerts })
+}
+
+/// Removes partial copies on which nobody is at work.
+fn remove_partial(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let is_copy = name.starts_with(PARTIAL.as_bytes()) && !name.ends_with(JOURNAL.as_bytes());
+        if !is_copy || !entry.file_type()?.is_file() {
+            continue;
+        }
+        let path = entry.path();
+        // One that ends meanwhile is no failure of ours.
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_ok() {
+            tracing::info!(path = %path.display(), "a partial copy of a killed backup is removed");
+            drop(fs::remove_file(open::beside(&path, JOURNAL)));
+            drop(fs::remove_file(&path));
+        }
+    }
+    Ok(())
 }

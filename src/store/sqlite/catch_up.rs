@@ -1,12 +1,12 @@
 //! What catch-up keeps: the ids of channels, and which messages no push has brought yet.
 
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::db::{Db, StoredTs};
 use crate::{
     ids::{AppName, ChannelId, MessageTs, TsKey},
     store::{
-        LookAlike, NewMessage, Source,
+        CURSOR_AHEAD, CursorMove, LookAlike, NewMessage, Source,
         stored::{clean, source_number},
         with_new_id,
     },
@@ -69,6 +69,64 @@ pub(super) fn take_unpushed(
         (ChannelId::new(&channel), MessageTs::from_micros(posted_at))
     };
     Ok(found.into_iter().map(read).collect())
+}
+
+/// Moves a cursor forward, unless a newer term has moved it, and never into the future.
+pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
+    if cursor.to.micros() > (db.now() + CURSOR_AHEAD).micros() {
+        tracing::error!(
+            app = %cursor.app,
+            channel = %cursor.channel,
+            "the cursor of {} is not moved into the future: look at this machine's clock",
+            cursor.channel
+        );
+        return Ok(());
+    }
+    db.execute(
+        "INSERT INTO cursors (app, channel, ts, term, seen) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term,
+            seen = coalesce(max(seen, excluded.seen), seen, excluded.seen)
+         WHERE excluded.term >= term",
+        params![
+            cursor.app.as_str(),
+            clean(cursor.channel.as_str()),
+            cursor.to.micros(),
+            term(cursor),
+            cursor.seen.map(MessageTs::micros),
+        ],
+    )
+    .map(drop)
+}
+
+/// Puts a cursor back.
+pub(super) fn put_cursor_back(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE cursors SET ts = ?3, term = ?4
+         WHERE app = ?1 AND channel = ?2 AND ts > ?3 AND term <= ?4",
+        params![
+            cursor.app.as_str(),
+            clean(cursor.channel.as_str()),
+            cursor.to.micros(),
+            term(cursor),
+        ],
+    )
+    .map(drop)
+}
+
+fn term(cursor: &CursorMove) -> i64 {
+    i64::try_from(cursor.term).unwrap_or(i64::MAX)
+}
+
+pub(super) fn newest_seen(
+    db: &Connection,
+    app: &AppName,
+    channel: &ChannelId,
+) -> rusqlite::Result<Option<MessageTs>> {
+    let seen: Option<Option<i64>> = db
+        .prepare_cached("SELECT seen FROM cursors WHERE app = ?1 AND channel = ?2")?
+        .query_row(params![app.as_str(), clean(channel.as_str())], |row| row.get(0))
+        .optional()?;
+    Ok(seen.flatten().map(MessageTs::from_micros))
 }
 
 pub(super) fn channel_ids(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    catch_up,
+    catch_up, disk,
     open::{self, OpenError},
 };
 use crate::ids::{AppName, ChannelId};
@@ -27,6 +27,14 @@ pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
     let mut found = read().map_err(|source| open::engine(path, source))?;
     found.retain(|line| line != "ok");
     Ok(Some(found))
+}
+
+/// Bytes that are free on the disk of the store, for whoever is not root.
+///
+/// # Errors
+/// The disk cannot be asked.
+pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    disk::available(open::directory(path))
 }
 
 /// The ids that the relay has found behind the configured channels of an app.

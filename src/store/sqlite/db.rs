@@ -1,13 +1,13 @@
 //! The writer's connection, with what it knows by heart.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rusqlite::{
     CachedStatement, Connection, ToSql, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, Value, ValueRef},
 };
 
-use super::{catch_up, writer::is_items_own};
+use super::{catch_up, open::BUSY_TIMEOUT, writer::is_items_own};
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, DestinationName, MessageTs, TsKey},
@@ -282,5 +282,19 @@ pub(super) fn roll_back(connection: &Connection) {
         && let Err(error) = connection.execute("ROLLBACK", ())
     {
         tracing::error!(%error, "the store could not undo a transaction");
+    }
+}
+
+/// Copies the log into the file and gives its space back, as far as no reader is in the way: the
+/// writer does not wait for one.
+pub(super) fn empty_log(connection: &Connection) {
+    let empty = || {
+        connection.busy_timeout(Duration::ZERO)?;
+        let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()));
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        emptied
+    };
+    if let Err(error) = empty() {
+        tracing::debug!(%error, "the store's log cannot be emptied now");
     }
 }

@@ -1,15 +1,20 @@
 //! Leasing what is due, and writing down what became of it.
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::{db::Db, reader::alert_id, threads::Shared};
+use super::{
+    SqliteStore, answer, db::Db, purpose::Purpose, reader::alert_id, threads::Shared, writer::Write,
+};
 use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
-        ATTEMPTS_KEPT, Attempt, Delivery, Lease, Next, Outcome, Projection, Reference,
-        stored::{DEAD, DELIVERED, PENDING, PER_ALERT, clean, excerpt, source_of},
+        ATTEMPTS_KEPT, Attempt, Because, Delivery, Lease, Next, Outcome, Projection, Reference,
+        Refusals, Unrecorded,
+        stored::{DEAD, DELIVERED, PENDING, PER_ALERT, because_number, clean, excerpt, source_of},
     },
 };
 
@@ -23,12 +28,12 @@ pub(super) fn lease_due(
 ) -> rusqlite::Result<Vec<Lease>> {
     let _gate = shared.leases.gate();
     let now = shared.clock.now();
-    let live = shared.leases.live(now);
+    let live = shared.leases.live(shared.clock.moment());
     let mut statement = reader.prepare_cached(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
             m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, '')
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted
          FROM destinations t
          CROSS JOIN deliveries d INDEXED BY deliveries_due
             ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2
@@ -47,23 +52,63 @@ pub(super) fn lease_due(
             deliveries.push(delivery(row, destination)?);
         }
     }
-    let expires_at = now + shared.lease;
-    let lease = |delivery: Delivery| {
-        let token = shared.clock.token();
-        shared.leases.grant(delivery.id, token, expires_at);
-        Lease::new(delivery, token, expires_at)
-    };
-    Ok(deliveries.into_iter().map(lease).collect())
+    Ok(deliveries.into_iter().map(|delivery| grant(shared, delivery)).collect())
 }
 
-/// A delivery, from the first seventeen columns of a row.
+/// How many of the oldest deliveries are looked at for one that may be attempted.
+const OLDEST: usize = 64;
+
+/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
+/// destination at fault. The numbers of all that wait are in an index, so the rest of their rows is
+/// not read.
+pub(super) fn lease_oldest(
+    shared: &Shared,
+    reader: &Connection,
+    destination: &DestinationName,
+) -> rusqlite::Result<Option<Lease>> {
+    let _gate = shared.leases.gate();
+    let now = shared.clock.now();
+    let live = shared.leases.live(shared.clock.moment());
+    let mut statement = reader.prepare_cached(
+        "SELECT c.app, c.channel, a.ts, a.ordinal,
+            d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
+            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted
+         FROM destinations t
+         CROSS JOIN deliveries d ON d.id IN (
+            SELECT id FROM deliveries INDEXED BY deliveries_due
+            WHERE destination = t.id AND state = 0 ORDER BY id LIMIT ?3)
+         CROSS JOIN alerts a ON a.seq = d.id >> 16
+         CROSS JOIN channels c ON c.id = a.channel
+         CROSS JOIN messages m ON m.id = a.message
+         WHERE t.name = ?1 AND t.paused_at IS NULL
+            AND (d.due_at <= ?2 OR (d.attempts > 0 AND d.because = 0))
+         ORDER BY d.id",
+    )?;
+    let mut rows = statement.query(params![destination.as_str(), now.micros(), OLDEST])?;
+    while let Some(row) = rows.next()? {
+        if !live.contains(&row.get(4)?) {
+            return Ok(Some(grant(shared, delivery(row, destination)?)));
+        }
+    }
+    Ok(None)
+}
+
+fn grant(shared: &Shared, delivery: Delivery) -> Lease {
+    let expires_at = shared.clock.moment() + shared.lease;
+    let token = shared.clock.token();
+    shared.leases.grant(delivery.id, token, expires_at);
+    Lease::new(delivery, token, expires_at)
+}
+
+/// A delivery, from the first nineteen columns of a row.
 pub(super) fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         alert: alert_id(row)?,
         destination: destination.clone(),
         id: row.get(4)?,
         attempts: row.get(5)?,
-        alert_faults: row.get(6)?,
+        refusals: Refusals { count: row.get(6)?, evidence: row.get(17)?, accepted: row.get(18)? },
         pending_since: Timestamp::from_micros(row.get(7)?),
         attachment: row.get(8)?,
         received_at: Timestamp::from_micros(row.get(9)?),
@@ -82,8 +127,8 @@ pub(super) fn next_due(
     reader: &Connection,
     destination: &DestinationName,
 ) -> rusqlite::Result<Option<Timestamp>> {
-    let now = shared.clock.now();
-    let live = shared.leases.live(now);
+    let moment = shared.clock.moment();
+    let live = shared.leases.live(moment);
     let Some(id) = reader
         .prepare_cached("SELECT id FROM destinations WHERE name = ?1 AND paused_at IS NULL")?
         .query_row([destination.as_str()], |row| row.get::<_, i64>(0))
@@ -101,53 +146,93 @@ pub(super) fn next_due(
             return Ok(Some(Timestamp::from_micros(row.get(1)?)));
         }
     }
-    Ok(shared.leases.first_end(id, now))
+    let first_end = shared.leases.first_end(id, moment);
+    Ok(first_end.map(|end| shared.clock.now() + end.since(moment)))
 }
 
 /// What becomes of the delivery's row.
+#[derive(Default)]
 struct Change<'a> {
     state: i64,
-    due_at: Option<Timestamp>,
-    alert_faults: i64,
+    wait: Option<Duration>,
+    because: Option<Because>,
     dead_reason: Option<&'static str>,
     reference: Option<&'a Reference>,
 }
 
 impl<'a> From<&'a Next> for Change<'a> {
     fn from(next: &'a Next) -> Self {
-        let end = |state| Self {
-            state,
-            due_at: None,
-            alert_faults: 0,
-            dead_reason: None,
-            reference: None,
-        };
         match next {
-            Next::Delivered(reference) => Self { reference: Some(reference), ..end(DELIVERED) },
-            Next::Dead { reason } => Self { dead_reason: Some(reason), ..end(DEAD) },
-            Next::Retry { at, alert_fault } => {
-                Self { due_at: Some(*at), alert_faults: i64::from(*alert_fault), ..end(PENDING) }
+            Next::Delivered(reference) => {
+                Self { state: DELIVERED, reference: Some(reference), ..Self::default() }
             }
+            Next::Dead { reason } => {
+                Self { state: DEAD, dead_reason: Some(reason), ..Self::default() }
+            }
+            Next::Retry { wait, because } => Self {
+                state: PENDING,
+                wait: Some(*wait),
+                because: Some(*because),
+                ..Self::default()
+            },
         }
     }
 }
 
+/// Records an outcome, if the lease is still its holder's.
+pub(super) async fn record(
+    store: &SqliteStore,
+    lease: Lease,
+    outcome: Outcome,
+) -> Result<(), Unrecorded> {
+    let (id, token) = (lease.delivery().id, lease.token());
+    let refusals = lease.delivery().refusals;
+    if !store.shared.leases.start_recording(id, token) {
+        store.shared.stale_leases.increment(1);
+        return Ok(());
+    }
+    let (shared, written) = (Arc::clone(&store.shared), outcome.clone());
+    let (job, reply) = Write::new(
+        move |db, _mode| write(db, id, refusals, &written),
+        move |durable| {
+            if durable {
+                shared.leases.end(id, token);
+            } else {
+                shared.leases.stop_recording(id, token);
+            }
+        },
+    );
+    store.submit(job.with(Purpose::Finish));
+    match answer(reply).await {
+        Ok(true) => {}
+        Ok(false) => store.shared.stale_leases.increment(1),
+        Err(source) => return Err(Unrecorded { lease, outcome, source }),
+    }
+    Ok(())
+}
+
 /// Writes an outcome: the attempt, and what is next. `false`: the delivery had ended meanwhile.
-pub(super) fn record(db: &Db<'_>, id: i64, outcome: &Outcome) -> rusqlite::Result<bool> {
+fn write(db: &Db<'_>, id: i64, refusals: Refusals, outcome: &Outcome) -> rusqlite::Result<bool> {
     let change = Change::from(&outcome.next);
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
+    let is_refusal = change.because == Some(Because::Refused);
+    let due_at = change.wait.map(|wait| (db.now() + wait).micros());
     let mut statement = db.statement(
         "UPDATE deliveries SET state = :state, attempts = attempts + 1,
-            alert_faults = alert_faults + :alert_faults, due_at = coalesce(:due_at, due_at),
-            finished_at = :finished_at, dead_reason = :dead_reason,
+            alert_faults = alert_faults + :refusal, evidence = evidence + :evidence,
+            due_at = coalesce(:due_at, due_at), wait = coalesce(:due_at - :now, wait),
+            because = :because, finished_at = :finished_at, dead_reason = :dead_reason,
             reference_id = :reference_id, reference_url = :reference_url
          WHERE id = :id AND state = 0 RETURNING attempts",
     )?;
     let values = named_params! {
             ":id": id,
             ":state": change.state,
-            ":alert_faults": change.alert_faults,
-            ":due_at": change.due_at.map(Timestamp::micros),
+            ":refusal": i64::from(is_refusal),
+            ":evidence": i64::from(is_refusal && refusals.accepted),
+            ":now": db.now().micros(),
+            ":due_at": due_at,
+            ":because": change.because.map_or(0, because_number),
             ":finished_at": (change.state != PENDING).then(|| db.now().micros()),
             ":dead_reason": change.dead_reason,
             ":reference_id": text(|reference| &reference.id),
@@ -162,8 +247,27 @@ pub(super) fn record(db: &Db<'_>, id: i64, outcome: &Outcome) -> rusqlite::Resul
             params![id / PER_ALERT, level, clean(search)],
         )?;
     }
+    if change.state == DELIVERED {
+        note_acceptance(db, id % PER_ALERT)?;
+    }
     log(db, id, number, &outcome.attempt)?;
     Ok(true)
+}
+
+/// How many refused alerts hear at once that another was accepted. The rest hear at the next one:
+/// evidence that comes late kills nothing too early.
+const HEARERS: usize = 1000;
+
+/// Tells the refused alerts of a destination that it has accepted another one.
+fn note_acceptance(db: &Db<'_>, destination: i64) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE deliveries SET accepted = 1 WHERE id IN (
+            SELECT id FROM deliveries INDEXED BY deliveries_refused
+            WHERE destination = ?1 AND accepted = 0 AND state = 0 AND alert_faults > 0
+            LIMIT ?2)",
+        params![destination, HEARERS],
+    )
+    .map(drop)
 }
 
 fn log(db: &Db<'_>, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {

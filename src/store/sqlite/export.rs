@@ -1,11 +1,12 @@
 //! Reading a whole store, to move it elsewhere. Nobody else may have it open meanwhile.
 
-use std::{fmt, fs::File, path::Path};
+use std::{fmt, path::Path};
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     OpenError,
+    files::Locks,
     open::{self, Opened},
 };
 use crate::store::transfer::{Table, TransferError};
@@ -17,7 +18,7 @@ const MESSAGES: usize = 500;
 /// A store that is only read, by nobody else.
 pub struct Export {
     connection: Connection,
-    _lock: File,
+    _locks: Locks,
 }
 
 impl fmt::Debug for Export {
@@ -35,8 +36,8 @@ impl Export {
         if let Err(missing) = std::fs::metadata(path) {
             return Err(OpenError::Failed { path: path.to_owned(), source: missing.into() });
         }
-        let Opened { writer, lock, .. } = open::open(path, u64::MAX)?;
-        Ok(Self { connection: writer, _lock: lock })
+        let Opened { writer, locks, .. } = open::open(path, u64::MAX)?;
+        Ok(Self { connection: writer, _locks: locks })
     }
 
     /// Where the next range ends that begins at this message: as much as is read at once. `None`

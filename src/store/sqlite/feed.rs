@@ -79,7 +79,7 @@ fn look(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
             m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.number
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted, d.number
          FROM (
             SELECT * FROM (
                 SELECT * FROM deliveries INDEXED BY deliveries_numbered
@@ -97,7 +97,7 @@ fn look(
     while entries.has_room()
         && let Some(row) = rows.next()?
     {
-        entries.push(row.get(17)?, delivery(row, destination)?);
+        entries.push(row.get(19)?, delivery(row, destination)?);
     }
     if entries.has_room() && entries.len() < limit && !waiting(shared, db, id, 1)?.is_empty() {
         missing = limit - entries.len();
@@ -118,9 +118,10 @@ fn waiting(
          WHERE destination = ?1 AND state = 0 AND due_at <= ?2 AND number IS NULL
             AND id NOT IN (SELECT value FROM json_each(?3)) ORDER BY due_at, id LIMIT ?4",
     )?
-    .query_map(params![destination, now.micros(), shared.leases.live_json(now), limit], |row| {
-        row.get(0)
-    })?
+    .query_map(
+        params![destination, now.micros(), shared.leases.live_json(shared.clock.moment()), limit],
+        |row| row.get(0),
+    )?
     .collect()
 }
 

@@ -6,18 +6,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{clock::Timestamp, store::stored::PER_ALERT};
+use crate::{clock::Moment, store::stored::PER_ALERT};
 
 #[derive(Debug)]
 struct Held {
     token: u64,
-    expires_at: Timestamp,
+    expires_at: Moment,
     /// Its outcome is with the writer; until that has answered, the lease does not expire.
     recording: bool,
 }
 
 impl Held {
-    fn is_live(&self, now: Timestamp) -> bool {
+    fn is_live(&self, now: Moment) -> bool {
         self.recording || self.expires_at > now
     }
 }
@@ -41,18 +41,18 @@ impl Leases {
     }
 
     /// The deliveries that nobody else may have now.
-    pub(super) fn live(&self, now: Timestamp) -> HashSet<i64> {
+    pub(super) fn live(&self, now: Moment) -> HashSet<i64> {
         self.held().iter().filter(|(_, held)| held.is_live(now)).map(|(id, _)| *id).collect()
     }
 
     /// The same as a JSON array, for SQL.
-    pub(super) fn live_json(&self, now: Timestamp) -> String {
+    pub(super) fn live_json(&self, now: Moment) -> String {
         let ids: Vec<String> = self.live(now).iter().map(ToString::to_string).collect();
         format!("[{}]", ids.join(","))
     }
 
     /// When the first live lease of a destination ends.
-    pub(super) fn first_end(&self, destination: i64, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn first_end(&self, destination: i64, now: Moment) -> Option<Moment> {
         self.held()
             .iter()
             .filter(|(id, held)| *id % PER_ALERT == destination && held.is_live(now))
@@ -60,7 +60,7 @@ impl Leases {
             .min()
     }
 
-    pub(super) fn grant(&self, id: i64, token: u64, expires_at: Timestamp) {
+    pub(super) fn grant(&self, id: i64, token: u64, expires_at: Moment) {
         self.held().insert(id, Held { token, expires_at, recording: false });
     }
 

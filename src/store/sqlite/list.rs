@@ -10,9 +10,12 @@ use rusqlite::{Connection, Row, Rows, params};
 use super::{
     db::StoredTs,
     threads::Shared,
-    view::{by_seq, deliveries, number_of, state_of},
+    view::{Waiting, by_seq, deliveries, number_of, state_of},
 };
-use crate::store::{AlertQuery, AlertView, State, search::Search, stored::PER_ALERT};
+use crate::{
+    ids::DestinationName,
+    store::{AlertQuery, AlertView, State, search::Search, stored::PER_ALERT},
+};
 
 /// A page of alerts, newest first.
 pub(super) fn alerts(
@@ -20,7 +23,7 @@ pub(super) fn alerts(
     db: &Connection,
     query: &AlertQuery,
 ) -> rusqlite::Result<Vec<AlertView>> {
-    let leased = shared.leases.live(shared.clock.now());
+    let leased = shared.leases.live(shared.clock.moment());
     let view = |seq| {
         let mut view = by_seq(db, seq)?;
         view.deliveries = deliveries(db, seq, |id| leased.contains(&id))?;
@@ -39,15 +42,16 @@ fn find(db: &Connection, query: &AlertQuery, leased: &HashSet<i64>) -> rusqlite:
     )?;
     let mut rows = statement.query(params![before, query.level])?;
     let mut beside = db.prepare_cached(
-        "SELECT id, state FROM deliveries NOT INDEXED
+        "SELECT id, state, destination, alert_faults FROM deliveries NOT INDEXED
          WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC",
     )?;
     let last = before.saturating_mul(PER_ALERT);
     let mut beside = Beside {
-        rows: beside.query(params![last, query.state.map(number_of)])?,
+        rows: beside.query(params![last, query.state.and_then(number_of)])?,
         at: i64::MAX,
         state: query.state,
         leased,
+        destinations: Destinations::new(db, query)?,
     };
     let mut text = query.text.as_deref().map(|text| Text::new(db, text)).transpose()?;
     let mut found = Vec::new();
@@ -75,6 +79,34 @@ struct Beside<'a> {
     at: i64,
     state: Option<State>,
     leased: &'a HashSet<i64>,
+    destinations: Destinations,
+}
+
+/// The numbers of the destinations that give their deliveries another state.
+struct Destinations {
+    paused: HashSet<i64>,
+    unconfigured: HashSet<i64>,
+}
+
+impl Destinations {
+    fn new(db: &Connection, query: &AlertQuery) -> rusqlite::Result<Self> {
+        let (mut paused, mut unconfigured) = (HashSet::new(), HashSet::new());
+        let mut statement =
+            db.prepare_cached("SELECT id, paused_at IS NOT NULL, name FROM destinations")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            if row.get(1)? {
+                paused.insert(id);
+            }
+            let name = row.get_ref(2)?.as_str()?;
+            let is_known = |all: &Vec<DestinationName>| all.iter().any(|one| one.as_str() == name);
+            if !query.configured.as_ref().is_none_or(is_known) {
+                unconfigured.insert(id);
+            }
+        }
+        Ok(Self { paused, unconfigured })
+    }
 }
 
 impl Beside<'_> {
@@ -85,8 +117,18 @@ impl Beside<'_> {
                 self.at = i64::MIN;
                 break;
             };
-            let id = row.get(0)?;
-            let state = state_of(row.get(1)?, || self.leased.contains(&id));
+            let (id, destination) = (row.get(0)?, row.get(2)?);
+            let waits = Waiting {
+                is_leased: self.leased.contains(&id),
+                is_paused: self.destinations.paused.contains(&destination),
+                refusals: row.get(3)?,
+            };
+            let state = state_of(row.get(1)?, waits);
+            let state = if self.destinations.unconfigured.contains(&destination) {
+                state.without_destination()
+            } else {
+                state
+            };
             if self.state.is_none_or(|meant| meant == state) {
                 self.at = id / PER_ALERT;
             }

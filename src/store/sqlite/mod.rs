@@ -6,36 +6,31 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::Notify};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     accept::{Batch, Results},
     ask::answer,
     db::{Db, Memory},
-    leases::Leases,
     open::Opened,
-    size::Size,
+    purpose::Purpose,
     threads::{Queues, Shared, start},
     writer::{Mode, Write, Writer},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
-    metrics::{Metric, Metrics},
+    metrics::Metrics,
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Lease, LookAlike, NewMessage, Outcome,
-        Paused, Pruned, Retention, Selection, Stats, Store, StoreError, Taken, Unrecorded,
-        stored::quarantined,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
+        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
+        Taken, Unrecorded, stored::quarantined,
     },
 };
 
@@ -46,13 +41,19 @@ mod catch_up;
 pub mod checkup;
 mod db;
 mod deliver;
+mod disk;
 mod export;
 mod feed;
+mod files;
+mod hasten;
+mod journal;
 mod leases;
 mod list;
 mod open;
 mod operate;
+mod purpose;
 mod reader;
+mod relieve;
 mod retain;
 mod size;
 #[cfg(test)]
@@ -102,26 +103,17 @@ impl SqliteStore {
             path: settings.path.clone(),
             source,
         };
-        let Opened { writer: connection, readers, lock } =
+        let Opened { writer: connection, readers, files, locks } =
             open::open(&settings.path, settings.max_size_bytes)?;
         let memory = Memory::new(&connection).map_err(|error| failed(error.into()))?;
-        let shared = Arc::new(Shared {
-            clock,
-            lease: settings.lease,
-            leases: Leases::default(),
-            hints: Mutex::default(),
-            size: Size::new(settings.max_size_bytes, open::beside(&settings.path, "-wal")),
-            walked: AtomicI64::new(0),
-            is_closing: AtomicBool::new(false),
-            ended: CancellationToken::new(),
-            commit_seconds: metrics.histogram(Metric::Commit, &[]),
-            stale_leases: metrics.counter(Metric::StaleLeases, &[]),
-        });
+        let shared = Arc::new(Shared::new(settings, files, clock, metrics));
+        // The first of the two looks at the clock that must agree before anything grows old.
+        shared.steady_time();
         shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();
         let writer = Writer { connection, memory, shared: Arc::clone(&shared), runtime };
         let (queues, writer) =
-            start(writer, readers, lock).map_err(|error| failed(error.into()))?;
+            start(writer, readers, locks).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
     }
 }
@@ -145,27 +137,7 @@ impl Store for SqliteStore {
         hold_until: Option<Timestamp>,
         cursor: Option<CursorMove>,
     ) -> Result<Results, StoreError> {
-        if self.shared.size.is_full() {
-            return Err(StoreError::Full);
-        }
-        let mut hints: Vec<Arc<Notify>> = Vec::new();
-        let alerts = batch.iter().flat_map(|message| &message.alerts);
-        for destination in alerts.flat_map(|alert| &alert.destinations) {
-            let hint = self.shared.hint(destination);
-            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
-                hints.push(hint);
-            }
-        }
-        let batch = Batch { messages: batch, hold_until, cursor };
-        let bytes = batch.bytes();
-        let (job, reply) = Write::new(
-            move |db, mode| batch.write(db, mode),
-            move |durable| {
-                hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
-            },
-        );
-        self.submit(job.of_bytes(bytes));
-        answer(reply).await
+        accept::accept(self, Batch { messages: batch, hold_until, cursor }).await
     }
 
     fn quarantine(&self, app: &AppName, body: &[u8]) {
@@ -173,7 +145,7 @@ impl Store for SqliteStore {
         let bytes = body.len();
         let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
         let (job, _reply) = Write::new(work, |_durable| ());
-        self.submit(job.of_bytes(bytes));
+        self.submit(job.of_bytes(bytes).with(Purpose::Intake));
     }
 
     async fn lease_due(
@@ -185,30 +157,16 @@ impl Store for SqliteStore {
         self.lease_reader(move |shared, db| deliver::lease_due(shared, db, &destination, n)).await
     }
 
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        let destination = destination.clone();
+        self.lease_reader(move |shared, db| deliver::lease_oldest(shared, db, &destination)).await
+    }
+
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
-        let (id, token) = (lease.delivery().id, lease.token());
-        if !self.shared.leases.start_recording(id, token) {
-            self.shared.stale_leases.increment(1);
-            return Ok(());
-        }
-        let (shared, written) = (Arc::clone(&self.shared), outcome.clone());
-        let (job, reply) = Write::new(
-            move |db, _mode| deliver::record(db, id, &written),
-            move |durable| {
-                if durable {
-                    shared.leases.end(id, token);
-                } else {
-                    shared.leases.stop_recording(id, token);
-                }
-            },
-        );
-        self.submit(job);
-        match answer(reply).await {
-            Ok(true) => {}
-            Ok(false) => self.shared.stale_leases.increment(1),
-            Err(source) => return Err(Unrecorded { lease, outcome, source }),
-        }
-        Ok(())
+        deliver::record(self, lease, outcome).await
     }
 
     async fn release(&self, lease: Lease) {
@@ -229,17 +187,34 @@ impl Store for SqliteStore {
         self.shared.hint(destination)
     }
 
-    async fn act(&self, selection: Selection, action: Action) -> Result<u64, StoreError> {
-        operate::act(self, &selection, action).await
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<u64, StoreError> {
+        operate::act(self, &selection, action, deed).await
     }
 
     async fn expire(
         &self,
         destination: &DestinationName,
-        born_before: Timestamp,
+        max_age: Duration,
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
-        operate::expire(self, destination, born_before, reason).await
+        operate::expire(self, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(self, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        hasten::note_settings(self, destination, mark).await
     }
 
     async fn feed_page(
@@ -288,15 +263,9 @@ impl Store for SqliteStore {
         &self,
         destination: &DestinationName,
         paused: Paused,
+        deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        let (shared, name) = (Arc::clone(&self.shared), destination.clone());
-        let woken = name.clone();
-        let (job, reply) = Write::new(
-            move |db, _mode| operate::set_paused(db, &name, paused),
-            move |_durable| shared.wake(Some(&woken)),
-        );
-        self.submit(job.stopping_leases());
-        answer(reply).await
+        operate::set_paused(self, destination, paused, deed).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
@@ -320,6 +289,20 @@ impl Store for SqliteStore {
     async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let app = app.clone();
         self.view_reader(move |_shared, db| catch_up::channel_ids(db, &app)).await
+    }
+
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| catch_up::newest_seen(db, &app, &channel)).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        let cursor = cursor.clone();
+        self.write(move |db, _mode| catch_up::put_cursor_back(db, &cursor)).await
     }
 
     async fn set_channel_id(
@@ -381,7 +364,8 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|db, _mode| db.probe()).await?;
+        relieve::make_room(self).await?;
+        self.write_for(Purpose::Intake, |db, _mode| db.probe()).await?;
         if self.shared.size.is_full() { Err(StoreError::Full) } else { Ok(()) }
     }
 

@@ -4,13 +4,19 @@
 use std::{
     collections::BTreeSet,
     error::Error,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+use super::{
+    disk,
+    files::{Files, Locks, close_to_others},
+    writer::is_out_of_space,
+};
 
 /// The oldest SQLite without the bug that could corrupt a database in WAL mode when two
 /// connections raced to reset the log (sqlite.org/wal.html, "The WAL-reset bug").
@@ -24,7 +30,7 @@ const MIGRATIONS: &[&str] =
     &[include_str!("../migrations/sqlite-1.sql"), include_str!("../migrations/sqlite-2.sql")];
 
 /// How long a statement waits for a lock that somebody else, such as a backup, holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How large the write-ahead log grows before it is copied into the file. That takes milliseconds
 /// during which nothing is committed: at this size fewer than one commit in a hundred meets it, at
@@ -96,12 +102,30 @@ pub enum OpenError {
 pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: [Connection; 2],
-    /// Locked until it is dropped, or the process ends.
-    pub(super) lock: File,
+    pub(super) files: Files,
+    pub(super) locks: Locks,
 }
 
-/// Checks, locks, creates or migrates, and connects.
+/// Checks, locks, creates or migrates, and connects. On a full disk the ballast is given up for
+/// what SQLite needs to begin.
 pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
+    match try_open(path, max_size_bytes) {
+        Err(OpenError::Failed { source, .. })
+            if is_full_disk(source.as_ref()) && disk::give_up_to_open(path) =>
+        {
+            try_open(path, max_size_bytes)
+        }
+        result => result,
+    }
+}
+
+fn is_full_disk(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let by_sqlite = error.downcast_ref().is_some_and(is_out_of_space);
+    let by_system = error.downcast_ref().map(io::Error::kind);
+    by_sqlite || by_system == Some(io::ErrorKind::StorageFull)
+}
+
+fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         let version = rusqlite::version();
         return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
@@ -111,17 +135,29 @@ pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError
         return Err(OpenError::NoDirectory(directory.to_owned()));
     }
     refuse_network(path, directory)?;
-    let lock = lock(path)?;
-    if check_file(path)? {
+    let mut locks = Locks::take(path)?;
+    let is_new = !check_file(path)?;
+    locks.take_database(path)?;
+    if !is_new {
         // Connecting to write already changes a file that is not in WAL mode: first only a look.
         let look = connect_reader(path).map_err(|source| engine(path, source))?;
         layout(path, &look)?;
         check_length(path, &look)?;
     }
-    let writer = connect_writer(path, max_size_bytes).map_err(|source| engine(path, source))?;
+    close_to_others(path);
+    let writer =
+        connect_writer(path, max_size_bytes, is_new).map_err(|source| engine(path, source))?;
     prepare_schema(path, &writer)?;
-    let reader = || connect_reader(path).map_err(|source| engine(path, source));
-    Ok(Opened { readers: [reader()?, reader()?], writer, lock })
+    let reader = || {
+        let reader = connect_reader(path)?;
+        // SQLite opens the log at the first look, by its name, which may be gone by then.
+        reader.query_row("SELECT count(*) FROM sqlite_schema", (), |_count| Ok(()))?;
+        Ok(reader)
+    };
+    let reader = || reader().map_err(|source| engine(path, source));
+    let readers = [reader()?, reader()?];
+    let files = Files::of(path).map_err(|source| failed(path)(source.into()))?;
+    Ok(Opened { writer, readers, files, locks })
 }
 
 /// A connection that only reads, if there is a store; for whoever does not hold the lock.
@@ -154,7 +190,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
+pub(super) fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
     |source| OpenError::Failed { path: path.to_owned(), source }
 }
 
@@ -199,21 +235,6 @@ fn network_file_system(magic: i64) -> Option<&'static str> {
     })
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let failed = |source: io::Error| failed(path)(source.into());
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(beside(path, ".lock"))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
 /// Whether there is something in the file. An absent or empty file is a new store, unless a log
 /// beside it says that there was one.
 fn check_file(path: &Path) -> Result<bool, OpenError> {
@@ -251,16 +272,19 @@ fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn connect_writer(path: &Path, max_size_bytes: u64) -> rusqlite::Result<Connection> {
+fn connect_writer(path: &Path, max_size_bytes: u64, is_new: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // These two have no effect once there is a table.
-    db.pragma_update(None, "page_size", PAGE_BYTES)?;
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // These two have no effect once there is a table, but the second one would write, and there may
+    // be no space for it.
+    if is_new {
+        db.pragma_update(None, "page_size", PAGE_BYTES)?;
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     let journal: String =
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     db.pragma_update(None, "synchronous", "FULL")?;

@@ -1,12 +1,13 @@
 //! What an operator does: retry, cancel, pause, resume.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{
     SqliteStore, answer,
     db::{Db, StoredTs},
+    journal,
     reader::alert_id,
     threads::Shared,
     writer::{Mode, Write},
@@ -15,19 +16,21 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Paused, Selection, State, StoreError,
+        Action, OperatorAction, Paused, REFUSALS, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
 
 /// How many deliveries are changed in one transaction: others want to write too.
-const PIECE: u64 = 1000;
+pub(super) const PIECE: u64 = 1000;
 
 /// A selection in the store's numbers: all deliveries of a destination, or the one of an alert.
 #[derive(Clone, Copy)]
 struct Range {
     destination: i64,
     alert: Option<i64>,
+    /// Only what was refused so often.
+    refusals: u32,
 }
 
 /// Applies the action piece by piece; returns how many deliveries it changed.
@@ -35,15 +38,29 @@ pub(super) async fn act(
     store: &SqliteStore,
     selection: &Selection,
     action: Action,
+    deed: Option<OperatorAction>,
 ) -> Result<u64, StoreError> {
     let mut total = 0;
+    let mut entry = None;
     loop {
-        let (shared, meant) = (Arc::clone(&store.shared), selection.clone());
-        let work = move |db: &mut Db<'_>, _: Mode| act_on_piece(&shared, db, &meant, action);
+        let (shared, meant, deed) = (Arc::clone(&store.shared), selection.clone(), deed.clone());
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let changed = act_on_piece(&shared, db, &meant, action)?;
+            let entry = match (&deed, entry) {
+                (Some(deed), None) => Some(journal::note(db, deed, changed)?),
+                (Some(_), Some(entry)) => {
+                    journal::add(db, entry, changed)?;
+                    Some(entry)
+                }
+                (None, entry) => entry,
+            };
+            Ok((changed, entry))
+        };
         let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
         let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
-        let changed = answer(reply).await?;
+        let (changed, kept) = answer(reply).await?;
+        entry = kept;
         total += changed;
         if changed < PIECE {
             return Ok(total);
@@ -51,16 +68,18 @@ pub(super) async fn act(
     }
 }
 
-/// Gives up a piece of what waits, is not leased, and counts its age from before that time;
-/// returns whose deliveries that were. Most often there is nothing: then nothing is written either.
+/// Gives up a piece of what waits, is not leased, and is older than that; returns whose deliveries
+/// that were. Most often there is nothing: then nothing is written either.
 pub(super) async fn expire(
     store: &SqliteStore,
     destination: &DestinationName,
-    born_before: Timestamp,
+    max_age: Duration,
     reason: &'static str,
 ) -> Result<Vec<AlertId>, StoreError> {
     let name = destination.clone();
-    let look = move |shared: &Shared, db: &Connection| too_old(shared, db, &name, born_before);
+    let span = store.shared.steady_time();
+    let born = (span.from.unwrap_or(Timestamp::from_micros(i64::MIN)), span.until - max_age);
+    let look = move |shared: &Shared, db: &Connection| too_old(shared, db, &name, born);
     let found = store.view_reader(look).await?;
     if found.is_empty() {
         return Ok(Vec::new());
@@ -84,9 +103,10 @@ fn act_on_piece(
             found => found,
         },
     };
+    let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
     let mut changed = 0;
     for destination in destinations(db, selection.destination.as_ref())? {
-        let range = Range { destination, alert };
+        let range = Range { destination, alert, refusals };
         for state in states(selection.state, action) {
             changed += match (action, state) {
                 (Action::Retry, PENDING) => hurry(shared, db, range)?,
@@ -104,6 +124,7 @@ fn act_on_piece(
 
 /// The states that the action changes, among those that are meant.
 fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
+    let meant = meant.map(|one| if one == State::Refused { State::Pending } else { one });
     let changed: &[(State, i64)] = match action {
         Action::Retry => {
             &[(State::Pending, PENDING), (State::Dead, DEAD), (State::Cancelled, CANCELLED)]
@@ -122,20 +143,21 @@ fn destinations(db: &Db<'_>, one: Option<&DestinationName>) -> rusqlite::Result<
         .collect()
 }
 
-/// Pending ones become due now, but for those that are leased.
+/// Pending ones become due now, their refusals counted anew, but for those that are leased.
 fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
-    let now = db.now();
-    let leased = shared.leases.live_json(now);
-    let which = "state = 0 AND due_at > :now
+    let leased = shared.leases.live_json(shared.clock.moment());
+    let set = "due_at = min(due_at, :now), wait = 0, alert_faults = 0, accepted = 0, evidence = 0";
+    let which = "state = 0 AND (due_at > :now OR alert_faults > 0)
         AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
-    change(db, range, ("due_at = :now", "deliveries_due", which), &values)
+    change(db, range, (set, "deliveries_due", which), &values)
 }
 
 /// Dead or cancelled ones become pending, as if they were accepted now.
 fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<u64> {
-    let set = "state = 0, due_at = :now, alert_faults = 0, finished_at = NULL, dead_reason = NULL,
-        number = NULL, since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+    let set = "state = 0, due_at = :now, wait = 0, because = 0, alert_faults = 0, accepted = 0,
+        evidence = 0, finished_at = NULL, dead_reason = NULL, number = NULL,
+        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
     change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
@@ -143,7 +165,7 @@ fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<u64> {
 
 /// Pending ones end, but for those that are leased.
 fn cancel_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
-    let leased = shared.leases.live_json(db.now());
+    let leased = shared.leases.live_json(shared.clock.moment());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
     change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
@@ -171,11 +193,13 @@ fn change(
     let sql = format!(
         "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
             SELECT id FROM deliveries {hint} {index}
-            WHERE destination = :destination AND {by_id} AND {which} LIMIT :piece)"
+            WHERE destination = :destination AND alert_faults >= :refusals AND {by_id} AND {which}
+            LIMIT :piece)"
     );
     let now = db.now().micros();
     let mut values = named_params! {
         ":now": now, ":destination": range.destination, ":id": id, ":piece": PIECE,
+        ":refusals": range.refusals,
     }
     .to_vec();
     values.extend_from_slice(more);
@@ -244,15 +268,16 @@ pub(super) fn route(
     Ok(u64::try_from(made).unwrap_or(u64::MAX))
 }
 
-/// A piece of the pending deliveries whose age is counted from before that time, with their alerts.
+/// A piece of the pending deliveries whose age is counted from between these times, with their
+/// alerts.
 /// What is leased is left out: its worker decides about it.
 fn too_old(
     shared: &Shared,
     reader: &Connection,
     destination: &DestinationName,
-    born_before: Timestamp,
+    (born_from, born_before): (Timestamp, Timestamp),
 ) -> rusqlite::Result<Vec<(i64, AlertId)>> {
-    let leased = shared.leases.live_json(shared.clock.now());
+    let leased = shared.leases.live_json(shared.clock.moment());
     reader
         .prepare_cached(
             "SELECT c.app, c.channel, a.ts, a.ordinal, d.id
@@ -261,12 +286,14 @@ fn too_old(
                 ON d.destination = t.id AND d.state = 0
              CROSS JOIN alerts a ON a.seq = d.id >> 16
              CROSS JOIN channels c ON c.id = a.channel
-             WHERE t.name = ?1 AND t.paused_at IS NULL AND d.since < ?2 - t.paused_for
+             WHERE t.name = ?1 AND t.paused_at IS NULL
+                AND d.since + t.paused_for >= ?5 AND d.since + t.paused_for < ?2
                 AND d.id NOT IN (SELECT value FROM json_each(?4)) LIMIT ?3",
         )?
-        .query_map(params![destination.as_str(), born_before.micros(), PIECE, leased], |row| {
-            Ok((row.get(4)?, alert_id(row)?))
-        })?
+        .query_map(
+            params![destination.as_str(), born_before.micros(), PIECE, leased, born_from.micros(),],
+            |row| Ok((row.get(4)?, alert_id(row)?)),
+        )?
         .collect()
 }
 
@@ -277,7 +304,7 @@ pub(super) fn bury(
     deliveries: &[(i64, AlertId)],
     reason: &str,
 ) -> rusqlite::Result<Vec<AlertId>> {
-    let live = shared.leases.live(db.now());
+    let live = shared.leases.live(shared.clock.moment());
     let mut buried = Vec::new();
     for (id, alert) in deliveries.iter().filter(|(id, _)| !live.contains(id)) {
         let changed = db.execute(
@@ -291,22 +318,42 @@ pub(super) fn bury(
 }
 
 /// Stops the destination's clock, or lets it go on.
-pub(super) fn set_paused(
+pub(super) async fn set_paused(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    paused: Paused,
+    deed: Option<OperatorAction>,
+) -> Result<(), StoreError> {
+    let (shared, name) = (Arc::clone(&store.shared), destination.clone());
+    let woken = name.clone();
+    let work = move |db: &mut Db<'_>, _: Mode| {
+        let changed = set_clock(db, &name, paused)?;
+        deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
+    };
+    let (job, reply) = Write::new(work, move |_durable| shared.wake(Some(&woken)));
+    store.submit(job.stopping_leases());
+    answer(reply).await
+}
+
+/// Returns how many destinations are changed by that: one, or none.
+fn set_clock(
     db: &mut Db<'_>,
     destination: &DestinationName,
     paused: Paused,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     db.destination(destination)?;
     let sql = match paused {
         Paused::Yes => {
             "UPDATE destinations SET paused_at = ?2 WHERE name = ?1 AND paused_at IS NULL"
         }
         Paused::No => {
-            "UPDATE destinations SET paused_for = paused_for + ?2 - paused_at, paused_at = NULL
+            // The clock may have been set back meanwhile: a pause makes nothing older.
+            "UPDATE destinations
+             SET paused_for = paused_for + max(0, ?2 - paused_at), paused_at = NULL
              WHERE name = ?1 AND paused_at IS NOT NULL"
         }
     };
-    db.execute(sql, params![destination.as_str(), db.now().micros()])?;
+    let changed = db.execute(sql, params![destination.as_str(), db.now().micros()])?;
     db.forget();
-    Ok(())
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }

@@ -3,13 +3,17 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, SyncSender, TrySendError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError},
+    },
 };
 
 use rusqlite::{Connection, Row, types::Type};
 use tokio::sync::oneshot;
 
 use super::{
+    Shared, SqliteStore,
     db::StoredTs,
     writer::{engine, panicked},
 };
@@ -48,6 +52,28 @@ pub(super) async fn read<T: Send + 'static>(
         Err(TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
     }
     answer.await.map_err(|_gone| StoreError::Closed)?.map_err(engine)
+}
+
+impl SqliteStore {
+    /// Reads for whoever leases.
+    pub(super) async fn lease_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let queue = self.queues().as_ref().map(|queues| queues.lease.clone());
+        let shared = Arc::clone(&self.shared);
+        read(queue, move |connection| work(&shared, connection)).await
+    }
+
+    /// Reads for whoever looks.
+    pub(super) async fn view_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let queue = self.queues().as_ref().map(|queues| queues.view.clone());
+        let shared = Arc::clone(&self.shared);
+        read(queue, move |connection| work(&shared, connection)).await
+    }
 }
 
 fn snapshot<T>(

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, threads::Shared};
+use super::{SqliteStore, db::Db, journal, purpose::Purpose, relieve, threads::Shared};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
@@ -21,12 +21,28 @@ const LOOKS_IN_VAIN: usize = 8;
 const PIECE: usize = 64;
 
 /// How many pages one transaction gives back to the file system.
-const PAGES: i64 = 256;
+const PAGES: u32 = 256;
 
-/// Removes all that may go, a piece at a time.
+/// Removes all that may go, a piece at a time. A clock that was set a short while ago is not
+/// believed: what it calls old would be gone for good.
 pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<Pruned, StoreError> {
+    // A full store is no reason not to go on; whoever wants to write is told.
+    drop(relieve::make_room(store).await);
     let mut pruned = Pruned::default();
-    let round = Round::new(store.shared.clock.now(), retention);
+    if let Some(now) = store.shared.believed_now() {
+        pruned = remove_old(store, now, retention).await?;
+    }
+    while store.write_for(Purpose::Finish, |db, _mode| shrink(db)).await? {}
+    Ok(pruned)
+}
+
+async fn remove_old(
+    store: &SqliteStore,
+    now: Timestamp,
+    retention: Retention,
+) -> Result<Pruned, StoreError> {
+    let mut pruned = Pruned::default();
+    let round = Round::new(now, retention);
     let mut in_vain = 0;
     while in_vain < LOOKS_IN_VAIN {
         let after = store.shared.walked.load(Ordering::Acquire);
@@ -37,7 +53,8 @@ pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<P
         in_vain += usize::from(may_go.is_empty());
         for piece in may_go.chunks(PIECE) {
             let piece = piece.to_vec();
-            pruned.messages += store.write(move |db, _mode| round.empty(db, &piece)).await?;
+            let work = move |db: &mut Db<'_>, _| round.empty(db, &piece);
+            pruned.messages += store.write_for(Purpose::Finish, work).await?;
         }
         // Behind the last message it begins again, the next time.
         let last = seen.last().filter(|_| seen.len() == LOOK).map_or(0, |(id, _)| *id);
@@ -48,11 +65,12 @@ pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<P
     }
     let mut after = Some(0);
     while let Some(id) = after {
-        let (removed, next) = store.write(move |db, _mode| forget(db, id)).await?;
+        let work = move |db: &mut Db<'_>, _| forget(db, now, id);
+        let (removed, next) = store.write_for(Purpose::Finish, work).await?;
         pruned.identities += removed;
         after = next;
     }
-    while store.write(|db, _mode| shrink(db)).await? {}
+    store.write_for(Purpose::Finish, move |db, _mode| journal::forget(db, now)).await?;
     Ok(pruned)
 }
 
@@ -121,7 +139,8 @@ const MAY_GO: &str = "NOT EXISTS (
     AND (m.received_at <= :delivered OR EXISTS (
         SELECT 1 FROM deliveries d WHERE d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16))";
 
-fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
+/// Removes everything about a message but its identity.
+pub(super) fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
     let deliveries = [id * PER_ALERT, (id + alerts) * PER_ALERT];
     db.execute("DELETE FROM attempts WHERE delivery >= ?1 AND delivery < ?2", deliveries)?;
     db.execute("DELETE FROM deliveries WHERE id >= ?1 AND id < ?2", deliveries)?;
@@ -134,8 +153,8 @@ fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
 /// Removes identities that are old enough, looking at a piece of the messages behind `after`, in
 /// the order of their numbers. Returns how many went, and where to look on, until none is old. The
 /// newest stays, so that no number is ever given twice.
-fn forget(db: &Db<'_>, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
-    let too_old = (db.now() - IDENTITY_KEPT).micros();
+fn forget(db: &Db<'_>, now: Timestamp, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
+    let too_old = (now - IDENTITY_KEPT).micros();
     let piece: Vec<(i64, i64, bool, bool)> = db
         .statement(
             "SELECT id, alerts, received_at <= ?1,
@@ -160,13 +179,25 @@ fn forget(db: &Db<'_>, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
 fn shrink(db: &Db<'_>) -> rusqlite::Result<bool> {
     let pages =
         |pragma: &str| db.connection().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let free = pages("freelist_count")?;
-    if free <= pages("page_count")? / 10 {
+    if pages("freelist_count")? <= pages("page_count")? / 10 {
         return Ok(false);
     }
-    let mut statement = db.statement(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+    cut_off(db, PAGES)
+}
+
+/// Gives at most that many unused pages back; returns whether there were any.
+pub(super) fn cut_off(db: &Db<'_>, at_most: u32) -> rusqlite::Result<bool> {
+    let free = || {
+        let free = db.connection().pragma_query_value(None, "freelist_count", |row| row.get(0));
+        free.map(|free: i64| free)
+    };
+    let before = free()?;
+    if before == 0 {
+        return Ok(false);
+    }
+    let mut statement = db.statement(&format!("PRAGMA incremental_vacuum({at_most})"))?;
     let mut steps = statement.query(())?;
     while steps.next()?.is_some() {}
     drop(steps);
-    Ok(pages("freelist_count")? < free)
+    Ok(free()? < before)
 }

@@ -1,4 +1,4 @@
-//! How much of its allowance the store uses.
+//! How much of its allowance the store uses, and of its disk.
 
 use std::{
     fs, io,
@@ -12,24 +12,35 @@ use std::{
 
 use rusqlite::Connection;
 
+use super::disk::Disk;
+
 /// Below the warning, a look this often is enough.
 pub(super) const EVERY: Duration = Duration::from_millis(100);
+
+/// Shares of the allowance in percent: from where no alert is taken, from where delivered alerts go
+/// before their time, until where they go, and from where the log says it.
+const FULL: u64 = 95;
+const SHORT: u64 = 90;
+const ENOUGH: u64 = 85;
+const WARNED: u64 = 80;
 
 /// Used pages and the write-ahead log, against the limit.
 #[derive(Debug)]
 pub(super) struct Size {
     max: u64,
     wal: PathBuf,
+    disk: Disk,
     used: AtomicU64,
     is_warned: AtomicBool,
     looked_at: Mutex<Option<Instant>>,
 }
 
 impl Size {
-    pub(super) fn new(max: u64, wal: PathBuf) -> Self {
+    pub(super) fn new(max: u64, wal: PathBuf, disk: Disk) -> Self {
         Self {
             max,
             wal,
+            disk,
             used: AtomicU64::new(0),
             is_warned: AtomicBool::new(false),
             looked_at: Mutex::default(),
@@ -43,7 +54,14 @@ impl Size {
         if !is_recent || self.is_warned.load(Ordering::Acquire) {
             *looked_at = Some(now);
             self.measure(db);
+            self.look_at_disk(now);
         }
+    }
+
+    /// Looks what others have left on the disk, and makes the ballast again if there is room.
+    pub(super) fn look_at_disk(&self, now: Instant) {
+        self.disk.look();
+        self.disk.keep_ballast(now);
     }
 
     /// Looks again; says so once when 80 % are in use.
@@ -52,14 +70,15 @@ impl Size {
             Ok(used) => self.used.store(used, Ordering::Release),
             Err(error) => return tracing::error!(%error, "the store's size cannot be read"),
         }
-        let is_high = self.is_above(80);
+        let is_high = self.is_above(WARNED);
         let was_high = self.is_warned.swap(is_high, Ordering::AcqRel);
         if is_high && !was_high {
             let (used, max) = (self.used.load(Ordering::Acquire), self.max);
             tracing::warn!(
                 used_bytes = used,
                 max_bytes = max,
-                "the store is 80 % full; at 95 % alerts are refused: raise max_size, shorten \
+                "the store is 80 % full; at 90 % delivered alerts are removed before their time, \
+                 and when that does not help alerts are refused: raise max_size, shorten \
                  retention, or see to what is not delivered"
             );
         }
@@ -80,14 +99,48 @@ impl Size {
         Ok(pages + wal)
     }
 
-    /// Whether no more alerts are taken: 95 % are in use.
+    /// Whether no more alerts are taken: 95 % are in use, or the disk is full.
     pub(super) fn is_full(&self) -> bool {
-        self.is_above(95)
+        self.is_above(FULL) || self.disk.is_full()
     }
 
+    /// Whether what is delivered should make room for what is new.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_above(SHORT) || self.disk.is_short()
+    }
+
+    /// Whether enough room has been made.
+    pub(super) fn has_enough(&self) -> bool {
+        !self.is_above(ENOUGH) && self.disk.has_enough()
+    }
+
+    /// Whether the store has used so little for a while that a shortage is news again.
+    pub(super) fn is_at_ease(&self) -> bool {
+        !self.is_above(WARNED) && self.disk.has_enough()
+    }
+
+    /// Why no more alerts are taken, or nothing.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.disk.problem().or_else(|| {
+            self.is_above(FULL).then(|| {
+                let (used, max) = (self.used.load(Ordering::Acquire), self.max);
+                format!(
+                    "{used} of {max} bytes (max_size) are in use by what is not delivered: alerts \
+                     are refused; raise max_size, or see to what is not delivered"
+                )
+            })
+        })
+    }
+
+    /// The disk that it is on.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Bytes in use, and bytes left: of the allowance or of the disk, whichever is less.
     pub(super) fn used_and_free(&self) -> (u64, u64) {
         let used = self.used.load(Ordering::Acquire);
-        (used, self.max.saturating_sub(used))
+        (used, self.max.saturating_sub(used).min(self.disk.free()))
     }
 
     fn is_above(&self, percent: u64) -> bool {

@@ -16,11 +16,12 @@ use tempfile::TempDir;
 
 use super::{
     OpenError, Settings, SqliteStore,
+    disk::Disk,
     open::beside,
     size::{EVERY, Size},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, STEADY_AFTER, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
@@ -29,6 +30,9 @@ use crate::{
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
+
+mod disk;
+mod files;
 
 /// A directory of its own, gone with the test.
 struct Place {
@@ -43,6 +47,11 @@ impl Place {
 
     fn path(&self) -> PathBuf {
         self.directory.path().join("store.db")
+    }
+
+    /// Opens the store with a clock that is set by hand.
+    fn open_at(&self, clock: &Clock, max_size_bytes: u64) -> SqliteStore {
+        open(&self.path(), &self.metrics, max_size_bytes, clock.clone()).unwrap()
     }
 
     fn try_open(&self) -> Result<SqliteStore, OpenError> {
@@ -110,6 +119,10 @@ fn message(number: i64) -> NewMessage {
             destinations: vec![DestinationName::new("soar").unwrap()],
         }],
     }
+}
+
+fn noon() -> Clock {
+    Clock::manual(Timestamp::from_seconds(1_700_000_000))
 }
 
 /// One accept after the other.
@@ -302,7 +315,8 @@ async fn a_close_empties_the_log_and_a_drop_does_not() {
 #[tokio::test]
 async fn retention_gives_space_back() {
     let place = Place::new();
-    let store = place.try_open().unwrap();
+    let clock = noon();
+    let store = place.open_at(&clock, MAX_SIZE);
     for number in 0..20 {
         let large = NewMessage { raw: vec![b'x'; 500_000].into(), ..message(number) };
         store.accept(vec![large], None, None).await.unwrap().remove(0).unwrap();
@@ -311,6 +325,7 @@ async fn retention_gives_space_back() {
         store.record(lease, delivered()).await.unwrap();
     }
     let none = std::time::Duration::ZERO;
+    clock.advance(STEADY_AFTER);
     assert_eq!(store.prune(Retention { delivered: none, dead: none }).await.unwrap().messages, 20);
     store.close().await;
     let size = fs::metadata(place.path()).unwrap().len();
@@ -321,7 +336,9 @@ async fn retention_gives_space_back() {
 async fn retention_finds_what_may_go_behind_thousands_that_may_not() {
     const PENDING: i64 = 20_000;
     let place = Place::new();
-    let store = place.try_open().unwrap();
+    let clock = noon();
+    let store = place.open_at(&clock, MAX_SIZE);
+    clock.advance(STEADY_AFTER);
     let unrouted = |number| {
         let message = message(number);
         let alerts = message.alerts.iter().cloned();
@@ -339,7 +356,7 @@ async fn retention_finds_what_may_go_behind_thousands_that_may_not() {
     assert_eq!(pruned().await, 0);
     for (number, (cancelled, gone)) in (PENDING + 1..).zip([(Some(7), 2), (None, 20_000)]) {
         let alert = cancelled.map(|number| AlertId { message: message(number).key, ordinal: 0 });
-        store.act(Selection { alert, ..Selection::default() }, Action::Cancel).await.unwrap();
+        store.act(Selection { alert, ..Selection::default() }, Action::Cancel, None).await.unwrap();
         store.accept(vec![unrouted(number)], None, None).await.unwrap();
         assert_eq!(pruned().await, gone);
     }
@@ -370,12 +387,12 @@ async fn the_newest_unreadable_bodies_are_kept() {
 async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
     let place = Place::new();
     let store = place.try_open().unwrap();
-    let wal = beside(&place.path(), "-wal");
+    let (path, wal) = (place.path(), beside(&place.path(), "-wal"));
     let start = Clock::system().instant();
     let look = move |db: &mut super::Db<'_>, _| {
         let mut seen = Vec::new();
         for max in [MAX_SIZE, 1000] {
-            let size = Size::new(max, wal.clone());
+            let size = Size::new(max, wal.clone(), Disk::new(&path, start));
             let used = || size.used_and_free().0;
             size.keep_up(db.connection(), start);
             let first = used();
@@ -400,7 +417,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
     {
         // What an operator does waits for this, and everybody behind it.
         let _gate = store.shared.leases.gate();
-        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes));
+        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes, None));
         assert!(pause.as_mut().poll(&mut context).is_pending());
         let busy = (0..100_000).find(|number| {
             let mut accept = store.accept(vec![message(*number)], None, None);

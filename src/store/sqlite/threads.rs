@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -18,12 +17,20 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Settings,
+    disk::Disk,
+    files::{Files, Locks},
     leases::Leases,
     reader::{self, Read},
+    relieve::Relief,
     size::Size,
     writer::{self, Job, Writer},
 };
-use crate::{clock::Clock, ids::DestinationName};
+use crate::{
+    clock::{Clock, SteadySpan, SteadyTime, Timestamp},
+    ids::DestinationName,
+    metrics::{Metric, Metrics},
+};
 
 /// What callers and threads have in common.
 pub(super) struct Shared {
@@ -32,8 +39,15 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
+    pub(super) files: Files,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
+    /// The time of day, as far as retention may believe it.
+    pub(super) steady: Mutex<SteadyTime>,
+    /// What makes room before its time.
+    pub(super) relief: Relief,
+    /// Whether the space that was freed in the file goes back to the disk after the next commit.
+    pub(super) gives_back: AtomicBool,
     pub(super) is_closing: AtomicBool,
     pub(super) ended: CancellationToken,
     pub(super) commit_seconds: Histogram,
@@ -49,9 +63,47 @@ pub(super) struct Queues {
 }
 
 impl Shared {
+    pub(super) fn new(settings: &Settings, files: Files, clock: Clock, metrics: &Metrics) -> Self {
+        let disk = Disk::new(&settings.path, clock.instant());
+        Self {
+            lease: settings.lease,
+            leases: Leases::default(),
+            hints: Mutex::default(),
+            size: Size::new(settings.max_size_bytes, files.wal().to_owned(), disk),
+            files,
+            walked: AtomicI64::new(0),
+            steady: Mutex::default(),
+            relief: Relief::new(metrics.counter(Metric::PrunedEarly, &[])),
+            gives_back: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            ended: CancellationToken::new(),
+            commit_seconds: metrics.histogram(Metric::Commit, &[]),
+            stale_leases: metrics.counter(Metric::StaleLeases, &[]),
+            clock,
+        }
+    }
+
+    /// Why no alert is taken, or empty.
+    pub(super) fn problem(&self) -> String {
+        let gone = self.files.check().err().map(|gone| gone.to_string());
+        gone.or_else(|| self.size.problem()).unwrap_or_default()
+    }
+
+    /// Looks at the clock, and returns which times of day may age anything.
+    pub(super) fn steady_time(&self) -> SteadySpan {
+        let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        steady.look(self.clock.moment(), self.clock.now())
+    }
+
     pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hints.entry(destination.clone()).or_default())
+    }
+
+    /// The time of day if it has kept step for some minutes, or nothing.
+    pub(super) fn believed_now(&self) -> Option<Timestamp> {
+        let span = self.steady_time();
+        span.from.is_none().then_some(span.until)
     }
 
     /// Wakes who waits for that destination, or for any.
@@ -64,11 +116,11 @@ impl Shared {
     }
 }
 
-/// Starts the three threads. The writer's ends last, and takes connections and lock with it.
+/// Starts the three threads. The writer's ends last, and takes connections and locks with it.
 pub(super) fn start(
     writer: Writer,
     readers: [Connection; 2],
-    lock: File,
+    locks: Locks,
 ) -> std::io::Result<(Queues, JoinHandle<()>)> {
     let reader = |name: &str, connection: Connection| {
         let (sender, queue) = sync_channel::<Read>(reader::QUEUE);
@@ -90,19 +142,21 @@ pub(super) fn start(
             }
         }
         end(&shared, connection);
-        drop(lock);
+        drop(locks);
         shared.ended.cancel();
     })?;
     Ok((Queues { write, lease, view }, write_thread))
 }
 
-/// Closes the last connection; after [`Store::close`] the log is emptied first.
+/// Closes the last connection; after [`Store::close`] the log is emptied first. If other files have
+/// come in the place of those that are open, SQLite must not remove their log.
 fn end(shared: &Shared, connection: Connection) {
+    let is_tidy = shared.is_closing.load(Ordering::Acquire) && shared.files.check().is_ok();
     let tidy = || {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()))
     };
-    let tidied = if shared.is_closing.load(Ordering::Acquire) { tidy() } else { Ok(()) };
+    let tidied = if is_tidy { tidy() } else { Ok(()) };
     let closed = connection.close().map_err(|(_connection, error)| error);
     if let Err(error) = tidied.and(closed) {
         tracing::warn!(%error, "the store was not closed tidily; the next start does the rest");

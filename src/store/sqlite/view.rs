@@ -14,7 +14,8 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, AppName, ChannelId, MessageTs},
     store::{
-        AlertView, AttemptView, DeliveryView, DestinationStats, Reference, Revision, State, Stats,
+        AlertView, AttemptView, DeliveryView, DestinationStats, REFUSALS, Reference, Revision,
+        State, Stats,
         stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
     },
 };
@@ -25,7 +26,7 @@ pub(super) fn alert(
     db: &Connection,
     id: &AlertId,
 ) -> rusqlite::Result<Option<AlertView>> {
-    let leased = shared.leases.live(shared.clock.now());
+    let leased = shared.leases.live(shared.clock.moment());
     let Some(seq) = find_alert(db, id)? else {
         return Ok(None);
     };
@@ -95,19 +96,21 @@ pub(super) fn deliveries(
     db.prepare_cached(
         "SELECT t.name, d.id, d.state, d.attempts, d.due_at, d.finished_at,
             coalesce(d.dead_reason, ''), coalesce(d.reference_id, ''),
-            coalesce(d.reference_url, '')
+            coalesce(d.reference_url, ''), d.alert_faults, t.paused_at IS NOT NULL
          FROM deliveries d JOIN destinations t ON t.id = d.destination
          WHERE d.id >= ?1 AND d.id < ?2 ORDER BY t.name",
     )?
     .query_map([seq * PER_ALERT, (seq + 1) * PER_ALERT], |row| {
         let id = row.get(1)?;
-        let state = state_of(row.get(2)?, || is_leased(id));
+        let waits =
+            Waiting { is_leased: is_leased(id), is_paused: row.get(10)?, refusals: row.get(9)? };
+        let state = state_of(row.get(2)?, waits);
         let due_at = Timestamp::from_micros(row.get(4)?);
         Ok(DeliveryView {
             destination: destination_name(row, 0)?,
             state,
             attempts: row.get(3)?,
-            due_at: (state == State::Pending).then_some(due_at),
+            due_at: state.is_waiting().then_some(due_at),
             finished_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
             dead_reason: row.get(6)?,
             reference: Reference { id: row.get(7)?, url: row.get(8)? },
@@ -117,24 +120,35 @@ pub(super) fn deliveries(
     .collect()
 }
 
+/// What is known of a delivery that is not finished.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) is_leased: bool,
+    pub(super) is_paused: bool,
+    pub(super) refusals: u32,
+}
+
 /// The state that is stored as that number.
-pub(super) fn state_of(number: i64, is_leased: impl FnOnce() -> bool) -> State {
+pub(super) fn state_of(number: i64, waits: Waiting) -> State {
     match number {
-        PENDING if is_leased() => State::Leased,
         DELIVERED => State::Delivered,
         DEAD => State::Dead,
         CANCELLED => State::Cancelled,
+        _ if waits.is_leased => State::Leased,
+        _ if waits.is_paused => State::Paused,
+        _ if waits.refusals >= REFUSALS => State::Refused,
         _ => State::Pending,
     }
 }
 
-/// The number that a state is stored as.
-pub(super) const fn number_of(state: State) -> i64 {
+/// The number that a state is stored as; `None` if there are several.
+pub(super) const fn number_of(state: State) -> Option<i64> {
     match state {
-        State::Pending | State::Leased => PENDING,
-        State::Delivered => DELIVERED,
-        State::Dead => DEAD,
-        State::Cancelled => CANCELLED,
+        State::Pending | State::Refused | State::Leased | State::Paused => Some(PENDING),
+        State::Delivered => Some(DELIVERED),
+        State::Dead => Some(DEAD),
+        State::Cancelled => Some(CANCELLED),
+        State::Orphaned => None,
     }
 }
 
@@ -162,7 +176,7 @@ fn attempts(
 /// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
 /// so this takes long only while there is a long backlog.
 pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats> {
-    let leased = shared.leases.live_json(shared.clock.now());
+    let leased = shared.leases.live_json(shared.clock.moment());
     let mut statement = db.prepare_cached(
         "WITH waiting AS (
             SELECT destination, count(*) AS number, min(id) AS oldest
@@ -172,32 +186,41 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
             WHERE state >= 2 AND state = 2 GROUP BY destination),
          leased AS (
             SELECT destination, count(*) AS number FROM deliveries
-            WHERE state = 0 AND id IN (SELECT value FROM json_each(?1)) GROUP BY destination)
-         SELECT t.name, coalesce(w.number, 0) - coalesce(l.number, 0), coalesce(l.number, 0),
-            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at
+            WHERE state = 0 AND id IN (SELECT value FROM json_each(?1)) GROUP BY destination),
+         refused AS (
+            SELECT destination, count(*) AS number FROM deliveries INDEXED BY deliveries_refused
+            WHERE state = 0 AND alert_faults > 0 AND alert_faults >= ?2
+                AND id NOT IN (SELECT value FROM json_each(?1)) GROUP BY destination)
+         SELECT t.name,
+            coalesce(w.number, 0) - coalesce(l.number, 0) - coalesce(r.number, 0),
+            coalesce(l.number, 0), coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at,
+            coalesce(r.number, 0)
          FROM destinations t
          LEFT JOIN waiting w ON w.destination = t.id
          LEFT JOIN dead x ON x.destination = t.id
          LEFT JOIN leased l ON l.destination = t.id
+         LEFT JOIN refused r ON r.destination = t.id
          LEFT JOIN alerts a ON a.seq = w.oldest >> 16
          LEFT JOIN messages m ON m.id = a.message
          WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
          ORDER BY t.name",
     )?;
     let destinations = statement
-        .query_map([leased], |row| {
+        .query_map(params![leased, REFUSALS], |row| {
             let stats = DestinationStats {
                 pending: row.get(1)?,
                 leased: row.get(2)?,
                 dead: row.get(3)?,
                 paused: row.get(4)?,
                 oldest_pending: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
+                refused: row.get(6)?,
             };
             Ok((destination_name(row, 0)?, stats))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    shared.size.look_at_disk(shared.clock.instant());
     let (used_bytes, free_bytes) = shared.size.used_and_free();
-    Ok(Stats { destinations, used_bytes, free_bytes })
+    Ok(Stats { destinations, used_bytes, free_bytes, problem: shared.problem() })
 }
 
 /// Up to where a channel's history was read.

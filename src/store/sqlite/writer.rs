@@ -8,16 +8,18 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
+        atomic::Ordering,
         mpsc::{Receiver, SyncSender, TrySendError},
     },
     thread,
 };
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
-    db::{Db, Memory, roll_back},
+    db::{Db, Memory, empty_log, roll_back},
+    purpose::{Purpose, Which, only_what_is_kept},
     threads::Shared,
 };
 use crate::store::StoreError;
@@ -52,6 +54,9 @@ pub(super) trait Job: Send {
 
     /// Whether no lease may be granted between its start and its commit.
     fn stops_leases(&self) -> bool;
+
+    /// What it is for.
+    fn purpose(&self) -> Purpose;
 }
 
 /// A job made of two functions: `run` writes, `after` hears whether that is durable, and the
@@ -63,6 +68,7 @@ pub(super) struct Write<T, R, A> {
     reply: oneshot::Sender<Result<T, StoreError>>,
     bytes: usize,
     stops_leases: bool,
+    purpose: Purpose,
 }
 
 /// What comes back from the writer; an error if its thread dropped the job.
@@ -76,7 +82,15 @@ where
 {
     pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
         let (reply, receiver) = oneshot::channel();
-        let write = Self { run, after, value: None, reply, bytes: 0, stops_leases: false };
+        let write = Self {
+            run,
+            after,
+            value: None,
+            reply,
+            bytes: 0,
+            stops_leases: false,
+            purpose: Purpose::Action,
+        };
         (write, receiver)
     }
 
@@ -86,6 +100,10 @@ where
 
     pub(super) fn stopping_leases(self) -> Self {
         Self { stops_leases: true, ..self }
+    }
+
+    pub(super) fn with(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 }
 
@@ -116,6 +134,10 @@ where
 
     fn stops_leases(&self) -> bool {
         self.stops_leases
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.purpose
     }
 }
 
@@ -160,7 +182,8 @@ impl Writer {
             },
         );
         drop(gate);
-        self.shared.size.keep_up(&self.connection, self.shared.clock.instant());
+        let result = result.map(|faults| only_what_is_kept(&self.shared.files, &jobs, faults));
+        self.after_commit(&jobs);
         match &self.runtime {
             Some(runtime) if jobs.len() > 1 => {
                 drop(runtime.spawn(async move { answer_all(jobs, result) }));
@@ -171,16 +194,67 @@ impl Writer {
 
     /// Returns the jobs that could not be done, and why, in order; all others are durable.
     fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<Fault>> {
-        match self.attempt(jobs, Mode::Together) {
-            Err(error) if is_items_own(&error) => self.attempt(jobs, Mode::Apart),
+        let which = self.which();
+        let result = match self.attempt(jobs, Mode::Together, &which) {
+            Err(error) if is_items_own(&error) => self.attempt(jobs, Mode::Apart, &which),
+            result => result,
+        };
+        match result {
+            Err(error) if is_out_of_space(&error) => self.without_space(jobs, &which),
             result => result,
         }
     }
 
-    fn attempt(&mut self, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
+    /// Does what can still be done on a full disk. Half of what the log holds may be in the file
+    /// already, so it is emptied first; then what was to be taken in is left out; then the ballast
+    /// is given up for the rest.
+    fn without_space(
+        &mut self,
+        jobs: &mut [Box<dyn Job>],
+        which: &Which,
+    ) -> rusqlite::Result<Vec<Fault>> {
+        empty_log(&self.connection);
+        let result = self.attempt(jobs, Mode::Apart, which);
+        let is_all_intake = jobs.iter().all(|job| job.purpose() == Purpose::Intake);
+        if is_all_intake || !result.as_ref().is_err_and(is_out_of_space) {
+            return result;
+        }
+        let which = match which {
+            Which::All => &Which::NoIntake,
+            Which::NoIntake | Which::OnlyFinish(_) => which,
+        };
+        let result = self.attempt(jobs, Mode::Apart, which);
+        let now = self.shared.clock.instant();
+        if !result.as_ref().is_err_and(is_out_of_space)
+            || !self.shared.size.disk().give_ballast_up(now)
+        {
+            return result;
+        }
+        empty_log(&self.connection);
+        self.attempt(jobs, Mode::Apart, which)
+    }
+
+    /// Looks at disk and files before each commit, since others change both.
+    fn which(&self) -> Which {
+        self.shared.size.disk().look();
+        if let Err(StoreError::Gone(problem)) = self.shared.files.check_if_gone() {
+            Which::OnlyFinish(problem)
+        } else if self.shared.size.disk().was_full() {
+            Which::NoIntake
+        } else {
+            Which::All
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        jobs: &mut [Box<dyn Job>],
+        mode: Mode,
+        which: &Which,
+    ) -> rusqlite::Result<Vec<Fault>> {
         let Self { connection, memory, shared, .. } = self;
         let result = Db::begin(connection, memory, shared.clock.now()).and_then(|mut db| {
-            let faults = run_all(&mut db, jobs, mode)?;
+            let faults = run_all(&mut db, jobs, mode, which)?;
             let start = shared.clock.instant();
             db.commit()?;
             let end = shared.clock.instant();
@@ -197,16 +271,37 @@ impl Writer {
         self.memory.forget();
         roll_back(&self.connection);
     }
+
+    /// Gives space back to the disk if somebody waits for it, and measures what is used.
+    fn after_commit(&self, jobs: &[Box<dyn Job>]) {
+        if jobs.iter().any(|job| job.purpose() != Purpose::Intake) {
+            self.shared.relief.wake();
+        }
+        if self.shared.gives_back.swap(false, Ordering::AcqRel) {
+            empty_log(&self.connection);
+            self.shared.size.disk().look();
+        }
+        self.shared.size.keep_up(&self.connection, self.shared.clock.instant());
+    }
 }
 
-fn run_all(db: &mut Db<'_>, jobs: &mut [Box<dyn Job>], mode: Mode) -> rusqlite::Result<Vec<Fault>> {
+fn run_all(
+    db: &mut Db<'_>,
+    jobs: &mut [Box<dyn Job>],
+    mode: Mode,
+    which: &Which,
+) -> rusqlite::Result<Vec<Fault>> {
     let mut faults = Vec::new();
     for (index, job) in jobs.iter_mut().enumerate() {
+        if let Some(refused) = which.refuses(job.purpose()) {
+            faults.push((index, refused));
+            continue;
+        }
         match mode {
             Mode::Together => job.run(db, mode)?,
             Mode::Apart => {
                 let result = db.apart(|db| job.run(db, mode))?;
-                faults.extend(result.err().map(|error| (index, error)));
+                faults.extend(result.err().map(|error| (index, item(error))));
             }
         }
     }
@@ -240,7 +335,7 @@ fn answer_all(jobs: Vec<Box<dyn Job>>, result: rusqlite::Result<Vec<Fault>>) {
             let mut faults = faults.into_iter().peekable();
             for (index, job) in jobs.into_iter().enumerate() {
                 let fault = faults.next_if(|(at, _)| *at == index);
-                job.done(fault.map_or(Ok(()), |(_, error)| Err(item(error))));
+                job.done(fault.map_or(Ok(()), |(_, error)| Err(error)));
             }
         }
         Err(error) => {
@@ -252,14 +347,22 @@ fn answer_all(jobs: Vec<Box<dyn Job>>, result: rusqlite::Result<Vec<Fault>>) {
     }
 }
 
-/// Which job failed through its own fault, and why.
-type Fault = (usize, rusqlite::Error);
+/// Which job was not done, or is not kept, and why.
+pub(super) type Fault = (usize, StoreError);
 
 /// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
 pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
     let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
     error.sqlite_error_code().is_some_and(|code| own.contains(&code))
         || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
+}
+
+/// Whether nothing more fits on the disk. SQLite has a name of its own only for the usual case.
+pub(super) fn is_out_of_space(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull
+            || [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE].contains(&error.extended_code)
+    })
 }
 
 pub(super) fn item(error: rusqlite::Error) -> StoreError {
@@ -271,9 +374,10 @@ pub(super) fn engine(error: rusqlite::Error) -> StoreError {
 }
 
 fn engine_shared(error: &Arc<rusqlite::Error>) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full,
-        Some(_) | None => StoreError::Engine(Box::new(Arc::clone(error))),
+    if is_out_of_space(error) {
+        StoreError::Full
+    } else {
+        StoreError::Engine(Box::new(Arc::clone(error)))
     }
 }
 
@@ -285,7 +389,7 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> rusqlite::Error {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERNAL),
+        ffi::Error::new(ffi::SQLITE_INTERNAL),
         Some(format!("panic in the store: {said}")),
     )
 }

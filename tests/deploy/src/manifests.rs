@@ -162,6 +162,23 @@ fn probes(container: &Container) -> [&Probe; 3] {
 }
 
 #[test]
+fn a_relay_that_is_not_ready_may_start_and_can_be_asked_by_operators_only() {
+    each(|rendering, objects| {
+        for (object, pod, _) in pods(objects).filter(|(object, ..)| object.kind() != "Job") {
+            let paths = probes(&pod.containers[0])
+                .map(|probe| probe.http_get.as_ref().unwrap().path.as_deref().unwrap());
+            assert_eq!(paths, ["/livez", "/livez", "/readyz"], "{rendering}: {}", object.name());
+        }
+        for object in objects.iter().filter(|object| object.kind() == "Service") {
+            let Typed::Service(service) = &object.typed else { continue };
+            let published = service.spec.as_ref().unwrap().publish_not_ready_addresses;
+            let is_for_operators = object.name().ends_with("-ops");
+            assert_eq!(published, is_for_operators.then_some(true), "{rendering}");
+        }
+    });
+}
+
+#[test]
 fn only_slacks_paths_are_public_and_only_by_the_public_port() {
     each(|rendering, objects| {
         for object in objects {

@@ -53,6 +53,21 @@ pub(crate) enum Trouble {
     Grow(u32),
     /// All cursors given before are forgotten.
     ForgetCursors,
+    /// The answer's `Date` is so many seconds ahead.
+    Date(i64),
+    /// 200 with that body.
+    Body(String),
+}
+
+/// What is wrong with the history of one channel, call after call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sick {
+    /// `"ok": false`.
+    Error(&'static str),
+    /// Each page leads to the other.
+    TwoCursors,
+    /// Each page leads to another one, and none has a message.
+    EverNewCursors,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +105,9 @@ pub(crate) struct State {
     /// How many channels of a page are looked at; those that do not fit are left out afterwards.
     pub(crate) list_page: usize,
     generation: u32,
+    pub(crate) sick: BTreeMap<&'static str, Sick>,
+    /// The token belongs to an organisation: a list needs a `team_id`.
+    pub(crate) org_wide: bool,
     troubles: Vec<(&'static str, usize, Trouble)>,
     taken: BTreeMap<String, VecDeque<Timestamp>>,
     calls: Vec<Call>,
@@ -126,6 +144,8 @@ impl FakeSlack {
             without_cursors: false,
             list_page: 100,
             generation: 0,
+            sick: BTreeMap::new(),
+            org_wide: false,
             troubles: Vec::new(),
             taken: BTreeMap::new(),
             calls: Vec::new(),
@@ -348,6 +368,11 @@ impl State {
 
     /// What does not fit is left out after the page is cut, so a page may be short or empty.
     fn list(&self, query: &BTreeMap<String, String>) -> Answer {
+        match query.get("team_id").map(String::as_str) {
+            None if self.org_wide => return refused("missing_argument"),
+            Some(team) if team != TEAM => return refused("team_not_found"),
+            Some(_) | None => {}
+        }
         let types = query.get("types").map_or("public_channel", String::as_str);
         let limit = query.get("limit").map_or(100, |limit| limit.parse().unwrap());
         let page = self.list_page.min(limit);
@@ -368,12 +393,26 @@ impl State {
         fine(json!({"channels": channels, "response_metadata": {"next_cursor": cursor}}))
     }
 
+    fn sick_page(&self, sick: Sick, cursor: Option<&String>) -> Answer {
+        let next = match sick {
+            Sick::Error(code) => return refused(code),
+            Sick::TwoCursors if cursor.is_some_and(|cursor| cursor == "a=") => "b=".to_owned(),
+            Sick::TwoCursors => "a=".to_owned(),
+            Sick::EverNewCursors => format!("{}=", self.calls.len()),
+        };
+        let metadata = json!({"next_cursor": next});
+        fine(json!({"messages": [], "has_more": true, "response_metadata": metadata}))
+    }
+
     fn history(&self, query: &BTreeMap<String, String>) -> Answer {
         let Some(channel) = self.find(query) else {
             return refused("channel_not_found");
         };
         if !channel.member {
             return refused("not_in_channel");
+        }
+        if let Some(sick) = self.sick.get(channel.id.as_str()) {
+            return self.sick_page(*sick, query.get("cursor"));
         }
         let micros = |key: &str, default: i64| {
             let given = query.get(key).map(|text| text.parse::<MessageTs>().unwrap().micros());
@@ -473,11 +512,13 @@ impl State {
             Some(Trouble::TooMany(wait)) => return (429, *wait, json!({"ok": false})),
             Some(Trouble::Status(status)) => return (*status, None, json!({})),
             Some(Trouble::Error(code)) => return refused(code),
+            Some(Trouble::Body(_)) => return fine(json!({})),
             Some(Trouble::Revoke) => {
                 self.tokens.insert(token.to_owned(), Some("token_revoked"));
             }
             Some(Trouble::ForgetCursors) => self.generation += 1,
-            Some(Trouble::NotJson | Trouble::Hang | Trouble::Grow(_)) | None => {}
+            Some(Trouble::NotJson | Trouble::Hang | Trouble::Grow(_) | Trouble::Date(_)) | None => {
+            }
         }
         let answer = self.call(token, method, query);
         if let Some(Trouble::Grow(incidents)) = trouble {
@@ -495,7 +536,9 @@ impl State {
         body: &Value,
         trouble: Option<&Trouble>,
     ) -> Response<Full<Bytes>> {
-        let at = UNIX_EPOCH + Duration::from_secs(self.now().seconds().try_into().unwrap());
+        let error = if let Some(Trouble::Date(error)) = trouble { *error } else { 0 };
+        let seconds = self.now().seconds() + error;
+        let at = UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap());
         let mut response = Response::builder()
             .status(status)
             .header("date", httpdate::fmt_http_date(at))
@@ -505,6 +548,7 @@ impl State {
         }
         let text = match trouble {
             Some(Trouble::NotJson) => "<html>upstream connect error</html>".to_owned(),
+            Some(Trouble::Body(body)) => body.clone(),
             Some(_) | None => body.to_string(),
         };
         response.body(Full::from(text)).unwrap()

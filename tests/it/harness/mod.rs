@@ -1,6 +1,7 @@
 //! The relay under test, with a Slack that signs and a SOAR that takes notes.
 
 pub(crate) mod fake_slack;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod pushes;
@@ -123,6 +124,12 @@ impl Setup {
         ))
     }
 
+    /// YAML of `slack`, before the apps.
+    pub(crate) fn slack(mut self, yaml: &str) -> Self {
+        yaml.clone_into(&mut self.slack);
+        self
+    }
+
     /// More of `server`, such as `, ops_token: {env: OPS_TOKEN}`.
     pub(crate) fn server(mut self, yaml: &str) -> Self {
         self.server += yaml;
@@ -238,8 +245,13 @@ impl TestRelay {
     }
 
     pub(crate) async fn post_bytes(&self, body: &[u8]) -> u16 {
-        let headers = slack::signed(SECRET, self.clock.now(), body);
-        http::post(self.public(), "/slack/events", &headers, body).await.status
+        self.post_to("/slack/events", SECRET, body).await
+    }
+
+    /// Posts a body, signed now.
+    pub(crate) async fn post_to(&self, path: &str, secret: &str, body: &[u8]) -> u16 {
+        let headers = slack::signed(secret, self.clock.now(), body);
+        http::post(self.public(), path, &headers, body).await.status
     }
 
     /// A value of `/metrics`: that of the series `name{labels}`, or 0.

@@ -64,6 +64,13 @@ pub(crate) fn incident(n: u32) -> Value {
     event(&message(n))
 }
 
+/// The `n`th incident with a text of that many bytes.
+pub(crate) fn large_incident(n: u32, bytes: usize) -> Value {
+    let mut message = message(n);
+    message["attachments"][0]["text"] = "x".repeat(bytes).into();
+    event(&message)
+}
+
 /// The alert id of the `n`th incident.
 pub(crate) fn id(n: u32) -> String {
     format!("main:C0123456789:{}:0", message(n)["ts"].as_str().unwrap())

@@ -25,6 +25,8 @@ pub(crate) enum Mood {
     Header(u16, &'static str, &'static str),
     /// 200 to whoever shows this `Authorization`, 401 to others.
     Wants(&'static str),
+    /// 200 to the alert with this id, and to others the status with the body.
+    TakesOnly(String, u16, String),
     /// Never.
     Hang,
     /// Closes the connection.
@@ -169,10 +171,13 @@ async fn answer(
             let is_key = |(name, value): &(String, String)| name == "authorization" && value == key;
             headers.iter().any(is_key)
         };
-        let next = if let Mood::Wants(key) = next {
-            Mood::Status(if shows(key) { 200 } else { 401 })
-        } else {
-            next
+        let is_for =
+            |id: &str| headers.iter().any(|(name, value)| name == "idempotency-key" && value == id);
+        let next = match next {
+            Mood::Wants(key) => Mood::Status(if shows(key) { 200 } else { 401 }),
+            Mood::TakesOnly(id, ..) if is_for(&id) => Mood::Status(200),
+            Mood::TakesOnly(_, status, body) => Mood::Body(status, body),
+            next => next,
         };
         let taken = matches!(next, Mood::Status(200));
         state.received.push(Received { taken, headers, body });
@@ -188,7 +193,7 @@ async fn answer(
             response.headers_mut().insert(name, value.parse().unwrap());
             Ok(response)
         }
-        Mood::Hang | Mood::Wants(_) => {
+        Mood::Hang | Mood::Wants(_) | Mood::TakesOnly(..) => {
             std::future::pending::<Infallible>().await;
             unreachable!()
         }

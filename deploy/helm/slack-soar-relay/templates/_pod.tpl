@@ -34,9 +34,10 @@ spec:
           containerPort: 9090
       securityContext:
         {{- include "relay.containerSecurity" . | nindent 8 }}
+      # Not readiness: a relay that starts on a full disk delivers, and must not be killed for it.
       startupProbe:
         httpGet:
-          path: /readyz
+          path: /livez
           port: ops
         periodSeconds: 2
         timeoutSeconds: 2

@@ -35,7 +35,7 @@ fn odd_messages() -> Vec<NewMessage> {
 /// A cursor beside the messages makes the store look closer.
 fn cursor() -> CursorMove {
     let to = MessageTs::from_micros(7);
-    CursorMove { app: app(), channel: ChannelId::new("C1"), to, term: 1 }
+    CursorMove { app: app(), channel: ChannelId::new("C1"), to, seen: None, term: 1 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,10 +48,10 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         let store = open.await.unwrap();
         for name in ["soar", "chat", "mail"] {
             let name = DestinationName::new(name).unwrap();
-            store.set_paused(&name, Paused::Yes).await.unwrap();
+            store.set_paused(&name, Paused::Yes, None).await.unwrap();
             clock.advance(std::time::Duration::from_secs(5));
         }
-        store.set_paused(&soar(), Paused::No).await.unwrap();
+        store.set_paused(&soar(), Paused::No, None).await.unwrap();
         let hold = clock.now() + std::time::Duration::from_secs(60);
         if cursor.is_some() {
             place.sql("DROP FUNCTION relay.accept");

@@ -276,6 +276,7 @@ fn job(lease: &Lease) -> Job {
     Job {
         id: lease.delivery().id,
         token: lease.token(),
+        refusals: lease.delivery().refusals,
         outcome: delivered(),
         reply: tokio::sync::oneshot::channel().0,
     }

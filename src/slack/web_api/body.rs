@@ -1,0 +1,62 @@
+//! An answer's body, within limits: of one answer, and of all that the process holds at once.
+
+use std::borrow::Cow;
+
+use reqwest::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{ApiError, Failure};
+use crate::slack;
+
+/// A larger answer is given up. A page of history that is too large is asked for again with fewer
+/// messages in it.
+pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// One message is never too large: the store takes 16 MiB, and Slack's requests are limited to a
+/// quarter of that.
+pub(super) const MESSAGE_BYTES: usize = 20 * 1024 * 1024;
+
+/// Up to here an answer needs nobody's leave.
+const SMALL_BYTES: usize = 256 * 1024;
+
+/// Larger answers are held one at a time by the whole process, from when they grow large until what
+/// they bring is stored: many apps and backfills together need no more memory than one.
+static LARGE: Semaphore = Semaphore::const_new(1);
+
+/// Leave to hold a large answer, until it is dropped.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it is held, not read")] SemaphorePermit<'static>);
+
+/// The whole body, with leave to hold it if it is large.
+pub(super) async fn read(
+    mut response: Response,
+    max_bytes: usize,
+    failed: impl Fn(reqwest::Error) -> ApiError,
+) -> Result<(Vec<u8>, Option<Hold>), ApiError> {
+    let too_large = || ApiError::Transient(Failure::TooLarge);
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+    if announced.is_some_and(|length| length > max_bytes) {
+        return Err(too_large());
+    }
+    let (mut body, mut hold) = (Vec::new(), None);
+    while let Some(chunk) = response.chunk().await.map_err(&failed)? {
+        let length = body.len() + chunk.len();
+        if length > max_bytes {
+            return Err(too_large());
+        }
+        if length > SMALL_BYTES && hold.is_none() {
+            hold = LARGE.acquire().await.ok().map(Hold);
+            body.reserve_exact(announced.unwrap_or(ANSWER_BYTES).saturating_sub(body.len()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok((body, hold))
+}
+
+/// The body as text, without a copy if it is in order.
+pub(super) fn readable(body: Vec<u8>) -> String {
+    if let Cow::Owned(repaired) = slack::readable(&body) {
+        return repaired;
+    }
+    String::from_utf8(body).unwrap_or_default()
+}

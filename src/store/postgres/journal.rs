@@ -1,0 +1,59 @@
+//! What operators did.
+
+use async_trait::async_trait;
+use tokio_postgres::types::Type;
+
+use super::{
+    PostgresStore,
+    door::{Haste, Param},
+    row::{count, get, time},
+    shared::Shared,
+};
+use crate::store::{
+    JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction, StoreError, stored::clean,
+};
+
+#[async_trait]
+impl Journal for PostgresStore {
+    async fn note(&self, deed: OperatorAction, changed: u64) -> Result<(), StoreError> {
+        const SQL: &str = "INSERT INTO relay.actions (at, who, action, selection, changed)
+            VALUES (relay.now_us($1), $2, $3, $4, $5)";
+        let (now, changed) = (self.shared.now(), i64::try_from(changed).unwrap_or(i64::MAX));
+        let (who, selection) = (clean(&deed.who), clean(&deed.selection));
+        let params: [Param<'_>; _] = [
+            (&now, Type::INT8),
+            (&who, Type::TEXT),
+            (&deed.action, Type::TEXT),
+            (&selection, Type::TEXT),
+            (&changed, Type::INT8),
+        ];
+        self.shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+    }
+
+    async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        const SQL: &str = "SELECT at, who, action, selection, changed FROM relay.actions
+            ORDER BY id DESC LIMIT $1";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.shared.door.run(Haste::Patient, SQL, &[(&limit, Type::INT8)]).await?;
+        let entry = |row| {
+            Ok(JournalEntry {
+                at: time(row, 0)?,
+                who: get(row, 1)?,
+                action: get(row, 2)?,
+                selection: get(row, 3)?,
+                changed: count(row, 4)?,
+            })
+        };
+        rows.iter().map(entry).collect()
+    }
+}
+
+/// Removes entries that are too old, or too many.
+pub(super) async fn forget(shared: &Shared, now: i64) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM relay.actions WHERE at < $1::int8 - $2::int8
+        OR id <= (SELECT max(id) FROM relay.actions) - $3";
+    let kept = i64::try_from(JOURNAL_KEPT.as_micros()).unwrap_or(i64::MAX);
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&kept, Type::INT8), (&JOURNAL_ENTRIES, Type::INT8)];
+    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+}

@@ -1,0 +1,128 @@
+//! Ends waits: when a destination works again, when its settings have changed, and when the clock
+//! has been set back.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, named_params, params};
+
+use super::{SqliteStore, db::Db, operate::PIECE, threads::Shared, writer::Mode};
+use crate::{
+    ids::DestinationName,
+    store::{Hasten, StoreError, stored::HELD_MAX_US},
+};
+
+/// Makes due now what is meant, a piece at a time; returns how many deliveries that are. Most often
+/// there is nothing: then nothing is written either.
+pub(super) async fn hasten(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    whom: Hasten,
+) -> Result<u64, StoreError> {
+    let mut total = 0;
+    loop {
+        let name = destination.clone();
+        let look = move |shared: &Shared, db: &Connection| delayed(shared, db, &name, whom);
+        let found = store.view_reader(look).await?;
+        if found.is_empty() {
+            return Ok(total);
+        }
+        let shared = Arc::clone(&store.shared);
+        let is_last = found.len() < usize::try_from(PIECE).unwrap_or(usize::MAX);
+        let hurry = move |db: &mut Db<'_>, _mode: Mode| hurry_these(&shared, db, &found, whom);
+        let changed = store.write_stopping_leases(hurry).await?;
+        total += changed;
+        if is_last || changed == 0 {
+            store.shared.wake(Some(destination));
+            return Ok(total);
+        }
+    }
+}
+
+/// Which deliveries are meant, of those that are due at some time after `:now`.
+const fn meant(whom: Hasten) -> &'static str {
+    match whom {
+        Hasten::Recovered => "attempts > 0 AND because = 0",
+        Hasten::Misdated => "due_at - :now > iif(attempts = 0, :held, wait)",
+    }
+}
+
+/// A piece of the deliveries that are due later, and are meant.
+fn delayed(
+    shared: &Shared,
+    db: &Connection,
+    destination: &DestinationName,
+    whom: Hasten,
+) -> rusqlite::Result<Vec<i64>> {
+    let leased = shared.leases.live_json(shared.clock.moment());
+    db.prepare_cached(&format!(
+        "SELECT id FROM deliveries INDEXED BY deliveries_due
+         WHERE destination = (SELECT id FROM destinations WHERE name = :name) AND state = 0
+            AND due_at > :now AND :held = :held AND {}
+            AND id NOT IN (SELECT value FROM json_each(:leased)) LIMIT :piece",
+        meant(whom)
+    ))?
+    .query_map(
+        named_params! {
+            ":name": destination.as_str(), ":now": shared.clock.now().micros(),
+            ":held": HELD_MAX_US, ":leased": leased, ":piece": PIECE,
+        },
+        |row| row.get(0),
+    )?
+    .collect()
+}
+
+/// Makes those due now that are still meant and not leased; returns how many they are.
+fn hurry_these(
+    shared: &Shared,
+    db: &Db<'_>,
+    deliveries: &[i64],
+    whom: Hasten,
+) -> rusqlite::Result<u64> {
+    let live = shared.leases.live(shared.clock.moment());
+    let mut statement = db.statement(&format!(
+        "UPDATE deliveries SET due_at = :now, wait = 0
+         WHERE id = :id AND state = 0 AND due_at > :now AND :held = :held AND {}",
+        meant(whom)
+    ))?;
+    let mut changed = 0;
+    for id in deliveries.iter().filter(|id| !live.contains(id)) {
+        let values = named_params! {
+            ":id": id, ":now": db.now().micros(), ":held": HELD_MAX_US,
+        };
+        changed += statement.execute(values)?;
+    }
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// Notes the settings; if they have changed, refusals are counted anew.
+pub(super) async fn note_settings(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    mark: u16,
+) -> Result<u64, StoreError> {
+    let name = destination.clone();
+    let changed = store.write(move |db, _mode| count_anew(db, &name, mark)).await?;
+    if changed > 0 {
+        store.shared.wake(Some(destination));
+    }
+    Ok(changed)
+}
+
+fn count_anew(db: &mut Db<'_>, destination: &DestinationName, mark: u16) -> rusqlite::Result<u64> {
+    let id = db.destination(destination)?.id;
+    let is_new = db.execute(
+        "UPDATE destinations SET settings = ?2 WHERE id = ?1 AND settings IS NOT ?2",
+        params![id, mark],
+    )?;
+    if is_new == 0 {
+        return Ok(0);
+    }
+    let changed = db.execute(
+        "UPDATE deliveries SET alert_faults = 0, accepted = 0, evidence = 0,
+            due_at = min(due_at, ?2), wait = 0
+         WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_refused
+            WHERE destination = ?1 AND state = 0 AND alert_faults > 0)",
+        params![id, db.now().micros()],
+    )?;
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}

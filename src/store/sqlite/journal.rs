@@ -1,0 +1,69 @@
+//! What operators did.
+
+use async_trait::async_trait;
+use rusqlite::{Row, params};
+
+use super::{SqliteStore, db::Db};
+use crate::{
+    clock::Timestamp,
+    store::{
+        JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction, StoreError,
+        stored::clean,
+    },
+};
+
+#[async_trait]
+impl Journal for SqliteStore {
+    async fn note(&self, deed: OperatorAction, changed: u64) -> Result<(), StoreError> {
+        self.write(move |db, _mode| note(db, &deed, changed).map(drop)).await
+    }
+
+    async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        self.view_reader(move |_, db| {
+            db.prepare_cached(
+                "SELECT at, who, action, selection, changed FROM actions ORDER BY id DESC LIMIT ?1",
+            )?
+            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], entry)?
+            .collect()
+        })
+        .await
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<JournalEntry> {
+    Ok(JournalEntry {
+        at: Timestamp::from_micros(row.get(0)?),
+        who: row.get(1)?,
+        action: row.get(2)?,
+        selection: row.get(3)?,
+        changed: u64::try_from(row.get::<_, i64>(4)?).unwrap_or_default(),
+    })
+}
+
+/// Keeps an entry in this transaction; returns its number.
+pub(super) fn note(db: &Db<'_>, deed: &OperatorAction, changed: u64) -> rusqlite::Result<i64> {
+    let OperatorAction { who, action, selection } = deed;
+    let changed = i64::try_from(changed).unwrap_or(i64::MAX);
+    db.execute(
+        "INSERT INTO actions (at, who, action, selection, changed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![db.now().micros(), clean(who), action, clean(selection), changed],
+    )?;
+    Ok(db.connection().last_insert_rowid())
+}
+
+/// Adds what another piece of the same action changed.
+pub(super) fn add(db: &Db<'_>, entry: i64, changed: u64) -> rusqlite::Result<()> {
+    let changed = i64::try_from(changed).unwrap_or(i64::MAX);
+    db.execute("UPDATE actions SET changed = changed + ?2 WHERE id = ?1", params![entry, changed])?;
+    Ok(())
+}
+
+/// Removes entries that are too old, or too many.
+pub(super) fn forget(db: &Db<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    let too_old = (now - JOURNAL_KEPT).micros();
+    db.execute(
+        "DELETE FROM actions WHERE at < ?1 OR id <= (SELECT max(id) FROM actions) - ?2",
+        params![too_old, JOURNAL_ENTRIES],
+    )?;
+    Ok(())
+}
