@@ -60,6 +60,7 @@ fn alert() -> Alert {
             app: "main".into(),
             team: "T0RELAYTEAM".into(),
             channel: "C0123456789".into(),
+            channel_first: "C0123456789".into(),
             ts: "1600689944.000500".into(),
             event_id: "Ev0RELAY0001".into(),
             source: "push",

@@ -10,7 +10,7 @@ use crate::{
         matcher::{MOST_INCIDENTS, Matcher},
         risk_level::Risk,
     },
-    ids::{AlertId, MessageTs, TsKey},
+    ids::{AlertId, ChannelId, MessageTs, TsKey},
     slack::{self, message::Stored, mrkdwn},
 };
 
@@ -58,7 +58,11 @@ pub fn alert_of_stored(
         own.to_owned()
     };
     let origin = Origin { bot_id: &stored.bot_id, ..*origin };
-    Ok(alert_from(matcher.incident(&parsed), &origin, attachment))
+    let mut alert = alert_from(matcher.incident(&parsed), &origin, attachment);
+    if !stored.channel.is_empty() {
+        alert.slack.channel = ChannelId::new(&stored.channel).to_string();
+    }
+    Ok(alert)
 }
 
 /// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.
@@ -97,6 +101,7 @@ pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawVa
             app: message.app.to_string(),
             team: origin.team.to_owned(),
             channel: message.channel.to_string(),
+            channel_first: message.channel.to_string(),
             ts: message.ts.to_string(),
             event_id: origin.event_id.to_owned(),
             source: origin.source,
@@ -226,6 +231,7 @@ mod tests {
             "is_test": true,
             "slack": {
                 "app": "main", "team": "T0RELAYTEAM", "channel": "C0123456789",
+                "channel_first": "C0123456789",
                 "ts": "1600689944.000500", "event_id": "Ev0RELAY0001", "source": "push",
                 "bot_id": "B01BSD0CHSL",
             },

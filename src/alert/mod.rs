@@ -101,8 +101,10 @@ pub struct Slack {
     pub app: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// The channel's id.
+    /// The channel's id when the message was posted.
     pub channel: String,
+    /// The id in [`Alert::id`]: the first one that is known of the channel.
+    pub channel_first: String,
     /// The message's timestamp.
     pub ts: String,
     /// Slack's `event_id`; empty if it did not come by push.

@@ -27,7 +27,7 @@ enum What {
     List(list::List),
     /// Show one alert: what is known of it, and every attempt.
     Show(show::Show),
-    /// Try again what is dead, cancelled or waiting.
+    /// Try again what is dead, cancelled or waiting, and route what is unrouted.
     Retry(act::Retry),
     /// End what is waiting or dead. It is kept, and can be retried.
     Cancel(act::Cancel),

@@ -55,7 +55,7 @@ pub(super) async fn prepare(
     for app in &config.apps {
         let ids = app.channels.clone();
         let channels = Arc::new(Channels::new(ids, app.channel_names.clone(), app.bots.clone()));
-        catch_up::recall(store, &app.name, &channels).await?;
+        channels.recall(store, &app.name).await?;
         prepared.channels.insert(app.name.clone(), Arc::clone(&channels));
         if app.bot_token.is_some() {
             let api = web_api(config, app, clock, metrics)?;

@@ -21,14 +21,17 @@ use crate::{
     },
     destination::{DeliveryError, Destination, Receipt},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
-    intake::catch_up::{self, BackfillError, Moment, Purpose},
+    intake::{
+        Admission,
+        catch_up::{self, BackfillError, Moment, Purpose},
+    },
     logging::chain,
     ops::{
         Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoTest, Tested,
+        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest, Routing, Tested,
     },
     secret::Secret,
-    store::{Reference, Source},
+    store::{AlertView, Reference, Source},
 };
 
 /// A destination, and who serves it.
@@ -86,6 +89,8 @@ pub(super) struct Running {
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
+    /// What decides where an alert goes.
+    pub(super) admission: Arc<Admission>,
     /// What reads history.
     pub(super) catch_up: Vec<catch_up::Handle>,
 }
@@ -139,6 +144,19 @@ impl Control for Running {
     fn hurry(&self, destination: Option<&DestinationName>) {
         let meant = |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
         self.served.iter().filter(meant).for_each(Served::probe_now);
+    }
+
+    fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting> {
+        let raw = alert.raw.as_deref().ok_or(NoRouting::Gone)?;
+        let wishes = self.admission.route_again(alert, raw).ok_or(NoRouting::Unreadable)?;
+        let mut routing = Routing::default();
+        for wish in wishes {
+            match wish.refused_by {
+                None => routing.wanted_by.push(wish.destination),
+                Some(key) => routing.refused_by.push((wish.destination, key)),
+            }
+        }
+        Ok(routing)
     }
 
     fn feeds(&self) -> Vec<FeedKey> {
@@ -296,6 +314,10 @@ impl Control for Current {
 
     fn hurry(&self, destination: Option<&DestinationName>) {
         self.0.load().hurry(destination);
+    }
+
+    fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting> {
+        self.0.load().route(alert)
     }
 
     fn feeds(&self) -> Vec<FeedKey> {

@@ -41,6 +41,7 @@ pub(in crate::destination) fn sample_alert(text: &str) -> Alert {
             app: "main".to_owned(),
             team: text(),
             channel: "C0123456789".to_owned(),
+            channel_first: "C0123456789".to_owned(),
             ts: "1600689944.000500".to_owned(),
             event_id: text(),
             source: "push",

@@ -11,6 +11,7 @@ mod access;
 mod channels;
 mod handle;
 mod missed;
+mod moved;
 mod reader;
 mod status;
 mod time;
@@ -19,7 +20,7 @@ mod turns;
 mod window;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -133,6 +134,10 @@ pub struct Poller {
     /// The channels that the bot is in, if every channel is ours.
     member_of: Option<Vec<ChannelId>>,
     listing: Listing,
+    /// Channels that Slack no longer knows by that id, until all others have been listed.
+    lost: BTreeSet<ChannelId>,
+    /// A channel that is lost, and one whose history is to be looked through for its messages.
+    suspects: VecDeque<(ChannelId, ChannelId)>,
     /// Channels of which Slack is asked whether they are what an event said.
     doubted: BTreeSet<ChannelId>,
     ask_doubted_at: Duration,
@@ -159,21 +164,6 @@ pub struct Poller {
     begun_at: Duration,
 }
 
-/// Applies what the store knows of the app's channels: before anything is received, and in each
-/// round, since another relay may have found it out. Returns what is new of it.
-///
-/// # Errors
-/// The store failed.
-pub async fn recall(
-    store: &dyn Store,
-    app: &AppName,
-    channels: &Channels,
-) -> Result<Vec<(String, ChannelId)>, StoreError> {
-    let mut learnt = store.channel_ids(app).await?;
-    learnt.retain(|(written, id)| channels.learn(written, id));
-    Ok(learnt)
-}
-
 impl Poller {
     /// A poller that has not begun, and the handle to it.
     pub fn new(app: App, settings: Settings, parts: Parts) -> (Self, Handle) {
@@ -181,7 +171,8 @@ impl Poller {
         let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
         let board = Board::new(app.name.clone());
         let now = parts.clock.uptime();
-        let reader = Arc::new(Reader::new(app.name, app.api, parts));
+        let channels = Arc::clone(&app.channels);
+        let reader = Arc::new(Reader::new(app.name, app.api, channels, parts));
         let handle = Handle {
             reader: Arc::clone(&reader),
             channels: Arc::clone(&app.channels),
@@ -200,6 +191,8 @@ impl Poller {
             access_failures: 0,
             member_of: None,
             listing: Listing::new(now),
+            lost: BTreeSet::new(),
+            suspects: VecDeque::new(),
             doubted: BTreeSet::new(),
             ask_doubted_at: now,
             turns: Turns::default(),
@@ -295,8 +288,12 @@ impl Poller {
         let access = (!self.access.is_good()).then_some(self.ask_access_at);
         let listing = self.listing_at();
         let doubted = (!self.doubted.is_empty()).then_some(self.ask_doubted_at);
+        let suspects = (!self.suspects.is_empty()).then_some(self.history_at);
         let turn = self.turns.wake().map(|at| at.max(self.history_at));
-        [access, listing, doubted, turn].into_iter().flatten().fold(asks_again, Duration::min)
+        [access, listing, doubted, suspects, turn]
+            .into_iter()
+            .flatten()
+            .fold(asks_again, Duration::min)
     }
 
     /// Asks the store what to do, and reads a page of every channel that is due.
@@ -329,8 +326,11 @@ impl Poller {
             return;
         }
         self.find_channels().await;
+        self.search_suspect().await;
         self.ask_doubted().await;
         let ours = self.ours();
+        self.lost.retain(|channel| ours.contains(channel));
+        self.suspects.retain(|(lost, _)| ours.contains(lost));
         self.turns.keep(&ours, self.uptime());
         self.reads.retain(|channel, _| ours.contains(channel));
         for _ in 0..self.turns.due(self.uptime()) {
@@ -351,6 +351,7 @@ impl Poller {
         let term = store.poller_term(&self.reader.app).await?;
         self.keep_unkept().await?;
         self.recall().await?;
+        self.forget_former_ids();
         Ok(term)
     }
 

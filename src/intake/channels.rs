@@ -3,25 +3,36 @@
 //! While a name is not known, no channel can be told to be none of ours, so incidents from every
 //! channel are taken. Slack's API may be down when we start; that must lose nothing.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 
-use crate::{code_defender::matcher::Watch, ids::ChannelId};
+use crate::{
+    code_defender::matcher::Watch,
+    ids::{AppName, ChannelId},
+    store::{Store, StoreError, with_new_id},
+};
 
 /// One app's channels. Shared by the receiver, which asks, and by catch-up, which finds out.
 #[derive(Debug)]
-pub struct Channels(ArcSwap<Known>);
+pub struct Channels {
+    known: ArcSwap<Known>,
+    /// Held from a look into the store until what was found is applied, so that nothing older takes
+    /// the place of what is newer.
+    turn: Mutex<()>,
+}
 
 /// What is known of them at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     /// What the matcher lets through.
     pub(super) watch: Watch,
-    /// The channels whose ids are known.
+    /// The channels whose ids are known, each by the id it has now.
     pub(super) ids: Vec<ChannelId>,
-    /// Ids that Slack has replaced: events under them may still be on their way.
-    retired: Vec<ChannelId>,
+    /// The ids that channels have had, oldest first, where Slack changed them. Events under an
+    /// older id may still be on their way.
+    chains: Vec<Vec<ChannelId>>,
     /// The names whose ids are not.
     pub(super) unresolved: Vec<String>,
 }
@@ -30,28 +41,91 @@ impl Channels {
     /// These ids and names; every channel if there are none. `bots` are those that may post.
     pub fn new(ids: Vec<ChannelId>, names: Vec<String>, bots: Vec<String>) -> Self {
         let watch = Watch { channels: Vec::new(), bots };
-        Self(ArcSwap::from_pointee(
-            Known { watch, ids, retired: Vec::new(), unresolved: names }.settled(),
-        ))
+        let known = Known { watch, ids, chains: Vec::new(), unresolved: names };
+        Self { known: ArcSwap::from_pointee(known.settled()), turn: Mutex::new(()) }
     }
 
-    /// What was found out before: the id behind a name, or the one that took an id's place.
-    /// Returns whether that changes anything.
+    /// Applies the id behind a name, or the one that took an id's place. Returns whether that
+    /// changes anything.
     pub fn learn(&self, written: &str, id: &ChannelId) -> bool {
-        let before = self.0.rcu(|known| match known.with(written, id) {
+        let before = self.known.rcu(|known| match known.with(written, id) {
             Some(changed) => Arc::new(changed),
             None => Arc::clone(known),
         });
         before.with(written, id).is_some()
     }
 
+    /// Applies what the store knows of the app's channels: before anything is received, and in each
+    /// round, since another relay may have found it out. Returns what is new of it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn recall(
+        &self,
+        store: &dyn Store,
+        app: &AppName,
+    ) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        let _turn = self.turn.lock().await;
+        self.recall_in_turn(store, app).await
+    }
+
+    async fn recall_in_turn(
+        &self,
+        store: &dyn Store,
+        app: &AppName,
+    ) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        let mut learnt = store.channel_ids(app).await?;
+        let chains = store.chains(app).await?;
+        if self.known().chains != chains {
+            self.known.rcu(|known| {
+                let mut known = Known::clone(known);
+                known.chains.clone_from(&chains);
+                known.settled()
+            });
+        }
+        learnt.retain(|(written, id)| self.learn(written, id));
+        Ok(learnt)
+    }
+
+    /// Keeps in the store, and then applies, that Slack replaced the id `old` with `new`. Returns
+    /// false if neither is an id of these channels.
+    ///
+    /// # Errors
+    /// The store failed; nothing was applied, so that no message is looked for under ids that the
+    /// store does not know to be one channel's.
+    pub(super) async fn change_id(
+        &self,
+        store: &dyn Store,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<bool, StoreError> {
+        let _turn = self.turn.lock().await;
+        // Another relay may have found the name of the old one.
+        self.recall_in_turn(store, app).await?;
+        let known = self.known();
+        let is_ours = |id: &ChannelId| !id.as_str().is_empty() && known.may_be_ours(id);
+        if old == new || new.as_str().is_empty() || !(is_ours(old) || is_ours(new)) {
+            return Ok(false);
+        }
+        store.replace_channel_id(app, old, new).await?;
+        self.known.rcu(|known| known.replaced(old, new));
+        tracing::warn!(
+            %app,
+            %old,
+            %new,
+            "Slack has changed the id of channel {old} to {new}; its alerts keep their ids"
+        );
+        Ok(true)
+    }
+
     pub(super) fn known(&self) -> Arc<Known> {
-        self.0.load_full()
+        self.known.load_full()
     }
 }
 
 impl Known {
-    /// What is known with that too, unless it was known or is about no channel of ours.
+    /// Returns the state with this id learned, or `None` if nothing changes.
     fn with(&self, written: &str, id: &ChannelId) -> Option<Self> {
         let is_name = self.unresolved.iter().any(|name| name == written);
         let is_old_id = written != id.as_str() && self.ids.iter().any(|id| id.as_str() == written);
@@ -60,23 +134,36 @@ impl Known {
         }
         let mut known = self.clone();
         known.unresolved.retain(|name| name != written);
-        let retired = &mut known.retired;
-        retired.retain(|retired| retired != id && retired.as_str() != written);
-        retired.extend(known.ids.extract_if(.., |id| id.as_str() == written));
+        known.ids.retain(|id| id.as_str() != written);
         if !known.ids.contains(id) {
             known.ids.push(id.clone());
         }
         Some(known.settled())
     }
 
+    fn replaced(&self, old: &ChannelId, new: &ChannelId) -> Self {
+        let (chains, _) = with_new_id(self.chains.clone(), old, new);
+        let known = Self { chains, ..self.clone() };
+        known.with(old.as_str(), new).unwrap_or(known).settled()
+    }
+
     /// Without a doubt every message outside of these channels is none of ours.
     fn settled(mut self) -> Self {
-        self.watch.channels = if self.unresolved.is_empty() {
-            [self.ids.as_slice(), &self.retired].concat()
-        } else {
-            Vec::new()
-        };
+        self.watch.channels.clear();
+        if self.unresolved.is_empty() {
+            for id in self.ids.iter().flat_map(|id| self.chain(id)).cloned().collect::<Vec<_>>() {
+                if !self.watch.channels.contains(&id) {
+                    self.watch.channels.push(id);
+                }
+            }
+        }
         self
+    }
+
+    /// Returns every id that the channel has had, oldest first.
+    pub(super) fn chain<'a>(&'a self, id: &'a ChannelId) -> &'a [ChannelId] {
+        let chain = self.chains.iter().find(|chain| chain.contains(id));
+        chain.map_or(slice::from_ref(id), Vec::as_slice)
     }
 
     /// Every channel is one of ours.
@@ -86,7 +173,12 @@ impl Known {
 
     /// Whether a message that the matcher let through is from a channel of ours for certain.
     pub(super) fn is_certain(&self, channel: &ChannelId) -> bool {
-        self.unresolved.is_empty() || self.ids.contains(channel)
+        self.unresolved.is_empty() || self.ids.iter().any(|id| self.chain(id).contains(channel))
+    }
+
+    /// Whether messages of the channel are taken.
+    fn may_be_ours(&self, channel: &ChannelId) -> bool {
+        self.watch.channels.is_empty() || self.watch.channels.contains(channel)
     }
 }
 
@@ -120,10 +212,13 @@ mod tests {
     #[test]
     fn an_id_that_took_the_place_of_ours_is_ours_and_no_other() {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
-        channels.learn("C1", &ChannelId::new("C2"));
+        channels.known.rcu(|known| known.replaced(&ChannelId::new("C1"), &ChannelId::new("C2")));
         channels.learn("C8", &ChannelId::new("C9"));
-        assert_eq!(channels.known().ids, ids(&["C2"]));
-        assert_eq!(channels.known().watch.channels, ids(&["C2", "C1"]), "events on their way");
+        let known = channels.known();
+        assert_eq!(known.ids, ids(&["C2"]));
+        assert_eq!(known.watch.channels, ids(&["C1", "C2"]), "events on their way");
+        assert_eq!(known.chain(&known.ids[0]), ids(&["C1", "C2"]));
+        assert_eq!(known.chain(&ChannelId::new("C8")), ids(&["C8"]));
     }
 
     #[test]
@@ -143,9 +238,12 @@ mod tests {
     #[test]
     fn an_id_that_comes_and_goes_is_known_once() {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
+        let [one, other] = ["C1", "C2"].map(ChannelId::new);
         for _ in 0..3 {
-            assert!(channels.learn("C1", &ChannelId::new("C2")));
-            assert!(channels.learn("C2", &ChannelId::new("C1")));
+            channels.known.rcu(|known| known.replaced(&one, &other));
+            assert_eq!(channels.known().ids, ids(&["C2"]));
+            channels.known.rcu(|known| known.replaced(&other, &one));
+            assert_eq!(channels.known().ids, ids(&["C1"]));
         }
         assert_eq!(channels.known().watch.channels, ids(&["C1", "C2"]));
     }

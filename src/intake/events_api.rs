@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod endpoints;
+mod keep;
 mod limits;
 mod refusal;
 mod strays;
@@ -36,9 +37,10 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, Seldom, Timestamp},
+    ids::ChannelId,
     intake::{
         Admission, Admitted, Certainty, Post,
-        fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON, Trace},
+        fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON},
         notice::Notice,
     },
     metrics::{Metric, Metrics},
@@ -46,17 +48,11 @@ use crate::{
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event, Teams},
-        lifecycle,
+        lifecycle::{self, Change},
         message::Message,
     },
-    store::{NewMessage, Source, Store, StoreError},
+    store::{NewMessage, Source, Store},
 };
-
-/// Slack waits 3 s, network included; this much of it is ours.
-const ACK_BUDGET: Duration = Duration::from_millis(2_500);
-
-/// A commit that takes longer than this will not become quick.
-const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
@@ -138,12 +134,13 @@ impl EventsApi {
 }
 
 /// What is to be done about an authentic body.
-enum Next {
+enum Next<'d> {
     Answer(Option<Fate>, Response<Full<Bytes>>),
     Store(NewMessage, Certainty),
+    ChangeId(&'d Endpoint, ChannelId, ChannelId),
 }
 
-impl Next {
+impl Next<'_> {
     fn ignored(fate: Fate) -> Self {
         Self::Answer(Some(fate), status(StatusCode::OK))
     }
@@ -211,6 +208,7 @@ impl Inner {
         let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
+            Next::ChangeId(endpoint, old, new) => self.change_id(endpoint, old, new, arrival).await,
         };
         counters.received.increment(1);
         if let Some(fate) = fate {
@@ -224,7 +222,7 @@ impl Inner {
 
     /// Decides about a body, and says who counts it. What it builds is gone before anything waits:
     /// a request that waits is small.
-    fn judge<'d>(&self, door: &'d Door, body: &SignedBody) -> (&'d Counters, Next) {
+    fn judge<'d>(&self, door: &'d Door, body: &SignedBody) -> (&'d Counters, Next<'d>) {
         let text = slack::readable(body.bytes());
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
@@ -263,7 +261,12 @@ impl Inner {
         (&endpoint.counters, next)
     }
 
-    fn event(&self, endpoint: &Endpoint, callback: &Callback<'_>, body: &SignedBody) -> Next {
+    fn event<'d>(
+        &self,
+        endpoint: &'d Endpoint,
+        callback: &Callback<'_>,
+        body: &SignedBody,
+    ) -> Next<'d> {
         if callback.event_time > 0 {
             let now = self.parts.clock.now();
             let sent = Timestamp::from_seconds(callback.event_time);
@@ -279,7 +282,11 @@ impl Inner {
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
-                endpoint.notices.tell(Notice::Changed(lifecycle::change(*kind, callback.raw)));
+                let change = lifecycle::change(*kind, callback.raw);
+                if let Change::IdChanged { old, new } = &change {
+                    return Next::ChangeId(endpoint, ChannelId::new(old), ChannelId::new(new));
+                }
+                endpoint.notices.tell(Notice::Changed(change));
                 Next::ignored(Fate::Lifecycle)
             }
             Event::Other => Next::ignored(Fate::Type),
@@ -302,38 +309,6 @@ impl Inner {
             received_at: self.parts.clock.now(),
         };
         endpoint.admission.admit(message, post, || body.share(callback.raw))
-    }
-
-    /// Stores, then answers. Slack hears 200 only when the alert is on disk.
-    async fn store(
-        &self,
-        message: NewMessage,
-        channel: Certainty,
-        arrival: Arrival<'_>,
-    ) -> (Option<Fate>, Response<Full<Bytes>>) {
-        let trace = Trace::of(&message);
-        let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
-        let budget = ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET);
-        let accept = self.parts.store.accept(vec![message], None, None);
-        let stored = match tokio::time::timeout(budget, accept).await {
-            Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(StoreError::Busy),
-        };
-        match stored {
-            Ok(accepted) => {
-                let fate = Fate::of(accepted, routed, channel);
-                let now = self.parts.clock.instant();
-                let duration = now.saturating_duration_since(arrival.started);
-                trace.log_accepted(Some(&arrival), duration, fate);
-                (Some(fate), status(StatusCode::OK))
-            }
-            Err(error) => {
-                trace.log_refused(&arrival, &error);
-                (Some(Fate::Store), status(StatusCode::SERVICE_UNAVAILABLE))
-            }
-        }
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {

@@ -10,17 +10,20 @@ mod fate;
 pub mod notice;
 pub mod routing;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, slice, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
     code_defender::matcher::{Found, Matcher, Reason, Verdict},
-    ids::{AppName, ChannelId},
+    ids::{AppName, ChannelId, DestinationName},
     intake::{channels::Channels, routing::Route},
-    slack::message::Message,
-    store::{NewAlert, NewMessage, Source},
+    slack::{
+        self,
+        message::{Message, Stored},
+    },
+    store::{AlertView, NewAlert, NewMessage, Source},
 };
 
 /// Decides what is an incident and where it goes.
@@ -55,6 +58,15 @@ pub enum Admitted {
     Incident(NewMessage, Certainty),
     /// It has none: counted, and forgotten.
     Ignored(Reason),
+}
+
+/// Whether a destination wants a stored alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The destination.
+    pub destination: DestinationName,
+    /// The key of its `when` that refuses the alert, or `None` if it wants it.
+    pub refused_by: Option<&'static str>,
 }
 
 /// Whether the channel of an incident is one of ours.
@@ -93,10 +105,15 @@ impl Admission {
             Verdict::Incidents(found) => found,
         };
         let raw = raw();
-        let key = message.key(post.app, &raw);
+        let mut key = message.key(post.app, &raw);
+        let channel = known.chain(&key.channel);
         let alerts =
-            found.into_iter().map(|found| self.new_alert(post.app, &key.channel, found)).collect();
+            found.into_iter().map(|found| self.new_alert(post.app, channel, found)).collect();
         let is_certain = known.is_certain(&key.channel);
+        // The store has the last word: another relay may know more ids of the channel.
+        if let Some(first) = channel.first().cloned() {
+            key.channel = first;
+        }
         let certainty = if is_certain { Certainty::Certain } else { Certainty::Unresolved };
         let message = NewMessage {
             posted_at: message.posted_at(post.event_time),
@@ -113,7 +130,26 @@ impl Admission {
         Admitted::Incident(message, certainty)
     }
 
-    fn new_alert(&self, app: &AppName, channel: &ChannelId, found: Found) -> NewAlert {
+    /// Judges a stored alert anew: who wants it, and which key of `when` refuses it for the others.
+    /// `None` if the stored message holds no such incident.
+    pub fn route_again(&self, alert: &AlertView, raw: &[u8]) -> Option<Vec<Wish>> {
+        let text = slack::readable(raw);
+        let stored = Stored::parse(&text).ok()?;
+        let (attachment, _raw) = stored.attachment(alert.attachment)?;
+        let incident = self.matcher.incident(&attachment);
+        let key = &alert.id.message;
+        let known = self.channels.get(&key.app).map(|channels| channels.known());
+        let channel = known
+            .as_deref()
+            .map_or_else(|| slice::from_ref(&key.channel), |known| known.chain(&key.channel));
+        let wish = |route: &Route| Wish {
+            destination: route.destination.clone(),
+            refused_by: route.when.refusal(&key.app, channel, &incident),
+        };
+        Some(self.routes.iter().map(wish).collect())
+    }
+
+    fn new_alert(&self, app: &AppName, channel: &[ChannelId], found: Found) -> NewAlert {
         let Found { ordinal, attachment, incident } = found;
         NewAlert {
             ordinal,

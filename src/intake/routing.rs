@@ -39,27 +39,43 @@ pub struct Route {
     pub when: When,
 }
 
-/// The destinations that want the incident, in the order of the routes.
+/// The destinations that want the incident, in the order of the routes. `channel` has every id
+/// that the incident's channel has had; any of them may be wanted.
 pub fn route(
     routes: &[Route],
     app: &AppName,
-    channel: &ChannelId,
+    channel: &[ChannelId],
     incident: &Incident,
 ) -> Vec<DestinationName> {
-    let wanted = |route: &&Route| route.when.wants(app, channel, incident);
+    let wanted = |route: &&Route| route.when.refusal(app, channel, incident).is_none();
     routes.iter().filter(wanted).map(|route| route.destination.clone()).collect()
 }
 
 impl When {
-    fn wants(&self, app: &AppName, channel: &ChannelId, incident: &Incident) -> bool {
+    /// Returns the key of `when` that refuses the incident, or `None` if it is wanted.
+    pub fn refusal(
+        &self,
+        app: &AppName,
+        channel: &[ChannelId],
+        incident: &Incident,
+    ) -> Option<&'static str> {
         let test = match self.test {
             Test::Include => true,
             Test::Exclude => !incident.is_test,
             Test::Only => incident.is_test,
         };
-        test && self.min_severity.is_none_or(|min| incident.risk.level >= min)
-            && (self.apps.is_empty() || self.apps.contains(app))
-            && (self.channels.is_empty() || self.channels.contains(channel))
+        if !test {
+            Some("test")
+        } else if self.min_severity.is_some_and(|min| incident.risk.level < min) {
+            Some("min_severity")
+        } else if !self.apps.is_empty() && !self.apps.contains(app) {
+            Some("apps")
+        } else if !self.channels.is_empty() && !channel.iter().any(|id| self.channels.contains(id))
+        {
+            Some("channels")
+        } else {
+            None
+        }
     }
 }
 
@@ -84,7 +100,8 @@ mod tests {
     fn goes(when: When, incident: &Incident) -> bool {
         let destination = DestinationName::new("soar").unwrap();
         let routes = [Route { destination, when }];
-        !route(&routes, &app("main"), &ChannelId::new("C1"), incident).is_empty()
+        let channel = ["G1", "C1"].map(ChannelId::new);
+        !route(&routes, &app("main"), &channel, incident).is_empty()
     }
 
     #[test]
@@ -93,7 +110,7 @@ mod tests {
             destination: DestinationName::new(name).unwrap(),
             when: When::default(),
         });
-        let chosen = route(&routes, &app("main"), &ChannelId::new("C1"), &incident("Low", ""));
+        let chosen = route(&routes, &app("main"), &[ChannelId::new("C1")], &incident("Low", ""));
         assert_eq!(chosen.iter().map(DestinationName::as_str).collect::<Vec<_>>(), ["b", "a"]);
     }
 
@@ -120,6 +137,7 @@ mod tests {
             (vec![], vec!["C2", "C1"], true),
             (vec![], vec!["C2"], false),
             (vec!["main"], vec!["C2"], false),
+            (vec![], vec!["G1"], true),
         ] {
             let when = When {
                 apps: apps.into_iter().map(app).collect(),

@@ -28,6 +28,7 @@ mod actions;
 mod alerts;
 mod backfill;
 mod feed;
+mod route;
 
 /// An action says everything in its address, or in a few words; a body beyond this is not even
 /// looked at.

@@ -11,7 +11,7 @@ use crate::{
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     secret::Secret,
-    store::{Attempt, Reference, StoreError},
+    store::{AlertView, Attempt, Reference, StoreError},
 };
 
 /// The running relay, as far as the API needs it.
@@ -32,6 +32,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// An operator wants these destinations tried now, whatever their breakers say; all of them,
     /// if none is named.
     fn hurry(&self, destination: Option<&DestinationName>);
+
+    /// Returns which destinations want a stored alert by the configuration in use. Changes nothing.
+    ///
+    /// # Errors
+    /// [`NoRouting`].
+    fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting>;
 
     /// Sends an unmistakable test alert to one destination, past the store.
     ///
@@ -60,6 +66,24 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`NoBackfill`]; what was read before is stored.
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill>;
+}
+
+/// The destinations that want an alert, and those that do not.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// Those that want it, in the order of the configuration.
+    pub wanted_by: Vec<DestinationName>,
+    /// The others, each with the key of its `when` that refuses the alert.
+    pub refused_by: Vec<(DestinationName, &'static str)>,
+}
+
+/// Why it cannot be said who wants an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRouting {
+    /// Retention has removed the message.
+    Gone,
+    /// The stored message holds no such incident.
+    Unreadable,
 }
 
 /// How one app's catch-up is doing.

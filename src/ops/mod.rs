@@ -17,7 +17,8 @@ use axum::Router;
 pub use self::{
     control::{
         Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoTest, Refused, Tested,
+        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest, Refused, Routing,
+        Tested,
     },
     problem::Problem,
 };

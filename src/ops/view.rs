@@ -1,9 +1,12 @@
 //! What the API answers, as types: `api` writes them, the command line reads them. Additive
 //! changes only. Texts that are absent are empty, moments are RFC 3339.
 
+mod actions;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::actions::{Changed, PauseState, Routed, TestReport};
 use crate::{
     clock::Timestamp,
     ids::DestinationName,
@@ -299,41 +302,6 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// The beginning of the answer, or what went wrong.
     pub excerpt: String,
-}
-
-/// What a retry or cancel did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Changed {
-    /// How many deliveries it changed.
-    pub changed: u64,
-    /// The alert's deliveries after it; empty if it was for more than one alert.
-    #[serde(default)]
-    pub deliveries: Vec<Delivery>,
-}
-
-/// The answer of `POST /api/v1/destinations/{name}/pause|resume`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PauseState {
-    /// Its name.
-    pub destination: String,
-    /// Whether it is paused now.
-    pub paused: bool,
-}
-
-/// The answer of `POST /api/v1/destinations/{name}/test`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TestReport {
-    /// The destination.
-    pub destination: String,
-    /// The id under which the test alert went; it is not stored.
-    pub alert_id: String,
-    /// Whether the destination took it.
-    pub delivered: bool,
-    /// What the destination made of it.
-    pub reference: Reference,
-    /// How the attempt went.
-    #[serde(flatten)]
-    pub attempt: Attempt,
 }
 
 impl Row {

@@ -135,6 +135,8 @@ pub fn parse(raw: &str) -> Result<Message<'_>, Unparsable> {
 /// A stored message of which single attachments are wanted.
 #[derive(Debug)]
 pub struct Stored<'a> {
+    /// The channel it is in.
+    pub channel: Cow<'a, str>,
     /// Which bot posted it; empty for a person.
     pub bot_id: Cow<'a, str>,
     attachments: Option<&'a str>,
@@ -146,9 +148,9 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// [`Unparsable`] if it is not one JSON object.
     pub fn parse(raw: &'a str) -> Result<Self, Unparsable> {
-        let Parts { subtype, own, edited } = lenient::parse(raw)?;
+        let Parts { subtype, channel, own, edited } = lenient::parse(raw)?;
         let Part { bot_id, attachments } = if subtype == EDIT { edited } else { own };
-        Ok(Self { bot_id, attachments })
+        Ok(Self { channel, bot_id, attachments })
     }
 
     /// An attachment by its place from 0, and its text exactly as Slack sent it. `None` if there is
@@ -252,6 +254,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
             "channel" => read(object, &mut self.channel),
             "event_ts" => exact(object, &mut self.event_ts),
             "subtype" => read(object, &mut self.subtype),
+            "channel" => read(object, &mut self.channel),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
         }
@@ -358,6 +361,7 @@ const TITLED_MIN_BYTES: usize = 11;
 #[derive(Default)]
 struct Parts<'a> {
     subtype: Cow<'a, str>,
+    channel: Cow<'a, str>,
     own: Part<'a>,
     edited: Part<'a>,
 }

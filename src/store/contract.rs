@@ -17,11 +17,12 @@ use crate::{
     },
 };
 
+mod chains;
 mod evidence;
 mod feed;
 mod journal;
 mod waits;
-pub(super) use self::{evidence::*, feed::*, journal::*, waits::*};
+pub(super) use self::{chains::*, evidence::*, feed::*, journal::*, waits::*};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -276,6 +277,15 @@ macro_rules! contract {
             a_pause_survives_and_stops_the_age,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,
             the_cursor_moves_with_its_page,
+            a_message_is_known_under_any_id_of_its_channel,
+            a_batch_brings_a_message_under_two_ids_once,
+            a_push_under_another_id_is_not_missed,
+            an_accept_beside_a_change_of_the_id_makes_no_second_alert,
+            whatever_ids_a_channel_gets_each_message_is_one_alert,
+            a_chain_of_ids_has_an_end,
+            a_message_that_is_known_elsewhere_is_found_by_its_timestamp,
+            an_alert_that_nothing_was_routed_to_is_routed_once,
+            an_alert_whose_message_is_gone_is_not_routed,
             the_cursor_never_goes_back,
             an_older_term_does_not_move_the_cursor,
             a_cursor_is_not_moved_into_the_future,

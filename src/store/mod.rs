@@ -14,6 +14,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
 };
 
+mod chain;
 #[cfg(test)]
 mod contract;
 mod feed;
@@ -29,6 +30,7 @@ mod view;
 mod waiting;
 
 pub use self::{
+    chain::{CHAIN_MAX, LookAlike, joined, with_new_id},
     feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},
     journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
     lease::{
@@ -84,6 +86,9 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
     /// in its own place (larger than [`MESSAGE_MAX_BYTES`], no alert, an ordinal used twice); its
     /// neighbours are stored, and the cursor moves. The cursor never goes back, and a move of an
     /// older term, or to more than [`CURSOR_AHEAD`] after the store's own time, is left undone.
+    ///
+    /// A message is known if it is known under any id of its channel ([`Store::chains`]); a new one
+    /// is stored under the first of these ids. Both are decided in the same transaction.
     ///
     /// # Errors
     /// Nothing was stored, or it is not known whether it was: the sender tries again.
@@ -232,6 +237,18 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         deed: Option<OperatorAction>,
     ) -> Result<u64, StoreError>;
 
+    /// Gives an alert without any delivery one for each of these destinations, due now. Leaves an
+    /// alert alone that has a delivery, or whose message retention has removed. Returns how many
+    /// deliveries it made.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+    ) -> Result<u64, StoreError>;
+
     /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. The
     /// deed, if one is given, is kept with it.
     ///
@@ -244,7 +261,7 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         deed: Option<OperatorAction>,
     ) -> Result<(), StoreError>;
 
-    /// One alert with everything that is known of it.
+    /// One alert with everything that is known of it. Its id may name any id of its channel.
     ///
     /// # Errors
     /// The engine failed.
@@ -300,6 +317,38 @@ pub trait Store: Journal + Send + Sync + fmt::Debug {
         written: &str,
         id: &ChannelId,
     ) -> Result<(), StoreError>;
+
+    /// Returns the ids that channels of the app have had, as far as Slack changed them: a list for
+    /// each such channel, oldest first, at most [`CHAIN_MAX`] long.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError>;
+
+    /// Keeps that Slack replaced the id `old` with `new`, as [`with_new_id`] says, in one
+    /// transaction with [`Store::channel_ids`]: what was behind `old`, and `old` itself, is then
+    /// behind `new`. No accept, in whichever process, runs beside it.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError>;
+
+    /// Finds messages with these timestamps that are known under none of the ids `own`, and under
+    /// another id of the app's.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError>;
 
     /// The app's messages posted before that time which catch-up has brought and no push: each is
     /// given once, whoever asks. A bounded piece, the oldest first; ask again until there is none.

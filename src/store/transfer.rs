@@ -53,6 +53,15 @@ const WHOLE: &[Table] = &[
             ON CONFLICT (app, written) DO UPDATE SET id = excluded.id",
     },
     Table {
+        name: "channels' former ids",
+        read: "SELECT json_group_array(json_array(app, channel, first, place))
+            FROM chains WHERE ?1 < ?2",
+        write: "INSERT INTO relay.chains (app, channel, first, place)
+            SELECT r->>0, r->>1, r->>2, (r->>3)::int4 FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, channel) DO UPDATE
+            SET first = excluded.first, place = excluded.place",
+    },
+    Table {
         name: "unpushed messages",
         read: "SELECT json_group_array(json_array(c.app || ':' || c.channel || ':' ||
                 iif(typeof(u.ts) = 'integer',

@@ -108,6 +108,7 @@ fn alert(text: &str, severity: (&'static str, i32)) -> Alert {
             app: "main".to_owned(),
             team: "T0123456789".to_owned(),
             channel: "C0123456789".to_owned(),
+            channel_first: "C0123456789".to_owned(),
             ts: "1600689944.000500".to_owned(),
             event_id: String::new(),
             source: "push",

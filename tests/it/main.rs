@@ -13,6 +13,7 @@
 mod architecture;
 mod bad_input;
 mod catch_up;
+mod channel_ids;
 mod conformance;
 mod disk;
 mod documents;

@@ -152,6 +152,8 @@ async fn what_is_not_there_or_makes_no_sense_is_a_problem_document() {
         ("POST", "/alerts/retry", 400),
         ("POST", "/alerts/retry?state=delivered", 400),
         ("POST", "/alerts/cancel?state=cancelled", 400),
+        ("POST", "/alerts/cancel?state=unrouted", 400),
+        ("POST", "/alerts/retry?state=unrouted&destination=nobody", 404),
         ("POST", "/alerts/retry?state=dead&destination=nobody", 404),
         ("POST", "/alerts/x/retry?destinaton=soar", 400),
         ("POST", "/destinations/soar/test?severity=huge", 400),
@@ -455,4 +457,142 @@ async fn each_action_leaves_one_line_that_says_who_did_what() {
     };
     assert_eq!(kept, audit.iter().map(said).collect::<Vec<_>>(), "the store has the same");
     assert!(kept[0][0].ends_with("(loopback)"), "{kept:?}");
+}
+
+const NOWHERE: &str = "when: {channels: [C9999999999]}";
+
+/// A relay whose only destination wants nothing of what was posted.
+async fn with_unrouted(n: u32, soar: &FakeSoar) -> TestRelay {
+    let relay = Setup::default().destination("soar", soar, NOWHERE).start().await;
+    for number in 0..n {
+        assert_eq!(relay.post(&incident(number)).await, 200);
+    }
+    relay
+}
+
+fn mended(yaml: &str) -> String {
+    yaml.replace(NOWHERE, "when: {min_severity: low}")
+}
+
+#[tokio::test]
+async fn an_unrouted_alert_goes_where_the_configuration_in_use_sends_it() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(1, &soar).await;
+    let retry = format!("/alerts/{}/retry", id(0));
+    let (status, refused) = relay.api("POST", &retry).await;
+    let detail = refused["detail"].as_str().unwrap();
+    assert_eq!(status, 409);
+    assert!(detail.contains("`soar` refuses it by `when.channels`"), "{detail}");
+    assert_eq!(relay.api("POST", &format!("{retry}?destination=other")).await.0, 404);
+    relay.reload(mended).await.unwrap();
+    let (status, changed) = relay.api("POST", &retry).await;
+    assert_eq!((status, &changed["changed"]), (200, &json!(1)));
+    assert_eq!(changed["routed"]["by_destination"], json!({"soar": 1}));
+    assert_eq!(changed["deliveries"][0]["destination"], "soar");
+    relay.settled().await;
+    assert_eq!(relay.api("POST", &retry).await.0, 409, "it is delivered");
+    // Routing is decided once: one that was added later does not get it.
+    let other = "destinations:\n  - {name: other, preset: webhook, url: {env: URL_SOAR}}\n";
+    relay.reload(|yaml| yaml.replace("destinations:\n", other)).await.unwrap();
+    relay.stop().await;
+    relay.restart().await;
+    assert_eq!(relay.api("POST", &retry).await.0, 409);
+    assert_eq!(relay.api("POST", &format!("{retry}?destination=other")).await.0, 404);
+    relay.settled().await;
+    assert_eq!(soar.taken(), [id(0)]);
+}
+
+#[tokio::test]
+async fn two_people_who_route_an_alert_at_once_cause_one_delivery() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(1, &soar).await;
+    relay.reload(mended).await.unwrap();
+    let path = format!("/alerts/{}/retry", id(0));
+    let all = "/alerts/retry?state=unrouted";
+    let (one, other, every) =
+        tokio::join!(relay.api("POST", &path), relay.api("POST", &path), relay.api("POST", all));
+    let changed = |answer: &(u16, Value)| answer.1["changed"].as_u64().unwrap_or(0);
+    let sum = changed(&one) + changed(&other) + changed(&every);
+    assert_eq!(sum, 1, "{one:?} {other:?} {every:?}");
+    relay.settled().await;
+    assert_eq!(soar.taken(), [id(0)]);
+}
+
+#[tokio::test]
+async fn all_unrouted_alerts_are_routed_at_once_and_the_rest_is_explained() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(4, &soar).await;
+    let mut low = slack::message(9);
+    low["attachments"][0]["fields"][1]["value"] = json!("Informative");
+    assert_eq!(relay.post(&slack::event(&low)).await, 200);
+    let path = "/alerts/retry?state=unrouted";
+    let (status, none) = relay.api("POST", path).await;
+    assert_eq!((status, &none["changed"], &none["routed"]["left"]), (200, &json!(0), &json!(5)));
+    assert!(none["routed"]["reason"].as_str().unwrap().contains("when.channels"));
+    relay.reload(mended).await.unwrap();
+    let (status, answer) = relay.api("POST", path).await;
+    let routed = &answer["routed"];
+    assert_eq!((status, &answer["changed"], &routed["alerts"]), (200, &json!(4), &json!(4)));
+    assert_eq!((&routed["by_destination"], &routed["left"]), (&json!({"soar": 4}), &json!(1)));
+    let reason = routed["reason"].as_str().unwrap();
+    assert!(reason.contains(&id(9)) && reason.contains("when.min_severity"), "{reason}");
+    relay.settled().await;
+    assert_eq!(soar.taken().len(), 4);
+    let (_, again) = relay.api("POST", path).await;
+    assert_eq!((&again["changed"], &again["routed"]["left"]), (&json!(0), &json!(1)));
+}
+
+#[tokio::test]
+async fn an_unrouted_alert_whose_message_is_gone_says_so() {
+    let soar = FakeSoar::ok().await;
+    let setup = Setup::default().destination("soar", &soar, NOWHERE);
+    let mut relay = setup.more("retention: {delivered: 1h}\n").start().await;
+    assert_eq!(relay.post(&incident(0)).await, 200);
+    relay.reload(mended).await.unwrap();
+    let alert = format!("/alerts/{}", id(0));
+    let gone = async {
+        loop {
+            let (_, shown) = relay.api("GET", &alert).await;
+            if shown["raw"].is_null() {
+                return;
+            }
+        }
+    };
+    relay.time_passes_until(Duration::from_secs(60), gone).await;
+    let (status, refused) = relay.api("POST", &format!("{alert}/retry")).await;
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(status == 409 && detail.contains("is gone, as retention says"), "{detail}");
+    let (status, none) = relay.api("POST", "/alerts/retry?state=unrouted").await;
+    assert_eq!((status, &none["changed"], &none["routed"]["left"]), (200, &json!(0), &json!(0)));
+}
+
+#[tokio::test]
+async fn the_command_line_says_where_unrouted_alerts_go() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(3, &soar).await;
+    let server = format!("http://{}", relay.relay().ops);
+    let run = async |arguments: &[&str]| {
+        let mut all = vec!["alerts".to_owned(), "retry".to_owned()];
+        all.extend(arguments.iter().map(|one| (*one).to_owned()));
+        all.extend(["--server".to_owned(), server.clone()]);
+        let ran = tokio::task::spawn_blocking(move || {
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            crate::process::run(&all)
+        });
+        ran.await.unwrap()
+    };
+    let (code, out, err) = run(&[&id(0)]).await;
+    assert!(code == 1 && err.contains("when.channels"), "{out}{err}");
+    let (code, out, _) = run(&["--all-unrouted"]).await;
+    assert_eq!(code, 0, "as with `--all-dead`, nothing to do is no failure");
+    assert!(out.contains("3 stay unrouted: no destination takes alert"), "{out}");
+    relay.reload(mended).await.unwrap();
+    let (code, out, err) = run(&[&id(0)]).await;
+    let one = "1 delivery to be tried again now.\n1 unrouted alert goes to soar.\n";
+    assert_eq!((code, out.as_str()), (0, one), "{err}");
+    let (code, out, err) = run(&["--all-unrouted"]).await;
+    let two = "2 deliveries to be tried again now.\n2 unrouted alerts go to soar.\n";
+    assert_eq!((code, out.as_str()), (0, two), "{err}");
+    relay.settled().await;
+    assert_eq!(soar.taken().len(), 3);
 }

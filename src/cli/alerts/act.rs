@@ -6,9 +6,12 @@ use clap::Args;
 
 use super::{OpsClient, Target};
 use crate::{
-    cli::{complain, say, terminal::progress},
+    cli::{
+        complain, say,
+        terminal::{harmless, progress},
+    },
     clock::Clock,
-    ops::view::{Changed, Status},
+    ops::view::{Changed, Destination, Status},
 };
 
 /// Between two looks at how far a change has come.
@@ -24,6 +27,9 @@ pub(super) struct Retry {
     /// All that were given up.
     #[arg(long, group = "which")]
     all_dead: bool,
+    /// All that no destination wanted: each goes to those that want it now.
+    #[arg(long, group = "which")]
+    all_unrouted: bool,
     /// Only at this destination [default: at all].
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
@@ -70,10 +76,10 @@ impl Retry {
         let (destination, json) = (self.destination, self.json);
         let done = "to be tried again now";
         let deed = Deed { verb: "retry", done, destination, json };
-        if self.all_dead {
-            deed.on_all(client, "dead").await
-        } else {
-            deed.on(client, self.ids).await
+        match (self.all_dead, self.all_unrouted) {
+            (true, _) => deed.on_all(client, "dead").await,
+            (_, true) => deed.on_all(client, "unrouted").await,
+            (false, false) => deed.on(client, self.ids).await,
         }
     }
 }
@@ -101,10 +107,15 @@ impl Deed {
         if ids.len() < 2 {
             bar.finish_and_clear();
         }
-        let (mut changed, mut refused) = (0, 0_u32);
+        let (mut sum, mut refused) = (Changed::default(), 0_u32);
         for id in &ids {
             match client.post::<Changed>(&["alerts", id, self.verb], &self.query()).await {
-                Ok(answer) => changed += answer.changed,
+                Ok(answer) => {
+                    sum.changed += answer.changed;
+                    if let Some(routed) = answer.routed {
+                        sum.routed.get_or_insert_default().add(routed);
+                    }
+                }
                 Err(error) => {
                     refused += 1;
                     bar.suspend(|| complain(&format!("{id}: {error:#}")));
@@ -113,7 +124,7 @@ impl Deed {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        self.tell(changed)?;
+        self.tell(sum)?;
         Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -121,6 +132,9 @@ impl Deed {
     async fn on_all(self, client: &OpsClient, state: &str) -> anyhow::Result<ExitCode> {
         let total = self.left(client, state).await?;
         let bar = progress(total, self.verb);
+        if total < 2 {
+            bar.finish_and_clear();
+        }
         let mut query = self.query();
         query.push(("state", state.to_owned()));
         let path = ["alerts", self.verb];
@@ -137,7 +151,7 @@ impl Deed {
             }
         };
         bar.finish_and_clear();
-        self.tell(answer.changed)?;
+        self.tell(answer)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -148,19 +162,33 @@ impl Deed {
             .destinations
             .iter()
             .filter(|one| self.destination.as_ref().is_none_or(|name| *name == one.name));
-        Ok(meant
-            .map(|one| if state == "dead" { one.dead } else { one.pending + one.refused })
-            .sum())
+        let number = |one: &Destination| match state {
+            "dead" => one.dead,
+            "pending" => one.pending + one.refused,
+            // The relay does not count them.
+            _ => 0,
+        };
+        Ok(meant.map(number).sum())
     }
 
-    fn tell(&self, changed: u64) -> anyhow::Result<()> {
+    fn tell(&self, answer: Changed) -> anyhow::Result<()> {
+        let answer = Changed { deliveries: Vec::new(), ..answer };
         if self.json {
-            let answer = Changed { changed, deliveries: Vec::new() };
             say(&serde_json::to_string(&answer)?);
             return Ok(());
         }
-        let noun = if changed == 1 { "delivery" } else { "deliveries" };
-        say(&format!("{changed} {noun} {}.", self.done));
+        let noun = if answer.changed == 1 { "delivery" } else { "deliveries" };
+        say(&format!("{} {noun} {}.", answer.changed, self.done));
+        let Some(routed) = answer.routed else {
+            return Ok(());
+        };
+        for (name, alerts) in &routed.by_destination {
+            let what = if *alerts == 1 { "alert goes" } else { "alerts go" };
+            say(&format!("{alerts} unrouted {what} to {name}."));
+        }
+        if routed.left > 0 {
+            say(&format!("{} stay unrouted: {}.", routed.left, harmless(&routed.reason)));
+        }
         Ok(())
     }
 }

@@ -47,6 +47,7 @@ impl Show {
         }
         if detail.row.deliveries.is_empty() {
             say("\nunrouted: no destination wanted it");
+            say("  `alerts retry` asks those of the configuration in use");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -100,7 +100,8 @@ impl Live {
         let admission = Arc::new(ArcSwap::new(admission));
         let ready_at = parts.clock.now();
         let following = follow(catch_up, &parts, (&admission, ready_at));
-        let running = running((&config, &following), served, matcher, (&parts, &configuration));
+        let judge = (matcher, admission.load_full());
+        let running = running((&config, &following), served, judge, (&parts, &configuration));
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
             events_api,
@@ -143,13 +144,14 @@ impl Live {
         let admission = admission(&config, &matcher, channels);
         let apps = config.apps.iter().map(|one| app(one, notices)).collect();
         self.events_api.replace(apps, &admission);
-        self.admission.store(admission);
+        self.admission.store(Arc::clone(&admission));
         if let Some(catch_up) = catch_up {
             in_use.following.shutdown.stop();
             in_use.following = follow(catch_up, parts, (&self.admission, self.ready_at));
         }
         let context = (parts, &self.configuration);
-        let running = running((&config, &in_use.following), served, matcher, context);
+        let judge = (matcher, admission);
+        let running = running((&config, &in_use.following), served, judge, context);
         self.current.0.store(Arc::new(running));
         let now = parts.clock.now();
         self.configuration.store(Configuration { in_use_since: now, refused: None }.into());
@@ -301,7 +303,7 @@ fn changes(before: &[Served], config: &Config) -> Changes {
 fn running(
     (config, following): (&Config, &Following),
     served: Vec<Served>,
-    matcher: Arc<Matcher>,
+    (matcher, admission): (Arc<Matcher>, Arc<Admission>),
     (parts, configuration): (&Parts, &Arc<ArcSwap<Configuration>>),
 ) -> Running {
     Running {
@@ -309,6 +311,7 @@ fn running(
         served,
         matching: config.matching.clone(),
         matcher,
+        admission,
         clock: parts.clock.clone(),
         configuration: Arc::clone(configuration),
         catch_up: following.handles.clone(),

@@ -3,7 +3,7 @@
 //! An event may be late, or about somebody else: what it says of the token or of a channel is a
 //! reason to ask Slack, and Slack's answer counts.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     ChannelStatus, EXTRA_GAP, Poller, RATE_LIMITED_BACK, SLOW_RETRY, reader::backoff,
@@ -158,7 +158,7 @@ impl Poller {
             }
             Change::Archived { channel } => self.doubt(&ChannelId::new(&channel)),
             Change::IdChanged { old, new } => {
-                if self.replace(&ChannelId::new(&old), &ChannelId::new(&new)).await {
+                if self.read_under(&ChannelId::new(&old), &ChannelId::new(&new)) {
                     self.read_sooner();
                 }
             }
@@ -233,28 +233,6 @@ impl Poller {
                  incidents. In Slack, invite it into the channel again"
             );
         }
-    }
-
-    /// Slack has given a channel another id: from now on that one is read, from the same place.
-    async fn replace(&mut self, old: &ChannelId, new: &ChannelId) -> bool {
-        // The name of the old one may have been found by another relay.
-        if let Err(error) = self.recall().await {
-            tracing::error!(
-                error = chain(&error),
-                "the store does not say what channels there are"
-            );
-        }
-        if new.as_str().is_empty() || !self.channels.known().ids.contains(old) {
-            return false;
-        }
-        let reader = Arc::clone(&self.reader);
-        let names = reader.parts.store.channel_ids(&reader.app).await.unwrap_or_default();
-        for (written, _) in names.iter().filter(|(_, id)| id == old) {
-            self.learn(written, new).await;
-        }
-        self.learn(old.as_str(), new).await;
-        tracing::warn!(%old, %new, "Slack has changed the id of channel {old} to {new}");
-        true
     }
 
     /// Changes the status of a channel that is ours; returns whether it is.

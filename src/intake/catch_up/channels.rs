@@ -34,6 +34,8 @@ struct Walk {
     pages: Pages,
     seen: HashSet<String>,
     members: Vec<ChannelId>,
+    /// Those of them of which nothing in the list says that they are lost ones.
+    strangers: Vec<ChannelId>,
 }
 
 /// Why a walk stopped.
@@ -48,6 +50,16 @@ enum ListError {
 impl Listing {
     pub(super) fn new(at: Duration) -> Self {
         Self { at, failures: 0, walk: Walk::default() }
+    }
+
+    /// Begins a walk now that sees every channel.
+    pub(super) fn begin_anew(&mut self, at: Duration) {
+        self.walk = Walk::default();
+        self.at = at;
+    }
+
+    pub(super) fn note_stranger(&mut self, channel: ChannelId) {
+        self.walk.strangers.push(channel);
     }
 }
 
@@ -66,11 +78,12 @@ impl Walk {
 }
 
 impl Poller {
-    /// When the channels of the workspace are listed, if there is still one to find, or one that
-    /// the bot may have joined.
+    /// When the channels of the workspace are listed, if there is still one to find, one that the
+    /// bot may have joined, or one that is lost.
     pub(super) fn listing_at(&self) -> Option<Duration> {
         let known = self.channels.known();
-        (!known.unresolved.is_empty() || known.is_every()).then_some(self.listing.at)
+        let is_complete = known.unresolved.is_empty() && !known.is_every() && self.lost.is_empty();
+        (!is_complete).then_some(self.listing.at)
     }
 
     /// Reads a page of the list, if it is time to. Channels that are known are read meanwhile.
@@ -85,6 +98,7 @@ impl Poller {
                 if self.channels.known().is_every() {
                     self.member_of = Some(walk.members);
                 }
+                self.suspect(walk.strangers);
                 self.listing.at = self.uptime() + SLOW_RETRY;
                 self.board.say(Topic::Listing, "");
                 self.complain_of_unresolved();
@@ -143,13 +157,15 @@ impl Poller {
             if self.channels.known().unresolved.contains(&channel.name) {
                 self.learn(&channel.name, &id).await;
             }
+            self.find_again(channel).await;
             if lists_members && channel.is_member && !self.listing.walk.members.contains(&id) {
                 self.name_metrics(&id);
                 self.listing.walk.members.push(id);
             }
             self.note_name(channel, &self.listing.walk.members);
         }
-        let is_complete = !lists_members && self.channels.known().unresolved.is_empty();
+        let is_complete =
+            !lists_members && self.channels.known().unresolved.is_empty() && self.lost.is_empty();
         Ok(self.listing.walk.follow(&page)? && !is_complete)
     }
 
@@ -183,17 +199,16 @@ impl Poller {
     }
 
     /// Takes over what other relays have found out.
-    pub(super) async fn recall(&self) -> Result<(), StoreError> {
-        let reader = &self.reader;
-        for (written, id) in
-            super::recall(&*reader.parts.store, &reader.app, &self.channels).await?
-        {
+    pub(super) async fn recall(&mut self) -> Result<(), StoreError> {
+        let reader = Arc::clone(&self.reader);
+        for (written, id) in self.channels.recall(&*reader.parts.store, &reader.app).await? {
+            self.turns.take_up(&id, self.uptime());
             self.begin_with(&written, &id);
         }
         Ok(())
     }
 
-    fn begin_with(&self, written: &str, id: &ChannelId) {
+    pub(super) fn begin_with(&self, written: &str, id: &ChannelId) {
         self.name_metrics(id);
         self.board.status().channels.retain(|status| status.id.as_str() != written);
         tracing::info!(app = %self.reader.app, channel = %id, "channel {written} is {id}");

@@ -126,6 +126,7 @@ impl Handle {
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
         let mut sum = Found::default();
+        let began = reader.parts.clock.uptime();
         for channel in channels {
             let now = reader.api.moment();
             // Clocks that disagree must not mark as known what came later.
@@ -140,6 +141,7 @@ impl Handle {
             }
             let task = Task {
                 channel,
+                began,
                 window: Window { oldest, latest },
                 now: ts(now.earliest),
                 source: Source::Backfill,

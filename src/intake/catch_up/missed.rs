@@ -31,6 +31,7 @@ impl Poller {
             };
             let mut withheld = 0_u64;
             for (channel, ts) in taken {
+                let channel = self.read_id(channel);
                 let is_downtime = ts.micros() < ready_at.micros();
                 withheld += u64::from(!is_downtime);
                 let cause = if is_downtime { "downtime" } else { "push" };

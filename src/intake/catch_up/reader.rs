@@ -1,7 +1,11 @@
 //! Reads one window of one channel to its end: every page through the same admission as a push,
 //! each page one accept, the cursor with the last one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use metrics::Counter;
@@ -11,9 +15,11 @@ use super::{
     window::{Next, Page, Reading, Sight, Window},
 };
 use crate::{
+    clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
     intake::{
         Admitted, Certainty, Post,
+        channels::Channels,
         fate::{self, Fate, FateCounters, Trace},
     },
     logging::chain,
@@ -89,6 +95,8 @@ pub enum Purpose {
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) channel: ChannelId,
+    /// When the window was begun: ids that Slack has answered for since are in use.
+    pub(super) began: Duration,
     pub(super) window: Window,
     pub(super) source: Source,
     pub(super) purpose: Purpose,
@@ -105,9 +113,12 @@ pub(super) struct Task {
 pub(super) struct Reader {
     pub(super) app: AppName,
     pub(super) api: WebApi,
+    pub(super) channels: Arc<Channels>,
     pub(super) parts: Parts,
     fates: FateCounters,
     received: Vec<(Source, Counter)>,
+    /// When Slack last answered for a channel's id.
+    pub(super) heard: Mutex<BTreeMap<ChannelId, Duration>>,
 }
 
 /// What a window comes to. Counted when it was read to its end; what is new to the store is counted
@@ -143,14 +154,15 @@ struct Candidate {
 }
 
 impl Reader {
-    pub(super) fn new(app: AppName, api: WebApi, parts: Parts) -> Self {
+    pub(super) fn new(app: AppName, api: WebApi, channels: Arc<Channels>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
         let received = [Source::CatchUp, Source::Backfill].map(|source| {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
         let fates = FateCounters::new(app.as_str(), metrics);
-        Self { fates, received: received.into(), app, api, parts }
+        let heard = Mutex::default();
+        Self { fates, received: received.into(), app, api, channels, parts, heard }
     }
 
     /// Reads the window to its end, with patience for what fails for the moment.
@@ -189,6 +201,9 @@ impl Reader {
             }
             Err(error) => return Err(ReadError::Slack(error)),
         };
+        // Before anything is taken note of: if this fails, the same page is asked for again.
+        self.recognise(&open.task, &page).await?;
+        self.note_answer(&open.task.channel);
         let limit = open.reading.limit();
         let (facts, candidates) = self.admit(open, &page);
         if let Some(is_limited) = facts.is_limited(limit) {
@@ -275,14 +290,7 @@ impl Reader {
             bytes: page.bytes,
             ..Page::default()
         };
-        let post = Post {
-            app: &self.app,
-            source: task.source,
-            event_id: "",
-            team: "",
-            event_time: 0,
-            received_at: self.parts.clock.now(),
-        };
+        let post = self.post(task.source, self.parts.clock.now());
         for raw in &page.messages {
             let Ok(message) = message::parse(raw) else {
                 continue;
@@ -310,6 +318,11 @@ impl Reader {
             }
         }
         (facts, candidates)
+    }
+
+    pub(super) fn post(&self, source: Source, received_at: Timestamp) -> Post<'_> {
+        let (event_id, team, event_time) = ("", "", 0);
+        Post { app: &self.app, source, event_id, team, event_time, received_at }
     }
 
     async fn accept(

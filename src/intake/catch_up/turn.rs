@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY,
+    EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY, moved,
     reader::{Open, Purpose, TRIES, Task},
     window::{Place, Plan, ts},
     with_cure,
@@ -109,6 +109,7 @@ impl Poller {
         let counted = read.counted.filter(|counted| *counted <= ts(moment.latest));
         let task = Task {
             channel: channel.clone(),
+            began: now,
             window: plan.window,
             source: Source::CatchUp,
             purpose: Purpose::Deliver,
@@ -152,6 +153,7 @@ impl Poller {
         let Some(Begun { open, at, also_from, counts_to, is_doubtful }) = read.begun.take() else {
             return;
         };
+        self.lost.remove(channel);
         read.counted = read.counted.max(Some(counts_to));
         if found.new > 0 {
             tracing::info!(
@@ -205,8 +207,11 @@ impl Poller {
                 return;
             }
             ReadError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error),
-            ReadError::Slack(ApiError::Configuration { .. }) => {
+            ReadError::Slack(ApiError::Configuration { code, .. }) => {
                 self.note_heard(true);
+                if code.as_str() == moved::UNKNOWN {
+                    self.lose(channel);
+                }
                 read.begun = None;
                 self.turns.put_aside(channel, now + SLOW_RETRY);
                 self.note_also_read(channel, self.also_from);

@@ -94,6 +94,13 @@ impl Turns {
         self.set(channel, until, self.failures(channel).saturating_add(1));
     }
 
+    /// The channel is due now, even if it was put aside.
+    pub(super) fn take_up(&mut self, channel: &ChannelId, now: Duration) {
+        if self.all.contains_key(channel) {
+            self.set(channel, now, 0);
+        }
+    }
+
     /// Every channel that is not put aside is due at that moment, if it was not before.
     pub(super) fn hurry(&mut self, at: Duration) {
         for turn in self.all.values_mut().filter(|turn| turn.failures == 0) {
@@ -161,6 +168,8 @@ mod tests {
         turns.hurry(at(10));
         assert_eq!(turns.next(at(10)), Some(ids[0].clone()));
         assert_eq!(turns.due(at(10)), 1);
+        turns.take_up(&ids[1], at(10));
+        assert_eq!(turns.due(at(10)), 2);
     }
 
     proptest! {

@@ -12,7 +12,8 @@ use serde::Deserialize;
 
 use super::{
     Answer, Api, NoBody, NoQuery, OPERATOR, Params, Shared,
-    alerts::{severity, state},
+    alerts::{UNROUTED, severity, state},
+    route,
 };
 use crate::{
     code_defender::risk_level::RiskLevel,
@@ -113,8 +114,16 @@ async fn act_on_one(
     id: &str,
     query: Where,
 ) -> Answer<Changed> {
-    let alert = api.alert(id).await?.id;
+    let alert = api.alert(id).await?;
     let meant = query.destination.as_deref();
+    if action == Action::Retry && alert.deliveries.is_empty() {
+        let only = match meant {
+            Some(name) => Some(api.configured_one(name)?),
+            None => None,
+        };
+        return route::one(api, who, &alert, only.as_ref()).await;
+    }
+    let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
     if action == Action::Retry {
         api.parts.control.hurry(destination.as_ref());
@@ -140,7 +149,7 @@ async fn act_on_one(
             }
             let configured = api.configured();
             let deliveries = after.iter().map(|one| Delivery::new(one, &configured)).collect();
-            Ok(Json(Changed { changed, deliveries }))
+            Ok(Json(Changed { changed, deliveries, routed: None }))
         }
     }
 }
@@ -181,7 +190,7 @@ pub(super) struct Which {
     destination: Option<String>,
 }
 
-/// `POST /alerts/retry?state=dead|cancelled|pending|refused[&destination=]`
+/// `POST /alerts/retry?state=dead|cancelled|pending|refused|unrouted[&destination=]`
 pub(super) async fn retry_all(
     State(api): Shared,
     who: Who,
@@ -202,6 +211,16 @@ pub(super) async fn cancel_all(
 }
 
 async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answer<Changed> {
+    if action == Action::Retry && which.state == UNROUTED {
+        let only = match &which.destination {
+            Some(name) => Some(api.configured_one(name)?),
+            None => None,
+        };
+        return route::all(api, who, only.as_ref()).await;
+    }
+    if which.state == UNROUTED {
+        return Err(Problem::bad_request("an unrouted alert waits for nothing: retry it instead"));
+    }
     let wanted = state(&which.state)?;
     let is_possible = match action {
         Action::Retry => matches!(
@@ -231,7 +250,7 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     let deed = who.deed(verb(action), format!("all {wanted}{suffix}"));
     let changed = api.parts.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changed);
-    Ok(Json(Changed { changed, deliveries: Vec::new() }))
+    Ok(Json(Changed { changed, deliveries: Vec::new(), routed: None }))
 }
 
 /// `POST /destinations/{name}/pause`
@@ -307,12 +326,18 @@ pub(super) async fn test(
 }
 
 impl Api {
+    /// A destination of the configuration.
+    fn configured_one(&self, name: &str) -> Result<DestinationName, Problem> {
+        let destination = parsed(name)?;
+        let all = self.parts.control.destinations();
+        let is_configured = all.iter().any(|one| one.name == destination);
+        if is_configured { Ok(destination) } else { Err(unknown_destination(name)) }
+    }
+
     /// A destination of the configuration, or one that was in it and has something left.
     async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
-        let is_configured =
-            self.parts.control.destinations().iter().any(|one| one.name == destination);
-        if is_configured {
+        if self.configured_one(name).is_ok() {
             return Ok(destination);
         }
         let stats = self.parts.store.stats().await?;

@@ -26,6 +26,9 @@ use crate::{
 const LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 500;
 
+/// The word for alerts without deliveries, where others have a state.
+pub(super) const UNROUTED: &str = "unrouted";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct List {
@@ -42,11 +45,11 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
     if limit == 0 || limit > MAX_LIMIT {
         return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
     }
-    let unrouted = list.state.as_deref() == Some("unrouted");
+    let unrouted = list.state.as_deref() == Some(UNROUTED);
     let configured = api.configured();
     let query = AlertQuery {
         state: match list.state.as_deref() {
-            None | Some("" | "unrouted") => None,
+            None | Some("" | UNROUTED) => None,
             Some(word) => Some(state(word)?),
         },
         unrouted,

@@ -292,6 +292,12 @@ impl Writer {
     ) -> Result<Vec<Item<'a>>, StoreError> {
         let mut items = Item::all(messages);
         if !items.is_empty() {
+            let keys: Vec<&str> = items.iter().map(|item| item.key.as_str()).collect();
+            let rows = transaction.query(IDENTIFY, &[(&keys, Type::TEXT_ARRAY)]).await?;
+            drop(keys);
+            for (item, row) in items.iter_mut().zip(&rows) {
+                item.key = get(row, 0)?;
+            }
             let alerts = Alerts::new(self.shared.now(), &items);
             let rows = transaction.query(Alerts::INSERT, &alerts.params()).await?;
             drop(alerts);
@@ -392,6 +398,12 @@ fn results(items: &[Item<'_>], revised: &[usize]) -> Vec<Accepted> {
     }
     results
 }
+
+/// The keys under which messages are known: a statement of its own before the insert, which so sees
+/// what was committed while this waited for its lock.
+const IDENTIFY: &str =
+    "SELECT key FROM unnest(relay.identify($1)) WITH ORDINALITY AS k (key, place)
+ORDER BY place";
 
 const NOTIFY: &str = "SELECT pg_notify('relay_due', name) FROM unnest($1) AS name";
 

@@ -1,6 +1,6 @@
 //! What catch-up keeps: its cursors, the ids of channels; and the list of what no push has brought.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use super::{
     door::{Haste, Param, Transaction},
@@ -10,8 +10,12 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
-    store::{CURSOR_AHEAD, CursorMove, StoreError, stored::clean},
+    store::{CURSOR_AHEAD, CursorMove, LookAlike, StoreError, stored::clean, with_new_id},
 };
+
+/// Waits until no accept is under way, and keeps new ones waiting until the transaction ends: each
+/// accept sees all ids of its messages' channels. `postgres-2.sql` names the number too.
+const CHAINS_LOCK: &str = "SELECT pg_advisory_xact_lock(5071129380421576193)";
 
 /// How many messages one call of `take_unpushed` gives.
 const PIECE: i64 = 1000;
@@ -63,6 +67,113 @@ pub(super) async fn set_channel_id(
     let (app, written, id) = (app.as_str(), clean(written), clean(id.as_str()));
     let params: [Param<'_>; _] = [(&app, Type::TEXT), (&written, Type::TEXT), (&id, Type::TEXT)];
     shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+}
+
+const CHAINS: &str =
+    "SELECT channel, place::int8 FROM relay.chains WHERE app = $1 ORDER BY first, place";
+
+/// The ids that channels of the app have had.
+pub(super) async fn chains(
+    shared: &Shared,
+    app: &AppName,
+) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+    let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
+    read_chains(&shared.door.run(Haste::Patient, CHAINS, &params).await?)
+}
+
+fn read_chains(rows: &[Row]) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+    let mut chains: Vec<Vec<ChannelId>> = Vec::new();
+    for row in rows {
+        let id = ChannelId::new(get(row, 0)?);
+        match (get::<i64>(row, 1)?, chains.last_mut()) {
+            (0, _) | (_, None) => chains.push(vec![id]),
+            (_, Some(chain)) => chain.push(id),
+        }
+    }
+    Ok(chains)
+}
+
+/// Keeps that Slack replaced the id `old` with `new`. Accepts wait meanwhile, so nothing here may
+/// take long.
+pub(super) async fn replace_channel_id(
+    shared: &Shared,
+    app: &AppName,
+    old: &ChannelId,
+    new: &ChannelId,
+) -> Result<(), StoreError> {
+    const DELETE: &str = "
+        DELETE FROM relay.chains WHERE app = $1 AND first IN (
+            SELECT first FROM relay.chains WHERE app = $1 AND channel = ANY ($2))";
+    const INSERT: &str = "
+        INSERT INTO relay.chains (app, channel, first, place)
+        SELECT $1, c.id, $2, c.place - 1 FROM unnest($3) WITH ORDINALITY AS c (id, place)";
+    const WRITTEN: &str = "
+        UPDATE relay.channel_ids SET id = $3 WHERE app = $1 AND id = $2";
+    const SELF: &str = "
+        INSERT INTO relay.channel_ids (app, written, id) VALUES ($1, $2, $3)
+        ON CONFLICT (app, written) DO UPDATE SET id = excluded.id";
+    let name = app.as_str();
+    let (old_id, new_id) = (clean(old.as_str()), clean(new.as_str()));
+    let mut transaction = shared.door.begin(Haste::Batch).await?;
+    transaction.query(CHAINS_LOCK, &[]).await?;
+    let rows = transaction.query(CHAINS, &[(&name, Type::TEXT)]).await?;
+    let (_, chain) = with_new_id(read_chains(&rows)?, old, new);
+    let chain: Vec<_> = chain.iter().map(|id| clean(id.as_str())).collect();
+    let first = chain.first().unwrap_or(&old_id);
+    let both = [&old_id, &new_id];
+    let either: [Param<'_>; _] = [(&name, Type::TEXT), (&&both[..], Type::TEXT_ARRAY)];
+    transaction.query(DELETE, &either).await?;
+    let all: [Param<'_>; _] =
+        [(&name, Type::TEXT), (first, Type::TEXT), (&chain, Type::TEXT_ARRAY)];
+    transaction.query(INSERT, &all).await?;
+    let change: [Param<'_>; _] =
+        [(&name, Type::TEXT), (&old_id, Type::TEXT), (&new_id, Type::TEXT)];
+    transaction.query(WRITTEN, &change).await?;
+    transaction.finish(&[(SELF, &change)]).await
+}
+
+/// Finds messages that are known under none of the ids `own`, and under another id of the app's.
+/// The app's channels are found by one look into the index for each.
+pub(super) async fn look_alikes(
+    shared: &Shared,
+    app: &AppName,
+    own: &[ChannelId],
+    timestamps: &[MessageTs],
+) -> Result<Vec<LookAlike>, StoreError> {
+    const SQL: &str = "
+        WITH RECURSIVE channels (id) AS (
+            SELECT (SELECT split_part(a.key, ':', 2) FROM relay.alerts a
+                    WHERE a.key > $1 || ':' AND a.key < $1 || ';' ORDER BY a.key LIMIT 1)
+            UNION ALL
+            SELECT (SELECT split_part(a.key, ':', 2) FROM relay.alerts a
+                    WHERE a.key > $1 || ':' || channels.id || ';' AND a.key < $1 || ';'
+                    ORDER BY a.key LIMIT 1)
+            FROM channels WHERE channels.id IS NOT NULL)
+        SELECT t.micros, c.id, a.search
+        FROM channels c
+        CROSS JOIN unnest($3, $4) AS t (micros, ts)
+        JOIN relay.alerts a ON a.key = $1 || ':' || c.id || ':' || t.ts AND a.ordinal = 0
+        WHERE c.id IS NOT NULL AND c.id <> ALL ($2) AND NOT EXISTS (
+            SELECT FROM unnest($2) AS o (id)
+            JOIN relay.alerts b ON b.key = $1 || ':' || o.id || ':' || t.ts)
+        ORDER BY t.micros, c.id";
+    let app = app.as_str();
+    let own: Vec<_> = own.iter().map(|id| clean(id.as_str())).collect();
+    let micros: Vec<i64> = timestamps.iter().map(|ts| ts.micros()).collect();
+    let texts: Vec<String> = timestamps.iter().map(ToString::to_string).collect();
+    let params: [Param<'_>; _] = [
+        (&app, Type::TEXT),
+        (&own, Type::TEXT_ARRAY),
+        (&micros, Type::INT8_ARRAY),
+        (&texts, Type::TEXT_ARRAY),
+    ];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.iter()
+        .map(|row| {
+            let ts = MessageTs::from_micros(get(row, 0)?);
+            Ok(LookAlike { ts, channel: ChannelId::new(get(row, 1)?), search: get(row, 2)? })
+        })
+        .collect()
 }
 
 /// Up to where a channel's history was read.

@@ -31,7 +31,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
         OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
         Taken, Unrecorded, stored::quarantined, waiting::Waiting,
     },
@@ -327,6 +327,14 @@ impl Store for PostgresStore {
         operate::act(self, &selection, action, deed).await
     }
 
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+    ) -> Result<u64, StoreError> {
+        operate::route(&self.shared, alert, destinations).await
+    }
+
     async fn set_paused(
         &self,
         destination: &DestinationName,
@@ -375,6 +383,28 @@ impl Store for PostgresStore {
         id: &ChannelId,
     ) -> Result<(), StoreError> {
         catch_up::set_channel_id(&self.shared, app, written, id).await
+    }
+
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+        catch_up::chains(&self.shared, app).await
+    }
+
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError> {
+        catch_up::replace_channel_id(&self.shared, app, old, new).await
+    }
+
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError> {
+        catch_up::look_alikes(&self.shared, app, own, timestamps).await
     }
 
     async fn take_unpushed(

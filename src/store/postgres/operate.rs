@@ -22,18 +22,66 @@ use crate::{
 /// How many deliveries are changed in one transaction: others want to write too.
 pub(super) const PIECE: i64 = 1000;
 
-/// The alert's number.
+/// The alert's number, also if the id names another id of its channel.
 pub(super) async fn find_alert(
     shared: &Shared,
     haste: Haste,
     id: &AlertId,
 ) -> Result<Option<i64>, StoreError> {
-    const SQL: &str = "SELECT seq FROM relay.alerts WHERE key = $1 AND ordinal = $2";
+    const UNDER_ITS_OWN: &str = "SELECT seq FROM relay.alerts WHERE key = $1 AND ordinal = $2";
+    const UNDER_ANOTHER: &str = "
+        SELECT a.seq FROM relay.keys_of($1) AS c JOIN relay.alerts a ON a.key = c.key
+        WHERE a.ordinal = $2 ORDER BY c.place LIMIT 1";
     let (key, ordinal) = (id.message.to_string(), i64::from(id.ordinal));
     let key = clean(&key);
     let params: [Param<'_>; _] = [(&key, Type::TEXT), (&ordinal, Type::INT8)];
-    let rows = shared.door.run(haste, SQL, &params).await?;
-    rows.first().map(|row| get(row, 0)).transpose()
+    for sql in [UNDER_ITS_OWN, UNDER_ANOTHER] {
+        let rows = shared.door.run(haste, sql, &params).await?;
+        if let Some(row) = rows.first() {
+            return get(row, 0).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
+/// Returns how many it made. Of two that try at once the second waits for the first one's;
+/// so does retention, or it is waited for.
+pub(super) async fn route(
+    shared: &Shared,
+    alert: &AlertId,
+    destinations: &[DestinationName],
+) -> Result<u64, StoreError> {
+    const LOCK: &str = "SELECT FROM relay.messages WHERE id = $1 / 4096 FOR UPDATE";
+    const SQL: &str = "
+        INSERT INTO relay.deliveries (id, destination, due_at, since)
+        SELECT $1 * 65536 + t.id, t.id, clock.now, coalesce(t.paused_at, clock.now) - t.paused_for
+        FROM (SELECT relay.now_us($2) AS now) AS clock, relay.destinations t
+        WHERE t.name = ANY ($3)
+            AND EXISTS (SELECT FROM relay.messages m WHERE m.id = $1 / 4096 AND m.raw IS NOT NULL)
+            AND NOT EXISTS (SELECT FROM relay.deliveries d
+                WHERE d.id BETWEEN $1 * 65536 AND $1 * 65536 + 65535)
+        RETURNING id";
+    let Some(seq) = find_alert(shared, Haste::Patient, alert).await? else {
+        return Ok(0);
+    };
+    for name in destinations {
+        shared.destination(name).await?;
+    }
+    let now = shared.now();
+    let names: Vec<&str> = destinations.iter().map(DestinationName::as_str).collect();
+    let params: [Param<'_>; _] =
+        [(&seq, Type::INT8), (&now, Type::INT8), (&names, Type::TEXT_ARRAY)];
+    let mut transaction = shared.door.begin(Haste::Patient).await?;
+    transaction.query(LOCK, &[(&seq, Type::INT8)]).await?;
+    let made = transaction.query(SQL, &params).await?.len();
+    transaction.commit().await?;
+    if made > 0 {
+        for name in destinations {
+            shared.wake_all(Some(name)).await;
+        }
+    }
+    Ok(u64::try_from(made).unwrap_or(u64::MAX))
 }
 
 /// Applies the action piece by piece; returns how many deliveries it changed.

@@ -45,6 +45,10 @@ const LOOK_AT: &str = concat!(
     " FROM relay.messages m WHERE m.id > $5 ORDER BY m.id LIMIT $6"
 );
 
+/// Whoever wants to give one of these messages a delivery waits, and then finds it emptied; and who
+/// has just done so is waited for.
+const LOCK_MESSAGES: &str = "SELECT FROM relay.messages WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
+
 /// Whoever wants to change one of these deliveries waits, and then finds none.
 const LOCK: &str = "
     SELECT d.id FROM unnest($1) AS m (id) JOIN relay.deliveries d
@@ -167,6 +171,7 @@ async fn look(shared: &Shared, kept: Kept, after: i64) -> Result<Seen, StoreErro
 /// Empties messages, if they may still go; returns how many went.
 async fn empty(shared: &Shared, kept: Kept, found: &[i64]) -> Result<u64, StoreError> {
     let mut transaction = shared.door.begin(Haste::Patient).await?;
+    transaction.query(LOCK_MESSAGES, &[(&found, Type::INT8_ARRAY)]).await?;
     transaction.query(LOCK, &[(&found, Type::INT8_ARRAY)]).await?;
     let gone = still(kept, &mut transaction, found).await?;
     transaction.query(EMPTY, &[(&gone, Type::INT8_ARRAY)]).await?;

@@ -1,6 +1,6 @@
 //! What operators and metrics look at.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio_postgres::{Row, types::Type};
 
@@ -48,6 +48,7 @@ pub(super) async fn alerts(
 ) -> Result<Vec<AlertView>, StoreError> {
     let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let mut search = query.text.as_deref().map(Search::new);
+    let others = if search.is_some() { other_ids(shared).await? } else { HashMap::new() };
     let sql = walk(query);
     let now = shared.now();
     let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
@@ -66,7 +67,7 @@ pub(super) async fn alerts(
         let Some(last) = rows.last() else { break };
         before = get(last, 3)?;
         for row in &rows {
-            if matches(row, search.as_mut())? {
+            if matches(row, search.as_mut(), &others)? {
                 found.push(get(row, 3)?);
             }
         }
@@ -120,7 +121,25 @@ fn walk(query: &AlertQuery) -> String {
     )
 }
 
-fn matches(row: &Row, search: Option<&mut Search>) -> Result<bool, StoreError> {
+/// What else the ids of alerts begin with, by what they begin with: the other ids that a channel
+/// has had.
+async fn other_ids(shared: &Shared) -> Result<HashMap<String, Vec<String>>, StoreError> {
+    const SQL: &str = "
+        SELECT c.app || ':' || c.channel, o.app || ':' || o.channel
+        FROM relay.chains c JOIN relay.chains o ON o.app = c.app AND o.first = c.first
+        WHERE o.channel <> c.channel";
+    let mut others: HashMap<String, Vec<String>> = HashMap::new();
+    for row in &shared.door.run(Haste::Patient, SQL, &[]).await? {
+        others.entry(get(row, 0)?).or_default().push(get(row, 1)?);
+    }
+    Ok(others)
+}
+
+fn matches(
+    row: &Row,
+    search: Option<&mut Search>,
+    others: &HashMap<String, Vec<String>>,
+) -> Result<bool, StoreError> {
     let Some(search) = search else {
         return Ok(true);
     };
@@ -129,7 +148,14 @@ fn matches(row: &Row, search: Option<&mut Search>) -> Result<bool, StoreError> {
     }
     let (key, ordinal) = (get::<&str>(row, 0)?, small(row, 1)?);
     // As an alert's id is written, without making one for each row.
-    Ok(search.is_in_display(format_args!("{key}:{ordinal}")))
+    if search.is_in_display(format_args!("{key}:{ordinal}")) {
+        return Ok(true);
+    }
+    let Some((begin, ts)) = key.rsplit_once(':') else {
+        return Ok(false);
+    };
+    let mut begins = others.get(begin).into_iter().flatten();
+    Ok(begins.any(|begin| search.is_in_display(format_args!("{begin}:{ts}:{ordinal}"))))
 }
 
 /// Alerts with their deliveries, in the order of the numbers, newest first; without raw message,

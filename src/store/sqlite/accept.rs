@@ -81,7 +81,7 @@ fn accept_message(
     message: &NewMessage,
     due: Timestamp,
 ) -> rusqlite::Result<Accepted> {
-    let channel = db.channel(&message.key.app, &message.key.channel)?;
+    let channel = channel_of(db, message)?;
     let id = db.next_seq();
     let mut new = 0_u32;
     for alert in &message.alerts {
@@ -109,6 +109,22 @@ fn accept_message(
     } else {
         Ok(Accepted::Duplicate)
     }
+}
+
+/// Returns the number of the channel id under which the message is known, or under which it is to
+/// be stored.
+fn channel_of(db: &mut Db<'_>, message: &NewMessage) -> rusqlite::Result<i64> {
+    let own = db.channel(&message.key.app, &message.key.channel)?;
+    let Some(chain) = db.chain(&message.key.app, &message.key.channel)? else {
+        return Ok(own);
+    };
+    let mut is_known = db.statement("SELECT 1 FROM alerts WHERE channel = ?1 AND ts = ?2")?;
+    for id in std::iter::once(&own).chain(&*chain) {
+        if is_known.exists(params![id, StoredTs(message.key.ts)])? {
+            return Ok(*id);
+        }
+    }
+    Ok(chain.first().copied().unwrap_or(own))
 }
 
 /// Whether the alert was not known. The constraint decides: nothing was looked up before.

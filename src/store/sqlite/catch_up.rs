@@ -1,13 +1,14 @@
 //! What catch-up keeps: the ids of channels, and which messages no push has brought yet.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::db::{Db, StoredTs};
 use crate::{
-    ids::{AppName, ChannelId, MessageTs},
+    ids::{AppName, ChannelId, MessageTs, TsKey},
     store::{
-        CURSOR_AHEAD, CursorMove, NewMessage, Source,
+        CURSOR_AHEAD, CursorMove, LookAlike, NewMessage, Source,
         stored::{clean, source_number},
+        with_new_id,
     },
 };
 
@@ -152,4 +153,83 @@ pub(super) fn set_channel_id(
         params![app.as_str(), clean(written), clean(id.as_str())],
     )
     .map(drop)
+}
+
+/// The ids that channels of the app have had.
+pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec<ChannelId>>> {
+    let mut chains: Vec<Vec<ChannelId>> = Vec::new();
+    let mut statement = db
+        .prepare_cached("SELECT channel, place FROM chains WHERE app = ?1 ORDER BY first, place")?;
+    let mut rows = statement.query([app.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let id = ChannelId::new(row.get_ref(0)?.as_str()?);
+        match (row.get::<_, i64>(1)?, chains.last_mut()) {
+            (0, _) | (_, None) => chains.push(vec![id]),
+            (_, Some(chain)) => chain.push(id),
+        }
+    }
+    Ok(chains)
+}
+
+/// Keeps that Slack replaced the id `old` with `new`.
+pub(super) fn replace_channel_id(
+    db: &mut Db<'_>,
+    app: &AppName,
+    old: &ChannelId,
+    new: &ChannelId,
+) -> rusqlite::Result<()> {
+    let (_, chain) = with_new_id(chains(db.connection(), app)?, old, new);
+    for id in [old, new].into_iter().chain(&chain) {
+        db.execute(
+            "DELETE FROM chains WHERE app = ?1 AND first = (
+                SELECT first FROM chains WHERE app = ?1 AND channel = ?2)",
+            params![app.as_str(), clean(id.as_str())],
+        )?;
+    }
+    let first = chain.first().unwrap_or(old);
+    for (place, id) in (0_i64..).zip(&chain) {
+        db.execute(
+            "INSERT INTO chains (app, channel, first, place) VALUES (?1, ?2, ?3, ?4)",
+            params![app.as_str(), clean(id.as_str()), clean(first.as_str()), place],
+        )?;
+    }
+    db.execute(
+        "UPDATE channel_ids SET id = ?3 WHERE app = ?1 AND id = ?2",
+        params![app.as_str(), clean(old.as_str()), clean(new.as_str())],
+    )?;
+    set_channel_id(db, app, old.as_str(), new)?;
+    db.forget();
+    Ok(())
+}
+
+/// Finds messages that are known under none of the ids `own`, and under another id of the app's.
+pub(super) fn look_alikes(
+    db: &Connection,
+    app: &AppName,
+    own: &[ChannelId],
+    timestamps: &[MessageTs],
+) -> rusqlite::Result<Vec<LookAlike>> {
+    let own: Vec<&str> = own.iter().map(ChannelId::as_str).collect();
+    let own = serde_json::Value::from(own).to_string();
+    let mut statement = db.prepare_cached(
+        "SELECT c.channel, a.search
+         FROM channels c CROSS JOIN alerts a ON a.channel = c.id AND a.ts = :ts AND a.ordinal = 0
+         WHERE c.app = :app AND c.channel NOT IN (SELECT value FROM json_each(:own))
+            AND NOT EXISTS (
+                SELECT 1 FROM json_each(:own) o
+                JOIN channels k ON k.app = :app AND k.channel = o.value
+                JOIN alerts b ON b.channel = k.id AND b.ts = :ts)
+         ORDER BY c.id",
+    )?;
+    let mut found = Vec::new();
+    for ts in timestamps {
+        let values =
+            named_params! { ":app": app.as_str(), ":own": own, ":ts": StoredTs(TsKey::Ts(*ts)) };
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            let channel = ChannelId::new(row.get_ref(0)?.as_str()?);
+            found.push(LookAlike { ts: *ts, channel, search: row.get(1)? });
+        }
+    }
+    Ok(found)
 }

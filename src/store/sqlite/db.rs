@@ -1,13 +1,13 @@
 //! The writer's connection, with what it knows by heart.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rusqlite::{
     CachedStatement, Connection, ToSql, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, Value, ValueRef},
 };
 
-use super::{open::BUSY_TIMEOUT, writer::is_items_own};
+use super::{catch_up, open::BUSY_TIMEOUT, writer::is_items_own};
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, DestinationName, MessageTs, TsKey},
@@ -29,10 +29,15 @@ impl KnownDestination {
     }
 }
 
+/// For each channel id, the numbers of all ids that the channel has had, oldest first.
+type Chains = HashMap<(AppName, ChannelId), Arc<[i64]>>;
+
 /// What the writer knows by heart, from one transaction to the next.
 pub(super) struct Memory {
     next_seq: i64,
     channels: HashMap<(AppName, ChannelId), i64>,
+    /// The channels that have had several ids; `None` until they are read.
+    chains: Option<Chains>,
     destinations: HashMap<DestinationName, KnownDestination>,
 }
 
@@ -41,12 +46,13 @@ impl Memory {
         let last: Option<i64> =
             connection.query_row("SELECT max(seq) FROM alerts", (), |row| row.get(0))?;
         let next_seq = last.unwrap_or(0) + 1;
-        Ok(Self { next_seq, channels: HashMap::new(), destinations: HashMap::new() })
+        Ok(Self { next_seq, channels: HashMap::new(), chains: None, destinations: HashMap::new() })
     }
 
     /// Forgets what may just have been undone.
     pub(super) fn forget(&mut self) {
         self.channels.clear();
+        self.chains = None;
         self.destinations.clear();
     }
 }
@@ -186,6 +192,39 @@ impl<'w> Db<'w> {
             .query_row(names, |row| row.get(0))?;
         self.memory.channels.insert(key, id);
         Ok(id)
+    }
+
+    /// Returns the numbers of the ids that the channel has had, oldest first; `None` if it has had
+    /// just this one.
+    pub(super) fn chain(
+        &mut self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> rusqlite::Result<Option<Arc<[i64]>>> {
+        if self.memory.chains.is_none() {
+            self.memory.chains = Some(self.read_chains()?);
+        }
+        let chains = self.memory.chains.as_ref().filter(|chains| !chains.is_empty());
+        Ok(chains.and_then(|chains| chains.get(&(app.clone(), channel.clone()))).cloned())
+    }
+
+    fn read_chains(&mut self) -> rusqlite::Result<Chains> {
+        let apps: Vec<String> = self
+            .statement("SELECT DISTINCT app FROM chains")?
+            .query_map((), |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut all = HashMap::new();
+        for app in apps.iter().filter_map(|app| AppName::new(app).ok()) {
+            for chain in catch_up::chains(self.connection, &app)? {
+                let mut numbers = Vec::with_capacity(chain.len());
+                for id in &chain {
+                    numbers.push(self.channel(&app, id)?);
+                }
+                let numbers: Arc<[i64]> = numbers.into();
+                all.extend(chain.into_iter().map(|id| ((app.clone(), id), Arc::clone(&numbers))));
+            }
+        }
+        Ok(all)
     }
 
     /// The destination; it gets a number if it has none.

@@ -140,22 +140,31 @@ impl Beside<'_> {
 /// A text that an alert is searched for.
 struct Text {
     search: Search,
-    /// What the ids of a channel's alerts begin with; of those channels in whose ids it may be.
-    channels: HashMap<i64, String>,
+    /// What the ids of a channel's alerts begin with, under each id that the channel has had; of
+    /// those channels in whose ids it may be.
+    channels: HashMap<i64, Vec<String>>,
 }
 
 impl Text {
     fn new(db: &Connection, text: &str) -> rusqlite::Result<Self> {
         let search = Search::new(text);
-        let channels: HashMap<i64, String> = db
-            .prepare_cached("SELECT id, app || ':' || channel || ':' FROM channels")?
-            .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        let mut statement = db.prepare_cached(
+            "SELECT c.id, c.app || ':' || coalesce(o.channel, c.channel) || ':' FROM channels c
+             LEFT JOIN chains own ON own.app = c.app AND own.channel = c.channel
+             LEFT JOIN chains o ON o.app = own.app AND o.first = own.first",
+        )?;
+        let mut rows = statement.query(())?;
         // Behind that comes a timestamp, or a digest, and a number.
         let may_be = |begin: &str| {
             !begin.is_ascii() || search.is_made_of(&format!("{begin}0123456789.:ts-abcdef"))
         };
-        let channels = channels.into_iter().filter(|(_, begin)| may_be(begin)).collect();
+        let mut channels: HashMap<i64, Vec<String>> = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let begin: String = row.get(1)?;
+            if may_be(&begin) {
+                channels.entry(row.get(0)?).or_default().push(begin);
+            }
+        }
         Ok(Self { search, channels })
     }
 
@@ -164,11 +173,12 @@ impl Text {
         if self.search.is_in(row.get_ref(4)?.as_str()?) {
             return Ok(true);
         }
-        let Some(begin) = self.channels.get(&row.get(1)?) else {
+        let Some(begins) = self.channels.get(&row.get(1)?) else {
             return Ok(false);
         };
         let (ts, ordinal) = (row.get::<_, StoredTs>(2)?.0, row.get::<_, u32>(3)?);
         // As an alert's id is written, without making one for each row.
-        Ok(self.search.is_in_display(format_args!("{begin}{ts}:{ordinal}")))
+        let search = &mut self.search;
+        Ok(begins.iter().any(|begin| search.is_in_display(format_args!("{begin}{ts}:{ordinal}"))))
     }
 }

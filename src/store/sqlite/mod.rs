@@ -6,7 +6,7 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,20 +20,22 @@ use self::{
     open::Opened,
     purpose::Purpose,
     threads::{Queues, Shared, start},
-    writer::{Job, Mode, Write, Writer, answer},
+    writer::answer,
+    writer::{Mode, Write, Writer},
 };
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::Metrics,
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, NewMessage,
+        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
         OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
         Taken, Unrecorded, stored::quarantined,
     },
 };
 
 mod accept;
+mod ask;
 mod backup;
 mod catch_up;
 pub mod checkup;
@@ -113,41 +115,6 @@ impl SqliteStore {
         let (queues, writer) =
             start(writer, readers, locks).map_err(|error| failed(error.into()))?;
         Ok(Self { shared, queues: Mutex::new(Some(queues)), writer: Some(writer) })
-    }
-
-    fn queues(&self) -> MutexGuard<'_, Option<Queues>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn submit(&self, job: impl Job + 'static) {
-        writer::submit(self.queues().as_ref().map(|queues| &queues.write), Box::new(job));
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.write_for(Purpose::Action, work).await
-    }
-
-    async fn write_for<T: Send + 'static>(
-        &self,
-        purpose: Purpose,
-        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.with(purpose));
-        answer(reply).await
-    }
-
-    /// Ends deliveries, or leads them to their readers, while no lease is granted.
-    async fn write_stopping_leases<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, reply) = Write::new(work, |_durable| ());
-        self.submit(job.stopping_leases().with(Purpose::Finish));
-        answer(reply).await
     }
 }
 
@@ -282,6 +249,22 @@ impl Store for SqliteStore {
         feed::give_up(self, destination, alerts, reason).await
     }
 
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+    ) -> Result<u64, StoreError> {
+        let (shared, alert, names) =
+            (Arc::clone(&self.shared), alert.clone(), destinations.to_vec());
+        let woken = names.clone();
+        let (job, reply) = Write::new(
+            move |db, _mode| operate::route(db, &alert, &names),
+            move |_durable| woken.iter().for_each(|name| shared.wake(Some(name))),
+        );
+        self.submit(job);
+        answer(reply).await
+    }
+
     async fn set_paused(
         &self,
         destination: &DestinationName,
@@ -336,6 +319,32 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         let (app, written, id) = (app.clone(), written.to_owned(), id.clone());
         self.write(move |db, _mode| catch_up::set_channel_id(db, &app, &written, &id)).await
+    }
+
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| catch_up::chains(db, &app)).await
+    }
+
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError> {
+        let (app, old, new) = (app.clone(), old.clone(), new.clone());
+        self.write(move |db, _mode| catch_up::replace_channel_id(db, &app, &old, &new)).await
+    }
+
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError> {
+        let (app, own, timestamps) = (app.clone(), own.to_vec(), timestamps.to_vec());
+        self.view_reader(move |_shared, db| catch_up::look_alikes(db, &app, &own, &timestamps))
+            .await
     }
 
     async fn take_unpushed(

@@ -212,23 +212,60 @@ pub(super) const fn delivery_id(alert: i64, destination: i64) -> i64 {
     alert * PER_ALERT + destination
 }
 
-/// The alert's number.
+/// The alert's number, also if the id names another id of its channel.
 pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<Option<i64>> {
+    let under_its_own = "SELECT a.seq FROM channels c JOIN alerts a ON a.channel = c.id
+         WHERE c.app = ?1 AND c.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4";
+    let under_another = "SELECT a.seq
+         FROM chains own JOIN chains o ON o.app = own.app AND o.first = own.first
+         JOIN channels c ON c.app = o.app AND c.channel = o.channel
+         JOIN alerts a ON a.channel = c.id
+         WHERE own.app = ?1 AND own.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4
+         ORDER BY o.place LIMIT 1";
     let message = &alert.message;
-    db.prepare_cached(
-        "SELECT a.seq FROM channels c JOIN alerts a ON a.channel = c.id
-         WHERE c.app = ?1 AND c.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4",
-    )?
-    .query_row(
-        params![
+    for sql in [under_its_own, under_another] {
+        let values = params![
             message.app.as_str(),
             clean(message.channel.as_str()),
             StoredTs(message.ts),
             alert.ordinal,
-        ],
-        |row| row.get(0),
-    )
-    .optional()
+        ];
+        let found = db.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
+/// Returns how many it made.
+pub(super) fn route(
+    db: &mut Db<'_>,
+    alert: &AlertId,
+    destinations: &[DestinationName],
+) -> rusqlite::Result<u64> {
+    let Some(seq) = find_alert(db.connection(), alert)? else {
+        return Ok(0);
+    };
+    let is_free = db
+        .statement(
+            "SELECT 1 FROM alerts a JOIN messages m ON m.id = a.message
+             WHERE a.seq = ?1 AND m.raw IS NOT NULL AND NOT EXISTS (
+                SELECT 1 FROM deliveries WHERE id >= ?2 AND id < ?2 + ?3)",
+        )?
+        .exists([seq, seq * PER_ALERT, PER_ALERT])?;
+    if !is_free {
+        return Ok(0);
+    }
+    let mut made = 0;
+    for name in destinations {
+        let destination = db.destination(name)?;
+        let (id, now) = (delivery_id(seq, destination.id), db.now());
+        let since = destination.clock(now);
+        made += db.inserts.delivery.execute([id, destination.id, now.micros(), since])?;
+    }
+    Ok(u64::try_from(made).unwrap_or(u64::MAX))
 }
 
 /// A piece of the pending deliveries whose age is counted from between these times, with their

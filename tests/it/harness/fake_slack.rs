@@ -245,6 +245,11 @@ impl State {
         self.channels.iter_mut().find(|channel| channel.id == id).unwrap()
     }
 
+    /// Gives a channel another id, as sharing a private one does. The old one is not known any more.
+    pub(crate) fn change_id(&mut self, old: &str, new: &str) {
+        new.clone_into(&mut self.channel(old).id);
+    }
+
     /// Posts a message of that text's attachments at that time; a taken time moves on by 1 us.
     pub(crate) fn post_at(&mut self, channel: &str, at: Timestamp, mut message: Value) -> Value {
         let messages = &mut self.channel(channel).messages;

@@ -1,12 +1,15 @@
 //! Relays that want the same rows at the same time.
 
+use std::time::Duration;
+
 use tokio_postgres::NoTls;
 
 use super::{Place, accept, admin, column, direct_url, message, soar};
 use crate::{
     clock::Clock,
+    ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
     store::{
-        Accepted, Lease, NewMessage, Next, Outcome, Reference, Store,
+        Accepted, Lease, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
         contract::attempt,
         postgres::deliver::{Job, record},
     },
@@ -55,6 +58,141 @@ async fn an_edit_waits_for_the_relay_that_is_writing_one() {
     });
     assert_eq!(accepted.unwrap(), Accepted::Duplicate);
     assert_eq!(place.sql("SELECT count(*) FROM relay.revisions"), ["1"]);
+}
+
+/// A relay is storing a message under the new id when another one hears of it: the change waits
+/// for that relay, and finds its message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channels_new_id_waits_for_the_relay_that_is_storing_under_it() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (old, new) = (message(1), under_new_id(message(1)));
+    let other = Session::new(&place).await;
+    other
+        .run(&format!(
+            "BEGIN;
+             SELECT relay.identify(ARRAY['{key}']);
+             INSERT INTO relay.messages VALUES (77, 0, 0, 0, '', '', '{{}}');
+             INSERT INTO relay.alerts VALUES (77 * 4096, '{key}', 0, 0, 1, 'high', '')",
+            key = new.key
+        ))
+        .await;
+    let (app, ids) = (&old.key.app, [&old.key.channel, &new.key.channel]);
+    let (changed, ()) = tokio::join!(store.replace_channel_id(app, ids[0], ids[1]), async {
+        other.until_somebody_waits("pg_advisory_xact_lock(").await;
+        other.run("COMMIT").await;
+    });
+    changed.unwrap();
+    assert_eq!(accept(&store, old).await.unwrap(), Accepted::Duplicate);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_relays_of_which_one_knows_the_new_id_make_one_alert() {
+    let place = Place::new();
+    let (one, other) = (place.open().await, place.open().await);
+    for n in 0..30 {
+        let (mut old, mut new) = (message(n), message(n));
+        old.key.channel = ChannelId::new(&format!("G0OLD{n:06}"));
+        new.key.channel = ChannelId::new(&format!("C0NEW{n:06}"));
+        let read = NewMessage { source: Source::CatchUp, ..old.clone() };
+        // One hears of the change and reads history; the other is pushed the same message.
+        let (read, pushed) = tokio::join!(
+            async {
+                let (app, ids) = (&old.key.app, [&old.key.channel, &new.key.channel]);
+                one.replace_channel_id(app, ids[0], ids[1]).await.unwrap();
+                accept(&one, read).await.unwrap()
+            },
+            accept(&other, new.clone()),
+        );
+        let results = [read, pushed.unwrap()];
+        assert!(results.contains(&Accepted::Duplicate), "{n}: {results:?}");
+        assert!(results.contains(&Accepted::New { alerts: 1 }), "{n}: {results:?}");
+        // From now on either takes the message under either id for the same.
+        for (relay, message) in [(&one, &new), (&other, &old), (&one, &old), (&other, &new)] {
+            let again = accept(relay, message.clone()).await.unwrap();
+            assert_eq!(again, Accepted::Duplicate, "{n}");
+        }
+    }
+    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["30"]);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.messages"), ["30"]);
+    let sources = place.sql("SELECT DISTINCT sources FROM relay.alerts");
+    assert_eq!(sources, ["3"], "each remembers that both ways brought it");
+    assert_eq!(place.sql("SELECT count(*) FROM relay.unpushed"), ["0"], "none was missed");
+}
+
+fn under_new_id(mut message: NewMessage) -> NewMessage {
+    message.key.channel = ChannelId::new("C0NEW000001");
+    message
+}
+
+/// An alert that two relays route at once, each by its own configuration, goes where the first one
+/// sends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
+    let place = Place::new();
+    let (one, other) = (place.open().await, place.open().await);
+    for n in 0..20 {
+        let mut unrouted = message(n);
+        unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
+        let id = AlertId { message: unrouted.key.clone(), ordinal: 0 };
+        accept(&one, unrouted).await.unwrap();
+        let chat = [DestinationName::new("chat").unwrap()];
+        let soar = [soar()];
+        let (a, b) = tokio::join!(one.route(&id, &soar), other.route(&id, &chat));
+        assert_eq!(a.unwrap() + b.unwrap(), 1);
+    }
+    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["20"]);
+}
+
+/// Retention looks at a message again once nobody is routing it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut unrouted = message(1);
+    unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
+    accept(&store, unrouted).await.unwrap();
+    place.sql("INSERT INTO relay.destinations (name) VALUES ('soar')");
+    let other = Session::new(&place).await;
+    other
+        .run(
+            "BEGIN;
+             SELECT FROM relay.messages FOR UPDATE;
+             INSERT INTO relay.deliveries (id, destination, due_at, since)
+                SELECT a.seq * 65536 + t.id, t.id, 0, 0 FROM relay.alerts a, relay.destinations t",
+        )
+        .await;
+    let retention = Retention { delivered: Duration::ZERO, dead: Duration::ZERO };
+    let (pruned, ()) = tokio::join!(store.prune(retention), async {
+        other.until_somebody_waits("FROM relay.messages").await;
+        other.run("COMMIT").await;
+    });
+    assert_eq!(pruned.unwrap().messages, 0);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["1"]);
+    assert_eq!(place.sql("SELECT count(*) FROM relay.messages WHERE raw IS NOT NULL"), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels() {
+    let place = Place::new();
+    place.sql(&format!(
+        "CREATE SCHEMA relay; {}
+         INSERT INTO relay.messages VALUES (1, 0, 0, 0, '', '', '{{}}');
+         INSERT INTO relay.alerts
+            VALUES (4096, 'main:G0OLD000001:1600000000.000000', 0, 0, 1, 'high', '');
+         INSERT INTO relay.channel_ids VALUES ('main', 'cd_alerts', 'C0NEW000001'),
+            ('main', 'G0OLD000001', 'C0NEW000001'), ('main', 'G0OLD000000', 'C0NEW000001'),
+            ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')",
+        include_str!("../../migrations/postgres-1.sql")
+    ));
+    let store = place.open().await;
+    let app = message(0).key.app;
+    let chain = ["G0OLD000000", "G0OLD000001", "C0NEW000001"].map(ChannelId::new);
+    assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
+    let mut again = under_new_id(message(0));
+    again.key.ts = TsKey::Ts(MessageTs::from_micros(1_600_000_000_000_000));
+    assert_eq!(accept(&store, again).await.unwrap(), Accepted::Duplicate);
 }
 
 /// A connection of somebody else.

@@ -55,7 +55,7 @@ async fn delivered_history_makes_room_for_ever() {
     }
     assert!(kept.is_sorted(), "the oldest go first");
     let again = store.accept(vec![large(0, &["soar"])], None, None).await.unwrap().remove(0);
-    assert_eq!(again.unwrap(), crate::store::Accepted::Duplicate, "it is still known");
+    assert_eq!(again.unwrap(), Accepted::Duplicate, "it is still known");
 }
 
 #[tokio::test]

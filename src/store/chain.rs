@@ -1,0 +1,112 @@
+//! The ids that one channel has had. Pure; the engines keep them, `intake` uses them.
+
+use crate::ids::{ChannelId, MessageTs};
+
+/// The most ids of one channel that are kept. Slack changes an id when a private channel is first
+/// shared, so a channel has two, hardly ever three.
+pub const CHAIN_MAX: usize = 16;
+
+/// A message that is known under another channel id than the one asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookAlike {
+    /// The timestamp, which is the same.
+    pub ts: MessageTs,
+    /// The channel id under which the message is known.
+    pub channel: ChannelId,
+    /// The search text of its first alert; `None` once retention has removed it.
+    pub search: Option<String>,
+}
+
+/// Returns the ids of a channel, oldest first, after Slack replaced one of the ids `old` with one
+/// of the ids `new`.
+///
+/// A chain is a set: an id that comes again changes nothing, and two chains that meet become one.
+/// Beyond [`CHAIN_MAX`] ids the first one, which alerts are named by, and the newest ones stay.
+///
+/// ```
+/// use slack_soar_relay::{ids::ChannelId, store::joined};
+/// let [a, b, c] = ["G1", "C1", "C2"].map(ChannelId::new);
+/// let chain = joined(&[a.clone(), b.clone()], &[c.clone()]);
+/// assert_eq!(chain, [a.clone(), b.clone(), c]);
+/// assert_eq!(joined(&chain, &[a]), chain);
+/// ```
+pub fn joined(old: &[ChannelId], new: &[ChannelId]) -> Vec<ChannelId> {
+    let mut chain: Vec<ChannelId> = Vec::with_capacity(old.len() + new.len());
+    for id in old.iter().chain(new) {
+        if !chain.contains(id) {
+            chain.push(id.clone());
+        }
+    }
+    if chain.len() > CHAIN_MAX {
+        chain.drain(1..=chain.len() - CHAIN_MAX);
+    }
+    chain
+}
+
+/// Returns the chains after Slack replaced the id `old` with `new`, and the one that holds both.
+pub fn with_new_id(
+    mut chains: Vec<Vec<ChannelId>>,
+    old: &ChannelId,
+    new: &ChannelId,
+) -> (Vec<Vec<ChannelId>>, Vec<ChannelId>) {
+    let mut take = |id: &ChannelId| {
+        let at = chains.iter().position(|chain| chain.contains(id));
+        at.map_or_else(|| vec![id.clone()], |at| chains.swap_remove(at))
+    };
+    let before = take(old);
+    // Both may have been in one chain, which is taken by now.
+    let chain = if before.contains(new) {
+        before
+    } else {
+        // The newest ids survive, so the one in use is the last.
+        let mut after = take(new);
+        after.retain(|id| id != new);
+        after.push(new.clone());
+        joined(&before, &after)
+    };
+    chains.push(chain.clone());
+    (chains, chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(number: u8) -> ChannelId {
+        ChannelId::new(&format!("C{number}"))
+    }
+
+    #[test]
+    fn a_chain_without_surplus_keeps_every_id() {
+        let ids: Vec<ChannelId> = (0..16).map(id).collect();
+        assert_eq!(joined(&ids, &[]), ids);
+        let longer = joined(&ids, &[id(16), id(17)]);
+        assert_eq!(longer.len(), CHAIN_MAX);
+        assert_eq!((&longer[0], &longer[1], &longer[15]), (&id(0), &id(3), &id(17)));
+    }
+
+    proptest! {
+        #[test]
+        fn chains_are_disjoint_sets_that_hold_both_ids_and_keep_their_first(
+            changes in prop::collection::vec((0_u8..40, 0_u8..40), 0..80),
+        ) {
+            let mut chains = Vec::new();
+            for (old, new) in changes {
+                let (old, new) = (id(old), id(new));
+                let first = chains.iter().find(|chain: &&Vec<ChannelId>| chain.contains(&old));
+                let first = first.map_or(old.clone(), |chain| chain[0].clone());
+                let (after, chain) = with_new_id(chains, &old, &new);
+                prop_assert!(chain.len() <= CHAIN_MAX && chain.contains(&new));
+                prop_assert_eq!(&chain[0], &first);
+                let mut all: Vec<&ChannelId> = after.iter().flatten().collect();
+                let number = all.len();
+                all.sort();
+                all.dedup();
+                prop_assert_eq!(all.len(), number, "no id is in two chains");
+                chains = after;
+            }
+        }
+    }
+}
