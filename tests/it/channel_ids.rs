@@ -85,6 +85,7 @@ async fn every_message_stays_one_alert_whichever_id_brought_it_first() {
         let first = world.post(OLD);
         push(&relay, &first).await;
         relay.clock.advance(MINUTE);
+        relay.caught_up_in(OLD).await;
         world.change_id();
         // This one comes before the change is heard of.
         let early = world.post(NEW);
@@ -92,6 +93,7 @@ async fn every_message_stays_one_alert_whichever_id_brought_it_first() {
         assert_eq!(relay.post(&changed()).await, 200);
         let later = world.post(NEW);
         push(&relay, &later).await;
+        relay.caught_up_in(NEW).await;
         for _ in 0..3 {
             relay.clock.advance(MINUTE);
             relay.caught_up_in(NEW).await;

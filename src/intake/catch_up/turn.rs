@@ -216,12 +216,18 @@ impl Poller {
                 self.turns.put_aside(channel, now + SLOW_RETRY);
                 self.note_also_read(channel, self.also_from);
             }
-            ReadError::Slack(ApiError::Transient(_)) | ReadError::Store(_) => {
-                self.note_heard(!matches!(error, ReadError::Slack(_)));
+            ReadError::Slack(ApiError::Transient(_)) => {
+                self.note_heard(false);
                 // The window goes on where it was, unless that never works.
                 if self.turns.failed(channel, now, jitter).is_multiple_of(TRIES) {
                     read.begun = None;
                 }
+            }
+            ReadError::Store(_) => {
+                self.note_heard(true);
+                // The page may not have been stored, and it is not asked for again in this window.
+                read.begun = None;
+                self.turns.failed(channel, now, jitter);
             }
             ReadError::Slack(ApiError::Ours(_)) | ReadError::Astray(_) | ReadError::TooLarge => {
                 self.note_heard(true);
