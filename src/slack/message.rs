@@ -254,7 +254,6 @@ impl<'de> Lenient<'de> for Wire<'de> {
             "channel" => read(object, &mut self.channel),
             "event_ts" => exact(object, &mut self.event_ts),
             "subtype" => read(object, &mut self.subtype),
-            "channel" => read(object, &mut self.channel),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
         }
@@ -376,6 +375,7 @@ impl<'de> Lenient<'de> for Parts<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "subtype" => read(object, &mut self.subtype),
+            "channel" => read(object, &mut self.channel),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
         }

@@ -20,8 +20,7 @@ use self::{
     open::Opened,
     purpose::Purpose,
     threads::{Queues, Shared, start},
-    writer::answer,
-    writer::{Mode, Write, Writer},
+    writer::{Mode, Write, Writer, answer},
 };
 use crate::{
     clock::{Clock, Timestamp},
