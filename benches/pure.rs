@@ -5,7 +5,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::indexing_slicing,
     reason = "a benchmark of fixed bodies: a panic is the right answer to a wrong one"
 )]
 
@@ -15,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use slack_soar_relay::{
     alert::{
         Alert,
-        mapping::{Origin, alert_from},
+        mapping::{Origin, alert_of_stored},
     },
     clock::Timestamp,
     code_defender::matcher::{Found, Matcher, Verdict, Watch},
@@ -105,8 +104,7 @@ fn alert_of(matcher: &Matcher, app: &AppName, raw: &str) -> Alert {
         team: "T0RELAYTEAM",
         bot_id: &stored.bot_id,
     };
-    let attachment = message::attachment_raw(raw, 0).expect("one attachment");
-    alert_from(&matcher.incident(&stored.attachments[0]), &origin, attachment)
+    alert_of_stored(raw.as_bytes(), 0, &origin, matcher).expect("one attachment")
 }
 
 fn pure_path(criterion: &mut Criterion) {

@@ -8,7 +8,7 @@ use std::{
     fmt,
     ops::{Add, Sub},
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -136,8 +136,8 @@ const LOOK_APART: Duration = Duration::from_secs(10);
 ///
 /// A clock that is set wrong for a minute must not age anything by days. Of all the looks in the
 /// last [`STEADY_AFTER`] each says what time it would be now, had the clock kept step since then;
-/// the earliest of these is believed. A step forward counts only once it has lasted that long, and a
-/// step back counts at once: nothing is ever taken to be older than two looks agree that it is.
+/// the earliest of these is believed. A step forward counts only once it has lasted that long, and
+/// a step back counts at once: nothing is ever taken to be older than two looks agree that it is.
 ///
 /// ```
 /// use std::time::Duration;
@@ -328,9 +328,41 @@ impl Clock {
     }
 }
 
+/// Lets something be done at most once in a while, such as logging what strangers can cause.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Seldom {
+    /// Returns one that is due at once, and then not before that much time has passed.
+    pub const fn every(every: Duration) -> Self {
+        Self { every, last: Mutex::new(None) }
+    }
+
+    /// Returns whether it is due at this moment; if so, the caller does it now.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= self.every);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_seldom_is_due_at_once_and_then_after_a_while() {
+        let start = Clock::system().instant();
+        let seldom = Seldom::every(Duration::from_secs(60));
+        let after = |seconds| seldom.is_due(start + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 59, 60, 61].map(after), [true, false, false, true, false]);
+    }
 
     #[tokio::test]
     async fn a_manual_clock_wakes_the_sleeper_when_it_passes_the_moment() {

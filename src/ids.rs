@@ -10,7 +10,7 @@ pub enum IdError {
     /// Not `[a-z0-9][a-z0-9-]{0,62}`.
     #[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9 and -, not starting with -")]
     Name(String),
-    /// Not seconds, a dot and up to six decimals.
+    /// Not seconds, a dot and decimals.
     #[error("`{0}` is not a Slack timestamp such as 1600689944.000500")]
     Timestamp(String),
     /// Not `app:channel:ts:ordinal`.
@@ -152,25 +152,35 @@ pub const fn div_half_even(value: i64, by: i64) -> i64 {
     if double > by || (double == by && whole % 2 == 1) { whole + 1 } else { whole }
 }
 
+/// Reads seconds, milliseconds (13 digits before the dot) or microseconds (16 digits), as a program
+/// between Slack and the relay may have written them. Blanks around are ignored, and digits beyond
+/// the microsecond are cut off, so every form of a timestamp is the same identity.
 impl FromStr for MessageTs {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let digits = |part: &str, max: usize| {
-            (!part.is_empty() && part.len() <= max && part.bytes().all(|b| b.is_ascii_digit()))
-                .then(|| part.parse::<i64>().ok())
-                .flatten()
-        };
-        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let micros = digits(seconds, 11).zip(digits(fraction, 6)).map(|(seconds, part)| {
-            let scale = [100_000, 10_000, 1_000, 100, 10, 1]
-                .get(fraction.len().saturating_sub(1))
-                .copied()
-                .unwrap_or(1);
-            seconds * 1_000_000 + part * scale
-        });
-        micros.map(Self).ok_or_else(|| IdError::Timestamp(text.chars().take(40).collect()))
+        micros(text.trim())
+            .map(Self)
+            .ok_or_else(|| IdError::Timestamp(text.chars().take(40).collect()))
     }
+}
+
+fn micros(text: &str) -> Option<i64> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    // Seconds with 11 digits last until the year 5138; milliseconds have had 13 since 2001.
+    let decimals = match whole.len() {
+        1..=11 => 6,
+        13 => 3,
+        16 => 0,
+        _ => return None,
+    };
+    let digits =
+        whole.bytes().chain(fraction.bytes().chain(std::iter::repeat(b'0')).take(decimals));
+    Some(digits.fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0')))
 }
 
 impl fmt::Display for MessageTs {
@@ -295,10 +305,54 @@ mod tests {
 
     #[test]
     fn a_timestamp_that_is_no_timestamp_is_refused() {
-        for bad in ["", "abc", ".5", "5.", "1.0000000", "-1.0", "1e9", "123456789012.0", "1.0.0"] {
+        for bad in [
+            "",
+            " ",
+            "abc",
+            ".5",
+            "5.",
+            "-1.0",
+            "+1.0",
+            "1e9",
+            "1.5e9",
+            "123456789012.0",
+            "12345678901234.0",
+            "1.0.0",
+            "1 .0",
+            "1.0x",
+            "1.0000000x",
+            "99999999999999999999",
+        ] {
             assert!(bad.parse::<MessageTs>().is_err(), "{bad}");
         }
         assert_eq!("5".parse::<MessageTs>().unwrap().micros(), 5_000_000);
+    }
+
+    #[test]
+    fn a_timestamp_keeps_its_microseconds_in_whatever_form_it_comes() {
+        for same in [
+            "1795939372.000388",
+            " 1795939372.000388\n",
+            "\u{a0}1795939372.000388\t",
+            "1795939372.0003889",
+            "1795939372.00038899999999999999999999",
+            "1795939372000.388",
+            "1795939372000.3889",
+            "1795939372000388",
+            "1795939372000388.9",
+        ] {
+            let ts = same.parse::<MessageTs>().unwrap();
+            assert_eq!(ts.micros(), 1_795_939_372_000_388, "{same}");
+            assert_eq!(ts.to_string(), "1795939372.000388");
+        }
+        for (short, micros) in [
+            ("1795939372", 1_795_939_372_000_000),
+            ("1795939372.5", 1_795_939_372_500_000),
+            ("1795939372500", 1_795_939_372_500_000),
+            ("1795939372500.1", 1_795_939_372_500_100),
+        ] {
+            assert_eq!(short.parse::<MessageTs>().unwrap().micros(), micros, "{short}");
+        }
     }
 
     #[test]
@@ -314,6 +368,21 @@ mod tests {
         fn every_timestamp_survives_the_round_trip(micros in 0_i64..=99_999_999_999_999_999) {
             let ts = MessageTs::from_micros(micros);
             prop_assert_eq!(ts.to_string().parse::<MessageTs>().unwrap(), ts);
+        }
+
+        #[test]
+        fn digits_beyond_the_microsecond_are_cut_off(
+            micros in 0_i64..=99_999_999_999_999_999, more in "[0-9]{1,30}",
+        ) {
+            let ts = MessageTs::from_micros(micros);
+            prop_assert_eq!(format!(" {ts}{more} ").parse::<MessageTs>().unwrap(), ts);
+        }
+
+        #[test]
+        fn no_text_is_a_timestamp_by_a_panic(text in "[0-9. \u{200b}e+-]{0,40}") {
+            if let Ok(ts) = text.parse::<MessageTs>() {
+                prop_assert_eq!(ts.to_string().parse::<MessageTs>().unwrap(), ts);
+            }
         }
 
         #[test]

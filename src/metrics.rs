@@ -99,6 +99,8 @@ metrics! {
         "Log lines that were dropped, since nobody read standard error fast enough.";
     StaleLeases Counter "stale_leases_total" []
         "Outcomes that came after their lease had passed to another worker, and were not recorded.";
+    ConnectionsEvicted Counter "connections_evicted_total" ["listener"]
+        "Connections closed to make room for new ones, by listener: public or ops.";
     ConfigReload Gauge "config_last_reload_successful" []
         "1 if the newest configuration is in use, 0 if it was refused and the one before it is.";
     BuildInfo Gauge "build_info" ["version", "commit"]

@@ -7,11 +7,11 @@ use crate::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack, priority},
     code_defender::{
         incident::{Incident, Problem},
-        matcher::Matcher,
+        matcher::{MOST_INCIDENTS, Matcher},
         risk_level::Risk,
     },
     ids::{AlertId, ChannelId, MessageTs, TsKey},
-    slack::{self, message},
+    slack::{self, message::Stored, mrkdwn},
 };
 
 /// Where an incident came from.
@@ -37,7 +37,8 @@ pub struct Origin<'a> {
 pub struct Unreadable(&'static str);
 
 /// The alert of a stored message's attachment, derived again from the bytes that Slack sent. The
-/// `bot_id` of `origin` is not looked at: the message has its own.
+/// `bot_id` of `origin` is not looked at: the message has its own. An alert that stands for all
+/// incidents after the first [`MOST_INCIDENTS`] has the whole message as its attachment.
 ///
 /// # Errors
 /// [`Unreadable`] if the bytes hold no message with such an attachment.
@@ -48,22 +49,27 @@ pub fn alert_of_stored(
     matcher: &Matcher,
 ) -> Result<Alert, Unreadable> {
     let text = slack::readable(raw);
-    let message = message::parse(&text).map_err(|_unparsable| Unreadable("message"))?;
-    let index = usize::try_from(attachment).unwrap_or(usize::MAX);
-    let parsed = message.attachments.get(index).ok_or(Unreadable("attachment"))?;
-    let raw = message::attachment_raw(&text, attachment).ok_or(Unreadable("attachment"))?;
-    let origin = Origin { bot_id: &message.bot_id, ..*origin };
-    let mut alert = alert_from(&matcher.incident(parsed), &origin, raw);
-    if !message.channel.is_empty() {
-        alert.slack.channel = ChannelId::new(&message.channel).to_string();
+    let stored = Stored::parse(&text).map_err(|_unparsable| Unreadable("message"))?;
+    let (parsed, own) = stored.attachment(attachment).ok_or(Unreadable("attachment"))?;
+    let attachment = if origin.id.ordinal == MOST_INCIDENTS {
+        // Nothing of the other incidents is lost: the message shows all of them.
+        RawValue::from_string(text.to_string()).map_err(|_broken| Unreadable("message"))?
+    } else {
+        own.to_owned()
+    };
+    let origin = Origin { bot_id: &stored.bot_id, ..*origin };
+    let mut alert = alert_from(matcher.incident(&parsed), &origin, attachment);
+    if !stored.channel.is_empty() {
+        alert.slack.channel = ChannelId::new(&stored.channel).to_string();
     }
     Ok(alert)
 }
 
 /// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.
-pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawValue>) -> Alert {
+pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawValue>) -> Alert {
     let message = &origin.id.message;
     let start_time_ms = origin.posted_at.millis();
+    let parse_problems = parse_problems(&incident, origin.id);
     Alert {
         schema: SCHEMA,
         id: origin.id.to_string(),
@@ -71,11 +77,11 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
         name: name(&incident.risk),
         vendor: "PerimeterX",
         product: "Code Defender",
-        title: incident.title.clone(),
-        category: incident.category.clone(),
-        details: incident.details.clone(),
+        title: incident.title,
+        category: incident.category,
+        details: incident.details,
         severity: Severity {
-            raw: incident.risk.raw.clone(),
+            raw: incident.risk.raw,
             level: incident.risk.level.as_str(),
             priority: priority(incident.risk.level),
             recognised: incident.risk.recognised,
@@ -84,15 +90,12 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
         // The article adds one: its connector asks for everything after the end time.
         end_time_ms: start_time_ms.saturating_add(1),
         script: Script {
-            raw: incident.script.raw.clone(),
-            url: incident.script.url.clone(),
             host: incident.script.host(),
+            raw: incident.script.raw,
+            url: incident.script.url,
         },
-        host_domain: HostDomain {
-            raw: incident.host.raw.clone(),
-            name: incident.host.name.clone(),
-        },
-        deep_link: incident.deep_link.clone(),
+        host_domain: HostDomain { raw: incident.host.raw, name: incident.host.name },
+        deep_link: incident.deep_link,
         is_test: incident.is_test,
         slack: Slack {
             app: message.app.to_string(),
@@ -104,7 +107,7 @@ pub fn alert_from(incident: &Incident, origin: &Origin<'_>, attachment: Box<RawV
             source: origin.source,
             bot_id: origin.bot_id.to_owned(),
         },
-        parse_problems: parse_problems(incident, &message.ts),
+        parse_problems,
         attachment,
     }
 }
@@ -120,18 +123,21 @@ fn ticket_id(id: &AlertId) -> String {
 }
 
 fn name(risk: &Risk) -> String {
-    let raw = risk.raw.trim();
-    let level = match (risk.recognised, raw) {
-        (true, _) => risk.level.title(),
-        (false, "") => "Unknown",
-        (false, raw) => raw,
+    let level = if risk.recognised {
+        risk.level.title()
+    } else if risk.is_missing() {
+        "Unknown"
+    } else {
+        mrkdwn::trim(&risk.raw)
     };
     format!("Code Defender {level} Alert")
 }
 
-fn parse_problems(incident: &Incident, ts: &TsKey) -> Vec<&'static str> {
-    let without_ts = matches!(ts, TsKey::Digest(_)).then_some("ts");
-    without_ts.into_iter().chain(incident.problems().into_iter().map(Problem::label)).collect()
+fn parse_problems(incident: &Incident, id: &AlertId) -> Vec<&'static str> {
+    let too_many = (id.ordinal == MOST_INCIDENTS).then_some("too_many");
+    let without_ts = matches!(id.message.ts, TsKey::Digest(_)).then_some("ts");
+    let of_incident = incident.problems().into_iter().map(Problem::label);
+    too_many.into_iter().chain(without_ts).chain(of_incident).collect()
 }
 
 #[cfg(test)]
@@ -145,7 +151,6 @@ mod tests {
         slack::{
             self,
             envelope::{self, Envelope, Event},
-            message,
         },
     };
 
@@ -166,10 +171,9 @@ mod tests {
         };
         let raw = envelope::inner_event(&text).unwrap();
         let key = posted.key(&AppName::new("main").unwrap(), raw.as_bytes());
-        let stored = message::parse(raw).unwrap();
+        let stored = Stored::parse(raw).unwrap();
         let alert = |found: Found| {
-            let at = usize::try_from(found.attachment).unwrap();
-            let again = matcher.incident(&stored.attachments[at]);
+            let again = matcher.incident(&stored.attachment(found.attachment).unwrap().0);
             assert_eq!(again, found.incident, "what is stored gives the same incident");
             let origin = Origin {
                 id: &AlertId { message: key.clone(), ordinal: found.ordinal },
@@ -177,9 +181,9 @@ mod tests {
                 source: "push",
                 event_id: &callback.event_id,
                 team: &callback.team_id,
-                bot_id: &stored.bot_id,
+                bot_id: "",
             };
-            alert_from(&again, &origin, message::attachment_raw(raw, found.attachment).unwrap())
+            alert_of_stored(raw.as_bytes(), found.attachment, &origin, &matcher).unwrap()
         };
         found.into_iter().map(alert).collect()
     }
@@ -250,6 +254,30 @@ mod tests {
                 ("main:C1:1600689944.000500:2", "1600689944000500-2"),
             ]
         );
+    }
+
+    #[test]
+    fn of_more_than_a_hundred_incidents_the_rest_are_one_alert_with_the_whole_message() {
+        let of_level = |level: &str, script: usize| {
+            titled(&format!(
+                r#","fields":[{{"title":"Risk Level","value":"{level}"}},
+                {{"title":"Script","value":"cdn.example/{script}.js"}}]"#
+            ))
+        };
+        let mut attachments: Vec<_> = (0..103).map(|script| of_level("Low", script)).collect();
+        attachments[101] = of_level("Critical", 101);
+        let posted = body(r#""1600689944.000500""#, &attachments.join(","));
+        let found = alerts(posted.as_bytes());
+        assert_eq!(found.len(), 101);
+        assert!(found[..100].iter().all(|alert| !alert.parse_problems.contains(&"too_many")));
+        let rest = &found[100];
+        assert_eq!(rest.id, "main:C1:1600689944.000500:100");
+        assert_eq!(rest.ticket_id, "1600689944000500-100");
+        assert_eq!(rest.parse_problems[0], "too_many");
+        assert_eq!(rest.attachment.get(), envelope::inner_event(&posted).unwrap());
+        assert_eq!((&*rest.script.url, rest.severity.level), ("cdn.example/101.js", "critical"));
+        let exactly = body(r#""1600689944.000500""#, &attachments[..100].join(","));
+        assert_eq!(alerts(exactly.as_bytes()).len(), 100);
     }
 
     #[test]

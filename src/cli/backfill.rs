@@ -1,18 +1,26 @@
-//! `backfill`: asks the running relay to read history now, through the same pipeline.
+//! `backfill`: asks the running relay to read history now, through the same pipeline, or to note
+//! that it is known.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Common, ops_client::Target, say, serve};
-use crate::{config, ops::view::BackfillReport};
+use super::{Common, moment, ops_client::Target, say, serve};
+use crate::ops::view::BackfillReport;
 
 /// Read history again.
 #[derive(Args, Debug)]
 pub struct Backfill {
-    /// How far back, such as 24h.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    since: String,
+    /// From when on: a duration such as 24h, or a time (RFC 3339, seconds or milliseconds since
+    /// 1970, or a message's timestamp).
+    #[arg(long, value_name = "TIME", value_parser = since, required_unless_present = "mark_known")]
+    since: Option<String>,
+    /// Up to when, that moment included, in the same forms [default: now].
+    #[arg(long, value_name = "TIME", value_parser = until)]
+    until: Option<String>,
+    /// Only note that the incidents are known, and deliver none: another tool has brought them.
+    #[arg(long, requires = "until")]
+    mark_known: bool,
     /// One channel, by id or by name [default: all].
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
@@ -26,15 +34,21 @@ pub struct Backfill {
     target: Target,
 }
 
-fn duration(text: &str) -> Result<String, String> {
-    let parsed = config::duration(text).map(|_duration| text.to_owned());
-    parsed.ok_or_else(|| "use a duration such as 24h or 7d".to_owned())
+fn since(text: &str) -> Result<String, String> {
+    moment::since(text).map(|_moment| text.to_owned())
+}
+
+fn until(text: &str) -> Result<String, String> {
+    moment::until(text).map(|_moment| text.to_owned())
 }
 
 impl Backfill {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let client = self.target.client(common)?;
-        let mut query = vec![("since", self.since)];
+        let mut query = Vec::new();
+        query.extend(self.since.map(|since| ("since", since)));
+        query.extend(self.until.map(|until| ("until", until)));
+        query.extend(self.mark_known.then(|| ("mark_known", true.to_string())));
         query.extend(self.channel.map(|channel| ("channel", channel)));
         query.extend(self.app.map(|app| ("app", app)));
         let report: BackfillReport =
@@ -42,8 +56,13 @@ impl Backfill {
         if self.json {
             say(&serde_json::to_string_pretty(&report)?);
         } else {
-            let BackfillReport { found, new, known } = report;
-            say(&format!("{found} found, {new} new, {known} already known"));
+            let BackfillReport { found, new, known, marked } = report;
+            let done = if self.mark_known {
+                format!("{marked} marked as known")
+            } else {
+                format!("{new} new")
+            };
+            say(&format!("{found} found, {done}, {known} already known"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-use super::sample;
+use super::{moment, sample};
 use crate::{
     alert::mapping::{Origin, alert_of_stored},
     clock::Clock,
@@ -23,7 +23,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     intake::{
         Admission,
-        catch_up::{self, BackfillError},
+        catch_up::{self, BackfillError, Moment, Purpose},
     },
     logging::chain,
     ops::{
@@ -216,21 +216,19 @@ impl Control for Running {
     }
 
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
-        let since = config::duration(&meant.since).ok_or_else(|| {
-            let text = format!("since: `{}` is no duration such as 24h", meant.since);
-            NoBackfill::Meaningless(text)
-        })?;
+        let history = history(meant).map_err(NoBackfill::Meaningless)?;
         let is_meant = |handle: &&catch_up::Handle| {
             meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
         };
-        let (mut sum, mut is_read, mut unlisted) = (Backfilled::default(), false, None);
+        let (mut sum, mut is_read, mut unlisted) = (catch_up::Found::default(), false, None);
         for handle in self.catch_up.iter().filter(is_meant) {
-            match handle.backfill(since, meant.channel.clone()).await {
+            match handle.backfill(history.clone()).await {
                 Ok(found) => {
                     is_read = true;
-                    sum.found += found.found;
-                    sum.new += found.new;
-                    sum.known += found.known;
+                    sum.add(found);
+                }
+                Err(error @ BackfillError::Reversed) => {
+                    return Err(NoBackfill::Meaningless(error.to_string()));
                 }
                 // Another app may have the channel, or one at all.
                 Err(BackfillError::UnknownChannel(_) | BackfillError::Nowhere) => {}
@@ -242,12 +240,36 @@ impl Control for Running {
             return Err(NoBackfill::Failed(chain(&error)));
         }
         if is_read {
-            return Ok(sum);
+            let catch_up::Found { found, new, known, marked } = sum;
+            return Ok(Backfilled { found, new, known, marked });
         }
         let text =
             "no app with a `bot_token` reads such a channel, or any; GET /api/v1/status names all";
         Err(NoBackfill::Nothing(text.to_owned()))
     }
+}
+
+/// The history that is meant, or what is wrong with the request.
+fn history(meant: &Backfill) -> Result<catch_up::History, String> {
+    let named = |key: &str, problem: String| format!("{key}: {problem}");
+    let since = meant.since.as_deref().map(moment::since).transpose();
+    let until = meant.until.as_deref().map(moment::until).transpose();
+    let since = since.map_err(|problem| named("since", problem))?;
+    let until = until.map_err(|problem| named("until", problem))?;
+    let (since, purpose) = match (since, until, meant.mark_known) {
+        (_, None, true) => {
+            return Err(
+                "until: is needed with `mark_known`: what is newer is to be delivered".into()
+            );
+        }
+        (None, _, false) => return Err("since: is needed, such as 24h".into()),
+        (since, Some(_), true) => {
+            let beginning = Moment::At(MessageTs::from_micros(0));
+            (since.unwrap_or(beginning), Purpose::MarkKnown)
+        }
+        (Some(since), _, false) => (since, Purpose::Deliver),
+    };
+    Ok(catch_up::History { since, until, channel: meant.channel.clone(), purpose })
 }
 
 fn health(status: catch_up::Status) -> CatchUp {

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod healthcheck;
 pub mod manifest;
 pub mod migrate_store;
+mod moment;
 mod open_store;
 mod ops_client;
 mod reference;

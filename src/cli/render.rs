@@ -9,7 +9,7 @@ use super::{BadConfiguration, Common, sample, say};
 use crate::{
     alert::{
         Alert,
-        mapping::{Origin, alert_from},
+        mapping::{Origin, alert_of_stored},
     },
     clock::Clock,
     code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
@@ -100,17 +100,16 @@ impl Render {
             }
         };
         let key = posted.key(&AppName::new("main")?, raw.as_bytes());
-        let alert = |Found { ordinal, attachment, incident }: Found| {
+        let alert = |Found { ordinal, attachment, .. }: Found| {
             let origin = Origin {
                 id: &AlertId { message: key.clone(), ordinal },
                 posted_at: posted.posted_at(event_time),
                 source: "push",
                 event_id: &event_id,
                 team: &team,
-                bot_id: &posted.bot_id,
+                bot_id: "",
             };
-            let raw = message::attachment_raw(raw, attachment).context("no such attachment")?;
-            Ok(alert_from(&incident, &origin, raw))
+            Ok(alert_of_stored(raw.as_bytes(), attachment, &origin, matcher)?)
         };
         found.into_iter().map(alert).collect()
     }

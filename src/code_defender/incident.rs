@@ -5,9 +5,12 @@ use std::borrow::Cow;
 use url::Url;
 
 use crate::{
-    code_defender::{matcher::FieldTitles, risk_level::Risk},
+    code_defender::{
+        matcher::FieldTitles,
+        risk_level::{Risk, RiskLevel},
+    },
     slack::{
-        message::{Attachment, Button},
+        message::{Attachment, Button, Field},
         mrkdwn,
     },
 };
@@ -96,23 +99,31 @@ impl Incident {
 
     /// Reads an attachment. Whatever is missing becomes a [`Problem`], never a refusal.
     pub(super) fn read(attachment: &Attachment<'_>, titles: &FieldTitles) -> Self {
-        let field = |titles: &[String]| value_of(attachment, titles);
+        let FieldTitles { script, risk, host } = titles;
+        let [script, risk, host] = values_of(attachment, [script, risk, host]);
         let details = mrkdwn::plain(&attachment.text).into_owned();
         Self {
             title: attachment.title.to_string(),
             category: details.lines().next().unwrap_or_default().trim().to_owned(),
-            risk: Risk::read(field(&titles.risk)),
-            script: Script::read(field(&titles.script)),
-            host: HostDomain::read(field(&titles.host)),
+            risk: Risk::read(risk),
+            script: Script::read(script),
+            host: HostDomain::read(host),
             deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
-            is_test: starts_with_ignoring_case(&details, "Test from "),
+            is_test: is_test(&details),
             details,
         }
     }
 
+    /// The order in which the incidents of a message count when one stands for several: what
+    /// somebody tries out comes last, then the risk level decides.
+    pub(super) fn weight(attachment: &Attachment<'_>, titles: &FieldTitles) -> (bool, RiskLevel) {
+        let [risk] = values_of(attachment, [&titles.risk]);
+        (!is_test(&mrkdwn::plain(&attachment.text)), Risk::read(risk).level)
+    }
+
     /// What could not be read.
     pub fn problems(&self) -> Vec<Problem> {
-        let severity_missing = self.risk.raw.trim().is_empty();
+        let severity_missing = self.risk.is_missing();
         let script_missing = self.script.url.is_empty();
         [
             (severity_missing, Problem::SeverityMissing),
@@ -148,16 +159,29 @@ impl HostDomain {
     }
 }
 
-/// Whether two titles are the same, but for case and the white space around them.
-pub(super) fn same_title(one: &str, other: &str) -> bool {
-    let (one, other) = (one.trim(), other.trim());
-    one.eq_ignore_ascii_case(other)
-        || (!one.is_ascii() && one.to_lowercase() == other.to_lowercase())
+/// Whether a posted title is the wanted one, but for case, markup, blanks and a closing colon.
+pub(super) fn same_title(posted: &str, wanted: &str) -> bool {
+    is_label(&mrkdwn::label(posted), &mrkdwn::label(wanted))
+}
+
+/// The same of two titles without their markup.
+fn is_label(label: &str, wanted: &str) -> bool {
+    label.eq_ignore_ascii_case(wanted) || letters(label).eq(letters(wanted))
+}
+
+/// The letters in lower case, with one space for every gap.
+fn letters(text: &str) -> impl Iterator<Item = char> {
+    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
+    let spaced = words.flat_map(|word| word.chars().chain([' ']));
+    spaced.filter(|char| *char == ' ' || !mrkdwn::is_blank(*char)).flat_map(char::to_lowercase)
 }
 
 /// Whether an attachment has a field with one of the titles.
 pub(super) fn has_field(attachment: &Attachment<'_>, titles: &[String]) -> bool {
-    attachment.fields.iter().any(|field| titles.iter().any(|title| same_title(&field.title, title)))
+    attachment.fields.iter().any(|field| {
+        let title = mrkdwn::label(&field.title);
+        titles.iter().any(|wanted| is_label(&title, wanted))
+    })
 }
 
 /// Whether a URL leads to Code Defender's console, by the old or the new name of the vendor.
@@ -168,11 +192,29 @@ pub(super) fn is_console(url: &str) -> bool {
     })
 }
 
-/// The value of the first field that has one of the titles.
-fn value_of<'a>(attachment: &'a Attachment<'_>, titles: &[String]) -> &'a str {
-    let wanted = |title: &str| titles.iter().any(|wanted| same_title(title, wanted));
-    let field = attachment.fields.iter().find(|field| wanted(&field.title));
-    field.map_or("", |field| &field.value)
+/// For each list of titles, the value of the first title whose field has something in it. The order
+/// of the list decides and not the message's: a field that the vendor adds tomorrow must not take
+/// the place of one that is configured before it. A value that is there and cannot be read is not
+/// passed over, since the next field may say something milder about something else.
+fn values_of<'a, const LISTS: usize>(
+    attachment: &'a Attachment<'_>,
+    lists: [&[String]; LISTS],
+) -> [&'a str; LISTS] {
+    let mut best: [Option<((bool, usize), &'a str)>; LISTS] = [None; LISTS];
+    // One pass that takes each title out of its markup once: a body has room for a lot of fields.
+    for Field { title, value } in &attachment.fields {
+        let title = mrkdwn::label(title);
+        for (best, titles) in best.iter_mut().zip(lists) {
+            let Some(rank) = titles.iter().position(|wanted| is_label(&title, wanted)) else {
+                continue;
+            };
+            let order = (mrkdwn::value(value).is_empty(), rank);
+            if best.is_none_or(|(known, _)| order < known) {
+                *best = Some((order, value));
+            }
+        }
+    }
+    best.map(|found| found.map_or("", |(_, value)| value))
 }
 
 /// `View in Console`, else a button into the console, else the first button that leads anywhere,
@@ -188,6 +230,10 @@ fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
         .or_else(|| web_link(&attachment.title_link))
 }
 
+fn is_test(details: &str) -> bool {
+    starts_with_ignoring_case(details, "Test from ")
+}
+
 /// The text if it is an http or https URL: an analyst will click on it, so nothing else may pass.
 fn web_link(text: &str) -> Option<&str> {
     let text = text.trim();
@@ -199,8 +245,15 @@ fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
     text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
+/// A longer text is not a URL that anything loads a script from, and parsing takes several times
+/// its length in memory.
+const URL_MAX_BYTES: usize = 64 * 1024;
+
 /// The host of a URL; without a scheme it is taken for https.
 fn host_of(url: &str) -> Option<String> {
+    if url.len() > URL_MAX_BYTES {
+        return None;
+    }
     if let Some(host) = plain_host(url) {
         return Some(host.to_owned());
     }
@@ -248,8 +301,8 @@ mod tests {
 
     use super::*;
 
-    fn field<'a>(title: &'a str, value: &'a str) -> crate::slack::message::Field<'a> {
-        crate::slack::message::Field { title: title.into(), value: value.into() }
+    fn field<'a>(title: &'a str, value: &'a str) -> Field<'a> {
+        Field { title: title.into(), value: value.into() }
     }
 
     fn button<'a>(text: &'a str, url: &'a str) -> Button<'a> {
@@ -327,20 +380,95 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_by_any_of_their_titles_and_the_first_wins() {
+    fn the_lists_order_decides_which_field_is_read_and_not_the_messages() {
         let incident = read(&Attachment {
             fields: vec![
-                field(" severity ", "Low"),
-                field("Risk Level", "High"),
+                field(" severity ", "CVSS 9.8"),
+                field("Risk Level", "Low"),
                 field("SCRIPT URL", "a.example/1.js"),
                 field("Script", "b.example/2.js"),
-                field("Domain", "shop.example"),
+                field("Domain", "www.shop.example"),
+                field("Host Domain", "shop.example"),
             ],
             ..Attachment::default()
         });
-        assert_eq!(incident.risk.level.as_str(), "low");
-        assert_eq!(incident.script.url, "a.example/1.js");
+        assert_eq!((incident.risk.level, incident.risk.recognised), (RiskLevel::Low, true));
+        assert_eq!(incident.script.url, "b.example/2.js");
         assert_eq!(incident.host.name, "shop.example");
+    }
+
+    #[test]
+    fn a_listed_field_with_nothing_in_it_gives_way_to_the_next_and_an_unknown_level_does_not() {
+        for (risk_level, severity, raw, level) in [
+            ("", "Low", "Low", RiskLevel::Low),
+            (" \u{200b}\u{a0}", "Low", "Low", RiskLevel::Low),
+            ("``", "Low", "Low", RiskLevel::Low),
+            ("CVSS 9.8", "Low", "CVSS 9.8", RiskLevel::High),
+            ("Critical", "Low", "Critical", RiskLevel::Critical),
+            ("``", " ", "``", RiskLevel::High),
+        ] {
+            let incident = read(&Attachment {
+                fields: vec![field("Severity", severity), field("Risk Level", risk_level)],
+                ..Attachment::default()
+            });
+            assert_eq!((&*incident.risk.raw, incident.risk.level), (raw, level), "{risk_level:?}");
+        }
+        let twice = read(&Attachment {
+            fields: vec![
+                field("Script", ""),
+                field("Script", "first.example/a.js"),
+                field("Script", "second.example/b.js"),
+            ],
+            ..Attachment::default()
+        });
+        assert_eq!(twice.script.url, "first.example/a.js");
+    }
+
+    #[test]
+    fn titles_of_fields_are_read_through_their_markup() {
+        for title in [
+            "Risk Level:",
+            "*Risk Level*",
+            "*Risk Level:*",
+            "*Risk Level*:",
+            " _*RISK LEVEL*_ ",
+            "`Risk Level`",
+            "~Risk Level~ :",
+            "Risk\u{a0}Level",
+            "\u{feff}Risk  Level\u{200b}",
+            "<https://docs.example/risk|Risk Level>",
+            "*<https://docs.example/risk|Risk Level>:*",
+            "Risk Level\u{ff1a}",
+        ] {
+            let incident =
+                read(&Attachment { fields: vec![field(title, "Low")], ..Attachment::default() });
+            assert_eq!(incident.risk.level, RiskLevel::Low, "{title}");
+        }
+        for title in ["Risk", "Risk Level 2", "RiskLevel", "*", ":", "", "not a Risk Level"] {
+            let incident =
+                read(&Attachment { fields: vec![field(title, "Low")], ..Attachment::default() });
+            assert_eq!(incident.risk.raw, "", "{title}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_through_their_markup_and_kept_as_posted() {
+        for (posted, url) in [
+            ("*<https://cdn.example/A.js?b=1&amp;c>*", "https://cdn.example/A.js?b=1&c"),
+            ("*`cdn.example/a.js`*", "cdn.example/a.js"),
+            ("_<https://cdn.example/a.js|a.js>_", "https://cdn.example/a.js"),
+            ("~cdn.example/_a_.js~", "cdn.example/_a_.js"),
+            ("\u{a0}`cdn.example/a.js`\u{200b}", "cdn.example/a.js"),
+            ("**cdn.example/a.js**", "cdn.example/a.js"),
+            ("cdn.example/__init__", "cdn.example/__init__"),
+            ("`_private_/a_`", "_private_/a_"),
+            ("*", "*"),
+        ] {
+            let script = script(posted);
+            assert_eq!((&*script.url, &*script.raw), (url, posted));
+        }
+        assert_eq!(HostDomain::read("*shop.example*").name, "shop.example");
+        assert_eq!(HostDomain::read("*<http://shop.example|x>*").name, "shop.example");
     }
 
     #[test]

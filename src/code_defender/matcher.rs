@@ -4,10 +4,15 @@
 //! attachment again with [`Matcher::incident`]. Whether the post is by our own app plays no part:
 //! the vendor posts through that app's incoming webhook.
 
+use std::ops::Deref;
+
 use regex::Regex;
 
 use crate::{
-    code_defender::incident::{Incident, has_field, is_console, same_title},
+    code_defender::{
+        incident::{Incident, has_field, is_console, same_title},
+        risk_level::RiskLevel,
+    },
     ids::ChannelId,
     slack::{
         message::{Attachment, Message},
@@ -122,7 +127,9 @@ impl TitlePattern {
     pub fn matches(&self, title: &str) -> bool {
         match &self.0 {
             Pattern::Text(text) => same_title(title, text),
-            Pattern::Regex(regex) => regex.is_match(title.trim()),
+            Pattern::Regex(regex) => {
+                regex.is_match(title.trim()) || regex.is_match(&mrkdwn::label(title))
+            }
         }
     }
 }
@@ -144,6 +151,11 @@ pub enum Verdict {
     /// It holds none.
     Ignored(Reason),
 }
+
+/// The most incidents of a message that are alerts of their own, as many as Slack takes
+/// attachments (`docs.slack.dev/reference/methods/chat.postMessage`, `too_many_attachments`). All
+/// others together are one more, whose ordinal is this number.
+pub const MOST_INCIDENTS: u32 = 100;
 
 /// An incident and where in the message it was.
 #[derive(Clone, Debug)]
@@ -203,7 +215,12 @@ pub struct Matcher {
 
 impl Matcher {
     /// A matcher for incidents that look like this.
-    pub const fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        let FieldTitles { script, risk, host } = &mut settings.fields;
+        for title in [script, risk, host].into_iter().flatten() {
+            // Once here, not for each field of each message.
+            *title = mrkdwn::label(title).into_owned();
+        }
         Self { settings }
     }
 
@@ -215,7 +232,7 @@ impl Matcher {
         if !watch.has_channel(&message.channel) {
             return Verdict::Ignored(Reason::Channel);
         }
-        let titled = || (0..).zip(&message.attachments).filter(|(_, it)| self.has_title(it));
+        let titled = || message.attachments.iter().filter(|(_, it)| self.has_title(it));
         let matching = || titled().filter(|(_, attachment)| !attachment.is_unfurl);
         if matching().next().is_none() {
             return Verdict::Ignored(if titled().next().is_some() {
@@ -232,12 +249,32 @@ impl Matcher {
         if !watch.has_bot(message) {
             return Verdict::Ignored(Reason::BotNotAllowed);
         }
-        let found = (0..).zip(matching()).map(|(ordinal, (attachment, it))| Found {
+        let mut matching = matching();
+        let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| Found {
             ordinal,
             attachment,
-            incident: self.incident(it),
+            incident: self.incident(&it),
         });
-        Verdict::Incidents(found.collect())
+        let mut found: Vec<Found> = own.collect();
+        found.extend(self.rest(matching));
+        Verdict::Incidents(found)
+    }
+
+    /// The alert that stands for all further incidents: the first of the most severe ones, so that
+    /// no destination leaves it out for what is less than the worst of them.
+    fn rest<'a, A: Deref<Target = Attachment<'a>>>(
+        &self,
+        further: impl Iterator<Item = (u32, A)>,
+    ) -> Option<Found> {
+        let mut worst: Option<((bool, RiskLevel), u32, A)> = None;
+        for (place, attachment) in further {
+            let weight = Incident::weight(&attachment, &self.settings.fields);
+            if worst.as_ref().is_none_or(|(known, ..)| *known < weight) {
+                worst = Some((weight, place, attachment));
+            }
+        }
+        let (_, attachment, it) = worst?;
+        Some(Found { ordinal: MOST_INCIDENTS, attachment, incident: self.incident(&it) })
     }
 
     /// Reads an attachment as an incident, whatever its title.
@@ -251,8 +288,8 @@ impl Matcher {
     }
 
     fn is_near_miss(&self, message: &Message<'_>) -> bool {
-        let own = || message.attachments.iter().filter(|attachment| !attachment.is_unfurl);
-        !message.bot_id.is_empty() && own().any(|attachment| self.resembles(attachment))
+        let mut own = message.attachments.iter().filter(|(_, attachment)| !attachment.is_unfurl);
+        !message.bot_id.is_empty() && own.any(|(_, attachment)| self.resembles(&attachment))
     }
 
     fn resembles(&self, attachment: &Attachment<'_>) -> bool {
@@ -279,7 +316,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::{
-        code_defender::{incident::Problem, risk_level::RiskLevel},
+        code_defender::incident::Problem,
         slack::{envelope, message},
     };
 
@@ -359,10 +396,39 @@ mod tests {
         }
 
         #[test]
-        fn two_hundred_attachments_are_two_hundred_incidents() {
-            let found = found(&post(&vec![titled(""); 200].join(",")));
-            assert_eq!(found.len(), 200);
+        fn a_hundred_attachments_are_a_hundred_incidents() {
+            let found = found(&post(&vec![titled(""); 100].join(",")));
+            assert_eq!(found.len(), 100);
             assert!((0..).zip(&found).all(|(at, it)| it.ordinal == at && it.attachment == at));
+        }
+
+        #[test]
+        fn the_incidents_after_the_hundredth_are_one_by_their_most_severe() {
+            let of = |level: &str| {
+                titled(&format!(r#","fields":[{{"title":"Risk Level","value":"{level}"}}]"#))
+            };
+            let mut all = vec![of("Critical"); 100];
+            all.extend(["Low", "Medium", "High", "Low", "High"].map(of));
+            all.push(titled(
+                r#","text":"Test from HUMAN","fields":[{"title":"Risk Level","value":"Critical"}]"#,
+            ));
+            all.insert(7, r#"{"title":"Build passed"}"#.to_owned());
+            let found = found(&post(&all.join(",")));
+            assert_eq!(found.len(), 101);
+            let rest = &found[100];
+            assert_eq!((rest.ordinal, rest.attachment), (MOST_INCIDENTS, 103));
+            assert_eq!(rest.incident.risk.level, RiskLevel::High);
+        }
+
+        #[test]
+        fn an_incident_behind_any_number_of_other_attachments_is_found() {
+            for others in [99, 127, 128, 129, 5_000] {
+                let mut all = vec![r#"{"title":"Build passed"}"#.to_owned(); others];
+                all.push(titled(""));
+                let found = found(&post(&all.join(",")));
+                let place = usize::try_from(found[0].attachment).unwrap();
+                assert_eq!((found.len(), found[0].ordinal, place), (1, 0, others));
+            }
         }
 
         #[test]
@@ -385,6 +451,18 @@ mod tests {
                 let raw = post(&format!(r#"{{"title":"{title}"}}"#));
                 let verdict = matcher.judge(&message::parse(&raw).unwrap(), &Watch::default());
                 assert_eq!(matches!(verdict, Verdict::Incidents(_)), is_incident, "{title}");
+            }
+        }
+
+        #[test]
+        fn titles_of_fields_may_be_configured_as_slack_shows_them_or_writes_them() {
+            let raw = post(&titled(r#","fields":[{"title":"r&amp;d level","value":"Low"}]"#));
+            for title in ["R&D Level", "*R&amp;D Level:*", " R&D  LEVEL "] {
+                let fields = FieldTitles { risk: vec![title.to_owned()], ..FieldTitles::default() };
+                let matcher = Matcher::new(Settings { fields, ..Settings::default() });
+                let message = message::parse(&raw).unwrap();
+                let (_, attachment) = message.attachments.iter().next().unwrap();
+                assert_eq!(matcher.incident(&attachment).risk.level, RiskLevel::Low, "{title}");
             }
         }
 
@@ -569,7 +647,15 @@ mod tests {
 
         #[test]
         fn did_11_miss_a_title_in_another_case_or_with_spaces() {
-            for title in [TITLE.to_uppercase(), format!("  {TITLE} "), format!("{TITLE}\\n")] {
+            for title in [
+                TITLE.to_uppercase(),
+                format!("  {TITLE} "),
+                format!("{TITLE}\\n"),
+                format!("*{TITLE}*"),
+                format!("{TITLE}:"),
+                format!("<https://console.example|{TITLE}>"),
+                TITLE.replace(' ', "\u{a0}"),
+            ] {
                 assert_eq!(found(&post(&format!(r#"{{"title":"{title}"}}"#))).len(), 1, "{title}");
             }
         }

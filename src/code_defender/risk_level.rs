@@ -1,5 +1,7 @@
 //! The severity that Code Defender gives an incident.
 
+use crate::slack::mrkdwn;
+
 /// Code Defender's levels, from the least to the most severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RiskLevel {
@@ -74,14 +76,19 @@ pub struct Risk {
 }
 
 impl Risk {
-    /// Reads the text of the field.
+    /// Reads the text of the field, whatever markup is around it.
     pub fn read(raw: &str) -> Self {
-        let known = RiskLevel::parse(raw);
+        let known = RiskLevel::parse(&mrkdwn::label(raw));
         Self {
             raw: raw.to_owned(),
             level: known.unwrap_or(RiskLevel::High),
             recognised: known.is_some(),
         }
+    }
+
+    /// Whether the field is absent, or has nothing but markup and blanks in it.
+    pub fn is_missing(&self) -> bool {
+        mrkdwn::label(&self.raw).is_empty()
     }
 }
 
@@ -110,6 +117,25 @@ mod tests {
         ] {
             let risk = Risk::read(word);
             assert_eq!((risk.level, risk.recognised, &*risk.raw), (level, true, word));
+        }
+    }
+
+    #[test]
+    fn a_level_is_read_through_its_markup() {
+        for word in [
+            "*Low*",
+            "`LOW`",
+            "_*low*_",
+            "*`Low`*",
+            "`*Low*`",
+            "~Low~:",
+            "\u{a0}Low\u{200b}",
+            "<https://docs.example/levels|Low>",
+            "*Low",
+        ] {
+            let risk = Risk::read(word);
+            assert_eq!((risk.level, risk.recognised), (RiskLevel::Low, true), "{word}");
+            assert_eq!(risk.raw, word);
         }
     }
 

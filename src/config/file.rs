@@ -127,7 +127,8 @@ pub(super) struct Match {
     /// Titles of the attachment: a text (trimmed, in any case), or a `/regular expression/`.
     #[schemars(length(min = 1))]
     pub(super) titles: Vec<String>,
-    /// Titles of the attachment's fields, in any case; the first field that has one is taken.
+    /// Titles of the attachment's fields, in any case and whatever markup is around them. The order
+    /// of the list decides: the first title whose field has something in it is read.
     pub(super) fields: Fields,
 }
 

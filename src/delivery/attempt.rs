@@ -62,6 +62,7 @@ pub(super) struct Health {
 }
 
 /// What an attempt did to the breaker.
+#[derive(Clone, Copy)]
 enum Change {
     Opened,
     /// It was open for that long.

@@ -76,6 +76,10 @@ pub struct Parts {
     pub matcher: Arc<ArcSwap<Matcher>>,
 }
 
+/// Alerts of a message with more bytes are attempted one after the other: each takes up to ten
+/// times as much memory while it is sent.
+const LARGE_BYTES: usize = 512 * 1024;
+
 /// A destination's worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -89,6 +93,8 @@ pub struct Worker {
     settings: Option<u16>,
     ready: VecDeque<Lease>,
     running: JoinSet<()>,
+    /// Held by the attempt at an alert of a large message, if one is under way.
+    large: Arc<()>,
     breaker_open: Gauge,
     heartbeat: Heartbeat,
 }
@@ -137,6 +143,7 @@ impl Worker {
             settings: None,
             ready: VecDeque::new(),
             running: JoinSet::new(),
+            large: Arc::new(()),
             attempts: Arc::new(Attempts {
                 numbers: Numbers::new(destination, &parts.metrics),
                 destination: Arc::clone(&plan.destination),
@@ -271,11 +278,21 @@ impl Worker {
             let Some(lease) = self.ready.pop_front() else {
                 break;
             };
+            let is_large = lease.delivery().raw.len() > LARGE_BYTES;
+            if is_large && Arc::strong_count(&self.large) > 1 && self.is_fresh(&lease) {
+                self.ready.push_front(lease);
+                break;
+            }
             if !self.is_fresh(&lease) || !self.within_rate() {
                 self.attempts.store.release(lease).await;
                 continue;
             }
-            self.running.spawn(Arc::clone(&self.attempts).make(lease));
+            let attempt = Arc::clone(&self.attempts).make(lease);
+            let large = is_large.then(|| Arc::clone(&self.large));
+            self.running.spawn(async move {
+                attempt.await;
+                drop(large);
+            });
         }
         let (gate, open) = self.gate();
         self.breaker_open.set(if open { 1.0 } else { 0.0 });

@@ -333,8 +333,9 @@ impl Preset {
         };
         let body = match step.body {
             Body::None => Vec::new(),
-            Body::WholeAlert => serde_json::to_vec(alert)
-                .map_err(|error| TemplateError::new("body", error.to_string()))?,
+            Body::WholeAlert => {
+                whole(alert).map_err(|error| TemplateError::new("body", error.to_string()))?
+            }
             Body::Template => step.templates.body(&context)?.into_bytes(),
         };
         Ok(Rendered {
@@ -355,6 +356,15 @@ impl Preset {
     fn steps(&self) -> impl Iterator<Item = &Step> {
         self.lookup.iter().chain([&self.request])
     }
+}
+
+/// The alert as JSON.
+fn whole(alert: &Alert) -> serde_json::Result<Vec<u8>> {
+    // Most of a large alert is its attachment, and its texts are in there once more.
+    let expected = alert.attachment.get().len() * 2 + 2_048;
+    let mut body = Vec::with_capacity(expected);
+    serde_json::to_writer(&mut body, alert)?;
+    Ok(body)
 }
 
 /// A feed gives the alert itself, behind a token.

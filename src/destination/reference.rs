@@ -128,7 +128,7 @@ fn answer(example: &Example) -> String {
         (Meaning::Delivered, false) => "delivered",
         (Meaning::Duplicate, _) => "delivered: it had it already",
         (Meaning::Retry, _) => "kept and tried again",
-        (Meaning::AlertFault, _) => "three tries, then dead",
+        (Meaning::AlertFault, _) => "refused",
     };
     format!("| {text} | {means} |")
 }

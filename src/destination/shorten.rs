@@ -7,6 +7,10 @@ use serde_json::{
 
 use crate::{alert::Alert, destination::filters::cut};
 
+/// A larger attachment is left out: it would take tens of times its size to be cut, and most
+/// receivers refuse it anyway. The store keeps all of it.
+const ATTACHMENT_MAX_BYTES: usize = 1024 * 1024;
+
 /// The alert with at most so many characters in each text. What identifies it stays as it is.
 pub(super) fn shortened(alert: &Alert, chars: usize) -> Alert {
     let mut alert = alert.clone();
@@ -25,14 +29,14 @@ pub(super) fn shortened(alert: &Alert, chars: usize) -> Alert {
     ] {
         *text = cut(text, chars);
     }
-    let attachment = serde_json::from_str(alert.attachment.get()).map(|mut value| {
-        cut_within(&mut value, chars);
-        to_raw_value(&value)
-    });
-    alert.attachment = match attachment {
-        Ok(Ok(attachment)) => attachment,
-        Ok(Err(_)) | Err(_) => RawValue::NULL.to_owned(),
-    };
+    let attachment = Some(alert.attachment.get())
+        .filter(|attachment| attachment.len() <= ATTACHMENT_MAX_BYTES)
+        .and_then(|attachment| {
+            let mut value = serde_json::from_str(attachment).ok()?;
+            cut_within(&mut value, chars);
+            to_raw_value(&value).ok()
+        });
+    alert.attachment = attachment.unwrap_or_else(|| RawValue::NULL.to_owned());
     alert
 }
 

@@ -6,6 +6,7 @@
 //! reach nothing outside: no files, no other templates, no clock.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, OnceLock},
@@ -16,7 +17,8 @@ use minijinja::{
     value::{Enumerator, Object, Serde, Value, ValueKind},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::{alert::Alert, destination::filters, ids::div_half_even};
 
@@ -264,6 +266,44 @@ struct AlertFields {
 
 const ATTACHMENT: &str = "attachment";
 
+/// Of a larger attachment templates see its own texts, numbers and flags, and no lists and objects:
+/// a million empty ones in it would take a hundred times their size.
+const ATTACHMENT_MAX_BYTES: usize = 256 * 1024;
+
+/// The first members of an object that are neither lists nor objects.
+struct Scalars(BTreeMap<String, serde_json::Value>);
+
+/// Slack's attachments have some thirty members.
+const SCALARS_MAX: usize = 200;
+
+impl<'de> Deserialize<'de> for Scalars {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Scalars;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Scalars, A::Error> {
+                let mut found = BTreeMap::new();
+                while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+                    let value = object.next_value::<&RawValue>()?.get();
+                    if found.len() < SCALARS_MAX && !value.starts_with(['[', '{']) {
+                        let value = serde_json::from_str(value).unwrap_or_default();
+                        found.insert(key.into_owned(), value);
+                    }
+                }
+                Ok(Scalars(found))
+            }
+        }
+
+        json.deserialize_map(Members)
+    }
+}
+
 impl AlertFields {
     fn new(alert: &Alert) -> Self {
         Self {
@@ -276,6 +316,10 @@ impl AlertFields {
     fn attachment(&self) -> Value {
         let empty = || Value::from(BTreeMap::<String, Value>::new());
         let parse = || {
+            if self.attachment_json.len() > ATTACHMENT_MAX_BYTES {
+                return serde_json::from_str::<Scalars>(&self.attachment_json)
+                    .map_or_else(|_no_object| empty(), |Scalars(found)| Value::from(Serde(found)));
+            }
             serde_json::from_str::<serde_json::Value>(&self.attachment_json)
                 .map_or_else(|_too_deep| empty(), |parsed| Value::from(Serde(parsed)))
         };
@@ -324,6 +368,20 @@ mod tests {
     fn path_of(template: &str, text: &str) -> Result<String, TemplateError> {
         let templates = RequestTemplates::compile(None, Some(template), &BTreeMap::new())?;
         templates.path(&context(&sample_alert(text), &Value::UNDEFINED, &Value::UNDEFINED))
+    }
+
+    #[test]
+    fn of_a_huge_attachment_templates_see_the_texts() {
+        let mut alert = sample_alert("text");
+        let items = vec!["{}"; 200_000].join(",");
+        let huge = format!(r#"{{"text":"T &amp; x","n":7,"blocks":[{items}],"a":{{"b":1}}}}"#);
+        alert.attachment = RawValue::from_string(huge).unwrap();
+        let fields = Arc::new(AlertFields::new(&alert));
+        let attachment = fields.attachment();
+        assert_eq!(attachment.get_attr("text").unwrap().as_str(), Some("T &amp; x"));
+        assert_eq!(attachment.get_attr("n").unwrap().to_string(), "7");
+        assert!(attachment.get_attr("blocks").unwrap().is_undefined());
+        assert!(attachment.get_attr("a").unwrap().is_undefined());
     }
 
     #[test]
@@ -390,7 +448,7 @@ mod tests {
     fn an_attachment_too_deep_to_parse_has_no_fields() {
         let mut alert = sample_alert("text");
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
-        alert.attachment = serde_json::value::RawValue::from_string(deep).unwrap();
+        alert.attachment = RawValue::from_string(deep).unwrap();
         let template = "{{ alert.attachment.text | default('', true) }}";
         assert_eq!(body_of(template, &alert).unwrap(), "\"\"");
     }

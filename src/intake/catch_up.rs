@@ -37,8 +37,8 @@ use self::{
     turns::Turns,
 };
 pub use self::{
-    handle::{BackfillError, Handle},
-    reader::{Found, ReadError},
+    handle::{BackfillError, Handle, History, Moment},
+    reader::{Found, Purpose, ReadError},
     status::{ChannelStatus, Status},
 };
 use crate::{

@@ -10,25 +10,25 @@ mod body;
 mod endpoints;
 mod keep;
 mod limits;
+mod refusal;
 mod strays;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Body, Incoming},
-    header::{self, HeaderMap, HeaderValue},
-};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::HeaderMap};
 use metrics::{Counter, Gauge, Histogram};
 
 use self::{
     answer::{echo, not_allowed, reuse, status},
-    body::{Refusal, discard},
     endpoints::{Counters, Door, Doors, Endpoint, SHORT_PATH},
     limits::Limits,
+    refusal::refuse,
     strays::Strays,
 };
 pub use self::{
@@ -36,7 +36,7 @@ pub use self::{
     endpoints::{App, MAX_SHORT_PATH_SECRETS, is_short_path_served},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Seldom, Timestamp},
     ids::ChannelId,
     intake::{
         Admission, Admitted, Certainty, Post,
@@ -92,6 +92,7 @@ struct Inner {
     event_age: Histogram,
     clock_skew: Gauge,
     retries: Vec<(&'static str, Counter)>,
+    said_crowded: Seldom,
 }
 
 impl EventsApi {
@@ -111,6 +112,7 @@ impl EventsApi {
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
             retries,
+            said_crowded: Seldom::every(Duration::from_secs(60)),
             parts,
         }))
     }
@@ -121,13 +123,13 @@ impl EventsApi {
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut response = self.0.route(request).await;
-        if self.0.parts.shutdown.is_draining() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
-        response
+    /// Calls `verified` as soon as the request's signature holds.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        verified: impl FnOnce(),
+    ) -> Response<Full<Bytes>> {
+        self.0.route(request, verified).await
     }
 }
 
@@ -145,7 +147,11 @@ impl Next<'_> {
 }
 
 impl Inner {
-    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        verified: impl FnOnce(),
+    ) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/healthz" {
             return match *request.method() {
@@ -165,9 +171,17 @@ impl Inner {
             return not_allowed("POST");
         }
         let started = self.parts.clock.instant();
-        let (head, body) = request.into_parts();
-        let arrival = Arrival { started, headers: &head.headers };
-        let mut response = self.receive(door, body, arrival).await;
+        let (head, mut body) = request.into_parts();
+        let (headers, verifier) = (&head.headers, &door.verifier);
+        let now = self.parts.clock.now();
+        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
+        let signed = match received {
+            Ok(signed) => signed,
+            Err(refusal) => return self.turn_away(&refusal, door, body),
+        };
+        verified();
+        let arrival = Arrival { started, headers };
+        let mut response = self.receive(door, signed, arrival).await;
         reuse(head.headers, &mut response);
         self.ack_seconds.record(self.since(started));
         response
@@ -176,27 +190,21 @@ impl Inner {
     async fn receive(
         &self,
         door: &Door,
-        mut body: Incoming,
+        body: SignedBody,
         arrival: Arrival<'_>,
     ) -> Response<Full<Bytes>> {
         let _place = match self.limits.request() {
             Ok(place) => place,
-            Err(refusal) => return refuse(&refusal, door),
-        };
-        let now = self.parts.clock.now();
-        let (headers, verifier) = (arrival.headers, &door.verifier);
-        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
-        let body = match received {
-            Ok(body) => body,
             Err(refusal) => {
-                if !body.is_end_stream() {
-                    self.parts.shutdown.spawn(discard(body));
-                }
+                door.count_refused(refusal.fate());
+                door.tell_refused();
                 return refuse(&refusal, door);
             }
         };
-        self.note_timing(headers, &body);
+        self.note_timing(arrival.headers, &body);
         let (counters, next) = self.judge(door, &body);
+        // What is stored shares its bytes.
+        drop(body);
         let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
@@ -323,14 +331,4 @@ impl Inner {
 /// Skew is a handful of seconds, which a float holds exactly.
 fn seconds(whole: i64) -> f64 {
     i32::try_from(whole).map_or(f64::MAX, f64::from)
-}
-
-fn refuse(refusal: &Refusal, door: &Door) -> Response<Full<Bytes>> {
-    // Strangers can cause this at will, so it must not fill the log.
-    tracing::debug!(path = door.path(), %refusal, "a request was refused");
-    door.count_refused(refusal.fate());
-    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
-        door.tell_refused();
-    }
-    status(refusal.status())
 }

@@ -21,7 +21,7 @@ use crate::{
     intake::{channels::Channels, routing::Route},
     slack::{
         self,
-        message::{self, Message},
+        message::{Message, Stored},
     },
     store::{AlertView, NewAlert, NewMessage, Source},
 };
@@ -134,9 +134,8 @@ impl Admission {
     /// `None` if the stored message holds no such incident.
     pub fn route_again(&self, alert: &AlertView, raw: &[u8]) -> Option<Vec<Wish>> {
         let text = slack::readable(raw);
-        let message = message::parse(&text).ok()?;
-        let place = usize::try_from(alert.attachment).ok()?;
-        let incident = self.matcher.incident(message.attachments.get(place)?);
+        let stored = Stored::parse(&text).ok()?;
+        let incident = self.matcher.incident(&stored.attachment(alert.attachment)?.0);
         let key = &alert.id.message;
         let known = self.channels.get(&key.app).map(|channels| channels.known());
         let channel = known

@@ -14,10 +14,12 @@ use axum::{
 };
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Control, DestinationHealth, Problem, auth::Auth, health::Health, view};
 use crate::{
     clock::{Clock, Timestamp},
+    http_server::Peer,
     ids::DestinationName,
     store::{DestinationStats, Store},
 };
@@ -31,6 +33,10 @@ mod route;
 /// An action says everything in its address, or in a few words; a body beyond this is not even
 /// looked at.
 const MAX_BODY_BYTES: usize = 1024;
+
+/// Requests at once that take their time: readers that wait for items, and reading history. With
+/// more of them there would be no connections left for others.
+const MAX_LONG_REQUESTS: usize = 64;
 
 /// Where all of it is.
 const PREFIX: &str = "/api/v1";
@@ -56,6 +62,17 @@ struct Api {
     parts: Parts,
     health: Arc<Health>,
     started_at: Timestamp,
+    long_requests: Semaphore,
+}
+
+impl Api {
+    /// A place for a request that takes its time.
+    fn long_request(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.long_requests.try_acquire().map_err(|_all_taken| {
+            let detail = format!("{MAX_LONG_REQUESTS} requests wait here already; ask again later");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })
+    }
 }
 
 type Shared = State<Arc<Api>>;
@@ -63,7 +80,8 @@ type Shared = State<Arc<Api>>;
 /// The routes.
 pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
     let started_at = parts.clock.now();
-    let api = Arc::new(Api { parts, health, started_at });
+    let long_requests = Semaphore::new(MAX_LONG_REQUESTS);
+    let api = Arc::new(Api { parts, health, started_at, long_requests });
     let routes = Router::new()
         .route("/status", get(status))
         .route("/alerts", get(alerts::list))
@@ -88,7 +106,12 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
 
 async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
     match api.parts.auth.check(request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(peer) = request.extensions().get::<Peer>() {
+                peer.verified();
+            }
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }

@@ -121,8 +121,12 @@ pub struct CaughtUp {
 /// Which history an operator means.
 #[derive(Clone, Debug)]
 pub struct Backfill {
-    /// How far back, such as `24h`.
-    pub since: String,
+    /// From when on: a duration before now or a moment. May be missing if `mark_known` is set.
+    pub since: Option<String>,
+    /// Up to when: as `since`; now, if it is missing.
+    pub until: Option<String>,
+    /// Only notes that the incidents are known, and delivers none; needs `until`.
+    pub mark_known: bool,
     /// One channel, by id or name; all, if none is named.
     pub channel: Option<String>,
     /// One app; all, if none is named.
@@ -138,6 +142,8 @@ pub struct Backfilled {
     pub new: u64,
     /// Those that were.
     pub known: u64,
+    /// Those that were marked as known.
+    pub marked: u64,
 }
 
 /// Why history was not read to its end.

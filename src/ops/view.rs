@@ -143,6 +143,9 @@ pub struct BackfillReport {
     pub new: u64,
     /// Those that were.
     pub known: u64,
+    /// Those that were not and are now, without being delivered to anybody.
+    #[serde(default)]
+    pub marked: u64,
 }
 
 /// A destination.
@@ -167,8 +170,8 @@ pub struct Destination {
     pub dead: u64,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending_at: Option<Timestamp>,
-    /// Everything that an operator should look at, also what is wrong although alerts are delivered,
-    /// such as a recipient that a mail server refuses; or empty.
+    /// Everything that an operator should look at, also what is wrong although alerts are
+    /// delivered, such as a recipient that a mail server refuses; or empty.
     #[serde(default)]
     pub problem: String,
     /// The newest attempt that failed since the start.

@@ -39,6 +39,11 @@ pub(super) trait Lenient<'de>: Default {
         Ok(Self::default())
     }
 
+    /// Whether it is kept as an item of a list.
+    fn is_kept(&self) -> bool {
+        true
+    }
+
     /// One key of an object: must take its value with [`read`] or [`skip`].
     fn field<A: MapAccess<'de>>(&mut self, _key: &str, object: &mut A) -> Result<(), A::Error> {
         skip(object)
@@ -80,6 +85,27 @@ pub(super) fn raw<'de, A: MapAccess<'de>>(
     place: &mut Option<&'de str>,
 ) -> Result<(), A::Error> {
     *place = Some(object.next_value::<&RawValue>()?.get());
+    Ok(())
+}
+
+/// Reads a text or a number into its place, a number to the digit: a float would round it.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn exact<'de, A: MapAccess<'de>>(
+    object: &mut A,
+    place: &mut Cow<'de, str>,
+) -> Result<(), A::Error> {
+    let text = object.next_value::<&RawValue>()?.get();
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    *place = if is_decimal {
+        Cow::Borrowed(text)
+    } else {
+        let mut value = Cow::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        Fill(&mut value).deserialize(&mut json).map_err(A::Error::custom)?;
+        value
+    };
     Ok(())
 }
 
@@ -154,13 +180,55 @@ impl<'de> Lenient<'de> for bool {
 
 impl<'de, T: Lenient<'de>> Lenient<'de> for Vec<T> {
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let mut items = Self::new();
-        let mut item = T::default();
-        while list.next_element_seed(Fill(&mut item))?.is_some() {
-            items.push(mem::take(&mut item));
-        }
-        Ok(items)
+        items(&mut list, usize::MAX)
     }
+}
+
+/// Reads items until the list ends, or that many of them are kept.
+///
+/// # Errors
+/// The JSON is broken.
+pub(super) fn items<'de, T: Lenient<'de>, A: SeqAccess<'de>>(
+    list: &mut A,
+    most: usize,
+) -> Result<Vec<T>, A::Error> {
+    let mut items = Vec::new();
+    let mut item = T::default();
+    while items.len() < most && list.next_element_seed(Fill(&mut item))?.is_some() {
+        let item = mem::take(&mut item);
+        if item.is_kept() {
+            items.push(item);
+        }
+    }
+    Ok(items)
+}
+
+/// The exact text of one item of a list, by its place from 0. Nothing is kept of the others.
+pub(super) fn item(list: &str, place: u32) -> Option<&RawValue> {
+    struct At(u32);
+
+    impl<'de> Visitor<'de> for At {
+        type Value = Option<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            for _before in 0..self.0 {
+                if list.next_element::<IgnoredAny>()?.is_none() {
+                    return Ok(None);
+                }
+            }
+            let found = list.next_element::<&RawValue>()?;
+            // The parser wants to see the end of a list.
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(found)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(list);
+    json.deserialize_seq(At(place)).ok()?
 }
 
 /// Fills a place. An object is not handed from function to function, so it is not copied.

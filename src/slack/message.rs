@@ -2,11 +2,12 @@
 //!
 //! `intake` gets it out of the envelope; `delivery` and `ops` parse the stored text again with
 //! [`parse`]. Of an attachment only what an incident is read from is typed; the whole of it is
-//! kept as text by [`attachment_raw`].
+//! given as text by [`Stored::attachment`]. A message costs a few times its own size in memory,
+//! whatever is in it: see [`Attachments`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref};
 
-use serde::de::MapAccess;
+use serde::de::{MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,8 @@ use crate::{
     ids::{AppName, ChannelId, MessageKey, MessageTs, TsKey},
     slack::{
         Unparsable,
-        lenient::{self, Lenient, raw, read, skip},
+        lenient::{self, Lenient, exact, raw, read, skip},
+        mrkdwn,
     },
 };
 
@@ -37,9 +39,54 @@ pub struct Message<'a> {
     pub is_edit: bool,
     /// When it was last edited, if Slack says so.
     pub edited_ts: Cow<'a, str>,
-    /// Its attachments, in Slack's order; one that is no object is an empty one, so that places
-    /// stay as they are.
-    pub attachments: Vec<Attachment<'a>>,
+    /// Its attachments.
+    pub attachments: Attachments<'a>,
+}
+
+/// The attachments of a message, in Slack's order.
+///
+/// Slack takes at most a hundred in a message, but a signed body has room for more than a million
+/// empty ones. So the first [`Attachments::READ_AT_ONCE`] are read with the message, and of the
+/// others only the places in the text are kept, of those that can have a title.
+#[derive(Debug, Default)]
+pub struct Attachments<'a> {
+    first: Vec<Attachment<'a>>,
+    rest: Vec<(u32, &'a str)>,
+}
+
+/// An attachment that is lent by its message, or was read just now.
+#[derive(Debug)]
+pub enum Lent<'m, 'a> {
+    /// Read with the message.
+    Borrowed(&'m Attachment<'a>),
+    /// Read when it was asked for.
+    Owned(Attachment<'a>),
+}
+
+impl<'a> Deref for Lent<'_, 'a> {
+    type Target = Attachment<'a>;
+
+    fn deref(&self) -> &Attachment<'a> {
+        match self {
+            Self::Borrowed(attachment) => attachment,
+            Self::Owned(attachment) => attachment,
+        }
+    }
+}
+
+impl<'a> Attachments<'a> {
+    /// The number of attachments that are read with the message; more than Slack takes.
+    pub const READ_AT_ONCE: usize = 128;
+
+    /// Every attachment that can have a title, with its place in the message's list, from 0. One
+    /// that is not an object counts as empty.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Lent<'_, 'a>)> {
+        let rest = self
+            .rest
+            .iter()
+            .filter_map(|(place, text)| Some((*place, Lent::Owned(lenient::parse(text).ok()?))));
+        (0..).zip(self.first.iter().map(Lent::Borrowed)).chain(rest)
+    }
 }
 
 /// An attachment (`docs.slack.dev/legacy/legacy-messaging/legacy-message-attachments`).
@@ -51,9 +98,9 @@ pub struct Attachment<'a> {
     pub title_link: Cow<'a, str>,
     /// Its main text.
     pub text: Cow<'a, str>,
-    /// The table under the text.
+    /// The table under the text; cells without a title are left out.
     pub fields: Vec<Field<'a>>,
-    /// The buttons.
+    /// The buttons that lead somewhere.
     pub actions: Vec<Button<'a>>,
     /// Slack made it of a page or message that was linked to: anyone can choose its title.
     pub is_unfurl: bool,
@@ -85,19 +132,41 @@ pub fn parse(raw: &str) -> Result<Message<'_>, Unparsable> {
     lenient::parse::<Wire<'_>>(raw).map(Message::from)
 }
 
-/// An attachment of the message exactly as Slack sent it, by its place from 0.
-///
-/// ```
-/// use slack_soar_relay::slack::message::attachment_raw;
-/// let raw = r#"{"attachments": [{}, {"thumb_url":  ""}]}"#;
-/// assert_eq!(attachment_raw(raw, 1).unwrap().get(), r#"{"thumb_url":  ""}"#);
-/// assert!(attachment_raw(raw, 2).is_none());
-/// ```
-pub fn attachment_raw(raw: &str, index: u32) -> Option<Box<RawValue>> {
-    let parts = lenient::parse::<Parts<'_>>(raw).ok()?;
-    let list = if parts.subtype == EDIT { parts.edited.0 } else { parts.attachments };
-    let list: Vec<&RawValue> = serde_json::from_str(list?).ok()?;
-    list.get(usize::try_from(index).ok()?).map(|attachment| (*attachment).to_owned())
+/// A stored message of which single attachments are wanted.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    /// The channel it is in.
+    pub channel: Cow<'a, str>,
+    /// Which bot posted it; empty for a person.
+    pub bot_id: Cow<'a, str>,
+    attachments: Option<&'a str>,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads the inner event as it is stored, but for its attachments.
+    ///
+    /// # Errors
+    /// [`Unparsable`] if it is not one JSON object.
+    pub fn parse(raw: &'a str) -> Result<Self, Unparsable> {
+        let Parts { channel, subtype, own, edited } = lenient::parse(raw)?;
+        let Part { bot_id, attachments } = if subtype == EDIT { edited } else { own };
+        Ok(Self { channel, bot_id, attachments })
+    }
+
+    /// An attachment by its place from 0, and its text exactly as Slack sent it. `None` if there is
+    /// none at that place, or the list is not one.
+    ///
+    /// ```
+    /// use slack_soar_relay::slack::message::Stored;
+    /// let raw = r#"{"attachments": [{}, {"thumb_url":  ""}]}"#;
+    /// let stored = Stored::parse(raw).unwrap();
+    /// assert_eq!(stored.attachment(1).unwrap().1.get(), r#"{"thumb_url":  ""}"#);
+    /// assert!(stored.attachment(2).is_none());
+    /// ```
+    pub fn attachment(&self, place: u32) -> Option<(Attachment<'a>, &'a RawValue)> {
+        let raw = lenient::item(self.attachments?, place)?;
+        Some((lenient::parse(raw.get()).unwrap_or_default(), raw))
+    }
 }
 
 impl Message<'_> {
@@ -114,7 +183,8 @@ impl Message<'_> {
     }
 
     fn readable_ts(&self) -> Option<MessageTs> {
-        self.ts.parse().or_else(|_unreadable| self.event_ts.parse()).ok()
+        let read = |ts: &str| mrkdwn::trim(ts).parse().ok();
+        read(&self.ts).or_else(|| read(&self.event_ts))
     }
 }
 
@@ -147,7 +217,7 @@ struct Post<'a> {
     ts: Cow<'a, str>,
     bot_id: Cow<'a, str>,
     app_id: Cow<'a, str>,
-    attachments: Vec<Attachment<'a>>,
+    attachments: Attachments<'a>,
     edited: Edit<'a>,
 }
 
@@ -182,7 +252,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
             "type" => read(object, &mut self.kind),
             "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
             "channel" => read(object, &mut self.channel),
-            "event_ts" => read(object, &mut self.event_ts),
+            "event_ts" => exact(object, &mut self.event_ts),
             "subtype" => read(object, &mut self.subtype),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
@@ -193,7 +263,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
 impl<'de> Lenient<'de> for Post<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "ts" => read(object, &mut self.ts),
+            "ts" => exact(object, &mut self.ts),
             "bot_id" => read(object, &mut self.bot_id),
             "app_id" => read(object, &mut self.app_id),
             "attachments" => read(object, &mut self.attachments),
@@ -236,7 +306,12 @@ impl<'de> Lenient<'de> for Attachment<'de> {
     }
 }
 
+/// A field without a title says nothing, and a body has room for a million of them.
 impl<'de> Lenient<'de> for Field<'de> {
+    fn is_kept(&self) -> bool {
+        !self.title.is_empty()
+    }
+
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "title" => read(object, &mut self.title),
@@ -246,7 +321,12 @@ impl<'de> Lenient<'de> for Field<'de> {
     }
 }
 
+/// A button that leads nowhere says nothing.
 impl<'de> Lenient<'de> for Button<'de> {
+    fn is_kept(&self) -> bool {
+        !self.url.is_empty()
+    }
+
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "text" => read(object, &mut self.text),
@@ -256,31 +336,59 @@ impl<'de> Lenient<'de> for Button<'de> {
     }
 }
 
-/// The texts of both lists of attachments.
+impl<'de> Lenient<'de> for Attachments<'de> {
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let first = lenient::items(&mut list, Self::READ_AT_ONCE)?;
+        let mut rest = Vec::new();
+        if first.len() == Self::READ_AT_ONCE {
+            let mut place = u32::try_from(first.len()).unwrap_or(u32::MAX);
+            while let Some(raw) = list.next_element::<&RawValue>()? {
+                if raw.get().len() >= TITLED_MIN_BYTES {
+                    rest.push((place, raw.get()));
+                }
+                place = place.saturating_add(1);
+            }
+        }
+        Ok(Self { first, rest })
+    }
+}
+
+/// The length of `{"title":7}`: an attachment of fewer bytes has no title.
+const TITLED_MIN_BYTES: usize = 11;
+
+/// What is wanted of a stored message, twice: an edit has a message inside.
 #[derive(Default)]
 struct Parts<'a> {
+    channel: Cow<'a, str>,
     subtype: Cow<'a, str>,
+    own: Part<'a>,
+    edited: Part<'a>,
+}
+
+#[derive(Default)]
+struct Part<'a> {
+    bot_id: Cow<'a, str>,
     attachments: Option<&'a str>,
-    edited: Edited<'a>,
 }
 
 impl<'de> Lenient<'de> for Parts<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
+            "channel" => read(object, &mut self.channel),
             "subtype" => read(object, &mut self.subtype),
-            "attachments" => raw(object, &mut self.attachments),
             "message" => read(object, &mut self.edited),
-            _ => skip(object),
+            _ => self.own.field(key, object),
         }
     }
 }
 
-#[derive(Default)]
-struct Edited<'a>(Option<&'a str>);
-
-impl<'de> Lenient<'de> for Edited<'de> {
+impl<'de> Lenient<'de> for Part<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key == "attachments" { raw(object, &mut self.0) } else { skip(object) }
+        match key {
+            "bot_id" => read(object, &mut self.bot_id),
+            "attachments" => raw(object, &mut self.attachments),
+            _ => skip(object),
+        }
     }
 }
 
@@ -294,6 +402,14 @@ mod tests {
         };
     }
 
+    fn attachment_raw(raw: &str, place: u32) -> Option<&str> {
+        Stored::parse(raw).unwrap().attachment(place).map(|(_typed, raw)| raw.get())
+    }
+
+    fn attachments<'m, 'a>(message: &'m Message<'a>) -> Vec<&'m Attachment<'a>> {
+        message.attachments.first.iter().collect()
+    }
+
     fn key(raw: &str) -> String {
         parse(raw).unwrap().key(&AppName::new("main").unwrap(), raw.as_bytes()).to_string()
     }
@@ -302,13 +418,13 @@ mod tests {
     fn every_legacy_field_of_an_attachment_is_kept() {
         let raw = payload!("legacy_attachment.json");
         let message = parse(raw).unwrap();
-        let attachment = &message.attachments[0];
+        let attachment = attachments(&message)[0];
         assert_eq!(attachment.title_link, "https://console.perimeterx.com/codeDefender/incidents");
         assert_eq!(attachment.actions[0].text, "View in Console");
         assert_eq!(attachment.fields.len(), 3);
         assert!(!attachment.is_unfurl);
         let kept: serde_json::Value =
-            serde_json::from_str(attachment_raw(raw, 0).unwrap().get()).unwrap();
+            serde_json::from_str(attachment_raw(raw, 0).unwrap()).unwrap();
         let sent: serde_json::Value = serde_json::from_str(raw).unwrap();
         assert_eq!(kept, sent["attachments"][0]);
         for key in ["actions", "thumb_url", "thumb_width", "thumb_height", "title_link", "footer"] {
@@ -322,10 +438,10 @@ mod tests {
         let message = parse(raw).unwrap();
         assert!(message.is_edit);
         assert_eq!((&*message.ts, &*message.bot_id), ("1600689944.000500", "B0RELAYBOT1"));
-        assert_eq!(message.attachments.len(), 1);
+        assert_eq!(attachments(&message).len(), 1);
         assert_eq!(key(raw), "main:C0123456789:1600689944.000500");
         assert_eq!(message.posted_at(0).micros(), 1_600_689_944_000_500);
-        assert!(attachment_raw(raw, 0).unwrap().get().contains("edited by the vendor"));
+        assert!(attachment_raw(raw, 0).unwrap().contains("edited by the vendor"));
     }
 
     #[test]
@@ -334,7 +450,7 @@ mod tests {
             "message":{"ts":"1.0","bot_id":"B1","attachments":[{}]}}"#;
         let message = parse(raw).unwrap();
         assert_eq!((&*message.ts, &*message.bot_id, message.is_edit), ("2.0", "", false));
-        assert!(message.attachments.is_empty() && attachment_raw(raw, 0).is_none());
+        assert!(attachments(&message).is_empty() && attachment_raw(raw, 0).is_none());
     }
 
     #[test]
@@ -344,7 +460,7 @@ mod tests {
                 r#"{{"subtype":"message_changed","ts":"2.0","attachments":[{{}}]{inner}}}"#
             );
             let message = parse(&raw).unwrap();
-            assert!(message.is_edit && message.ts.is_empty() && message.attachments.is_empty());
+            assert!(message.is_edit && message.ts.is_empty() && attachments(&message).is_empty());
             assert!(attachment_raw(&raw, 0).is_none());
         }
     }
@@ -363,24 +479,43 @@ mod tests {
     }
 
     #[test]
+    fn a_ts_that_is_a_number_is_read_as_it_is_written() {
+        for ts in [
+            "1795939372.0003889",
+            "\"1795939372.0003889\"",
+            " 1795939372.000388",
+            "1795939372000388",
+        ] {
+            let raw = format!(r#"{{"channel":"C1","ts":{ts},"event_ts":"5.0"}}"#);
+            assert_eq!(key(&raw), "main:C1:1795939372.000388", "{ts}");
+        }
+        assert_eq!(
+            key(r#"{"channel":"C1","ts":"1795939372.\u0030"}"#),
+            "main:C1:1795939372.000000"
+        );
+        assert_eq!(key(r#"{"channel":"C1","ts":1.6e9}"#), "main:C1:1600000000.000000");
+        assert_eq!(key(r#"{"channel":"C1","ts":true,"event_ts":"5.0"}"#), "main:C1:5.000000");
+    }
+
+    #[test]
     fn a_field_of_the_wrong_type_never_fails_the_message() {
         let raw = payload!("wrong_types.json");
         let message = parse(raw).unwrap();
         assert_eq!((&*message.channel, &*message.bot_id), ("C0123456789", ""));
-        assert_eq!(message.attachments.len(), 5);
-        let last = &message.attachments[4];
+        assert_eq!(attachments(&message).len(), 5);
+        let last = attachments(&message)[4];
         assert_eq!((&*last.title, &*last.text), ("7", ""));
         let fields: Vec<_> = last.fields.iter().map(|f| (&*f.title, &*f.value)).collect();
-        assert_eq!(fields, [("", ""), ("Risk Level", "80"), ("1.5", ""), ("Script", "")]);
-        assert_eq!(last.actions.len(), 2);
-        assert!(attachment_raw(raw, 3).unwrap().get().starts_with('['));
+        assert_eq!(fields, [("Risk Level", "80"), ("1.5", ""), ("Script", "")]);
+        assert_eq!(last.actions.len(), 1);
+        assert!(attachment_raw(raw, 3).unwrap().starts_with('['));
     }
 
     #[test]
     fn attachments_that_are_no_list_are_none() {
         for list in ["null", "{}", "7", "\"x\"", "{\"0\":{}}"] {
             let raw = format!(r#"{{"ts":"1.0","attachments":{list}}}"#);
-            assert!(parse(&raw).unwrap().attachments.is_empty(), "{list}");
+            assert!(attachments(&parse(&raw).unwrap()).is_empty(), "{list}");
             assert!(attachment_raw(&raw, 0).is_none(), "{list}");
         }
     }
@@ -397,19 +532,76 @@ mod tests {
             r#""is_future_unfurl":true"#,
         ] {
             let raw = format!(r#"{{"attachments":[{{{mark}}}]}}"#);
-            assert!(parse(&raw).unwrap().attachments[0].is_unfurl, "{mark}");
+            assert!(attachments(&parse(&raw).unwrap())[0].is_unfurl, "{mark}");
         }
         for mark in [r#""from_url":"""#, r#""from_url":null"#, r#""is_msg_unfurl":false"#] {
             let raw = format!(r#"{{"attachments":[{{{mark}}}]}}"#);
-            assert!(!parse(&raw).unwrap().attachments[0].is_unfurl, "{mark}");
+            assert!(!attachments(&parse(&raw).unwrap())[0].is_unfurl, "{mark}");
         }
+    }
+
+    #[test]
+    fn every_attachment_that_can_have_a_title_is_given_at_its_place() {
+        let list = |count: u32| {
+            let titled = |at: u32| match at % 3 {
+                0 => format!(r#"{{"title":"{at}"}}"#),
+                1 => "{}".to_owned(),
+                _ => r#"[null,{"title":"x"}]"#.to_owned(),
+            };
+            (0..count).map(titled).collect::<Vec<_>>().join(" , ")
+        };
+        for count in [0, 1, 127, 128, 129, 130, 1_000] {
+            let raw = format!(r#"{{"attachments":[{}]}}"#, list(count));
+            let message = parse(&raw).unwrap();
+            let titled: Vec<_> = message
+                .attachments
+                .iter()
+                .filter(|(_, attachment)| !attachment.title.is_empty())
+                .map(|(place, attachment)| (place, attachment.title.to_string()))
+                .collect();
+            let expected: Vec<_> =
+                (0..count).step_by(3).map(|place| (place, place.to_string())).collect();
+            assert_eq!(titled, expected);
+            let stored = Stored::parse(&raw).unwrap();
+            for (place, title) in titled {
+                assert_eq!(stored.attachment(place).unwrap().0.title, title);
+            }
+            assert!(stored.attachment(count).is_none());
+        }
+    }
+
+    #[test]
+    fn a_million_of_anything_costs_no_more_than_a_few_times_its_text() {
+        let size = 4 * 1024 * 1024;
+        let many = |item: &str| vec![item; size / (item.len() + 1)].join(",");
+        let empty = format!(r#"{{"attachments":[{}]}}"#, many("{}"));
+        assert_eq!(parse_len(&empty), (Attachments::READ_AT_ONCE, 0));
+        let (first, rest) =
+            parse_len(&format!(r#"{{"attachments":[{}]}}"#, many(r#"{"a":"bcde"}"#)));
+        assert_eq!(first, Attachments::READ_AT_ONCE);
+        assert!(rest * size_of::<(u32, &str)>() < 2 * size);
+        for item in ["{}", "[]", "7", r#"{"title":""}"#, r#"{"value":"x"}"#] {
+            let raw = format!(
+                r#"{{"attachments":[{{"fields":[{}],"actions":[{}]}}]}}"#,
+                many(item),
+                many(item)
+            );
+            let message = parse(&raw).unwrap();
+            let attachment = attachments(&message)[0];
+            assert!(attachment.fields.is_empty() && attachment.actions.is_empty(), "{item}");
+        }
+    }
+
+    fn parse_len(raw: &str) -> (usize, usize) {
+        let attachments = parse(raw).unwrap().attachments;
+        (attachments.first.len(), attachments.rest.len())
     }
 
     #[test]
     fn an_attachment_of_a_hundred_thousand_levels_is_kept() {
         let deep = format!(r#"{{"text":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let raw = format!(r#"{{"attachments":[{deep}]}}"#);
-        assert_eq!(parse(&raw).unwrap().attachments[0].text, "");
-        assert_eq!(attachment_raw(&raw, 0).unwrap().get(), deep);
+        assert_eq!(attachments(&parse(&raw).unwrap())[0].text, "");
+        assert_eq!(attachment_raw(&raw, 0).unwrap(), deep);
     }
 }

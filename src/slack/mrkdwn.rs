@@ -18,23 +18,79 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| matches!(byte, b'<' | b'&')) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(render(text, |words| unescape(words)))
+    Cow::Owned(render(text, push_markup, |words| unescape(words)))
 }
 
-/// A value such as a URL: as [`plain`], and the marks of code spans and surrounding white space
-/// are taken off too. What is inside of a link stays as it is.
+/// A value such as a URL: as [`plain`], and the marks of code spans, of emphasis around the whole,
+/// and surrounding blanks are taken off too. What is inside of a link stays as it is.
 ///
 /// ```
 /// use slack_soar_relay::slack::mrkdwn::value;
 /// assert_eq!(value("`www.example.com/A.js?x=1&amp;y=2`"), "www.example.com/A.js?x=1&y=2");
-/// assert_eq!(value("`<https://example.com/a.js|a.js>`"), "https://example.com/a.js");
+/// assert_eq!(value("*<https://example.com/a.js|a.js>*"), "https://example.com/a.js");
 /// ```
 pub fn value(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| matches!(byte, b'<' | b'&' | b'`')) {
-        return Cow::Borrowed(text.trim());
+    let text = without_emphasis(text);
+    if !has_markup(text) {
+        return Cow::Borrowed(text);
     }
-    let value = render(text, |words| Cow::Owned(unescape(words).replace('`', "")));
-    Cow::Owned(value.trim().to_owned())
+    let value = render(text, push_markup, |words| Cow::Owned(unescape(words).replace('`', "")));
+    Cow::Owned(trim(&value).to_owned())
+}
+
+/// A word or two that name something, such as a field's title or a level: the text that Slack
+/// shows, without any marks around it and without a colon behind it. Of a link, this is the label.
+///
+/// ```
+/// use slack_soar_relay::slack::mrkdwn::label;
+/// assert_eq!(label(" *Risk Level:* "), "Risk Level");
+/// assert_eq!(label("<https://docs.example.com/risk|`High`>"), "High");
+/// ```
+pub fn label(text: &str) -> Cow<'_, str> {
+    let is_around = |char: char| is_blank(char) || matches!(char, '*' | '_' | '~' | '`');
+    let is_behind = |char: char| is_around(char) || matches!(char, ':' | '\u{ff1a}');
+    if !has_markup(text) {
+        return Cow::Borrowed(text.trim_start_matches(is_around).trim_end_matches(is_behind));
+    }
+    let shown = render(text, push_shown, |words| unescape(words));
+    Cow::Owned(shown.trim_start_matches(is_around).trim_end_matches(is_behind).to_owned())
+}
+
+/// The text without blanks around it: white space, and characters that have no width.
+pub fn trim(text: &str) -> &str {
+    text.trim_matches(is_blank)
+}
+
+/// White space, or a character without a width: soft hyphen, zero-width space and joiners, word
+/// joiner, byte order mark.
+pub fn is_blank(char: char) -> bool {
+    char.is_whitespace()
+        || matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+/// Emphasis is not nested deeper than Slack has marks, each perhaps doubled as Markdown does.
+const EMPHASIS_MAX: usize = 8;
+
+/// The text without the marks of bold, italic and strike-through that enclose the whole of it.
+fn without_emphasis(text: &str) -> &str {
+    let mut text = trim(text);
+    for _ in 0..EMPHASIS_MAX {
+        let enclosed = ['*', '_', '~'].iter().find_map(|mark| {
+            text.strip_prefix(*mark)?
+                .strip_suffix(*mark)
+                .map(trim)
+                .filter(|inner| !inner.is_empty())
+        });
+        let Some(inner) = enclosed else {
+            break;
+        };
+        text = inner;
+    }
+    text
+}
+
+fn has_markup(text: &str) -> bool {
+    text.bytes().any(|byte| matches!(byte, b'<' | b'&' | b'`'))
 }
 
 /// The URL of the first link of the text, if there is one.
@@ -79,15 +135,29 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn render<'t>(text: &'t str, words: impl Fn(&'t str) -> Cow<'t, str>) -> String {
+fn render<'t>(
+    text: &'t str,
+    markup: impl Fn(&mut String, &str, &str),
+    words: impl Fn(&'t str) -> Cow<'t, str>,
+) -> String {
     let mut rendered = String::with_capacity(text.len());
     for piece in pieces(text) {
         match piece {
             Piece::Words(text) => rendered.push_str(&words(text)),
-            Piece::Markup { target, label } => push_markup(&mut rendered, target, label),
+            Piece::Markup { target, label } => markup(&mut rendered, target, label),
         }
     }
     rendered
+}
+
+/// A link becomes its label, if it has one, as Slack shows it.
+fn push_shown(to: &mut String, target: &str, label: &str) {
+    let is_link = !target.starts_with(['@', '#', '!']);
+    if is_link && !label.is_empty() {
+        to.push_str(&unescape(label));
+    } else {
+        push_markup(to, target, label);
+    }
 }
 
 /// A link becomes its URL; `<@U1|kim>` becomes `@kim`, `<#C1>` `#C1`, `<!here>` `@here`, and a date
@@ -168,6 +238,9 @@ mod tests {
             "<www.x.example/A.js?q=1&amp;z=%20|the label &amp; more>",
             " ```www.x.example/A.js?q=1&amp;z=%20```\n",
             "`www.x.example/A.js?q=1&amp;z=%20",
+            "*www.x.example/A.js?q=1&amp;z=%20*",
+            "_*~`www.x.example/A.js?q=1&amp;z=%20`~*_",
+            "\u{feff}*<www.x.example/A.js?q=1&amp;z=%20|*label*>*\u{a0}",
         ] {
             assert_eq!(value(wrapped), "www.x.example/A.js?q=1&z=%20", "{wrapped}");
         }
@@ -234,6 +307,29 @@ mod tests {
     fn a_megabyte_of_brackets_takes_linear_time() {
         for text in ["<".repeat(1_000_000), "<a".repeat(500_000), "&".repeat(1_000_000)] {
             assert_eq!(plain(&text), text);
+            assert_eq!(value(&text), text);
+            assert_eq!(label(&text), text);
+        }
+        for marks in ["*", "_~", "* ", "`", ":", "\u{200b}"] {
+            let text = marks.repeat(1_000_000);
+            assert!(value(&text).len() <= text.len());
+            assert_eq!(label(&text), "");
+        }
+    }
+
+    #[test]
+    fn a_label_is_what_slack_shows() {
+        for (text, shown) in [
+            ("Risk Level", "Risk Level"),
+            ("`*Risk Level*`:", "Risk Level"),
+            ("R&amp;D: ", "R&D"),
+            ("a: b", "a: b"),
+            ("<https://x.example>", "https://x.example"),
+            ("*<https://x.example|Risk> Level*", "Risk Level"),
+            ("<@U1|kim>", "@kim"),
+            ("*_~`: \u{200b}", ""),
+        ] {
+            assert_eq!(label(text), shown, "{text}");
         }
     }
 
@@ -257,9 +353,22 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[<>&|`@#!a-z; \n\u{fffd}]{0,40}") {
+        fn marks_around_a_value_change_nothing(
+            inner in "[a-zA-Z0-9./?=&-]{1,30}",
+            marks in "[*_~ \u{a0}\u{200b}]{0,6}",
+        ) {
+            let mirrored: String = marks.chars().rev().collect();
+            let marked = format!("{marks}{inner}{mirrored}");
+            prop_assert_eq!(value(&marked), inner.as_str());
+            let titled = format!("{marks}`{inner}`{mirrored}:");
+            prop_assert_eq!(label(&titled), inner.as_str());
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[<>&|`*_~:@#!a-z; \n\u{200b}\u{fffd}]{0,40}") {
             prop_assert!(plain(&text).len() <= text.len() + 1);
             prop_assert!(value(&text).len() <= text.len() + 1);
+            prop_assert!(label(&text).len() <= text.len() + 1);
             first_link(&text);
         }
     }

@@ -24,8 +24,8 @@ pub enum SignatureError {
     /// No secret of ours makes this signature of this body.
     #[error("the signature is wrong")]
     Wrong,
-    /// The timestamp is too old or too new: a replay, or a clock that is off. The signature was
-    /// not looked at.
+    /// The timestamp is too old or too new: a replay, a stranger, or a clock that is off. The
+    /// signature was not looked at.
     #[error("the request's timestamp is more than 300 s away from our clock")]
     Stale,
 }

@@ -142,8 +142,14 @@ impl World {
     }
 
     async fn deliver_all(&self) {
-        for lease in self.lease("soar", 1000).await {
-            self.record(lease, Next::Delivered(Reference::default())).await;
+        loop {
+            let leases = self.lease("soar", 1000).await;
+            if leases.is_empty() {
+                return;
+            }
+            for lease in leases {
+                self.record(lease, Next::Delivered(Reference::default())).await;
+            }
         }
     }
 
@@ -248,6 +254,7 @@ macro_rules! contract {
             what_came_since_the_start_grows_old_without_a_second_look,
             a_pause_makes_nothing_older_when_the_clock_is_set_back,
             a_jump_of_the_clock_costs_a_wait_at_most_itself,
+            an_identity_is_known_and_neither_listed_nor_delivered,
             held_deliveries_wait,
             workers_never_share_a_delivery,
             the_oldest_due_is_leased_first,
@@ -481,6 +488,39 @@ pub(super) async fn an_unrouted_alert_is_kept(w: World) {
     assert_eq!(view.raw.unwrap(), message.raw);
     let unrouted = w.list(AlertQuery { unrouted: true, ..all(10) }).await;
     assert_eq!(unrouted.iter().map(|one| one.id.clone()).collect::<Vec<_>>(), [w.id(2)]);
+}
+
+pub(super) async fn an_identity_is_known_and_neither_listed_nor_delivered(w: World) {
+    let whole = |number| NewMessage {
+        alerts: vec![alert(0, &["soar"]), alert(1, &["soar"])],
+        source: Source::Backfill,
+        ..w.message(number)
+    };
+    w.accept(w.message(3)).await;
+    let before = w.store().stats().await.unwrap();
+    assert_eq!(w.accept(whole(1).into_identity()).await, Accepted::New { alerts: 2 });
+    assert_eq!(w.accept(whole(1).into_identity()).await, Accepted::Duplicate);
+    assert_eq!(w.accept(whole(3).into_identity()).await, Accepted::New { alerts: 1 });
+    for source in [Source::Push, Source::CatchUp, Source::Backfill] {
+        assert_eq!(w.accept(NewMessage { source, ..whole(1) }).await, Accepted::Duplicate);
+    }
+    let edit = NewMessage { is_edit: true, edited_ts: "7.0".to_owned(), ..whole(1) };
+    assert_eq!(w.accept(edit).await, Accepted::Duplicate);
+    let listed =
+        |listed: Vec<AlertView>| -> Vec<AlertId> { listed.into_iter().map(|one| one.id).collect() };
+    assert_eq!(listed(w.list(all(10)).await), [w.id(3)]);
+    assert_eq!(listed(w.list(AlertQuery { unrouted: true, ..all(10) }).await), []);
+    let text = AlertQuery { text: Some(w.id(1).to_string()), ..all(10) };
+    assert_eq!(listed(w.list(text).await), []);
+    let view = w.view(1).await;
+    assert!(view.raw.is_none() && view.deliveries.is_empty());
+    let after = w.store().stats().await.unwrap();
+    assert_eq!(format!("{:?}", after.destinations), format!("{:?}", before.destinations));
+    assert_eq!(w.lease("soar", 10).await.len(), 1);
+    assert_eq!(
+        w.act(Selection { alert: Some(w.id(1)), ..Selection::default() }, Action::Retry).await,
+        0
+    );
 }
 
 pub(super) async fn held_deliveries_wait(w: World) {

@@ -49,7 +49,8 @@ pub struct NewMessage {
     pub team: String,
     /// When it reached us.
     pub received_at: Timestamp,
-    /// The exact bytes of the inner event.
+    /// The exact bytes of the inner event. Without any and without a destination, only the identity
+    /// is kept, as after retention: the message is known from now on, and is not listed.
     pub raw: Bytes,
     /// It was edited: if the message is known, these bytes are kept as a revision, once for each
     /// edit.
@@ -70,6 +71,22 @@ pub(super) enum Unusable {
 }
 
 impl NewMessage {
+    /// Leaves the identity only: whoever brings the message later finds it known.
+    #[must_use]
+    pub fn into_identity(mut self) -> Self {
+        self.raw = Bytes::new();
+        for alert in &mut self.alerts {
+            alert.destinations.clear();
+            alert.search.clear();
+        }
+        self
+    }
+
+    /// Whether only the identity is to be kept.
+    pub(super) fn is_identity(&self) -> bool {
+        self.raw.is_empty() && self.alerts.iter().all(|alert| alert.destinations.is_empty())
+    }
+
     /// Why it can never be stored, in whatever engine, if so.
     pub(super) fn unusable(&self) -> Option<Unusable> {
         if self.alerts.is_empty() {

@@ -27,6 +27,7 @@ pub mod sqlite;
 mod stored;
 pub mod transfer;
 mod view;
+mod waiting;
 
 pub use self::{
     chain::{CHAIN_MAX, LookAlike, joined, with_new_id},

@@ -57,7 +57,7 @@ const IMPURE: &[&str] = &["axum", "hyper", "reqwest", "rusqlite", "tokio"];
 /// The only modules that read the process's environment.
 const READS_ENVIRONMENT: &[&str] = &["cli", "config"];
 
-const LINES_OF_FILE: usize = 400;
+const LINES_OF_FILE: usize = 450;
 const CHARS_OF_LINE: usize = 100;
 
 #[test]
@@ -155,7 +155,7 @@ fn the_limits_count_no_tests() {
     let fits = Source::parse("src/ids.rs", &format!("{code}{tests}fn f() {{}}\n"));
     assert!(long_file(&fits).is_empty());
     let long = Source::parse("src/ids.rs", &format!("{code}{tests}fn f() {{}}\n\n"));
-    assert_eq!(long_file(&long), ["src/ids.rs: 401 lines without tests, at most 400"]);
+    assert_eq!(long_file(&long), ["src/ids.rs: 451 lines without tests, at most 450"]);
     let wide = Source::parse("src/ids.rs", &format!("\n//{}", "é".repeat(CHARS_OF_LINE - 1)));
     assert_eq!(long_lines(&wide), ["src/ids.rs:2: 101 characters, at most 100"]);
 }

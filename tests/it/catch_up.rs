@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use slack_soar_relay::clock::{Clock, Timestamp};
+use slack_soar_relay::{
+    clock::{Clock, Timestamp},
+    intake::catch_up::{History, Moment, Purpose},
+};
 
 use crate::harness::{
     BEGIN, PATIENCE, Setup, TestRelay,
@@ -739,15 +742,52 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     relay.caught_up().await;
     assert_eq!(world.arrived(&relay).await, recent);
     let handle = &relay.relay().catch_up()[0];
-    let found = handle.backfill(6 * DAY, Some("C0123456789".to_owned())).await.unwrap();
+    let history = |since, channel: Option<&str>| History {
+        since: Moment::Ago(since),
+        until: None,
+        channel: channel.map(str::to_owned),
+        purpose: Purpose::Deliver,
+    };
+    let found = handle.backfill(history(6 * DAY, Some("C0123456789"))).await.unwrap();
     assert_eq!((found.found, found.new, found.known), (12, 10, 2));
-    let again = handle.backfill(6 * DAY, None).await.unwrap();
+    let again = handle.backfill(history(6 * DAY, None)).await.unwrap();
     assert_eq!((again.found, again.new, again.known), (12, 0, 12));
-    assert!(handle.backfill(DAY, Some("C9999999999".to_owned())).await.is_err());
+    assert!(handle.backfill(history(DAY, Some("C9999999999"))).await.is_err());
     assert_eq!(world.arrived(&relay).await.len(), old.len() + recent.len());
     relay.clock.advance(15 * MINUTE);
     relay.caught_up().await;
     assert_eq!(relay.metric(&missed("downtime")).await, 2.0, "a backfill is no missed push");
+}
+
+#[tokio::test]
+async fn history_up_to_a_moment_is_marked_as_known_and_what_is_newer_is_delivered() {
+    let world = World::new().await;
+    let before = world.fill(BEGIN - 5 * DAY, 30);
+    let last = before.last().unwrap().split(':').nth(2).unwrap();
+    let newer = world.fill(BEGIN - 4 * DAY, 20);
+    let relay = world.setup().start().await;
+    relay.caught_up().await;
+    let path = format!("/backfill?mark_known=true&until={last}");
+    let (status, body) = relay.api("POST", &path).await;
+    let marked = json!({"found": 3, "new": 0, "known": 0, "marked": 3});
+    assert_eq!((status, body), (200, marked), "the message of that moment too");
+    let (_, body) = relay.api("POST", &path).await;
+    assert_eq!(body, json!({"found": 3, "new": 0, "known": 3, "marked": 0}));
+    for query in ["", "?state=unrouted"] {
+        let (_, listed) = relay.api("GET", &format!("/alerts{query}")).await;
+        assert_eq!(listed["alerts"].as_array().map(Vec::len), Some(0), "{query}: {listed}");
+    }
+    let (_, status) = relay.api("GET", "/status").await;
+    assert!(!status.to_string().contains("\"unrouted\":3"), "{status}");
+    let (status, body) = relay.api("POST", &format!("/backfill?since={last}")).await;
+    let delivered = json!({"found": 3, "new": 2, "known": 1, "marked": 0});
+    assert_eq!((status, body), (200, delivered));
+    assert_eq!(world.arrived(&relay).await, newer);
+    let (_, body) = relay.api("POST", "/backfill?since=6d&until=90h").await;
+    assert_eq!(body, json!({"found": 5, "new": 0, "known": 5, "marked": 0}));
+    let (_, body) = relay.api("POST", "/backfill?since=6d&until=110h").await;
+    assert_eq!(body, json!({"found": 3, "new": 0, "known": 3, "marked": 0}));
+    relay.settled().await;
 }
 
 #[tokio::test]
@@ -766,9 +806,17 @@ async fn a_backfill_reads_channels_that_nobody_has_listed_yet_or_says_why_it_can
             assert!(status == 502 && detail.contains("missing_scope"), "{path}: {detail}");
         }
         let (status, body) = relay.api("POST", "/backfill?since=6d").await;
-        assert_eq!((status, body), (200, json!({"found": 2, "new": 2, "known": 0})), "{channels}");
+        assert_eq!(
+            (status, body),
+            (200, json!({"found": 2, "new": 2, "known": 0, "marked": 0})),
+            "{channels}"
+        );
         let (status, body) = relay.api("POST", "/backfill?since=6d&channel=cd_alerts").await;
-        assert_eq!((status, body), (200, json!({"found": 2, "new": 0, "known": 2})), "{channels}");
+        assert_eq!(
+            (status, body),
+            (200, json!({"found": 2, "new": 0, "known": 2, "marked": 0})),
+            "{channels}"
+        );
         assert_eq!(relay.api("POST", "/backfill?since=6d&channel=C0000000009").await.0, 404);
         assert_eq!(world.arrived(&relay).await, old);
         world.slack.state().channels.clear();
@@ -798,7 +846,7 @@ async fn an_operator_sees_and_asks_for_history_over_the_api() {
     let relay = world.setup().start().await;
     relay.caught_up().await;
     let (status, body) = relay.api("POST", "/backfill?since=6d&channel=C0123456789").await;
-    assert_eq!((status, body), (200, json!({"found": 3, "new": 3, "known": 0})));
+    assert_eq!((status, body), (200, json!({"found": 3, "new": 3, "known": 0, "marked": 0})));
     assert_eq!(world.arrived(&relay).await, old);
     for (body, expected) in [(r#"{"since": "6d"}"#, 200), (r#"{"since": 6}"#, 400)] {
         let headers = [("Host", "localhost"), ("Content-Type", "application/json")]
@@ -809,6 +857,11 @@ async fn an_operator_sees_and_asks_for_history_over_the_api() {
     }
     for (query, expected) in [
         ("?since=6", 400),
+        ("?since=6d&until=yesterday", 400),
+        ("?since=1h&until=2h", 400),
+        ("?mark_known=true", 400),
+        ("?mark_known=true&since=6d", 400),
+        ("?until=1h", 400),
         ("", 400),
         ("?since=6d&chanel=C1", 400),
         ("?since=6d&channel=C9999999999", 404),

@@ -167,7 +167,11 @@ async fn once_the_files_are_gone_nothing_is_acknowledged_and_what_is_open_is_del
     let problem = relay_status(&process).await["store"]["problem"].to_string();
     assert!(problem.contains("files are gone"), "{problem}");
     soar.becomes(Mood::Status(200));
-    until_all(&soar, &[slack::id(1)]).await;
+    // A post that was refused may have reached the file before its absence was noticed.
+    let mut requests = 0;
+    while !soar.taken().contains(&slack::id(1)) {
+        requests = soar.more_than(requests).await;
+    }
     all_recorded(&process).await;
     let is_last = |line: &Value| line.to_string().contains("delivered");
     let said = process.log_of("relay runs", |_| true).await;
@@ -176,7 +180,7 @@ async fn once_the_files_are_gone_nothing_is_acknowledged_and_what_is_open_is_del
     let again = again.iter().filter(|line| line.to_string().contains("relay runs")).count();
     assert_eq!(again, 0, "it is said once");
     process.terminate();
-    assert_eq!(files(), [PathBuf::new(); 0], "nothing is made anew");
+    assert!(files().is_empty(), "nothing is made anew");
 }
 
 #[tokio::test]

@@ -594,7 +594,7 @@ async fn two_hundred_messages_of_40_000_characters_are_read_in_less_than_100_mib
     drop(process);
     let process = Process::start(faked.dir.path(), &env);
     until_all(&soar, &expected).await;
-    let peak = process.peak_kib();
+    let peak = process.peak_memory_kib();
     println!("VmHWM: {} MiB", peak / 1024);
     assert!(peak < 100 * 1024, "{peak} KiB");
     let found = slack.calls(HISTORY);

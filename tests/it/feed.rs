@@ -225,6 +225,25 @@ async fn who_waits_is_answered_by_a_new_alert_at_once() {
 }
 
 #[tokio::test]
+async fn readers_beyond_the_64_that_wait_are_told_to_come_back() {
+    let relay = Arc::new(Setup::default().feed("pull", "").start().await);
+    let mut readers = JoinSet::new();
+    for _ in 0..65 {
+        let relay = Arc::clone(&relay);
+        readers.spawn(async move { ask(&relay, "?wait=50s", FEED_TOKEN).await });
+    }
+    // The clock stands still, so whoever waits is not answered.
+    let first = tokio::time::timeout(PATIENCE, readers.join_next()).await.expect("all wait");
+    let told = problem(&first.unwrap().unwrap(), 503);
+    assert!(told.contains("64 requests wait"), "{told}");
+    assert_eq!(read(&relay, "").await.0.len(), 0, "whoever does not wait is answered");
+    post(&relay, 1..2).await;
+    while let Some(answer) = tokio::time::timeout(PATIENCE, readers.join_next()).await.unwrap() {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
 async fn who_waits_is_answered_with_nothing_when_its_time_is_over() {
     let relay = Arc::new(Setup::default().feed("pull", "").start().await);
     let reader = waiting(&relay, "?after=7&wait=20s").await;

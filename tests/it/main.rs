@@ -25,6 +25,7 @@ mod harness;
 mod operate;
 mod operations;
 mod ops_api;
+mod outages;
 mod outgoing;
 mod peers;
 #[cfg(feature = "postgres-tests")]
@@ -36,4 +37,5 @@ mod setup;
 mod shells;
 mod siemplify;
 mod source;
+mod strangers;
 mod web_api;

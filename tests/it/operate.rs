@@ -21,7 +21,7 @@ use crate::{
         slack::{self, id, message},
         soar::{FakeSoar, Mood},
     },
-    process::{Process, command, run, write_config},
+    process::{Process, command, post_as_slack_does, run, write_config},
 };
 
 /// A running `demo`, with what it has said. It is killed when the test ends.
@@ -347,7 +347,7 @@ async fn a_backup_that_is_ended_leaves_nothing_behind_for_long() {
     let mut process = Process::start(dir.path(), &[]);
     for n in 0..40 {
         let body = slack::large_incident(n, 2_000_000).to_string();
-        assert_eq!(process.post_body(body.as_bytes()).await, Some(200));
+        post_as_slack_does(&process, &body).await;
     }
     process.terminate();
     let out = dir.path().join("copies");

@@ -103,6 +103,50 @@ async fn the_breaker_opens_after_five_faults_and_a_probe_closes_it() {
     assert_eq!(relay.metric(r#"breaker_open{destination="soar"}"#).await, 0.0);
 }
 
+/// Lets a destination fail for that long; returns how long after it works again the first of the
+/// alerts arrives.
+async fn first_delivery_after(fault: &Mood, outage: Duration, alerts: u32) -> Duration {
+    let soar = FakeSoar::new([fault.clone()]).await;
+    let setup = Setup::default().destination("soar", &soar, "retry: {max_age: 720h}");
+    let relay = setup.start().await;
+    for n in 0..alerts {
+        assert_eq!(relay.post(&incident(n)).await, 200);
+    }
+    let passes = async |time: Duration, step: Duration| {
+        let end = relay.clock.now() + time;
+        let reached = async {
+            while relay.clock.now() < end {
+                tokio::task::yield_now().await;
+            }
+        };
+        time_passes_until(&relay, step, reached).await;
+    };
+    passes(SECOND * 30, SECOND).await;
+    passes(outage, outage / 100).await;
+    passes(SECOND * 30, SECOND).await;
+    soar.becomes(Mood::Status(200));
+    let back = relay.clock.now();
+    let received = soar.received().len();
+    time_passes_until(&relay, SECOND, soar.has_received(received + 1)).await;
+    let first = relay.clock.now().since(back);
+    // The others follow at once, whatever waits of their own they had.
+    time_passes_until(&relay, SECOND, relay.settled()).await;
+    let all = relay.clock.now().since(back);
+    assert!(all < first + SECOND * 10, "{all:?}, the first after {first:?}");
+    first
+}
+
+#[tokio::test]
+async fn what_has_come_back_is_used_within_seconds() {
+    let (minutes, days) = (SECOND * 600, SECOND * 72 * 3600);
+    for (fault, bound) in [(Mood::Reset, 15), (Mood::Status(503), 40), (Mood::Status(401), 40)] {
+        for (outage, alerts) in [(minutes, 1), (minutes, 30), (days, 1)] {
+            let first = first_delivery_after(&fault, outage, alerts).await;
+            assert!(first <= SECOND * bound, "{first:?} after {outage:?} of {fault:?}, {alerts}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn retry_after_is_honoured() {
     let throttled = Mood::Header(429, "retry-after", "7");
@@ -150,7 +194,7 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     assert_eq!(dead, [slack::id(0), slack::id(1), slack::id(2)]);
 }
 
-/// Google's "API key not valid" and PagerDuty's "Invalid routing key" are 400s.
+/// Google answers a wrong key with 400 "API key not valid", and others do likewise.
 #[tokio::test]
 async fn a_wrong_key_that_is_answered_with_400_kills_no_alert_for_a_day() {
     let soar = FakeSoar::new([Mood::Body(400, "API key not valid".to_owned())]).await;

@@ -68,6 +68,20 @@ impl Process {
         process
     }
 
+    /// Through another program, which ends by running what its arguments say.
+    pub(crate) fn start_in(
+        mut other: Command,
+        relay: &Command,
+        dir: &Path,
+        env: &[(String, String)],
+    ) -> Self {
+        other.arg(relay.get_program());
+        for (name, value) in relay.get_envs() {
+            other.env(name, value.unwrap_or_default());
+        }
+        Self::start_by(other, dir, env)
+    }
+
     /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
     fn start_unread(
         mut command: Command,
@@ -120,11 +134,11 @@ impl Process {
         }
     }
 
-    /// The most memory that it has had in use.
-    pub(crate) fn peak_kib(&self) -> u64 {
+    /// The most memory that it has had, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -563,4 +577,46 @@ async fn an_output_that_nobody_reads_holds_one_thread_and_delays_no_other_destin
         .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok());
     assert_eq!(names.filter(|name| name.trim() == "stdout").count(), 1);
     assert_eq!(http::get(relay.ops, "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_signed_message_of_a_million_attachments_or_incidents_takes_little_memory() {
+    const TITLED: &str = r#"{"title":"Code Defender has detected a new incident"}"#;
+    let soar = FakeSoar::ok().await;
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &["soar"]);
+    let relay = Process::start(dir.path(), &[("URL_soar".to_owned(), soar.url())]);
+    let mut second = 0;
+    let mut body = |items: &str| {
+        second += 1;
+        format!(
+            r#"{{"type":"event_callback","event":{{"type":"message","channel":"{CHANNEL}",
+            "bot_id":"B1","ts":"16006899{second:02}.000500","attachments":[{items}]}}}}"#
+        )
+    };
+    let fill = |item: &str| vec![item; (4 * 1024 * 1024 - 512) / (item.len() + 1)].join(",");
+    let empty = format!("{},{TITLED}", fill("{}"));
+    for _ in 0..3 {
+        post_as_slack_does(&relay, &body(&empty)).await;
+    }
+    post_as_slack_does(&relay, &body(&fill(TITLED))).await;
+    let wanted = 3 + 101;
+    for known in 0..wanted {
+        assert!(soar.more_than(known).await > known, "{known} alerts of {wanted} have arrived");
+    }
+    let received = soar.received();
+    let rest = received.iter().find(|one| one.header("idempotency-key").ends_with(":100"));
+    assert_eq!(rest.unwrap().body["parse_problems"][0], "too_many");
+    let used = relay.peak_memory_kib();
+    assert!(used < 100 * 1024, "{used} KiB");
+}
+
+/// Posts until it is taken: a slow disk may need more than one try for megabytes, as in production.
+pub(crate) async fn post_as_slack_does(relay: &Process, body: &str) {
+    for _ in 0..50 {
+        if relay.post_body(body.as_bytes()).await == Some(200) {
+            return;
+        }
+    }
+    panic!("the message is not taken");
 }

@@ -15,7 +15,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use tokio::sync::mpsc;
 
-use crate::{clock::Clock, http_server, shutdown::Shutdown};
+use crate::{
+    clock::Clock,
+    http_server::{self, WhenFull},
+    metrics::Metrics,
+    shutdown::Shutdown,
+};
 
 /// What it says while it is stopped.
 const STOPPED: &str = r#"{"error": "the pretend SOAR is stopped"}"#;
@@ -95,7 +100,14 @@ pub(super) async fn start(
             async move { Ok::<_, Infallible>(switch.answer(request).await) }
         })
     };
-    let settings = http_server::Settings { idle_timeout: Duration::from_secs(75) };
-    end.spawn(http_server::serve(listener, service, settings, Clock::system(), end.clone()));
+    let settings = http_server::Settings {
+        name: "soar",
+        idle_timeout: Duration::from_secs(75),
+        max_connections: 64,
+        when_full: WhenFull::Evict,
+    };
+    let metrics = Metrics::new();
+    let server = http_server::Server::new(settings, Clock::system(), &metrics, end.clone());
+    end.spawn(server.serve(listener, service));
     Ok((address, switch, received))
 }

@@ -13,13 +13,18 @@ use tokio::net::TcpListener;
 use crate::{
     clock::Clock,
     config::{App, Config, Server},
-    http_server::{self, Peer},
+    http_server::{self, Peer, WhenFull},
     intake::events_api::EventsApi,
     metrics::{Metric, Metrics},
     ops::{self, Control, api, auth::Auth, health},
     shutdown::Shutdown,
     store::Store,
 };
+
+/// Connections at once on each listener. Together with the store's files and the connections to
+/// destinations they stay below 1,024 open files, the usual limit of a process.
+const PUBLIC_CONNECTIONS: usize = 512;
+const OPS_CONNECTIONS: usize = 256;
 
 /// What every part is built with.
 #[derive(Debug)]
@@ -32,16 +37,25 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn start_public(&self, listener: TcpListener, server: &Server, api: EventsApi) {
-        let service = move |_peer| {
+        let service = move |peer: Peer| {
             let api = api.clone();
             service_fn(move |request| {
-                let api = api.clone();
-                async move { Ok::<_, Infallible>(api.answer(request).await) }
+                let (api, peer) = (api.clone(), peer.clone());
+                async move { Ok::<_, Infallible>(api.answer(request, || peer.verified()).await) }
             })
         };
-        let settings = http_server::Settings { idle_timeout: server.idle_timeout };
+        let public = self.server(http_server::Settings {
+            name: "public",
+            idle_timeout: server.idle_timeout,
+            max_connections: PUBLIC_CONNECTIONS,
+            when_full: WhenFull::Wait,
+        });
+        self.shutdown.spawn(public.serve(listener, service));
+    }
+
+    fn server(&self, settings: http_server::Settings) -> http_server::Server {
         let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
+        http_server::Server::new(settings, clock, &self.metrics, shutdown)
     }
 
     pub(super) fn start_ops(
@@ -67,17 +81,21 @@ impl Parts {
         let api =
             api::Parts { store: Arc::clone(&self.store), control, auth, clock: self.clock.clone() };
         let router = ops::router(health, api);
-        let settings = http_server::Settings { idle_timeout: server.idle_timeout };
         let router = TowerToHyperService::new(router);
         let service = move |peer: Peer| {
             let router = router.clone();
             service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(peer.clone());
                 router.call(request)
             })
         };
-        let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-        self.shutdown.spawn(http_server::serve(listener, service, settings, clock, shutdown));
+        let ops = self.server(http_server::Settings {
+            name: "ops",
+            idle_timeout: server.idle_timeout,
+            max_connections: OPS_CONNECTIONS,
+            when_full: WhenFull::Evict,
+        });
+        self.shutdown.spawn(ops.serve(listener, service));
         Ok(())
     }
 }

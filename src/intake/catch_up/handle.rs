@@ -8,12 +8,13 @@ use std::{
 
 use super::{
     Found, ReadError, Status,
-    reader::{Beat, Reader, Task},
+    reader::{Beat, Purpose, Reader, Task},
     status::Board,
     window::{Window, ts},
 };
 use crate::{
-    ids::{AppName, ChannelId},
+    clock::Timestamp,
+    ids::{AppName, ChannelId, MessageTs},
     intake::channels::{Channels, Known},
     slack::web_api::{ApiError, Astray, Pages},
     store::Source,
@@ -34,6 +35,9 @@ pub enum BackfillError {
     /// Slack's list of channels has no end.
     #[error("the channels cannot be listed")]
     Endless(#[source] Astray),
+    /// The first moment is later than the last.
+    #[error("`since` is later than `until`")]
+    Reversed,
     /// There is nothing to read.
     #[error("the bot is in none of the app's channels")]
     Nowhere,
@@ -43,6 +47,37 @@ pub enum BackfillError {
     /// It could not be read to its end.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// A moment that an operator names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long before now, by Slack's clock.
+    Ago(Duration),
+    /// By the timestamps of messages.
+    At(MessageTs),
+}
+
+impl Moment {
+    fn by(self, now: Timestamp) -> MessageTs {
+        match self {
+            Self::Ago(before) => MessageTs::from_micros((now - before).micros()),
+            Self::At(ts) => ts,
+        }
+    }
+}
+
+/// The history that an operator wants read.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The first moment, itself included.
+    pub since: Moment,
+    /// The last moment, itself included; now, if none is given.
+    pub until: Option<Moment>,
+    /// One channel, by id or by name, or all.
+    pub channel: Option<String>,
+    /// What becomes of incidents that are not known.
+    pub purpose: Purpose,
 }
 
 /// What others ask of a poller. Cheap to clone.
@@ -66,34 +101,25 @@ impl Handle {
         &self.reader.app
     }
 
-    /// Reads so much history now, of one channel (by id, or by name) or of all, beside the usual
-    /// readings. Moves no cursor.
+    /// Reads history now, beside the usual readings. Moves no cursor.
     ///
     /// # Errors
     /// [`BackfillError`]; what was read before is stored.
-    pub async fn backfill(
-        &self,
-        since: Duration,
-        channel: Option<String>,
-    ) -> Result<Found, BackfillError> {
+    pub async fn backfill(&self, history: History) -> Result<Found, BackfillError> {
         let (this, shutdown) = (self.clone(), self.reader.parts.shutdown.clone());
         // It goes on when whoever asked has gone away.
         let reading = shutdown.clone().spawn(async move {
             tokio::select! {
-                result = this.read_back(since, channel) => result,
+                result = this.read_back(history) => result,
                 () = shutdown.stopped() => Err(BackfillError::Stopped),
             }
         });
         reading.await.unwrap_or(Err(BackfillError::Stopped))
     }
 
-    async fn read_back(
-        &self,
-        since: Duration,
-        channel: Option<String>,
-    ) -> Result<Found, BackfillError> {
+    async fn read_back(&self, history: History) -> Result<Found, BackfillError> {
         let (reader, beat) = (&self.reader, Beat(None));
-        let wanted = channel.as_deref().map(|channel| channel.trim_start_matches('#'));
+        let wanted = history.channel.as_deref().map(|channel| channel.trim_start_matches('#'));
         let channels = self.chosen(wanted).await?;
         if reader.api.slack_now().is_none() {
             let call = || reader.api.auth_test();
@@ -103,19 +129,27 @@ impl Handle {
         let began = reader.parts.clock.uptime();
         for channel in channels {
             let now = reader.api.moment();
+            // Clocks that disagree must not mark as known what came later.
+            let end = match history.purpose {
+                Purpose::Deliver => now.latest,
+                Purpose::MarkKnown => now.earliest,
+            };
+            let oldest = history.since.by(now.earliest);
+            let latest = history.until.map_or(ts(end), |until| until.by(end).min(ts(end)));
+            if oldest > latest {
+                return Err(BackfillError::Reversed);
+            }
             let task = Task {
                 channel,
                 began,
-                window: Window { oldest: ts(now.earliest - since), latest: ts(now.latest) },
+                window: Window { oldest, latest },
                 now: ts(now.earliest),
                 source: Source::Backfill,
+                purpose: history.purpose,
                 cursor: None,
                 counted_to: None,
             };
-            let Found { found, new, known } = reader.read(task, beat).await?;
-            sum.found += found;
-            sum.new += new;
-            sum.known += known;
+            sum.add(reader.read(task, beat).await?);
         }
         Ok(sum)
     }

@@ -132,7 +132,8 @@ impl Poller {
         };
         let page = reader.api.history(&query).await.map_err(ReadError::Slack)?;
         let with_attachments = |raw: &String| {
-            let message = message::parse(raw).ok().filter(|one| !one.attachments.is_empty())?;
+            let message = message::parse(raw).ok()?;
+            message.attachments.iter().next()?;
             message.ts.parse().ok()
         };
         let timestamps: Vec<MessageTs> =

@@ -67,6 +67,28 @@ pub struct Found {
     pub new: u64,
     /// Those that were.
     pub known: u64,
+    /// Those that were not known and were marked as known, to be delivered to nobody.
+    pub marked: u64,
+}
+
+impl Found {
+    /// Adds what was found elsewhere.
+    pub fn add(&mut self, other: Self) {
+        let Self { found, new, known, marked } = other;
+        self.found += found;
+        self.new += new;
+        self.known += known;
+        self.marked += marked;
+    }
+}
+
+/// What becomes of incidents that are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// They are stored and delivered.
+    Deliver,
+    /// Their identities are kept, since somebody else has brought them: they go nowhere.
+    MarkKnown,
 }
 
 /// What to read, and on whose account.
@@ -77,6 +99,7 @@ pub(super) struct Task {
     pub(super) began: Duration,
     pub(super) window: Window,
     pub(super) source: Source,
+    pub(super) purpose: Purpose,
     /// Moves with the last page. What it has seen is filled in then.
     pub(super) cursor: Option<CursorMove>,
     /// Messages from later than this are from the future, and say nothing about the past.
@@ -311,7 +334,11 @@ impl Reader {
         if candidates.is_empty() && cursor.is_none() {
             return Ok(());
         }
-        let batch = candidates.iter().map(|one| one.message.clone()).collect();
+        let messages = candidates.iter().map(|one| one.message.clone());
+        let batch = match open.task.purpose {
+            Purpose::Deliver => messages.collect(),
+            Purpose::MarkKnown => messages.map(NewMessage::into_identity).collect(),
+        };
         let stored = self.parts.store.accept(batch, None, cursor).await;
         for (result, candidate) in stored.map_err(ReadError::Store)?.into_iter().zip(candidates) {
             self.note(&open.task, result, &candidate, &mut open.tally);
@@ -340,6 +367,15 @@ impl Reader {
                 return self.count_at_once(task, Fate::Store);
             }
         };
+        if task.purpose == Purpose::MarkKnown {
+            match accepted {
+                Accepted::New { .. } => tally.found.marked += 1,
+                Accepted::Revision | Accepted::Duplicate => {
+                    tally.found.known += u64::from(*is_first);
+                }
+            }
+            return;
+        }
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let fate = Fate::of(accepted, is_routed, *certainty);
         match accepted {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY, moved,
-    reader::{Open, TRIES, Task},
+    reader::{Open, Purpose, TRIES, Task},
     window::{Place, Plan, ts},
     with_cure,
 };
@@ -112,6 +112,7 @@ impl Poller {
             began: now,
             window: plan.window,
             source: Source::CatchUp,
+            purpose: Purpose::Deliver,
             cursor: plan.commit.and_then(cursor),
             now: ts(moment.earliest),
             counted_to: counted.or(place.committed.filter(|to| *to <= ts(moment.latest))),

@@ -606,7 +606,8 @@ mod tests {
                 let own = Timestamp::from_seconds(true_now + error(false));
                 clocks.note(Timestamp::from_seconds(true_now + error(true)), own, up);
                 let began_at = *began.get_or_insert(up);
-                let plan = Plan::new(place, None, clocks.now(own, up), up.saturating_sub(began_at), settings);
+                let waited = up.saturating_sub(began_at);
+                let plan = Plan::new(place, None, clocks.now(own, up), waited, settings);
                 let inside = |ts: &MessageTs| {
                     (plan.window.oldest..=plan.window.latest).contains(ts) && *ts <= at(true_now)
                 };

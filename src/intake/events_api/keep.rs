@@ -1,5 +1,5 @@
-//! What is kept before Slack hears 200: messages with incidents, and the new ids of channels. When it
-//! cannot be kept, 503, and Slack sends the event again.
+//! Keeps what Slack must not send in vain before it hears 200: messages with incidents, and the new
+//! ids of channels. When they cannot be kept, 503, and Slack sends the event again.
 
 use std::time::Duration;
 

@@ -1,36 +1,241 @@
-//! How much may be under way at once. Whoever finds no place is refused at once: Slack sends again.
+//! How much may be under way at once. Nobody holds anything for what was only announced: a request
+//! takes a place when its signature holds, and a body takes room for what has arrived of it.
+//!
+//! Until a signature holds, a body may be anybody's. Where such bodies fill the room for them, the
+//! oldest gives way, so that strangers who send half of something keep nobody else out.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use super::body::Refusal;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-/// Requests at once.
+use super::refusal::Refusal;
+
+/// Verified requests at once.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Large bodies at once: with those of all other requests, 80 MiB at most. Nobody is trusted before
-/// the body is here, and hundreds of large ones would fill the memory.
-const MAX_LARGE_BODIES: usize = 16;
+/// Slack's events have a few KiB. Bodies up to this have room of their own.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
 
-/// The places that are left.
+/// Room for small bodies that have arrived in part. Most bodies arrive whole, and take none.
+const SMALL_ROOM_BYTES: usize = 4 * 1024 * 1024;
+
+/// The same for larger ones: at least one of the largest always fits. The buffers that they grow in
+/// take up to twice as much.
+const LARGE_ROOM_BYTES: usize = 5 * 1024 * 1024;
+
+/// What is left.
 #[derive(Debug)]
 pub(super) struct Limits {
     requests: Semaphore,
-    large_bodies: Semaphore,
+    bodies: Mutex<Bodies>,
 }
 
 impl Limits {
     pub(super) const fn new() -> Self {
         Self {
             requests: Semaphore::const_new(MAX_IN_FLIGHT),
-            large_bodies: Semaphore::const_new(MAX_LARGE_BODIES),
+            bodies: Mutex::new(Bodies {
+                small: Room::new(SMALL_ROOM_BYTES),
+                large: Room::new(LARGE_ROOM_BYTES),
+                next: 0,
+            }),
         }
     }
 
+    /// A place for a verified request.
     pub(super) fn request(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.requests.try_acquire().map_err(|_all_taken| Refusal::Overload)
     }
 
-    pub(super) fn large_body(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        self.large_bodies.try_acquire().map_err(|_all_taken| Refusal::Overload)
+    /// Takes room for that much of a body, at the cost of older ones.
+    pub(super) fn hold(&self, bytes: usize) -> Held<'_> {
+        let (cut, is_cut) = oneshot::channel();
+        let mut bodies = self.bodies();
+        bodies.next += 1;
+        let number = bodies.next;
+        bodies.put(number, Part { bytes, _cut: cut });
+        Held { limits: self, number, is_cut }
+    }
+
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The room that a body takes. Dropped, it is free.
+#[derive(Debug)]
+pub(super) struct Held<'l> {
+    limits: &'l Limits,
+    number: u64,
+    is_cut: oneshot::Receiver<()>,
+}
+
+impl Held<'_> {
+    /// Takes room for what the body has grown to.
+    pub(super) fn grow(&self, bytes: usize) -> Result<(), Refusal> {
+        let mut bodies = self.limits.bodies();
+        let part = bodies.take(self.number).ok_or(Refusal::Crowded)?;
+        bodies.put(self.number, Part { bytes, ..part });
+        Ok(())
+    }
+
+    /// Ends when the room is needed for newer bodies.
+    pub(super) async fn cut(&mut self) {
+        // The other end is dropped with the part, and sends nothing.
+        drop((&mut self.is_cut).await);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.limits.bodies().take(self.number);
+    }
+}
+
+#[derive(Debug)]
+struct Bodies {
+    small: Room<Part>,
+    large: Room<Part>,
+    next: u64,
+}
+
+/// What has arrived of a body. Its reader hears when this is dropped.
+#[derive(Debug)]
+struct Part {
+    bytes: usize,
+    _cut: oneshot::Sender<()>,
+}
+
+impl Bodies {
+    fn put(&mut self, number: u64, part: Part) {
+        let is_small = part.bytes <= SMALL_BODY_BYTES;
+        let room = if is_small { &mut self.small } else { &mut self.large };
+        room.put(number, part.bytes, part);
+    }
+
+    fn take(&mut self, number: u64) -> Option<Part> {
+        self.small.take(number).or_else(|| self.large.take(number))
+    }
+}
+
+/// A number of bytes, and what takes them, by age: lower numbers are older.
+#[derive(Debug)]
+struct Room<T> {
+    limit: usize,
+    used: usize,
+    parts: BTreeMap<u64, (usize, T)>,
+}
+
+impl<T> Room<T> {
+    const fn new(limit: usize) -> Self {
+        Self { limit, used: 0, parts: BTreeMap::new() }
+    }
+
+    /// Puts a part in, and drops the oldest others until all fit.
+    fn put(&mut self, number: u64, bytes: usize, part: T) {
+        self.used += bytes;
+        self.parts.insert(number, (bytes, part));
+        while self.used > self.limit {
+            let oldest = self.parts.keys().copied().find(|other| *other != number);
+            if oldest.and_then(|oldest| self.take(oldest)).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, number: u64) -> Option<T> {
+        let (bytes, part) = self.parts.remove(&number)?;
+        self.used -= bytes;
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 1_000;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin(usize),
+        /// The n-th of those that are there grows to so much.
+        Grow(usize, usize),
+        End(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..LIMIT).prop_map(Step::Begin),
+            (0..20_usize, 0..LIMIT).prop_map(|(at, bytes)| Step::Grow(at, bytes)),
+            (0..20_usize).prop_map(Step::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_room_keeps_within_its_limit_and_drops_the_oldest_first(
+            steps in prop::collection::vec(step(), 1..200)
+        ) {
+            let mut room = Room::new(LIMIT);
+            for (number, step) in (0..).zip(steps) {
+                let before: Vec<u64> = room.parts.keys().copied().collect();
+                let named = |at: usize| before.get(at).copied();
+                let newest = match step {
+                    Step::Begin(bytes) => {
+                        room.put(number, bytes, ());
+                        number
+                    }
+                    Step::Grow(at, bytes) => {
+                        let Some(grows) = named(at) else { continue };
+                        room.take(grows);
+                        room.put(grows, bytes, ());
+                        grows
+                    }
+                    Step::End(at) => {
+                        named(at).map(|ended| room.take(ended));
+                        continue;
+                    }
+                };
+                let sum: usize = room.parts.values().map(|(bytes, ())| bytes).sum();
+                prop_assert_eq!(sum, room.used);
+                prop_assert!(room.used <= LIMIT);
+                prop_assert!(room.parts.contains_key(&newest), "the one that grows stays");
+                let kept: Vec<u64> = before.iter().copied().filter(|one| *one != newest).collect();
+                let gone = kept.iter().take_while(|one| !room.parts.contains_key(one)).count();
+                let rest = &kept[gone..];
+                let stay = rest.iter().all(|one| room.parts.contains_key(one));
+                prop_assert!(stay, "a newer one went");
+            }
+        }
+    }
+
+    #[test]
+    fn small_bodies_and_large_ones_do_not_take_each_others_room() {
+        let limits = Limits::new();
+        let small = limits.hold(SMALL_BODY_BYTES);
+        let large: Vec<Held<'_>> = (0..4).map(|_| limits.hold(4 * 1024 * 1024)).collect();
+        let grown: Vec<bool> = large.iter().map(|one| one.grow(4_000_000).is_ok()).collect();
+        assert_eq!(grown, [false, false, false, true], "one of the largest fits");
+        assert!(small.grow(SMALL_BODY_BYTES).is_ok());
+        let many: Vec<Held<'_>> = (0..64).map(|_| limits.hold(SMALL_BODY_BYTES)).collect();
+        assert!(small.grow(SMALL_BODY_BYTES).is_err());
+        assert!(many.iter().all(|one| one.grow(1).is_ok()));
+        assert!(large.last().unwrap().grow(4_000_000).is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_has_no_room_any_more_hears_of_it() {
+        let limits = Limits::new();
+        let mut first = limits.hold(4 * 1024 * 1024);
+        let others = limits.hold(4 * 1024 * 1024);
+        first.cut().await;
+        drop((first, others));
+        assert_eq!(limits.bodies().large.used, 0);
     }
 }

@@ -40,7 +40,7 @@ impl FromRequestParts<Arc<Api>> for Who {
         parts: &mut request::Parts,
         api: &Arc<Api>,
     ) -> Result<Self, Problem> {
-        let address = parts.extensions.get::<Peer>().map(|Peer(address)| address.to_string());
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.address().to_string());
         let address = address.unwrap_or_else(|| "unknown".to_owned());
         let proof = api.parts.auth.proof();
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());

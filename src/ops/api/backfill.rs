@@ -7,29 +7,38 @@ use super::{
     Answer, Meant, Shared,
     actions::{Who, note},
 };
-use crate::ops::{Backfill, NoBackfill, Problem, view::BackfillReport};
+use crate::ops::{Backfill, Backfilled, NoBackfill, Problem, view::BackfillReport};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct History {
-    since: String,
+    since: Option<String>,
+    until: Option<String>,
+    #[serde(default)]
+    mark_known: bool,
     channel: Option<String>,
     app: Option<String>,
 }
 
-/// `POST /backfill?since=24h[&channel=C][&app=NAME]`, or the same as JSON in the body: answers when
-/// it has been read.
+/// `POST /backfill?since=24h[&until=TIME][&channel=C][&app=NAME][&mark_known=true]`, or the same as
+/// JSON in the body: answers when it has been read.
 pub(super) async fn backfill(
     State(api): Shared,
     who: Who,
     Meant(history): Meant<History>,
 ) -> Answer<BackfillReport> {
-    let History { since, channel, app } = history;
-    let meant = Backfill { since, channel, app };
+    let _long = api.long_request()?;
+    let History { since, until, mark_known, channel, app } = history;
+    let meant = Backfill { since, until, mark_known, channel, app };
     let read = api.parts.control.backfill(&meant).await.map_err(refused)?;
     let place = meant.channel.as_deref().unwrap_or("every channel");
-    note(&api, who.deed("backfill", format!("{place} since {}", meant.since)), read.new).await;
-    Ok(Json(BackfillReport { found: read.found, new: read.new, known: read.known }))
+    let from = meant.since.as_deref().unwrap_or("the beginning");
+    let to = meant.until.as_deref().unwrap_or("now");
+    let action = if meant.mark_known { "mark known" } else { "backfill" };
+    let deed = who.deed(action, format!("{place} since {from} until {to}"));
+    note(&api, deed, read.new + read.marked).await;
+    let Backfilled { found, new, known, marked } = read;
+    Ok(Json(BackfillReport { found, new, known, marked }))
 }
 
 fn refused(why: NoBackfill) -> Problem {

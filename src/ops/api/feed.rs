@@ -6,13 +6,14 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, Method, StatusCode, Uri},
+    http::{HeaderMap, StatusCode, request},
 };
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
 use super::{Answer, Api, PREFIX, Params, Shared, alerts::number};
 use crate::{
+    http_server::Peer,
     ids::DestinationName,
     logging::chain,
     ops::{
@@ -42,14 +43,12 @@ pub(super) struct Wish {
 /// `GET /feed?after=SEQ[&limit=][&wait=][&destination=]`
 pub(super) async fn read(
     State(api): Shared,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    request: request::Parts,
     wish: Result<Params<Wish>, Problem>,
 ) -> Answer<FeedPage> {
-    let opened = api.opened_by(&headers);
+    let opened = api.opened_by(&request.headers);
     if opened.is_empty() {
-        return Err(refusal(&api, (&method, &uri), &headers));
+        return Err(refusal(&api, &request));
     }
     let Params(wish) = wish?;
     let feed = one_of(&opened, wish.destination.as_deref())?;
@@ -62,6 +61,10 @@ pub(super) async fn read(
         return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
     }
     let wait = seconds(wish.wait.as_deref())?;
+    if let Some(peer) = request.extensions.get::<Peer>() {
+        peer.verified();
+    }
+    let _long = if wait.is_zero() { None } else { Some(api.long_request()?) };
     let found = api.parts.control.read(feed, FeedWish { after, limit, wait }).await;
     let found = found.map_err(|why| no_items(why, after))?;
     let next = found.last().map_or(after, |last| last.seq);
@@ -90,9 +93,9 @@ impl Api {
 }
 
 /// Why nothing is opened. Without any feed it is as for everything else that is not there.
-fn refusal(api: &Api, (method, uri): (&Method, &Uri), headers: &HeaderMap) -> Problem {
+fn refusal(api: &Api, request: &request::Parts) -> Problem {
     if api.parts.control.feeds().is_empty() {
-        let open = api.parts.auth.check(method, uri, headers);
+        let open = api.parts.auth.check(&request.method, &request.uri, &request.headers);
         return open.map_or_else(
             |problem| problem,
             |()| {

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-/// Pages in a row that may bring nothing new. An empty page with a new cursor is legal: Slack leaves
-/// out what does not fit after it has cut a page (docs.slack.dev/apis/web-api/pagination).
+/// Pages in a row that may bring nothing new. An empty page with a new cursor is legal: Slack
+/// leaves out what does not fit after it has cut a page (docs.slack.dev/apis/web-api/pagination).
 const BARREN_PAGES: u32 = 10;
 
 /// Why a walk is given up.

@@ -1,9 +1,9 @@
 //! Which time it is, by two clocks of which either may be wrong. Pure.
 //!
 //! There are three witnesses: our own time of day, Slack's `Date`, and what was believed before
-//! plus the time that has passed since. What two of them say is believed. A `Date` that stands alone
-//! is believed once it has held for some minutes: own clocks that nobody sets are common, and a
-//! server of Slack's that is wrong all the time is not.
+//! plus the time that has passed since. What two of them say is believed. A `Date` that stands
+//! alone is believed once it has held for some minutes: own clocks that nobody sets are common, and
+//! a server of Slack's that is wrong all the time is not.
 
 use std::time::Duration;
 

@@ -25,7 +25,11 @@ use super::{
 };
 use crate::{
     ids::{AppName, DestinationName},
-    store::{Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, StoreError, stored::QUARANTINED},
+    store::{
+        Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, StoreError,
+        stored::QUARANTINED,
+        waiting::{Handed, Queued},
+    },
 };
 
 /// What became of each message of a batch, in its order.
@@ -37,8 +41,16 @@ const BYTES: usize = 8 * 1024 * 1024;
 
 /// Something to be taken in.
 pub(super) enum Job {
-    Accept(Batch, oneshot::Sender<Result<Results, StoreError>>),
-    Quarantine { app: AppName, body: Vec<u8> },
+    Accept {
+        batch: Handed<Batch>,
+        weight: (usize, usize),
+        reply: oneshot::Sender<Result<Results, StoreError>>,
+    },
+    Quarantine {
+        app: AppName,
+        body: Vec<u8>,
+        _queued: Queued<()>,
+    },
     Probe(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -50,12 +62,17 @@ pub(super) struct Batch {
     pub(super) cursor: Option<CursorMove>,
 }
 
+impl Batch {
+    /// Messages, and about the bytes that they write.
+    pub(super) fn weight(&self) -> (usize, usize) {
+        (self.messages.len(), self.messages.iter().map(|one| one.raw.len()).sum())
+    }
+}
+
 impl Job {
     fn weight(&self) -> (usize, usize) {
         match self {
-            Self::Accept(batch, _) => {
-                (batch.messages.len(), batch.messages.iter().map(|one| one.raw.len()).sum())
-            }
+            Self::Accept { weight, .. } => *weight,
             Self::Quarantine { body, .. } => (1, body.len()),
             Self::Probe(_) => (1, 0),
         }
@@ -114,18 +131,22 @@ impl Writer {
         let mut probes = Vec::new();
         for job in jobs {
             match job {
-                Job::Accept(batch, reply) => {
+                Job::Accept { batch, reply, .. } => {
+                    let Some(batch) = batch.take() else { continue };
                     replies.push((batch.messages.len(), reply));
                     more.cursors.extend(batch.cursor);
                     let hold = batch.hold;
                     messages.extend(batch.messages.into_iter().map(|message| (message, hold)));
                 }
-                Job::Quarantine { app, body } => more.bodies.push((app, body)),
+                Job::Quarantine { app, body, .. } => more.bodies.push((app, body)),
                 Job::Probe(reply) => {
                     more.probes = true;
                     probes.push(reply);
                 }
             }
+        }
+        if replies.is_empty() && more.is_empty() {
+            return;
         }
         let result = self.store(&messages, &more).await.map_err(Arc::new);
         if result.is_ok() {

@@ -87,7 +87,7 @@ pub(super) struct Alerts<'a> {
     attachment: Vec<i64>,
     sources: Vec<i32>,
     level: Vec<&'a str>,
-    search: Vec<Cow<'a, str>>,
+    search: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Alerts<'a> {
@@ -116,7 +116,7 @@ impl<'a> Alerts<'a> {
                 alerts.attachment.push(i64::from(alert.attachment));
                 alerts.sources.push(1 << source_number(message.source));
                 alerts.level.push(alert.level);
-                alerts.search.push(clean(&alert.search));
+                alerts.search.push((!message.is_identity()).then(|| clean(&alert.search)));
             }
         }
         alerts
@@ -145,7 +145,7 @@ pub(super) struct Messages<'a> {
     source: Vec<i32>,
     event_id: Vec<Cow<'a, str>>,
     team: Vec<Cow<'a, str>>,
-    raw: Vec<&'a [u8]>,
+    raw: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> Messages<'a> {
@@ -170,7 +170,7 @@ impl<'a> Messages<'a> {
         self.source.push(i32::try_from(source_number(message.source)).unwrap_or(0));
         self.event_id.push(clean(&message.event_id));
         self.team.push(clean(&message.team));
-        self.raw.push(&message.raw);
+        self.raw.push((!message.is_identity()).then_some(&message.raw[..]));
     }
 
     pub(super) fn params(&self) -> [Param<'_>; 7] {

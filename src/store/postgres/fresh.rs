@@ -53,7 +53,9 @@ impl<'a> Fresh<'a> {
 
     /// Whether messages are likely to be new, and need nothing else to be written.
     pub(super) fn is_likely(messages: &[&Held]) -> bool {
-        let is_new = |(message, _): &&Held| message.source == Source::Push && !message.is_edit;
+        let is_new = |(message, _): &&Held| {
+            message.source == Source::Push && !message.is_edit && !message.is_identity()
+        };
         !messages.is_empty() && messages.iter().all(is_new)
     }
 

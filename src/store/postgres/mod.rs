@@ -33,7 +33,7 @@ use crate::{
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
         OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
-        Taken, Unrecorded, stored::quarantined,
+        Taken, Unrecorded, stored::quarantined, waiting::Waiting,
     },
 };
 
@@ -137,6 +137,7 @@ impl PostgresStore {
             notifies: settings.listen_url.is_some(),
             holder: clock.token().cast_signed(),
             polled: Mutex::default(),
+            waiting: Waiting::default(),
             walked: AtomicI64::new(0),
             commit_seconds: metrics.histogram(Metric::Commit, &[]),
             stale_leases: metrics.counter(Metric::StaleLeases, &[]),
@@ -145,8 +146,9 @@ impl PostgresStore {
         });
         // There is no size to keep within, so nothing goes before its time.
         metrics.counter(Metric::PrunedEarly, &[]).increment(0);
-        // The first of the two looks at the clock that must agree before anything is removed.
-        drop(shared.steady_time().await);
+        // The first look: what comes from here on can grow old at once, and the next one that
+        // agrees with it lets retention begin.
+        shared.steady_time().await?;
         let (accept, accepted) = mpsc::channel(QUEUE);
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
@@ -197,14 +199,20 @@ impl Store for PostgresStore {
         cursor: Option<CursorMove>,
     ) -> Result<Results, StoreError> {
         let hold = hold_until.map_or(0, |until| self.shared.distance(until));
+        let batch = Batch { messages: batch, hold, cursor };
+        let weight = batch.weight();
+        let held = self.shared.waiting.hold(batch, weight.1).ok_or(StoreError::Busy)?;
         let (reply, answered) = oneshot::channel();
-        self.submit(accept::Job::Accept(Batch { messages: batch, hold, cursor }, reply))?;
+        self.submit(accept::Job::Accept { batch: held.hand_over(), weight, reply })?;
         answer(answered).await
     }
 
     fn quarantine(&self, app: &AppName, body: &[u8]) {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
-        if let Err(error) = self.submit(accept::Job::Quarantine { app, body }) {
+        let held = self.shared.waiting.hold((), body.len()).ok_or(StoreError::Busy);
+        let sent =
+            held.and_then(|held| self.submit(accept::Job::Quarantine { app, body, _queued: held }));
+        if let Err(error) = sent {
             tracing::debug!(%error, "an unreadable body is not kept");
         }
     }

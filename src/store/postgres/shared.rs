@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::{Clock, SteadySpan, SteadyTime, Timestamp},
     ids::{AppName, DestinationName},
-    store::StoreError,
+    store::{StoreError, waiting::Waiting},
 };
 
 /// How often a transaction that others stood in the way of is tried.
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) holder: i64,
     /// The apps for which this process was asked to poll.
     pub(super) polled: Mutex<Vec<AppName>>,
+    /// What waits for the writer of the messages.
+    pub(super) waiting: Waiting,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
     /// The database's time of day, as far as retention may believe it.

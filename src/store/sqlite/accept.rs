@@ -1,9 +1,6 @@
 //! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
 
-use std::sync::Arc;
-
 use rusqlite::{named_params, params};
-use tokio::sync::Notify;
 
 use super::{
     SqliteStore, answer, catch_up,
@@ -18,6 +15,7 @@ use crate::{
     store::{
         Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
         stored::{PER_ALERT, QUARANTINED, clean, source_number},
+        waiting::Handed,
     },
 };
 
@@ -57,24 +55,25 @@ impl Batch {
 
 /// Stores a batch, after room was made for it if space is short.
 pub(super) async fn accept(store: &SqliteStore, batch: Batch) -> Result<Results, StoreError> {
-    relieve::make_room(store).await?;
-    let mut hints: Vec<Arc<Notify>> = Vec::new();
-    let alerts = batch.messages.iter().flat_map(|message| &message.alerts);
-    for destination in alerts.flat_map(|alert| &alert.destinations) {
-        let hint = store.shared.hint(destination);
-        if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
-            hints.push(hint);
-        }
-    }
+    let hints = store.shared.hints_of(&batch.messages);
     let bytes = batch.bytes();
-    let (job, reply) = Write::new(
-        move |db, mode| batch.write(db, mode),
-        move |durable| {
-            hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
-        },
-    );
+    let held = store.shared.waiting.hold(batch, bytes).ok_or(StoreError::Busy)?;
+    relieve::make_room(store).await?;
+    let (job, reply) = Write::new(writing(held.hand_over()), move |durable| {
+        hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
+    });
     store.submit(job.of_bytes(bytes).with(Purpose::Intake));
     answer(reply).await
+}
+
+/// Writes a batch when its turn has come; nothing if its caller has given up by then.
+fn writing(handed: Handed<Batch>) -> impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<Results> {
+    let mut batch: Option<Batch> = None;
+    move |db, mode| {
+        // It is asked again if the transaction is done again.
+        batch = batch.take().or_else(|| handed.take());
+        batch.as_ref().map_or_else(|| Ok(Vec::new()), |batch| batch.write(db, mode))
+    }
 }
 
 fn accept_message(
@@ -145,7 +144,7 @@ fn insert_alert(
         alert.attachment,
         1_i64 << source_number(message.source),
         alert.level,
-        clean(&alert.search),
+        (!message.is_identity()).then(|| clean(&alert.search)),
     ])?;
     Ok(inserted == 1)
 }
@@ -174,7 +173,7 @@ fn insert_message(
         source_number(message.source),
         clean(&message.event_id),
         clean(&message.team),
-        &message.raw[..],
+        (!message.is_identity()).then_some(&message.raw[..]),
     ]);
     inserted.map(drop)
 }

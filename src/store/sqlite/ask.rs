@@ -7,7 +7,7 @@ use super::{
     db::Db,
     purpose::Purpose,
     threads::Queues,
-    writer::{self, Job, Mode, Write},
+    writer::{self, Job, Mode, Write, answer},
 };
 use crate::store::StoreError;
 
@@ -46,9 +46,4 @@ impl SqliteStore {
         self.submit(job.stopping_leases().with(Purpose::Finish));
         answer(reply).await
     }
-}
-
-/// Waits for what the writer answers.
-pub(super) async fn answer<T>(reply: writer::Reply<T>) -> Result<T, StoreError> {
-    reply.await.unwrap_or(Err(StoreError::Closed))
 }

@@ -33,7 +33,7 @@ pub(super) fn lease_due(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
             m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.evidence, d.accepted
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted, m.id
          FROM destinations t
          CROSS JOIN deliveries d INDEXED BY deliveries_due
             ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2
@@ -45,11 +45,15 @@ pub(super) fn lease_due(
     )?;
     let mut rows = statement.query(params![destination.as_str(), now.micros()])?;
     let mut deliveries = Vec::new();
+    let (mut bodies, mut bytes) = (LastBody::default(), 0);
     while deliveries.len() < n
+        && bytes <= LEASED_MAX_BYTES
         && let Some(row) = rows.next()?
     {
         if !live.contains(&row.get(4)?) {
-            deliveries.push(delivery(row, destination)?);
+            let (raw, new_bytes) = bodies.read(row, 19)?;
+            bytes += new_bytes;
+            deliveries.push(delivery(row, destination, raw)?);
         }
     }
     Ok(deliveries.into_iter().map(|delivery| grant(shared, delivery)).collect())
@@ -73,7 +77,7 @@ pub(super) fn lease_oldest(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
             m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.evidence, d.accepted
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted, m.id
          FROM destinations t
          CROSS JOIN deliveries d ON d.id IN (
             SELECT id FROM deliveries INDEXED BY deliveries_due
@@ -88,7 +92,8 @@ pub(super) fn lease_oldest(
     let mut rows = statement.query(params![destination.as_str(), now.micros(), OLDEST])?;
     while let Some(row) = rows.next()? {
         if !live.contains(&row.get(4)?) {
-            return Ok(Some(grant(shared, delivery(row, destination)?)));
+            let (raw, _) = LastBody::default().read(row, 19)?;
+            return Ok(Some(grant(shared, delivery(row, destination, raw)?)));
         }
     }
     Ok(None)
@@ -101,8 +106,41 @@ fn grant(shared: &Shared, delivery: Delivery) -> Lease {
     Lease::new(delivery, token, expires_at)
 }
 
-/// A delivery, from the first nineteen columns of a row.
-pub(super) fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite::Result<Delivery> {
+/// No further message is read for a call that has leased this many bytes: a destination's worker
+/// holds what two calls have leased, and a message may have megabytes.
+const LEASED_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The body of the row before, which alerts of one message share.
+#[derive(Default)]
+pub(super) struct LastBody(Option<(i64, Bytes)>);
+
+impl LastBody {
+    /// The body of a row whose message's number is in `column`, and how many bytes were read for
+    /// it: none if the row before has the same.
+    pub(super) fn read(
+        &mut self,
+        row: &Row<'_>,
+        column: usize,
+    ) -> rusqlite::Result<(Bytes, usize)> {
+        let message = row.get(column)?;
+        if let Some((known, raw)) = &self.0
+            && *known == message
+        {
+            return Ok((raw.clone(), 0));
+        }
+        let raw = Bytes::copy_from_slice(row.get_ref(14)?.as_blob()?);
+        self.0 = Some((message, raw.clone()));
+        let bytes = raw.len();
+        Ok((raw, bytes))
+    }
+}
+
+/// A delivery, from the first nineteen columns of a row but for the body.
+pub(super) fn delivery(
+    row: &Row<'_>,
+    destination: &DestinationName,
+    raw: Bytes,
+) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         alert: alert_id(row)?,
         destination: destination.clone(),
@@ -116,7 +154,7 @@ pub(super) fn delivery(row: &Row<'_>, destination: &DestinationName) -> rusqlite
         source: source_of(row.get(11)?),
         event_id: row.get(12)?,
         team: row.get(13)?,
-        raw: Bytes::copy_from_slice(row.get_ref(14)?.as_blob()?),
+        raw,
         projection: Projection { level: row.get(15)?, search: row.get(16)? },
     })
 }

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    SqliteStore, db::Db, deliver::delivery, operate, reader::alert_id, threads::Shared,
+    SqliteStore,
+    db::Db,
+    deliver::{LastBody, delivery},
+    operate,
+    reader::alert_id,
+    threads::Shared,
     writer::Mode,
 };
 use crate::{
@@ -79,7 +84,7 @@ fn look(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
             m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.evidence, d.accepted, d.number
+            a.level, coalesce(a.search, ''), d.evidence, d.accepted, d.number, m.id
          FROM (
             SELECT * FROM (
                 SELECT * FROM deliveries INDEXED BY deliveries_numbered
@@ -94,10 +99,12 @@ fn look(
          ORDER BY d.number LIMIT ?3",
     )?;
     let mut rows = statement.query(params![id, after, limit])?;
+    let mut bodies = LastBody::default();
     while entries.has_room()
         && let Some(row) = rows.next()?
     {
-        entries.push(row.get(19)?, delivery(row, destination)?);
+        let (raw, _) = bodies.read(row, 20)?;
+        entries.push(row.get(19)?, delivery(row, destination, raw)?);
     }
     if entries.has_room() && entries.len() < limit && !waiting(shared, db, id, 1)?.is_empty() {
         missing = limit - entries.len();

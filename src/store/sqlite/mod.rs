@@ -16,12 +16,11 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use self::{
     accept::{Batch, Results},
-    ask::answer,
     db::{Db, Memory},
     open::Opened,
     purpose::Purpose,
     threads::{Queues, Shared, start},
-    writer::{Mode, Write, Writer},
+    writer::{Mode, Write, Writer, answer},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -143,7 +142,13 @@ impl Store for SqliteStore {
     fn quarantine(&self, app: &AppName, body: &[u8]) {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
-        let work = move |db: &mut Db<'_>, _: Mode| accept::quarantine(db, &app, &body);
+        let Some(held) = self.shared.waiting.hold((), bytes) else {
+            return tracing::debug!("an unreadable body is not kept: too much is waiting");
+        };
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let _until_written = &held;
+            accept::quarantine(db, &app, &body)
+        };
         let (job, _reply) = Write::new(work, |_durable| ());
         self.submit(job.of_bytes(bytes).with(Purpose::Intake));
     }

@@ -46,8 +46,8 @@ impl Which {
 }
 
 /// Adds to the faults of a batch that was just committed what is not kept. Nobody is told that
-/// something is kept which a start would not find, so the files are looked at between the commit and
-/// the answers.
+/// something is kept which a start would not find, so the files are looked at between the commit
+/// and the answers.
 pub(super) fn only_what_is_kept(
     files: &Files,
     jobs: &[Box<dyn Job>],

@@ -25,8 +25,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, NewAlert, NewMessage, Next, Outcome, Paused, Reference, Retention,
-        Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Paused, Reference,
+        Retention, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -321,8 +321,17 @@ async fn retention_gives_space_back() {
         let large = NewMessage { raw: vec![b'x'; 500_000].into(), ..message(number) };
         store.accept(vec![large], None, None).await.unwrap().remove(0).unwrap();
     }
-    for lease in store.lease_due(&DestinationName::new("soar").unwrap(), 100).await.unwrap() {
-        store.record(lease, delivered()).await.unwrap();
+    let soar = DestinationName::new("soar").unwrap();
+    loop {
+        // A call leases a few megabytes and no more.
+        let leased = store.lease_due(&soar, 100).await.unwrap();
+        if leased.is_empty() {
+            break;
+        }
+        assert!(leased.len() < 10);
+        for lease in leased {
+            store.record(lease, delivered()).await.unwrap();
+        }
     }
     let none = std::time::Duration::ZERO;
     clock.advance(STEADY_AFTER);
@@ -586,4 +595,46 @@ async fn a_store_of_the_first_layout_is_brought_up_to_date_with_its_channels() {
     let results = store.accept(vec![again], None, None).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap(), &Accepted::Duplicate);
     store.close().await;
+}
+
+#[tokio::test]
+async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
+    let place = Place::new();
+    let store = place.try_open().unwrap();
+    let (begun, has_begun) = channel();
+    let (end, may_end) = channel();
+    let hangs = store.write(move |_db, _mode| {
+        begun.send(()).unwrap();
+        may_end.recv().unwrap();
+        Ok(())
+    });
+    let mut context = Context::from_waker(Waker::noop());
+    let mut hangs = Box::pin(hangs);
+    assert!(hangs.as_mut().poll(&mut context).is_pending());
+    has_begun.recv().unwrap();
+    for number in 0..100 {
+        let mut large = message(number);
+        large.raw = vec![b'x'; 1_000_000].into();
+        let mut given_up = store.accept(vec![large], None, None);
+        assert!(given_up.as_mut().poll(&mut context).is_pending(), "{number} finds no room");
+    }
+    let mut large = message(100);
+    large.raw = vec![b'x'; 10_000_000].into();
+    let mut waits = [101, 102].map(|number| {
+        let mut other = large.clone();
+        other.key = message(number).key;
+        store.accept(vec![other], None, None)
+    });
+    for one in &mut waits {
+        assert!(one.as_mut().poll(&mut context).is_pending());
+    }
+    let refused = store.accept(vec![large], None, None).await;
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    end.send(()).unwrap();
+    hangs.await.unwrap();
+    for one in waits {
+        one.await.unwrap().remove(0).unwrap();
+    }
+    let stored = store.alerts(AlertQuery { limit: 500, ..AlertQuery::default() }).await.unwrap();
+    assert_eq!(stored.len(), 2);
 }

@@ -30,6 +30,7 @@ use crate::{
     clock::{Clock, SteadySpan, SteadyTime, Timestamp},
     ids::DestinationName,
     metrics::{Metric, Metrics},
+    store::{NewMessage, waiting::Waiting},
 };
 
 /// What callers and threads have in common.
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
     pub(super) size: Size,
     pub(super) files: Files,
+    pub(super) waiting: Waiting,
     /// The message up to which retention has walked.
     pub(super) walked: AtomicI64,
     /// The time of day, as far as retention may believe it.
@@ -71,6 +73,7 @@ impl Shared {
             hints: Mutex::default(),
             size: Size::new(settings.max_size_bytes, files.wal().to_owned(), disk),
             files,
+            waiting: Waiting::default(),
             walked: AtomicI64::new(0),
             steady: Mutex::default(),
             relief: Relief::new(metrics.counter(Metric::PrunedEarly, &[])),
@@ -104,6 +107,19 @@ impl Shared {
     pub(super) fn believed_now(&self) -> Option<Timestamp> {
         let span = self.steady_time();
         span.from.is_none().then_some(span.until)
+    }
+
+    /// The hints of all destinations of a batch.
+    pub(super) fn hints_of(&self, batch: &[NewMessage]) -> Vec<Arc<Notify>> {
+        let mut hints: Vec<Arc<Notify>> = Vec::new();
+        let alerts = batch.iter().flat_map(|message| &message.alerts);
+        for destination in alerts.flat_map(|alert| &alert.destinations) {
+            let hint = self.hint(destination);
+            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
+                hints.push(hint);
+            }
+        }
+        hints
     }
 
     /// Wakes who waits for that destination, or for any.

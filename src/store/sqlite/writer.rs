@@ -74,6 +74,10 @@ pub(super) struct Write<T, R, A> {
 /// What comes back from the writer; an error if its thread dropped the job.
 pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
 
+pub(super) async fn answer<T>(reply: Reply<T>) -> Result<T, StoreError> {
+    reply.await.unwrap_or(Err(StoreError::Closed))
+}
+
 impl<T, R, A> Write<T, R, A>
 where
     T: Send,

@@ -173,11 +173,11 @@ async fn answer(
         };
         let is_for =
             |id: &str| headers.iter().any(|(name, value)| name == "idempotency-key" && value == id);
-        let next = match next {
+        let next = match next.clone() {
             Mood::Wants(key) => Mood::Status(if shows(key) { 200 } else { 401 }),
             Mood::TakesOnly(id, ..) if is_for(&id) => Mood::Status(200),
             Mood::TakesOnly(_, status, body) => Mood::Body(status, body),
-            next => next,
+            Mood::Status(_) | Mood::Body(..) | Mood::Header(..) | Mood::Hang | Mood::Reset => next,
         };
         let taken = matches!(next, Mood::Status(200));
         state.received.push(Received { taken, headers, body });

@@ -170,21 +170,21 @@ async fn a_recipient_that_is_deferred_gets_the_mail_later_and_nobody_gets_it_twi
 #[tokio::test]
 async fn a_refusal_of_everybody_is_told_from_a_server_that_is_busy_and_from_wrong_credentials() {
     for (at, answer, label) in [
-        ("RCPT", "550 no such user", "alert_fault"),
-        ("RCPT", "552 mailbox full", "alert_fault"),
-        ("RCPT", "554 5.7.1 relay access denied", "alert_fault"),
+        ("RCPT", "550 no such user", "refused"),
+        ("RCPT", "552 mailbox full", "refused"),
+        ("RCPT", "554 5.7.1 relay access denied", "refused"),
         ("RCPT", "451 greylisted", "destination_fault"),
         ("RCPT", "421 shutting down", "destination_fault"),
         ("RCPT", "530 authenticate first", "auth"),
-        ("MAIL", "550 sender refused", "alert_fault"),
+        ("MAIL", "550 sender refused", "refused"),
         ("MAIL", "452 no space", "destination_fault"),
         ("MAIL", "530 5.7.0 authentication required", "auth"),
-        ("DATA", "554 no valid recipients", "alert_fault"),
+        ("DATA", "554 no valid recipients", "refused"),
         ("DATA", "421 shutting down", "destination_fault"),
         (".", "451 try again later", "destination_fault"),
         (".", "535 who are you", "auth"),
-        (".", "552 5.3.4 too big", "alert_fault"),
-        (".", "554 5.7.1 policy", "alert_fault"),
+        (".", "552 5.3.4 too big", "refused"),
+        (".", "554 5.7.1 policy", "refused"),
     ] {
         let server = MailServer::new(move |_, line| line.starts_with(at).then_some(answer));
         let destination = destination(mail_to(&server.url, THREE));

@@ -158,7 +158,7 @@ async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
     other
         .run(
             "BEGIN;
-             SELECT FROM relay.messages FOR UPDATE;
+             SELECT 1 FROM relay.messages FOR UPDATE;
              INSERT INTO relay.deliveries (id, destination, due_at, since)
                 SELECT a.seq * 65536 + t.id, t.id, 0, 0 FROM relay.alerts a, relay.destinations t",
         )

@@ -1,0 +1,103 @@
+//! Reads the moments that an operator names: how long ago, or when. Pure.
+
+use std::time::Duration;
+
+use crate::{config, ids::MessageTs, intake::catch_up::Moment};
+
+const WANTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds \
+    or milliseconds since 1970, or the timestamp of a message such as 1600689944.000500";
+
+/// A smaller number is not a time: somebody has left out the unit of a duration. 2012, in which
+/// nobody had Slack yet.
+const SLACK_BEGAN: MessageTs = MessageTs::from_micros(1_325_376_000_000_000);
+
+/// The connector before the relay rounded the timestamp of a message to milliseconds, half to even.
+const ROUNDING: Duration = Duration::from_micros(500);
+
+/// Reads the first moment of a time span. A time in milliseconds includes every message whose
+/// timestamp is rounded to it.
+///
+/// # Errors
+/// A sentence that says what is accepted.
+pub(super) fn since(text: &str) -> Result<Moment, String> {
+    let earlier = |ts: MessageTs| ts.micros().saturating_sub(rounding(text));
+    parse(text, earlier)
+}
+
+/// Reads the last moment of a time span, as [`since`] reads the first one.
+///
+/// # Errors
+/// A sentence that says what is accepted.
+pub(super) fn until(text: &str) -> Result<Moment, String> {
+    let later = |ts: MessageTs| ts.micros().saturating_add(rounding(text));
+    parse(text, later)
+}
+
+fn parse(text: &str, shifted: impl Fn(MessageTs) -> i64) -> Result<Moment, String> {
+    let text = text.trim();
+    if let Some(before) = config::duration(text) {
+        return Ok(Moment::Ago(before));
+    }
+    let named =
+        text.parse::<jiff::Timestamp>().map(|at| MessageTs::from_micros(at.as_microsecond()));
+    let number = || text.parse().ok().filter(|ts: &MessageTs| *ts >= SLACK_BEGAN);
+    let ts = named.ok().or_else(number);
+    let ts = ts.ok_or_else(|| format!("`{text}` is not a moment: {WANTED}"))?;
+    Ok(Moment::At(MessageTs::from_micros(shifted(ts))))
+}
+
+fn rounding(text: &str) -> i64 {
+    let is_millis =
+        text.trim().len() == 13 && text.trim().bytes().all(|byte| byte.is_ascii_digit());
+    if is_millis { i64::try_from(ROUNDING.as_micros()).unwrap_or_default() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_in_every_form_that_the_message_names() {
+        let at = |micros| Moment::At(MessageTs::from_micros(micros));
+        for (text, moment) in [
+            ("24h", Moment::Ago(Duration::from_secs(24 * 3600))),
+            ("0s", Moment::Ago(Duration::ZERO)),
+            ("1600689944", at(1_600_689_944_000_000)),
+            (" 1600689944.000500 ", at(1_600_689_944_000_500)),
+            ("1600689944000500", at(1_600_689_944_000_500)),
+            ("2020-09-21T12:05:44Z", at(1_600_689_944_000_000)),
+            ("2020-09-21T14:05:44.0005+02:00", at(1_600_689_944_000_500)),
+        ] {
+            assert_eq!(since(text), Ok(moment), "{text}");
+            assert_eq!(until(text), Ok(moment), "{text}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_include_every_message_that_is_rounded_to_them() {
+        let at = |micros| Ok(Moment::At(MessageTs::from_micros(micros)));
+        assert_eq!(since("1600689944000"), at(1_600_689_943_999_500));
+        assert_eq!(until("1600689944000"), at(1_600_689_944_000_500));
+    }
+
+    #[test]
+    fn what_is_not_a_moment_is_refused_with_what_is() {
+        for text in [
+            "",
+            "yesterday",
+            "-1",
+            "2020-09-21",
+            "2020-09-21T12:05:44",
+            "1.5h",
+            "1e9",
+            "6",
+            "86400",
+        ] {
+            let problem = since(text).unwrap_err();
+            assert!(
+                problem.contains("2020-09-21T12:05:44Z") && problem.contains(text),
+                "{problem}"
+            );
+        }
+    }
+}
