@@ -135,7 +135,8 @@ impl Admission {
     pub fn route_again(&self, alert: &AlertView, raw: &[u8]) -> Option<Vec<Wish>> {
         let text = slack::readable(raw);
         let stored = Stored::parse(&text).ok()?;
-        let incident = self.matcher.incident(&stored.attachment(alert.attachment)?.0);
+        let (attachment, _raw) = stored.attachment(alert.attachment)?;
+        let incident = self.matcher.incident(&attachment);
         let key = &alert.id.message;
         let known = self.channels.get(&key.app).map(|channels| channels.known());
         let channel = known

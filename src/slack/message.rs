@@ -148,7 +148,7 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// [`Unparsable`] if it is not one JSON object.
     pub fn parse(raw: &'a str) -> Result<Self, Unparsable> {
-        let Parts { channel, subtype, own, edited } = lenient::parse(raw)?;
+        let Parts { subtype, channel, own, edited } = lenient::parse(raw)?;
         let Part { bot_id, attachments } = if subtype == EDIT { edited } else { own };
         Ok(Self { channel, bot_id, attachments })
     }
@@ -359,8 +359,8 @@ const TITLED_MIN_BYTES: usize = 11;
 /// What is wanted of a stored message, twice: an edit has a message inside.
 #[derive(Default)]
 struct Parts<'a> {
-    channel: Cow<'a, str>,
     subtype: Cow<'a, str>,
+    channel: Cow<'a, str>,
     own: Part<'a>,
     edited: Part<'a>,
 }
@@ -374,8 +374,8 @@ struct Part<'a> {
 impl<'de> Lenient<'de> for Parts<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
-            "channel" => read(object, &mut self.channel),
             "subtype" => read(object, &mut self.subtype),
+            "channel" => read(object, &mut self.channel),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
         }

@@ -37,8 +37,8 @@ const STRANGERS: usize = 20;
 pub(super) const UNKNOWN: &str = "channel_not_found";
 
 impl Poller {
-    /// Looks for a channel that Slack does not know by its id: among all that are listed, then among
-    /// those that nothing but their history can tell.
+    /// Looks for a channel that Slack does not know by its id: among all that are listed, then
+    /// among those that nothing but their history can tell.
     pub(super) fn lose(&mut self, channel: &ChannelId) {
         let is_looked_for = self.suspects.iter().any(|(lost, _)| lost == channel);
         if !is_looked_for && self.lost.insert(channel.clone()) {
@@ -132,8 +132,8 @@ impl Poller {
         };
         let page = reader.api.history(&query).await.map_err(ReadError::Slack)?;
         let with_attachments = |raw: &String| {
-            let message = message::parse(raw).ok()?;
-            message.attachments.iter().next()?;
+            let message =
+                message::parse(raw).ok().filter(|one| one.attachments.iter().next().is_some())?;
             message.ts.parse().ok()
         };
         let timestamps: Vec<MessageTs> =

@@ -1,5 +1,5 @@
-//! Keeps what Slack must not send in vain before it hears 200: messages with incidents, and the new
-//! ids of channels. When they cannot be kept, 503, and Slack sends the event again.
+//! Keeps messages with incidents, and the new ids of channels, before Slack hears 200. When they
+//! cannot be kept the answer is 503, and Slack sends the event again.
 
 use std::time::Duration;
 

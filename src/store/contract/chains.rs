@@ -150,7 +150,7 @@ pub(crate) async fn whatever_ids_a_channel_gets_each_message_is_one_alert(mut w:
                     let chain = chains.iter().find(|chain| chain.contains(id));
                     chain.map_or(1, Vec::len)
                 };
-                // Beyond the most ids some are forgotten, with what only they have brought.
+                // Beyond the most ids some are forgotten, and with them what only they brought.
                 if old != new && meets(&ids[old]) + meets(&ids[new]) <= CHAIN_MAX {
                     w.change_id(&ids[old], &ids[new]).await;
                     chains = w.chains().await;

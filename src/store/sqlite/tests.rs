@@ -561,42 +561,6 @@ fn each_lone_accept_is_one_flush_to_disk() {
     assert_eq!(flushes(50), opening + 50);
 }
 
-/// The ids of channels that a relay of the first layout had heard of are chains from then on, and
-/// its alerts keep their ids.
-#[tokio::test]
-async fn a_store_of_the_first_layout_is_brought_up_to_date_with_its_channels() {
-    let (place, other) = (Place::new(), Place::new());
-    other.fill().await;
-    let application: i64 = Connection::open(other.path())
-        .unwrap()
-        .query_row("PRAGMA application_id", (), |row| row.get(0))
-        .unwrap();
-    let old = Connection::open(place.path()).unwrap();
-    let tables = include_str!("../migrations/sqlite-1.sql");
-    old.execute_batch(&format!(
-        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; {tables}
-         PRAGMA application_id = {application}; PRAGMA user_version = 1;
-         INSERT INTO channels VALUES (1, 'main', 'G0OLD000001');
-         INSERT INTO messages VALUES (1, 1, 0, 1600000000000000, 0, '', '', X'7B7D');
-         INSERT INTO alerts VALUES (1, 1, 1600000000000000, 0, 1, 0, 1, 'high', '');
-         INSERT INTO channel_ids VALUES ('main', 'cd_alerts', 'C0NEW000001'),
-            ('main', 'G0OLD000001', 'C0NEW000001'), ('main', 'G0OLD000000', 'C0NEW000001'),
-            ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')"
-    ))
-    .unwrap();
-    drop(old);
-    let store = place.try_open().unwrap();
-    let app = AppName::new("main").unwrap();
-    let chain = ["G0OLD000000", "G0OLD000001", "C0NEW000001"].map(ChannelId::new);
-    assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
-    let ts = MessageTs::from_micros(1_600_000_000_000_000);
-    let key = MessageKey { app, channel: chain[2].clone(), ts: TsKey::Ts(ts) };
-    let again = NewMessage { key, ..message(0) };
-    let results = store.accept(vec![again], None, None).await.unwrap();
-    assert_eq!(results[0].as_ref().unwrap(), &Accepted::Duplicate);
-    store.close().await;
-}
-
 #[tokio::test]
 async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
     let place = Place::new();
@@ -637,4 +601,40 @@ async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
     }
     let stored = store.alerts(AlertQuery { limit: 500, ..AlertQuery::default() }).await.unwrap();
     assert_eq!(stored.len(), 2);
+}
+
+/// The ids of channels that a relay of the first layout had heard of are chains from then on, and
+/// its alerts keep their ids.
+#[tokio::test]
+async fn a_store_of_the_first_layout_is_brought_up_to_date_with_its_channels() {
+    let (place, other) = (Place::new(), Place::new());
+    other.fill().await;
+    let application: i64 = Connection::open(other.path())
+        .unwrap()
+        .query_row("PRAGMA application_id", (), |row| row.get(0))
+        .unwrap();
+    let old = Connection::open(place.path()).unwrap();
+    let tables = include_str!("../migrations/sqlite-1.sql");
+    old.execute_batch(&format!(
+        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; {tables}
+         PRAGMA application_id = {application}; PRAGMA user_version = 1;
+         INSERT INTO channels VALUES (1, 'main', 'G0OLD000001');
+         INSERT INTO messages VALUES (1, 1, 0, 1600000000000000, 0, '', '', X'7B7D');
+         INSERT INTO alerts VALUES (1, 1, 1600000000000000, 0, 1, 0, 1, 'high', '');
+         INSERT INTO channel_ids VALUES ('main', 'cd_alerts', 'C0NEW000001'),
+            ('main', 'G0OLD000001', 'C0NEW000001'), ('main', 'G0OLD000000', 'C0NEW000001'),
+            ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')"
+    ))
+    .unwrap();
+    drop(old);
+    let store = place.try_open().unwrap();
+    let app = AppName::new("main").unwrap();
+    let chain = ["G0OLD000000", "G0OLD000001", "C0NEW000001"].map(ChannelId::new);
+    assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
+    let ts = MessageTs::from_micros(1_600_000_000_000_000);
+    let key = MessageKey { app, channel: chain[2].clone(), ts: TsKey::Ts(ts) };
+    let again = NewMessage { key, ..message(0) };
+    let results = store.accept(vec![again], None, None).await.unwrap();
+    assert_eq!(results[0].as_ref().unwrap(), &Accepted::Duplicate);
+    store.close().await;
 }

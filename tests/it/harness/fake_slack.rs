@@ -245,7 +245,7 @@ impl State {
         self.channels.iter_mut().find(|channel| channel.id == id).unwrap()
     }
 
-    /// Gives a channel another id, as sharing a private one does. The old one is then unknown.
+    /// Gives a channel another id, as sharing a private one does. The old one is unknown then.
     pub(crate) fn change_id(&mut self, old: &str, new: &str) {
         new.clone_into(&mut self.channel(old).id);
     }
