@@ -158,9 +158,7 @@ impl Poller {
             }
             Change::Archived { channel } => self.doubt(&ChannelId::new(&channel)),
             Change::IdChanged { old, new } => {
-                if self.read_under(&ChannelId::new(&old), &ChannelId::new(&new)) {
-                    self.read_sooner();
-                }
+                self.read_under(&ChannelId::new(&old), &ChannelId::new(&new));
             }
             Change::MemberLeft { channel, user } => {
                 let is_somebody_else = match &self.access {

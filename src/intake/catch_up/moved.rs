@@ -46,20 +46,15 @@ impl Poller {
         }
     }
 
-    /// Reads on under the new id, which the receiver has kept. Returns whether there is a reason to
-    /// read soon.
-    pub(super) fn read_under(&mut self, old: &ChannelId, new: &ChannelId) -> bool {
-        let member = self.member_of.iter_mut().flatten().find(|member| *member == old);
-        let was_read = member.is_some();
-        if let Some(member) = member {
+    /// Reads on under the new id, which the receiver has kept, at once.
+    pub(super) fn read_under(&mut self, old: &ChannelId, new: &ChannelId) {
+        if let Some(member) = self.member_of.iter_mut().flatten().find(|member| *member == old) {
             member.clone_from(new);
         }
-        if !was_read && !self.channels.known().ids.contains(new) {
-            return false;
+        if self.ours().contains(new) {
+            self.turns.take_up(new, self.uptime());
+            self.begin_with(old.as_str(), new);
         }
-        self.turns.take_up(new, self.uptime());
-        self.begin_with(old.as_str(), new);
-        true
     }
 
     /// Takes a channel that Slack lists for one that it no longer knows by its old id, if it has

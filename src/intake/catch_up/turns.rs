@@ -94,11 +94,9 @@ impl Turns {
         self.set(channel, until, self.failures(channel).saturating_add(1));
     }
 
-    /// The channel is due now, even if it was put aside.
+    /// The channel is due now, even if it was put aside or not read at all.
     pub(super) fn take_up(&mut self, channel: &ChannelId, now: Duration) {
-        if self.all.contains_key(channel) {
-            self.set(channel, now, 0);
-        }
+        self.set(channel, now, 0);
     }
 
     /// Every channel that is not put aside is due at that moment, if it was not before.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::{Place, accept, admin, column, direct_url, message, soar};
+use super::{Place, PostgresStore, accept, admin, column, direct_url, message, soar};
 use crate::{
-    clock::Clock,
+    clock::{Clock, STEADY_AFTER},
     ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
     store::{
         Accepted, Lease, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
@@ -149,7 +149,8 @@ async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
     let place = Place::new();
-    let store = place.open().await;
+    let clock = Clock::manual(Clock::system().now());
+    let store = PostgresStore::open(place.settings(), clock.clone(), &place.metrics).await.unwrap();
     let mut unrouted = message(1);
     unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
     accept(&store, unrouted).await.unwrap();
@@ -163,6 +164,8 @@ async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
                 SELECT a.seq * 65536 + t.id, t.id, 0, 0 FROM relay.alerts a, relay.destinations t",
         )
         .await;
+    // Retention believes a clock that has kept step since the store was opened.
+    clock.advance(STEADY_AFTER);
     let retention = Retention { delivered: Duration::ZERO, dead: Duration::ZERO };
     let (pruned, ()) = tokio::join!(store.prune(retention), async {
         other.until_somebody_waits("FROM relay.messages").await;
