@@ -222,7 +222,11 @@ def alert_info(item, settings):
     start = number_of(alert, "start_time_ms", 0)
     title = text_of(alert, "title")
     script = text_of(alert, "script", "raw")
-    details = text_of(alert, "details") if is_clean else text_of(alert, "attachment", "text")
+    problems = alert.get("parse_problems")
+    # The attachment of such an alert is the whole message.
+    is_whole = isinstance(problems, list) and "too_many" in problems
+    is_read = is_clean or is_whole
+    details = text_of(alert, "details") if is_read else text_of(alert, "attachment", "text")
     severity = alert.get("severity")
     info = AlertInfo()
     info.display_id = info.ticket_id = half_even_tenth(ticket) if is_article else ticket

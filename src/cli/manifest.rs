@@ -8,6 +8,7 @@ use url::Url;
 use super::{BadConfiguration, Common, environment, say};
 use crate::{
     config::{self, App},
+    secret::Secret,
     slack::{
         self,
         manifest::{Kind, Needs, manifest},
@@ -120,7 +121,8 @@ pub(super) fn kinds(app: &App) -> Vec<Kind> {
 
 fn shares_its_secret(app: &App, apps: &[App]) -> bool {
     let shares = |other: &App| {
-        let known = |secret| app.signing_secrets.contains(secret);
+        let known =
+            |secret: &Secret| app.signing_secrets.iter().any(|own| own.reveal() == secret.reveal());
         other.name != app.name && other.signing_secrets.iter().any(known)
     };
     apps.iter().any(shares)

@@ -74,7 +74,8 @@ pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) ->
         }
         Advice::RetryAfter(asked) => {
             let wait = asked.unwrap_or_else(|| scheduled.max(backoff::THROTTLED));
-            (retry(situation, wait, Because::Asked), Verdict::FaultFor(wait))
+            let quiet = asked.unwrap_or(backoff::THROTTLED);
+            (retry(situation, wait, Because::Asked), Verdict::FaultFor(quiet))
         }
         Advice::RetryAlert => (retry(situation, scheduled, Because::Fault), Verdict::Works),
         Advice::GiveUpOnEvidence if situation.refusals.are_proof_with_one_more() => {

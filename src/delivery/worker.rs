@@ -218,10 +218,12 @@ impl Worker {
         if self.settings == Some(mark) {
             return;
         }
-        let destination = self.plan.destination.name();
-        match self.attempts.store.note_settings(destination, mark).await {
+        let destination = self.plan.destination.name().clone();
+        match self.attempts.store.note_settings(&destination, mark).await {
             Ok(anew) => {
                 self.settings = Some(mark);
+                // They were leased under the settings before.
+                self.give_back().await;
                 if anew > 0 {
                     tracing::info!(
                         %destination,
@@ -330,6 +332,14 @@ impl Worker {
             return Ok(None);
         }
         let leased = store.lease_due(destination, missing).await.map_err(failed)?;
+        if probe == Some(Probe::Due) && leased.is_empty() && self.ready.is_empty() {
+            // Nothing is due: the probe takes the oldest alert, so that it is not left out.
+            let oldest = store.lease_oldest(destination).await.map_err(failed)?;
+            if oldest.is_some() {
+                self.ready.extend(oldest);
+                return Ok(None);
+            }
+        }
         let all = leased.len() < missing;
         self.ready.extend(leased);
         if !all {

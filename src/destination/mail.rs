@@ -1,6 +1,6 @@
 //! A mail for each alert, by SMTP: the vendor's own list of channels has it.
 //!
-//! Each recipient has an outcome of its own ([`session`]), kept between attempts ([`recipients`]):
+//! Each recipient has an outcome of its own (`session`), kept between attempts (`recipients`):
 //! the alert is delivered once everybody has the mail who is not refused.
 
 use std::{error::Error, fs, time::Duration};

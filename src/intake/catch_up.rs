@@ -325,8 +325,10 @@ impl Poller {
         if !self.has_access().await {
             return;
         }
+        // Each of these may wait for one answer of Slack's.
+        self.beat();
         self.find_channels().await;
-        self.search_suspect().await;
+        self.beat();
         self.ask_doubted().await;
         let ours = self.ours();
         self.lost.retain(|channel| ours.contains(channel));
@@ -338,10 +340,18 @@ impl Poller {
                 return;
             }
             if let Some(channel) = self.turns.next(self.uptime()) {
-                self.heartbeat.beat(self.reader.parts.clock.instant());
+                self.beat();
                 self.turn(&channel, term).await;
             }
         }
+        // Last, so that calls for history go to the channels that are known first.
+        self.beat();
+        self.search_suspect().await;
+        self.beat();
+    }
+
+    fn beat(&self) {
+        self.heartbeat.beat(self.reader.parts.clock.instant());
     }
 
     /// The term under which this process polls, if it does. Whether it does or not, what other

@@ -203,6 +203,8 @@ impl Inner {
         };
         self.note_timing(arrival.headers, &body);
         let (counters, next) = self.judge(door, &body);
+        // Before anything waits: the peer may be gone by the time that it has.
+        counters.received.increment(1);
         // What is stored shares its bytes.
         drop(body);
         let (fate, response) = match next {
@@ -210,7 +212,6 @@ impl Inner {
             Next::Store(message, channel) => self.store(message, channel, arrival).await,
             Next::ChangeId(endpoint, old, new) => self.change_id(endpoint, old, new, arrival).await,
         };
-        counters.received.increment(1);
         if let Some(fate) = fate {
             counters.fates.count(fate);
         }

@@ -75,6 +75,8 @@ impl NewMessage {
     #[must_use]
     pub fn into_identity(mut self) -> Self {
         self.raw = Bytes::new();
+        self.is_edit = false;
+        self.edited_ts.clear();
         for alert in &mut self.alerts {
             alert.destinations.clear();
             alert.search.clear();

@@ -88,7 +88,11 @@ impl Poller {
 
     /// Reads a page of the list, if it is time to. Channels that are known are read meanwhile.
     pub(super) async fn find_channels(&mut self) {
-        if self.listing_at().is_none_or(|at| at > self.uptime()) || self.access.is_lost() {
+        let Some(at) = self.listing_at() else {
+            self.board.say(Topic::Listing, "");
+            return;
+        };
+        if at > self.uptime() || self.access.is_lost() {
             return;
         }
         match self.list_page().await {

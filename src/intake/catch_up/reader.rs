@@ -308,6 +308,12 @@ impl Reader {
             let raw = || Bytes::copy_from_slice(raw.as_bytes());
             match self.parts.admission.load().admit(&message, post, raw) {
                 Admitted::Incident(message, certainty) => {
+                    // Slack was asked for nothing later, and what is marked is never delivered.
+                    if task.purpose == Purpose::MarkKnown
+                        && ts.is_none_or(|ts| ts > task.window.latest)
+                    {
+                        continue;
+                    }
                     candidates.push(Candidate { message, certainty, is_first, is_fresh });
                 }
                 Admitted::Ignored(reason) if is_fresh => {

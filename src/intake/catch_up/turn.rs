@@ -25,6 +25,9 @@ pub(super) struct Read {
     pub(super) begun: Option<Begun>,
     /// Up to where messages have been counted.
     counted: Option<MessageTs>,
+    /// Where the first window of a channel without a cursor began: the overlap goes no further
+    /// back, since what is older is none of ours to bring.
+    floor: Option<MessageTs>,
     /// Since when the channel waits for its first cursor.
     waits_since: Option<Duration>,
     /// Where the store should have moved the cursor.
@@ -89,7 +92,16 @@ impl Poller {
             read.shown = Some((problem.to_owned(), now + self.settings.every));
         }
         let waited = now.saturating_sub(*read.waits_since.get_or_insert(now));
-        let plan = Plan::new(place, self.also_from, moment, waited, self.settings);
+        // What has been read here is not read once more because another channel fails.
+        let also_from = self.also_from.filter(|_| !self.also_read.contains(channel));
+        let mut plan = Plan::new(place, also_from, moment, waited, self.settings);
+        if place.committed.is_none() && moment.believed.is_some() {
+            read.floor.get_or_insert(plan.window.oldest);
+        }
+        let floor = read.floor.filter(|floor| *floor <= ts(moment.earliest));
+        if let (Some(floor), None) = (floor, also_from) {
+            plan.window.oldest = plan.window.oldest.max(floor);
+        }
         let cursor = |to| {
             term.map(|term| CursorMove {
                 app: reader.app.clone(),
@@ -119,7 +131,6 @@ impl Poller {
         };
         self.begun_at = now;
         let counts_to = ts(moment.believed.unwrap_or(moment.earliest));
-        let also_from = self.also_from;
         let is_doubtful = plan.commit.is_none();
         let open = Open::new(task);
         Ok(read.begun.insert(Begun { open, at: now, also_from, counts_to, is_doubtful }))
@@ -188,10 +199,12 @@ impl Poller {
 
     /// What Slack left out has been read in the channel, or cannot be; in the last one, it is done.
     fn note_also_read(&mut self, channel: &ChannelId, also_from: Option<MessageTs>) {
-        if self.also_from.is_none() || self.also_from != also_from {
+        if self.also_from.is_none() {
             return;
         }
-        self.also_read.insert(channel.clone());
+        if self.also_from == also_from {
+            self.also_read.insert(channel.clone());
+        }
         if self.ours().iter().all(|channel| self.also_read.contains(channel)) {
             self.also_from = None;
         }

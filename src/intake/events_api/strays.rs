@@ -56,6 +56,7 @@ impl Strays {
 
     /// Notes an authentic event of a workspace that no app with its secret takes events of.
     pub(super) fn note_team(&self, team: &str, now: Instant) {
+        let team: &str = &team.chars().take(SHOWN_PATH_CHARS).collect::<String>();
         if let Some(times) = self.foreign_teams.is_time(team, now) {
             tracing::warn!(
                 team,

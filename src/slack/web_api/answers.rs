@@ -47,7 +47,7 @@ pub struct HistoryQuery {
     pub latest: MessageTs,
     /// Where the page begins; none for the first.
     pub cursor: Option<String>,
-    /// How many messages it may have, at most [`PAGE`].
+    /// How many messages it may have, at most [`PAGE`](super::PAGE).
     pub limit: usize,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, operate::PIECE, threads::Shared, writer::Mode};
+use super::{SqliteStore, db::Db, operate::PIECE, purpose::Purpose, threads::Shared, writer::Mode};
 use crate::{
     ids::DestinationName,
     store::{Hasten, StoreError, stored::HELD_MAX_US},
@@ -101,7 +101,8 @@ pub(super) async fn note_settings(
     mark: u16,
 ) -> Result<u64, StoreError> {
     let name = destination.clone();
-    let changed = store.write(move |db, _mode| count_anew(db, &name, mark)).await?;
+    let work = move |db: &mut Db<'_>, _: Mode| count_anew(db, &name, mark);
+    let changed = store.write_for(Purpose::Finish, work).await?;
     if changed > 0 {
         store.shared.wake(Some(destination));
     }

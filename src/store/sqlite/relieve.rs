@@ -175,9 +175,11 @@ fn empty_some(db: &Db<'_>, after: i64) -> rusqlite::Result<Walked> {
                     ORDER BY d.number DESC LIMIT 1 OFFSET :page), -1) AS behind
                 FROM destinations t WHERE t.numbered > 0)
              SELECT m.id, m.alerts, m.raw IS NOT NULL
-                AND EXISTS (
-                    SELECT 1 FROM deliveries d
-                    WHERE d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16)
+                AND NOT EXISTS (
+                    SELECT 1 FROM alerts a
+                    WHERE a.seq >= m.id AND a.seq < m.id + m.alerts AND NOT EXISTS (
+                        SELECT 1 FROM deliveries d
+                        WHERE d.id >= a.seq << 16 AND d.id < (a.seq + 1) << 16))
                 AND NOT EXISTS (
                     SELECT 1 FROM deliveries d LEFT JOIN feeds f ON f.id = d.destination
                     WHERE d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16
