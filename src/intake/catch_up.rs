@@ -14,6 +14,7 @@ mod missed;
 mod moved;
 mod reader;
 mod status;
+mod task;
 mod time;
 mod turn;
 mod turns;
@@ -38,8 +39,9 @@ use self::{
 };
 pub use self::{
     handle::{BackfillError, Handle, History, Moment},
-    reader::{Found, Purpose, ReadError},
+    reader::{Found, ReadError},
     status::{ChannelStatus, Status},
+    task::Purpose,
 };
 use crate::{
     clock::{Clock, Timestamp},

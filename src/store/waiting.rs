@@ -11,7 +11,7 @@ use std::sync::{
 
 /// How many bytes may wait. One item more may begin to wait, so the largest is not refused for
 /// ever.
-const LIMIT_BYTES: usize = 16 * 1024 * 1024;
+const LIMIT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The bytes that wait for one writer. Cheap to clone.
 #[derive(Clone, Debug, Default)]

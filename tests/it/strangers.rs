@@ -141,7 +141,8 @@ async fn slack_gets_through_every_time_while_others_connect_again_and_again() {
         let evicted = r#"connections_evicted_total{listener="public"}"#;
         let before = metric(&process, evicted).await;
         let is_full = async { while metric(&process, evicted).await < before + 100.0 {} };
-        tokio::time::timeout(PATIENCE, is_full).await.expect("it never became full");
+        // Six hundred clients and the relay may have one core between them.
+        tokio::time::timeout(PATIENCE * 4, is_full).await.expect("it never became full");
         gets_through(&process, 0..10).await;
     }
 }

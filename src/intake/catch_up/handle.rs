@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     Found, ReadError, Status,
-    reader::{Beat, Purpose, Reader, Task},
+    reader::{Beat, Reader},
     status::Board,
+    task::{Purpose, Task},
     window::{Window, ts},
 };
 use crate::{

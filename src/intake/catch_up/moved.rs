@@ -17,7 +17,8 @@ use bytes::Bytes;
 
 use super::{
     Poller,
-    reader::{ReadError, Reader, Task},
+    reader::{ReadError, Reader},
+    task::Task,
 };
 use crate::{
     ids::{ChannelId, MessageTs, TsKey},

@@ -12,7 +12,8 @@ use metrics::Counter;
 
 use super::{
     Parts,
-    window::{Next, Page, Reading, Sight, Window},
+    task::{Purpose, Task},
+    window::{Next, Page, Reading, Sight},
 };
 use crate::{
     clock::Timestamp,
@@ -80,32 +81,6 @@ impl Found {
         self.known += known;
         self.marked += marked;
     }
-}
-
-/// What becomes of incidents that are not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// They are stored and delivered.
-    Deliver,
-    /// Their identities are kept, since somebody else has brought them: they go nowhere.
-    MarkKnown,
-}
-
-/// What to read, and on whose account.
-#[derive(Clone, Debug)]
-pub(super) struct Task {
-    pub(super) channel: ChannelId,
-    /// When the window was begun: ids that Slack has answered for since are in use.
-    pub(super) began: Duration,
-    pub(super) window: Window,
-    pub(super) source: Source,
-    pub(super) purpose: Purpose,
-    /// Moves with the last page. What it has seen is filled in then.
-    pub(super) cursor: Option<CursorMove>,
-    /// Messages from later than this are from the future, and say nothing about the past.
-    pub(super) now: MessageTs,
-    /// Messages up to here have been counted before.
-    pub(super) counted_to: Option<MessageTs>,
 }
 
 /// Reads for one app.
@@ -308,10 +283,7 @@ impl Reader {
             let raw = || Bytes::copy_from_slice(raw.as_bytes());
             match self.parts.admission.load().admit(&message, post, raw) {
                 Admitted::Incident(message, certainty) => {
-                    // Slack was asked for nothing later, and what is marked is never delivered.
-                    if task.purpose == Purpose::MarkKnown
-                        && ts.is_none_or(|ts| ts > task.window.latest)
-                    {
+                    if !task.may_take(ts) {
                         continue;
                     }
                     candidates.push(Candidate { message, certainty, is_first, is_fresh });
@@ -414,13 +386,6 @@ impl Reader {
         if let Some((_, counter)) = self.received.iter().find(|(known, _)| *known == source) {
             counter.increment(times);
         }
-    }
-}
-
-impl Task {
-    /// Whether the message has not been counted by an earlier reading.
-    fn is_fresh(&self, ts: Option<MessageTs>) -> bool {
-        ts.is_none_or(|ts| self.counted_to.is_none_or(|counted| ts > counted))
     }
 }
 

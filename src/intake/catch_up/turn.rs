@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY, moved,
-    reader::{Open, Purpose, TRIES, Task},
+    reader::{Open, TRIES},
+    task::{Purpose, Task},
     window::{Place, Plan, ts},
     with_cure,
 };

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Of the whole image: as a registry keeps it, and as it lies on a node.
-const MAX_IMAGE_BYTES: u64 = 15_000_000;
+const MAX_IMAGE_BYTES: u64 = 20_000_000;
 
 const MAX_IDLE_KB: u64 = 20_000;
 
