@@ -147,7 +147,7 @@ async fn what_an_operator_does_on_one_relay_holds_for_all(place: Place) {
         assert_eq!(state(&other, n).await, "cancelled");
     }
     api(&other, "POST", &format!("/alerts/{}/retry", slack::id(1))).await;
-    assert_eq!(state(&one, 1).await, "pending");
+    assert_eq!(state(&one, 1).await, "paused");
     assert_eq!(soar.taken().len(), 0, "nobody sends what is paused");
     api(&other, "POST", "/destinations/soar/resume").await;
     until_all(&soar, &[slack::id(1), slack::id(3)]).await;
