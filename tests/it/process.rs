@@ -134,11 +134,15 @@ impl Process {
         }
     }
 
-    /// The most memory that it has had, in KiB.
+    /// Returns the most memory that it has had, in KiB, without the pages of its program file: the
+    /// kernel takes those back before a limit is met, and a debug build has far more of them.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let value = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        value("VmHWM:") - value("RssFile:")
     }
 
     pub(crate) fn signal(&self, name: &str) {
