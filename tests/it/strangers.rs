@@ -118,7 +118,12 @@ async fn requests_that_only_announce_a_body_take_no_place() {
 async fn come_back(from: u8, to: SocketAddr, says: String) {
     loop {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 1, from], 0))).unwrap();
+        // A stranger without a free port tries again, and does not leave the others alone.
+        socket.set_reuseaddr(true).unwrap();
+        if socket.bind(SocketAddr::from(([127, 0, 1, from], 0))).is_err() {
+            tokio::task::yield_now().await;
+            continue;
+        }
         let Ok(mut stream) = socket.connect(to).await else {
             tokio::task::yield_now().await;
             continue;
