@@ -15,7 +15,7 @@ use crate::logging::escape;
 /// A column that is cut keeps at least this much.
 const NARROWEST: usize = 10;
 
-/// So many columns from the right may be cut.
+/// The number of columns, from the right, that may be cut.
 const CUT_COLUMNS: usize = 2;
 
 /// Between two columns.
