@@ -25,7 +25,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Counter;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -44,6 +44,10 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Bytes read ahead of a connection; at least a head must fit.
 const READ_BUFFER_BYTES: usize = 48 * 1024;
+
+/// Connections that wait to be accepted. The kernel drops the handshakes of others, whose clients
+/// then wait for a second or more; it also caps the number (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// How long requests in flight may take once nothing new is accepted.
 const GRACE: Duration = Duration::from_secs(3);
@@ -244,7 +248,9 @@ impl Server {
                     self.settings.max_connections,
                 );
             }
-            self.evict();
+            if !self.house.is_somebody_leaving() {
+                self.evict();
+            }
             if timeout(SWEEP_EVERY, self.house.somebody_left()).await.is_err() {
                 self.sweep();
             }
@@ -290,8 +296,14 @@ fn log_end(ended: hyper::Result<()>) {
 ///
 /// # Errors
 /// What the system said, with the address.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
 }

@@ -108,8 +108,8 @@ impl Relay {
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
         let store = open_store(&config.store, &clock, &metrics).await?;
-        let public = http_server::bind(config.server.listen).await?;
-        let ops = http_server::bind(config.server.ops_listen).await?;
+        let public = http_server::bind(config.server.listen)?;
+        let ops = http_server::bind(config.server.ops_listen)?;
         let addresses = (public.local_addr()?, ops.local_addr()?);
         let parts = Parts {
             store: Arc::clone(&store),

@@ -245,6 +245,12 @@ impl House {
         self.guests().present
     }
 
+    /// Returns whether a connection was told to leave and has not left yet.
+    pub(super) fn is_somebody_leaving(&self) -> bool {
+        let guests = self.guests();
+        guests.present > guests.staying.len()
+    }
+
     /// Tells one connection to leave. Returns false if none may be told.
     pub(super) fn evict(&self, when_full: WhenFull) -> bool {
         let mut guests = self.guests();
@@ -364,7 +370,9 @@ mod tests {
         let limits = crate::http_server::LIMITS;
         let visit = Arc::new(Visit::new(limits, Clock::system(), Shutdown::new()));
         let place = house.let_in(&visit);
+        assert!(!house.is_somebody_leaving());
         assert!(house.evict(WhenFull::Wait));
+        assert!(house.is_somebody_leaving());
         assert!(!house.evict(WhenFull::Wait), "it was told already");
         assert_eq!(house.present(), 1);
         drop(place);

@@ -32,7 +32,7 @@ impl Drop for Running {
 }
 
 async fn start(max_connections: usize, limits: Limits, answer_bytes: usize) -> Running {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let settings = Settings {
         name: "public",
         idle_timeout: PATIENCE,
@@ -175,4 +175,24 @@ async fn a_request_that_takes_too_long_is_cut_off() {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     send(&mut stream, "/verified").await;
     assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_in_the_kernel_until_it_is_accepted() {
+    const BURST: usize = 600;
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..BURST {
+        clients.push(TcpStream::connect(address).await.unwrap());
+    }
+    // A client whose handshake was dropped believes that it is connected, and the kernel's list has
+    // only its own end: slot, local address, remote address, state.
+    let port = format!(":{:04X}", address.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let waiting = sockets.lines().filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&port) && fields[3] == "01"
+    });
+    assert_eq!(waiting.count(), BURST);
 }

@@ -88,7 +88,7 @@ async fn noted(request: Request<Incoming>) -> Note {
 pub(super) async fn start(
     end: &Shutdown,
 ) -> anyhow::Result<(SocketAddr, Switch, mpsc::Receiver<Note>)> {
-    let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let address = listener.local_addr()?;
     let (notes, received) = mpsc::channel(64);
     let switch = Switch { stopped: Arc::default(), notes };
