@@ -188,8 +188,16 @@ impl Sink {
         Self::start(Some(Duration::from_millis(10))).await
     }
 
+    /// Answers 200 at once on a listener that is there already.
+    pub(crate) fn answering_on(listener: TcpListener) -> Self {
+        Self::start_on(listener, Some(Duration::ZERO))
+    }
+
     async fn start(answers: Option<Duration>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answers)
+    }
+
+    fn start_on(listener: TcpListener, answers: Option<Duration>) -> Self {
         let address = listener.local_addr().unwrap();
         let arrivals = Arrivals::default();
         let noted = Arc::clone(&arrivals);

@@ -1,9 +1,11 @@
 //! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
 //! reads the body, in one run on the same cores.
 //!
-//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]`.
+//! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]
+//! [--outage 600]`.
 //! With `--fill` it also looks at a store with so many alerts; on PostgreSQL at what a claim costs
-//! before so many deliveries. With two cores the server runs on the first, and PostgreSQL with it,
+//! before so many deliveries. With `--outage` it also waits out a network outage of so many seconds
+//! (`--rounds 0` leaves out everything else). With two cores the server runs on the first, and PostgreSQL with it,
 //! and the generator on the second. `CONTRIBUTING.md` says how to read the table.
 
 #![expect(
@@ -21,6 +23,7 @@ mod claims;
 mod events;
 mod generator;
 mod many;
+mod outage;
 mod postgres;
 mod quota;
 mod server;
@@ -111,6 +114,10 @@ fn main() {
                 None => full_store(&place, alerts, seconds, &mut table).await,
             }
         });
+    }
+    let outage = argument("--outage", 0);
+    if outage > 0 {
+        runtime.block_on(outage::measure(&place, outage, &mut table));
     }
     println!();
     table.print();
