@@ -28,13 +28,17 @@ pub struct Backup {
 
 impl Backup {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
-        let config = common.load()?;
-        if config.store.postgres.is_some() {
+        let salvaged = common.salvage();
+        if salvaged.names_a_database {
             let message = "the store is in PostgreSQL: use pg_dump -n relay, or what backs up your \
                 other databases";
             return Err(BadConfiguration(message.to_owned()).into());
         }
-        let copied = serve::runtime()?.block_on(copy(config.store.path, self.file.clone()))?;
+        if !salvaged.has_read("/store/sqlite/path") {
+            return Err(common.unusable(&salvaged, "/store/sqlite/path"));
+        }
+        let store = salvaged.config.store.path;
+        let copied = serve::runtime()?.block_on(copy(store, self.file.clone()))?;
         let file = self.file.display();
         if self.json {
             say(&json!({"file": file.to_string(), "bytes": copied.bytes, "alerts": copied.alerts})

@@ -8,13 +8,13 @@ mod relay;
 mod slack;
 mod store;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{Common, say, serve};
-use crate::config::Config;
+use crate::config::{Problem, Salvaged};
 
 /// Check live: store, disk, clock, Slack and destinations.
 #[derive(Args, Debug)]
@@ -70,8 +70,9 @@ const BY_HAND: &str = "whether Delayed Events is on cannot be asked: open \
 impl Doctor {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         common.start_log("error")?;
-        let config = common.load()?;
-        let findings = serve::runtime()?.block_on(examine(&config))?;
+        let salvaged = common.salvage();
+        let mut findings = configuration(&common.path(), &salvaged);
+        findings.extend(serve::runtime()?.block_on(examine(&salvaged))?);
         let has_failed = findings.iter().any(|one| one.level == Level::Fail);
         if self.json {
             let result = serde_json::json!({
@@ -88,12 +89,40 @@ impl Doctor {
     }
 }
 
-async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = store::examine(&config.store).await;
-    for app in &config.apps {
-        findings.extend(slack::examine(config, app).await?);
+/// What is wrong with the file. The rest of the checks do without it.
+fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
+    const CHECK: &str = "configuration";
+    let finding = |problem: &Problem| {
+        let advice = problem.hint.clone().unwrap_or_default();
+        let message = Problem { hint: None, ..problem.clone() }.in_file(path);
+        if problem.is_of_environment {
+            let advice = "the relay has it in its own environment, or does not start; set it here \
+                          to have what needs it checked";
+            Finding::warn(CHECK, message, advice)
+        } else {
+            Finding::fail(CHECK, message, advice)
+        }
+    };
+    if salvaged.problems.is_empty() {
+        return vec![Finding::ok(CHECK, format!("{} is right", path.display()))];
     }
-    findings.extend(destinations::examine(config).await);
+    salvaged.problems.iter().map(finding).collect()
+}
+
+async fn examine(salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
+    let config = &salvaged.config;
+    // Otherwise what is not there may only be unreadable.
+    let is_whole = salvaged.problems.is_empty();
+    let mut findings = Vec::new();
+    if salvaged.names_a_database == config.store.postgres.is_some()
+        && salvaged.has_read("/store/sqlite/path")
+    {
+        findings.extend(store::examine(&config.store).await);
+    }
+    for app in &config.apps {
+        findings.extend(slack::examine(config, app, is_whole).await?);
+    }
+    findings.extend(destinations::examine(config, is_whole).await);
     findings.extend(relay::examine(config).await?);
     Ok(findings)
 }

@@ -42,7 +42,7 @@ use clap::{
 pub use self::reference::reference;
 use self::serve::ConfigFile;
 use crate::{
-    config::{self, Loaded},
+    config::{self, Loaded, Salvaged},
     logging::{self, Format},
 };
 
@@ -191,6 +191,33 @@ impl Common {
     /// Loads the configuration; its warnings go to the log.
     fn load(&self) -> anyhow::Result<config::Config> {
         Ok(self.load_with_sources()?.0)
+    }
+
+    /// Reads the configuration as far as possible, for a command that does not need all of it. The
+    /// problems are one line of warning.
+    fn salvage(&self) -> Salvaged {
+        let path = self.path();
+        let salvaged = config::salvage(&path, &environment);
+        if let Some(first) = salvaged.problems.first() {
+            let more = match salvaged.problems.len() - 1 {
+                0 => String::new(),
+                1 => "; and 1 more problem".to_owned(),
+                more => format!("; and {more} more problems"),
+            };
+            let line = first.in_file(&path).replace('\n', " ");
+            complain(&format!("warning: {line}{more} (`check` shows all)"));
+        }
+        salvaged
+    }
+
+    /// Returns the error for a command that needs what the file says at this JSON pointer.
+    fn unusable(&self, salvaged: &Salvaged, pointer: &str) -> anyhow::Error {
+        let problem = salvaged.problem_of(pointer);
+        BadConfiguration(problem.map_or_else(
+            || format!("{}: cannot be read", self.path().display()),
+            |problem| problem.in_file(&self.path()),
+        ))
+        .into()
     }
 
     fn load_with_sources(&self) -> anyhow::Result<(config::Config, config::Sources)> {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Common, environment};
 use crate::{
-    config::Server,
+    config::Salvaged,
     http_client,
     logging::chain,
     ops::{Problem, api::OPERATOR},
@@ -56,17 +56,27 @@ impl Target {
         if let Some(server) = &self.server {
             return self.client_of(server, None);
         }
-        let config = common.load().map_err(|error| {
-            error.context("without --server the relay is found by its configuration")
-        })?;
-        self.client_by(&config.server)
+        self.client_by(common, &common.salvage())
     }
 
     /// The client for the relay with that configuration, unless the command line names another.
-    pub(super) fn client_by(&self, server: &Server) -> anyhow::Result<OpsClient> {
+    pub(super) fn client_by(
+        &self,
+        common: &Common,
+        salvaged: &Salvaged,
+    ) -> anyhow::Result<OpsClient> {
+        let server = &salvaged.config.server;
         let url = match &self.server {
             Some(server) => server.clone(),
-            None => format!("http://{}", reachable(server.ops_listen, "ops_listen", "--server")?),
+            None if salvaged.has_read("/server/ops_listen") => {
+                format!("http://{}", reachable(server.ops_listen, "ops_listen", "--server")?)
+            }
+            None => {
+                let error = common.unusable(salvaged, "/server/ops_listen");
+                return Err(
+                    error.context("without --server the relay is found by its `ops_listen`")
+                );
+            }
         };
         self.client_of(&url, server.ops_token.clone())
     }

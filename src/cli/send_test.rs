@@ -41,7 +41,8 @@ pub struct SendTest {
     /// Only to this destination, past signature, store and routing.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// The Slack app whose secret signs it [default: the first of the configuration].
+    /// The Slack app whose secret signs it [default: the first of the
+    /// configuration whose secret can be read].
     #[arg(long, value_name = "NAME", conflicts_with = "destination")]
     app: Option<String>,
     /// Where to post it, to try the way through a proxy too [default: `listen` of the
@@ -70,9 +71,13 @@ impl SendTest {
             let client = self.target.client(common)?;
             return runtime.block_on(self.to_one(&client, name));
         }
-        let config = common.load()?;
-        let client = self.target.client_by(&config.server)?;
-        runtime.block_on(self.through_the_front_door(&config, &client))
+        let salvaged = common.salvage();
+        let client = self.target.client_by(common, &salvaged)?;
+        if self.url.is_none() && !salvaged.has_read("/server/listen") {
+            let error = common.unusable(&salvaged, "/server/listen");
+            return Err(error.context("without --url the test is posted to `listen`"));
+        }
+        runtime.block_on(self.through_the_front_door(&salvaged.config, &client))
     }
 
     async fn to_one(&self, client: &OpsClient, name: &str) -> anyhow::Result<ExitCode> {
@@ -132,13 +137,17 @@ impl SendTest {
     }
 
     fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
-        let wanted = |app: &&App| self.app.as_ref().is_none_or(|name| name == app.name.as_str());
-        let name = self.app.as_deref().unwrap_or_default();
-        config
-            .apps
-            .iter()
-            .find(wanted)
-            .ok_or_else(|| BadConfiguration(format!("no app is named `{name}`")).into())
+        let can_sign = |app: &&App| !app.signing_secrets.is_empty();
+        let Some(name) = &self.app else {
+            let message = "no app has a signing secret that can be read, and only a signed test \
+                           is taken for one of Slack's";
+            let first = config.apps.iter().find(can_sign);
+            return first.ok_or_else(|| BadConfiguration(message.to_owned()).into());
+        };
+        let named = config.apps.iter().find(|app| name == app.name.as_str());
+        let named = named.ok_or_else(|| BadConfiguration(format!("no app is named `{name}`")))?;
+        let message = || format!("the signing secret of the app `{name}` cannot be read");
+        Some(named).filter(can_sign).ok_or_else(|| BadConfiguration(message()).into())
     }
 
     /// Signs and posts it as Slack would.

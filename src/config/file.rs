@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::units::{Rate, Size, Span};
 
 /// The configuration of slack-soar-relay.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "slack-soar-relay configuration")]
 pub(super) struct File {
@@ -86,8 +86,17 @@ pub(super) struct Slack {
     pub(super) apps: Vec<App>,
 }
 
+impl Default for Slack {
+    fn default() -> Self {
+        Self { api_url: slack_api(), proxy: None, ca_file: None, apps: Vec::new() }
+    }
+}
+
+/// Slack's own address of its Web API.
+pub(super) const SLACK_API: &str = "https://slack.com/api";
+
 fn slack_api() -> String {
-    "https://slack.com/api".to_owned()
+    SLACK_API.to_owned()
 }
 
 /// A Slack app.

@@ -13,8 +13,8 @@ use super::{
 
 /// What could be read of a file.
 pub(super) struct Mended {
-    /// None if not even that can be said.
-    pub(super) file: Option<File>,
+    /// Empty, and all of it spoilt, if nothing could be read.
+    pub(super) file: File,
     /// What is wrong with its shape.
     pub(super) problems: Vec<Problem>,
     pub(super) spoilt: Spoilt,
@@ -25,6 +25,10 @@ pub(super) struct Mended {
 pub(super) struct Spoilt(Vec<String>);
 
 impl Spoilt {
+    pub(super) fn add(&mut self, pointer: &str) {
+        self.0.push(pointer.to_owned());
+    }
+
     /// Whether the value, or one around it, is not that of the file.
     pub(super) fn has(&self, pointer: &str) -> bool {
         self.0.iter().any(|spoilt| is_within(pointer, spoilt))
@@ -55,7 +59,7 @@ pub(super) fn read(mut value: Value, faults: Vec<Fault>, positions: &Positions) 
     loop {
         fill(&mut value, &mut spoilt);
         let error = match serde_path_to_error::deserialize(&value) {
-            Ok(file) => return Mended { file: Some(file), problems, spoilt },
+            Ok(file) => return Mended { file, problems, spoilt },
             Err(error) => error,
         };
         let pointer = pointer_of(error.path());
@@ -65,7 +69,8 @@ pub(super) fn read(mut value: Value, faults: Vec<Fault>, positions: &Positions) 
             None => problem,
         });
         if pointer.is_empty() || spoilt.has(&pointer) {
-            return Mended { file: None, problems, spoilt };
+            spoilt.add("");
+            return Mended { file: File::default(), problems, spoilt };
         }
         take_out(&mut value, &pointer);
         spoilt.0.push(pointer);

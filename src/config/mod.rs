@@ -10,6 +10,7 @@ mod mend;
 mod problem;
 mod reference;
 mod resolve;
+mod salvage;
 mod schema;
 mod slack;
 mod sources;
@@ -23,12 +24,18 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use url::Url;
 
-use self::mend::Mended;
+use self::{
+    mend::Mended,
+    resolve::{Place, Resolved},
+    tree::Positions,
+};
 pub use self::{
     problem::{Problem, Problems},
     reference::reference,
+    salvage::{Salvaged, salvage},
     schema::schema,
     sources::{Fingerprint, Sources},
 };
@@ -218,14 +225,22 @@ fn parse_with(
     known: &[Secret],
 ) -> Result<Loaded, Vec<Problem>> {
     let (value, positions) = tree::read(text).map_err(|problem| vec![problem])?;
-    let faults = schema::validate(&value, &positions);
-    let Mended { file, mut problems, spoilt } = mend::read(value.clone(), faults, &positions);
-    let Some(file) = file else {
-        problems.sort_by_key(|problem| problem.position);
-        return Err(problems);
-    };
-    let place = resolve::Place { dir, env, known, positions, value: &value, spoilt };
-    resolve::resolve(file, place, problems)
+    let Resolved { config, problems, warnings, sources, .. } =
+        interpret(&value, positions, dir, env, known);
+    if problems.is_empty() { Ok(Loaded { config, warnings, sources }) } else { Err(problems) }
+}
+
+/// Holds a file's tree against the schema, and resolves what can be read of it.
+fn interpret(
+    value: &Value,
+    positions: Positions,
+    dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    known: &[Secret],
+) -> Resolved {
+    let faults = schema::validate(value, &positions);
+    let Mended { file, problems, spoilt } = mend::read(value.clone(), faults, &positions);
+    resolve::resolve(file, Place { dir, env, known, positions, value, spoilt }, problems)
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

@@ -18,11 +18,13 @@ pub struct Problem {
     pub message: String,
     /// What to write instead.
     pub hint: Option<String>,
+    /// Whether the file is right, and only a variable is not set in this environment.
+    pub is_of_environment: bool,
 }
 
 impl Problem {
     pub(super) fn new(position: Option<Position>, pointer: &str, message: String) -> Self {
-        Self { position, path: path_of(pointer), message, hint: None }
+        Self { position, path: path_of(pointer), message, hint: None, is_of_environment: false }
     }
 
     /// Whether it is about the value at that JSON pointer.

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Config, Loaded, Postgres, Server, Sources, Store,
+    Config, Postgres, Server, Sources, Store,
     file::{self, SecretRef},
     mend::Spoilt,
     problem::Problem,
@@ -48,15 +48,18 @@ pub(super) struct Resolver<'a> {
     secrets: Vec<Secret>,
 }
 
+/// What a file means, and what is wrong with it.
+pub(super) struct Resolved {
+    /// With gaps where something is wrong.
+    pub(super) config: Config,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) sources: Sources,
+    pub(super) spoilt: Spoilt,
+}
+
 /// Checks everything that the schema cannot say; `problems` are those that it could.
-///
-/// # Errors
-/// Everything that is wrong.
-pub(super) fn resolve(
-    file: file::File,
-    place: Place<'_>,
-    problems: Vec<Problem>,
-) -> Result<Loaded, Vec<Problem>> {
+pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>) -> Resolved {
     let app_names = file.slack.apps.iter().map(|app| app.name.clone()).collect();
     let (files, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
     let mut resolver = Resolver { place, problems, app_names, files, warnings, secrets };
@@ -77,23 +80,21 @@ pub(super) fn resolve(
     };
     let retention =
         Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
-    let Resolver { mut problems, files, warnings, secrets, .. } = resolver;
-    if let (true, Some(slack_api)) = (problems.is_empty(), slack_api) {
-        let config = Config {
-            server,
-            slack_api,
-            apps,
-            catch_up,
-            matching,
-            store,
-            retention,
-            destinations,
-            secrets,
-        };
-        return Ok(Loaded { config, warnings, sources: Sources::of(files, presets_dir) });
-    }
+    let Resolver { mut problems, files, warnings, secrets, place, .. } = resolver;
     problems.sort_by_key(|problem| problem.position);
-    Err(problems)
+    let config = Config {
+        server,
+        slack_api,
+        apps,
+        catch_up,
+        matching,
+        store,
+        retention,
+        destinations,
+        secrets,
+    };
+    let sources = Sources::of(files, presets_dir);
+    Resolved { config, problems, warnings, sources, spoilt: place.spoilt }
 }
 
 impl Resolver<'_> {
@@ -136,13 +137,16 @@ impl Resolver<'_> {
         reference: &SecretRef,
         form: Form,
     ) -> Option<Secret> {
+        let mut is_unset = false;
         let found = match (&reference.env, &reference.file) {
-            (Some(name), _) => match (self.place.env)(name) {
-                Some(value) => {
+            (Some(name), _) => {
+                if let Some(value) = (self.place.env)(name) {
                     Secret::variable(name, &value, form).map_err(|error| error.to_string())
+                } else {
+                    is_unset = true;
+                    Err(format!("the environment variable {name} is not set"))
                 }
-                None => Err(format!("the environment variable {name} is not set")),
-            },
+            }
             (None, Some(path)) => {
                 self.secret_file(&self.place.dir.join(path), form).map_err(|error| chain(&error))
             }
@@ -154,7 +158,10 @@ impl Resolver<'_> {
                 Some(secret)
             }
             Err(message) => {
-                self.problem_with(pointer, message, "every secret must be there at the start");
+                let position = self.place.positions.of(pointer);
+                let problem = Problem::new(position, pointer, message)
+                    .hint("every secret must be there at the start");
+                self.push(pointer, Problem { is_of_environment: is_unset, ..problem });
                 None
             }
         }

@@ -160,19 +160,21 @@ impl Resolver<'_> {
         known
     }
 
-    pub(super) fn slack_api(&mut self, text: &str) -> Option<Url> {
+    /// Returns the address of the Web API; Slack's own one if that of the file cannot be used.
+    #[expect(clippy::expect_used, reason = "the address is a constant, and a URL")]
+    pub(super) fn slack_api(&mut self, text: &str) -> Url {
         let fault = match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 "must start with https:// or http://".to_owned()
             }
             Ok(url) => match http_client::check_host(&url) {
-                Ok(()) => return Some(url),
+                Ok(()) => return url,
                 Err(error) => error.to_string(),
             },
             Err(error) => format!("is no URL: {error}"),
         };
         self.problem("/slack/api_url", fault);
-        None
+        Url::parse(file::SLACK_API).expect("a URL")
     }
 }
 

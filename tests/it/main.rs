@@ -19,6 +19,7 @@ mod disk;
 mod documents;
 mod doubt;
 mod events_api;
+mod faulty_file;
 mod feed;
 mod first_setup;
 mod harness;
