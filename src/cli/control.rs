@@ -24,6 +24,7 @@ use crate::{
     intake::{
         Admission,
         catch_up::{self, BackfillError, Moment, Purpose},
+        posters::Ledger,
     },
     logging::chain,
     ops::{
@@ -31,7 +32,7 @@ use crate::{
         FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest, Routing, Tested,
     },
     secret::Secret,
-    store::{AlertView, Reference, Source},
+    store::{AlertView, Reference, Source, Store, StoreError},
 };
 
 /// A destination, and who serves it.
@@ -91,6 +92,8 @@ pub(super) struct Running {
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
     /// What decides where an alert goes.
     pub(super) admission: Arc<Admission>,
+    /// Counts which bots post incidents.
+    pub(super) posters: Arc<Ledger>,
     /// What reads history.
     pub(super) catch_up: Vec<catch_up::Handle>,
 }
@@ -144,6 +147,10 @@ impl Control for Running {
     fn hurry(&self, destination: Option<&DestinationName>) {
         let meant = |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
         self.served.iter().filter(meant).for_each(Served::probe_now);
+    }
+
+    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.posters.write(store).await
     }
 
     fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting> {
@@ -338,6 +345,10 @@ impl Control for Current {
 
     fn catch_up(&self) -> Vec<CatchUp> {
         self.0.load().catch_up()
+    }
+
+    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.0.load_full().write_counts(store).await
     }
 
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {

@@ -46,7 +46,7 @@ pub use self::{
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AppName, ChannelId, MessageTs},
-    intake::{Admission, channels::Channels, notice::Notice},
+    intake::{Admission, channels::Channels, notice::Notice, posters::Ledger},
     logging::chain,
     metrics::Metrics,
     shutdown::{Heartbeat, Shutdown},
@@ -100,6 +100,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
+    /// Which bots post incidents.
+    pub posters: Arc<Ledger>,
     /// When to end, and the heartbeat.
     pub shutdown: Shutdown,
     /// When this process was first ready: what was posted before it is missed for its downtime.

@@ -39,9 +39,10 @@ use crate::{
     clock::{Clock, Seldom, Timestamp},
     ids::ChannelId,
     intake::{
-        Admission, Admitted, Certainty, Post,
+        Admission, Admitted, IncidentMessage, Post,
         fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON},
         notice::Notice,
+        posters::Ledger,
     },
     metrics::{Metric, Metrics},
     shutdown::Shutdown,
@@ -51,7 +52,7 @@ use crate::{
         lifecycle::{self, Change},
         message::Message,
     },
-    store::{NewMessage, Source, Store},
+    store::{Source, Store},
 };
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
@@ -73,6 +74,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
+    /// Which bots post incidents.
+    pub posters: Arc<Ledger>,
     /// Whether we are draining.
     pub shutdown: Shutdown,
 }
@@ -136,7 +139,7 @@ impl EventsApi {
 /// What is to be done about an authentic body.
 enum Next<'d> {
     Answer(Option<Fate>, Response<Full<Bytes>>),
-    Store(NewMessage, Certainty),
+    Store(IncidentMessage),
     ChangeId(&'d Endpoint, ChannelId, ChannelId),
 }
 
@@ -209,7 +212,7 @@ impl Inner {
         drop(body);
         let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
-            Next::Store(message, channel) => self.store(message, channel, arrival).await,
+            Next::Store(incoming) => self.store(incoming, arrival).await,
             Next::ChangeId(endpoint, old, new) => self.change_id(endpoint, old, new, arrival).await,
         };
         if let Some(fate) = fate {
@@ -279,7 +282,7 @@ impl Inner {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Next::ignored(Fate::Ignored(reason))
                 }
-                Admitted::Incident(message, channel) => Next::Store(message, channel),
+                Admitted::Incident(incoming) => Next::Store(incoming),
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");

@@ -8,6 +8,7 @@ pub mod channels;
 pub mod events_api;
 mod fate;
 pub mod notice;
+pub mod posters;
 pub mod routing;
 
 use std::{collections::BTreeMap, slice, sync::Arc};
@@ -18,7 +19,7 @@ use crate::{
     clock::Timestamp,
     code_defender::matcher::{Found, Matcher, Reason, Verdict},
     ids::{AppName, ChannelId, DestinationName},
-    intake::{channels::Channels, routing::Route},
+    intake::{channels::Channels, posters::Bot, routing::Route},
     slack::{
         self,
         message::{Message, Stored},
@@ -55,9 +56,20 @@ pub struct Post<'a> {
 #[derive(Debug)]
 pub enum Admitted {
     /// It has incidents: to be stored.
-    Incident(NewMessage, Certainty),
+    Incident(IncidentMessage),
     /// It has none: counted, and forgotten.
     Ignored(Reason),
+}
+
+/// A message with incidents, on its way to the store.
+#[derive(Debug)]
+pub struct IncidentMessage {
+    /// What is to be stored.
+    pub message: NewMessage,
+    /// Whether its channel is one of ours.
+    pub certainty: Certainty,
+    /// The bot that posted it.
+    pub bot: Bot,
 }
 
 /// Whether a destination wants a stored alert.
@@ -115,6 +127,7 @@ impl Admission {
             key.channel = first;
         }
         let certainty = if is_certain { Certainty::Certain } else { Certainty::Unresolved };
+        let bot = Bot { bot_id: message.bot().into(), app_id: message.bots_app().into() };
         let message = NewMessage {
             posted_at: message.posted_at(post.event_time),
             source: post.source,
@@ -127,7 +140,7 @@ impl Admission {
             raw,
             alerts,
         };
-        Admitted::Incident(message, certainty)
+        Admitted::Incident(IncidentMessage { message, certainty, bot })
     }
 
     /// Judges a stored alert anew: who wants it, and which key of `when` refuses it for the others.

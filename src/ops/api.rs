@@ -21,6 +21,7 @@ use crate::{
     clock::{Clock, Timestamp},
     http_server::Peer,
     ids::DestinationName,
+    logging::chain,
     store::{DestinationStats, Store},
 };
 
@@ -217,13 +218,7 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             last_read_at: health.and_then(|health| health.last_read),
         }
     });
-    let mut read = api.parts.control.catch_up();
-    let now = api.parts.clock.now();
-    let name = |app: crate::ids::AppName| {
-        let at = read.iter().position(|one| one.app == app);
-        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
-        view::App { name: app.to_string(), catch_up }
-    };
+    let apps = apps(&api).await?;
     Ok(Json(view::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: api.started_at,
@@ -236,9 +231,28 @@ async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answ
             free_bytes: stats.free_bytes,
             problem: stats.problem,
         },
-        apps: api.parts.control.apps().into_iter().map(name).collect(),
+        apps,
         destinations: destinations.collect(),
     }))
+}
+
+/// Returns how each Slack app is doing.
+async fn apps(api: &Api) -> Result<Vec<view::App>, Problem> {
+    let (store, control) = (api.parts.store.as_ref(), &api.parts.control);
+    if let Err(error) = control.write_counts(store).await {
+        // The status is needed most when the store takes nothing; it shows the numbers of before.
+        tracing::debug!(error = chain(&error), "the newest counts are not in the store");
+    }
+    let mut read = control.catch_up();
+    let now = api.parts.clock.now();
+    let mut apps = Vec::new();
+    for app in control.apps() {
+        let at = read.iter().position(|one| one.app == app);
+        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        let bots = store.posters(&app).await?.into_iter().map(view::Bot::new).collect();
+        apps.push(view::App { name: app.to_string(), catch_up, bots });
+    }
+    Ok(apps)
 }
 
 /// What an operator should look at, the most urgent first; or empty.

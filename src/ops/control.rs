@@ -11,7 +11,7 @@ use crate::{
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     secret::Secret,
-    store::{AlertView, Attempt, Reference, StoreError},
+    store::{AlertView, Attempt, Reference, Store, StoreError},
 };
 
 /// The running relay, as far as the API needs it.
@@ -32,6 +32,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// An operator wants these destinations tried now, whatever their breakers say; all of them,
     /// if none is named.
     fn hurry(&self, destination: Option<&DestinationName>);
+
+    /// Adds what is counted in memory to the store, so that it gives the newest numbers.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError>;
 
     /// Returns which destinations want a stored alert by the configuration in use. Changes nothing.
     ///

@@ -80,6 +80,31 @@ pub struct App {
     pub name: String,
     /// How its history is read; null if it has no token.
     pub catch_up: Option<CatchUp>,
+    /// The bots that have posted incidents, the newest first.
+    #[serde(default)]
+    pub bots: Vec<Bot>,
+}
+
+/// A bot that has posted incidents in a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bot {
+    /// Slack's id of the bot, or empty.
+    pub bot_id: String,
+    /// Slack's id of the bot's app, or empty.
+    pub app_id: String,
+    /// The channel; its first id, if Slack has changed it.
+    pub channel: String,
+    /// The number of incidents.
+    pub incidents: u64,
+    /// When the newest of them reached the relay.
+    pub last: Timestamp,
+}
+
+impl Bot {
+    pub(super) fn new(poster: store::Poster) -> Self {
+        let store::Poster { bot_id, app_id, channel, incidents, last, .. } = poster;
+        Self { bot_id, app_id, channel: channel.to_string(), incidents, last }
+    }
 }
 
 /// How an app's history is read.

@@ -33,6 +33,10 @@ pub struct Message<'a> {
     pub bot_id: Cow<'a, str>,
     /// Which app posted it, if Slack says so.
     pub app_id: Cow<'a, str>,
+    /// Slack's profile of the bot, which may be the only place that names its app.
+    pub bot_profile: BotProfile<'a>,
+    /// The subtype of the post itself: in an edit, that of the message inside.
+    pub post_subtype: Cow<'a, str>,
     /// The event's subtype, or empty.
     pub subtype: Cow<'a, str>,
     /// It is a `message_changed`, or history shows that it was edited.
@@ -41,6 +45,15 @@ pub struct Message<'a> {
     pub edited_ts: Cow<'a, str>,
     /// Its attachments.
     pub attachments: Attachments<'a>,
+}
+
+/// Slack's profile of a bot, as far as it tells bots apart.
+#[derive(Debug, Default)]
+pub struct BotProfile<'a> {
+    /// The bot's id, or empty.
+    pub id: Cow<'a, str>,
+    /// The id of the bot's app, or empty.
+    pub app_id: Cow<'a, str>,
 }
 
 /// The attachments of a message, in Slack's order.
@@ -182,6 +195,23 @@ impl Message<'_> {
         self.readable_ts().unwrap_or_else(dispatched)
     }
 
+    /// Returns whether a bot posted it. Slack leaves any one of these signs out.
+    pub fn is_by_bot(&self) -> bool {
+        let BotProfile { id, app_id } = &self.bot_profile;
+        [&self.bot_id, &self.app_id, id, app_id].iter().any(|sign| !sign.is_empty())
+            || self.post_subtype == "bot_message"
+    }
+
+    /// Returns the bot's id, or empty.
+    pub fn bot(&self) -> &str {
+        if self.bot_id.is_empty() { &self.bot_profile.id } else { &self.bot_id }
+    }
+
+    /// Returns the id of the bot's app, or empty.
+    pub fn bots_app(&self) -> &str {
+        if self.app_id.is_empty() { &self.bot_profile.app_id } else { &self.app_id }
+    }
+
     fn readable_ts(&self) -> Option<MessageTs> {
         let read = |ts: &str| mrkdwn::trim(ts).parse().ok();
         read(&self.ts).or_else(|| read(&self.event_ts))
@@ -206,7 +236,6 @@ pub(super) struct Wire<'a> {
     pub(super) minute_rate_limited: i64,
     channel: Cow<'a, str>,
     event_ts: Cow<'a, str>,
-    subtype: Cow<'a, str>,
     own: Post<'a>,
     edited: Post<'a>,
 }
@@ -215,8 +244,10 @@ pub(super) struct Wire<'a> {
 #[derive(Default)]
 struct Post<'a> {
     ts: Cow<'a, str>,
+    subtype: Cow<'a, str>,
     bot_id: Cow<'a, str>,
     app_id: Cow<'a, str>,
+    bot_profile: BotProfile<'a>,
     attachments: Attachments<'a>,
     edited: Edit<'a>,
 }
@@ -229,16 +260,20 @@ struct Edit<'a> {
 
 impl<'a> From<Wire<'a>> for Message<'a> {
     fn from(wire: Wire<'a>) -> Self {
-        let is_event = wire.subtype == EDIT;
+        let subtype = wire.own.subtype.clone();
+        let is_event = subtype == EDIT;
         let post = if is_event { wire.edited } else { wire.own };
-        let Post { ts, bot_id, app_id, attachments, edited } = post;
+        let Post { ts, subtype: post_subtype, bot_id, app_id, bot_profile, attachments, edited } =
+            post;
         Self {
             channel: wire.channel,
             ts,
             event_ts: wire.event_ts,
             bot_id,
             app_id,
-            subtype: wire.subtype,
+            bot_profile,
+            subtype,
+            post_subtype,
             is_edit: is_event || !edited.ts.is_empty(),
             edited_ts: edited.ts,
             attachments,
@@ -253,7 +288,6 @@ impl<'de> Lenient<'de> for Wire<'de> {
             "minute_rate_limited" => read(object, &mut self.minute_rate_limited),
             "channel" => read(object, &mut self.channel),
             "event_ts" => exact(object, &mut self.event_ts),
-            "subtype" => read(object, &mut self.subtype),
             "message" => read(object, &mut self.edited),
             _ => self.own.field(key, object),
         }
@@ -264,10 +298,22 @@ impl<'de> Lenient<'de> for Post<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "ts" => exact(object, &mut self.ts),
+            "subtype" => read(object, &mut self.subtype),
             "bot_id" => read(object, &mut self.bot_id),
             "app_id" => read(object, &mut self.app_id),
+            "bot_profile" => read(object, &mut self.bot_profile),
             "attachments" => read(object, &mut self.attachments),
             "edited" => read(object, &mut self.edited),
+            _ => skip(object),
+        }
+    }
+}
+
+impl<'de> Lenient<'de> for BotProfile<'de> {
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => read(object, &mut self.id),
+            "app_id" => read(object, &mut self.app_id),
             _ => skip(object),
         }
     }

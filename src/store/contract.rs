@@ -21,8 +21,9 @@ mod chains;
 mod evidence;
 mod feed;
 mod journal;
+mod posters;
 mod waits;
-pub(super) use self::{chains::*, evidence::*, feed::*, journal::*, waits::*};
+pub(super) use self::{chains::*, evidence::*, feed::*, journal::*, posters::*, waits::*};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -273,6 +274,8 @@ macro_rules! contract {
             an_action_is_limited_to_its_selection,
             an_operators_action_is_kept_with_what_it_changed,
             an_operators_action_is_forgotten_after_ninety_days,
+            the_bots_that_posted_incidents_are_remembered_and_counted,
+            a_bot_that_has_long_posted_nothing_is_forgotten,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,

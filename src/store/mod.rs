@@ -21,6 +21,7 @@ mod feed;
 mod journal;
 mod lease;
 mod message;
+mod poster;
 pub mod postgres;
 mod search;
 pub mod sqlite;
@@ -38,6 +39,7 @@ pub use self::{
         Refusals, Unrecorded,
     },
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
+    poster::{POSTER_KEPT, Poster, Posters},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
         IDENTITY_KEPT, Paused, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State,
@@ -77,7 +79,7 @@ pub enum StoreError {
 
 /// Where alerts are kept. Every promise is a function of the contract suite.
 #[async_trait]
-pub trait Store: Journal + Send + Sync + fmt::Debug {
+pub trait Store: Journal + Posters + Send + Sync + fmt::Debug {
     /// Stores messages, their alerts and one pending delivery for each routed destination, due at
     /// `hold_until` (now, if none), in one transaction, with the cursor if one is given. When this
     /// returns, everything is durable.

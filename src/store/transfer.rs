@@ -72,6 +72,17 @@ const WHOLE: &[Table] = &[
             SELECT r->>0, r->>1, r->>2, (r->>3)::int8 FROM json_array_elements($1::json) AS r",
     },
     Table {
+        name: "bots that posted incidents",
+        read: "SELECT json_group_array(json_array(app, channel, bot_id, app_id, incidents, last))
+            FROM posters WHERE ?1 < ?2",
+        write: "INSERT INTO relay.posters AS p (app, channel, bot_id, app_id, incidents, last)
+            SELECT r->>0, r->>1, r->>2, r->>3, (r->>4)::int8, (r->>5)::int8
+            FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, channel, bot_id, app_id) DO UPDATE
+            SET incidents = p.incidents + excluded.incidents,
+                last = greatest(p.last, excluded.last)",
+    },
+    Table {
         name: "unreadable bodies",
         read: "SELECT json_group_array(json_array(app, received_at, hex(body)))
             FROM (SELECT * FROM quarantine ORDER BY id) WHERE ?1 < ?2",

@@ -29,6 +29,7 @@ mod ops_api;
 mod outages;
 mod outgoing;
 mod peers;
+mod posters;
 #[cfg(feature = "postgres-tests")]
 mod postgres;
 mod process;

@@ -28,6 +28,7 @@ use crate::{
     intake::{
         self, Admission,
         events_api::{self, EventsApi},
+        posters::Ledger,
         routing::Route,
     },
     ops::{Configuration, Refused},
@@ -46,6 +47,8 @@ pub(super) struct Live {
     matcher: Arc<ArcSwap<Matcher>>,
     /// What pollers judge messages with.
     admission: Arc<ArcSwap<Admission>>,
+    /// Counts which bots post incidents.
+    posters: Arc<Ledger>,
     /// When the process was first ready.
     ready_at: Timestamp,
     /// Its lock makes reloads follow one another.
@@ -83,6 +86,8 @@ impl Live {
             catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
         let admission = admission(&config, &matcher, &catch_up.channels);
         let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
+        let posters = Arc::new(Ledger::default());
+        count_posters(&posters, &parts);
         let events_api = EventsApi::new(
             apps,
             &admission,
@@ -90,6 +95,7 @@ impl Live {
                 store: Arc::clone(&parts.store),
                 clock: parts.clock.clone(),
                 metrics: parts.metrics.clone(),
+                posters: Arc::clone(&posters),
                 shutdown: parts.shutdown.clone(),
             },
         );
@@ -99,15 +105,17 @@ impl Live {
         let served = hire(prepared, &[], &parts, &shared);
         let admission = Arc::new(ArcSwap::new(admission));
         let ready_at = parts.clock.now();
-        let following = follow(catch_up, &parts, (&admission, ready_at));
+        let following = follow(catch_up, &parts, (&admission, &posters, ready_at));
         let judge = (matcher, admission.load_full());
-        let running = running((&config, &following), served, judge, (&parts, &configuration));
+        let context = (&parts, &configuration, &posters);
+        let running = running((&config, &following), served, judge, context);
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
             events_api,
             configuration,
             matcher: shared,
             admission,
+            posters,
             ready_at,
             in_use: Mutex::new(InUse { config, following }),
             parts,
@@ -147,9 +155,10 @@ impl Live {
         self.admission.store(Arc::clone(&admission));
         if let Some(catch_up) = catch_up {
             in_use.following.shutdown.stop();
-            in_use.following = follow(catch_up, parts, (&self.admission, self.ready_at));
+            in_use.following =
+                follow(catch_up, parts, (&self.admission, &self.posters, self.ready_at));
         }
-        let context = (parts, &self.configuration);
+        let context = (parts, &self.configuration, &self.posters);
         let judge = (matcher, admission);
         let running = running((&config, &in_use.following), served, judge, context);
         self.current.0.store(Arc::new(running));
@@ -304,7 +313,7 @@ fn running(
     (config, following): (&Config, &Following),
     served: Vec<Served>,
     (matcher, admission): (Arc<Matcher>, Arc<Admission>),
-    (parts, configuration): (&Parts, &Arc<ArcSwap<Configuration>>),
+    (parts, configuration, posters): (&Parts, &Arc<ArcSwap<Configuration>>, &Arc<Ledger>),
 ) -> Running {
     Running {
         apps: config.apps.clone(),
@@ -314,6 +323,7 @@ fn running(
         admission,
         clock: parts.clock.clone(),
         configuration: Arc::clone(configuration),
+        posters: Arc::clone(posters),
         catch_up: following.handles.clone(),
     }
 }
@@ -331,16 +341,24 @@ fn follows_the_same(in_use: &Config, new: &Config) -> bool {
 fn follow(
     catch_up: CatchUp,
     parts: &Parts,
-    (admission, ready_at): (&Arc<ArcSwap<Admission>>, Timestamp),
+    (admission, posters, ready_at): (&Arc<ArcSwap<Admission>>, &Arc<Ledger>, Timestamp),
 ) -> Following {
     catch_up.start(&intake::catch_up::Parts {
         admission: Arc::clone(admission),
         store: Arc::clone(&parts.store),
         clock: parts.clock.clone(),
         metrics: parts.metrics.clone(),
+        posters: Arc::clone(posters),
         shutdown: parts.shutdown.child(),
         ready_at,
     })
+}
+
+/// Keeps the counts of bots in the store until the relay ends.
+fn count_posters(posters: &Arc<Ledger>, parts: &Parts) {
+    let (posters, store) = (Arc::clone(posters), Arc::clone(&parts.store));
+    let (clock, shutdown) = (parts.clock.clone(), parts.shutdown.clone());
+    parts.shutdown.spawn(async move { posters.run(store.as_ref(), &clock, &shutdown).await });
 }
 
 fn refuse_what_cannot_change(in_use: &Config, new: &Config) -> anyhow::Result<()> {

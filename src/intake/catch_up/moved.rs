@@ -227,8 +227,8 @@ impl Reader {
         let incident = |raw: &String| {
             let message = message::parse(raw).ok()?;
             match admission.admit(&message, post, Bytes::new) {
-                Admitted::Incident(message, _) => match message.key.ts {
-                    TsKey::Ts(ts) => Some((ts, message)),
+                Admitted::Incident(incoming) => match incoming.message.key.ts {
+                    TsKey::Ts(ts) => Some((ts, incoming.message)),
                     TsKey::Digest(_) => None,
                 },
                 Admitted::Ignored(_) => None,

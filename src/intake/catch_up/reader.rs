@@ -19,9 +19,10 @@ use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
     intake::{
-        Admitted, Certainty, Post,
+        Admitted, IncidentMessage, Post,
         channels::Channels,
         fate::{self, Fate, FateCounters, Trace},
+        posters::Note,
     },
     logging::chain,
     metrics::Metric,
@@ -122,8 +123,7 @@ impl Open {
 
 /// A message with incidents, and what counts about it.
 struct Candidate {
-    message: NewMessage,
-    certainty: Certainty,
+    incoming: IncidentMessage,
     is_first: bool,
     is_fresh: bool,
 }
@@ -282,11 +282,11 @@ impl Reader {
             let is_fresh = is_first && task.is_fresh(ts);
             let raw = || Bytes::copy_from_slice(raw.as_bytes());
             match self.parts.admission.load().admit(&message, post, raw) {
-                Admitted::Incident(message, certainty) => {
+                Admitted::Incident(incoming) => {
                     if !task.may_take(ts) {
                         continue;
                     }
-                    candidates.push(Candidate { message, certainty, is_first, is_fresh });
+                    candidates.push(Candidate { incoming, is_first, is_fresh });
                 }
                 Admitted::Ignored(reason) if is_fresh => {
                     fate::log_near_miss(&self.app, &message, reason);
@@ -312,7 +312,7 @@ impl Reader {
         if candidates.is_empty() && cursor.is_none() {
             return Ok(());
         }
-        let messages = candidates.iter().map(|one| one.message.clone());
+        let messages = candidates.iter().map(|one| one.incoming.message.clone());
         let batch = match open.task.purpose {
             Purpose::Deliver => messages.collect(),
             Purpose::MarkKnown => messages.map(NewMessage::into_identity).collect(),
@@ -331,7 +331,8 @@ impl Reader {
         candidate: &Candidate,
         tally: &mut Tally,
     ) {
-        let Candidate { message, certainty, is_first, is_fresh } = candidate;
+        let Candidate { incoming, is_first, is_fresh } = candidate;
+        let IncidentMessage { message, certainty, .. } = incoming;
         tally.found.found += u64::from(*is_first);
         let accepted = match result {
             Ok(accepted) => accepted,
@@ -354,6 +355,7 @@ impl Reader {
             }
             return;
         }
+        self.parts.posters.note(Note::of(message, incoming.bot.clone()), accepted);
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let fate = Fate::of(accepted, is_routed, *certainty);
         match accepted {

@@ -11,13 +11,14 @@ use super::{Inner, answer::status, endpoints::Endpoint};
 use crate::{
     ids::ChannelId,
     intake::{
-        Certainty,
+        IncidentMessage,
         fate::{Arrival, Fate, Trace},
         notice::Notice,
+        posters::Note,
     },
     logging::chain,
     slack::lifecycle::Change,
-    store::{NewMessage, StoreError},
+    store::StoreError,
 };
 
 /// Slack waits 3 s, network included; this much of it is ours.
@@ -30,10 +31,11 @@ impl Inner {
     /// Stores, then answers. Slack hears 200 only when the alert is on disk.
     pub(super) async fn store(
         &self,
-        message: NewMessage,
-        channel: Certainty,
+        incoming: IncidentMessage,
         arrival: Arrival<'_>,
     ) -> (Option<Fate>, Response<Full<Bytes>>) {
+        let IncidentMessage { message, certainty, bot } = incoming;
+        let note = Note::of(&message, bot);
         let trace = Trace::of(&message);
         let routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let accept = self.parts.store.accept(vec![message], None, None);
@@ -44,7 +46,8 @@ impl Inner {
         };
         match stored {
             Ok(accepted) => {
-                let fate = Fate::of(accepted, routed, channel);
+                self.parts.posters.note(note, accepted);
+                let fate = Fate::of(accepted, routed, certainty);
                 let now = self.parts.clock.instant();
                 let duration = now.saturating_duration_since(arrival.started);
                 trace.log_accepted(Some(&arrival), duration, fate);

@@ -134,4 +134,15 @@ CREATE INDEX deliveries_refused ON relay.deliveries (destination, accepted, aler
 -- `settings` is a mark of the destination's settings and secrets, under which refusals are counted.
 ALTER TABLE relay.destinations ADD COLUMN settings int8;
 
+-- The bots that have posted incidents. `last` is when the newest of them was received.
+CREATE TABLE relay.posters (
+    app text COLLATE "C" NOT NULL,
+    channel text COLLATE "C" NOT NULL,
+    bot_id text COLLATE "C" NOT NULL,
+    app_id text COLLATE "C" NOT NULL,
+    incidents int8 NOT NULL,
+    last int8 NOT NULL,
+    PRIMARY KEY (app, channel, bot_id, app_id)
+);
+
 UPDATE relay.layout SET version = 2;

@@ -48,3 +48,13 @@ CREATE INDEX deliveries_refused ON deliveries (destination, accepted, alert_faul
 
 -- `settings` is a mark of the destination's settings and secrets, under which refusals are counted.
 ALTER TABLE destinations ADD COLUMN settings INTEGER;
+-- The bots that have posted incidents. `last` is when the newest of them was received.
+CREATE TABLE posters (
+    app TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    bot_id TEXT NOT NULL,
+    app_id TEXT NOT NULL,
+    incidents INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (app, channel, bot_id, app_id)
+) STRICT, WITHOUT ROWID;

@@ -54,6 +54,7 @@ mod layout;
 mod open;
 mod operate;
 mod poller;
+mod poster;
 mod retain;
 mod row;
 mod shared;

@@ -50,6 +50,7 @@ mod leases;
 mod list;
 mod open;
 mod operate;
+mod poster;
 mod purpose;
 mod reader;
 mod relieve;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, journal, purpose::Purpose, relieve, threads::Shared};
+use super::{SqliteStore, db::Db, journal, poster, purpose::Purpose, relieve, threads::Shared};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
@@ -70,7 +70,11 @@ async fn remove_old(
         pruned.identities += removed;
         after = next;
     }
-    store.write_for(Purpose::Finish, move |db, _mode| journal::forget(db, now)).await?;
+    let work = move |db: &mut Db<'_>, _| {
+        journal::forget(db, now)?;
+        poster::forget(db, now)
+    };
+    store.write_for(Purpose::Finish, work).await?;
     Ok(pruned)
 }
 
