@@ -64,7 +64,7 @@ impl Demo {
     async fn show(self) -> anyhow::Result<ExitCode> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let end_of_soar = Shutdown::new();
-        let (soar, switch, mut notes) = soar::start(&end_of_soar).await?;
+        let (soar, switch, mut notes) = soar::start(&end_of_soar)?;
         say(&format!("1. A pretend SOAR listens on http://{soar}/webhook."));
         let place = Place { folder: folder.path().to_owned(), soar, max_age: self.max_age };
         let relay = serve::Relay::start(place.configuration()?, Clock::system()).await?;

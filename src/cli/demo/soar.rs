@@ -85,9 +85,7 @@ async fn noted(request: Request<Incoming>) -> Note {
 }
 
 /// Starts it on a loopback port.
-pub(super) async fn start(
-    end: &Shutdown,
-) -> anyhow::Result<(SocketAddr, Switch, mpsc::Receiver<Note>)> {
+pub(super) fn start(end: &Shutdown) -> anyhow::Result<(SocketAddr, Switch, mpsc::Receiver<Note>)> {
     let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let address = listener.local_addr()?;
     let (notes, received) = mpsc::channel(64);
