@@ -1,4 +1,5 @@
-//! Text files that people write: decoded, or the place where they cannot be.
+//! What people write: text files, decoded or with the place where they cannot be, and words that
+//! are nearly one that is known.
 
 /// A file is not UTF-8 text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,4 +37,36 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotUtf8> {
             Err(NotUtf8 { position: (number(line), number(column)), byte })
         }
     }
+}
+
+/// Returns the known word that somebody may have meant, if one is near.
+///
+/// ```
+/// use slack_soar_relay::text::nearest;
+/// assert_eq!(nearest("webhok", ["webhook", "stdout"]), Some("webhook"));
+/// assert_eq!(nearest("siem", ["webhook", "stdout"]), None);
+/// ```
+pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let far = |other: &&str| distance(word, other);
+    let nearest = known.into_iter().min_by_key(far)?;
+    (far(&nearest) <= 2 + nearest.len() / 4).then_some(nearest)
+}
+
+/// How many letters must be changed, added or left out to get from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (done, letter) in from.chars().enumerate() {
+        let mut diagonal = done;
+        let mut left = done + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, other) in row.iter_mut().skip(1).zip(to.chars()) {
+            let changed = diagonal + usize::from(letter != other);
+            diagonal = *cell;
+            left = changed.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }

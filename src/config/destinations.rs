@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use super::{
     Destination, Fingerprint,
     file::{self, HeaderText, Severity, Test},
     resolve::Resolver,
+    schema::did_you_mean,
     sources::fingerprint,
     tree::step,
 };
@@ -64,9 +66,11 @@ impl Resolver<'_> {
                                twice at once";
                 self.problem(&format!("{at}/timeout"), message);
             }
-            resolved.extend(self.destination(&at, destination, presets_dir));
+            let destination = self.destination(&at, destination, presets_dir);
+            resolved.extend(destination.map(|destination| (index, destination)));
         }
-        resolved
+        self.same_receivers(&resolved);
+        resolved.into_iter().map(|(_, destination)| destination).collect()
     }
 
     fn destination(
@@ -83,16 +87,13 @@ impl Resolver<'_> {
             .map(|secret| self.secret(&format!("{at}/signing_secret"), secret));
         let headers = self.headers(&format!("{at}/headers"), &destination);
         let when = self.when(&format!("{at}/when"), &destination.when);
-        let preset = match Preset::load(&destination.preset, presets_dir) {
-            Ok(preset) => Some(preset),
-            Err(error) => {
-                self.problem(&format!("{at}/preset"), chain(&error));
-                None
-            }
-        };
+        let preset = self.preset(&format!("{at}/preset"), &destination.preset, presets_dir);
         let before = self.problems.len();
         let fingerprint = self.fingerprint(at, &destination, presets_dir);
         let url = self.url(at, destination.url.as_ref(), preset.as_deref());
+        if let Some(url) = &url {
+            self.in_clear(&format!("{at}/url"), &url.reveal(), "alerts and keys");
+        }
         let params_at = format!("{at}/params");
         let before_params = self.problems.len();
         let (params, secrets) = self.params(&params_at, destination.params, preset.as_deref());
@@ -136,10 +137,24 @@ impl Resolver<'_> {
             http: settings,
             when,
             concurrency: concurrency?,
-            rate_limit: destination.rate_limit.map(|rate| rate.0),
+            rate_limit: destination.rate_limit.map(|rate| rate.per_minute),
             max_age: destination.retry.max_age.0,
             fingerprint,
         })
+    }
+
+    fn preset(&mut self, at: &str, name: &str, presets_dir: Option<&Path>) -> Option<Arc<Preset>> {
+        let error = match Preset::load(name, presets_dir) {
+            Ok(preset) => return Some(preset),
+            Err(error) => error,
+        };
+        match error.suggestion() {
+            Some(name) => {
+                self.problem_with(at, chain(&error), &format!("did you mean `{name}`?"));
+            }
+            None => self.problem(at, chain(&error)),
+        }
+        None
     }
 
     /// Notes the destination's files, too.
@@ -269,7 +284,7 @@ impl Resolver<'_> {
             let names = &self.app_names;
             if !names.contains(name) && !names.contains("") && !names.is_empty() {
                 let known: Vec<&str> = names.iter().map(String::as_str).collect();
-                let hint = format!("known here: {}", known.join(", "));
+                let hint = did_you_mean(name, &known);
                 let message = format!("no app is named `{name}`: alerts would not get here");
                 self.problem_with(&at, message, &hint);
             }

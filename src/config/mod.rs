@@ -12,6 +12,7 @@ mod reference;
 mod resolve;
 mod salvage;
 mod schema;
+mod sense;
 mod slack;
 mod sources;
 mod tree;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -65,6 +66,7 @@ pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>
     let mut resolver = Resolver { place, problems, app_names, files, warnings, secrets };
     let lease = file.delivery.lease.0;
     resolver.warn_of_idleness(&file);
+    resolver.sense(&file);
     let server = resolver.server(&file.server);
     let slack_api = resolver.slack_api(&file.slack.api_url);
     let apps = resolver.apps(file.slack);
@@ -80,8 +82,9 @@ pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>
     };
     let retention =
         Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
-    let Resolver { mut problems, files, warnings, secrets, place, .. } = resolver;
+    let Resolver { mut problems, files, mut warnings, secrets, place, .. } = resolver;
     problems.sort_by_key(|problem| problem.position);
+    warnings.sort_by_key(|warning| warning.position);
     let config = Config {
         server,
         slack_api,
@@ -117,7 +120,19 @@ impl Resolver<'_> {
 
     pub(super) fn warn(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.warnings.push(Problem::new(position, pointer, message.into()));
+        self.push_warning(pointer, Problem::new(position, pointer, message.into()));
+    }
+
+    /// As [`Resolver::warn`], with what to write instead.
+    pub(super) fn warn_with(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
+        let position = self.place.positions.of(pointer);
+        self.push_warning(pointer, Problem::new(position, pointer, message.into()).hint(hint));
+    }
+
+    fn push_warning(&mut self, pointer: &str, warning: Problem) {
+        if !self.place.spoilt.has(pointer) {
+            self.warnings.push(warning);
+        }
     }
 
     fn warn_of_idleness(&mut self, file: &file::File) {
@@ -139,6 +154,10 @@ impl Resolver<'_> {
     ) -> Option<Secret> {
         let mut is_unset = false;
         let found = match (&reference.env, &reference.file) {
+            // Not shown: somebody may have put the secret itself there.
+            (Some(name), _) if !is_variable(name) => Err("`env` takes the name of a variable: \
+                letters, digits and _, without a $ or a value"
+                .to_owned()),
             (Some(name), _) => {
                 if let Some(value) = (self.place.env)(name) {
                     Secret::variable(name, &value, form).map_err(|error| error.to_string())
@@ -177,11 +196,14 @@ impl Resolver<'_> {
     }
 
     fn server(&mut self, server: &file::Server) -> Server {
-        if server.listen == server.ops_listen && server.listen.port() != 0 {
+        if is_same_place(server.listen, server.ops_listen) {
             self.problem("/server/ops_listen", "is the same address as `listen`");
         }
         let ops_token =
             server.ops_token.as_ref().and_then(|token| self.secret("/server/ops_token", token));
+        if let Some(token) = &ops_token {
+            self.ops_token(token);
+        }
         Server {
             listen: server.listen,
             ops_listen: server.ops_listen,
@@ -206,7 +228,13 @@ impl Resolver<'_> {
                 let message = "is not a database URL such as \
                     postgresql://relay:password@db.example.com/relay?sslmode=require";
                 self.problem(pointer, message);
+            } else if let Some(secret) = secret {
+                self.database_in_clear(pointer, &secret.reveal());
             }
+        }
+        if postgres.allow_unsafe {
+            let message = "true: alerts that Slack was told are stored may be lost";
+            self.warn("/store/postgres/allow_unsafe", message);
         }
         Some(Postgres {
             url: url?,
@@ -276,7 +304,26 @@ impl Resolver<'_> {
     }
 }
 
-const DAY: u64 = 24 * 3600;
+pub(super) const DAY: u64 = 24 * 3600;
+
+/// Returns whether a text is the name of a variable, which Kubernetes allows to have dots and
+/// hyphens, and not a value that somebody has put in its place.
+fn is_variable(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let is_value = ["xox", "xapp-", "whsec_"].iter().any(|start| name.starts_with(start))
+        || (name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    name.bytes().all(fits) && name.starts_with(|c: char| !c.is_ascii_digit()) && !is_value
+}
+
+/// Returns whether two listeners cannot both have these addresses.
+fn is_same_place(one: SocketAddr, other: SocketAddr) -> bool {
+    // Whoever listens on every address of IPv6 has those of IPv4 as well.
+    let covers = |all: SocketAddr, some: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4())
+    };
+    let is_same_ip = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    is_same_ip && one.port() == other.port() && one.port() != 0
+}
 
 fn is_database(url: &str) -> bool {
     let url = Arc::new(url.to_owned());

@@ -13,7 +13,7 @@ use super::{
     problem::Problem,
     tree::{Positions, step},
 };
-use crate::destination::preset::Preset;
+use crate::{destination::preset::Preset, text};
 
 const DESTINATION: &str = "/$defs/Destination";
 
@@ -188,8 +188,12 @@ impl<'s> Walk<'s> {
         if let Some(pattern) = schema["pattern"].as_str()
             && !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
         {
-            let hint = "use 1 to 63 of a-z, 0-9 and -, not starting with -".to_owned();
-            self.wrong_or(at, kind, "is not a name".to_owned(), Some(hint));
+            let (message, hint) = if at.ends_with("/team") {
+                ("is not the id of a workspace", "write an id such as T0123456789")
+            } else {
+                ("is not a name", "use 1 to 63 of a-z, 0-9 and -, not starting with -")
+            };
+            self.wrong_or(at, kind, message.to_owned(), Some(hint.to_owned()));
         }
     }
 
@@ -247,31 +251,12 @@ impl Kind {
     }
 }
 
-fn did_you_mean(key: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|other| distance(key, other));
-    match nearest.filter(|other| distance(key, other) <= 2 + other.len() / 4) {
+/// Returns the hint for a word that is not one of those known here.
+pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
+    match text::nearest(word, known.iter().copied()) {
         Some(other) => format!("did you mean `{other}`?"),
         None => format!("known here: {}", known.join(", ")),
     }
-}
-
-/// How many letters must be changed, added or left out to get from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (done, letter) in from.chars().enumerate() {
-        let mut diagonal = done;
-        let mut left = done + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, other) in row.iter_mut().skip(1).zip(to.chars()) {
-            let changed = diagonal + usize::from(letter != other);
-            diagonal = *cell;
-            left = changed.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Whether each of these keys has the one value that the case is about.

@@ -35,6 +35,7 @@ impl Resolver<'_> {
             let is_named = app.bot_token.is_some();
             let token_at = format!("{at}/bot_token");
             let bot_token = app.bot_token.and_then(|token| self.secret(&token_at, &token));
+            self.slack_secrets(&at, current.as_ref(), previous.as_ref(), bot_token.as_ref());
             let client = self.client(&at, app.proxy, app.ca_file, Some(&shared));
             let (written_ids, names) = app
                 .channels
@@ -167,8 +168,14 @@ impl Resolver<'_> {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 "must start with https:// or http://".to_owned()
             }
+            Ok(url) if is_slack(&url) && url.path().trim_end_matches('/') != "/api" => {
+                "is not the Web API, which is https://slack.com/api".to_owned()
+            }
             Ok(url) => match http_client::check_host(&url) {
-                Ok(()) => return url,
+                Ok(()) => {
+                    self.in_clear("/slack/api_url", text, "tokens and messages");
+                    return url;
+                }
                 Err(error) => error.to_string(),
             },
             Err(error) => format!("is no URL: {error}"),
@@ -176,6 +183,10 @@ impl Resolver<'_> {
         self.problem("/slack/api_url", fault);
         Url::parse(file::SLACK_API).expect("a URL")
     }
+}
+
+fn is_slack(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| host == "slack.com" || host.ends_with(".slack.com"))
 }
 
 fn shares_a_secret(one: &App, other: &App) -> bool {
@@ -196,7 +207,7 @@ fn is_channel_name(text: &str) -> bool {
 }
 
 /// Channels, private channels and direct messages: <https://docs.slack.dev/reference/objects>.
-fn is_channel_id(text: &str) -> bool {
+pub(super) fn is_channel_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| b"CGD".contains(&first))
         && text.len() >= 7

@@ -15,7 +15,11 @@ pub(super) struct Size(pub(super) u64);
 
 /// A rate such as `"60/min"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate(pub(super) NonZeroU32);
+pub(super) struct Rate {
+    pub(super) per_minute: NonZeroU32,
+    /// A rate an hour was written that is not a whole number a minute.
+    pub(super) is_rounded: bool,
+}
 
 impl Span {
     pub(super) const fn seconds(seconds: u64) -> Self {
@@ -59,7 +63,8 @@ impl Rate {
             "h" => number / 60,
             _ => return None,
         };
-        NonZeroU32::new(per_minute).map(Self)
+        let is_rounded = unit == "h" && !number.is_multiple_of(60);
+        NonZeroU32::new(per_minute).map(|per_minute| Self { per_minute, is_rounded })
     }
 }
 
@@ -135,7 +140,12 @@ macro_rules! unit {
 
 unit!(Span, "^[0-9]{1,9}(ms|s|m|h|d)$", "30s", "a duration such as \"30s\", \"10m\" or \"72h\"");
 unit!(Size, "^[0-9]{1,9}(B|KiB|MiB|GiB|TiB)$", "4MiB", "a size such as \"4MiB\" or \"1GiB\"");
-unit!(Rate, "^[1-9][0-9]{0,6}/(s|min|h)$", "60/min", "a rate such as \"60/min\" or \"2/s\"");
+unit!(
+    Rate,
+    "^[1-9][0-9]{0,6}/(s|min|h)$",
+    "60/min",
+    "a rate such as \"60/min\" or \"2/s\", at least 1/min"
+);
 
 #[cfg(test)]
 mod tests {
@@ -146,7 +156,7 @@ mod tests {
         assert_eq!(Span::parse("10m"), Some(Span::seconds(600)));
         assert_eq!(Span::parse("500ms").map(|span| span.0), Some(Duration::from_millis(500)));
         assert_eq!(Size::parse("4MiB"), Some(Size(4 * 1024 * 1024)));
-        assert_eq!(Rate::parse("2/s").map(|rate| rate.0.get()), Some(120));
+        assert_eq!(Rate::parse("2/s").map(|rate| rate.per_minute.get()), Some(120));
         for text in ["500ms", "15s", "60s", "90s", "10m", "24h", "72h", "30d"] {
             assert_eq!(Span::parse(text).map(|span| span.to_string()).as_deref(), Some(text));
         }

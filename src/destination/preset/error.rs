@@ -1,8 +1,12 @@
 //! Why a preset cannot be used, in words of the person who can change it.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::Preset;
+use crate::text;
 
 /// Why a preset cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,25 @@ pub enum PresetError {
         /// What is wrong, and what to do.
         problem: String,
     },
+}
+
+impl PresetError {
+    /// Returns the preset that may have been meant by an unknown name.
+    pub fn suggestion(&self) -> Option<String> {
+        let Self::Unknown { name, dir } = self else { return None };
+        let own: Vec<String> = dir.iter().flat_map(|dir| own_names(dir)).collect();
+        let mut known: Vec<&str> = Preset::builtin_names().collect();
+        known.extend(own.iter().map(String::as_str));
+        text::nearest(name, known).map(str::to_owned)
+    }
+}
+
+/// The names of the presets in a folder.
+fn own_names(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_preset = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml");
+    let name = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+    files.filter(is_preset).filter_map(name).collect()
 }
 
 struct Beside<'a>(&'a Option<PathBuf>);
