@@ -59,6 +59,21 @@ impl Timestamp {
     }
 }
 
+/// Returns a duration in its largest unit: `42s`, `7m`, `3h`, `12d`.
+///
+/// ```
+/// # use std::time::Duration;
+/// assert_eq!(slack_soar_relay::clock::rough(Duration::from_secs(7_260)), "2h");
+/// ```
+pub fn rough(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// RFC 3339 in UTC, to the millisecond: `2020-09-21T12:05:44.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -480,5 +495,12 @@ mod tests {
         let (early, late) = (Timestamp::from_seconds(1), Timestamp::from_seconds(3));
         assert_eq!(late.since(early), Duration::from_secs(2));
         assert_eq!(early.since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn ages_are_short() {
+        let age = |seconds| rough(Duration::from_secs(seconds));
+        assert_eq!([age(0), age(59), age(60)], ["0s", "59s", "1m"]);
+        assert_eq!([age(7_200), age(172_800)], ["2h", "2d"]);
     }
 }

@@ -1,6 +1,6 @@
 //! The running parts, as the ops API sees them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{moment, sample};
 use crate::{
     alert::mapping::{Origin, alert_of_stored},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     code_defender::{
         matcher::{self, Matcher},
         risk_level::RiskLevel,
@@ -16,8 +16,8 @@ use crate::{
     config::{self, Fingerprint},
     delivery::{
         feed::{self, Feed, ReadError},
+        handle::Handle,
         outcome::describe,
-        worker::Handle,
     },
     destination::{DeliveryError, Destination, Receipt},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
@@ -28,8 +28,9 @@ use crate::{
     },
     logging::chain,
     ops::{
-        Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest, Routing, Tested,
+        Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
+        DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
+        Routing, Tested,
     },
     secret::Secret,
     store::{AlertView, Reference, Source, Store, StoreError},
@@ -72,12 +73,29 @@ impl Served {
 
     fn health(&self) -> DestinationHealth {
         let name = self.destination.name().clone();
-        let (breaker_open, last_failure, last_read) = match &self.by {
-            By::Worker(worker) => (worker.breaker_open(), worker.last_failure(), None),
-            By::Feed(feed, _) => (false, None, feed.read_at()),
-        };
         let problem = self.destination.problem();
-        DestinationHealth { name, breaker_open, last_failure, last_read, problem }
+        match &self.by {
+            By::Worker(worker) => DestinationHealth {
+                name,
+                breaker: worker
+                    .open_breaker()
+                    .map(|open| Breaker { since: open.since, probe_at: open.probe_at }),
+                quiet_until: worker.quiet_until(),
+                is_read: false,
+                last_failure: worker.last_failure(),
+                last_read: None,
+                problem,
+            },
+            By::Feed(feed, _) => DestinationHealth {
+                name,
+                breaker: None,
+                quiet_until: None,
+                is_read: true,
+                last_failure: None,
+                last_read: feed.read_at(),
+                problem,
+            },
+        }
     }
 }
 
@@ -138,6 +156,10 @@ impl Control for Running {
 
     fn destinations(&self) -> Vec<DestinationHealth> {
         self.served.iter().map(Served::health).collect()
+    }
+
+    fn duration(&self, text: &str) -> Option<Duration> {
+        config::duration(text)
     }
 
     fn matcher(&self) -> Arc<Matcher> {
@@ -219,7 +241,8 @@ impl Control for Running {
     }
 
     fn catch_up(&self) -> Vec<CatchUp> {
-        self.catch_up.iter().map(|handle| health(handle.status())).collect()
+        let now = self.clock.now();
+        self.catch_up.iter().map(|handle| health(handle.status(), now)).collect()
     }
 
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
@@ -279,8 +302,9 @@ fn history(meant: &Backfill) -> Result<catch_up::History, String> {
     Ok(catch_up::History { since, until, channel: meant.channel.clone(), purpose })
 }
 
-fn health(status: catch_up::Status) -> CatchUp {
+fn health(status: catch_up::Status, now: Timestamp) -> CatchUp {
     let channel = |one: catch_up::ChannelStatus| CaughtUp {
+        withheld_in_a_day: one.withheld_in_a_day(now),
         id: one.id,
         name: one.name,
         committed: one.committed,
@@ -313,6 +337,10 @@ impl Control for Current {
 
     fn destinations(&self) -> Vec<DestinationHealth> {
         self.0.load().destinations()
+    }
+
+    fn duration(&self, text: &str) -> Option<Duration> {
+        config::duration(text)
     }
 
     fn matcher(&self) -> Arc<Matcher> {

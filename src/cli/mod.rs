@@ -11,6 +11,7 @@ pub mod check;
 pub mod completions;
 mod control;
 pub mod demo;
+pub mod destinations;
 pub mod doctor;
 pub mod healthcheck;
 pub mod manifest;
@@ -24,6 +25,7 @@ mod sample;
 pub mod send_test;
 pub mod serve;
 pub mod setup;
+pub mod status;
 mod terminal;
 
 use std::{
@@ -97,6 +99,10 @@ enum Command {
     Schema,
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
+    /// Show on one screen how the running relay is; exit with 1 if it needs a person.
+    Status(status::Status),
+    /// Look at destinations and pause, resume or test them, through the running relay.
+    Destinations(destinations::Destinations),
     /// Look at alerts and act on them, through the running relay.
     Alerts(alerts::Alerts),
     /// Send a test incident through the running relay, and report what became of it.
@@ -172,6 +178,8 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(doctor) => doctor.run(common),
         Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),
+        Command::Status(status) => status.run(common),
+        Command::Destinations(destinations) => destinations.run(common),
         Command::Alerts(alerts) => alerts.run(common),
         Command::SendTest(test) => test.run(common),
         Command::Backfill(backfill) => backfill.run(common),

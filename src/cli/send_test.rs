@@ -11,10 +11,10 @@ use super::{
     ops_client::{OpsClient, Refused, Target, reachable},
     sample::Test,
     say, serve,
-    terminal::{Colour, Screen, harmless, rough, spinner},
+    terminal::{Colour, Screen, harmless, spinner},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, rough},
     code_defender::{
         matcher::{Matcher, Verdict, Watch},
         risk_level::RiskLevel,
@@ -59,7 +59,7 @@ pub struct SendTest {
     target: Target,
 }
 
-fn severity(word: &str) -> Result<RiskLevel, String> {
+pub(super) fn severity(word: &str) -> Result<RiskLevel, String> {
     RiskLevel::parse(word)
         .ok_or_else(|| "use Informative, Low, Medium, High or Critical".to_owned())
 }
@@ -69,7 +69,7 @@ impl SendTest {
         let runtime = serve::runtime()?;
         if let Some(name) = &self.destination {
             let client = self.target.client(common)?;
-            return runtime.block_on(self.to_one(&client, name));
+            return runtime.block_on(to_one(&client, name, self.severity, self.json));
         }
         let salvaged = common.salvage();
         let client = self.target.client_by(common, &salvaged)?;
@@ -78,30 +78,6 @@ impl SendTest {
             return Err(error.context("without --url the test is posted to `listen`"));
         }
         runtime.block_on(self.through_the_front_door(&salvaged.config, &client))
-    }
-
-    async fn to_one(&self, client: &OpsClient, name: &str) -> anyhow::Result<ExitCode> {
-        let query = [("severity", self.severity.as_str().to_owned())];
-        let report: TestReport = client.post(&["destinations", name, "test"], &query).await?;
-        if self.json {
-            say(&serde_json::to_string_pretty(&report)?);
-        } else {
-            let screen = Screen::new();
-            let attempt = &report.attempt;
-            let status = attempt.status.map(|status| format!(", status {status}"));
-            say(&format!(
-                "{name}: {}{} in {} ms",
-                screen.paint(Colour::of(&attempt.class), &attempt.class),
-                status.unwrap_or_default(),
-                attempt.duration_ms
-            ));
-            for line in [&attempt.excerpt, &report.reference.id, &report.reference.url] {
-                if !line.is_empty() {
-                    say(&format!("  {}", harmless(line)));
-                }
-            }
-        }
-        Ok(code(report.delivered))
     }
 
     async fn through_the_front_door(
@@ -210,6 +186,36 @@ impl SendTest {
         }
         Ok(code(delivered))
     }
+}
+
+/// Sends a test to one destination, past the store, and reports.
+pub(super) async fn to_one(
+    client: &OpsClient,
+    name: &str,
+    severity: RiskLevel,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let query = [("severity", severity.as_str().to_owned())];
+    let report: TestReport = client.post(&["destinations", name, "test"], &query).await?;
+    if json {
+        say(&serde_json::to_string_pretty(&report)?);
+    } else {
+        let screen = Screen::new();
+        let attempt = &report.attempt;
+        let status = attempt.status.map(|status| format!(", status {status}"));
+        say(&format!(
+            "{name}: {}{} in {} ms",
+            screen.paint(Colour::of(&attempt.class), &attempt.class),
+            status.unwrap_or_default(),
+            attempt.duration_ms
+        ));
+        for line in [&attempt.excerpt, &report.reference.id, &report.reference.url] {
+            if !line.is_empty() {
+                say(&format!("  {}", harmless(line)));
+            }
+        }
+    }
+    Ok(code(report.delivered))
 }
 
 /// The id that the relay will give it; whether its configuration takes it for an incident.

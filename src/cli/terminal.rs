@@ -2,7 +2,7 @@
 //! cannot play tricks with it.
 
 use std::{
-    io::{IsTerminal, stderr, stdout},
+    io::{IsTerminal, Write, stderr, stdout},
     time::Duration,
 };
 
@@ -17,6 +17,9 @@ const NARROWEST: usize = 10;
 
 /// The number of columns, from the right, that may be cut.
 const CUT_COLUMNS: usize = 2;
+
+/// What every terminal has room for.
+const PLAIN_WIDTH: usize = 80;
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -36,8 +39,8 @@ impl Colour {
     /// The colour of a delivery's state, of a severity, or of an attempt's class.
     pub(super) fn of(word: &str) -> Self {
         match word {
-            "delivered" | "duplicate" => Self::Green,
-            "dead" | "critical" | "refused" | "orphaned" => Self::Red,
+            "delivered" | "duplicate" | "ok" => Self::Green,
+            "dead" | "critical" | "refused" | "orphaned" | "failing" => Self::Red,
             "pending" | "leased" | "paused" | "high" | "destination_fault" | "auth"
             | "throttled" | "timeout" => Self::Yellow,
             "cancelled" | "unrouted" | "informative" => Self::Dim,
@@ -78,6 +81,44 @@ impl Screen {
         Self {
             colour: is_terminal && !is_dumb && !no_colour,
             width: width.filter(|width| is_terminal && *width > 0),
+        }
+    }
+
+    /// Standard output for what fits [`PLAIN_WIDTH`] columns, also where there is no terminal.
+    pub(super) fn narrow() -> Self {
+        let screen = Self::new();
+        let width = screen.width.unwrap_or(PLAIN_WIDTH).min(PLAIN_WIDTH);
+        Self { width: Some(width), ..screen }
+    }
+
+    /// Returns the text in lines that fit, each but the first behind `indent`. A word that is
+    /// longer than a line, such as an address, is kept whole.
+    pub(super) fn wrapped(self, first: &str, indent: &str, text: &str) -> String {
+        let room = self.width.unwrap_or(usize::MAX);
+        let (mut lines, mut line) = (String::new(), first.to_owned());
+        let mut is_empty = true;
+        for word in harmless(text).split_whitespace() {
+            if !is_empty && width(&line) + 1 + width(word) > room {
+                lines += &line;
+                lines.push('\n');
+                indent.clone_into(&mut line);
+                is_empty = true;
+            }
+            if !is_empty {
+                line.push(' ');
+            }
+            line += word;
+            is_empty = false;
+        }
+        lines + &line
+    }
+
+    /// Clears the terminal before the next screen; elsewhere screens follow one another.
+    pub(super) fn clear(self) {
+        if stdout().is_terminal() {
+            drop(write!(stdout(), "\u{1b}[H\u{1b}[2J"));
+        } else {
+            drop(writeln!(stdout()));
         }
     }
 
@@ -157,16 +198,6 @@ pub(super) fn spinner(what: &str) -> ProgressBar {
     spinner
 }
 
-/// A duration in its largest unit: `42s`, `7m`, `3h`, `12d`.
-pub(super) fn rough(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3_600 => format!("{}m", seconds / 60),
-        seconds @ 3_600..172_800 => format!("{}h", seconds / 3_600),
-        seconds => format!("{}d", seconds / 86_400),
-    }
-}
-
 /// The text in one line, without what a terminal would obey. Slack and a SOAR wrote it, not we.
 pub(super) fn harmless(text: &str) -> String {
     escape::escaped(text)
@@ -205,7 +236,7 @@ fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-fn cut(text: &str, room: usize) -> String {
+pub(super) fn cut(text: &str, room: usize) -> String {
     if width(text) <= room {
         return text.to_owned();
     }
@@ -289,12 +320,5 @@ mod tests {
         assert_eq!(safe_for(plain, lines), "\\u001b[31mdead\\u001b[0m\t\\u001b[2Jx\n\\u009b1m");
         let painted = safe_for(Screen { colour: true, ..plain }, lines);
         assert_eq!(painted, "\u{1b}[31mdead\u{1b}[0m\t\\u001b[2Jx\n\\u009b1m");
-    }
-
-    #[test]
-    fn ages_are_short() {
-        let age = |seconds| rough(Duration::from_secs(seconds));
-        assert_eq!([age(0), age(59), age(60)], ["0s", "59s", "1m"]);
-        assert_eq!([age(7_200), age(172_800)], ["2h", "2d"]);
     }
 }

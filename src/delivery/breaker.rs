@@ -88,6 +88,11 @@ impl Breaker {
         self.open.map(|open| open.until)
     }
 
+    /// Since when the breaker is open, if it is.
+    pub fn open_since(&self) -> Option<Moment> {
+        self.open.map(|open| open.since)
+    }
+
     /// With which alert the next probe is made, if the breaker is open.
     pub fn probe(&self) -> Option<Probe> {
         self.open.map(|open| match open.fault {

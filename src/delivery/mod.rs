@@ -7,6 +7,7 @@ mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod feed;
+pub mod handle;
 mod mark;
 mod numbers;
 pub mod outcome;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::{
     attempt::{Attempts, Health},
     breaker::Probe,
+    handle::Handle,
     mark::mark,
     numbers::Numbers,
 };
@@ -30,7 +31,7 @@ use crate::{
     logging::chain,
     metrics::{Metric, Metrics},
     shutdown::{Heartbeat, Shutdown},
-    store::{Attempt, Hasten, Lease, Store, StoreError},
+    store::{Hasten, Lease, Store, StoreError},
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
@@ -99,37 +100,6 @@ pub struct Worker {
     heartbeat: Heartbeat,
 }
 
-/// A look at a worker from outside. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle(Arc<Attempts>);
-
-impl Handle {
-    /// Whether the breaker is open: only probes are sent.
-    pub fn breaker_open(&self) -> bool {
-        self.0.health().breaker.probe_at().is_some()
-    }
-
-    /// The newest attempt that failed since the start, if one has.
-    pub fn last_failure(&self) -> Option<Attempt> {
-        self.0.health().last_failure.clone()
-    }
-
-    /// Ends the worker: attempts in flight end and are recorded, what it holds unused is given
-    /// back, and nothing new begins.
-    pub fn retire(&self) {
-        self.0.shutdown.stop();
-    }
-
-    /// An operator says that the destination is well: what waits for the breaker, or because the
-    /// destination asked to be left alone, may be tried at the worker's next wake.
-    pub fn probe_now(&self) {
-        let now = self.0.clock.moment();
-        let mut health = self.0.health();
-        health.breaker.probe_now(now);
-        health.quiet_until = None;
-    }
-}
-
 impl Worker {
     /// A worker that has not begun.
     pub fn new(plan: Plan, parts: Parts) -> Self {
@@ -164,7 +134,7 @@ impl Worker {
 
     /// What others may know of this worker, and ask of it.
     pub fn handle(&self) -> Handle {
-        Handle(Arc::clone(&self.attempts))
+        Handle::new(Arc::clone(&self.attempts))
     }
 
     /// Works until [`Shutdown::stop`]; attempts in flight then end within their time limit.

@@ -16,20 +16,20 @@ use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Control, DestinationHealth, Problem, auth::Auth, health::Health, view};
+use super::{Control, Problem, auth::Auth, health::Health};
 use crate::{
     clock::{Clock, Timestamp},
     http_server::Peer,
-    ids::DestinationName,
-    logging::chain,
-    store::{DestinationStats, Store},
+    store::Store,
 };
 
 mod actions;
 mod alerts;
 mod backfill;
 mod feed;
+mod pause;
 mod route;
+mod status;
 
 /// An action says everything in its address, or in a few words; a body beyond this is not even
 /// looked at.
@@ -84,7 +84,7 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
     let long_requests = Semaphore::new(MAX_LONG_REQUESTS);
     let api = Arc::new(Api { parts, health, started_at, long_requests });
     let routes = Router::new()
-        .route("/status", get(status))
+        .route("/status", get(status::status))
         .route("/alerts", get(alerts::list))
         .route("/alerts/retry", post(actions::retry_all))
         .route("/alerts/cancel", post(actions::cancel_all))
@@ -92,8 +92,8 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .route("/alerts/{id}/retry", post(actions::retry))
         .route("/alerts/{id}/cancel", post(actions::cancel))
         .route("/backfill", post(backfill::backfill))
-        .route("/destinations/{name}/pause", post(actions::pause))
-        .route("/destinations/{name}/resume", post(actions::resume))
+        .route("/destinations/{name}/pause", post(pause::pause))
+        .route("/destinations/{name}/resume", post(pause::resume))
         .route("/destinations/{name}/test", post(actions::test))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
@@ -188,97 +188,6 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
             )),
         }
     }
-}
-
-async fn status(State(api): Shared, Params(NoQuery {}): Params<NoQuery>) -> Answer<view::Status> {
-    let stats = api.parts.store.stats().await?;
-    let ready = api.health.ready().await;
-    let configured = api.parts.control.destinations();
-    let known = |name: &DestinationName| configured.iter().any(|one| one.name == *name);
-    let orphaned = stats.destinations.iter().filter(|(name, _)| !known(name));
-    let orphaned = orphaned.map(|(name, _)| (name, None));
-    let all = configured.iter().map(|one| (&one.name, Some(one))).chain(orphaned);
-    let destinations = all.map(|(name, health)| {
-        let found = stats.destinations.iter().find(|(known, _)| known == name);
-        let stats = found.map(|(_, stats)| stats.clone()).unwrap_or_default();
-        let failure = health.and_then(|health| health.last_failure.as_ref());
-        let breaker_open = health.is_some_and(|health| health.breaker_open);
-        view::Destination {
-            problem: problem(&stats, health),
-            name: name.to_string(),
-            configured: health.is_some(),
-            paused: stats.paused,
-            breaker_open,
-            pending: stats.pending,
-            refused: stats.refused,
-            leased: stats.leased,
-            dead: stats.dead,
-            oldest_pending_at: stats.oldest_pending,
-            last_failure: failure.map(view::Attempt::new),
-            last_read_at: health.and_then(|health| health.last_read),
-        }
-    });
-    let apps = apps(&api).await?;
-    Ok(Json(view::Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: api.started_at,
-        uptime_seconds: api.parts.clock.now().since(api.started_at).as_secs(),
-        ready: ready.is_ok(),
-        not_ready_reason: ready.err().unwrap_or_default(),
-        configuration: api.parts.control.configuration().into(),
-        store: view::StoreUse {
-            used_bytes: stats.used_bytes,
-            free_bytes: stats.free_bytes,
-            problem: stats.problem,
-        },
-        apps,
-        destinations: destinations.collect(),
-    }))
-}
-
-/// Returns how each Slack app is doing.
-async fn apps(api: &Api) -> Result<Vec<view::App>, Problem> {
-    let (store, control) = (api.parts.store.as_ref(), &api.parts.control);
-    if let Err(error) = control.write_counts(store).await {
-        // The status is needed most when the store takes nothing; it shows the numbers of before.
-        tracing::debug!(error = chain(&error), "the newest counts are not in the store");
-    }
-    let mut read = control.catch_up();
-    let now = api.parts.clock.now();
-    let mut apps = Vec::new();
-    for app in control.apps() {
-        let at = read.iter().position(|one| one.app == app);
-        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
-        let bots = store.posters(&app).await?.into_iter().map(view::Bot::new).collect();
-        apps.push(view::App { name: app.to_string(), catch_up, bots });
-    }
-    Ok(apps)
-}
-
-/// What an operator should look at, the most urgent first; or empty.
-fn problem(stats: &DestinationStats, health: Option<&DestinationHealth>) -> String {
-    let waiting = stats.pending + stats.refused + stats.leased;
-    let mut problems = Vec::new();
-    if health.is_none() {
-        problems.push("it is not configured any more: retry or cancel what is left".to_owned());
-    }
-    if stats.paused {
-        problems.push(format!("it is paused, and {waiting} alerts wait"));
-    }
-    if health.is_some_and(|health| health.breaker_open) {
-        problems.push(format!("it fails, and {waiting} alerts wait"));
-    }
-    if stats.refused > 0 {
-        problems.push(format!(
-            "it refuses {} alerts and accepts no others: look at its key, params and preset",
-            stats.refused
-        ));
-    }
-    if stats.dead > 0 {
-        problems.push(format!("{} alerts were given up", stats.dead));
-    }
-    problems.extend(health.map(|one| one.problem.clone()).filter(|problem| !problem.is_empty()));
-    problems.join("; ")
 }
 
 type Answer<T> = Result<Json<T>, Problem>;

@@ -26,6 +26,9 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// How the newest configuration fared.
     fn configuration(&self) -> Configuration;
 
+    /// Reads a duration as the configuration writes it, such as `2h`.
+    fn duration(&self, text: &str) -> Option<Duration>;
+
     /// How incidents are read.
     fn matcher(&self) -> Arc<Matcher>;
 
@@ -122,6 +125,8 @@ pub struct CaughtUp {
     pub is_archived: bool,
     /// Incidents that no push has brought, since the start.
     pub missed: u64,
+    /// Those of the last 24 hours that Slack should have pushed.
+    pub withheld_in_a_day: u64,
 }
 
 /// Which history an operator means.
@@ -186,14 +191,27 @@ pub struct Refused {
 pub struct DestinationHealth {
     /// Its name.
     pub name: DestinationName,
-    /// Only probes are sent.
-    pub breaker_open: bool,
+    /// The breaker, if it is open: one alert at a time is tried.
+    pub breaker: Option<Breaker>,
+    /// Until when the destination has asked to be left alone, if it is.
+    pub quiet_until: Option<Timestamp>,
+    /// Whether readers come to it, and nothing is sent.
+    pub is_read: bool,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start, if it is one that is read.
     pub last_read: Option<Timestamp>,
     /// What is wrong although alerts are delivered, or empty.
     pub problem: String,
+}
+
+/// An open breaker.
+#[derive(Clone, Copy, Debug)]
+pub struct Breaker {
+    /// When it opened.
+    pub since: Timestamp,
+    /// When the next alert may be tried.
+    pub probe_at: Timestamp,
 }
 
 /// A destination that is read, and what opens it.

@@ -148,7 +148,7 @@ impl Health {
         let mut numbers = [0; 6];
         let [pending, refused, leased, dead, paused, orphaned] = &mut numbers;
         if is_configured {
-            if stats.paused {
+            if stats.pause.is_some() {
                 *paused = stats.pending + stats.refused;
             } else {
                 *pending = stats.pending;

@@ -5,10 +5,12 @@
 
 pub mod api;
 pub mod auth;
+mod concerns;
 mod control;
 pub mod health;
 mod problem;
 pub mod view;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -16,9 +18,9 @@ use axum::Router;
 
 pub use self::{
     control::{
-        Backfill, Backfilled, CatchUp, CaughtUp, Configuration, Control, DestinationHealth,
-        FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest, Refused, Routing,
-        Tested,
+        Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
+        DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
+        Refused, Routing, Tested,
     },
     problem::Problem,
 };

@@ -2,11 +2,17 @@
 //! changes only. Texts that are absent are empty, moments are RFC 3339.
 
 mod actions;
+mod concern;
+mod waiting;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::actions::{Changed, PauseState, Routed, TestReport};
+pub use self::{
+    actions::{Changed, PauseState, Routed, TestReport},
+    concern::{Concern, ConcernKind},
+    waiting::{WaitKind, Waiting},
+};
 use crate::{
     clock::Timestamp,
     ids::DestinationName,
@@ -23,6 +29,12 @@ pub struct Status {
     pub started_at: Timestamp,
     /// How long it has been running.
     pub uptime_seconds: u64,
+    /// Nothing needs a person: no concern says so.
+    #[serde(default)]
+    pub healthy: bool,
+    /// What a person should know, the most urgent first.
+    #[serde(default)]
+    pub concerns: Vec<Concern>,
     /// As `/readyz` says.
     pub ready: bool,
     /// Why it is not ready, or empty.
@@ -31,6 +43,9 @@ pub struct Status {
     pub configuration: Configuration,
     /// How full the store is.
     pub store: StoreUse,
+    /// Alerts that no destination wanted, counted up to 500; null if the store does not say.
+    #[serde(default)]
+    pub unrouted: Option<u64>,
     /// The Slack apps.
     pub apps: Vec<App>,
     /// The configured destinations, and others that have unfinished or dead deliveries.
@@ -137,6 +152,9 @@ pub struct Channel {
     pub archived: bool,
     /// Incidents that Slack did not push, since the start.
     pub missed_pushes: u64,
+    /// Those of the last 24 hours that Slack should have pushed: the relay was there.
+    #[serde(default)]
+    pub missed_pushes_in_a_day: u64,
 }
 
 impl CatchUp {
@@ -150,6 +168,7 @@ impl CatchUp {
             problem: one.problem,
             archived: one.is_archived,
             missed_pushes: one.missed,
+            missed_pushes_in_a_day: one.withheld_in_a_day,
         };
         Self {
             problem: catch_up.problem,
@@ -182,8 +201,20 @@ pub struct Destination {
     pub configured: bool,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// The pause, if it is paused.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Whether only probes are sent.
     pub breaker_open: bool,
+    /// The breaker, if it is open.
+    #[serde(default)]
+    pub breaker: Option<Breaker>,
+    /// Until when it has asked to be left alone, if it has.
+    #[serde(default)]
+    pub quiet_until: Option<Timestamp>,
+    /// Whether readers come to it, and nothing is sent.
+    #[serde(default)]
+    pub read: bool,
     /// Deliveries that wait, without the refused ones.
     pub pending: u64,
     /// Deliveries that wait after three or more refusals, without evidence against the alert.
@@ -199,11 +230,47 @@ pub struct Destination {
     /// delivered, such as a recipient that a mail server refuses; or empty.
     #[serde(default)]
     pub problem: String,
+    /// What is wrong although alerts are delivered, or empty.
+    #[serde(default)]
+    pub notice: String,
     /// The newest attempt that failed since the start.
     pub last_failure: Option<Attempt>,
     /// When a reader last asked since the start; null if none has, or if it is not read.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
+}
+
+/// A pause in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends by itself; null if it does not.
+    pub until: Option<Timestamp>,
+    /// The operator's reason, or empty.
+    pub reason: String,
+}
+
+impl From<store::PauseView> for Pause {
+    fn from(pause: store::PauseView) -> Self {
+        let store::PauseView { since, until, reason } = pause;
+        Self { since, until, reason }
+    }
+}
+
+/// An open breaker: one alert at a time is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// When it opened.
+    pub since: Timestamp,
+    /// When the next alert may be tried.
+    pub next_try_at: Timestamp,
+}
+
+impl From<ops::Breaker> for Breaker {
+    fn from(breaker: ops::Breaker) -> Self {
+        Self { since: breaker.since, next_try_at: breaker.probe_at }
+    }
 }
 
 /// The answer of `GET /api/v1/feed`.
@@ -300,6 +367,9 @@ pub struct Delivery {
     pub dead_reason: String,
     /// What the destination made of it.
     pub reference: Reference,
+    /// What it waits for and until when; null if it has ended. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Every attempt kept, oldest first; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
@@ -359,6 +429,7 @@ impl Delivery {
             finished_at: view.finished_at,
             dead_reason: view.dead_reason.clone(),
             reference: Reference::new(&view.reference),
+            waiting: None,
             attempts: None,
         }
     }

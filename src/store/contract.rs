@@ -12,7 +12,7 @@ use crate::{
     store::{
         ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, CursorMove,
         DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next,
-        Outcome, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT, Reference, Refusals,
+        Outcome, Pause, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT, Reference, Refusals,
         Retention, Selection, Source, State, Store, StoreError,
     },
 };
@@ -21,9 +21,12 @@ mod chains;
 mod evidence;
 mod feed;
 mod journal;
+mod pause;
 mod posters;
 mod waits;
-pub(super) use self::{chains::*, evidence::*, feed::*, journal::*, posters::*, waits::*};
+pub(super) use self::{
+    chains::*, evidence::*, feed::*, journal::*, pause::*, posters::*, waits::*,
+};
 
 /// How long the leases of a store under test last.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -278,6 +281,13 @@ macro_rules! contract {
             a_bot_that_has_long_posted_nothing_is_forgotten,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
+            a_pause_ends_by_itself_also_after_a_crash,
+            a_pause_without_an_end_does_not_end_by_itself,
+            a_second_pause_replaces_end_and_reason,
+            a_clock_that_is_wrong_for_a_while_ends_no_pause,
+            a_pause_of_a_clock_that_was_ahead_is_not_longer_than_it_was_meant_to_be,
+            a_pause_that_ended_before_the_start_ends_once_time_is_believed,
+            of_two_that_look_one_ends_a_pause,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,
             the_cursor_moves_with_its_page,
             a_message_is_known_under_any_id_of_its_channel,
@@ -847,16 +857,16 @@ pub(super) async fn a_pause_survives_and_stops_the_age(mut w: World) {
     w.accept(w.message(1)).await;
     let born = w.clock.now();
     w.clock.advance(HOUR);
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     assert!(w.lease("soar", 1).await.is_empty());
     assert_eq!(w.next_due().await, None);
     w.clock.advance(DAY);
     w.accept(w.message(2)).await;
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     w.crash();
     assert!(w.lease("soar", 1).await.is_empty());
     let stats = w.store().stats().await.unwrap();
-    assert!(stats.destinations[0].1.paused);
+    assert!(stats.destinations[0].1.pause.is_some());
     let now = w.clock.now();
     assert_eq!(
         w.store().expire(&name("soar"), w.clock.now().since(now), "too_old").await.unwrap(),
@@ -1360,7 +1370,7 @@ pub(super) async fn a_hint_wakes_who_waits(w: World) {
     w.record(w.lease_one().await, Next::Dead { reason: "rejected" }).await;
     w.act(Selection::default(), Action::Retry).await;
     hint.notified().await;
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     w.pause(Paused::No).await;
     hint.notified().await;
     let waiting = {
@@ -1384,13 +1394,13 @@ pub(super) async fn the_numbers_add_up(w: World) {
     w.accept(w.message(5)).await;
     let mut leases = w.lease("soar", 2).await.into_iter();
     w.record(leases.next().unwrap(), Next::Dead { reason: "rejected" }).await;
-    w.store().set_paused(&name("chat"), Paused::Yes, None).await.unwrap();
+    w.store().set_paused(&name("chat"), Paused::Yes(Pause::default()), None).await.unwrap();
     let stats = w.store().stats().await.unwrap().destinations;
     let names: Vec<&str> = stats.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["chat", "soar"]);
-    assert!(stats[0].1.paused);
+    assert!(stats[0].1.pause.is_some());
     let soar = &stats[1].1;
-    assert_eq!((soar.pending, soar.leased, soar.dead, soar.paused), (3, 1, 1, false));
+    assert_eq!((soar.pending, soar.leased, soar.dead, &soar.pause), (3, 1, 1, &None));
     assert_eq!(soar.oldest_pending, Some(born));
 }
 

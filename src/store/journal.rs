@@ -24,6 +24,17 @@ pub struct OperatorAction {
     pub selection: String,
 }
 
+impl OperatorAction {
+    /// Returns the action with which the relay itself ends a pause.
+    pub(super) fn end_of_pause(destination: &str) -> Self {
+        Self {
+            who: "the relay".to_owned(),
+            action: "resume",
+            selection: format!("destination {destination}, since its pause has ended"),
+        }
+    }
+}
+
 /// An operator's action as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {

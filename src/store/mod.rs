@@ -42,8 +42,8 @@ pub use self::{
     poster::{POSTER_KEPT, Poster, Posters},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
-        IDENTITY_KEPT, Paused, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State,
-        Stats,
+        IDENTITY_KEPT, Pause, PauseView, Paused, Pruned, REVISIONS_KEPT, Retention, Revision,
+        Selection, State, Stats,
     },
 };
 
@@ -251,7 +251,8 @@ pub trait Store: Journal + Posters + Send + Sync + fmt::Debug {
         destinations: &[DestinationName],
     ) -> Result<u64, StoreError>;
 
-    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. The
+    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. A
+    /// pause of a paused destination replaces the end and the reason, and not the beginning. The
     /// deed, if one is given, is kept with it.
     ///
     /// # Errors
@@ -262,6 +263,18 @@ pub trait Store: Journal + Posters + Send + Sync + fmt::Debug {
         paused: Paused,
         deed: Option<OperatorAction>,
     ) -> Result<(), StoreError>;
+
+    /// Resumes the destinations whose pauses have reached their end, keeps that as an action of the
+    /// relay, and returns their names. Of several processes one returns each.
+    ///
+    /// The end is judged by a time of day that has kept step for some minutes
+    /// ([`SteadyTime`](crate::clock::SteadyTime)): a clock that is wrong for a while ends no pause,
+    /// and a pause that ended before the store was opened ends only then. A clock that was ahead
+    /// when the pause began makes it no longer than it was meant to be.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError>;
 
     /// One alert with everything that is known of it. Its id may name any id of its channel.
     ///

@@ -25,14 +25,19 @@ pub(super) struct Table {
 const WHOLE: &[Table] = &[
     Table {
         name: "destinations",
-        read: "SELECT json_group_array(json_array(name, paused_at, paused_for, numbered, settings))
+        read: "SELECT json_group_array(json_array(name, paused_at, paused_for, numbered, settings,
+                paused_until, pause_length, pause_reason))
             FROM destinations WHERE ?1 < ?2",
-        write: "INSERT INTO relay.destinations (name, paused_at, paused_for, numbered, settings)
-            SELECT r->>0, (r->>1)::int8, (r->>2)::int8, (r->>3)::int8, (r->>4)::int8
+        write: "INSERT INTO relay.destinations (name, paused_at, paused_for, numbered, settings,
+                paused_until, pause_length, pause_reason)
+            SELECT r->>0, (r->>1)::int8, (r->>2)::int8, (r->>3)::int8, (r->>4)::int8,
+                (r->>5)::int8, (r->>6)::int8, r->>7
             FROM json_array_elements($1::json) AS r
             ON CONFLICT (name) DO UPDATE
             SET paused_at = excluded.paused_at, paused_for = excluded.paused_for,
-                numbered = excluded.numbered, settings = excluded.settings",
+                numbered = excluded.numbered, settings = excluded.settings,
+                paused_until = excluded.paused_until, pause_length = excluded.pause_length,
+                pause_reason = excluded.pause_reason",
     },
     Table {
         name: "cursors",

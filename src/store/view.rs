@@ -222,8 +222,8 @@ pub struct DestinationStats {
     pub leased: u64,
     /// Given up.
     pub dead: u64,
-    /// An operator has paused it: nothing is leased.
-    pub paused: bool,
+    /// The pause, if an operator has paused it: nothing is leased.
+    pub pause: Option<PauseView>,
     /// When the oldest unfinished one was accepted.
     pub oldest_pending: Option<Timestamp>,
 }
@@ -263,10 +263,30 @@ pub struct Pruned {
 }
 
 /// Whether a destination is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paused {
     /// Nothing is leased.
-    Yes,
+    Yes(Pause),
     /// Deliveries go on.
     No,
+}
+
+/// A pause as an operator asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// How long the pause lasts, counted by the store's clock; without one until a resume.
+    pub length: Option<Duration>,
+    /// The operator's reason, or empty.
+    pub reason: String,
+}
+
+/// A pause in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseView {
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends by itself, if it does.
+    pub until: Option<Timestamp>,
+    /// The operator's reason, or empty.
+    pub reason: String,
 }

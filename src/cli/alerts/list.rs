@@ -8,9 +8,9 @@ use super::{OpsClient, Target};
 use crate::{
     cli::{
         complain, say,
-        terminal::{Colour, Screen, harmless, rough},
+        terminal::{Colour, Screen, harmless},
     },
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, rough},
     ops::view::{Page, Row},
 };
 

@@ -9,9 +9,9 @@ use super::{OpsClient, Target};
 use crate::{
     cli::{
         say,
-        terminal::{Colour, Screen, harmless, rough},
+        terminal::{Colour, Screen, harmless},
     },
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, rough},
     ops::view::{Attempt, Delivery, Detail},
 };
 
@@ -103,7 +103,15 @@ fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
     if let Some(at) = delivery.finished_at {
         line.push(format!(" at {at}"));
     }
-    if let Some(due_at) = delivery.due_at {
+    if let Some(waiting) = &delivery.waiting {
+        line.push(format!("\n  {}", harmless(&waiting.reason)));
+        if let Some(at) = waiting.next_try_at {
+            line.push(match rough(at.since(now)) {
+                soon if soon == "0s" => "; next try now".to_owned(),
+                wait => format!("; next try in {wait}, at {at}"),
+            });
+        }
+    } else if let Some(due_at) = delivery.due_at {
         line.push(match rough(due_at.since(now)) {
             soon if soon == "0s" => ", due now".to_owned(),
             wait => format!(", tried again in {wait}"),
@@ -113,9 +121,6 @@ fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
         if !reference.is_empty() {
             line.push(format!(", {}", harmless(reference)));
         }
-    }
-    if delivery.state == "dead" {
-        line.push("\n  `alerts retry` tries it again".to_owned());
     }
     line.concat()
 }

@@ -1,4 +1,5 @@
-//! What is done every few seconds or minutes: secrets are read again, old messages are removed.
+//! What is done every few seconds or minutes: secrets are read again, pauses end, old messages are
+//! removed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SECRETS_EVERY: u64 = 10;
 const PRUNE_EVERY: u64 = 60;
 
+/// Every so many rounds the pauses that have reached their end are ended.
+const RESUME_EVERY: u64 = 5;
+
 /// Turns until the relay ends.
 pub(super) fn start(live: Arc<Live>) {
     let shutdown = live.parts.shutdown.clone();
@@ -28,12 +32,16 @@ pub(super) fn start(live: Arc<Live>) {
         warn_of_orphans(live.parts.store.as_ref(), &live.destinations()).await;
         let dropped = live.parts.metrics.counter(Metric::LogLinesDropped, &[]);
         let mut complaints = Complaints::default();
+        let mut said_unended = false;
         for round in 0_u64.. {
             heartbeat.beat(clock.instant());
             live.parts.metrics.upkeep();
             dropped.absolute(logging::dropped_lines());
             if round % SECRETS_EVERY == 0 {
                 refresh_secrets(&live, &mut complaints).await;
+            }
+            if round % RESUME_EVERY == 0 {
+                end_pauses(&live, &mut said_unended).await;
             }
             if round % PRUNE_EVERY == 0 {
                 let pruning = prune(live.parts.store.as_ref(), live.retention().await);
@@ -111,6 +119,26 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
                          {reason}"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// `said` is whether the log says already that it fails.
+async fn end_pauses(live: &Live, said: &mut bool) {
+    match live.parts.store.end_pauses().await {
+        Ok(ended) => {
+            *said = false;
+            for destination in ended {
+                tracing::info!(
+                    %destination,
+                    "the pause of {destination} has ended: what waits is sent"
+                );
+            }
+        }
+        Err(error) => {
+            if !std::mem::replace(said, true) {
+                tracing::error!(error = chain(&error), "pauses cannot be ended");
             }
         }
     }

@@ -37,7 +37,12 @@ impl Poller {
                 let cause = if is_downtime { "downtime" } else { "push" };
                 let labels = [self.reader.app.as_str(), channel.as_str(), cause];
                 parts.metrics.counter(Metric::MissedPush, &labels).increment(1);
-                self.board.channel(&channel, |status| status.missed += 1);
+                self.board.channel(&channel, |status| {
+                    status.missed += 1;
+                    if !is_downtime {
+                        status.note_withheld(parts.clock.now());
+                    }
+                });
             }
             if withheld > 0 {
                 tracing::warn!(

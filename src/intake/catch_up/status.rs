@@ -54,6 +54,31 @@ pub struct ChannelStatus {
     pub is_archived: bool,
     /// Incidents that no push has brought, since the start.
     pub missed: u64,
+    /// Those that Slack should have pushed, by the hour since 1970 in which that was found out.
+    withheld: BTreeMap<i64, u64>,
+}
+
+/// Incidents that Slack did not push are counted for so many hours, the current one included.
+const HOURS_KEPT: i64 = 25;
+
+impl ChannelStatus {
+    /// Counts an incident that Slack should have pushed.
+    pub(super) fn note_withheld(&mut self, now: Timestamp) {
+        let hour = hour(now);
+        *self.withheld.entry(hour).or_default() += 1;
+        self.withheld.retain(|counted, _| hour - counted < HOURS_KEPT);
+    }
+
+    /// Returns how many incidents of about the last 24 hours Slack should have pushed.
+    pub fn withheld_in_a_day(&self, now: Timestamp) -> u64 {
+        let hour = hour(now);
+        let recent = self.withheld.iter().filter(|(counted, _)| hour - *counted < HOURS_KEPT);
+        recent.map(|(_, number)| number).sum()
+    }
+}
+
+fn hour(at: Timestamp) -> i64 {
+    at.seconds().div_euclid(3600)
 }
 
 /// The status that the poller keeps and others read. Cheap to clone.
@@ -110,6 +135,7 @@ impl Board {
             problem: String::new(),
             is_archived: false,
             missed: 0,
+            withheld: BTreeMap::new(),
         };
         change(&mut new);
         status.channels.push(new);

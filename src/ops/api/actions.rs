@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Answer, Api, NoBody, NoQuery, OPERATOR, Params, Shared,
+    Answer, Api, NoBody, OPERATOR, Params, Shared,
     alerts::{UNROUTED, severity, state},
     route,
 };
@@ -22,9 +22,9 @@ use crate::{
     logging::chain,
     ops::{
         NoTest, Problem,
-        view::{Attempt, Changed, Delivery, PauseState, Reference, TestReport},
+        view::{Attempt, Changed, Delivery, Reference, TestReport},
     },
-    store::{Action, DeliveryView, OperatorAction, Paused, Selection, State as DeliveryState},
+    store::{Action, DeliveryView, OperatorAction, Selection, State as DeliveryState},
 };
 
 /// Who asks: an address, how it proved that it may, and the name that it gives itself.
@@ -253,44 +253,6 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     Ok(Json(Changed { changed, deliveries: Vec::new(), routed: None }))
 }
 
-/// `POST /destinations/{name}/pause`
-pub(super) async fn pause(
-    State(api): Shared,
-    who: Who,
-    Path(name): Path<String>,
-    Params(NoQuery {}): Params<NoQuery>,
-    _: NoBody,
-) -> Answer<PauseState> {
-    set_paused(&api, &who, &name, Paused::Yes).await
-}
-
-/// `POST /destinations/{name}/resume`
-pub(super) async fn resume(
-    State(api): Shared,
-    who: Who,
-    Path(name): Path<String>,
-    Params(NoQuery {}): Params<NoQuery>,
-    _: NoBody,
-) -> Answer<PauseState> {
-    set_paused(&api, &who, &name, Paused::No).await
-}
-
-async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<PauseState> {
-    let destination = api.destination(name).await?;
-    let stats = api.parts.store.stats().await?;
-    let found = stats.destinations.iter().find(|(known, _)| *known == destination);
-    let was_paused = found.is_some_and(|(_, stats)| stats.paused);
-    let is_paused = paused == Paused::Yes;
-    if !is_paused {
-        api.parts.control.hurry(Some(&destination));
-    }
-    let action = if is_paused { "pause" } else { "resume" };
-    let deed = who.deed(action, format!("destination {name}"));
-    api.parts.store.set_paused(&destination, paused, Some(deed.clone())).await?;
-    log(&deed, u64::from(was_paused != is_paused));
-    Ok(Json(PauseState { destination: name.to_owned(), paused: is_paused }))
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestQuery {
@@ -335,7 +297,7 @@ impl Api {
     }
 
     /// A destination of the configuration, or one that was in it and has something left.
-    async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
+    pub(super) async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
         if self.configured_one(name).is_ok() {
             return Ok(destination);

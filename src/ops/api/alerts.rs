@@ -17,9 +17,10 @@ use crate::{
     ops::{
         Problem,
         view::{Delivery, Detail, Page, Revision, Row},
+        waiting::waiting,
     },
     slack,
-    store::{AlertQuery, AlertView, State as DeliveryState},
+    store::{AlertQuery, AlertView, DeliveryView, State as DeliveryState},
 };
 
 /// Rows of a page, if nothing is said, and at most.
@@ -110,18 +111,29 @@ pub(super) async fn show(
         Ok(alert) => (Some(alert), String::new()),
         Err(problem) => (None, problem),
     };
-    let configured = api.configured();
+    let healths = api.parts.control.destinations();
+    let configured: Vec<DestinationName> = healths.iter().map(|one| one.name.clone()).collect();
+    // Only for what is paused the store is asked once more.
+    let is_paused = |one: &DeliveryView| one.state == DeliveryState::Paused;
+    let stats = match view.deliveries.iter().any(is_paused) {
+        true => api.parts.store.stats().await?.destinations,
+        false => Vec::new(),
+    };
+    let now = api.parts.clock.now();
+    let delivery = |one: &DeliveryView| {
+        let health = healths.iter().find(|health| health.name == one.destination);
+        let pause = stats.iter().find(|(name, _)| *name == one.destination);
+        let pause = pause.and_then(|(_, stats)| stats.pause.as_ref());
+        let waiting = waiting(one, health, pause, now);
+        Delivery { waiting, ..Delivery::with_attempts(one, &configured) }
+    };
     let revision = |one: &crate::store::Revision| Revision {
         received_at: one.received_at,
         raw: json_of(&one.raw),
     };
     Ok(Json(Detail {
         row: Row {
-            deliveries: view
-                .deliveries
-                .iter()
-                .map(|one| Delivery::with_attempts(one, &configured))
-                .collect(),
+            deliveries: view.deliveries.iter().map(delivery).collect(),
             ..Row::new(&view, &configured)
         },
         alert,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Delivery, Reference};
+use super::{Attempt, Delivery, Pause, Reference};
 
 /// What a retry or cancel did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct PauseState {
     pub destination: String,
     /// Whether it is paused now.
     pub paused: bool,
+    /// The pause, if it is.
+    #[serde(default)]
+    pub pause: Option<Pause>,
 }
 
 /// The answer of `POST /api/v1/destinations/{name}/test`.

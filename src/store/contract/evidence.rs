@@ -141,10 +141,10 @@ pub(in crate::store) async fn states_are_disjoint_and_listed(w: World) {
     assert_eq!(everywhere(Some(&["chat"])).await, orphaned);
     let numbers = |stats: crate::store::Stats| {
         let (_, one) = &stats.destinations[0];
-        (one.pending, one.refused, one.leased, one.paused)
+        (one.pending, one.refused, one.leased, one.pause.is_some())
     };
     assert_eq!(numbers(w.store().stats().await.unwrap()), (1, 1, 1, false));
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     let paused = [vec![], vec![], vec![w.id(2)], vec![w.id(1), w.id(3)], vec![]];
     assert_eq!(everywhere(None).await, paused);
     assert_eq!(numbers(w.store().stats().await.unwrap()), (1, 1, 1, true));

@@ -8,8 +8,8 @@ use super::{DAY, HOUR, LEASE, RETENTION, World, alert, name};
 use crate::{
     ids::AlertId,
     store::{
-        Action, FEED_PAGE_MAX_BYTES, FeedPage, NewMessage, Next, Paused, Reference, Retention,
-        Selection, State,
+        Action, FEED_PAGE_MAX_BYTES, FeedPage, NewMessage, Next, Pause, Paused, Reference,
+        Retention, Selection, State,
     },
 };
 
@@ -159,7 +159,7 @@ pub(in crate::store) async fn a_number_that_was_never_given_marks_and_gives_noth
 pub(in crate::store) async fn a_paused_feed_gives_nothing_and_takes_what_was_given(w: World) {
     w.accept_numbers(1..3).await;
     let (_, after) = w.read(0, 1).await;
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     assert_eq!(w.read(0, 10).await.0, []);
     assert_eq!(w.take(after).await, w.ids([1]), "the reader has it all the same");
     w.pause(Paused::No).await;

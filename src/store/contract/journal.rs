@@ -32,8 +32,9 @@ pub(in crate::store) async fn an_operators_action_is_kept_with_what_it_changed(m
     assert_eq!(act(&w, Action::Retry, all, None).await, 2500);
     let nobody = Selection { alert: Some(w.id(9999)), ..Selection::default() };
     assert_eq!(act(&w, Action::Retry, nobody, Some(deed("retry"))).await, 0);
-    for paused in [Paused::Yes, Paused::Yes, Paused::No] {
-        let deed = deed(if paused == Paused::Yes { "pause" } else { "resume" });
+    let pause = Paused::Yes(Pause::default());
+    for (paused, verb) in [(pause.clone(), "pause"), (pause, "pause"), (Paused::No, "resume")] {
+        let deed = deed(verb);
         w.store().set_paused(&name("soar"), paused, Some(deed)).await.unwrap();
     }
     let noted_at = w.clock.now();

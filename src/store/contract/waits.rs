@@ -33,7 +33,7 @@ pub(in crate::store) async fn the_oldest_alert_is_leased_due_or_not(w: World) {
     assert_eq!(found, w.id(4), "the oldest is leased");
     w.store().release(held).await;
     w.store().release(next).await;
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     assert!(oldest().await.is_none());
     w.pause(Paused::No).await;
     w.clock.advance(HOUR);
@@ -124,7 +124,7 @@ pub(in crate::store) async fn a_pause_makes_nothing_older_when_the_clock_is_set_
     w.accept(w.message(1)).await;
     let right = w.clock.now();
     w.clock.jump(right + DAY);
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     w.clock.jump(right);
     w.pause(Paused::No).await;
     assert_eq!(w.lease_one().await.delivery().pending_since, right);

@@ -144,5 +144,11 @@ CREATE TABLE relay.posters (
     last int8 NOT NULL,
     PRIMARY KEY (app, channel, bot_id, app_id)
 );
+-- `paused_until` is when a pause ends by itself, `pause_length` after how long that was to be: an end
+-- further away than that is the work of a clock that has been set back since.
+ALTER TABLE relay.destinations
+    ADD COLUMN paused_until int8,
+    ADD COLUMN pause_length int8,
+    ADD COLUMN pause_reason text NOT NULL DEFAULT '';
 
 UPDATE relay.layout SET version = 2;

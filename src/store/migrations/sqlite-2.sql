@@ -58,3 +58,9 @@ CREATE TABLE posters (
     last INTEGER NOT NULL,
     PRIMARY KEY (app, channel, bot_id, app_id)
 ) STRICT, WITHOUT ROWID;
+
+-- `paused_until` is when a pause ends by itself, `pause_length` after how long that was to be: an end
+-- further away than that is the work of a clock that has been set back since.
+ALTER TABLE destinations ADD COLUMN paused_until INTEGER;
+ALTER TABLE destinations ADD COLUMN pause_length INTEGER;
+ALTER TABLE destinations ADD COLUMN pause_reason TEXT NOT NULL DEFAULT '';

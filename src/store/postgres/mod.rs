@@ -53,6 +53,7 @@ mod known;
 mod layout;
 mod open;
 mod operate;
+mod pause;
 mod poller;
 mod poster;
 mod retain;
@@ -342,7 +343,11 @@ impl Store for PostgresStore {
         paused: Paused,
         deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        operate::set_paused(&self.shared, destination, paused, deed).await
+        pause::set_paused(&self.shared, destination, paused, deed).await
+    }
+
+    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
+        pause::end_pauses(&self.shared).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

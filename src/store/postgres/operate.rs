@@ -1,4 +1,4 @@
-//! What an operator does: retry, cancel, pause, resume; and what grows too old.
+//! What an operator does: retry, cancel; and what grows too old.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Journal, OperatorAction, Paused, REFUSALS, Selection, State, StoreError,
+        Action, Journal, OperatorAction, REFUSALS, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, clean},
     },
 };
@@ -299,46 +299,4 @@ pub(super) async fn expire(
     ];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     rows.iter().map(|row| alert_id(row, 0)).collect()
-}
-
-/// Stops the destination's clock, or lets it go on.
-pub(super) async fn set_paused(
-    shared: &Shared,
-    destination: &DestinationName,
-    paused: Paused,
-    deed: Option<OperatorAction>,
-) -> Result<(), StoreError> {
-    let id = shared.destination(destination).await?;
-    let change = match paused {
-        Paused::Yes => {
-            "UPDATE relay.destinations SET paused_at = relay.now_us($1)
-             WHERE id = $2 AND paused_at IS NULL"
-        }
-        // The clock may have been set back meanwhile: a pause makes nothing older.
-        Paused::No => {
-            "UPDATE relay.destinations
-             SET paused_for = paused_for + greatest(0, relay.now_us($1) - paused_at),
-                paused_at = NULL
-             WHERE id = $2 AND paused_at IS NOT NULL"
-        }
-    };
-    let sql = format!(
-        "WITH changed AS ({change} RETURNING id)
-         INSERT INTO relay.actions (at, who, action, selection, changed)
-         SELECT relay.now_us($1), $3, $4, $5, (SELECT count(*) FROM changed) WHERE $3 IS NOT NULL"
-    );
-    let now = shared.now();
-    let who = deed.as_ref().map(|deed| clean(&deed.who));
-    let verb = deed.as_ref().map(|deed| deed.action);
-    let what = deed.as_ref().map(|deed| clean(&deed.selection));
-    let params: [Param<'_>; _] = [
-        (&now, Type::INT8),
-        (&id, Type::INT4),
-        (&who, Type::TEXT),
-        (&verb, Type::TEXT),
-        (&what, Type::TEXT),
-    ];
-    shared.door.run(Haste::Hot, &sql, &params).await?;
-    shared.wake_all(Some(destination)).await;
-    Ok(())
 }

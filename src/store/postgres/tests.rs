@@ -23,7 +23,7 @@ use crate::{
     metrics::{Metric, Metrics},
     store::{
         Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
-        Outcome, Paused, Reference, Selection, Source, Store, StoreError,
+        Outcome, Pause, Paused, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},
@@ -622,7 +622,10 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     store.act(one, Action::Cancel, None).await.unwrap();
     store.quarantine(&app(), b"\xff{");
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
-    store.set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes, None).await.unwrap();
+    store
+        .set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes(Pause::default()), None)
+        .await
+        .unwrap();
     clock.advance(Duration::from_secs(5));
     store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()

@@ -7,6 +7,7 @@ use tokio_postgres::{Row, types::Type};
 use super::{
     door::{Haste, Param},
     operate::find_alert,
+    pause,
     row::{alert_id, bytes, count, destination, get, small, time},
     shared::Shared,
 };
@@ -278,8 +279,12 @@ async fn attempts(
 /// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
 /// so this takes long only while there is a long backlog. There is no limit but the disk.
 pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
-    const SQL: &str = "
-        WITH clock AS (SELECT relay.now_us($1) AS now),
+    const USED: &str = "
+        SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
+        WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
+    let pause = pause::COLUMNS;
+    let sql = format!(
+        "WITH clock AS (SELECT relay.now_us($1) AS now),
         waiting AS (
             SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
                 count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
@@ -290,28 +295,26 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
             SELECT d.destination, count(*) AS number FROM relay.deliveries d
             WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
         SELECT t.name, coalesce(w.number - w.leased - w.refused, 0), coalesce(w.leased, 0),
-            coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at, coalesce(w.refused, 0)
+            coalesce(x.number, 0), m.received_at, coalesce(w.refused, 0), {pause}
         FROM relay.destinations t
         LEFT JOIN waiting w ON w.destination = t.id
         LEFT JOIN dead x ON x.destination = t.id
         LEFT JOIN relay.messages m ON m.id = w.oldest / 268435456
         WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
-        ORDER BY t.name";
-    const USED: &str = "
-        SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
-        WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
+        ORDER BY t.name"
+    );
     let now = shared.now();
     let refusals = i64::from(REFUSALS);
     let params: [Param<'_>; _] = [(&now, Type::INT8), (&refusals, Type::INT8)];
-    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
     let one = |row: &Row| {
         let stats = DestinationStats {
             pending: count(row, 1)?,
             leased: count(row, 2)?,
             dead: count(row, 3)?,
-            paused: get(row, 4)?,
-            oldest_pending: get::<Option<i64>>(row, 5)?.map(Timestamp::from_micros),
-            refused: count(row, 6)?,
+            oldest_pending: get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros),
+            refused: count(row, 5)?,
+            pause: pause::view(row, 6)?,
         };
         Ok((destination(row, 0)?, stats))
     };

@@ -50,6 +50,7 @@ mod leases;
 mod list;
 mod open;
 mod operate;
+mod pause;
 mod poster;
 mod purpose;
 mod reader;
@@ -271,7 +272,11 @@ impl Store for SqliteStore {
         paused: Paused,
         deed: Option<OperatorAction>,
     ) -> Result<(), StoreError> {
-        operate::set_paused(self, destination, paused, deed).await
+        pause::set_paused(self, destination, paused, deed).await
+    }
+
+    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
+        pause::end_pauses(self).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

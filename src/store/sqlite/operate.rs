@@ -1,4 +1,4 @@
-//! What an operator does: retry, cancel, pause, resume.
+//! What an operator does: retry, cancel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, OperatorAction, Paused, REFUSALS, Selection, State, StoreError,
+        Action, OperatorAction, REFUSALS, Selection, State, StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
@@ -315,45 +315,4 @@ pub(super) fn bury(
         buried.extend((changed > 0).then(|| alert.clone()));
     }
     Ok(buried)
-}
-
-/// Stops the destination's clock, or lets it go on.
-pub(super) async fn set_paused(
-    store: &SqliteStore,
-    destination: &DestinationName,
-    paused: Paused,
-    deed: Option<OperatorAction>,
-) -> Result<(), StoreError> {
-    let (shared, name) = (Arc::clone(&store.shared), destination.clone());
-    let woken = name.clone();
-    let work = move |db: &mut Db<'_>, _: Mode| {
-        let changed = set_clock(db, &name, paused)?;
-        deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
-    };
-    let (job, reply) = Write::new(work, move |_durable| shared.wake(Some(&woken)));
-    store.submit(job.stopping_leases());
-    answer(reply).await
-}
-
-/// Returns how many destinations are changed by that: one, or none.
-fn set_clock(
-    db: &mut Db<'_>,
-    destination: &DestinationName,
-    paused: Paused,
-) -> rusqlite::Result<u64> {
-    db.destination(destination)?;
-    let sql = match paused {
-        Paused::Yes => {
-            "UPDATE destinations SET paused_at = ?2 WHERE name = ?1 AND paused_at IS NULL"
-        }
-        Paused::No => {
-            // The clock may have been set back meanwhile: a pause makes nothing older.
-            "UPDATE destinations
-             SET paused_for = paused_for + max(0, ?2 - paused_at), paused_at = NULL
-             WHERE name = ?1 AND paused_at IS NOT NULL"
-        }
-    };
-    let changed = db.execute(sql, params![destination.as_str(), db.now().micros()])?;
-    db.forget();
-    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }

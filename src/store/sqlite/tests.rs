@@ -25,8 +25,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Paused, Reference,
-        Retention, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Pause, Paused,
+        Reference, Retention, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -426,7 +426,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
     {
         // What an operator does waits for this, and everybody behind it.
         let _gate = store.shared.leases.gate();
-        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes, None));
+        let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes(Pause::default()), None));
         assert!(pause.as_mut().poll(&mut context).is_pending());
         let busy = (0..100_000).find(|number| {
             let mut accept = store.accept(vec![message(*number)], None, None);

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     operate::find_alert,
+    pause,
     reader::{alert_id, destination_name},
     threads::Shared,
 };
@@ -177,7 +178,8 @@ fn attempts(
 /// so this takes long only while there is a long backlog.
 pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats> {
     let leased = shared.leases.live_json(shared.clock.moment());
-    let mut statement = db.prepare_cached(
+    let pause = pause::COLUMNS;
+    let mut statement = db.prepare_cached(&format!(
         "WITH waiting AS (
             SELECT destination, count(*) AS number, min(id) AS oldest
             FROM deliveries INDEXED BY deliveries_due WHERE state = 0 GROUP BY destination),
@@ -193,8 +195,8 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
                 AND id NOT IN (SELECT value FROM json_each(?1)) GROUP BY destination)
          SELECT t.name,
             coalesce(w.number, 0) - coalesce(l.number, 0) - coalesce(r.number, 0),
-            coalesce(l.number, 0), coalesce(x.number, 0), t.paused_at IS NOT NULL, m.received_at,
-            coalesce(r.number, 0)
+            coalesce(l.number, 0), coalesce(x.number, 0), m.received_at, coalesce(r.number, 0),
+            {pause}
          FROM destinations t
          LEFT JOIN waiting w ON w.destination = t.id
          LEFT JOIN dead x ON x.destination = t.id
@@ -204,16 +206,16 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
          LEFT JOIN messages m ON m.id = a.message
          WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
          ORDER BY t.name",
-    )?;
+    ))?;
     let destinations = statement
         .query_map(params![leased, REFUSALS], |row| {
             let stats = DestinationStats {
                 pending: row.get(1)?,
                 leased: row.get(2)?,
                 dead: row.get(3)?,
-                paused: row.get(4)?,
-                oldest_pending: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
-                refused: row.get(6)?,
+                oldest_pending: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros),
+                refused: row.get(5)?,
+                pause: pause::view(row, 6)?,
             };
             Ok((destination_name(row, 0)?, stats))
         })?

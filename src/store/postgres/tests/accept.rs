@@ -5,7 +5,7 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{ChannelId, DestinationName, MessageTs},
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, Paused, Source, Store, StoreError,
+        Accepted, CursorMove, NewAlert, NewMessage, Pause, Paused, Source, Store, StoreError,
         postgres::PostgresStore,
     },
 };
@@ -48,7 +48,7 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         let store = open.await.unwrap();
         for name in ["soar", "chat", "mail"] {
             let name = DestinationName::new(name).unwrap();
-            store.set_paused(&name, Paused::Yes, None).await.unwrap();
+            store.set_paused(&name, Paused::Yes(Pause::default()), None).await.unwrap();
             clock.advance(std::time::Duration::from_secs(5));
         }
         store.set_paused(&soar(), Paused::No, None).await.unwrap();

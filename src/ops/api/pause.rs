@@ -1,0 +1,114 @@
+//! Pausing and resuming a destination.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::Deserialize;
+
+use super::{
+    Answer, Api, Meant, NoBody, NoQuery, Params, Shared,
+    actions::{Who, log},
+};
+use crate::{
+    ops::{
+        Problem,
+        view::{self, PauseState},
+    },
+    store::{Pause, Paused},
+};
+
+/// The longest pause with an end. What is to last longer has none.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The longest reason, in characters.
+const REASON_CHARS: usize = 200;
+
+/// How long the pause lasts, and why; both may be missing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseRequest {
+    /// A duration such as `2h`; empty is none.
+    #[serde(rename = "for")]
+    length: Option<String>,
+    reason: Option<String>,
+}
+
+/// `POST /destinations/{name}/pause[?for=2h&reason=...]`, or both in a body of JSON
+pub(super) async fn pause(
+    State(api): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    Meant(asked): Meant<PauseRequest>,
+) -> Answer<PauseState> {
+    let length = asked.length.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let length = length.map(|text| api.length(text)).transpose()?;
+    let reason = asked.reason.unwrap_or_default().trim().to_owned();
+    if reason.chars().count() > REASON_CHARS {
+        let detail = format!("reason: has at most {REASON_CHARS} characters");
+        return Err(Problem::bad_request(detail));
+    }
+    set_paused(&api, &who, &name, Paused::Yes(Pause { length, reason })).await
+}
+
+/// `POST /destinations/{name}/resume`
+pub(super) async fn resume(
+    State(api): Shared,
+    who: Who,
+    Path(name): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+    _: NoBody,
+) -> Answer<PauseState> {
+    set_paused(&api, &who, &name, Paused::No).await
+}
+
+async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<PauseState> {
+    let destination = api.destination(name).await?;
+    let before = api.pause_of(&destination).await?;
+    let deed = match &paused {
+        Paused::Yes(pause) => who.deed("pause", described(name, pause)),
+        Paused::No => {
+            api.parts.control.hurry(Some(&destination));
+            who.deed("resume", format!("destination {name}"))
+        }
+    };
+    api.parts.store.set_paused(&destination, paused, Some(deed.clone())).await?;
+    let after = api.pause_of(&destination).await?;
+    log(&deed, u64::from(before != after));
+    Ok(Json(PauseState { destination: name.to_owned(), paused: after.is_some(), pause: after }))
+}
+
+/// The object of the action, as it is logged and kept.
+fn described(name: &str, pause: &Pause) -> String {
+    let mut text = format!("destination {name}");
+    if let Some(length) = pause.length {
+        text += &format!(" for {} s", length.as_secs());
+    }
+    if !pause.reason.is_empty() {
+        text += &format!(" ({})", pause.reason);
+    }
+    text
+}
+
+impl Api {
+    async fn pause_of(
+        &self,
+        destination: &crate::ids::DestinationName,
+    ) -> Result<Option<view::Pause>, Problem> {
+        let stats = self.parts.store.stats().await?;
+        let found = stats.destinations.into_iter().find(|(known, _)| known == destination);
+        Ok(found.and_then(|(_, stats)| stats.pause).map(view::Pause::from))
+    }
+
+    fn length(&self, text: &str) -> Result<Duration, Problem> {
+        let length = self.parts.control.duration(text);
+        let length = length.filter(|length| !length.is_zero() && *length <= LONGEST);
+        length.ok_or_else(|| {
+            Problem::bad_request(format!(
+                "for: `{text}` is not a duration such as 30m, 2h or 3d, of a year at most"
+            ))
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! `GET /status`: everything that a person looks at first. It answers while the store does not.
+
+use std::time::Duration;
+
+use axum::{Json, extract::State};
+
+use super::{Answer, Api, NoQuery, Params, Shared};
+use crate::{
+    clock::Timestamp,
+    ids::DestinationName,
+    logging::chain,
+    ops::{
+        DestinationHealth,
+        concerns::concerns,
+        view::{self, App, Destination, Status, StoreUse},
+    },
+    store::{AlertQuery, DestinationStats, Stats, StoreError},
+};
+
+/// A store that takes longer does not say anything: whoever asks wants an answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Unrouted alerts are counted up to this many.
+const UNROUTED_COUNTED: u32 = 500;
+
+/// `GET /status`
+pub(super) async fn status(
+    State(api): Shared,
+    Params(NoQuery {}): Params<NoQuery>,
+) -> Answer<Status> {
+    let ready = api.health.ready().await;
+    let (stats, unrouted) = match within(api.parts.store.stats()).await {
+        Ok(stats) => (stats, api.unrouted().await),
+        // The destinations that are configured are still shown, and why nothing is known of them.
+        Err(problem) => (Stats { problem, ..Stats::default() }, None),
+    };
+    let now = api.parts.clock.now();
+    let apps = apps(&api, stats.problem.is_empty(), now).await;
+    let mut status = Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: api.started_at,
+        uptime_seconds: now.since(api.started_at).as_secs(),
+        healthy: false,
+        concerns: Vec::new(),
+        ready: ready.is_ok(),
+        not_ready_reason: ready.err().unwrap_or_default(),
+        configuration: api.parts.control.configuration().into(),
+        store: StoreUse {
+            used_bytes: stats.used_bytes,
+            free_bytes: stats.free_bytes,
+            problem: stats.problem.clone(),
+        },
+        unrouted,
+        apps,
+        destinations: destinations(&api.parts.control.destinations(), &stats),
+    };
+    status.concerns = concerns(&status, now);
+    status.healthy = !status.concerns.iter().any(|concern| concern.needs_person);
+    for destination in &mut status.destinations {
+        let own = status.concerns.iter().filter(|concern| concern.about == destination.name);
+        let messages: Vec<&str> = own.map(|concern| concern.message.as_str()).collect();
+        destination.problem = messages.join("; ");
+    }
+    Ok(Json(status))
+}
+
+impl Api {
+    async fn unrouted(&self) -> Option<u64> {
+        let query = AlertQuery { unrouted: true, limit: UNROUTED_COUNTED, ..AlertQuery::default() };
+        let found = within(self.parts.store.alerts(query)).await.ok()?;
+        u64::try_from(found.len()).ok()
+    }
+}
+
+/// What the store answers, or why it does not.
+async fn within<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
+    match tokio::time::timeout(STORE_PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| chain(&error)),
+        Err(_elapsed) => {
+            Err(format!("the store does not answer within {} s", STORE_PATIENCE.as_secs()))
+        }
+    }
+}
+
+/// Returns how each Slack app is doing; without what the store knows of it if that does not answer.
+async fn apps(api: &Api, has_store: bool, now: Timestamp) -> Vec<App> {
+    let (store, control) = (api.parts.store.as_ref(), &api.parts.control);
+    if has_store && let Err(error) = within(control.write_counts(store)).await {
+        // The status is needed most when the store takes nothing; it shows the numbers of before.
+        tracing::debug!(error, "the newest counts are not in the store");
+    }
+    let mut read = control.catch_up();
+    let mut apps = Vec::new();
+    for name in control.apps() {
+        let at = read.iter().position(|one| one.app == name);
+        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        let bots = if has_store { within(store.posters(&name)).await } else { Ok(Vec::new()) };
+        let bots = bots.unwrap_or_default().into_iter().map(view::Bot::new).collect();
+        apps.push(App { name: name.to_string(), catch_up, bots });
+    }
+    apps
+}
+
+/// The configured destinations in their order, then those that left the configuration.
+fn destinations(configured: &[DestinationHealth], stats: &Stats) -> Vec<Destination> {
+    let known = |name: &DestinationName| configured.iter().any(|one| one.name == *name);
+    let orphaned = stats.destinations.iter().filter(|(name, _)| !known(name));
+    let orphaned = orphaned.map(|(name, stats)| destination(name, None, stats.clone()));
+    let configured = configured.iter().map(|one| {
+        let found = stats.destinations.iter().find(|(known, _)| *known == one.name);
+        let stats = found.map(|(_, stats)| stats.clone()).unwrap_or_default();
+        destination(&one.name, Some(one), stats)
+    });
+    configured.chain(orphaned).collect()
+}
+
+fn destination(
+    name: &DestinationName,
+    health: Option<&DestinationHealth>,
+    stats: DestinationStats,
+) -> Destination {
+    let failure = health.and_then(|health| health.last_failure.as_ref());
+    let breaker = health.and_then(|health| health.breaker);
+    Destination {
+        name: name.to_string(),
+        configured: health.is_some(),
+        paused: stats.pause.is_some(),
+        pause: stats.pause.map(view::Pause::from),
+        breaker_open: breaker.is_some(),
+        breaker: breaker.map(view::Breaker::from),
+        quiet_until: health.and_then(|health| health.quiet_until),
+        read: health.is_some_and(|health| health.is_read),
+        pending: stats.pending,
+        refused: stats.refused,
+        leased: stats.leased,
+        dead: stats.dead,
+        oldest_pending_at: stats.oldest_pending,
+        problem: String::new(),
+        notice: health.map(|health| health.problem.clone()).unwrap_or_default(),
+        last_failure: failure.map(view::Attempt::new),
+        last_read_at: health.and_then(|health| health.last_read),
+    }
+}

@@ -1,0 +1,147 @@
+//! Pausing destinations, and the ends of pauses.
+
+use std::{sync::Arc, time::Duration};
+
+use rusqlite::{Connection, params};
+
+use super::{
+    SqliteStore, answer,
+    db::Db,
+    journal,
+    purpose::Purpose,
+    reader::destination_name,
+    writer::{Mode, Write},
+};
+use crate::{
+    clock::{SteadySpan, Timestamp},
+    ids::DestinationName,
+    store::{OperatorAction, Pause, PauseView, Paused, StoreError, stored::clean},
+};
+
+/// The columns of a pause in `destinations t`, as [`view`] reads them.
+pub(super) const COLUMNS: &str = "t.paused_at, t.paused_until, t.pause_reason";
+
+/// Reads the pause whose columns begin at that one.
+pub(super) fn view(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<PauseView>> {
+    let Some(since) = row.get::<_, Option<i64>>(column)? else {
+        return Ok(None);
+    };
+    let until: Option<i64> = row.get(column + 1)?;
+    Ok(Some(PauseView {
+        since: Timestamp::from_micros(since),
+        until: until.map(Timestamp::from_micros),
+        reason: row.get(column + 2)?,
+    }))
+}
+
+/// Stops the destination's clock, or lets it go on.
+pub(super) async fn set_paused(
+    store: &SqliteStore,
+    destination: &DestinationName,
+    paused: Paused,
+    deed: Option<OperatorAction>,
+) -> Result<(), StoreError> {
+    let (shared, name) = (Arc::clone(&store.shared), destination.clone());
+    let woken = name.clone();
+    let work = move |db: &mut Db<'_>, _: Mode| {
+        db.destination(&name)?;
+        let changed = match &paused {
+            Paused::Yes(pause) => begin(db, &name, pause)?,
+            Paused::No => end(db, &name)?,
+        };
+        deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
+    };
+    let (job, reply) = Write::new(work, move |_durable| shared.wake(Some(&woken)));
+    store.submit(job.stopping_leases());
+    answer(reply).await
+}
+
+/// Returns how many destinations are changed by that: one, or none.
+fn begin(db: &mut Db<'_>, destination: &DestinationName, pause: &Pause) -> rusqlite::Result<u64> {
+    let length = pause.length.map(micros);
+    let changed = db.execute(
+        "UPDATE destinations
+         SET paused_at = coalesce(paused_at, ?2), paused_until = ?2 + ?3, pause_length = ?3,
+            pause_reason = ?4
+         WHERE name = ?1
+            AND (paused_at IS NULL OR ?3 IS NOT NULL OR pause_length IS NOT NULL
+                OR pause_reason <> ?4)",
+        params![destination.as_str(), db.now().micros(), length, clean(&pause.reason)],
+    )?;
+    db.forget();
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// Returns how many destinations are changed by that: one, or none.
+fn end(db: &mut Db<'_>, destination: &DestinationName) -> rusqlite::Result<u64> {
+    // The clock may have been set back meanwhile: a pause makes nothing older.
+    let changed = db.execute(
+        "UPDATE destinations
+         SET paused_for = paused_for + max(0, ?2 - paused_at), paused_at = NULL,
+            paused_until = NULL, pause_length = NULL, pause_reason = ''
+         WHERE name = ?1 AND paused_at IS NOT NULL",
+        params![destination.as_str(), db.now().micros()],
+    )?;
+    db.forget();
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// Resumes what was paused until now. Most often there is nothing: then nothing is written either.
+pub(super) async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreError> {
+    let span = store.shared.steady_time();
+    let look = move |_: &_, db: &Connection| {
+        let (ended, misdated) = find(db, span)?;
+        Ok(!ended.is_empty() || !misdated.is_empty())
+    };
+    if !store.view_reader(look).await? {
+        return Ok(Vec::new());
+    }
+    let work = move |db: &mut Db<'_>, _: Mode| {
+        // Looked for again: an operator may have been faster.
+        let (ended, misdated) = find(db.connection(), span)?;
+        for name in &misdated {
+            db.execute(
+                "UPDATE destinations SET paused_until = ?2 + pause_length WHERE name = ?1",
+                params![name.as_str(), span.until.micros()],
+            )?;
+        }
+        for name in &ended {
+            let changed = end(db, name)?;
+            journal::note(db, &OperatorAction::end_of_pause(name.as_str()), changed)?;
+        }
+        Ok(ended)
+    };
+    let (job, reply) = Write::new(work, |_durable| ());
+    // What is delivered then makes room on a full disk.
+    store.submit(job.stopping_leases().with(Purpose::Finish));
+    let ended = answer(reply).await?;
+    ended.iter().for_each(|name| store.shared.wake(Some(name)));
+    Ok(ended)
+}
+
+/// Returns the destinations whose pauses have ended, and those whose pauses would last longer than
+/// they were meant to, because the clock was ahead when they began.
+fn find(
+    db: &Connection,
+    span: SteadySpan,
+) -> rusqlite::Result<(Vec<DestinationName>, Vec<DestinationName>)> {
+    let (until, from) = (span.until.micros(), span.from.map_or(i64::MIN, Timestamp::micros));
+    let (mut ended, mut misdated) = (Vec::new(), Vec::new());
+    let mut statement = db.prepare_cached(
+        "SELECT name, paused_until, pause_length FROM destinations WHERE paused_until IS NOT NULL",
+    )?;
+    let mut rows = statement.query(())?;
+    while let Some(row) = rows.next()? {
+        let (name, end, length) = (destination_name(row, 0)?, row.get(1)?, row.get::<_, i64>(2)?);
+        if (from..=until).contains(&end) {
+            ended.push(name);
+        } else if end > until.saturating_add(length) {
+            misdated.push(name);
+        }
+    }
+    Ok((ended, misdated))
+}
+
+fn micros(length: Duration) -> i64 {
+    i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
+}
