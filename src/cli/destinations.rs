@@ -123,7 +123,7 @@ impl List {
         say(&if self.json {
             serde_json::to_string_pretty(&json!({"destinations": status.destinations}))?
         } else {
-            status::destinations(&status.destinations, Screen::new(), Clock::system().now())
+            status::destinations(&status.destinations, Screen::new(), status::now(&status))
         });
         Ok(ExitCode::SUCCESS)
     }

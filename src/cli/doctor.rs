@@ -72,7 +72,7 @@ impl Doctor {
         common.start_log("error")?;
         let salvaged = common.salvage();
         let mut findings = configuration(&common.path(), &salvaged);
-        findings.extend(serve::runtime()?.block_on(examine(&salvaged))?);
+        findings.extend(serve::runtime()?.block_on(examine(common, &salvaged))?);
         let has_failed = findings.iter().any(|one| one.level == Level::Fail);
         if self.json {
             let result = serde_json::json!({
@@ -109,7 +109,7 @@ fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
     salvaged.problems.iter().map(finding).collect()
 }
 
-async fn examine(salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
+async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
     let config = &salvaged.config;
     // Otherwise what is not there may only be unreadable.
     let is_whole = salvaged.problems.is_empty();
@@ -123,7 +123,7 @@ async fn examine(salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
         findings.extend(slack::examine(config, app, is_whole).await?);
     }
     findings.extend(destinations::examine(config, is_whole).await);
-    findings.extend(relay::examine(config).await?);
+    findings.extend(relay::examine(common, salvaged).await?);
     Ok(findings)
 }
 

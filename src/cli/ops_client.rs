@@ -30,7 +30,7 @@ const TOKEN_VARIABLE: &str = "RELAY_OPS_TOKEN";
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
 
 /// Which relay is meant.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct Target {
     /// The relay's ops listener, such as `http://127.0.0.1:9090` [default: `ops_listen` of the
     /// configuration].

@@ -22,6 +22,7 @@ use crate::{
     config::{App, Config},
     http_client,
     ids::{AlertId, MessageTs},
+    intake::events_api::TEST_MARK,
     ops::view::{Delivery, Detail, TestReport},
     slack::{message, signature},
 };
@@ -145,6 +146,7 @@ impl SendTest {
             .header("x-slack-request-timestamp", now.seconds())
             .header("x-slack-signature", signature::sign(secret, now, body.as_bytes()))
             .header("content-type", "application/json")
+            .header(TEST_MARK, "1")
             .body(body.to_owned())
             .send()
             .await

@@ -87,7 +87,7 @@ impl Status {
             let value: serde_json::Value = serde_json::from_str(text)?;
             return Ok(serde_json::to_string_pretty(&value)?);
         }
-        Ok(screen(status, Screen::narrow(), Clock::system().now()))
+        Ok(screen(status, Screen::narrow(), now(status)))
     }
 }
 
@@ -98,6 +98,11 @@ async fn ask(client: &OpsClient) -> anyhow::Result<(View, String)> {
         anyhow!("the relay does not answer within {} s: is it hung?", PATIENCE.as_secs())
     })??;
     Ok((serde_json::from_str(&text)?, text))
+}
+
+/// The relay's time, since this machine's may differ.
+pub(super) fn now(status: &View) -> Timestamp {
+    status.now.unwrap_or_else(|| Clock::system().now())
 }
 
 fn screen(status: &View, screen: Screen, now: Timestamp) -> String {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What an incident looks like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The titles of incidents.
     pub titles: Vec<TitlePattern>,
@@ -40,7 +40,7 @@ impl Default for Settings {
 }
 
 /// The titles of an incident's fields, in any case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTitles {
     /// Of the script.
     pub script: Vec<String>,
@@ -63,7 +63,7 @@ impl Default for FieldTitles {
 
 /// One title of incidents: a text that must be equal but for case and surrounding white space, or
 /// a `/regular expression/` that must be found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TitlePattern(Pattern);
 
 #[derive(Clone, Debug)]
@@ -71,6 +71,18 @@ enum Pattern {
     Text(String),
     Regex(Regex),
 }
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
+            (Self::Text(_), Self::Regex(_)) | (Self::Regex(_), Self::Text(_)) => false,
+        }
+    }
+}
+
+impl Eq for Pattern {}
 
 /// Why a text is no title pattern.
 #[derive(Clone, Debug, thiserror::Error)]

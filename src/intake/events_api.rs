@@ -21,7 +21,11 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::HeaderMap};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{HeaderMap, HeaderName},
+};
 use metrics::{Counter, Gauge, Histogram};
 
 use self::{
@@ -64,6 +68,9 @@ const RETRY_REASONS: [&str; 6] = [
     "http_error",
     "unknown_error",
 ];
+
+/// Marks a signed request that an operator's test makes and Slack does not: no push is counted.
+pub const TEST_MARK: HeaderName = HeaderName::from_static("x-slack-soar-relay-test");
 
 /// What the receiver works with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -207,7 +214,7 @@ impl Inner {
         self.note_timing(arrival.headers, &body);
         let (counters, next) = self.judge(door, &body);
         // Before anything waits: the peer may be gone by the time that it has.
-        counters.received.increment(1);
+        counters.received(arrival.headers.contains_key(&TEST_MARK)).increment(1);
         // What is stored shares its bytes.
         drop(body);
         let (fate, response) = match next {

@@ -25,6 +25,9 @@ use crate::{
 pub struct Status {
     /// The relay's version.
     pub version: String,
+    /// The relay's time of day, for ages.
+    #[serde(default)]
+    pub now: Option<Timestamp>,
     /// When it was started.
     pub started_at: Timestamp,
     /// How long it has been running.

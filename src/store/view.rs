@@ -242,7 +242,7 @@ pub struct Stats {
 }
 
 /// How long finished things are kept. Undelivered alerts are never removed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// After every delivery of an alert was delivered or cancelled, or if it was unrouted.
     pub delivered: Duration,

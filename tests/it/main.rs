@@ -39,5 +39,6 @@ mod setup;
 mod shells;
 mod siemplify;
 mod source;
+mod status;
 mod strangers;
 mod web_api;

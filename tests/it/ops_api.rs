@@ -395,7 +395,9 @@ async fn a_paused_destination_gets_nothing_until_it_is_resumed() {
     let soar = FakeSoar::ok().await;
     let mut relay = Setup::default().destination("soar", &soar, "").start().await;
     let (status, paused) = relay.api("POST", "/destinations/soar/pause").await;
-    assert_eq!((status, paused), (200, json!({"destination": "soar", "paused": true})));
+    let pause = json!({"since": "2020-09-21T12:05:50.000Z", "until": null, "reason": ""});
+    let expected = json!({"destination": "soar", "paused": true, "pause": pause});
+    assert_eq!((status, paused), (200, expected));
     assert_eq!(relay.post(&incident(1)).await, 200);
     relay.stop().await;
     relay.restart().await;

@@ -1,17 +1,26 @@
-//! What a running relay has seen: a wrong signing secret and missing pushes show only there.
+//! What a running relay says of itself: everything of its status that is of concern, and whether
+//! Slack's requests arrive with a good signature.
 
 use std::time::Duration;
 
-use super::Finding;
+use super::{Finding, Level};
 use crate::{
-    cli::ops_client::reachable,
-    config::{App, Config},
+    cli::{
+        Common,
+        ops_client::{Target, reachable},
+    },
+    config::{App, Salvaged},
     http_client,
+    ops::view::{Concern, Status},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
+/// The relay's own limits for its store are shorter.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
+    let config = &salvaged.config;
     let Ok(address) = reachable(config.server.ops_listen, "ops_listen", "--server") else {
         return Ok(Vec::new());
     };
@@ -27,11 +36,36 @@ pub(super) async fn examine(config: &Config) -> anyhow::Result<Vec<Finding>> {
         return Ok(vec![Finding::ok("relay", message)]);
     };
     let mut findings = vec![Finding::ok("relay", format!("runs, and answers at {address}"))];
-    findings.extend(unready(&client, &address.to_string()).await);
+    match status(common, salvaged).await {
+        Ok(status) => findings.extend(status.concerns.iter().map(finding)),
+        Err(error) => {
+            let advice = "let this command use the API: `ops_token`, or the variable \
+                          RELAY_OPS_TOKEN";
+            let message = format!("its status cannot be read: {error:#}");
+            findings.push(Finding::warn("relay", message, advice));
+            findings.extend(unready(&client, &address.to_string()).await);
+        }
+    }
     for app in &config.apps {
         findings.push(pushes(app, &metrics));
     }
     Ok(findings)
+}
+
+async fn status(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Status> {
+    let client = Target::default().client_by(common, salvaged)?;
+    let asked = tokio::time::timeout(STATUS_TIMEOUT, client.get(&["status"], &[]));
+    asked
+        .await
+        .map_err(|_elapsed| anyhow::anyhow!("no answer within {} s", STATUS_TIMEOUT.as_secs()))?
+}
+
+/// A concern of the running relay as a finding: whatever needs a person fails.
+fn finding(concern: &Concern) -> Finding {
+    let Concern { needs_person, about, message, advice, .. } = concern;
+    let level = if *needs_person { Level::Fail } else { Level::Warn };
+    let about = if about.is_empty() { "relay" } else { about };
+    Finding::new(level, &format!("now: {about}"), message.clone(), advice.clone())
 }
 
 /// Why the relay takes no alerts, if it does not.
@@ -52,17 +86,11 @@ fn pushes(app: &App, metrics: &str) -> Finding {
     let sum = |name: &str, labels: &[(&str, &str)]| sum(metrics, (name, app.name.as_str()), labels);
     let refused = sum("events_total", &[("reason", "bad_signature")]);
     let received = sum("events_received_total", &[("source", "push")]);
-    let missed = sum("missed_push_total", &[("cause", "push")]);
     if refused > 0.0 && received == 0.0 {
         let advice = "the signing secret is wrong: open https://api.slack.com/apps, choose the app, \
                       Basic Information, App Credentials, Signing Secret, Show, and put that value \
                       where `signing_secret` points to";
         return Finding::fail(&check, format!("all {refused} had a wrong signature"), advice);
-    }
-    if missed > 0.0 {
-        let advice = "open https://api.slack.com/apps, choose the app, Event Subscriptions: it must \
-                      be on, its Request URL verified, and Delayed Events on";
-        return Finding::warn(&check, format!("{missed} incidents were not pushed"), advice);
     }
     Finding::ok(&check, format!("{received} received since the start"))
 }

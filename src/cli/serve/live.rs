@@ -62,9 +62,18 @@ struct InUse {
     following: Following,
 }
 
-/// What a reload did to the destinations.
+/// What a reload changed.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    pub(super) destinations: Diff,
+    pub(super) apps: Diff,
+    /// Other top-level keys of the file.
+    pub(super) keys: Vec<&'static str>,
+}
+
+/// The names of what came, changed and went.
+#[derive(Debug, Default)]
+pub(super) struct Diff {
     pub(super) added: Vec<String>,
     pub(super) changed: Vec<String>,
     pub(super) removed: Vec<String>,
@@ -142,7 +151,7 @@ impl Live {
         warn_of_what_waits_for_a_restart(&in_use.config, &config);
         name_metrics_of(&config.apps, &parts.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
-        let changes = changes(&before.served, &config);
+        let changes = changes(&before.served, &in_use.config, &config);
         self.matcher.store(Arc::clone(&matcher));
         let served = hire(prepared, &before.served, parts, &self.matcher);
         let old = &in_use.following;
@@ -290,23 +299,43 @@ fn is_unchanged(served: &Served, one: &config::Destination) -> bool {
     *served.destination.name() == one.http.name && served.fingerprint == one.fingerprint
 }
 
-fn changes(before: &[Served], config: &Config) -> Changes {
-    let mut changes = Changes::default();
-    for one in &config.destinations {
-        let known = before.iter().any(|served| *served.destination.name() == one.http.name);
+fn changes(served: &[Served], before: &Config, now: &Config) -> Changes {
+    let mut destinations = Diff::default();
+    for one in &now.destinations {
+        let known = served.iter().any(|served| *served.destination.name() == one.http.name);
         if !known {
-            changes.added.push(one.http.name.to_string());
-        } else if unchanged(before, one).is_none() {
-            changes.changed.push(one.http.name.to_string());
+            destinations.added.push(one.http.name.to_string());
+        } else if unchanged(served, one).is_none() {
+            destinations.changed.push(one.http.name.to_string());
         }
     }
-    for served in before {
+    for served in served {
         let name = served.destination.name();
-        if config.destinations.iter().all(|one| one.http.name != *name) {
-            changes.removed.push(name.to_string());
+        if now.destinations.iter().all(|one| one.http.name != *name) {
+            destinations.removed.push(name.to_string());
         }
     }
-    changes
+    let mut apps = Diff::default();
+    for app in &now.apps {
+        match before.apps.iter().find(|known| known.name == app.name) {
+            None => apps.added.push(app.name.to_string()),
+            Some(known) if known != app => apps.changed.push(app.name.to_string()),
+            Some(_same) => {}
+        }
+    }
+    for app in &before.apps {
+        if now.apps.iter().all(|one| one.name != app.name) {
+            apps.removed.push(app.name.to_string());
+        }
+    }
+    let keys = [
+        ("match", before.matching == now.matching),
+        ("catch_up", before.catch_up == now.catch_up),
+        ("slack.api_url", before.slack_api == now.slack_api),
+        ("retention", before.retention == now.retention),
+    ];
+    let keys = keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect();
+    Changes { destinations, apps, keys }
 }
 
 fn running(

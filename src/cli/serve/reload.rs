@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
     housekeeping::warn_of_orphans,
-    live::{Changes, Live},
+    live::{Changes, Diff, Live},
 };
 use crate::{
     config::{self, Loaded, Sources},
@@ -134,16 +134,34 @@ impl Reloader {
     }
 
     async fn tell(&self, changes: &Changes) {
-        let Changes { added, changed, removed } = changes;
+        let Changes { destinations, apps, keys } = changes;
         let list = |names: &[String]| names.join(" ");
         tracing::info!(
-            added = list(added),
-            changed = list(changed),
-            removed = list(removed),
-            "the new configuration is in use"
+            added = list(&destinations.added),
+            changed = list(&destinations.changed),
+            removed = list(&destinations.removed),
+            apps_added = list(&apps.added),
+            apps_changed = list(&apps.changed),
+            apps_removed = list(&apps.removed),
+            keys = keys.join(" "),
+            "the new configuration is in use: {}",
+            described(changes)
         );
-        if !removed.is_empty() {
+        if !destinations.removed.is_empty() {
             warn_of_orphans(self.live.parts.store.as_ref(), &self.live.destinations()).await;
         }
     }
+}
+
+/// What a reload changed, in words.
+fn described(changes: &Changes) -> String {
+    let Changes { destinations, apps, keys } = changes;
+    let mut words = Vec::new();
+    for (kind, Diff { added, changed, removed }) in [("app", apps), ("destination", destinations)] {
+        for (verb, names) in [("added", added), ("changed", changed), ("removed", removed)] {
+            words.extend(names.iter().map(|name| format!("{kind} {name} {verb}")));
+        }
+    }
+    words.extend(keys.iter().map(|key| format!("{key} changed")));
+    if words.is_empty() { "nothing that is looked at differs".to_owned() } else { words.join(", ") }
 }

@@ -54,7 +54,8 @@ pub(super) struct Endpoint {
 /// Counters of requests under the name of an app, or under none.
 #[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) received: Counter,
+    received: Counter,
+    tests: Counter,
     pub(super) fates: FateCounters,
 }
 
@@ -76,8 +77,16 @@ impl Counters {
     fn new(app: &str, metrics: &Metrics) -> Self {
         Self {
             received: metrics.counter(Metric::EventsReceived, &[app, Source::Push.as_str()]),
+            tests: metrics.counter(Metric::EventsReceived, &[app, "test"]),
             fates: FateCounters::new(app, metrics),
         }
+    }
+}
+
+impl Counters {
+    /// Returns the counter for a signed request: of Slack's, or of an operator's test.
+    pub(super) fn received(&self, is_test: bool) -> &Counter {
+        if is_test { &self.tests } else { &self.received }
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) async fn status(
     let apps = apps(&api, stats.problem.is_empty(), now).await;
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: Some(now),
         started_at: api.started_at,
         uptime_seconds: now.since(api.started_at).as_secs(),
         healthy: false,
