@@ -21,6 +21,7 @@ mod feed;
 mod journal;
 mod lease;
 mod message;
+mod pause;
 mod poster;
 pub mod postgres;
 mod search;
@@ -39,11 +40,11 @@ pub use self::{
         Refusals, Unrecorded,
     },
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
+    pause::{Pause, PauseView, Paused, Pauses},
     poster::{POSTER_KEPT, Poster, Posters},
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
-        IDENTITY_KEPT, Pause, PauseView, Paused, Pruned, REVISIONS_KEPT, Retention, Revision,
-        Selection, State, Stats,
+        IDENTITY_KEPT, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State, Stats,
     },
 };
 
@@ -79,7 +80,7 @@ pub enum StoreError {
 
 /// Where alerts are kept. Every promise is a function of the contract suite.
 #[async_trait]
-pub trait Store: Journal + Posters + Send + Sync + fmt::Debug {
+pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
     /// Stores messages, their alerts and one pending delivery for each routed destination, due at
     /// `hold_until` (now, if none), in one transaction, with the cursor if one is given. When this
     /// returns, everything is durable.
@@ -250,31 +251,6 @@ pub trait Store: Journal + Posters + Send + Sync + fmt::Debug {
         alert: &AlertId,
         destinations: &[DestinationName],
     ) -> Result<u64, StoreError>;
-
-    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. A
-    /// pause of a paused destination replaces the end and the reason, and not the beginning. The
-    /// deed, if one is given, is kept with it.
-    ///
-    /// # Errors
-    /// The engine failed; nothing was changed.
-    async fn set_paused(
-        &self,
-        destination: &DestinationName,
-        paused: Paused,
-        deed: Option<OperatorAction>,
-    ) -> Result<(), StoreError>;
-
-    /// Resumes the destinations whose pauses have reached their end, keeps that as an action of the
-    /// relay, and returns their names. Of several processes one returns each.
-    ///
-    /// The end is judged by a time of day that has kept step for some minutes
-    /// ([`SteadyTime`](crate::clock::SteadyTime)): a clock that is wrong for a while ends no pause,
-    /// and a pause that ended before the store was opened ends only then. A clock that was ahead
-    /// when the pause began makes it no longer than it was meant to be.
-    ///
-    /// # Errors
-    /// The engine failed; nothing was changed.
-    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError>;
 
     /// One alert with everything that is known of it. Its id may name any id of its channel.
     ///

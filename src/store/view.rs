@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Reference, Source};
+use super::{PauseView, Reference, Source};
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
@@ -260,33 +260,4 @@ pub struct Pruned {
     pub messages: u64,
     /// Identities removed.
     pub identities: u64,
-}
-
-/// Whether a destination is paused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Paused {
-    /// Nothing is leased.
-    Yes(Pause),
-    /// Deliveries go on.
-    No,
-}
-
-/// A pause as an operator asks for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pause {
-    /// How long the pause lasts, counted by the store's clock; without one until a resume.
-    pub length: Option<Duration>,
-    /// The operator's reason, or empty.
-    pub reason: String,
-}
-
-/// A pause in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PauseView {
-    /// When it began.
-    pub since: Timestamp,
-    /// When it ends by itself, if it does.
-    pub until: Option<Timestamp>,
-    /// The operator's reason, or empty.
-    pub reason: String,
 }

@@ -200,7 +200,7 @@ async fn a_damaged_store_is_named() {
 #[tokio::test]
 async fn beside_a_running_relay_a_wrong_signing_secret_shows() {
     let mut world = World::new().await;
-    let relay = Setup::default().start().await;
+    let relay = Setup::default().destination("soar", &world.soar, "").start().await;
     world.ops = relay.relay().ops.to_string();
     let (code, out) = world.doctor().await;
     assert_eq!(code, 0, "{out}");
@@ -211,6 +211,7 @@ async fn beside_a_running_relay_a_wrong_signing_secret_shows() {
     world.fails_with(&["pushes to main", "wrong signature", "Signing Secret"]).await;
     let headers = slack::signed(SECRET, relay.clock.now(), &body);
     assert_eq!(http::post(relay.public(), "/slack/events", &headers, &body).await.status, 200);
+    relay.settled().await;
     assert_eq!(world.doctor().await.0, 0, "a stranger's request is no fault of ours");
 }
 

@@ -29,13 +29,13 @@ pub(super) async fn status(
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Status> {
     let ready = api.health.ready().await;
-    let (stats, unrouted) = match within(api.parts.store.stats()).await {
-        Ok(stats) => (stats, api.unrouted().await),
-        // The destinations that are configured are still shown, and why nothing is known of them.
-        Err(problem) => (Stats { problem, ..Stats::default() }, None),
-    };
+    let stats = within(api.parts.store.stats()).await;
+    let has_store = stats.is_ok();
+    // The destinations that are configured are still shown, and why nothing is known of them.
+    let stats = stats.unwrap_or_else(|problem| Stats { problem, ..Stats::default() });
+    let unrouted = if has_store { api.unrouted().await } else { None };
     let now = api.parts.clock.now();
-    let apps = apps(&api, stats.problem.is_empty(), now).await;
+    let apps = apps(&api, has_store, now).await;
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: Some(now),

@@ -32,8 +32,8 @@ use crate::{
     metrics::{Metric, Metrics},
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
-        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
-        Taken, Unrecorded, stored::quarantined, waiting::Waiting,
+        OperatorAction, Outcome, Pruned, Retention, Selection, Stats, Store, StoreError, Taken,
+        Unrecorded, stored::quarantined, waiting::Waiting,
     },
 };
 
@@ -335,19 +335,6 @@ impl Store for PostgresStore {
         destinations: &[DestinationName],
     ) -> Result<u64, StoreError> {
         operate::route(&self.shared, alert, destinations).await
-    }
-
-    async fn set_paused(
-        &self,
-        destination: &DestinationName,
-        paused: Paused,
-        deed: Option<OperatorAction>,
-    ) -> Result<(), StoreError> {
-        pause::set_paused(&self.shared, destination, paused, deed).await
-    }
-
-    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
-        pause::end_pauses(&self.shared).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

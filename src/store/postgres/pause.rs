@@ -1,8 +1,10 @@
 //! Pausing destinations, and the ends of pauses.
 
+use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
+    PostgresStore,
     door::{Haste, Param},
     row::{destination, get},
     shared::Shared,
@@ -10,7 +12,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::DestinationName,
-    store::{OperatorAction, Pause, PauseView, Paused, StoreError, stored::clean},
+    store::{OperatorAction, Pause, PauseView, Paused, Pauses, StoreError, stored::clean},
 };
 
 /// The columns of a pause in `relay.destinations t`, as [`view`] reads them.
@@ -28,8 +30,24 @@ pub(super) fn view(row: &Row, column: usize) -> Result<Option<PauseView>, StoreE
     }))
 }
 
+#[async_trait]
+impl Pauses for PostgresStore {
+    async fn set_paused(
+        &self,
+        destination: &DestinationName,
+        paused: Paused,
+        deed: Option<OperatorAction>,
+    ) -> Result<(), StoreError> {
+        set_paused(&self.shared, destination, paused, deed).await
+    }
+
+    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
+        end_pauses(&self.shared).await
+    }
+}
+
 /// Stops the destination's clock, or lets it go on.
-pub(super) async fn set_paused(
+async fn set_paused(
     shared: &Shared,
     destination: &DestinationName,
     paused: Paused,
@@ -78,7 +96,7 @@ pub(super) async fn set_paused(
 
 /// Resumes what was paused until now. Most often there is nothing, and nothing is written. The row
 /// lock of an update lets one of several processes end each pause.
-pub(super) async fn end_pauses(shared: &Shared) -> Result<Vec<DestinationName>, StoreError> {
+async fn end_pauses(shared: &Shared) -> Result<Vec<DestinationName>, StoreError> {
     const MISDATED: &str = "UPDATE relay.destinations SET paused_until = $1 + pause_length
         WHERE paused_until > $1 + pause_length";
     const ENDED: &str = "

@@ -23,7 +23,7 @@ use crate::{
     metrics::{Metric, Metrics},
     store::{
         Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
-        Outcome, Pause, Paused, Reference, Selection, Source, Store, StoreError,
+        Outcome, Pause, Paused, Pauses, Reference, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},

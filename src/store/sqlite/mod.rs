@@ -28,8 +28,8 @@ use crate::{
     metrics::Metrics,
     store::{
         Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
-        OperatorAction, Outcome, Paused, Pruned, Retention, Selection, Stats, Store, StoreError,
-        Taken, Unrecorded, stored::quarantined,
+        OperatorAction, Outcome, Pruned, Retention, Selection, Stats, Store, StoreError, Taken,
+        Unrecorded, stored::quarantined,
     },
 };
 
@@ -264,19 +264,6 @@ impl Store for SqliteStore {
         );
         self.submit(job);
         answer(reply).await
-    }
-
-    async fn set_paused(
-        &self,
-        destination: &DestinationName,
-        paused: Paused,
-        deed: Option<OperatorAction>,
-    ) -> Result<(), StoreError> {
-        pause::set_paused(self, destination, paused, deed).await
-    }
-
-    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
-        pause::end_pauses(self).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     clock::{SteadySpan, Timestamp},
     ids::DestinationName,
-    store::{OperatorAction, Pause, PauseView, Paused, StoreError, stored::clean},
+    store::{OperatorAction, Pause, PauseView, Paused, Pauses, StoreError, stored::clean},
 };
 
 /// The columns of a pause in `destinations t`, as [`view`] reads them.
@@ -34,8 +35,24 @@ pub(super) fn view(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<O
     }))
 }
 
+#[async_trait]
+impl Pauses for SqliteStore {
+    async fn set_paused(
+        &self,
+        destination: &DestinationName,
+        paused: Paused,
+        deed: Option<OperatorAction>,
+    ) -> Result<(), StoreError> {
+        set_paused(self, destination, paused, deed).await
+    }
+
+    async fn end_pauses(&self) -> Result<Vec<DestinationName>, StoreError> {
+        end_pauses(self).await
+    }
+}
+
 /// Stops the destination's clock, or lets it go on.
-pub(super) async fn set_paused(
+async fn set_paused(
     store: &SqliteStore,
     destination: &DestinationName,
     paused: Paused,
@@ -87,7 +104,7 @@ fn end(db: &mut Db<'_>, destination: &DestinationName) -> rusqlite::Result<u64> 
 }
 
 /// Resumes what was paused until now. Most often there is nothing: then nothing is written either.
-pub(super) async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreError> {
+async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreError> {
     let span = store.shared.steady_time();
     let look = move |_: &_, db: &Connection| {
         let (ended, misdated) = find(db, span)?;

@@ -25,7 +25,7 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Pause, Paused,
+        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Pause, Paused, Pauses,
         Reference, Retention, Selection, Source, Store, StoreError,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },

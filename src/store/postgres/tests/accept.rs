@@ -5,8 +5,8 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{ChannelId, DestinationName, MessageTs},
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, Pause, Paused, Source, Store, StoreError,
-        postgres::PostgresStore,
+        Accepted, CursorMove, NewAlert, NewMessage, Pause, Paused, Pauses, Source, Store,
+        StoreError, postgres::PostgresStore,
     },
 };
 
