@@ -54,7 +54,7 @@ macro_rules! metrics {
 
 metrics! {
     EventsReceived Counter "events_received_total" ["app", "source"]
-        "Messages that reached us, by push (requests with a good signature), catch_up, backfill or test (send-test).";
+        "Messages that reached us: push (signed requests), catch_up, backfill or test (send-test).";
     SlackRetries Counter "slack_retries_total" ["reason"]
         "Requests that Slack marked as a retry, by Slack's reason.";
     Events Counter "events_total" ["app", "outcome", "reason"]

@@ -96,10 +96,12 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
         add(Kind::Dead, format!("given up: {}", alerts(one.dead)), advice);
     }
     if let Some(message) = behind(one, waiting, now) {
-        let advice =
-            format!("`slack-soar-relay alerts list --state pending`; docs/operations.md{}", {
-                if one.read { ": nobody reads the feed" } else { ", Delivering" }
-            });
+        let advice = if one.read {
+            "see to its reader: docs/feed.md".to_owned()
+        } else {
+            "`slack-soar-relay alerts list --state pending`; docs/operations.md, Delivering"
+                .to_owned()
+        };
         add(Kind::Behind, message, advice);
     }
     if !one.notice.is_empty() {
