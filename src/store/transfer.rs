@@ -88,6 +88,14 @@ const WHOLE: &[Table] = &[
                 last = greatest(p.last, excluded.last)",
     },
     Table {
+        name: "operators' actions",
+        read: "SELECT json_group_array(json_array(at, who, action, selection, changed))
+            FROM (SELECT * FROM actions ORDER BY id) WHERE ?1 < ?2",
+        write: "INSERT INTO relay.actions (at, who, action, selection, changed)
+            SELECT (r->>0)::int8, r->>1, r->>2, r->>3, (r->>4)::int8
+            FROM json_array_elements($1::json) AS r",
+    },
+    Table {
         name: "unreadable bodies",
         read: "SELECT json_group_array(json_array(app, received_at, hex(body)))
             FROM (SELECT * FROM quarantine ORDER BY id) WHERE ?1 < ?2",

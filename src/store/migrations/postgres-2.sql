@@ -11,16 +11,33 @@ CREATE TABLE relay.chains (
     PRIMARY KEY (app, channel)
 );
 
--- Changes that were heard of before: `written` is an id then, all in capitals, and not a name.
-WITH changed AS (
-    SELECT app, id COLLATE "C" AS id, written AS channel, 0 AS is_newest FROM relay.channel_ids
-    WHERE written ~ '^[CDG][A-Z0-9]{6,}$' AND written <> id COLLATE "C"
+-- Changes that were heard of before: `written` is an id then, all in capitals, and not a name. What
+-- leads to the same newest id, by one step or by several, is one channel. The order in which its ids
+-- came was not kept: the one with the oldest message is the first, since alerts are named by it.
+WITH RECURSIVE links AS (
+    SELECT app, written AS old, id COLLATE "C" AS new FROM relay.channel_ids
+    WHERE written ~ '^[CDG][A-Z0-9]{6,}$' AND written <> id COLLATE "C"),
+reached (app, channel, id, steps) AS (
+    SELECT app, old, new, 1 FROM links
     UNION
-    SELECT app, id COLLATE "C", id COLLATE "C", 1 FROM relay.channel_ids
-    WHERE written ~ '^[CDG][A-Z0-9]{6,}$' AND written <> id COLLATE "C")
+    SELECT r.app, r.channel, l.new, r.steps + 1
+    FROM reached r JOIN links l ON l.app = r.app AND l.old = r.id WHERE r.steps < 16),
+ended AS (
+    SELECT app, channel, coalesce(
+        max(CASE WHEN (app, id) NOT IN (SELECT app, old FROM links) THEN id END),
+        min(id)) AS newest
+    FROM reached GROUP BY app, channel),
+members AS (
+    SELECT app, channel, newest FROM ended UNION SELECT app, newest, newest FROM ended),
+known AS (
+    SELECT m.app, m.channel, m.newest, m.channel = m.newest AS is_newest,
+        (SELECT split_part(min(a.key), ':', 3) FROM relay.alerts a
+         WHERE a.key >= m.app || ':' || m.channel || ':'
+            AND a.key < m.app || ':' || m.channel || ';') COLLATE "C" AS since
+    FROM members m)
 INSERT INTO relay.chains (app, channel, first, place)
-SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM changed
-WINDOW ids AS (PARTITION BY app, id ORDER BY is_newest, channel)
+SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM known
+WINDOW ids AS (PARTITION BY app, newest ORDER BY is_newest, since IS NULL, since, channel)
 ON CONFLICT DO NOTHING;
 
 -- A message's keys under all ids of its channel, if Slack ever changed it.

@@ -10,18 +10,33 @@ CREATE TABLE chains (
     PRIMARY KEY (app, channel)
 ) STRICT, WITHOUT ROWID;
 
--- Changes that were heard of before: `written` is an id then, all in capitals, and not a name.
-WITH changed AS (
-    SELECT app, id, written AS channel, 0 AS is_newest FROM channel_ids
+-- Changes that were heard of before: `written` is an id then, all in capitals, and not a name. What
+-- leads to the same newest id, by one step or by several, is one channel. The order in which its ids
+-- came was not kept: the one with the oldest message is the first, since alerts are named by it.
+WITH RECURSIVE links AS (
+    SELECT app, written AS old, id AS new FROM channel_ids
     WHERE length(written) >= 7 AND written GLOB '[CDG]*' AND written NOT GLOB '*[^A-Z0-9]*'
-        AND written <> id
+        AND written <> id),
+reached (app, channel, id, steps) AS (
+    SELECT app, old, new, 1 FROM links
     UNION
-    SELECT app, id, id, 1 FROM channel_ids
-    WHERE length(written) >= 7 AND written GLOB '[CDG]*' AND written NOT GLOB '*[^A-Z0-9]*'
-        AND written <> id)
+    SELECT r.app, r.channel, l.new, r.steps + 1
+    FROM reached r JOIN links l ON l.app = r.app AND l.old = r.id WHERE r.steps < 16),
+ended AS (
+    SELECT app, channel, coalesce(
+        max(CASE WHEN (app, id) NOT IN (SELECT app, old FROM links) THEN id END),
+        min(id)) AS newest
+    FROM reached GROUP BY app, channel),
+members AS (
+    SELECT app, channel, newest FROM ended UNION SELECT app, newest, newest FROM ended),
+known AS (
+    SELECT m.app, m.channel, m.newest, m.channel = m.newest AS is_newest,
+        (SELECT min(a.ts) FROM channels c JOIN alerts a ON a.channel = c.id
+         WHERE c.app = m.app AND c.channel = m.channel) AS since
+    FROM members m)
 INSERT OR IGNORE INTO chains (app, channel, first, place)
-SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM changed
-WINDOW ids AS (PARTITION BY app, id ORDER BY is_newest, channel);
+SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM known
+WINDOW ids AS (PARTITION BY app, newest ORDER BY is_newest, since IS NULL, since, channel);
 -- What operators did, from the API.
 CREATE TABLE actions (
     id INTEGER PRIMARY KEY,
