@@ -9,13 +9,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 use crate::{
     alert::{
         Alert,
         mapping::{Origin, alert_of_stored},
     },
-    clock::{Clock, Moment, Timestamp},
+    clock::{Clock, Moment},
     code_defender::matcher::Matcher,
     delivery::{
         breaker::{Breaker, Fault},
@@ -23,10 +24,10 @@ use crate::{
         outcome::{Situation, Verdict, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
-    ids::{DestinationName, MessageTs},
+    ids::DestinationName,
     logging::chain,
     shutdown::Shutdown,
-    store::{self, Delivery, Lease, Next, Outcome, Projection, Store, Unrecorded},
+    store::{self, Delivery, Lease, Next, Outcome, Projection, Recorded, Store, Unrecorded},
 };
 
 /// Between two tries to record an outcome while the store fails.
@@ -83,7 +84,9 @@ impl Attempts {
         let next = self.judge(lease.delivery(), &result, began);
         let attempt = describe(&result, started_at, duration);
         self.numbers.attempted(attempt.class);
-        log(lease.delivery(), &attempt, &next);
+        if !matches!(next, Next::Dead { .. }) {
+            log(lease.delivery(), &attempt, &next);
+        }
         if result.is_err() {
             self.health().last_failure = Some(attempt.clone());
         }
@@ -173,20 +176,30 @@ impl Attempts {
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) {
-        let (received_at, posted_at) = (lease.delivery().received_at, lease.delivery().posted_at);
-        let next = outcome.next.clone();
-        let Err(unrecorded) = self.store.record(lease, outcome).await else {
-            return self.note_recorded(&next, received_at, posted_at);
+        // The body may be large.
+        let delivery = Delivery { raw: Bytes::new(), ..lease.delivery().clone() };
+        let (attempt, next) = (outcome.attempt.clone(), outcome.next.clone());
+        let recorded = match self.store.record(lease, outcome).await {
+            Ok(recorded) => Some(recorded),
+            Err(unrecorded) => {
+                self.unrecorded.fetch_add(1, Ordering::Relaxed);
+                let recorded = self.insist(unrecorded).await;
+                self.unrecorded.fetch_sub(1, Ordering::Relaxed);
+                recorded
+            }
         };
-        self.unrecorded.fetch_add(1, Ordering::Relaxed);
-        if self.insist(unrecorded).await {
-            self.note_recorded(&next, received_at, posted_at);
+        match recorded {
+            // A stale one may be ours, committed by a call that could not tell.
+            Some(Recorded::Kept | Recorded::Stale) => {
+                self.note_recorded(&delivery, &attempt, &next);
+            }
+            Some(Recorded::Anew) => tell_anew(&delivery),
+            None => {}
         }
-        self.unrecorded.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tries until the outcome is recorded or the lease has passed.
-    async fn insist(&self, mut unrecorded: Unrecorded) -> bool {
+    async fn insist(&self, mut unrecorded: Unrecorded) -> Option<Recorded> {
         loop {
             let Unrecorded { lease, outcome, source } = unrecorded;
             if self.clock.moment() >= lease.expires_at() {
@@ -196,22 +209,27 @@ impl Attempts {
                     error = chain(&source),
                     "the outcome for {alert_id} could not be recorded; it will be attempted again"
                 );
-                return false;
+                return None;
             }
             self.clock.sleep(RECORD_PAUSE).await;
             match self.store.record(lease, outcome).await {
-                Ok(()) => return true,
+                Ok(recorded) => return Some(recorded),
                 Err(again) => unrecorded = again,
             }
         }
     }
 
-    fn note_recorded(&self, next: &Next, received_at: Timestamp, posted_at: MessageTs) {
+    /// An alert's death is told when it is durable: until then the store may decide otherwise.
+    fn note_recorded(&self, delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
         match next {
             Next::Delivered(_) => {
+                let (received_at, posted_at) = (delivery.received_at, delivery.posted_at);
                 self.numbers.delivered(self.clock.now(), received_at, posted_at);
             }
-            Next::Dead { reason } => self.numbers.died(reason),
+            Next::Dead { reason } => {
+                log(delivery, attempt, next);
+                self.numbers.died(reason);
+            }
             Next::Retry { .. } => {}
         }
     }
@@ -234,6 +252,16 @@ pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, 
 /// A better mapping than the one at accept also puts lists and searches right.
 fn projection_of(alert: &Alert) -> Projection {
     Projection { level: alert.severity.level.to_owned(), search: alert.search_text() }
+}
+
+fn tell_anew(delivery: &Delivery) {
+    let alert_id = &delivery.alert;
+    let destination = &delivery.destination;
+    tracing::info!(
+        %alert_id, %destination,
+        "{destination} refused alert {alert_id} under settings that are not in use any more: it is \
+         tried anew"
+    );
 }
 
 /// One line an attempt: the end of an alert's story, or what is next in it.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::{
-    actions::{Changed, PauseState, Routed, TestReport},
+    actions::{Changed, ChangedDelivery, PauseState, Routed, TestReport},
     concern::{Concern, ConcernKind},
     status::{
         App, Bot, Breaker, CatchUp, Channel, Configuration, Destination, Pause, Status, StoreUse,

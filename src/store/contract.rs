@@ -170,7 +170,7 @@ impl World {
     }
 
     async fn act(&self, selection: Selection, action: Action) -> u64 {
-        self.store().act(selection, action, None).await.unwrap()
+        self.store().act(selection, action, None).await.unwrap().changed
     }
 
     async fn pause(&self, paused: Paused) {
@@ -247,6 +247,8 @@ macro_rules! contract {
             an_acceptance_from_before_the_first_refusal_proves_nothing,
             an_acceptance_elsewhere_proves_nothing,
             refusals_are_counted_anew_after_a_retry_and_under_other_settings,
+            an_attempt_from_before_new_settings_neither_kills_nor_counts,
+            an_attempt_kills_under_the_settings_that_it_was_made_with,
             states_are_disjoint_and_listed,
             refusals_kill_on_evidence_only_whatever_the_schedule,
             the_oldest_alert_is_leased_due_or_not,
@@ -258,6 +260,8 @@ macro_rules! contract {
             what_came_since_the_start_grows_old_without_a_second_look,
             a_pause_makes_nothing_older_when_the_clock_is_set_back,
             a_jump_of_the_clock_costs_a_wait_at_most_itself,
+            a_clock_that_jumps_ahead_ends_no_lease,
+            a_retry_counts_the_age_of_what_waits_anew,
             an_identity_is_known_and_neither_listed_nor_delivered,
             held_deliveries_wait,
             workers_never_share_a_delivery,
@@ -279,6 +283,8 @@ macro_rules! contract {
             an_operators_action_is_forgotten_after_ninety_days,
             the_bots_that_posted_incidents_are_remembered_and_counted,
             a_bot_that_has_long_posted_nothing_is_forgotten,
+            what_is_routed_is_kept_with_one_entry,
+            what_an_action_changed_is_named,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
             a_pause_ends_by_itself_also_after_a_crash,
@@ -764,7 +770,7 @@ pub(super) async fn two_retries_at_once_change_each_delivery_once(w: World) {
         let store = Arc::clone(w.store());
         retries.spawn(async move { store.act(Selection::default(), Action::Retry, None).await });
     }
-    let changed: u64 = retries.join_all().await.into_iter().map(Result::unwrap).sum();
+    let changed: u64 = retries.join_all().await.into_iter().map(|one| one.unwrap().changed).sum();
     assert_eq!(changed, 20);
     assert_eq!(w.lease("soar", 100).await.len(), 20);
 }

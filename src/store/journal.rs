@@ -35,6 +35,19 @@ impl OperatorAction {
     }
 }
 
+/// How what one call does comes into the journal.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    /// As an entry of its own.
+    New(OperatorAction),
+    /// Added to the entry of the same action.
+    More(EntryId),
+}
+
+/// The journal's own number of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryId(pub(in crate::store) i64);
+
 /// An operator's action as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {
@@ -50,8 +63,8 @@ pub struct JournalEntry {
     pub changed: u64,
 }
 
-/// The part of a store that keeps what operators did. What [`super::Store::act`] and
-/// [`super::Store::set_paused`] change is kept in the same transaction.
+/// The part of a store that keeps what operators did. What [`super::Store::act`],
+/// [`super::Store::route`] and [`super::Store::set_paused`] change is kept in the same transaction.
 #[async_trait]
 pub trait Journal {
     /// Keeps an action in which the store had no part.

@@ -87,14 +87,26 @@ impl Refusals {
 #[derive(Debug)]
 pub struct Lease {
     delivery: Delivery,
+    settings: Option<i64>,
     token: u64,
     expires_at: Moment,
 }
 
 impl Lease {
     /// Only a store hands out leases.
-    pub(in crate::store) const fn new(delivery: Delivery, token: u64, expires_at: Moment) -> Self {
-        Self { delivery, token, expires_at }
+    pub(in crate::store) const fn new(
+        delivery: Delivery,
+        settings: Option<i64>,
+        token: u64,
+        expires_at: Moment,
+    ) -> Self {
+        Self { delivery, settings, token, expires_at }
+    }
+
+    /// The mark of the destination's settings when the lease was given. A refusal counts only while
+    /// they are still in use.
+    pub(in crate::store) const fn settings(&self) -> Option<i64> {
+        self.settings
     }
 
     /// What is to be delivered.
@@ -156,6 +168,13 @@ pub enum Next {
     },
 }
 
+impl Next {
+    /// Returns whether this follows from a refusal, which may be counted, or be the last one.
+    pub(in crate::store) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Dead { .. } | Self::Retry { because: Because::Refused, .. })
+    }
+}
+
 /// Why a delivery waits for its next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
@@ -186,6 +205,18 @@ pub struct Outcome {
     pub next: Next,
     /// What is kept beside the message from now on, if it came out otherwise than before.
     pub projection: Option<Projection>,
+}
+
+/// What a store has made of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is kept as it was given.
+    Kept,
+    /// The attempt is kept. It was refused, and meanwhile the destination's settings have changed or
+    /// its refusals are counted anew: so that proves nothing, and the delivery is due now.
+    Anew,
+    /// The lease had passed to somebody else: the outcome is ignored.
+    Stale,
 }
 
 /// An outcome that is not stored. Lease and outcome come back, so that the worker tries again.

@@ -34,17 +34,20 @@ mod waiting;
 pub use self::{
     chain::{CHAIN_MAX, LookAlike, joined, with_new_id},
     feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},
-    journal::{JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction},
+    journal::{
+        Deed, EntryId, JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction,
+    },
     lease::{
-        Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Reference,
-        Refusals, Unrecorded,
+        Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Recorded,
+        Reference, Refusals, Unrecorded,
     },
     message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
     pause::{Pause, PauseView, Paused, Pauses},
     poster::{POSTER_KEPT, Poster, Posters},
     view::{
-        ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats,
-        IDENTITY_KEPT, Pruned, REVISIONS_KEPT, Retention, Revision, Selection, State, Stats,
+        ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, CHANGES_NAMED, Changes,
+        DeliveryView, DestinationStats, IDENTITY_KEPT, Pruned, REVISIONS_KEPT, Retention, Revision,
+        Routed, Selection, State, Stats,
     },
 };
 
@@ -128,14 +131,16 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
     ) -> Result<Option<Lease>, StoreError>;
 
     /// Stores the outcome of an attempt; durable when this returns. A lease that has passed to
-    /// another worker is counted and ignored: `Ok`.
+    /// another worker is counted and ignored.
     ///
     /// A delivered alert is evidence against those of the destination that were refused before:
-    /// whoever leases one of them later is told by [`Refusals::accepted`].
+    /// whoever leases one of them later is told by [`Refusals::accepted`]. Under settings that were
+    /// replaced since the lease was given, neither an acceptance nor a refusal is evidence, and no
+    /// refusal ends a delivery: the same transaction looks at both.
     ///
     /// # Errors
     /// Lease and outcome come back, to be recorded later.
-    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded>;
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded>;
 
     /// Gives a lease back unused: due as before, no attempt counted.
     async fn release(&self, lease: Lease);
@@ -228,8 +233,7 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
     /// be missing on a store shared by several processes.
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
 
-    /// Applies an operator's action, a bounded piece at a time; returns how many deliveries it
-    /// changed. The deed, if one is given, is kept with the first piece, whatever that changes.
+    /// Applies an operator's action, a bounded piece at a time; returns what it changed. The deed, if one is given, is kept with the first piece, whatever that changes.
     ///
     /// # Errors
     /// The engine failed; the pieces before are done, and the same call does the rest.
@@ -238,11 +242,11 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
         selection: Selection,
         action: Action,
         deed: Option<OperatorAction>,
-    ) -> Result<u64, StoreError>;
+    ) -> Result<Changes, StoreError>;
 
     /// Gives an alert without any delivery one for each of these destinations, due now. Leaves an
-    /// alert alone that has a delivery, or whose message retention has removed. Returns how many
-    /// deliveries it made.
+    /// alert alone that has a delivery, or whose message retention has removed. The deed, if one is
+    /// given, is kept with it, whatever that changes.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
@@ -250,7 +254,8 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
         &self,
         alert: &AlertId,
         destinations: &[DestinationName],
-    ) -> Result<u64, StoreError>;
+        deed: Option<Deed>,
+    ) -> Result<Routed, StoreError>;
 
     /// One alert with everything that is known of it. Its id may name any id of its channel.
     ///

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use super::{PauseView, Reference, Source};
+use super::{EntryId, PauseView, Reference, Source};
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
@@ -99,12 +99,41 @@ pub struct Selection {
 /// What an operator does to deliveries. Neither sends anything by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dead or cancelled ones become pending, due now, their age and their refusals counted anew,
-    /// attempts kept; pending ones become due now, their refusals counted anew. Leased and
-    /// delivered ones are left alone.
+    /// Dead or cancelled ones become pending; they and pending ones are due now, their age and their
+    /// refusals counted anew, attempts kept. Leased and delivered ones are left alone.
     Retry,
     /// Pending and dead ones end; leased and delivered ones are left alone.
     Cancel,
+}
+
+/// How many of the deliveries that an action changed are named.
+pub const CHANGES_NAMED: usize = 1000;
+
+/// What an action changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// How many deliveries.
+    pub changed: u64,
+    /// The first [`CHANGES_NAMED`] of them: whose they are, and where they go.
+    pub named: Vec<(AlertId, DestinationName)>,
+}
+
+impl Changes {
+    /// Adds a piece.
+    pub(in crate::store) fn add(&mut self, piece: Vec<(AlertId, DestinationName)>) {
+        self.changed += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        let room = CHANGES_NAMED.saturating_sub(self.named.len());
+        self.named.extend(piece.into_iter().take(room));
+    }
+}
+
+/// What routing an alert has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// How many deliveries: one for each destination, or none.
+    pub made: u64,
+    /// Where the journal keeps it, if it does.
+    pub entry: Option<EntryId>,
 }
 
 /// One delivery as an operator sees it.

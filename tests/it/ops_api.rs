@@ -544,6 +544,73 @@ async fn all_unrouted_alerts_are_routed_at_once_and_the_rest_is_explained() {
 }
 
 #[tokio::test]
+async fn a_retry_of_all_unrouted_alerts_that_fails_midway_is_in_the_journal() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(3, &soar).await;
+    relay.reload(mended).await.unwrap();
+    let store = rusqlite::Connection::open(relay.dir().join("relay.db")).unwrap();
+    store
+        .execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON deliveries
+             WHEN (SELECT count(*) FROM deliveries) = 2 BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+    let all = "/alerts/retry?state=unrouted";
+    let (status, failed) = relay.api("POST", all).await;
+    assert!(status >= 500, "{failed}");
+    let journal = || -> Vec<(String, u64)> {
+        let mut look = store.prepare("SELECT selection, changed FROM actions ORDER BY id").unwrap();
+        let entry = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        look.query_map([], entry).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(journal(), [("all unrouted".to_owned(), 2)]);
+    store.execute_batch("DROP TRIGGER no").unwrap();
+    assert_eq!(relay.api("POST", all).await.1["changed"], 1);
+    assert_eq!(journal().last(), Some(&("all unrouted".to_owned(), 1)));
+    relay.settled().await;
+    assert_eq!(soar.taken().len(), 3);
+}
+
+#[tokio::test]
+async fn what_a_retry_or_cancel_changed_is_named_in_one_form() {
+    let soar = FakeSoar::ok().await;
+    let mut relay = with_unrouted(3, &soar).await;
+    relay.reload(mended).await.unwrap();
+    assert_eq!(relay.api("POST", "/destinations/soar/pause").await.0, 200);
+    let named = |numbers: &[u32]| {
+        let one = |number: &u32| json!({"alert_id": id(*number), "destination": "soar"});
+        numbers.iter().map(one).collect::<Vec<Value>>()
+    };
+    let check = |answer: &Value, numbers: &[u32]| {
+        let mut deliveries = answer["deliveries"].as_array().cloned().unwrap_or_default();
+        deliveries.sort_by_key(|one| one["alert_id"].to_string());
+        assert_eq!(deliveries, named(numbers), "{answer}");
+        assert_eq!(answer["changed"], json!(numbers.len()), "{answer}");
+        assert_eq!(answer["not_named"], 0, "{answer}");
+    };
+    let api = async |path: &str| relay.api("POST", path).await.1;
+    check(&api(&format!("/alerts/{}/retry", id(0))).await, &[0]);
+    check(&api("/alerts/retry?state=unrouted").await, &[1, 2]);
+    check(&api(&format!("/alerts/{}/cancel", id(1))).await, &[1]);
+    check(&api("/alerts/cancel?state=pending&destination=soar").await, &[0, 2]);
+    check(&api("/alerts/cancel?state=pending&destination=soar").await, &[]);
+    let server = format!("http://{}", relay.relay().ops);
+    let run = async |arguments: Vec<String>| {
+        let server = server.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let mut all = vec!["alerts"];
+            all.extend(arguments.iter().map(String::as_str));
+            all.extend(["--json", "--server", &server]);
+            crate::process::run(&all)
+        });
+        serde_json::from_str::<Value>(&ran.await.unwrap().1).unwrap()
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    check(&run(words(&["retry", &id(0), &id(2)])).await, &[0, 2]);
+    check(&run(words(&["cancel", "--all-pending", "--destination", "soar"])).await, &[0, 2]);
+}
+
+#[tokio::test]
 async fn an_unrouted_alert_whose_message_is_gone_says_so() {
     let soar = FakeSoar::ok().await;
     let setup = Setup::default().destination("soar", &soar, NOWHERE);

@@ -110,12 +110,7 @@ impl Deed {
         let (mut sum, mut refused) = (Changed::default(), 0_u32);
         for id in &ids {
             match client.post::<Changed>(&["alerts", id, self.verb], &self.query()).await {
-                Ok(answer) => {
-                    sum.changed += answer.changed;
-                    if let Some(routed) = answer.routed {
-                        sum.routed.get_or_insert_default().add(routed);
-                    }
-                }
+                Ok(answer) => sum.join(answer),
                 Err(error) => {
                     refused += 1;
                     bar.suspend(|| complain(&format!("{id}: {error:#}")));
@@ -172,7 +167,6 @@ impl Deed {
     }
 
     fn tell(&self, answer: Changed) -> anyhow::Result<()> {
-        let answer = Changed { deliveries: Vec::new(), ..answer };
         if self.json {
             say(&serde_json::to_string(&answer)?);
             return Ok(());

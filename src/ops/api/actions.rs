@@ -22,7 +22,7 @@ use crate::{
     logging::chain,
     ops::{
         NoTest, Problem,
-        view::{Attempt, Changed, Delivery, Reference, TestReport},
+        view::{Attempt, Changed, Reference, TestReport},
     },
     store::{Action, DeliveryView, OperatorAction, Selection, State as DeliveryState},
 };
@@ -131,8 +131,8 @@ async fn act_on_one(
     let selection = Selection { alert: Some(alert), destination, state: None };
     let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
     let deed = who.deed(verb(action), format!("alert {id}{suffix}"));
-    let changed = api.parts.store.act(selection, action, Some(deed.clone())).await?;
-    log(&deed, changed);
+    let changes = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    log(&deed, changes.changed);
     let mut after = api.alert(id).await?.deliveries;
     after.retain(|one| meant.is_none_or(|name| name == one.destination.as_str()));
     match (after.as_slice(), meant) {
@@ -144,12 +144,10 @@ async fn act_on_one(
             verb(action)
         ))),
         (after, _) => {
-            if changed == 0 {
+            if changes.changed == 0 {
                 refuse_in_vain(action, after)?;
             }
-            let configured = api.configured();
-            let deliveries = after.iter().map(|one| Delivery::new(one, &configured)).collect();
-            Ok(Json(Changed { changed, deliveries, routed: None }))
+            Ok(Json(Changed::new(&changes)))
         }
     }
 }
@@ -248,9 +246,9 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };
     let deed = who.deed(verb(action), format!("all {wanted}{suffix}"));
-    let changed = api.parts.store.act(selection, action, Some(deed.clone())).await?;
-    log(&deed, changed);
-    Ok(Json(Changed { changed, deliveries: Vec::new(), routed: None }))
+    let changes = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    log(&deed, changes.changed);
+    Ok(Json(Changed::new(&changes)))
 }
 
 #[derive(Deserialize)]

@@ -7,15 +7,15 @@ use axum::Json;
 
 use super::{
     Answer, Api,
-    actions::{Who, note},
+    actions::{Who, log, note},
 };
 use crate::{
     ids::{AlertId, DestinationName},
     ops::{
         NoRouting, Problem, Routing,
-        view::{Changed, Delivery, Routed},
+        view::{Changed, Routed},
     },
-    store::{AlertQuery, AlertView},
+    store::{AlertQuery, AlertView, Deed, EntryId},
 };
 
 /// Unrouted alerts that are looked at together.
@@ -23,8 +23,9 @@ const PAGE: u32 = 200;
 
 /// What became of one unrouted alert.
 enum Fate {
-    /// These destinations get it; so many deliveries were made for that.
-    Routed(Vec<DestinationName>, u64),
+    /// These destinations get it, so many deliveries were made for that, and the journal has it
+    /// under this number.
+    Routed(Vec<DestinationName>, u64, Option<EntryId>),
     /// It stays unrouted, and why.
     Left(String),
 }
@@ -36,60 +37,88 @@ pub(super) async fn one(
     alert: &AlertView,
     only: Option<&DestinationName>,
 ) -> Answer<Changed> {
-    let id = &alert.id;
-    let (names, changed) = match route(api, alert, only).await? {
-        Fate::Routed(names, changed) => (names, changed),
+    let deed = |to: &str| who.deed("retry", format!("unrouted alert {}, routed to {to}", alert.id));
+    let new_entry = |to: &str| Deed::New(deed(to));
+    let (names, made) = match route(api, alert, only, new_entry).await? {
+        Fate::Routed(names, made, _) => (names, made),
         Fate::Left(reason) => return Err(Problem::conflict(reason)),
     };
-    let to: Vec<&str> = names.iter().map(DestinationName::as_str).collect();
-    let deed = who.deed("retry", format!("unrouted alert {id}, routed to {}", to.join(", ")));
-    note(api, deed, changed).await;
-    let after = api.alert(&id.to_string()).await?.deliveries;
-    let configured = api.configured();
-    let by_destination = names.iter().map(|name| (name.to_string(), 1)).collect();
-    let routed = Routed { alerts: 1, by_destination, ..Routed::default() };
-    Ok(Json(Changed {
-        changed,
-        deliveries: after.iter().map(|one| Delivery::new(one, &configured)).collect(),
-        // Somebody else was faster, by another configuration perhaps.
-        routed: (changed > 0).then_some(routed),
-    }))
+    log(&deed(&list(&names)), made);
+    let mut changed = Changed::default();
+    add(&mut changed, &alert.id, names, made);
+    Ok(Json(changed))
 }
 
-/// Routes every unrouted alert whose message is kept.
+/// Routes every unrouted alert whose message is kept. Each is kept with the journal's entry of them
+/// all: after a failure it says how far this came.
 pub(super) async fn all(api: &Api, who: &Who, only: Option<&DestinationName>) -> Answer<Changed> {
-    let (mut changed, mut routed, mut before) = (0, Routed::default(), None);
+    let suffix = only.map(|name| format!(" at {name}")).unwrap_or_default();
+    let deed = who.deed("retry", format!("all unrouted{suffix}"));
+    let mut journal = Deed::New(deed.clone());
+    let mut changed = Changed { routed: Some(Routed::default()), ..Changed::default() };
+    let ended = route_all(api, only, &mut journal, &mut changed).await;
+    match journal {
+        Deed::New(deed) => note(api, deed, 0).await,
+        Deed::More(_) => log(&deed, changed.changed),
+    }
+    ended.map(|()| Json(changed))
+}
+
+async fn route_all(
+    api: &Api,
+    only: Option<&DestinationName>,
+    journal: &mut Deed,
+    changed: &mut Changed,
+) -> Result<(), Problem> {
+    let mut before = None;
     loop {
         let query = AlertQuery { unrouted: true, before, limit: PAGE, ..AlertQuery::default() };
         let page = api.parts.store.alerts(query).await?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else { return Ok(()) };
         before = Some(last.seq);
         for listed in &page {
             // A list has no messages.
             let Some(alert) = api.parts.store.alert(&listed.id).await? else { continue };
-            match route(api, &alert, only).await? {
-                Fate::Routed(_, 0) => {}
-                Fate::Routed(names, made) => {
-                    changed += made;
-                    let by_destination: BTreeMap<_, _> =
-                        names.iter().map(|name| (name.to_string(), 1)).collect();
-                    routed.add(Routed { alerts: 1, by_destination, ..Routed::default() });
+            match route(api, &alert, only, |_to| journal.clone()).await? {
+                Fate::Routed(names, made, entry) => {
+                    if let Some(entry) = entry {
+                        *journal = Deed::More(entry);
+                    }
+                    add(changed, &alert.id, names, made);
                 }
                 Fate::Left(reason) => {
-                    routed.add(Routed { left: 1, reason, ..Routed::default() });
+                    let left = Routed { left: 1, reason, ..Routed::default() };
+                    changed.routed.get_or_insert_default().add(left);
                 }
             }
         }
     }
-    let suffix = only.map(|name| format!(" at {name}")).unwrap_or_default();
-    note(api, who.deed("retry", format!("all unrouted{suffix}")), changed).await;
-    Ok(Json(Changed { changed, deliveries: Vec::new(), routed: Some(routed) }))
 }
 
+/// Adds an alert that was routed, unless somebody else was faster, by another configuration
+/// perhaps.
+fn add(changed: &mut Changed, alert: &AlertId, names: Vec<DestinationName>, made: u64) {
+    if made == 0 {
+        return;
+    }
+    let by_destination: BTreeMap<_, _> = names.iter().map(|name| (name.to_string(), 1)).collect();
+    let named: Vec<_> = names.into_iter().map(|name| (alert.clone(), name)).collect();
+    changed.add(made, &named);
+    let routed = Routed { alerts: 1, by_destination, ..Routed::default() };
+    changed.routed.get_or_insert_default().add(routed);
+}
+
+fn list(names: &[DestinationName]) -> String {
+    names.iter().map(DestinationName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Routes an alert by the configuration in use; `deed` is asked for the journal's entry, with the
+/// names of the destinations.
 async fn route(
     api: &Api,
     alert: &AlertView,
     only: Option<&DestinationName>,
+    deed: impl FnOnce(&str) -> Deed,
 ) -> Result<Fate, Problem> {
     let id = &alert.id;
     let mut routing = match api.parts.control.route(alert) {
@@ -115,8 +144,9 @@ async fn route(
     for name in &routing.wanted_by {
         api.parts.control.hurry(Some(name));
     }
-    let made = api.parts.store.route(id, &routing.wanted_by).await?;
-    Ok(Fate::Routed(routing.wanted_by, made))
+    let deed = deed(&list(&routing.wanted_by));
+    let routed = api.parts.store.route(id, &routing.wanted_by, Some(deed)).await?;
+    Ok(Fate::Routed(routing.wanted_by, routed.made, routed.entry))
 }
 
 /// Says which part of each destination's `when` stands in the way.

@@ -4,19 +4,65 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Delivery, Pause, Reference};
+use super::{Attempt, Pause, Reference};
+use crate::{
+    ids::{AlertId, DestinationName},
+    store::{CHANGES_NAMED, Changes},
+};
 
-/// What a retry or cancel did.
+/// What a retry or cancel did, of one alert or of many.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Changed {
     /// How many deliveries it changed.
     pub changed: u64,
-    /// The alert's deliveries after it; empty if it was for more than one alert.
+    /// Which deliveries it changed, at most [`CHANGES_NAMED`](crate::store::CHANGES_NAMED) of them.
     #[serde(default)]
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<ChangedDelivery>,
+    /// How many more it changed.
+    #[serde(default)]
+    pub not_named: u64,
     /// What a retry made of unrouted alerts; absent if there was none among those meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed: Option<Routed>,
+}
+
+/// A delivery that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedDelivery {
+    /// The alert.
+    pub alert_id: String,
+    /// Where it goes.
+    pub destination: String,
+}
+
+impl Changed {
+    /// Makes the answer of what the store has changed.
+    pub fn new(changes: &Changes) -> Self {
+        let mut answer = Self::default();
+        answer.add(changes.changed, &changes.named);
+        answer
+    }
+
+    /// Adds what else was changed: so many, and these among them.
+    pub fn add(&mut self, changed: u64, named: &[(AlertId, DestinationName)]) {
+        let room = CHANGES_NAMED.saturating_sub(self.deliveries.len());
+        self.changed += changed;
+        self.deliveries.extend(named.iter().take(room).map(|(alert, destination)| {
+            ChangedDelivery { alert_id: alert.to_string(), destination: destination.to_string() }
+        }));
+        let named = u64::try_from(self.deliveries.len()).unwrap_or(u64::MAX);
+        self.not_named = self.changed.saturating_sub(named);
+    }
+
+    /// Adds the answer of another request.
+    pub fn join(&mut self, other: Self) {
+        self.changed += other.changed;
+        self.deliveries.extend(other.deliveries);
+        self.not_named += other.not_named;
+        if let Some(routed) = other.routed {
+            self.routed.get_or_insert_default().add(routed);
+        }
+    }
 }
 
 /// What a retry made of unrouted alerts, by the configuration in use.

@@ -43,7 +43,7 @@ impl World {
 
     async fn route(&self, id: &AlertId, destinations: &[&str]) -> u64 {
         let names: Vec<_> = destinations.iter().map(|text| name(text)).collect();
-        self.store().route(id, &names).await.unwrap()
+        self.store().route(id, &names, None).await.unwrap().made
     }
 }
 
@@ -231,7 +231,9 @@ pub(crate) async fn an_alert_that_nothing_was_routed_to_is_routed_once(mut w: Wo
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let (store, id) = (Arc::clone(w.store()), w.id(1));
-        tasks.spawn(async move { store.route(&id, &[name("soar"), name("chat")]).await.unwrap() });
+        tasks.spawn(async move {
+            store.route(&id, &[name("soar"), name("chat")], None).await.unwrap().made
+        });
     }
     let mut made = 0;
     while let Some(one) = tasks.join_next().await {

@@ -103,6 +103,59 @@ pub(in crate::store) async fn refusals_are_counted_anew_after_a_retry_and_under_
     }
 }
 
+/// Refuses the first alert until one more refusal would kill it, and leases it once more.
+async fn lease_the_doomed(w: &World) -> Lease {
+    refuse_once(w).await;
+    accept_another(w, 2).await;
+    refuse_once(w).await;
+    let doomed = w.lease_one().await;
+    assert!(doomed.delivery().refusals.are_proof_with_one_more());
+    doomed
+}
+
+pub(in crate::store) async fn an_attempt_from_before_new_settings_neither_kills_nor_counts(
+    mut w: World,
+) {
+    let note = async |w: &World, mark| w.store().note_settings(&name("soar"), mark).await.unwrap();
+    note(&w, 7).await;
+    w.accept(w.message(1)).await;
+    let doomed = lease_the_doomed(&w).await;
+    note(&w, 8).await;
+    w.record(doomed, Next::Dead { reason: "refused" }).await;
+    assert_eq!(w.delivery(1).await.attempts, 3, "it was made");
+    let late = w.lease_one().await;
+    assert_eq!(late.delivery().refusals, Refusals::default(), "and it is due now");
+    note(&w, 9).await;
+    w.record(late, Next::Retry { wait: HOUR, because: Because::Refused }).await;
+    w.crash();
+    assert_eq!(refuse_once(&w).await, Refusals::default());
+    let message = NewMessage { alerts: vec![alert(0, &["soar"])], ..w.message(3) };
+    w.accept(message).await;
+    let mut held = w.lease("soar", 2).await;
+    let old = held.iter().position(|one| one.delivery().alert == w.id(3)).unwrap();
+    let old = held.remove(old);
+    w.record(held.remove(0), REFUSED).await;
+    note(&w, 10).await;
+    refuse_once(&w).await;
+    w.record(old, Next::Delivered(Reference::default())).await;
+    let proof = w.lease_one().await.delivery().refusals;
+    assert_eq!(
+        proof,
+        Refusals { count: 1, accepted: false, evidence: 0 },
+        "it proves old settings"
+    );
+}
+
+pub(in crate::store) async fn an_attempt_kills_under_the_settings_that_it_was_made_with(w: World) {
+    w.store().note_settings(&name("soar"), 7).await.unwrap();
+    w.accept(w.message(1)).await;
+    let doomed = lease_the_doomed(&w).await;
+    w.store().note_settings(&name("soar"), 7).await.unwrap();
+    w.store().note_settings(&name("chat"), 8).await.unwrap();
+    w.record(doomed, Next::Dead { reason: "refused" }).await;
+    assert_eq!(w.delivery(1).await.state, State::Dead);
+}
+
 pub(in crate::store) async fn states_are_disjoint_and_listed(w: World) {
     w.accept_numbers(1..4).await;
     let leases = w.lease("soar", 3).await;

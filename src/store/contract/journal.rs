@@ -1,7 +1,7 @@
 //! What operators did is kept.
 
 use super::*;
-use crate::store::{JOURNAL_KEPT, JournalEntry, OperatorAction};
+use crate::store::{CHANGES_NAMED, Deed, JOURNAL_KEPT, JournalEntry, OperatorAction};
 
 fn deed(action: &'static str) -> OperatorAction {
     OperatorAction {
@@ -24,7 +24,7 @@ pub(in crate::store) async fn an_operators_action_is_kept_with_what_it_changed(m
     assert_eq!(journal(&w).await, []);
     w.accept_numbers(0..2500).await;
     let act = async |w: &World, action, selection, deed| {
-        w.store().act(selection, action, deed).await.unwrap()
+        w.store().act(selection, action, deed).await.unwrap().changed
     };
     let all = Selection::default();
     assert_eq!(act(&w, Action::Cancel, all.clone(), Some(deed("cancel"))).await, 2500);
@@ -59,6 +59,47 @@ pub(in crate::store) async fn an_operators_action_is_kept_with_what_it_changed(m
         changed: 1,
     };
     assert_eq!(newest, [entry]);
+}
+
+pub(in crate::store) async fn what_is_routed_is_kept_with_one_entry(mut w: World) {
+    for number in 1..4 {
+        w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(number) }).await;
+    }
+    let route = async |w: &World, number, to: &[&str], deed| {
+        let names: Vec<DestinationName> = to.iter().map(|one| name(one)).collect();
+        w.store().route(&w.id(number), &names, Some(deed)).await.unwrap()
+    };
+    let first = route(&w, 1, &["soar", "chat"], Deed::New(deed("retry"))).await;
+    assert_eq!(first.made, 2);
+    let entry = first.entry.unwrap();
+    w.crash();
+    let second = route(&w, 2, &["soar"], Deed::More(entry)).await;
+    assert_eq!((second.made, second.entry), (1, Some(entry)));
+    assert_eq!(journal(&w).await, entries([("retry", 3)]));
+    for nothing in [1, 9999] {
+        assert_eq!(route(&w, nothing, &["soar"], Deed::More(entry)).await.made, 0);
+        assert_eq!(route(&w, nothing, &["soar"], Deed::New(deed("again"))).await.made, 0);
+    }
+    w.store().route(&w.id(3), &[name("soar")], None).await.unwrap();
+    assert_eq!(journal(&w).await, entries([("again", 0), ("again", 0), ("retry", 3)]));
+}
+
+pub(in crate::store) async fn what_an_action_changed_is_named(w: World) {
+    w.accept_numbers(0..2500).await;
+    let act = async |alert, action| {
+        let selection = Selection { alert, ..Selection::default() };
+        w.store().act(selection, action, None).await.unwrap()
+    };
+    let one = (w.id(7), name("soar"));
+    let changes = act(Some(w.id(7)), Action::Cancel).await;
+    assert_eq!((changes.changed, changes.named), (1, vec![one.clone()]));
+    let changes = act(Some(w.id(7)), Action::Cancel).await;
+    assert_eq!((changes.changed, changes.named), (0, vec![]));
+    let changes = act(None, Action::Cancel).await;
+    assert_eq!((changes.changed, changes.named.len()), (2499, CHANGES_NAMED));
+    assert!(!changes.named.contains(&one));
+    let distinct: BTreeSet<_> = changes.named.iter().map(|(id, _)| id).collect();
+    assert_eq!(distinct.len(), CHANGES_NAMED);
 }
 
 pub(in crate::store) async fn an_operators_action_is_forgotten_after_ninety_days(w: World) {

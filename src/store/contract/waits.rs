@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use super::*;
+use crate::clock::STEADY_AFTER;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -166,4 +167,65 @@ pub(in crate::store) async fn a_jump_of_the_clock_costs_a_wait_at_most_itself(w:
             assert!(waited <= length * 2 + look, "round {round}: {waited:?} of {length:?}");
         }
     }
+}
+
+pub(in crate::store) async fn a_clock_that_jumps_ahead_ends_no_lease(w: World) {
+    let look = Duration::from_secs(10);
+    w.accept(w.message(1)).await;
+    let lease = w.lease_one().await;
+    w.clock.jump(w.clock.now() + HOUR);
+    let took_up = async || {
+        hasten(&w, Hasten::Misdated).await;
+        assert!(w.store().expire(&name("soar"), DAY * 3, "max_age").await.unwrap().is_empty());
+        w.lease("soar", 1).await.pop()
+    };
+    for _ in 0..5 {
+        assert!(took_up().await.is_none(), "its holder is at work");
+        assert!(w.store().lease_oldest(&name("soar")).await.unwrap().is_none());
+        assert_eq!(w.delivery(1).await.state, State::Leased);
+        assert_eq!(w.act(Selection::default(), Action::Cancel).await, 0);
+        let soar = w.store().stats().await.unwrap().destinations.remove(0).1;
+        assert_eq!((soar.leased, soar.pending), (1, 0));
+        w.clock.advance(look);
+    }
+    drop(lease);
+    w.clock.advance(LEASE);
+    took_up().await.expect("the lease has ended by the time that has passed");
+    // That one began while the clock was ahead, and its holder is gone as well.
+    let began = w.clock.moment();
+    let ended = loop {
+        w.clock.advance(look);
+        if took_up().await.is_some() {
+            break w.clock.moment().since(began);
+        }
+        assert!(w.clock.moment().since(began) < HOUR, "nobody gets it");
+    };
+    assert!(ended >= LEASE && ended <= LEASE + STEADY_AFTER, "{ended:?}");
+    w.clock.jump(w.clock.now() - HOUR);
+    hasten(&w, Hasten::Misdated).await;
+    w.clock.advance(LEASE);
+    took_up().await.expect("a clock that is set back prolongs no lease twice");
+}
+
+pub(in crate::store) async fn a_retry_counts_the_age_of_what_waits_anew(w: World) {
+    let retry = async || w.act(Selection::default(), Action::Retry).await;
+    let expire = async || w.store().expire(&name("soar"), DAY * 3, "max_age").await.unwrap().len();
+    w.accept_numbers(0..2500).await;
+    assert_eq!(retry().await, 0, "they are as new as a retry would make them");
+    w.clock.advance(DAY * 2);
+    assert_eq!(expire().await, 0);
+    assert_eq!(retry().await, 2500);
+    let lease = w.lease_one().await;
+    assert_eq!(lease.delivery().pending_since, w.clock.now());
+    w.store().release(lease).await;
+    w.clock.advance(DAY * 2);
+    assert_eq!(expire().await, 0, "four days old, and two since the retry");
+    w.pause(Paused::Yes).await;
+    w.clock.advance(DAY);
+    assert_eq!(retry().await, 2500);
+    w.clock.advance(DAY);
+    w.pause(Paused::No).await;
+    assert_eq!(w.lease_one().await.delivery().pending_since, w.clock.now(), "a pause stops it");
+    w.clock.advance(DAY * 3 + Duration::from_secs(1));
+    assert!(expire().await > 0);
 }

@@ -1,7 +1,8 @@
 //! Leasing what is due, and writing down what became of it.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Row, types::Type};
 
@@ -14,22 +15,25 @@ use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
-        ATTEMPTS_KEPT, Because, Delivery, Lease, Next, Outcome, Projection, Reference, Refusals,
-        StoreError,
-        stored::{DEAD, DELIVERED, PENDING, because_number, clean, excerpt, source_of},
+        ATTEMPTS_KEPT, Because, Delivery, Lease, Next, Outcome, Projection, Recorded, Reference,
+        Refusals, StoreError,
+        stored::{DEAD, DELIVERED, PENDING, PER_ALERT, because_number, clean, excerpt, source_of},
     },
 };
 
 /// The most outcomes that share a transaction.
 const OUTCOMES: usize = 512;
 
-/// Leases what `due` finds of the destination `t`, and returns it in that order.
+/// Leases what `due` finds of the destination `t`, and returns it in that order. A body comes with
+/// the first of its message's rows only.
 macro_rules! claim {
     ($due:literal, $order:literal) => {
         concat!(
             "
 WITH clock AS (SELECT relay.now_us($1) AS now),
-t AS (SELECT id, paused_for FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
+judged AS (SELECT least(now, $6) AS now FROM clock),
+t AS (SELECT id, paused_for, settings FROM relay.destinations
+    WHERE name = $2 AND paused_at IS NULL),
 due AS (",
             $due,
             "),
@@ -38,8 +42,11 @@ mine AS (
     FROM due WHERE d.id = due.id
     RETURNING d.id, d.due_at, d.attempts, d.alert_faults, d.since, d.evidence, d.accepted)
 SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
-    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
-    a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted
+    a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team,
+    CASE WHEN row_number() OVER (PARTITION BY m.id ORDER BY ",
+            $order,
+            ") = 1 THEN m.raw END,
+    a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted, t.settings
 FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
 JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
 ORDER BY ",
@@ -53,7 +60,7 @@ pub(super) const CLAIM: &str = claim!(
     SELECT d.id FROM relay.deliveries d
     WHERE d.destination = (SELECT id FROM t) AND d.state = 0
         AND d.due_at <= (SELECT now FROM clock)
-        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM judged))
     ORDER BY d.due_at, d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
     "d.due_at, d.id"
 );
@@ -67,7 +74,7 @@ const CLAIM_OLDEST: &str = claim!(
             WHERE o.destination = (SELECT id FROM t) AND o.state = 0 ORDER BY o.id LIMIT 64)
         AND d.state = 0
         AND (d.due_at <= (SELECT now FROM clock) OR (d.attempts > 0 AND d.because = 0))
-        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+        AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM judged))
     ORDER BY d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
     "d.id"
 );
@@ -102,23 +109,54 @@ async fn lease(
     let token = shared.clock.token();
     let (name, now, lease) = (destination.as_str(), shared.now(), shared.lease_us());
     let (limit, signed) = (i64::try_from(n).unwrap_or(i64::MAX), token.cast_signed());
+    let judged = shared.lease_time();
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&name, Type::TEXT),
         (&limit, Type::INT8),
         (&signed, Type::INT8),
         (&lease, Type::INT8),
+        (&judged, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Hot, claim, &params).await?;
-    rows.iter().map(|row| Ok(Lease::new(delivery(row, destination)?, token, expires_at))).collect()
+    let mut bodies = Bodies::default();
+    rows.iter()
+        .map(|row| {
+            let delivery = delivery(row, destination, &mut bodies)?;
+            Ok(Lease::new(delivery, get(row, 17)?, token, expires_at))
+        })
+        .collect()
 }
 
-/// A delivery, from the first seventeen columns of a row.
-pub(super) fn delivery(row: &Row, destination: &DestinationName) -> Result<Delivery, StoreError> {
+/// The bodies that rows have brought, by the numbers of their messages.
+#[derive(Default)]
+pub(super) struct Bodies(HashMap<i64, Bytes>);
+
+/// The number of a message's first delivery is the message's own times this.
+const PER_MESSAGE: i64 = 4096 * PER_ALERT;
+
+impl Bodies {
+    /// Returns the body of a delivery's message, which comes with the first row of the message.
+    fn of(&mut self, delivery: i64, body: Option<Bytes>) -> Bytes {
+        let known = self.0.entry(delivery / PER_MESSAGE).or_default();
+        if let Some(body) = body {
+            *known = body;
+        }
+        known.clone()
+    }
+}
+
+/// Makes a delivery of the first seventeen columns of a row.
+pub(super) fn delivery(
+    row: &Row,
+    destination: &DestinationName,
+    bodies: &mut Bodies,
+) -> Result<Delivery, StoreError> {
+    let id = get(row, 2)?;
     Ok(Delivery {
         alert: alert_id(row, 0)?,
         destination: destination.clone(),
-        id: get(row, 2)?,
+        id,
         attempts: small(row, 3)?,
         refusals: Refusals {
             count: small(row, 4)?,
@@ -132,7 +170,7 @@ pub(super) fn delivery(row: &Row, destination: &DestinationName) -> Result<Deliv
         source: source_of(get(row, 9)?),
         event_id: get(row, 10)?,
         team: get(row, 11)?,
-        raw: bytes(row, 12)?.unwrap_or_default(),
+        raw: bodies.of(id, bytes(row, 12)?),
         projection: Projection { level: get(row, 13)?, search: get(row, 14)? },
     })
 }
@@ -146,16 +184,17 @@ pub(super) async fn next_due(
         WITH clock AS (SELECT relay.now_us($1) AS now),
         t AS (SELECT id FROM relay.destinations WHERE name = $2 AND paused_at IS NULL)
         SELECT coalesce(
-            (SELECT d.due_at FROM relay.deliveries d
+            (SELECT d.due_at - now FROM relay.deliveries d
              WHERE d.destination = (SELECT id FROM t) AND d.state = 0
-                AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+                AND (d.leased_until IS NULL
+                    OR d.leased_until <= (SELECT least(now, $3) FROM clock))
              ORDER BY d.due_at, d.id LIMIT 1),
-            (SELECT min(d.leased_until) FROM relay.deliveries d
+            (SELECT min(d.leased_until) - least(now, $3) FROM relay.deliveries d
              WHERE d.destination = (SELECT id FROM t) AND d.state = 0)
-        ) - now FROM clock";
-    let (now, name) = (shared.now(), destination.as_str());
+        ) FROM clock";
+    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
     let local = shared.clock.now();
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT)];
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
     let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
     let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
     Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
@@ -173,14 +212,33 @@ pub(super) async fn release(shared: &Shared, lease: &Lease) {
     }
 }
 
-/// An outcome to be written. The answer is whether the lease was still its own.
+/// An outcome to be written, for a lease as it was given.
 pub(super) struct Job {
     pub(super) id: i64,
     pub(super) token: u64,
-    /// As they were when it was leased.
     pub(super) refusals: Refusals,
+    pub(super) settings: Option<i64>,
     pub(super) outcome: Outcome,
-    pub(super) reply: oneshot::Sender<Result<bool, StoreError>>,
+    pub(super) reply: oneshot::Sender<Result<Recorded, StoreError>>,
+}
+
+impl Job {
+    /// Makes the job that writes the outcome of that lease, and what hears how it went.
+    pub(super) fn new(
+        lease: &Lease,
+        outcome: Outcome,
+    ) -> (Self, oneshot::Receiver<Result<Recorded, StoreError>>) {
+        let (reply, answered) = oneshot::channel();
+        let job = Self {
+            id: lease.delivery().id,
+            token: lease.token(),
+            refusals: lease.delivery().refusals,
+            settings: lease.settings(),
+            outcome,
+            reply,
+        };
+        (job, answered)
+    }
 }
 
 /// Writes outcomes, as many at once as wait, until every sender is gone.
@@ -191,7 +249,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
             Err(StoreError::Item(_)) if jobs.len() > 1 => {
                 for job in jobs {
                     let own = record(&shared, std::slice::from_ref(&job)).await;
-                    drop(job.reply.send(own.map(|own| own == [true])));
+                    let first = |own: Vec<Recorded>| own.first().copied();
+                    drop(job.reply.send(own.map(|own| first(own).unwrap_or(Recorded::Stale))));
                 }
             }
             Err(error) => {
@@ -200,9 +259,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
                     drop(job.reply.send(Err(copy(&error))));
                 }
             }
-            Ok(own) => {
-                for (job, own) in jobs.into_iter().zip(own) {
-                    drop(job.reply.send(Ok(own)));
+            Ok(recorded) => {
+                for (job, recorded) in jobs.into_iter().zip(recorded) {
+                    drop(job.reply.send(Ok(recorded)));
                 }
             }
         }
@@ -213,19 +272,33 @@ const RECORD: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now),
 o AS MATERIALIZED (
     SELECT * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-        $15, $16, $17, $18)
+        $15, $16, $17, $18, $19, $20, $21, $22)
     AS o (id, token, state, wait, refusals, reason, reference_id, reference_url, started_at,
-        duration, class, status, excerpt, level, search, evidence, because)),
+        duration, class, status, excerpt, level, search, evidence, because,
+        settings, count_before, evidence_before, is_refusal)),
 done AS (
-    UPDATE relay.deliveries d SET state = o.state, attempts = d.attempts + 1,
-        alert_faults = d.alert_faults + o.refusals, evidence = d.evidence + o.evidence,
-        due_at = coalesce(clock.now + o.wait, d.due_at), wait = coalesce(o.wait, d.wait),
-        because = o.because,
-        finished_at = CASE WHEN o.state <> 0 THEN clock.now END, dead_reason = o.reason,
+    UPDATE relay.deliveries d SET attempts = d.attempts + 1,
+        (state, alert_faults, evidence, due_at, wait, because, finished_at, dead_reason) = (
+            -- Under other settings, or counted anew since, a refusal proves nothing.
+            SELECT CASE WHEN anew THEN 0 ELSE o.state END,
+                d.alert_faults + CASE WHEN anew THEN 0 ELSE o.refusals END,
+                d.evidence + CASE WHEN anew THEN 0 ELSE o.evidence END,
+                CASE WHEN anew THEN clock.now ELSE coalesce(clock.now + o.wait, d.due_at) END,
+                CASE WHEN anew THEN 0 ELSE coalesce(o.wait, d.wait) END,
+                CASE WHEN anew THEN 0 ELSE o.because END,
+                CASE WHEN NOT anew AND o.state <> 0 THEN clock.now END,
+                CASE WHEN NOT anew THEN o.reason END
+            FROM (SELECT o.is_refusal AND (t.settings IS DISTINCT FROM o.settings
+                OR d.alert_faults <> o.count_before OR d.evidence <> o.evidence_before) AS anew
+            ) AS row),
         reference_id = o.reference_id, reference_url = o.reference_url,
         token = NULL, leased_until = NULL
-    FROM o, clock WHERE d.id = o.id AND d.token = o.token AND d.state = 0
-    RETURNING d.id, d.attempts, o.token),
+    FROM o, clock, relay.destinations t
+    WHERE d.id = o.id AND d.token = o.token AND d.state = 0 AND t.id = d.destination
+    RETURNING d.id, d.attempts, o.token, d.destination,
+        o.state = 1 AND t.settings IS NOT DISTINCT FROM o.settings AS is_evidence,
+        o.is_refusal AND d.state = 0
+            AND (o.state <> 0 OR d.alert_faults = o.count_before) AS anew),
 log AS (
     INSERT INTO relay.attempts (delivery, number, started_at, duration, class, status, excerpt)
     SELECT done.id, done.attempts, o.started_at, o.duration, o.class, o.status, o.excerpt
@@ -238,21 +311,20 @@ derived AS (
 -- that comes late kills nothing too early, and nobody waits for others in a circle.
 hearers AS (
     SELECT d.id FROM relay.deliveries d
-    WHERE d.destination IN (
-            SELECT (done.id % 65536)::int4 FROM done JOIN o ON o.id = done.id WHERE o.state = 1)
+    WHERE d.destination IN (SELECT done.destination FROM done WHERE done.is_evidence)
         AND NOT d.accepted AND d.state = 0 AND d.alert_faults > 0
         AND d.id NOT IN (SELECT o.id FROM o)
     LIMIT 1000 FOR UPDATE SKIP LOCKED),
 heard AS (
     UPDATE relay.deliveries d SET accepted = true FROM hearers WHERE d.id = hearers.id)
-SELECT id, token, attempts FROM done";
+SELECT id, token, attempts, anew FROM done";
 
 /// Removes the oldest attempts of a delivery.
 const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
 
-/// Writes outcomes in one transaction; returns which leases were still their holders'. Rows are
-/// changed in the order of their numbers, as everywhere: nobody waits for others in a circle.
-pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, StoreError> {
+/// Writes outcomes in one transaction; returns what was made of each. Rows are changed in the order
+/// of their numbers, as everywhere: nobody waits for others in a circle.
+pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<Recorded>, StoreError> {
     let columns = Columns::new(shared, jobs);
     let params = columns.params();
     let mut tries = 1;
@@ -262,10 +334,11 @@ pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, S
             result => break result?,
         }
     };
-    let mut done: HashSet<(i64, i64)> = HashSet::new();
+    let mut done: HashMap<(i64, i64), Recorded> = HashMap::new();
     for row in &rows {
         let (id, attempts) = (get(row, 0)?, get::<i32>(row, 2)?);
-        done.insert((id, get(row, 1)?));
+        let recorded = if get(row, 3)? { Recorded::Anew } else { Recorded::Kept };
+        done.insert((id, get(row, 1)?), recorded);
         let oldest = attempts.saturating_sub(i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
         if oldest > 0 {
             let params: [Param<'_>; _] = [(&id, Type::INT8), (&oldest, Type::INT4)];
@@ -273,7 +346,8 @@ pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<bool>, S
             drop(shared.door.run(Haste::Batch, TRIM, &params).await);
         }
     }
-    Ok(jobs.iter().map(|job| done.contains(&(job.id, job.token.cast_signed()))).collect())
+    let recorded = |job: &Job| done.get(&(job.id, job.token.cast_signed())).copied();
+    Ok(jobs.iter().map(|job| recorded(job).unwrap_or(Recorded::Stale)).collect())
 }
 
 /// Outcomes as the arrays of one statement.
@@ -297,6 +371,10 @@ struct Columns<'a> {
     search: Vec<Option<Cow<'a, str>>>,
     evidence: Vec<i32>,
     because: Vec<i32>,
+    settings: Vec<Option<i64>>,
+    count_before: Vec<i32>,
+    evidence_before: Vec<i32>,
+    is_refusal: Vec<bool>,
 }
 
 impl<'a> Columns<'a> {
@@ -304,8 +382,10 @@ impl<'a> Columns<'a> {
         let mut columns = Self { now: shared.now(), ..Self::default() };
         let mut jobs: Vec<&Job> = jobs.iter().collect();
         jobs.sort_by_key(|job| job.id);
-        for Job { id, token, refusals, outcome: Outcome { attempt, next, projection }, .. } in jobs
-        {
+        for job in jobs {
+            let Job { id, token, refusals, outcome: Outcome { attempt, next, projection }, .. } =
+                job;
+            columns.leased(job);
             columns.id.push(*id);
             columns.token.push(token.cast_signed());
             let (state, reason, reference) = match next {
@@ -330,6 +410,15 @@ impl<'a> Columns<'a> {
         columns
     }
 
+    /// Adds what must not have changed since the lease was given for a refusal to count.
+    fn leased(&mut self, job: &Job) {
+        let small = |number| i32::try_from(number).unwrap_or(i32::MAX);
+        self.settings.push(job.settings);
+        self.count_before.push(small(job.refusals.count));
+        self.evidence_before.push(small(job.refusals.evidence));
+        self.is_refusal.push(job.outcome.next.is_refusal());
+    }
+
     fn waits(&mut self, next: &Next, refusals: Refusals) {
         let (wait, because) = match next {
             Next::Retry { wait, because } => (Some(*wait), Some(*because)),
@@ -349,7 +438,7 @@ impl<'a> Columns<'a> {
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }
 
-    fn params(&self) -> [Param<'_>; 18] {
+    fn params(&self) -> [Param<'_>; 22] {
         [
             (&self.now, Type::INT8),
             (&self.id, Type::INT8_ARRAY),
@@ -369,6 +458,10 @@ impl<'a> Columns<'a> {
             (&self.search, Type::TEXT_ARRAY),
             (&self.evidence, Type::INT4_ARRAY),
             (&self.because, Type::INT4_ARRAY),
+            (&self.settings, Type::INT8_ARRAY),
+            (&self.count_before, Type::INT4_ARRAY),
+            (&self.evidence_before, Type::INT4_ARRAY),
+            (&self.is_refusal, Type::BOOL_ARRAY),
         ]
     }
 }

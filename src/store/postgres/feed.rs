@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::{
-    deliver::delivery,
+    deliver::{Bodies, delivery},
     door::{Haste, Param},
     row::{alert_id, get, time},
     shared::Shared,
@@ -27,7 +27,7 @@ pub(super) const STATE: &str = "
     SELECT greatest(t.numbered, clock.now), t.paused_at IS NOT NULL, EXISTS (
         SELECT 1 FROM relay.deliveries d
         WHERE d.destination = t.id AND d.state = 0 AND d.due_at <= clock.now AND d.number IS NULL
-            AND (d.leased_until IS NULL OR d.leased_until <= clock.now))
+            AND (d.leased_until IS NULL OR d.leased_until <= least(clock.now, $3)))
     FROM relay.destinations t, clock WHERE t.name = $2";
 
 const NUMBER: &str = "
@@ -37,7 +37,8 @@ const NUMBER: &str = "
         SELECT d.id, d.due_at FROM relay.deliveries d
         WHERE d.destination = (SELECT id FROM t) AND d.state = 0
             AND d.due_at <= (SELECT now FROM clock) AND d.number IS NULL
-            AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+            AND (d.leased_until IS NULL
+                OR d.leased_until <= (SELECT least(now, $5) FROM clock))
         ORDER BY d.due_at, d.id LIMIT $4 FOR UPDATE SKIP LOCKED),
     new AS (
         SELECT w.id, greatest(t.numbered, clock.now, $3)
@@ -50,11 +51,12 @@ const NUMBER: &str = "
     FROM (SELECT max(number) AS number FROM done) AS last
     WHERE name = $2 AND last.number IS NOT NULL";
 
-/// `before` is how many bytes the rows before have.
+/// `before` is how many bytes the rows before have. A body comes with its message's first row only.
 pub(super) const PAGE: &str = "
     SELECT * FROM (
     SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
-        a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team, m.raw,
+        a.attachment, m.received_at, m.posted_at, m.source::int8, m.event_id, m.team,
+        CASE WHEN row_number() OVER (PARTITION BY m.id ORDER BY d.number) = 1 THEN m.raw END,
         a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted, d.number,
         sum(octet_length(m.raw)) OVER (ORDER BY d.number) - octet_length(m.raw) AS before
     FROM relay.destinations t CROSS JOIN LATERAL (
@@ -93,7 +95,8 @@ const GIVE_UP: &str = "
     found AS (
         SELECT d.id FROM relay.deliveries d JOIN meant ON meant.id = d.id
         WHERE d.state = 0
-            AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+            AND (d.leased_until IS NULL
+                OR d.leased_until <= (SELECT least(now, $6) FROM clock))
         ORDER BY d.id FOR UPDATE OF d),
     buried AS (
         UPDATE relay.deliveries d
@@ -108,8 +111,8 @@ pub(super) async fn page(
     after: i64,
     limit: usize,
 ) -> Result<FeedPage, StoreError> {
-    let (name, now) = (destination.as_str(), shared.now());
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT)];
+    let (name, now, judged) = (destination.as_str(), shared.now(), shared.lease_time());
+    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
     let rows = shared.door.run(Haste::Hot, STATE, &params).await?;
     let Some(row) = rows.first() else {
         let end = shared.clock.now().micros();
@@ -138,19 +141,25 @@ async fn look(
     let params: [Param<'_>; _] =
         [(&name, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8), (&bytes, Type::INT8)];
     let rows = shared.door.run(Haste::Hot, PAGE, &params).await?;
-    let mut entries = Entries::default();
+    let (mut entries, mut bodies) = (Entries::default(), Bodies::default());
     for row in &rows {
-        entries.push(get(row, 17)?, delivery(row, destination)?);
+        entries.push(get(row, 17)?, delivery(row, destination, &mut bodies)?);
     }
     Ok(entries)
 }
 
 async fn number(shared: &Shared, name: &str, after: i64, limit: usize) -> Result<(), StoreError> {
-    let (now, limit) = (shared.now(), i64::try_from(limit).unwrap_or(i64::MAX));
+    let (now, judged) = (shared.now(), shared.lease_time());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut transaction = shared.door.begin(Haste::Hot).await?;
     transaction.query(LOCK, &[(&name, Type::TEXT)]).await?;
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&name, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8)];
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&after, Type::INT8),
+        (&limit, Type::INT8),
+        (&judged, Type::INT8),
+    ];
     transaction.query(NUMBER, &params).await?;
     transaction.commit().await
 }
@@ -183,7 +192,7 @@ pub(super) async fn give_up(
     alerts: &[AlertId],
     reason: &str,
 ) -> Result<Vec<AlertId>, StoreError> {
-    let (now, name) = (shared.now(), destination.as_str());
+    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
     let keys: Vec<String> =
         alerts.iter().map(|alert| clean(&alert.message.to_string()).into_owned()).collect();
     let ordinals: Vec<i64> = alerts.iter().map(|alert| i64::from(alert.ordinal)).collect();
@@ -193,6 +202,7 @@ pub(super) async fn give_up(
         (&keys, Type::TEXT_ARRAY),
         (&ordinals, Type::INT8_ARRAY),
         (&reason, Type::TEXT),
+        (&judged, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Hot, GIVE_UP, &params).await?;
     rows.iter().map(|row| alert_id(row, 0)).collect()

@@ -32,7 +32,8 @@ pub(super) async fn hasten(
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination = (SELECT id FROM relay.destinations WHERE name = $2)
                 AND d.state = 0 AND d.due_at > (SELECT now FROM clock)
-                AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+                AND (d.leased_until IS NULL
+                    OR d.leased_until <= (SELECT least(now, $5) FROM clock))
                 AND $4::int8 IS NOT NULL AND {meant}
             ORDER BY d.id LIMIT $3 FOR UPDATE SKIP LOCKED),
          changed AS (
@@ -40,9 +41,14 @@ pub(super) async fn hasten(
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
          SELECT count(*) FROM changed"
     );
-    let (now, name) = (shared.now(), destination.as_str());
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&name, Type::TEXT), (&PIECE, Type::INT8), (&HELD_MAX_US, Type::INT8)];
+    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+    let params: [Param<'_>; _] = [
+        (&now, Type::INT8),
+        (&name, Type::TEXT),
+        (&PIECE, Type::INT8),
+        (&HELD_MAX_US, Type::INT8),
+        (&judged, Type::INT8),
+    ];
     let mut total = 0;
     loop {
         let changed = counted(shared, &sql, &params).await?;

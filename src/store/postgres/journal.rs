@@ -5,29 +5,21 @@ use tokio_postgres::types::Type;
 
 use super::{
     PostgresStore,
-    door::{Haste, Param},
+    door::{Haste, Param, Transaction},
     row::{count, get, time},
     shared::Shared,
 };
 use crate::store::{
-    JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction, StoreError, stored::clean,
+    Deed, EntryId, JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction,
+    StoreError, stored::clean,
 };
 
 #[async_trait]
 impl Journal for PostgresStore {
     async fn note(&self, deed: OperatorAction, changed: u64) -> Result<(), StoreError> {
-        const SQL: &str = "INSERT INTO relay.actions (at, who, action, selection, changed)
-            VALUES (relay.now_us($1), $2, $3, $4, $5)";
-        let (now, changed) = (self.shared.now(), i64::try_from(changed).unwrap_or(i64::MAX));
-        let (who, selection) = (clean(&deed.who), clean(&deed.selection));
-        let params: [Param<'_>; _] = [
-            (&now, Type::INT8),
-            (&who, Type::TEXT),
-            (&deed.action, Type::TEXT),
-            (&selection, Type::TEXT),
-            (&changed, Type::INT8),
-        ];
-        self.shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+        let mut transaction = self.shared.door.begin(Haste::Patient).await?;
+        keep(&self.shared, &mut transaction, &Deed::New(deed), changed).await?;
+        transaction.commit().await
     }
 
     async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
@@ -45,6 +37,39 @@ impl Journal for PostgresStore {
             })
         };
         rows.iter().map(entry).collect()
+    }
+}
+
+/// Keeps in this transaction what a call has changed; returns under which number.
+pub(super) async fn keep(
+    shared: &Shared,
+    transaction: &mut Transaction<'_>,
+    deed: &Deed,
+    changed: u64,
+) -> Result<EntryId, StoreError> {
+    const NEW: &str = "INSERT INTO relay.actions (at, who, action, selection, changed)
+        VALUES (relay.now_us($1), $2, $3, $4, $5) RETURNING id";
+    const MORE: &str = "UPDATE relay.actions SET changed = changed + $2 WHERE id = $1";
+    let changed = i64::try_from(changed).unwrap_or(i64::MAX);
+    match deed {
+        Deed::New(OperatorAction { who, action, selection }) => {
+            let now = shared.now();
+            let (who, selection) = (clean(who), clean(selection));
+            let params: [Param<'_>; _] = [
+                (&now, Type::INT8),
+                (&who, Type::TEXT),
+                (action, Type::TEXT),
+                (&selection, Type::TEXT),
+                (&changed, Type::INT8),
+            ];
+            let rows = transaction.query(NEW, &params).await?;
+            rows.first().map_or(Err(StoreError::Busy), |row| get(row, 0).map(EntryId))
+        }
+        Deed::More(entry) => {
+            let params: [Param<'_>; _] = [(&entry.0, Type::INT8), (&changed, Type::INT8)];
+            transaction.query(MORE, &params).await?;
+            Ok(*entry)
+        }
     }
 }
 

@@ -31,9 +31,10 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
-        OperatorAction, Outcome, Pruned, Retention, Selection, Stats, Store, StoreError, Taken,
-        Unrecorded, stored::quarantined, waiting::Waiting,
+        Action, AlertQuery, AlertView, Changes, CursorMove, Deed, FeedPage, Hasten, Lease,
+        LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
+        Selection, Stats, Store, StoreError, Taken, Unrecorded, stored::quarantined,
+        waiting::Waiting,
     },
 };
 
@@ -234,28 +235,21 @@ impl Store for PostgresStore {
         deliver::lease_oldest(&self.shared, destination).await
     }
 
-    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
-        let (reply, answered) = oneshot::channel();
-        let job = deliver::Job {
-            id: lease.delivery().id,
-            token: lease.token(),
-            refusals: lease.delivery().refusals,
-            outcome: outcome.clone(),
-            reply,
-        };
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded> {
+        let (job, answered) = deliver::Job::new(&lease, outcome.clone());
         let queues = self.queues().clone().ok_or(StoreError::Closed);
-        let own = match queues.and_then(|queues| send(&queues.record, job)) {
+        let recorded = match queues.and_then(|queues| send(&queues.record, job)) {
             Ok(()) => answer(answered).await,
             Err(error) => Err(error),
         };
-        match own {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.shared.stale_leases.increment(1);
-                Ok(())
-            }
-            Err(source) => Err(Unrecorded { lease, outcome, source }),
+        match recorded {
+            Ok(Recorded::Kept) => {}
+            Ok(Recorded::Anew) => self.shared.wake_all(Some(&lease.delivery().destination)).await,
+            Ok(Recorded::Stale) => self.shared.stale_leases.increment(1),
+            Err(source) => return Err(Unrecorded { lease, outcome, source }),
         }
+        // Errors have gone back to the caller.
+        Ok(recorded.unwrap_or(Recorded::Stale))
     }
 
     async fn release(&self, lease: Lease) {
@@ -325,7 +319,7 @@ impl Store for PostgresStore {
         selection: Selection,
         action: Action,
         deed: Option<OperatorAction>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Changes, StoreError> {
         operate::act(self, &selection, action, deed).await
     }
 
@@ -333,8 +327,9 @@ impl Store for PostgresStore {
         &self,
         alert: &AlertId,
         destinations: &[DestinationName],
-    ) -> Result<u64, StoreError> {
-        operate::route(&self.shared, alert, destinations).await
+        deed: Option<Deed>,
+    ) -> Result<Routed, StoreError> {
+        operate::route(&self.shared, alert, destinations, deed.as_ref()).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

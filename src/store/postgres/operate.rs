@@ -7,14 +7,16 @@ use tokio_postgres::types::Type;
 use super::{
     PostgresStore,
     door::{Haste, Param},
-    row::{alert_id, count, get},
+    journal,
+    row::{self, alert_id, count, get},
     shared::Shared,
 };
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, Journal, OperatorAction, REFUSALS, Selection, State, StoreError,
+        Action, Changes, Deed, Journal, OperatorAction, REFUSALS, Routed, Selection, State,
+        StoreError,
         stored::{CANCELLED, DEAD, PENDING, clean},
     },
 };
@@ -45,13 +47,14 @@ pub(super) async fn find_alert(
 }
 
 /// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
-/// Returns how many it made. Of two that try at once the second waits for the first one's;
-/// so does retention, or it is waited for.
+/// Of two that try at once the second waits for the first one's; so does retention, or it is waited
+/// for.
 pub(super) async fn route(
     shared: &Shared,
     alert: &AlertId,
     destinations: &[DestinationName],
-) -> Result<u64, StoreError> {
+    deed: Option<&Deed>,
+) -> Result<Routed, StoreError> {
     const LOCK: &str = "SELECT FROM relay.messages WHERE id = $1 / 4096 FOR UPDATE";
     const SQL: &str = "
         INSERT INTO relay.deliveries (id, destination, due_at, since)
@@ -62,9 +65,8 @@ pub(super) async fn route(
             AND NOT EXISTS (SELECT FROM relay.deliveries d
                 WHERE d.id BETWEEN $1 * 65536 AND $1 * 65536 + 65535)
         RETURNING id";
-    let Some(seq) = find_alert(shared, Haste::Patient, alert).await? else {
-        return Ok(0);
-    };
+    // No alert has this number.
+    let seq = find_alert(shared, Haste::Patient, alert).await?.unwrap_or(-1);
     for name in destinations {
         shared.destination(name).await?;
     }
@@ -75,22 +77,27 @@ pub(super) async fn route(
     let mut transaction = shared.door.begin(Haste::Patient).await?;
     transaction.query(LOCK, &[(&seq, Type::INT8)]).await?;
     let made = transaction.query(SQL, &params).await?.len();
+    let made = u64::try_from(made).unwrap_or(u64::MAX);
+    let entry = match deed {
+        Some(deed) => Some(journal::keep(shared, &mut transaction, deed, made).await?),
+        None => None,
+    };
     transaction.commit().await?;
     if made > 0 {
         for name in destinations {
             shared.wake_all(Some(name)).await;
         }
     }
-    Ok(u64::try_from(made).unwrap_or(u64::MAX))
+    Ok(Routed { made, entry })
 }
 
-/// Applies the action piece by piece; returns how many deliveries it changed.
+/// Applies the action piece by piece; returns what it changed.
 pub(super) async fn act(
     store: &PostgresStore,
     selection: &Selection,
     action: Action,
     deed: Option<OperatorAction>,
-) -> Result<u64, StoreError> {
+) -> Result<Changes, StoreError> {
     let shared = &store.shared;
     let alert = match &selection.alert {
         None => None,
@@ -99,32 +106,35 @@ pub(super) async fn act(
                 if let Some(deed) = deed {
                     store.note(deed, 0).await?;
                 }
-                return Ok(0);
+                return Ok(Changes::default());
             }
             found => found,
         },
     };
     let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
-    let mut total = 0;
+    let mut changes = Changes::default();
     let mut kept = deed.as_ref().map_or(Kept::Not, Kept::Next);
+    let mut began = None;
     for state in states(selection.state, action) {
         loop {
             let destination = selection.destination.as_ref();
-            let piece = Change { alert, destination, action, state, refusals };
-            let (changed, entry) = change(shared, piece, kept).await?;
-            if let Some(entry) = entry {
+            let piece = Change { alert, destination, action, state, refusals, began };
+            let changed = change(shared, piece, kept).await?;
+            if let Some(entry) = changed.entry {
                 kept = Kept::As(entry);
             }
-            total += changed;
-            if changed > 0 {
+            began = began.or(Some(changed.at));
+            let number = changed.named.len();
+            changes.add(changed.named);
+            if number > 0 {
                 shared.wake_all(selection.destination.as_ref()).await;
             }
-            if changed < PIECE.unsigned_abs() {
+            if i64::try_from(number).unwrap_or(i64::MAX) < PIECE {
                 break;
             }
         }
     }
-    Ok(total)
+    Ok(changes)
 }
 
 /// The states that the action changes, among those that are meant. What ended comes last: it
@@ -179,21 +189,29 @@ struct Change<'a> {
     state: i64,
     /// They were refused at least so often.
     refusals: u32,
+    /// When the first piece was changed, by the database's clock: what was changed since then is as
+    /// new as a retry makes it.
+    began: Option<i64>,
 }
 
-/// Changes a piece; returns how many deliveries, and under which number the journal has it. Rows
-/// are locked in the order of their numbers, and looked at again once they are: what somebody
+/// A piece that was changed.
+struct Changed {
+    named: Vec<(AlertId, DestinationName)>,
+    /// The number under which the journal has it.
+    entry: Option<i64>,
+    at: i64,
+}
+
+/// Changes a piece. Rows are locked in the order of their numbers, and looked at again once they are: what somebody
 /// leased or changed meanwhile is left alone.
-async fn change(
-    shared: &Shared,
-    piece: Change<'_>,
-    kept: Kept<'_>,
-) -> Result<(u64, Option<i64>), StoreError> {
-    let Change { alert, destination, action, state, refusals } = piece;
+async fn change(shared: &Shared, piece: Change<'_>, kept: Kept<'_>) -> Result<Changed, StoreError> {
+    let Change { alert, destination, action, state, refusals, began } = piece;
     let set = match (action, state) {
         (Action::Retry, PENDING) => {
             "due_at = least(d.due_at, clock.now), wait = 0, alert_faults = 0, accepted = false,
-             evidence = 0"
+             evidence = 0,
+             since = (SELECT coalesce(t.paused_at, greatest(clock.now, $9)) - t.paused_for
+                      FROM relay.destinations t WHERE t.id = d.destination)"
         }
         (Action::Retry, _) => {
             "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
@@ -206,12 +224,15 @@ async fn change(
     };
     let which = match (action, state) {
         (Action::Retry, PENDING) => {
-            "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0)
-             AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))"
+            "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0
+                OR d.since < (SELECT coalesce(t.paused_at, $9, clock.now) - t.paused_for
+                    FROM clock, relay.destinations t WHERE t.id = d.destination))
+             AND (d.leased_until IS NULL
+                OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
         }
         (Action::Cancel, PENDING) => {
-            "d.state = 0
-             AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))"
+            "d.state = 0 AND (d.leased_until IS NULL
+                OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
         }
         (_, CANCELLED) => "d.state >= 2 AND d.state = 3",
         (_, _) => "d.state >= 2 AND d.state = 2",
@@ -221,18 +242,25 @@ async fn change(
          t AS (SELECT id FROM relay.destinations WHERE $2::text IS NULL OR name = $2),
          found AS (
             SELECT d.id FROM relay.deliveries d
-            WHERE d.destination IN (SELECT id FROM t) AND {which}
+            WHERE d.destination IN (SELECT id FROM t) AND $9 IS NOT DISTINCT FROM $9
+                AND $10 IS NOT NULL AND {which}
                 AND d.alert_faults >= {refusals}
                 AND ($3::int8 IS NULL OR d.id BETWEEN $3 * 65536 AND $3 * 65536 + 65535)
             ORDER BY d.id LIMIT $4 FOR UPDATE),
          changed AS (
             UPDATE relay.deliveries d SET {set} FROM found, clock WHERE d.id = found.id
-            RETURNING d.id),
-         kept AS ({})
-         SELECT (SELECT count(*) FROM changed), (SELECT id FROM kept)",
+            RETURNING d.id, d.destination),
+         kept AS ({}),
+         named AS (
+            SELECT c.id, a.key, a.ordinal, t.name
+            FROM changed c JOIN relay.alerts a ON a.seq = c.id / 65536
+            JOIN relay.destinations t ON t.id = c.destination)
+         SELECT (SELECT id FROM kept), clock.now, n.key, n.ordinal, n.name
+         FROM clock LEFT JOIN named n ON true ORDER BY n.id",
         kept.sql()
     );
-    let (now, name) = (shared.now(), destination.map(DestinationName::as_str));
+    let (now, judged) = (shared.now(), shared.lease_time());
+    let name = destination.map(DestinationName::as_str);
     let (entry, who, verb, what) = match kept {
         Kept::Not => (None, clean(""), "", clean("")),
         Kept::Next(deed) => (None, clean(&deed.who), deed.action, clean(&deed.selection)),
@@ -247,9 +275,18 @@ async fn change(
         (&who, Type::TEXT),
         (&verb, Type::TEXT),
         (&what, Type::TEXT),
+        (&began, Type::INT8),
+        (&judged, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
-    rows.first().map_or(Ok((0, None)), |row| Ok((count(row, 0)?, get(row, 1)?)))
+    let first = rows.first().ok_or(StoreError::Busy)?;
+    let mut changed = Changed { named: Vec::new(), entry: get(first, 0)?, at: get(first, 1)? };
+    for row in &rows {
+        if get::<Option<&str>>(row, 2)?.is_some() {
+            changed.named.push((alert_id(row, 2)?, row::destination(row, 4)?));
+        }
+    }
+    Ok(changed)
 }
 
 pub(super) async fn counted(
@@ -278,7 +315,8 @@ pub(super) async fn expire(
             WHERE d.destination = (SELECT id FROM t) AND d.state = 0
                 AND d.since + (SELECT paused_for FROM t) < $3
                 AND d.since + (SELECT paused_for FROM t) >= $6
-                AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM clock))
+                AND (d.leased_until IS NULL
+                    OR d.leased_until <= (SELECT least(now, $7) FROM clock))
             ORDER BY d.id LIMIT $4 FOR UPDATE SKIP LOCKED),
         buried AS (
             UPDATE relay.deliveries d
@@ -288,7 +326,7 @@ pub(super) async fn expire(
     let span = shared.steady_time().await?;
     let born_before = (span.until - max_age).micros();
     let born_from = span.from.map_or(i64::MIN, Timestamp::micros);
-    let (now, name) = (shared.now(), destination.as_str());
+    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&name, Type::TEXT),
@@ -296,6 +334,7 @@ pub(super) async fn expire(
         (&PIECE, Type::INT8),
         (&reason, Type::TEXT),
         (&born_from, Type::INT8),
+        (&judged, Type::INT8),
     ];
     let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
     rows.iter().map(|row| alert_id(row, 0)).collect()

@@ -22,8 +22,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, AlertView, Because, CursorMove, NewAlert, NewMessage, Next,
-        Outcome, Pause, Paused, Pauses, Reference, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, AlertView, Because, CursorMove, Journal, NewAlert,
+        NewMessage, Next, OperatorAction, Outcome, Pause, Paused, Pauses, Reference, Selection,
+        Source, Store, StoreError,
         contract::{Backend, LEASE, attempt, contract},
         sqlite::{Export, SqliteStore},
         transfer::{TransferError, transfer},
@@ -374,7 +375,7 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     accept(&one, message(1)).await.unwrap();
     let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
     assert!(other.lease_due(&soar(), 1).await.unwrap().is_empty());
-    assert_eq!(other.act(Selection::default(), Action::Cancel, None).await.unwrap(), 0);
+    assert_eq!(other.act(Selection::default(), Action::Cancel, None).await.unwrap().changed, 0);
     clock.advance(LEASE);
     let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
     let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next, projection: None };
@@ -519,6 +520,7 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
             (&one, Type::INT8),
             (&number, Type::INT8),
             (&number, Type::INT8),
+            (&i64::MAX, Type::INT8),
         ];
         touched(&store, super::deliver::CLAIM, &params).await
     };
@@ -622,10 +624,14 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     store.act(one, Action::Cancel, None).await.unwrap();
     store.quarantine(&app(), b"\xff{");
     store.set_channel_id(&app(), "alerts", &ChannelId::new("C1")).await.unwrap();
-    store
-        .set_paused(&DestinationName::new("chat").unwrap(), Paused::Yes(Pause::default()), None)
-        .await
-        .unwrap();
+    let deed = |action| {
+        let (who, selection) = ("::1 (token)".to_owned(), "destination chat".to_owned());
+        OperatorAction { who, action, selection }
+    };
+    let chat = DestinationName::new("chat").unwrap();
+    let paused = Paused::Yes(Pause::default());
+    store.set_paused(&chat, paused, Some(deed("pause"))).await.unwrap();
+    store.note(deed("test"), 1).await.unwrap();
     clock.advance(Duration::from_secs(5));
     store.feed_page(&soar(), 0, 2).await.unwrap();
     ids.to_vec()
@@ -646,6 +652,7 @@ async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
     }
     seen.push(format!("{:?}", store.cursor(&app(), &channel).await.unwrap()));
     seen.push(format!("{:?}", store.channel_ids(&app()).await.unwrap()));
+    seen.push(format!("{:?}", store.journal(10).await.unwrap()));
     seen
 }
 
@@ -709,7 +716,8 @@ async fn reading_a_feed_costs_the_same_behind_a_long_history_and_before_a_long_b
     };
     let (name, time, few, bytes) = ("soar", None::<i64>, 20_i64, 4_000_000_i64);
     let pages = async |after: i64| {
-        let state: [Param<'_>; _] = [(&time, Type::INT8), (&name, Type::TEXT)];
+        let state: [Param<'_>; _] =
+            [(&time, Type::INT8), (&name, Type::TEXT), (&i64::MAX, Type::INT8)];
         let page: [Param<'_>; _] =
             [(&name, Type::TEXT), (&after, Type::INT8), (&few, Type::INT8), (&bytes, Type::INT8)];
         let taken: [Param<'_>; _] =

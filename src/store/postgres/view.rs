@@ -51,7 +51,7 @@ pub(super) async fn alerts(
     let mut search = query.text.as_deref().map(Search::new);
     let others = if search.is_some() { other_ids(shared).await? } else { HashMap::new() };
     let sql = walk(query);
-    let now = shared.now();
+    let (now, judged) = (shared.now(), shared.lease_time());
     let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
     let configured: Option<Vec<&str>> =
         query.configured.as_ref().map(|all| all.iter().map(DestinationName::as_str).collect());
@@ -63,6 +63,7 @@ pub(super) async fn alerts(
             (&query.level, Type::TEXT),
             (&LOOK, Type::INT8),
             (&configured, Type::TEXT_ARRAY),
+            (&judged, Type::INT8),
         ];
         let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
         let Some(last) = rows.last() else { break };
@@ -114,7 +115,7 @@ fn walk(query: &AlertQuery) -> String {
         ""
     };
     format!(
-        "WITH clock AS (SELECT relay.now_us($1) AS now)
+        "WITH clock AS (SELECT least(relay.now_us($1), $6) AS now)
          SELECT a.key, a.ordinal, a.search, a.seq FROM relay.alerts a
          WHERE a.seq < $2 AND a.search IS NOT NULL
             AND ($5::text[] IS NULL OR cardinality($5) >= 0) AND ($3::text IS NULL OR a.level = $3)
@@ -198,7 +199,7 @@ fn view(row: &Row) -> Result<AlertView, StoreError> {
 
 async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryView)>, StoreError> {
     const SQL: &str = "
-        SELECT d.id / 65536, t.name, d.state::int8, d.leased_until > relay.now_us($1),
+        SELECT d.id / 65536, t.name, d.state::int8, d.leased_until > least(relay.now_us($1), $3),
             d.attempts::int8, d.due_at, d.finished_at, coalesce(d.dead_reason, ''),
             coalesce(d.reference_id, ''), coalesce(d.reference_url, ''),
             d.alert_faults::int8, t.paused_at IS NOT NULL
@@ -206,8 +207,9 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
         JOIN relay.deliveries d ON d.id BETWEEN s.seq * 65536 AND s.seq * 65536 + 65535
         JOIN relay.destinations t ON t.id = d.destination
         ORDER BY t.name";
-    let now = shared.now();
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY)];
+    let (now, judged) = (shared.now(), shared.lease_time());
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY), (&judged, Type::INT8)];
     let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
     let one = |row: &Row| {
         let state = match get(row, 2)? {
@@ -284,7 +286,7 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
         WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
     let pause = pause::COLUMNS;
     let sql = format!(
-        "WITH clock AS (SELECT relay.now_us($1) AS now),
+        "WITH clock AS (SELECT least(relay.now_us($1), $3) AS now),
         waiting AS (
             SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
                 count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
@@ -303,9 +305,10 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
         WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
         ORDER BY t.name"
     );
-    let now = shared.now();
+    let (now, judged) = (shared.now(), shared.lease_time());
     let refusals = i64::from(REFUSALS);
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&refusals, Type::INT8)];
+    let params: [Param<'_>; _] =
+        [(&now, Type::INT8), (&refusals, Type::INT8), (&judged, Type::INT8)];
     let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
     let one = |row: &Row| {
         let stats = DestinationStats {

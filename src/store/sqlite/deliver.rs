@@ -12,98 +12,104 @@ use crate::{
     clock::Timestamp,
     ids::{DestinationName, MessageTs},
     store::{
-        ATTEMPTS_KEPT, Attempt, Because, Delivery, Lease, Next, Outcome, Projection, Reference,
-        Refusals, Unrecorded,
+        ATTEMPTS_KEPT, Attempt, Because, Delivery, Lease, Next, Outcome, Projection, Recorded,
+        Reference, Refusals, Unrecorded,
         stored::{DEAD, DELIVERED, PENDING, PER_ALERT, because_number, clean, excerpt, source_of},
     },
 };
 
-/// Leases up to `n` deliveries. The live leases are listed before the first look into the file: a
-/// delivery that is finished in between is still in that list, and so is not taken for waiting.
+/// Selects what may be leased of the destination `?1` at the time `?2`.
+macro_rules! claim {
+    ($which:literal, $order:literal) => {
+        concat!(
+            "SELECT c.app, c.channel, a.ts, a.ordinal,
+                d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
+                m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
+                a.level, coalesce(a.search, ''), d.evidence, d.accepted, m.id, t.settings
+             FROM destinations t
+             CROSS JOIN deliveries d ",
+            $which,
+            "
+             CROSS JOIN alerts a ON a.seq = d.id >> 16
+             CROSS JOIN channels c ON c.id = a.channel
+             CROSS JOIN messages m ON m.id = a.message
+             WHERE t.name = ?1 AND t.paused_at IS NULL
+             ORDER BY ",
+            $order
+        )
+    };
+}
+
+const CLAIM: &str = claim!(
+    "INDEXED BY deliveries_due ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2",
+    "d.due_at"
+);
+
+/// The numbers of all that wait are in an index, so the oldest few are found without their rows.
+const CLAIM_OLDEST: &str = claim!(
+    "ON d.id IN (
+        SELECT id FROM deliveries INDEXED BY deliveries_due
+        WHERE destination = t.id AND state = 0 ORDER BY id LIMIT 64)
+     AND (d.due_at <= ?2 OR (d.attempts > 0 AND d.because = 0))",
+    "d.id"
+);
+
+/// Leases up to `n` deliveries.
 pub(super) fn lease_due(
     shared: &Shared,
     reader: &Connection,
     destination: &DestinationName,
     n: usize,
 ) -> rusqlite::Result<Vec<Lease>> {
+    lease(shared, reader, CLAIM, destination, n)
+}
+
+/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
+/// destination at fault.
+pub(super) fn lease_oldest(
+    shared: &Shared,
+    reader: &Connection,
+    destination: &DestinationName,
+) -> rusqlite::Result<Option<Lease>> {
+    lease(shared, reader, CLAIM_OLDEST, destination, 1).map(|mut leases| leases.pop())
+}
+
+/// Leases up to `n` of what the claim finds. The live leases are listed before the first look into
+/// the file: a delivery that is finished in between is still in that list, and so is not taken for
+/// waiting.
+fn lease(
+    shared: &Shared,
+    reader: &Connection,
+    claim: &str,
+    destination: &DestinationName,
+    n: usize,
+) -> rusqlite::Result<Vec<Lease>> {
     let _gate = shared.leases.gate();
     let now = shared.clock.now();
     let live = shared.leases.live(shared.clock.moment());
-    let mut statement = reader.prepare_cached(
-        "SELECT c.app, c.channel, a.ts, a.ordinal,
-            d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
-            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.evidence, d.accepted, m.id
-         FROM destinations t
-         CROSS JOIN deliveries d INDEXED BY deliveries_due
-            ON d.destination = t.id AND d.state = 0 AND d.due_at <= ?2
-         CROSS JOIN alerts a ON a.seq = d.id >> 16
-         CROSS JOIN channels c ON c.id = a.channel
-         CROSS JOIN messages m ON m.id = a.message
-         WHERE t.name = ?1 AND t.paused_at IS NULL
-         ORDER BY d.due_at",
-    )?;
+    let mut statement = reader.prepare_cached(claim)?;
     let mut rows = statement.query(params![destination.as_str(), now.micros()])?;
-    let mut deliveries = Vec::new();
+    let mut found = Vec::new();
     let (mut bodies, mut bytes) = (LastBody::default(), 0);
-    while deliveries.len() < n
+    while found.len() < n
         && bytes <= LEASED_MAX_BYTES
         && let Some(row) = rows.next()?
     {
         if !live.contains(&row.get(4)?) {
             let (raw, new_bytes) = bodies.read(row, 19)?;
             bytes += new_bytes;
-            deliveries.push(delivery(row, destination, raw)?);
+            found.push((delivery(row, destination, raw)?, row.get(20)?));
         }
     }
-    Ok(deliveries.into_iter().map(|delivery| grant(shared, delivery)).collect())
+    // Nothing is leased if a row could not be read.
+    Ok(found.into_iter().map(|(delivery, settings)| grant(shared, delivery, settings)).collect())
 }
 
-/// How many of the oldest deliveries are looked at for one that may be attempted.
-const OLDEST: usize = 64;
-
-/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
-/// destination at fault. The numbers of all that wait are in an index, so the rest of their rows is
-/// not read.
-pub(super) fn lease_oldest(
-    shared: &Shared,
-    reader: &Connection,
-    destination: &DestinationName,
-) -> rusqlite::Result<Option<Lease>> {
-    let _gate = shared.leases.gate();
-    let now = shared.clock.now();
-    let live = shared.leases.live(shared.clock.moment());
-    let mut statement = reader.prepare_cached(
-        "SELECT c.app, c.channel, a.ts, a.ordinal,
-            d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
-            m.received_at, m.posted_at, m.source, m.event_id, m.team, m.raw,
-            a.level, coalesce(a.search, ''), d.evidence, d.accepted, m.id
-         FROM destinations t
-         CROSS JOIN deliveries d ON d.id IN (
-            SELECT id FROM deliveries INDEXED BY deliveries_due
-            WHERE destination = t.id AND state = 0 ORDER BY id LIMIT ?3)
-         CROSS JOIN alerts a ON a.seq = d.id >> 16
-         CROSS JOIN channels c ON c.id = a.channel
-         CROSS JOIN messages m ON m.id = a.message
-         WHERE t.name = ?1 AND t.paused_at IS NULL
-            AND (d.due_at <= ?2 OR (d.attempts > 0 AND d.because = 0))
-         ORDER BY d.id",
-    )?;
-    let mut rows = statement.query(params![destination.as_str(), now.micros(), OLDEST])?;
-    while let Some(row) = rows.next()? {
-        if !live.contains(&row.get(4)?) {
-            let (raw, _) = LastBody::default().read(row, 19)?;
-            return Ok(Some(grant(shared, delivery(row, destination, raw)?)));
-        }
-    }
-    Ok(None)
-}
-
-fn grant(shared: &Shared, delivery: Delivery) -> Lease {
+fn grant(shared: &Shared, delivery: Delivery, settings: Option<i64>) -> Lease {
     let expires_at = shared.clock.moment() + shared.lease;
     let token = shared.clock.token();
     shared.leases.grant(delivery.id, token, expires_at);
-    Lease::new(delivery, token, expires_at)
+    Lease::new(delivery, settings, token, expires_at)
 }
 
 /// No further message is read for a call that has leased this many bytes: a destination's worker
@@ -198,6 +204,13 @@ struct Change<'a> {
     reference: Option<&'a Reference>,
 }
 
+impl Change<'_> {
+    /// What follows from a refusal that proves nothing any more: it is due now.
+    fn anew() -> Self {
+        Self { wait: Some(Duration::ZERO), because: Some(Because::Fault), ..Self::default() }
+    }
+}
+
 impl<'a> From<&'a Next> for Change<'a> {
     fn from(next: &'a Next) -> Self {
         match next {
@@ -222,16 +235,16 @@ pub(super) async fn record(
     store: &SqliteStore,
     lease: Lease,
     outcome: Outcome,
-) -> Result<(), Unrecorded> {
+) -> Result<Recorded, Unrecorded> {
     let (id, token) = (lease.delivery().id, lease.token());
-    let refusals = lease.delivery().refusals;
     if !store.shared.leases.start_recording(id, token) {
         store.shared.stale_leases.increment(1);
-        return Ok(());
+        return Ok(Recorded::Stale);
     }
+    let before = Before { refusals: lease.delivery().refusals, settings: lease.settings() };
     let (shared, written) = (Arc::clone(&store.shared), outcome.clone());
     let (job, reply) = Write::new(
-        move |db, _mode| write(db, id, refusals, &written),
+        move |db, _mode| write(db, id, before, &written),
         move |durable| {
             if durable {
                 shared.leases.end(id, token);
@@ -241,33 +254,50 @@ pub(super) async fn record(
         },
     );
     store.submit(job.with(Purpose::Finish));
-    match answer(reply).await {
-        Ok(true) => {}
-        Ok(false) => store.shared.stale_leases.increment(1),
+    let recorded = match answer(reply).await {
+        Ok(recorded) => recorded,
         Err(source) => return Err(Unrecorded { lease, outcome, source }),
+    };
+    match recorded {
+        Recorded::Kept => {}
+        Recorded::Anew => store.shared.wake(Some(&lease.delivery().destination)),
+        Recorded::Stale => store.shared.stale_leases.increment(1),
     }
-    Ok(())
+    Ok(recorded)
 }
 
-/// Writes an outcome: the attempt, and what is next. `false`: the delivery had ended meanwhile.
-fn write(db: &Db<'_>, id: i64, refusals: Refusals, outcome: &Outcome) -> rusqlite::Result<bool> {
-    let change = Change::from(&outcome.next);
+/// What the lease knew, and what must still be so for the outcome to prove anything.
+#[derive(Clone, Copy)]
+struct Before {
+    refusals: Refusals,
+    settings: Option<i64>,
+}
+
+/// Writes an outcome: the attempt, and what is next.
+fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::Result<Recorded> {
+    let now_there = db
+        .statement(
+            "SELECT t.settings, d.alert_faults, d.evidence
+             FROM deliveries d JOIN destinations t ON t.id = d.destination
+             WHERE d.id = ?1 AND d.state = 0",
+        )?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((settings, count, evidence)) = now_there else {
+        return Ok(Recorded::Stale);
+    };
+    let is_current: bool = before.settings == settings;
+    let is_anew = outcome.next.is_refusal()
+        && (!is_current || (before.refusals.count, before.refusals.evidence) != (count, evidence));
+    let change = if is_anew { Change::anew() } else { Change::from(&outcome.next) };
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
     let is_refusal = change.because == Some(Because::Refused);
     let due_at = change.wait.map(|wait| (db.now() + wait).micros());
-    let mut statement = db.statement(
-        "UPDATE deliveries SET state = :state, attempts = attempts + 1,
-            alert_faults = alert_faults + :refusal, evidence = evidence + :evidence,
-            due_at = coalesce(:due_at, due_at), wait = coalesce(:due_at - :now, wait),
-            because = :because, finished_at = :finished_at, dead_reason = :dead_reason,
-            reference_id = :reference_id, reference_url = :reference_url
-         WHERE id = :id AND state = 0 RETURNING attempts",
-    )?;
     let values = named_params! {
             ":id": id,
             ":state": change.state,
             ":refusal": i64::from(is_refusal),
-            ":evidence": i64::from(is_refusal && refusals.accepted),
+            ":evidence": i64::from(is_refusal && before.refusals.accepted),
             ":now": db.now().micros(),
             ":due_at": due_at,
             ":because": change.because.map_or(0, because_number),
@@ -276,20 +306,27 @@ fn write(db: &Db<'_>, id: i64, refusals: Refusals, outcome: &Outcome) -> rusqlit
             ":reference_id": text(|reference| &reference.id),
             ":reference_url": text(|reference| &reference.url),
     };
-    let Some(number) = statement.query_row(values, |row| row.get(0)).optional()? else {
-        return Ok(false);
-    };
+    let number = db
+        .statement(
+            "UPDATE deliveries SET state = :state, attempts = attempts + 1,
+                alert_faults = alert_faults + :refusal, evidence = evidence + :evidence,
+                due_at = coalesce(:due_at, due_at), wait = coalesce(:due_at - :now, wait),
+                because = :because, finished_at = :finished_at, dead_reason = :dead_reason,
+                reference_id = :reference_id, reference_url = :reference_url
+             WHERE id = :id RETURNING attempts",
+        )?
+        .query_row(values, |row| row.get(0))?;
     if let Some(Projection { level, search }) = &outcome.projection {
         db.execute(
             "UPDATE alerts SET level = ?2, search = ?3 WHERE seq = ?1 AND search IS NOT NULL",
             params![id / PER_ALERT, level, clean(search)],
         )?;
     }
-    if change.state == DELIVERED {
+    if change.state == DELIVERED && is_current {
         note_acceptance(db, id % PER_ALERT)?;
     }
     log(db, id, number, &outcome.attempt)?;
-    Ok(true)
+    Ok(if is_anew { Recorded::Anew } else { Recorded::Kept })
 }
 
 /// How many refused alerts hear at once that another was accepted. The rest hear at the next one:

@@ -203,6 +203,10 @@ fn pending(
     .collect()
 }
 
+/// From whenever an age is counted.
+const ANY_AGE: (Timestamp, Timestamp) =
+    (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+
 /// Gives up what is pending of these alerts.
 pub(super) async fn give_up(
     store: &SqliteStore,
@@ -214,7 +218,7 @@ pub(super) async fn give_up(
     let alerts = alerts.to_vec();
     let work = move |db: &mut Db<'_>, _: Mode| {
         let found = deliveries(db.connection(), &name, &alerts)?;
-        operate::bury(&shared, db, &found, reason)
+        operate::bury(&shared, db, &found, ANY_AGE, reason)
     };
     store.write_stopping_leases(work).await
 }

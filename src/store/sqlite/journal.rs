@@ -7,8 +7,8 @@ use super::{SqliteStore, db::Db};
 use crate::{
     clock::Timestamp,
     store::{
-        JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction, StoreError,
-        stored::clean,
+        Deed, EntryId, JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction,
+        StoreError, stored::clean,
     },
 };
 
@@ -40,21 +40,29 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<JournalEntry> {
     })
 }
 
+/// Keeps in this transaction what a call has changed; returns under which number.
+pub(super) fn keep(db: &Db<'_>, deed: &Deed, changed: u64) -> rusqlite::Result<EntryId> {
+    match deed {
+        Deed::New(deed) => note(db, deed, changed),
+        Deed::More(entry) => add(db, *entry, changed).map(|()| *entry),
+    }
+}
+
 /// Keeps an entry in this transaction; returns its number.
-pub(super) fn note(db: &Db<'_>, deed: &OperatorAction, changed: u64) -> rusqlite::Result<i64> {
+pub(super) fn note(db: &Db<'_>, deed: &OperatorAction, changed: u64) -> rusqlite::Result<EntryId> {
     let OperatorAction { who, action, selection } = deed;
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
     db.execute(
         "INSERT INTO actions (at, who, action, selection, changed) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![db.now().micros(), clean(who), action, clean(selection), changed],
     )?;
-    Ok(db.connection().last_insert_rowid())
+    Ok(EntryId(db.connection().last_insert_rowid()))
 }
 
 /// Adds what another piece of the same action changed.
-pub(super) fn add(db: &Db<'_>, entry: i64, changed: u64) -> rusqlite::Result<()> {
+fn add(db: &Db<'_>, EntryId(id): EntryId, changed: u64) -> rusqlite::Result<()> {
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
-    db.execute("UPDATE actions SET changed = changed + ?2 WHERE id = ?1", params![entry, changed])?;
+    db.execute("UPDATE actions SET changed = changed + ?2 WHERE id = ?1", params![id, changed])?;
     Ok(())
 }
 

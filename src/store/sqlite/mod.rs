@@ -27,9 +27,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::Metrics,
     store::{
-        Action, AlertQuery, AlertView, CursorMove, FeedPage, Hasten, Lease, LookAlike, NewMessage,
-        OperatorAction, Outcome, Pruned, Retention, Selection, Stats, Store, StoreError, Taken,
-        Unrecorded, stored::quarantined,
+        Action, AlertQuery, AlertView, Changes, CursorMove, Deed, FeedPage, Hasten, Lease,
+        LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
+        Selection, Stats, Store, StoreError, Taken, Unrecorded, stored::quarantined,
     },
 };
 
@@ -172,7 +172,7 @@ impl Store for SqliteStore {
         self.lease_reader(move |shared, db| deliver::lease_oldest(shared, db, &destination)).await
     }
 
-    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<(), Unrecorded> {
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded> {
         deliver::record(self, lease, outcome).await
     }
 
@@ -199,7 +199,7 @@ impl Store for SqliteStore {
         selection: Selection,
         action: Action,
         deed: Option<OperatorAction>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Changes, StoreError> {
         operate::act(self, &selection, action, deed).await
     }
 
@@ -254,16 +254,9 @@ impl Store for SqliteStore {
         &self,
         alert: &AlertId,
         destinations: &[DestinationName],
-    ) -> Result<u64, StoreError> {
-        let (shared, alert, names) =
-            (Arc::clone(&self.shared), alert.clone(), destinations.to_vec());
-        let woken = names.clone();
-        let (job, reply) = Write::new(
-            move |db, _mode| operate::route(db, &alert, &names),
-            move |_durable| woken.iter().for_each(|name| shared.wake(Some(name))),
-        );
-        self.submit(job);
-        answer(reply).await
+        deed: Option<Deed>,
+    ) -> Result<Routed, StoreError> {
+        operate::route(self, alert, destinations, deed).await
     }
 
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use super::{
     SqliteStore, answer,
     db::{Db, StoredTs},
     journal,
-    reader::alert_id,
+    reader::{alert_id, destination_name},
     threads::Shared,
     writer::{Mode, Write},
 };
@@ -16,7 +16,8 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName},
     store::{
-        Action, OperatorAction, REFUSALS, Selection, State, StoreError,
+        Action, CHANGES_NAMED, Changes, Deed, OperatorAction, REFUSALS, Routed, Selection, State,
+        StoreError,
         stored::{CANCELLED, DEAD, PENDING, PER_ALERT, clean},
     },
 };
@@ -31,41 +32,56 @@ struct Range {
     alert: Option<i64>,
     /// Only what was refused so often.
     refusals: u32,
+    /// When the action began. What was changed since then is as new as a retry makes it.
+    began: Timestamp,
 }
 
-/// Applies the action piece by piece; returns how many deliveries it changed.
+/// Applies the action piece by piece; returns what it changed.
 pub(super) async fn act(
     store: &SqliteStore,
     selection: &Selection,
     action: Action,
     deed: Option<OperatorAction>,
-) -> Result<u64, StoreError> {
-    let mut total = 0;
-    let mut entry = None;
+) -> Result<Changes, StoreError> {
+    let began = store.shared.clock.now();
+    let mut changes = Changes::default();
+    let mut deed = deed.map(Deed::New);
     loop {
-        let (shared, meant, deed) = (Arc::clone(&store.shared), selection.clone(), deed.clone());
+        let (shared, meant, kept) = (Arc::clone(&store.shared), selection.clone(), deed.clone());
+        let room = CHANGES_NAMED.saturating_sub(changes.named.len());
         let work = move |db: &mut Db<'_>, _: Mode| {
-            let changed = act_on_piece(&shared, db, &meant, action)?;
-            let entry = match (&deed, entry) {
-                (Some(deed), None) => Some(journal::note(db, deed, changed)?),
-                (Some(_), Some(entry)) => {
-                    journal::add(db, entry, changed)?;
-                    Some(entry)
-                }
-                (None, entry) => entry,
-            };
-            Ok((changed, entry))
+            let changed = act_on_piece(&shared, db, &meant, (action, began))?;
+            let number = u64::try_from(changed.len()).unwrap_or(u64::MAX);
+            let entry = kept.as_ref().map(|deed| journal::keep(db, deed, number)).transpose()?;
+            let named = named(db, changed.get(..room.min(changed.len())).unwrap_or_default())?;
+            Ok((number, named, entry))
         };
         let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
         let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
-        let (changed, kept) = answer(reply).await?;
-        entry = kept;
-        total += changed;
-        if changed < PIECE {
-            return Ok(total);
+        let (number, named, entry) = answer(reply).await?;
+        deed = entry.map(Deed::More);
+        changes.changed += number;
+        changes.named.extend(named);
+        if number < PIECE {
+            return Ok(changes);
         }
     }
+}
+
+/// Returns whose deliveries these are, and where they go.
+fn named(db: &Db<'_>, deliveries: &[i64]) -> rusqlite::Result<Vec<(AlertId, DestinationName)>> {
+    let mut statement = db.statement(
+        "SELECT c.app, c.channel, a.ts, a.ordinal, t.name
+         FROM alerts a JOIN channels c ON c.id = a.channel JOIN destinations t ON t.id = ?2
+         WHERE a.seq = ?1",
+    )?;
+    let mut named = Vec::with_capacity(deliveries.len());
+    for id in deliveries {
+        let row = |row: &Row<'_>| Ok((alert_id(row)?, destination_name(row, 4)?));
+        named.extend(statement.query_row([id / PER_ALERT, id % PER_ALERT], row).optional()?);
+    }
+    Ok(named)
 }
 
 /// Gives up a piece of what waits, is not leased, and is older than that; returns whose deliveries
@@ -85,36 +101,37 @@ pub(super) async fn expire(
         return Ok(Vec::new());
     }
     let shared = Arc::clone(&store.shared);
-    store.write_stopping_leases(move |db, _mode| bury(&shared, db, &found, reason)).await
+    store.write_stopping_leases(move |db, _mode| bury(&shared, db, &found, born, reason)).await
 }
 
-/// Applies the action to at most a piece of the selection; returns how many it changed. Once that
-/// is none, everything is done, since what was changed is no longer selected.
+/// Applies the action to at most a piece of the selection, or a little more; returns the numbers of
+/// what it changed. Once that is less, everything is done, since what was changed is no longer
+/// selected.
 fn act_on_piece(
     shared: &Shared,
     db: &mut Db<'_>,
     selection: &Selection,
-    action: Action,
-) -> rusqlite::Result<u64> {
+    (action, began): (Action, Timestamp),
+) -> rusqlite::Result<Vec<i64>> {
+    let mut changed = Vec::new();
     let alert = match &selection.alert {
         None => None,
         Some(id) => match find_alert(db.connection(), id)? {
-            None => return Ok(0),
+            None => return Ok(changed),
             found => found,
         },
     };
     let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
-    let mut changed = 0;
     for destination in destinations(db, selection.destination.as_ref())? {
-        let range = Range { destination, alert, refusals };
+        let range = Range { destination, alert, refusals, began };
         for state in states(selection.state, action) {
-            changed += match (action, state) {
+            changed.extend(match (action, state) {
                 (Action::Retry, PENDING) => hurry(shared, db, range)?,
                 (Action::Retry, _) => revive(db, range, state)?,
                 (Action::Cancel, PENDING) => cancel_pending(shared, db, range)?,
                 (Action::Cancel, _) => cancel_dead(db, range)?,
-            };
-            if changed >= PIECE {
+            });
+            if u64::try_from(changed.len()).unwrap_or(u64::MAX) >= PIECE {
                 return Ok(changed);
             }
         }
@@ -143,47 +160,55 @@ fn destinations(db: &Db<'_>, one: Option<&DestinationName>) -> rusqlite::Result<
         .collect()
 }
 
-/// Pending ones become due now, their refusals counted anew, but for those that are leased.
-fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
+/// Pending ones become due now, their age and their refusals counted anew, but for those that are
+/// leased.
+fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     let leased = shared.leases.live_json(shared.clock.moment());
-    let set = "due_at = min(due_at, :now), wait = 0, alert_faults = 0, accepted = 0, evidence = 0";
-    let which = "state = 0 AND (due_at > :now OR alert_faults > 0)
+    let set = "due_at = min(due_at, :now), wait = 0, alert_faults = 0, accepted = 0, evidence = 0,
+        since = (SELECT coalesce(paused_at, max(:now, :began)) - paused_for FROM destinations
+                 WHERE id = :destination)";
+    let which = "state = 0 AND (due_at > :now OR alert_faults > 0
+            OR since < (SELECT coalesce(paused_at, :began) - paused_for FROM destinations
+                        WHERE id = :destination))
         AND id NOT IN (SELECT value FROM json_each(:leased))";
-    let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
+    let began = range.began.micros();
+    let values: [(&str, &dyn ToSql); 2] = [(":leased", &leased), (":began", &began)];
     change(db, range, (set, "deliveries_due", which), &values)
 }
 
 /// Dead or cancelled ones become pending, as if they were accepted now.
-fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<u64> {
+fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<Vec<i64>> {
     let set = "state = 0, due_at = :now, wait = 0, because = 0, alert_faults = 0, accepted = 0,
         evidence = 0, finished_at = NULL, dead_reason = NULL, number = NULL,
-        since = (SELECT coalesce(paused_at, :now) - paused_for FROM destinations
+        since = (SELECT coalesce(paused_at, max(:now, :began)) - paused_for FROM destinations
                  WHERE id = :destination)";
     let which = "state >= 2 AND state = :state";
-    change(db, range, (set, "deliveries_ended", which), &[(":state", &state)])
+    let began = range.began.micros();
+    let values: [(&str, &dyn ToSql); 2] = [(":state", &state), (":began", &began)];
+    change(db, range, (set, "deliveries_ended", which), &values)
 }
 
 /// Pending ones end, but for those that are leased.
-fn cancel_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
+fn cancel_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     let leased = shared.leases.live_json(shared.clock.moment());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
     let values: [(&str, &dyn ToSql); 1] = [(":leased", &leased)];
     change(db, range, ("state = 3, finished_at = :now", "deliveries_due", which), &values)
 }
 
-fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<u64> {
+fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     let set = "state = 3, finished_at = :now";
     change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
 
-/// Changes a piece of the range. One alert's delivery is found by its number, a destination's
-/// deliveries by an index.
+/// Changes a piece of the range; returns the numbers of what was changed. One alert's delivery is
+/// found by its number, a destination's deliveries by an index.
 fn change(
     db: &Db<'_>,
     range: Range,
     (set, index, which): (&str, &str, &str),
     more: &[(&str, &dyn ToSql)],
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<Vec<i64>> {
     let (hint, id) = match range.alert {
         Some(alert) => ("NOT INDEXED", Some(delivery_id(alert, range.destination))),
         None => ("INDEXED BY", None),
@@ -194,7 +219,8 @@ fn change(
         "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
             SELECT id FROM deliveries {hint} {index}
             WHERE destination = :destination AND alert_faults >= :refusals AND {by_id} AND {which}
-            LIMIT :piece)"
+            LIMIT :piece)
+         RETURNING id"
     );
     let now = db.now().micros();
     let mut values = named_params! {
@@ -203,8 +229,7 @@ fn change(
     }
     .to_vec();
     values.extend_from_slice(more);
-    let changed = db.execute(&sql, values.as_slice())?;
-    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    db.statement(&sql)?.query_map(values.as_slice(), |row| row.get(0))?.collect()
 }
 
 /// The number of an alert's delivery to a destination.
@@ -239,8 +264,28 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
 }
 
 /// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
-/// Returns how many it made.
-pub(super) fn route(
+pub(super) async fn route(
+    store: &SqliteStore,
+    alert: &AlertId,
+    destinations: &[DestinationName],
+    deed: Option<Deed>,
+) -> Result<Routed, StoreError> {
+    let shared = Arc::clone(&store.shared);
+    let (alert, names, woken) = (alert.clone(), destinations.to_vec(), destinations.to_vec());
+    let work = move |db: &mut Db<'_>, _: Mode| {
+        let made = make_deliveries(db, &alert, &names)?;
+        let entry = deed.as_ref().map(|deed| journal::keep(db, deed, made)).transpose()?;
+        Ok(Routed { made, entry })
+    };
+    let (job, reply) = Write::new(work, move |_durable| {
+        woken.iter().for_each(|name| shared.wake(Some(name)));
+    });
+    store.submit(job);
+    answer(reply).await
+}
+
+/// Makes the deliveries; returns how many.
+fn make_deliveries(
     db: &mut Db<'_>,
     alert: &AlertId,
     destinations: &[DestinationName],
@@ -297,11 +342,13 @@ fn too_old(
         .collect()
 }
 
-/// Gives up those of the deliveries that still wait and are not leased; returns whose they are.
+/// Gives up those of the deliveries that still wait, are not leased, and whose age is still counted
+/// from between these times: they may have been retried meanwhile. Returns whose they are.
 pub(super) fn bury(
     shared: &Shared,
     db: &Db<'_>,
     deliveries: &[(i64, AlertId)],
+    (born_from, born_before): (Timestamp, Timestamp),
     reason: &str,
 ) -> rusqlite::Result<Vec<AlertId>> {
     let live = shared.leases.live(shared.clock.moment());
@@ -309,8 +356,10 @@ pub(super) fn bury(
     for (id, alert) in deliveries.iter().filter(|(id, _)| !live.contains(id)) {
         let changed = db.execute(
             "UPDATE deliveries SET state = 2, finished_at = ?2, dead_reason = ?3
-             WHERE id = ?1 AND state = 0",
-            params![id, db.now().micros(), reason],
+             WHERE id = ?1 AND state = 0 AND since + (
+                SELECT paused_for FROM destinations t WHERE t.id = destination)
+                BETWEEN ?4 AND ?5 - 1",
+            params![id, db.now().micros(), reason, born_from.micros(), born_before.micros()],
         )?;
         buried.extend((changed > 0).then(|| alert.clone()));
     }

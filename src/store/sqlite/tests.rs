@@ -618,21 +618,24 @@ async fn a_store_of_the_first_layout_is_brought_up_to_date_with_its_channels() {
     old.execute_batch(&format!(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; {tables}
          PRAGMA application_id = {application}; PRAGMA user_version = 1;
-         INSERT INTO channels VALUES (1, 'main', 'G0OLD000001');
-         INSERT INTO messages VALUES (1, 1, 0, 1600000000000000, 0, '', '', X'7B7D');
-         INSERT INTO alerts VALUES (1, 1, 1600000000000000, 0, 1, 0, 1, 'high', '');
+         INSERT INTO channels VALUES (1, 'main', 'G0OLD000001'), (2, 'main', 'C0MID000001');
+         INSERT INTO messages VALUES (1, 1, 0, 1600000000000000, 0, '', '', X'7B7D'),
+            (2, 1, 0, 1700000000000000, 0, '', '', X'7B7D');
+         INSERT INTO alerts VALUES (1, 1, 1600000000000000, 0, 1, 0, 1, 'high', ''),
+            (2, 2, 1700000000000000, 0, 2, 0, 1, 'high', '');
          INSERT INTO channel_ids VALUES ('main', 'cd_alerts', 'C0NEW000001'),
-            ('main', 'G0OLD000001', 'C0NEW000001'), ('main', 'G0OLD000000', 'C0NEW000001'),
+            ('main', 'G0OLD000001', 'C0MID000001'), ('main', 'C0MID000001', 'C0NEW000001'),
+            ('main', 'G0OLD000000', 'C0NEW000001'),
             ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')"
     ))
     .unwrap();
     drop(old);
     let store = place.try_open().unwrap();
     let app = AppName::new("main").unwrap();
-    let chain = ["G0OLD000000", "G0OLD000001", "C0NEW000001"].map(ChannelId::new);
+    let chain = ["G0OLD000001", "C0MID000001", "G0OLD000000", "C0NEW000001"].map(ChannelId::new);
     assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
     let ts = MessageTs::from_micros(1_600_000_000_000_000);
-    let key = MessageKey { app, channel: chain[2].clone(), ts: TsKey::Ts(ts) };
+    let key = MessageKey { app, channel: chain[3].clone(), ts: TsKey::Ts(ts) };
     let again = NewMessage { key, ..message(0) };
     let results = store.accept(vec![again], None, None).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap(), &Accepted::Duplicate);

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, STEADY_AFTER},
     ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
     store::{
-        Accepted, Lease, NewMessage, Next, Outcome, Reference, Retention, Source, Store,
+        Accepted, Lease, NewMessage, Next, Outcome, Recorded, Reference, Retention, Source, Store,
         contract::attempt,
         postgres::deliver::{Job, record},
     },
@@ -139,8 +139,8 @@ async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
         accept(&one, unrouted).await.unwrap();
         let chat = [DestinationName::new("chat").unwrap()];
         let soar = [soar()];
-        let (a, b) = tokio::join!(one.route(&id, &soar), other.route(&id, &chat));
-        assert_eq!(a.unwrap() + b.unwrap(), 1);
+        let (a, b) = tokio::join!(one.route(&id, &soar, None), other.route(&id, &chat, None));
+        assert_eq!(a.unwrap().made + b.unwrap().made, 1);
     }
     assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["20"]);
 }
@@ -181,17 +181,20 @@ async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels()
     let place = Place::new();
     place.sql(&format!(
         "CREATE SCHEMA relay; {}
-         INSERT INTO relay.messages VALUES (1, 0, 0, 0, '', '', '{{}}');
+         INSERT INTO relay.messages
+            VALUES (1, 0, 0, 0, '', '', '{{}}'), (2, 0, 0, 0, '', '', '{{}}');
          INSERT INTO relay.alerts
-            VALUES (4096, 'main:G0OLD000001:1600000000.000000', 0, 0, 1, 'high', '');
+            VALUES (4096, 'main:G0OLD000001:1600000000.000000', 0, 0, 1, 'high', ''),
+            (8192, 'main:C0MID000001:1700000000.000000', 0, 0, 1, 'high', '');
          INSERT INTO relay.channel_ids VALUES ('main', 'cd_alerts', 'C0NEW000001'),
-            ('main', 'G0OLD000001', 'C0NEW000001'), ('main', 'G0OLD000000', 'C0NEW000001'),
+            ('main', 'G0OLD000001', 'C0MID000001'), ('main', 'C0MID000001', 'C0NEW000001'),
+            ('main', 'G0OLD000000', 'C0NEW000001'),
             ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')",
         include_str!("../../migrations/postgres-1.sql")
     ));
     let store = place.open().await;
     let app = message(0).key.app;
-    let chain = ["G0OLD000000", "G0OLD000001", "C0NEW000001"].map(ChannelId::new);
+    let chain = ["G0OLD000001", "C0MID000001", "G0OLD000000", "C0NEW000001"].map(ChannelId::new);
     assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
     let mut again = under_new_id(message(0));
     again.key.ts = TsKey::Ts(MessageTs::from_micros(1_600_000_000_000_000));
@@ -270,19 +273,13 @@ async fn outcomes_in_a_circle_of_locks_are_written_all_the_same() {
         other.run("COMMIT").await;
     };
     let (recorded, ()) = tokio::join!(recorded, circle);
-    assert_eq!(recorded.unwrap(), [true, true]);
+    assert_eq!(recorded.unwrap(), [Recorded::Kept; 2]);
     assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries WHERE state = 1"), ["2"]);
     assert_eq!(place.sql("SELECT count(*) FROM relay.attempts WHERE number = 1"), ["2"]);
 }
 
 fn job(lease: &Lease) -> Job {
-    Job {
-        id: lease.delivery().id,
-        token: lease.token(),
-        refusals: lease.delivery().refusals,
-        outcome: delivered(),
-        reply: tokio::sync::oneshot::channel().0,
-    }
+    Job::new(lease, delivered()).0
 }
 
 fn delivered() -> Outcome {
