@@ -57,6 +57,7 @@ mod operate;
 mod pause;
 mod poller;
 mod poster;
+mod record;
 mod retain;
 mod row;
 mod shared;
@@ -109,7 +110,7 @@ pub struct PostgresStore {
 #[derive(Clone)]
 struct Queues {
     accept: mpsc::Sender<accept::Job>,
-    record: mpsc::Sender<deliver::Job>,
+    record: mpsc::Sender<record::Job>,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -156,7 +157,7 @@ impl PostgresStore {
         let (record, recorded) = mpsc::channel(QUEUE);
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
         writers.spawn(accept::run(Arc::clone(&shared), accepted));
-        writers.spawn(deliver::run(Arc::clone(&shared), recorded));
+        writers.spawn(record::run(Arc::clone(&shared), recorded));
         watchers.spawn(watch::look(Arc::clone(&shared)));
         if let Some(url) = settings.listen_url.clone() {
             let connector = Connector { url, ..settings.connector() };
@@ -236,7 +237,7 @@ impl Store for PostgresStore {
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded> {
-        let (job, answered) = deliver::Job::new(&lease, outcome.clone());
+        let (job, answered) = record::Job::new(&lease, outcome.clone());
         let queues = self.queues().clone().ok_or(StoreError::Closed);
         let recorded = match queues.and_then(|queues| send(&queues.record, job)) {
             Ok(()) => answer(answered).await,

@@ -202,63 +202,71 @@ struct Changed {
     at: i64,
 }
 
-/// Changes a piece. Rows are locked in the order of their numbers, and looked at again once they are: what somebody
-/// leased or changed meanwhile is left alone.
+impl Change<'_> {
+    /// The statement that changes it and keeps that. Rows are locked in the order of their numbers,
+    /// and looked at again once they are: what somebody leased or changed meanwhile is left alone.
+    fn sql(self, kept: Kept<'_>) -> String {
+        let Self { action, state, refusals, .. } = self;
+        let set = match (action, state) {
+            (Action::Retry, PENDING) => {
+                "due_at = least(d.due_at, clock.now), wait = 0, alert_faults = 0, accepted = false,
+                 evidence = 0,
+                 since = (SELECT coalesce(t.paused_at, greatest(clock.now, $9)) - t.paused_for
+                          FROM relay.destinations t WHERE t.id = d.destination)"
+            }
+            (Action::Retry, _) => {
+                "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
+                 accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL, token = NULL,
+                 leased_until = NULL, number = NULL,
+                 since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
+                          FROM relay.destinations t WHERE t.id = d.destination)"
+            }
+            (Action::Cancel, _) => "state = 3, finished_at = clock.now, token = NULL",
+        };
+        let which = match (action, state) {
+            (Action::Retry, PENDING) => {
+                "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0
+                    OR d.since < (SELECT coalesce(t.paused_at, $9, clock.now) - t.paused_for
+                        FROM clock, relay.destinations t WHERE t.id = d.destination))
+                 AND (d.leased_until IS NULL
+                    OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
+            }
+            (Action::Cancel, PENDING) => {
+                "d.state = 0 AND (d.leased_until IS NULL
+                    OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
+            }
+            (_, CANCELLED) => "d.state >= 2 AND d.state = 3",
+            (_, _) => "d.state >= 2 AND d.state = 2",
+        };
+        format!(
+            "WITH clock AS (SELECT relay.now_us($1) AS now),
+             t AS (SELECT id FROM relay.destinations WHERE $2::text IS NULL OR name = $2),
+             found AS (
+                SELECT d.id FROM relay.deliveries d
+                WHERE d.destination IN (SELECT id FROM t) AND $9 IS NOT DISTINCT FROM $9
+                    AND $10 IS NOT NULL AND {which}
+                    AND d.alert_faults >= {refusals}
+                    AND ($3::int8 IS NULL OR d.id BETWEEN $3 * 65536 AND $3 * 65536 + 65535)
+                ORDER BY d.id LIMIT $4 FOR UPDATE),
+             changed AS (
+                UPDATE relay.deliveries d SET {set} FROM found, clock WHERE d.id = found.id
+                RETURNING d.id, d.destination),
+             kept AS ({}),
+             named AS (
+                SELECT c.id, a.key, a.ordinal, t.name
+                FROM changed c JOIN relay.alerts a ON a.seq = c.id / 65536
+                JOIN relay.destinations t ON t.id = c.destination)
+             SELECT (SELECT id FROM kept), clock.now, n.key, n.ordinal, n.name
+             FROM clock LEFT JOIN named n ON true ORDER BY n.id",
+            kept.sql()
+        )
+    }
+}
+
+/// Changes a piece.
 async fn change(shared: &Shared, piece: Change<'_>, kept: Kept<'_>) -> Result<Changed, StoreError> {
-    let Change { alert, destination, action, state, refusals, began } = piece;
-    let set = match (action, state) {
-        (Action::Retry, PENDING) => {
-            "due_at = least(d.due_at, clock.now), wait = 0, alert_faults = 0, accepted = false,
-             evidence = 0,
-             since = (SELECT coalesce(t.paused_at, greatest(clock.now, $9)) - t.paused_for
-                      FROM relay.destinations t WHERE t.id = d.destination)"
-        }
-        (Action::Retry, _) => {
-            "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
-             accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL, token = NULL,
-             leased_until = NULL, number = NULL,
-             since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
-                      FROM relay.destinations t WHERE t.id = d.destination)"
-        }
-        (Action::Cancel, _) => "state = 3, finished_at = clock.now, token = NULL",
-    };
-    let which = match (action, state) {
-        (Action::Retry, PENDING) => {
-            "d.state = 0 AND (d.due_at > (SELECT now FROM clock) OR d.alert_faults > 0
-                OR d.since < (SELECT coalesce(t.paused_at, $9, clock.now) - t.paused_for
-                    FROM clock, relay.destinations t WHERE t.id = d.destination))
-             AND (d.leased_until IS NULL
-                OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
-        }
-        (Action::Cancel, PENDING) => {
-            "d.state = 0 AND (d.leased_until IS NULL
-                OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
-        }
-        (_, CANCELLED) => "d.state >= 2 AND d.state = 3",
-        (_, _) => "d.state >= 2 AND d.state = 2",
-    };
-    let sql = format!(
-        "WITH clock AS (SELECT relay.now_us($1) AS now),
-         t AS (SELECT id FROM relay.destinations WHERE $2::text IS NULL OR name = $2),
-         found AS (
-            SELECT d.id FROM relay.deliveries d
-            WHERE d.destination IN (SELECT id FROM t) AND $9 IS NOT DISTINCT FROM $9
-                AND $10 IS NOT NULL AND {which}
-                AND d.alert_faults >= {refusals}
-                AND ($3::int8 IS NULL OR d.id BETWEEN $3 * 65536 AND $3 * 65536 + 65535)
-            ORDER BY d.id LIMIT $4 FOR UPDATE),
-         changed AS (
-            UPDATE relay.deliveries d SET {set} FROM found, clock WHERE d.id = found.id
-            RETURNING d.id, d.destination),
-         kept AS ({}),
-         named AS (
-            SELECT c.id, a.key, a.ordinal, t.name
-            FROM changed c JOIN relay.alerts a ON a.seq = c.id / 65536
-            JOIN relay.destinations t ON t.id = c.destination)
-         SELECT (SELECT id FROM kept), clock.now, n.key, n.ordinal, n.name
-         FROM clock LEFT JOIN named n ON true ORDER BY n.id",
-        kept.sql()
-    );
+    let Change { alert, destination, began, .. } = piece;
+    let sql = piece.sql(kept);
     let (now, judged) = (shared.now(), shared.lease_time());
     let name = destination.map(DestinationName::as_str);
     let (entry, who, verb, what) = match kept {

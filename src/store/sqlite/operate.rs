@@ -278,7 +278,9 @@ pub(super) async fn route(
         Ok(Routed { made, entry })
     };
     let (job, reply) = Write::new(work, move |_durable| {
-        woken.iter().for_each(|name| shared.wake(Some(name)));
+        for name in &woken {
+            shared.wake(Some(name));
+        }
     });
     store.submit(job);
     answer(reply).await

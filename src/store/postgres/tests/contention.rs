@@ -11,7 +11,7 @@ use crate::{
     store::{
         Accepted, Lease, NewMessage, Next, Outcome, Recorded, Reference, Retention, Source, Store,
         contract::attempt,
-        postgres::deliver::{Job, record},
+        postgres::record::{Job, record},
     },
 };
 
