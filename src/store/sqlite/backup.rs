@@ -4,10 +4,12 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rusqlite::InterruptHandle;
+use tempfile::NamedTempFile;
 
 use super::open::{self, OpenError};
 
@@ -72,10 +74,7 @@ pub fn backup(
     let db = open::to_read(store)?;
     begins(db.get_interrupt_handle());
     // SQLite writes into an empty file as well; it gets its name when it is whole.
-    let partial = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(directory).map_err(write)?;
-    // Held until the copy is whole: so others know that somebody is at work.
-    partial.as_file().lock().map_err(write)?;
-    let (file, partial) = partial.into_parts();
+    let (file, partial) = begin_partial(directory).map_err(write)?.into_parts();
     let path = partial.to_str().ok_or_else(|| write(io::ErrorKind::InvalidFilename.into()))?;
     db.execute("VACUUM INTO ?1", [path]).map_err(copy)?;
     let alerts = open::to_read(&partial)?
@@ -91,8 +90,21 @@ pub fn backup(
     Ok(Copied { bytes, alerts })
 }
 
+/// Makes an empty file for a copy. It is locked until the copy is whole, so that others know that
+/// somebody is at work.
+fn begin_partial(directory: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let partial = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(directory)?;
+        partial.as_file().lock()?;
+        // Another backup that found it before it was locked took it for one of a killed process.
+        if partial.as_file().metadata()?.nlink() > 0 {
+            return Ok(partial);
+        }
+    }
+}
+
 /// Removes partial copies on which nobody is at work.
-fn remove_partial(directory: &Path) -> io::Result<()> {
+pub(super) fn remove_partial(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -174,3 +174,28 @@ async fn a_store_that_others_could_read_is_closed_to_them() {
         drop(store);
     }
 }
+
+#[tokio::test]
+async fn two_backups_to_one_file_at_once_make_one_whole_copy() {
+    use crate::store::sqlite::backup::{BackupError, backup, remove_partial};
+    let place = Place::new();
+    place.fill().await;
+    let folder = place.path().parent().unwrap().to_owned();
+    for round in 0..30 {
+        let to = folder.join(format!("copy-{round}.db"));
+        let copies: Vec<_> = std::thread::scope(|scope| {
+            let copy = || backup(&place.path(), &to, |_handle| ());
+            let both = [scope.spawn(copy), scope.spawn(copy)];
+            // A third one begins, again and again.
+            while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                remove_partial(&folder).unwrap();
+            }
+            both.map(|one| one.join().unwrap()).into_iter().collect()
+        });
+        let whole: Vec<_> = copies.iter().filter_map(|copy| copy.as_ref().ok()).collect();
+        let found = fs::metadata(&to).unwrap();
+        assert_eq!(whole.len(), 1, "{copies:?}");
+        assert!(copies.iter().any(|copy| matches!(copy, Err(BackupError::Exists(_)))));
+        assert_eq!((whole[0].bytes, found.permissions().mode() & 0o777), (found.len(), 0o600));
+    }
+}
