@@ -16,8 +16,10 @@ pub(super) enum Purpose {
     Intake,
     /// An operator's action, for which the files must be there too; it may use the ballast.
     Action,
-    /// Ends or removes something: it goes on for as long as anything can be written.
+    /// Ends something: it goes on for as long as anything can be written.
     Finish,
+    /// Removes something, or gives space back. As [`Purpose::Finish`], but it ends no delivery.
+    Room,
 }
 
 /// Which jobs of a batch are done.
@@ -39,8 +41,8 @@ impl Which {
                 Some(StoreError::Gone(Arc::clone(problem)))
             }
             (Self::All, _)
-            | (Self::NoIntake, Purpose::Action | Purpose::Finish)
-            | (Self::OnlyFinish(_), Purpose::Finish) => None,
+            | (Self::NoIntake, Purpose::Action | Purpose::Finish | Purpose::Room)
+            | (Self::OnlyFinish(_), Purpose::Finish | Purpose::Room) => None,
         }
     }
 }
@@ -60,9 +62,11 @@ pub(super) fn only_what_is_kept(
     let purposes = jobs.iter().map(|job| job.purpose()).enumerate();
     let refuse = |(index, purpose)| Some((index, which.refuses(purpose)?));
     let mut refused: Vec<Fault> = purposes.filter_map(refuse).collect();
-    let finishes =
-        |index: &usize| jobs.get(*index).is_some_and(|job| job.purpose() == Purpose::Finish);
-    refused.extend(faults.into_iter().filter(|(index, _)| finishes(index)));
+    let goes_on = |index: &usize| {
+        let purpose = jobs.get(*index).map(|job| job.purpose());
+        matches!(purpose, Some(Purpose::Finish | Purpose::Room))
+    };
+    refused.extend(faults.into_iter().filter(|(index, _)| goes_on(index)));
     refused.sort_by_key(|(index, _)| *index);
     refused
 }

@@ -65,7 +65,16 @@ impl Relief {
         self.has_news.store(true, Ordering::Release);
     }
 
-    fn rests(&self, now: Instant) -> bool {
+    /// Returns the message behind which the walk goes on. A new one sees all that has ended by now.
+    fn begin_walk(&self) -> i64 {
+        let after = self.walked.load(Ordering::Acquire);
+        if after == 0 {
+            self.has_news.store(false, Ordering::Release);
+        }
+        after
+    }
+
+    pub(super) fn rests(&self, now: Instant) -> bool {
         if self.has_news.load(Ordering::Acquire) {
             return false;
         }
@@ -77,8 +86,6 @@ impl Relief {
     fn end_walk(&self, now: Instant) {
         self.walked.store(0, Ordering::Release);
         if !self.has_found.swap(false, Ordering::AcqRel) {
-            // Its own commits are no news.
-            self.has_news.store(false, Ordering::Release);
             let mut until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
             *until = Some(now + REST);
         }
@@ -137,9 +144,9 @@ async fn step(store: &SqliteStore) -> Result<bool, StoreError> {
     let shared = &store.shared;
     let mut goes_on = false;
     if !shared.relief.rests(shared.clock.instant()) {
-        let after = shared.relief.walked.load(Ordering::Acquire);
+        let after = shared.relief.begin_walk();
         let work = move |db: &mut Db<'_>, _| empty_some(db, after);
-        let Walked { emptied, last } = store.write_for(Purpose::Finish, work).await?;
+        let Walked { emptied, last } = store.write_for(Purpose::Room, work).await?;
         shared.relief.count(emptied);
         match last {
             Some(last) => shared.relief.walked.store(last, Ordering::Release),
@@ -150,7 +157,7 @@ async fn step(store: &SqliteStore) -> Result<bool, StoreError> {
     if shared.size.disk().is_short() {
         let giving = std::sync::Arc::clone(shared);
         let work = move |db: &mut Db<'_>, _| give_back(&giving, db);
-        goes_on |= store.write_for(Purpose::Finish, work).await?;
+        goes_on |= store.write_for(Purpose::Room, work).await?;
     }
     Ok(goes_on)
 }

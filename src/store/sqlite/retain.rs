@@ -32,7 +32,7 @@ pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<P
     if let Some(now) = store.shared.believed_now() {
         pruned = remove_old(store, now, retention).await?;
     }
-    while store.write_for(Purpose::Finish, |db, _mode| shrink(db)).await? {}
+    while store.write_for(Purpose::Room, |db, _mode| shrink(db)).await? {}
     Ok(pruned)
 }
 
@@ -54,7 +54,7 @@ async fn remove_old(
         for piece in may_go.chunks(PIECE) {
             let piece = piece.to_vec();
             let work = move |db: &mut Db<'_>, _| round.empty(db, &piece);
-            pruned.messages += store.write_for(Purpose::Finish, work).await?;
+            pruned.messages += store.write_for(Purpose::Room, work).await?;
         }
         // Behind the last message it begins again, the next time.
         let last = seen.last().filter(|_| seen.len() == LOOK).map_or(0, |(id, _)| *id);
@@ -66,7 +66,7 @@ async fn remove_old(
     let mut after = Some(0);
     while let Some(id) = after {
         let work = move |db: &mut Db<'_>, _| forget(db, now, id);
-        let (removed, next) = store.write_for(Purpose::Finish, work).await?;
+        let (removed, next) = store.write_for(Purpose::Room, work).await?;
         pruned.identities += removed;
         after = next;
     }
@@ -74,7 +74,7 @@ async fn remove_old(
         journal::forget(db, now)?;
         poster::forget(db, now)
     };
-    store.write_for(Purpose::Finish, work).await?;
+    store.write_for(Purpose::Room, work).await?;
     Ok(pruned)
 }
 

@@ -278,7 +278,8 @@ impl Writer {
 
     /// Gives space back to the disk if somebody waits for it, and measures what is used.
     fn after_commit(&self, jobs: &[Box<dyn Job>]) {
-        if jobs.iter().any(|job| job.purpose() != Purpose::Intake) {
+        let may_end = |purpose| matches!(purpose, Purpose::Action | Purpose::Finish);
+        if jobs.iter().any(|job| may_end(job.purpose())) {
             self.shared.relief.wake();
         }
         if self.shared.gives_back.swap(false, Ordering::AcqRel) {

@@ -87,6 +87,26 @@ async fn what_is_not_delivered_never_goes_before_its_time() {
 }
 
 #[tokio::test]
+async fn a_walk_that_found_nothing_is_not_begun_again_for_what_ends_no_delivery() {
+    let place = Place::new();
+    let store = place.open_at(&noon(), 2 * MIB);
+    let rests = || store.shared.relief.rests(store.shared.clock.instant());
+    let mut number = 0;
+    while store.accept(vec![large(number, &["soar"])], None, None).await.is_ok() {
+        number += 1;
+        assert!(number < 200, "it never becomes full");
+    }
+    store.accept(vec![large(number, &["soar"])], None, None).await.unwrap_err();
+    assert!(rests());
+    let delivered = std::time::Duration::from_secs(3600);
+    store.prune(Retention { delivered, dead: delivered }).await.unwrap();
+    assert!(rests(), "retention ends no delivery");
+    end(&store, "soar", &Next::Delivered(Reference::default())).await;
+    assert!(!rests());
+    store.accept(vec![large(number, &["soar"])], None, None).await.unwrap().remove(0).unwrap();
+}
+
+#[tokio::test]
 async fn what_a_reader_may_ask_for_again_stays_until_it_is_a_page_behind() {
     let place = Place::new();
     let store = place.open_at(&noon(), 8 * MIB);
