@@ -117,6 +117,7 @@ impl Redactor {
             pieces.add_secret(secret);
             for word in secret.split_whitespace() {
                 pieces.add_secret(word);
+                pieces.add_basic(word);
             }
             // Such as a proxy with a password.
             if let Ok(url) = Url::parse(secret) {
@@ -231,6 +232,19 @@ impl Pieces {
         } else if word.len() > 1 {
             self.add(word, Place::Value);
             self.add(&decoded, Place::Value);
+        }
+    }
+
+    /// User and password of a `Basic` header, of which the secret is the encoded pair.
+    fn add_basic(&mut self, word: &str) {
+        let unpadded = word.trim_end_matches('=');
+        let Ok(decoded) = BASE64_STANDARD_NO_PAD.decode(unpadded) else { return };
+        if let Ok(pair) = String::from_utf8(decoded)
+            && let Some((user, password)) = pair.split_once(':')
+        {
+            self.add_secret(&pair);
+            self.add_word(user);
+            self.add_secret(password);
         }
     }
 
@@ -465,6 +479,32 @@ mod tests {
             let left = shown.trim_matches(['{', '}']).replace(MASK, "");
             assert!(left.len() <= 9 && shown.contains(MASK), "{echo} -> {shown}");
         }
+    }
+
+    #[test]
+    fn user_and_password_of_a_basic_header_are_masked_in_every_form() {
+        use base64::prelude::BASE64_STANDARD;
+        let url = "https://soar.example.com/";
+        let (user, password) = ("svc-relay7", "p@ss \"w\u{f6}rd/9");
+        let pair = format!("{user}:{password}");
+        let header = format!("Basic {}", BASE64_STANDARD.encode(&pair));
+        for secret in [header.as_str(), header.trim_start_matches("Basic ")] {
+            let redactor = Redactor::new(&url.parse().unwrap(), url, &[secret]);
+            assert_eq!(redactor.excerpt(&header, 4096).replace("Basic ", ""), MASK);
+            for text in [&pair, password, user] {
+                let mut echoes = forms(text);
+                echoes.push(text.to_owned());
+                for echo in echoes {
+                    let shown = redactor.excerpt(&format!("bad login ({echo})"), 4096);
+                    let left = shown.replace(MASK, "");
+                    assert!(left.len() <= "bad login ()".len() + 8, "{echo} -> {shown}");
+                }
+            }
+        }
+        let redactor = Redactor::new(&url.parse().unwrap(), url, &["Basic cmVsYXk6YWI="]);
+        let shown =
+            redactor.excerpt(r#"{"user": "relay", "password": "ab", "is": "absent"}"#, 4096);
+        assert_eq!(shown, r#"{"user": "***", "password": "***", "is": "absent"}"#);
     }
 
     #[test]
