@@ -161,3 +161,30 @@ async fn a_reload_with_another_key_in_a_storm_of_401_ends_it() {
     assert_eq!(soar.taken().len(), usize::try_from(ALERTS).unwrap());
     assert_eq!(relay.metric(r#"deliveries{destination="soar",state="dead"}"#).await, 0.0);
 }
+
+#[tokio::test]
+async fn a_secret_is_read_again_while_old_messages_are_being_removed() {
+    log::keep();
+    let relay = Setup::default()
+        .apps("    - {name: main, signing_secret: {file: current}}\n")
+        .file("current", "secret-0")
+        .start()
+        .await;
+    // Whoever removes something waits for this.
+    let other = rusqlite::Connection::open(relay.dir().join("relay.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let passes = async |seconds: u32| {
+        for _ in 0..seconds {
+            relay.clock.advance(SECOND);
+            assert_eq!(http::get(relay.relay().ops, "/livez").await.status, 200);
+        }
+    };
+    passes(61).await;
+    relay.write("current", "secret-1");
+    passes(20).await;
+    let said = log::lines();
+    let is_said =
+        |line: &serde_json::Value| line["message"] == "a secret has changed and is in use";
+    assert!(said.iter().any(is_said), "{said:#?}");
+    other.execute_batch("COMMIT").unwrap();
+}

@@ -16,15 +16,19 @@ use crate::{
 /// costs tokio a system call, and each accept sets one. This one always ends before them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Every so many rounds secrets are read again, and what retention allows is removed.
+/// Every so many rounds secrets are read again.
 const SECRETS_EVERY: u64 = 10;
-const PRUNE_EVERY: u64 = 60;
 
 /// Every so many rounds the pauses that have reached their end are ended.
 const RESUME_EVERY: u64 = 5;
 
-/// Turns until the relay ends.
+/// From the beginning of one removal of what retention allows to that of the next.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// Turns until the relay ends. Retention has a task of its own: after a shorter one it may take
+/// minutes, and meanwhile secrets are read again.
 pub(super) fn start(live: Arc<Live>) {
+    remove_old_messages(Arc::clone(&live));
     let shutdown = live.parts.shutdown.clone();
     let heartbeat = shutdown.heartbeat("housekeeping", live.parts.clock.instant());
     shutdown.clone().spawn(async move {
@@ -43,21 +47,31 @@ pub(super) fn start(live: Arc<Live>) {
             if round % RESUME_EVERY == 0 {
                 end_pauses(&live, &mut said_unended).await;
             }
-            if round % PRUNE_EVERY == 0 {
-                let pruning = prune(live.parts.store.as_ref(), live.retention().await);
-                tokio::pin!(pruning);
-                // After a shorter retention it may take minutes: no reason to be thought dead.
-                loop {
-                    tokio::select! {
-                        () = pruning.as_mut() => break,
-                        () = clock.sleep(PAUSE) => heartbeat.beat(clock.instant()),
-                        () = shutdown.stopped() => return,
-                    }
-                }
-            }
             tokio::select! {
                 () = clock.sleep(PAUSE) => {}
                 () = shutdown.stopped() => return,
+            }
+        }
+    });
+}
+
+fn remove_old_messages(live: Arc<Live>) {
+    let shutdown = live.parts.shutdown.clone();
+    let heartbeat = shutdown.heartbeat("retention", live.parts.clock.instant());
+    shutdown.clone().spawn(async move {
+        let clock = &live.parts.clock;
+        loop {
+            let until = clock.moment() + PRUNE_EVERY;
+            let pruning = prune(live.parts.store.as_ref(), live.retention().await);
+            tokio::pin!(pruning);
+            let mut is_pruned = false;
+            while !is_pruned || clock.moment() < until {
+                heartbeat.beat(clock.instant());
+                tokio::select! {
+                    () = pruning.as_mut(), if !is_pruned => is_pruned = true,
+                    () = clock.sleep(PAUSE) => {}
+                    () = shutdown.stopped() => return,
+                }
             }
         }
     });

@@ -11,6 +11,7 @@ use super::{
     live::{Changes, Diff, Live},
 };
 use crate::{
+    clock::Moment,
     config::{self, Loaded, Sources},
     metrics::Metric,
 };
@@ -46,12 +47,20 @@ impl fmt::Debug for ConfigFile {
 #[derive(Debug)]
 pub(super) struct Reloader {
     live: Arc<Live>,
-    file: Mutex<ConfigFile>,
+    watched: Mutex<Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    file: ConfigFile,
+    /// When it was last read. Not a time of day, which may be set.
+    read_at: Moment,
 }
 
 impl Reloader {
     pub(super) fn new(live: Arc<Live>, file: ConfigFile) -> Arc<Self> {
-        Arc::new(Self { live, file: Mutex::new(file) })
+        let read_at = live.parts.clock.moment();
+        Arc::new(Self { live, watched: Mutex::new(Watched { file, read_at }) })
     }
 
     /// Looks at the files until the relay ends.
@@ -73,12 +82,10 @@ impl Reloader {
     }
 
     async fn look(&self) {
-        let mut file = self.file.lock().await;
-        let now = self.live.parts.clock.now();
-        let is_time = |at| now.since(at) >= TRY_AGAIN;
-        let try_again = self.live.refused().is_some_and(|refused| is_time(refused.at));
-        if try_again || file.sources.have_changed() {
-            drop(self.reload_from(&mut file, false).await);
+        let mut watched = self.watched.lock().await;
+        let is_time = self.live.parts.clock.moment().since(watched.read_at) >= TRY_AGAIN;
+        if self.live.refused().is_some() && is_time || watched.file.sources.have_changed() {
+            drop(self.reload_from(&mut watched, false).await);
         }
     }
 
@@ -87,10 +94,12 @@ impl Reloader {
     /// # Errors
     /// Everything that is wrong with it; the configuration in use stays.
     pub(super) async fn reload(&self) -> Result<(), String> {
-        self.reload_from(&mut *self.file.lock().await, true).await
+        self.reload_from(&mut *self.watched.lock().await, true).await
     }
 
-    async fn reload_from(&self, file: &mut ConfigFile, is_asked: bool) -> Result<(), String> {
+    async fn reload_from(&self, watched: &mut Watched, is_asked: bool) -> Result<(), String> {
+        watched.read_at = self.live.parts.clock.moment();
+        let file = &mut watched.file;
         // Before they are read: what changes in between is read once more.
         file.sources = file.sources.as_they_are();
         let taken = match self.load(file).await {
