@@ -66,6 +66,25 @@ async fn a_dead_destination_never_delays_another() {
     assert!(dead.received().len() <= 4, "only its own slots are taken");
 }
 
+/// A call for what is due ends at 4 MiB of messages. Time stands still here, so nobody wakes later.
+#[tokio::test]
+async fn every_free_slot_gets_an_alert_at_once_however_large_messages_are() {
+    const SLOTS: u32 = 20;
+    let soar = FakeSoar::new([Mood::Hang]).await;
+    let more = format!("concurrency: {SLOTS}\ntimeout: 1s");
+    let relay = Setup::default().destination("soar", &soar, &more).start().await;
+    assert_eq!(relay.api("POST", "/destinations/soar/pause").await.0, 200);
+    for n in 0..SLOTS {
+        let mut message = slack::message(n);
+        message["padding"] = "x".repeat(450 * 1024).into();
+        relay.post_as_slack_does(&slack::event(&message)).await;
+    }
+    assert_eq!(relay.api("POST", "/destinations/soar/resume").await.0, 200);
+    soar.has_received(usize::try_from(SLOTS).unwrap()).await;
+    soar.becomes(Mood::Status(200));
+    time_passes_until(&relay, SECOND, relay.settled()).await;
+}
+
 #[tokio::test]
 async fn retry_state_survives_a_restart() {
     let soar = FakeSoar::new([Mood::Status(500)]).await;

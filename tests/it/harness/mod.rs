@@ -244,6 +244,21 @@ impl TestRelay {
         self.post_bytes(event.to_string().as_bytes()).await
     }
 
+    /// Posts an event until it is taken: on a busy disk a commit may take longer than the relay has,
+    /// and Slack sends it again after a 503.
+    pub(crate) async fn post_as_slack_does(&self, event: &Value) {
+        let taken = async {
+            loop {
+                match self.post(event).await {
+                    200 => return,
+                    503 => {}
+                    other => panic!("{other}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("it is never taken");
+    }
+
     pub(crate) async fn post_bytes(&self, body: &[u8]) -> u16 {
         self.post_to("/slack/events", SECRET, body).await
     }
