@@ -212,8 +212,8 @@ pub struct Outcome {
 pub enum Recorded {
     /// It is kept as it was given.
     Kept,
-    /// The attempt is kept. It was refused, and meanwhile the destination's settings have changed or
-    /// its refusals are counted anew: so that proves nothing, and the delivery is due now.
+    /// The attempt is kept. It was refused, and meanwhile the destination's settings have changed,
+    /// or its refusals are counted anew: that proves nothing, and the delivery is due now.
     Anew,
     /// The lease had passed to somebody else: the outcome is ignored.
     Stale,

@@ -233,7 +233,8 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
     /// be missing on a store shared by several processes.
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
 
-    /// Applies an operator's action, a bounded piece at a time; returns what it changed. The deed, if one is given, is kept with the first piece, whatever that changes.
+    /// Applies an operator's action, a bounded piece at a time; returns what it changed. The deed,
+    /// if one is given, is kept with the first piece, whatever that changes.
     ///
     /// # Errors
     /// The engine failed; the pieces before are done, and the same call does the rest.

@@ -99,8 +99,8 @@ pub struct Selection {
 /// What an operator does to deliveries. Neither sends anything by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dead or cancelled ones become pending; they and pending ones are due now, their age and their
-    /// refusals counted anew, attempts kept. Leased and delivered ones are left alone.
+    /// Dead or cancelled ones become pending; they and pending ones are due now, their age and
+    /// their refusals counted anew, attempts kept. Leased and delivered ones are left alone.
     Retry,
     /// Pending and dead ones end; leased and delivered ones are left alone.
     Cancel,

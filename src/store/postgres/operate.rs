@@ -216,8 +216,8 @@ impl Change<'_> {
             }
             (Action::Retry, _) => {
                 "state = 0, due_at = clock.now, wait = 0, because = 0, alert_faults = 0,
-                 accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL, token = NULL,
-                 leased_until = NULL, number = NULL,
+                 accepted = false, evidence = 0, finished_at = NULL, dead_reason = NULL,
+                 token = NULL, leased_until = NULL, number = NULL,
                  since = (SELECT coalesce(t.paused_at, clock.now) - t.paused_for
                           FROM relay.destinations t WHERE t.id = d.destination)"
             }

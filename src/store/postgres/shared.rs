@@ -64,8 +64,8 @@ impl Shared {
     }
 
     /// Returns the latest time at which leases are judged: the database's clock counts up to there,
-    /// so one that jumps ahead ends no lease that is still held. A lease begins by the clock itself,
-    /// since a relay that starts after the jump believes nothing else.
+    /// so one that jumps ahead ends no lease that is still held. A lease begins by the clock
+    /// itself, since a relay that starts after the jump believes nothing else.
     pub(super) fn lease_time(&self) -> i64 {
         let steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.until(self.clock.moment()).map_or(i64::MAX, Timestamp::micros)
