@@ -220,7 +220,7 @@ pub(in crate::store) async fn a_retry_counts_the_age_of_what_waits_anew(w: World
     w.store().release(lease).await;
     w.clock.advance(DAY * 2);
     assert_eq!(expire().await, 0, "four days old, and two since the retry");
-    w.pause(Paused::Yes).await;
+    w.pause(Paused::Yes(Pause::default())).await;
     w.clock.advance(DAY);
     assert_eq!(retry().await, 2500);
     w.clock.advance(DAY);
