@@ -81,6 +81,7 @@ fn message(n: i64) -> NewMessage {
         is_edit: false,
         edited_ts: String::new(),
         alerts: vec![NewAlert {
+            problems: Vec::new(),
             ordinal: 0,
             attachment: 0,
             level: if is_rare { "critical" } else { "high" },

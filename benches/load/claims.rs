@@ -109,6 +109,7 @@ fn first() -> NewMessage {
             ordinal: 0,
             attachment: 0,
             level: "high",
+            problems: Vec::new(),
             search: String::new(),
             destinations: vec![soar()],
         }],

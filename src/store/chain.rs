@@ -1,5 +1,7 @@
 //! The ids that one channel has had. Pure; the engines keep them, `intake` uses them.
 
+use std::slice;
+
 use crate::ids::{ChannelId, MessageTs};
 
 /// The most ids of one channel that are kept. Slack changes an id when a private channel is first
@@ -66,6 +68,18 @@ pub fn with_new_id(
     };
     chains.push(chain.clone());
     (chains, chain)
+}
+
+/// Returns the ids that a channel had before the id `new`, by the chains before Slack replaced
+/// `old`; none if both are known to be one channel's already.
+pub(super) fn former_ids<'a>(
+    chains: &'a [Vec<ChannelId>],
+    old: &'a ChannelId,
+    new: &ChannelId,
+) -> &'a [ChannelId] {
+    let chain = chains.iter().find(|chain| chain.contains(old));
+    let former = chain.map_or_else(|| slice::from_ref(old), Vec::as_slice);
+    if former.contains(new) { &[] } else { former }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     store::{
-        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, CursorMove,
-        DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert, NewMessage, Next,
-        Outcome, Pause, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT, Reference, Refusals,
-        Retention, Selection, Source, State, Store, StoreError,
+        ATTEMPTS_KEPT, Accepted, Action, AlertQuery, AlertView, Attempt, Because, Beginning,
+        CursorMove, DeliveryView, Hasten, IDENTITY_KEPT, Lease, MESSAGE_MAX_BYTES, NewAlert,
+        NewMessage, Next, Outcome, Pause, Paused, Projection, Pruned, REFUSALS, REVISIONS_KEPT,
+        Reference, Refusals, Retention, Selection, Source, State, Store, StoreError,
     },
 };
 
@@ -203,6 +203,7 @@ fn alert(ordinal: u32, destinations: &[&str]) -> NewAlert {
         ordinal,
         attachment: ordinal,
         level: "high",
+        problems: Vec::new(),
         search: format!("PII Harvesting checkout.js number {ordinal}"),
         destinations: destinations.iter().map(|text| name(text)).collect(),
     }
@@ -309,6 +310,9 @@ macro_rules! contract {
             an_older_term_does_not_move_the_cursor,
             a_cursor_is_not_moved_into_the_future,
             a_cursor_is_put_back_and_what_was_seen_stays,
+            a_cursor_does_not_move_over_what_was_not_read,
+            a_new_id_is_read_on_from_where_the_older_ones_were,
+            the_first_beginning_of_a_channel_stays_and_a_sure_one_wins,
             a_channels_id_is_kept_for_its_app,
             what_only_catch_up_brought_is_given_once,
             what_a_push_brought_too_was_not_missed,
@@ -924,7 +928,14 @@ pub(super) async fn a_crash_keeps_what_was_acknowledged_and_frees_leases(mut w: 
 
 fn cursor_to(second: i64, term: u64) -> CursorMove {
     let to = MessageTs::from_micros(second * 1_000_000);
-    CursorMove { app: app(), channel: channel(), to, seen: None, term }
+    CursorMove {
+        app: app(),
+        channel: channel(),
+        to,
+        seen: None,
+        from: MessageTs::from_micros(0),
+        term,
+    }
 }
 
 async fn move_cursor(w: &World, batch: Vec<NewMessage>, cursor: CursorMove) {
@@ -1001,6 +1012,77 @@ pub(super) async fn a_cursor_is_put_back_and_what_was_seen_stays(w: World) {
     move_cursor(&w, Vec::new(), cursor_to(60, 2)).await;
     w.store().put_cursor_back(&cursor_to(25, 1)).await.unwrap();
     assert_eq!(cursor(&w).await, Some(60), "an older term has no say");
+}
+
+pub(super) async fn a_cursor_does_not_move_over_what_was_not_read(w: World) {
+    let read = |from: i64, to| CursorMove {
+        from: MessageTs::from_micros(from * 1_000_000),
+        ..cursor_to(to, 1)
+    };
+    move_cursor(&w, Vec::new(), read(10, 20)).await;
+    move_cursor(&w, Vec::new(), read(20, 30)).await;
+    assert_eq!(cursor(&w).await, Some(30));
+    move_cursor(&w, Vec::new(), read(31, 40)).await;
+    assert_eq!(cursor(&w).await, Some(30));
+    w.store().put_cursor_back(&cursor_to(15, 1)).await.unwrap();
+    move_cursor(&w, Vec::new(), read(25, 40)).await;
+    assert_eq!(cursor(&w).await, Some(15), "a window that was begun before it was put back");
+    move_cursor(&w, Vec::new(), read(5, 40)).await;
+    assert_eq!(cursor(&w).await, Some(40));
+}
+
+pub(super) async fn a_new_id_is_read_on_from_where_the_older_ones_were(w: World) {
+    let (store, app) = (w.store(), app());
+    let ids = ["G1", "C1", "C2", "C3", "C4"].map(ChannelId::new);
+    let [first, second, third, unread, other] = &ids;
+    let at = async |id: &ChannelId| {
+        let cursor = store.cursor(&app, id).await.unwrap();
+        cursor.map(|ts| ts.micros() / 1_000_000)
+    };
+    for (id, to) in [(first, 10), (second, 20), (third, 90), (other, 5)] {
+        let cursor = CursorMove { channel: id.clone(), ..cursor_to(to, 1) };
+        move_cursor(&w, Vec::new(), cursor).await;
+    }
+    store.replace_channel_id(&app, first, second).await.unwrap();
+    assert_eq!((at(first).await, at(second).await), (Some(10), Some(10)));
+    let read = CursorMove { channel: second.clone(), ..cursor_to(50, 1) };
+    move_cursor(&w, Vec::new(), read).await;
+    store.replace_channel_id(&app, first, second).await.unwrap();
+    assert_eq!(at(second).await, Some(50), "they were one channel's before");
+    store.replace_channel_id(&app, second, third).await.unwrap();
+    assert_eq!(at(third).await, Some(50), "the furthest of the older ones");
+    store.replace_channel_id(&app, third, unread).await.unwrap();
+    assert_eq!(at(unread).await, None);
+    store.replace_channel_id(&app, unread, other).await.unwrap();
+    assert_eq!(at(other).await, Some(5), "a cursor is never put forward");
+    let read = store.read_channels(&app).await.unwrap();
+    assert_eq!(read, [second, third, first, other].map(Clone::clone));
+}
+
+pub(super) async fn the_first_beginning_of_a_channel_stays_and_a_sure_one_wins(mut w: World) {
+    let begin = |second, is_sure| Beginning { at: Timestamp::from_seconds(second), is_sure };
+    let kept = async |w: &World, app: &AppName| {
+        let mut kept = w.store().beginnings(app).await.unwrap();
+        kept.sort_by(|(one, _), (other, _)| one.cmp(other));
+        kept
+    };
+    for (written, beginning) in [
+        ("C1", begin(10, false)),
+        ("C1", begin(5, false)),
+        ("cd_alerts", begin(30, true)),
+        ("cd_alerts", begin(20, true)),
+        ("cd_alerts", begin(20, false)),
+    ] {
+        w.store().set_beginning(&app(), written, beginning).await.unwrap();
+    }
+    let name = "cd_alerts".to_owned();
+    let expected = [("C1".to_owned(), begin(10, false)), (name.clone(), begin(30, true))];
+    assert_eq!(kept(&w, &app()).await, expected);
+    w.store().set_beginning(&app(), "C1", begin(40, true)).await.unwrap();
+    w.crash();
+    let expected = [("C1".to_owned(), begin(40, true)), (name, begin(30, true))];
+    assert_eq!(kept(&w, &app()).await, expected);
+    assert_eq!(kept(&w, &AppName::new("other").unwrap()).await, []);
 }
 
 pub(super) async fn a_channels_id_is_kept_for_its_app(mut w: World) {

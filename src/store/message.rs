@@ -113,6 +113,8 @@ pub struct NewAlert {
     pub level: &'static str,
     /// What a search looks through: category, script, host, title.
     pub search: String,
+    /// What could not be read of it. Counted once it is stored, and not kept: it can be derived.
+    pub problems: Vec<&'static str>,
     /// Where it goes: one pending delivery each. None: it is stored as `unrouted`.
     pub destinations: Vec<DestinationName>,
 }
@@ -131,6 +133,15 @@ pub enum Accepted {
     Revision,
 }
 
+/// When the history of a channel was first to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// When.
+    pub at: Timestamp,
+    /// Slack had confirmed the time.
+    pub is_sure: bool,
+}
+
 /// A move of the catch-up cursor, committed together with the last page it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorMove {
@@ -138,6 +149,9 @@ pub struct CursorMove {
     pub app: AppName,
     /// The channel.
     pub channel: ChannelId,
+    /// History was read from here on. A cursor that lies before this does not move: what lies
+    /// between was not read.
+    pub from: MessageTs,
     /// History is read up to here.
     pub to: MessageTs,
     /// The newest message that was really seen; kept beside the cursor, and never goes back.

@@ -31,6 +31,7 @@ pub mod transfer;
 mod view;
 mod waiting;
 
+use self::chain::former_ids;
 pub use self::{
     chain::{CHAIN_MAX, LookAlike, joined, with_new_id},
     feed::{FEED_PAGE_MAX_BYTES, FEED_PAGE_MAX_ITEMS, FeedPage, Taken},
@@ -41,7 +42,7 @@ pub use self::{
         Attempt, Because, Delivery, Hasten, Lease, Next, Outcome, Projection, REFUSALS, Recorded,
         Reference, Refusals, Unrecorded,
     },
-    message::{Accepted, CursorMove, NewAlert, NewMessage, Source},
+    message::{Accepted, Beginning, CursorMove, NewAlert, NewMessage, Source},
     pause::{Pause, PauseView, Paused, Pauses},
     poster::{POSTER_KEPT, Poster, Posters},
     view::{
@@ -290,6 +291,31 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError>;
 
+    /// Returns the channels that have a cursor, the one that was read furthest first.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn read_channels(&self, app: &AppName) -> Result<Vec<ChannelId>, StoreError>;
+
+    /// Returns when the history of each channel was first to be read, by the channel's id or by a
+    /// configured name, as far as [`Store::set_beginning`] kept it.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn beginnings(&self, app: &AppName) -> Result<Vec<(String, Beginning)>, StoreError>;
+
+    /// Keeps when the history of a channel was first to be read. The first time stays, but that one
+    /// which is sure replaces one that is not.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn set_beginning(
+        &self,
+        app: &AppName,
+        written: &str,
+        beginning: Beginning,
+    ) -> Result<(), StoreError>;
+
     /// Puts a cursor back that lies after `cursor.to`, unless a newer term has moved it.
     ///
     /// # Errors
@@ -324,7 +350,8 @@ pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
 
     /// Keeps that Slack replaced the id `old` with `new`, as [`with_new_id`] says, in one
     /// transaction with [`Store::channel_ids`]: what was behind `old`, and `old` itself, is then
-    /// behind `new`. No accept, in whichever process, runs beside it.
+    /// behind `new`. A cursor of `new` is put back to where the channel was read under its older
+    /// ids, if that is before. No accept, in whichever process, runs beside it.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.

@@ -50,6 +50,16 @@ const WHOLE: &[Table] = &[
             SET ts = least(cursors.ts, excluded.ts), seen = least(cursors.seen, excluded.seen)",
     },
     Table {
+        name: "beginnings of channels",
+        read: "SELECT json_group_array(json_array(app, written, at, is_sure))
+            FROM beginnings WHERE ?1 < ?2",
+        write: "INSERT INTO relay.beginnings (app, written, at, is_sure)
+            SELECT r->>0, r->>1, (r->>2)::int8, (r->>3)::int4 <> 0
+            FROM json_array_elements($1::json) AS r
+            ON CONFLICT (app, written) DO UPDATE
+            SET at = least(beginnings.at, excluded.at), is_sure = excluded.is_sure",
+    },
+    Table {
         name: "channel ids",
         read: "SELECT json_group_array(json_array(app, written, id))
             FROM channel_ids WHERE ?1 < ?2",

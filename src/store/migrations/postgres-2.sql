@@ -132,6 +132,16 @@ CREATE TABLE relay.actions (
     selection text NOT NULL,
     changed int8 NOT NULL
 );
+-- When the history of a channel was first to be read, by an id or a configured name of the channel:
+-- nothing from before `first_lookback` before that is read by itself. `is_sure` is false while Slack
+-- had not confirmed the time.
+CREATE TABLE relay.beginnings (
+    app text NOT NULL,
+    written text NOT NULL,
+    at int8 NOT NULL,
+    is_sure bool NOT NULL,
+    PRIMARY KEY (app, written)
+);
 -- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
 ALTER TABLE relay.cursors ADD COLUMN seen int8;
 -- `wait` is how long the delivery was to wait when `due_at` was set: a `due_at` further away than

@@ -46,6 +46,16 @@ CREATE TABLE actions (
     selection TEXT NOT NULL,
     changed INTEGER NOT NULL
 ) STRICT;
+-- When the history of a channel was first to be read, by an id or a configured name of the channel:
+-- nothing from before `first_lookback` before that is read by itself. `is_sure` is 0 while Slack had
+-- not confirmed the time.
+CREATE TABLE beginnings (
+    app TEXT NOT NULL,
+    written TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    is_sure INTEGER NOT NULL,
+    PRIMARY KEY (app, written)
+) STRICT, WITHOUT ROWID;
 -- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
 ALTER TABLE cursors ADD COLUMN seen INTEGER;
 -- `wait` is how long the delivery was to wait when `due_at` was set: a `due_at` further away than

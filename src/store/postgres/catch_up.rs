@@ -10,7 +10,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
-    store::{CURSOR_AHEAD, CursorMove, LookAlike, StoreError, stored::clean, with_new_id},
+    store::{
+        Beginning, CURSOR_AHEAD, CursorMove, LookAlike, StoreError, former_ids, stored::clean,
+        with_new_id,
+    },
 };
 
 /// Waits until no accept is under way, and keeps new ones waiting until the transaction ends: each
@@ -101,6 +104,12 @@ pub(super) async fn replace_channel_id(
     old: &ChannelId,
     new: &ChannelId,
 ) -> Result<(), StoreError> {
+    // The channel is read on from where it was under its older ids.
+    const TAKE_OVER: &str = "
+        UPDATE relay.cursors c SET ts = least(c.ts, former.ts)
+        FROM (SELECT max(ts) AS ts FROM relay.cursors WHERE app = $1 AND channel = ANY ($3))
+            AS former
+        WHERE c.app = $1 AND c.channel = $2 AND former.ts IS NOT NULL";
     const DELETE: &str = "
         DELETE FROM relay.chains WHERE app = $1 AND first IN (
             SELECT first FROM relay.chains WHERE app = $1 AND channel = ANY ($2))";
@@ -117,7 +126,13 @@ pub(super) async fn replace_channel_id(
     let mut transaction = shared.door.begin(Haste::Batch).await?;
     transaction.query(CHAINS_LOCK, &[]).await?;
     let rows = transaction.query(CHAINS, &[(&name, Type::TEXT)]).await?;
-    let (_, chain) = with_new_id(read_chains(&rows)?, old, new);
+    let before = read_chains(&rows)?;
+    let former: Vec<_> =
+        former_ids(&before, old, new).iter().map(|id| clean(id.as_str())).collect();
+    let take_over: [Param<'_>; _] =
+        [(&name, Type::TEXT), (&new_id, Type::TEXT), (&former, Type::TEXT_ARRAY)];
+    transaction.query(TAKE_OVER, &take_over).await?;
+    let (_, chain) = with_new_id(before, old, new);
     let chain: Vec<_> = chain.iter().map(|id| clean(id.as_str())).collect();
     let first = chain.first().unwrap_or(&old_id);
     let both = [&old_id, &new_id];
@@ -174,6 +189,52 @@ pub(super) async fn look_alikes(
             Ok(LookAlike { ts, channel: ChannelId::new(get(row, 1)?), search: get(row, 2)? })
         })
         .collect()
+}
+
+/// The channels that have a cursor, the one that was read last first.
+pub(super) async fn read_channels(
+    shared: &Shared,
+    app: &AppName,
+) -> Result<Vec<ChannelId>, StoreError> {
+    const SQL: &str = "SELECT channel FROM relay.cursors WHERE app = $1 ORDER BY ts DESC, channel";
+    let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.iter().map(|row| Ok(ChannelId::new(get(row, 0)?))).collect()
+}
+
+pub(super) async fn beginnings(
+    shared: &Shared,
+    app: &AppName,
+) -> Result<Vec<(String, Beginning)>, StoreError> {
+    const SQL: &str = "SELECT written, at, is_sure FROM relay.beginnings WHERE app = $1";
+    let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
+    let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+    rows.iter()
+        .map(|row| {
+            let at = Timestamp::from_micros(get(row, 1)?);
+            Ok((get(row, 0)?, Beginning { at, is_sure: get(row, 2)? }))
+        })
+        .collect()
+}
+
+pub(super) async fn set_beginning(
+    shared: &Shared,
+    app: &AppName,
+    written: &str,
+    beginning: Beginning,
+) -> Result<(), StoreError> {
+    const SQL: &str = "
+        INSERT INTO relay.beginnings AS b (app, written, at, is_sure) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (app, written) DO UPDATE SET at = excluded.at, is_sure = excluded.is_sure
+        WHERE excluded.is_sure AND NOT b.is_sure";
+    let (app, written, at) = (app.as_str(), clean(written), beginning.at.micros());
+    let params: [Param<'_>; _] = [
+        (&app, Type::TEXT),
+        (&written, Type::TEXT),
+        (&at, Type::INT8),
+        (&beginning.is_sure, Type::BOOL),
+    ];
+    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
 }
 
 /// Up to where a channel's history was read.
@@ -233,7 +294,7 @@ pub(super) async fn move_cursor(
         ON CONFLICT (app, channel) DO UPDATE
         SET ts = greatest(c.ts, excluded.ts), term = excluded.term,
             seen = greatest(c.seen, excluded.seen)
-        WHERE excluded.term >= c.term";
+        WHERE excluded.term >= c.term AND c.ts >= $6";
     let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
     let ts = cursor.to.micros();
     let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
@@ -256,12 +317,14 @@ pub(super) async fn move_cursor(
         return Ok(());
     }
     let seen = cursor.seen.map(MessageTs::micros);
+    let from = cursor.from.micros();
     let params: [Param<'_>; _] = [
         (&app, Type::TEXT),
         (&channel, Type::TEXT),
         (&ts, Type::INT8),
         (&term, Type::INT8),
         (&seen, Type::INT8),
+        (&from, Type::INT8),
     ];
     transaction.query(SQL, &params).await.map(drop)
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rustls::ClientConfig;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
@@ -25,14 +24,14 @@ use self::{
     door::Door,
     shared::Shared,
 };
-pub use self::{connect::Url, open::OpenError};
+pub use self::{connect::Url, open::OpenError, settings::Settings};
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::{Metric, Metrics},
     store::{
-        Action, AlertQuery, AlertView, Changes, CursorMove, Deed, FeedPage, Hasten, Lease,
-        LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
+        Action, AlertQuery, AlertView, Beginning, Changes, CursorMove, Deed, FeedPage, Hasten,
+        Lease, LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
         Selection, Stats, Store, StoreError, Taken, Unrecorded, stored::quarantined,
         waiting::Waiting,
     },
@@ -60,6 +59,7 @@ mod poster;
 mod record;
 mod retain;
 mod row;
+mod settings;
 mod shared;
 #[cfg(test)]
 #[cfg(feature = "postgres-tests")]
@@ -69,34 +69,6 @@ mod watch;
 
 /// How many jobs may wait for a writer. The sender is told to come back rather than to wait longer.
 const QUEUE: usize = 4096;
-
-/// Where the database is, and what may be asked of it.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where it is. A pooler that shares connections by transaction may stand in between.
-    pub url: Url,
-    /// Where it can be listened to, without such a pooler; `None`: relays only look every second.
-    pub listen_url: Option<Url>,
-    /// What is trusted, if the server speaks TLS.
-    pub tls: Arc<ClientConfig>,
-    /// How many connections this relay opens at most, the listening one not counted.
-    pub max_connections: usize,
-    /// Start on a server that may forget what it has acknowledged.
-    pub allow_unsafe: bool,
-    /// How long a lease lasts.
-    pub lease: Duration,
-}
-
-impl Settings {
-    fn connector(&self) -> Connector {
-        Connector {
-            url: self.url.clone(),
-            tls: Arc::clone(&self.tls),
-            warnings: Arc::default(),
-            first: Arc::default(),
-        }
-    }
-}
 
 /// A store in PostgreSQL, open. Dropped without [`Store::close`] it ends as a crash would.
 pub struct PostgresStore {
@@ -359,6 +331,23 @@ impl Store for PostgresStore {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError> {
         catch_up::newest_seen(&self.shared, app, channel).await
+    }
+
+    async fn read_channels(&self, app: &AppName) -> Result<Vec<ChannelId>, StoreError> {
+        catch_up::read_channels(&self.shared, app).await
+    }
+
+    async fn beginnings(&self, app: &AppName) -> Result<Vec<(String, Beginning)>, StoreError> {
+        catch_up::beginnings(&self.shared, app).await
+    }
+
+    async fn set_beginning(
+        &self,
+        app: &AppName,
+        written: &str,
+        beginning: Beginning,
+    ) -> Result<(), StoreError> {
+        catch_up::set_beginning(&self.shared, app, written, beginning).await
     }
 
     async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {

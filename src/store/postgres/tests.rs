@@ -189,6 +189,7 @@ fn message(number: i64) -> NewMessage {
             ordinal: 0,
             attachment: 0,
             level: "high",
+            problems: Vec::new(),
             search: "text".to_owned(),
             destinations: vec![soar()],
         }],
@@ -320,6 +321,7 @@ async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(7),
         seen: None,
+        from: MessageTs::from_micros(0),
         term: 1,
     };
     let results = store.accept(batch, None, Some(cursor)).await.unwrap();
@@ -406,6 +408,7 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(to),
         seen: None,
+        from: MessageTs::from_micros(0),
         term,
     };
     let late = one.accept(vec![message(1)], None, Some(cursor(20, first))).await.unwrap();
@@ -602,6 +605,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
         channel: ChannelId::new("C1"),
         to: MessageTs::from_micros(77),
         seen: None,
+        from: MessageTs::from_micros(0),
         term: 1,
     };
     let ids = [&message(0), &message(1), &message(2), &odd, &two, &found]

@@ -4,9 +4,10 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::db::{Db, StoredTs};
 use crate::{
+    clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs, TsKey},
     store::{
-        CURSOR_AHEAD, CursorMove, LookAlike, NewMessage, Source,
+        Beginning, CURSOR_AHEAD, CursorMove, LookAlike, NewMessage, Source, former_ids,
         stored::{clean, source_number},
         with_new_id,
     },
@@ -86,13 +87,14 @@ pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<
         "INSERT INTO cursors (app, channel, ts, term, seen) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET ts = max(ts, excluded.ts), term = excluded.term,
             seen = coalesce(max(seen, excluded.seen), seen, excluded.seen)
-         WHERE excluded.term >= term",
+         WHERE excluded.term >= term AND ts >= ?6",
         params![
             cursor.app.as_str(),
             clean(cursor.channel.as_str()),
             cursor.to.micros(),
             term(cursor),
             cursor.seen.map(MessageTs::micros),
+            cursor.from.micros(),
         ],
     )
     .map(drop)
@@ -178,7 +180,9 @@ pub(super) fn replace_channel_id(
     old: &ChannelId,
     new: &ChannelId,
 ) -> rusqlite::Result<()> {
-    let (_, chain) = with_new_id(chains(db.connection(), app)?, old, new);
+    let before = chains(db.connection(), app)?;
+    take_over_cursor(db, app, &before, old, new)?;
+    let (_, chain) = with_new_id(before, old, new);
     for id in [old, new].into_iter().chain(&chain) {
         db.execute(
             "DELETE FROM chains WHERE app = ?1 AND first = (
@@ -200,6 +204,60 @@ pub(super) fn replace_channel_id(
     set_channel_id(db, app, old.as_str(), new)?;
     db.forget();
     Ok(())
+}
+
+/// Puts the cursor of `new` back to where the channel was read under its older ids, unless both are
+/// known to be one channel's already.
+fn take_over_cursor(
+    db: &Db<'_>,
+    app: &AppName,
+    chains: &[Vec<ChannelId>],
+    old: &ChannelId,
+    new: &ChannelId,
+) -> rusqlite::Result<()> {
+    let former: Vec<&str> = former_ids(chains, old, new).iter().map(ChannelId::as_str).collect();
+    db.execute(
+        "UPDATE cursors SET ts = min(cursors.ts, former.ts)
+         FROM (SELECT max(ts) AS ts FROM cursors
+            WHERE app = ?1 AND channel IN (SELECT value FROM json_each(?3))) AS former
+         WHERE app = ?1 AND channel = ?2 AND former.ts IS NOT NULL",
+        params![app.as_str(), clean(new.as_str()), serde_json::Value::from(former).to_string(),],
+    )
+    .map(drop)
+}
+
+/// The channels that have a cursor.
+pub(super) fn read_channels(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<ChannelId>> {
+    db.prepare_cached("SELECT channel FROM cursors WHERE app = ?1 ORDER BY ts DESC, channel")?
+        .query_map([app.as_str()], |row| Ok(ChannelId::new(row.get_ref(0)?.as_str()?)))?
+        .collect()
+}
+
+pub(super) fn beginnings(
+    db: &Connection,
+    app: &AppName,
+) -> rusqlite::Result<Vec<(String, Beginning)>> {
+    db.prepare_cached("SELECT written, at, is_sure FROM beginnings WHERE app = ?1")?
+        .query_map([app.as_str()], |row| {
+            let at = Timestamp::from_micros(row.get(1)?);
+            Ok((row.get(0)?, Beginning { at, is_sure: row.get(2)? }))
+        })?
+        .collect()
+}
+
+pub(super) fn set_beginning(
+    db: &Db<'_>,
+    app: &AppName,
+    written: &str,
+    beginning: Beginning,
+) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO beginnings (app, written, at, is_sure) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET at = excluded.at, is_sure = excluded.is_sure
+         WHERE excluded.is_sure > is_sure",
+        params![app.as_str(), clean(written), beginning.at.micros(), beginning.is_sure],
+    )
+    .map(drop)
 }
 
 /// Finds messages that are known under none of the ids `own`, and under another id of the app's.

@@ -27,8 +27,8 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     metrics::Metrics,
     store::{
-        Action, AlertQuery, AlertView, Changes, CursorMove, Deed, FeedPage, Hasten, Lease,
-        LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
+        Action, AlertQuery, AlertView, Beginning, Changes, CursorMove, Deed, FeedPage, Hasten,
+        Lease, LookAlike, NewMessage, OperatorAction, Outcome, Pruned, Recorded, Retention, Routed,
         Selection, Stats, Store, StoreError, Taken, Unrecorded, stored::quarantined,
     },
 };
@@ -289,6 +289,26 @@ impl Store for SqliteStore {
     ) -> Result<Option<MessageTs>, StoreError> {
         let (app, channel) = (app.clone(), channel.clone());
         self.view_reader(move |_shared, db| catch_up::newest_seen(db, &app, &channel)).await
+    }
+
+    async fn read_channels(&self, app: &AppName) -> Result<Vec<ChannelId>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| catch_up::read_channels(db, &app)).await
+    }
+
+    async fn beginnings(&self, app: &AppName) -> Result<Vec<(String, Beginning)>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| catch_up::beginnings(db, &app)).await
+    }
+
+    async fn set_beginning(
+        &self,
+        app: &AppName,
+        written: &str,
+        beginning: Beginning,
+    ) -> Result<(), StoreError> {
+        let (app, written) = (app.clone(), written.to_owned());
+        self.write(move |db, _mode| catch_up::set_beginning(db, &app, &written, beginning)).await
     }
 
     async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {

@@ -115,6 +115,7 @@ fn message(number: i64) -> NewMessage {
             ordinal: 0,
             attachment: 0,
             level: "high",
+            problems: Vec::new(),
             search: "text".to_owned(),
             destinations: vec![DestinationName::new("soar").unwrap()],
         }],

@@ -35,7 +35,14 @@ fn odd_messages() -> Vec<NewMessage> {
 /// A cursor beside the messages makes the store look closer.
 fn cursor() -> CursorMove {
     let to = MessageTs::from_micros(7);
-    CursorMove { app: app(), channel: ChannelId::new("C1"), to, seen: None, term: 1 }
+    CursorMove {
+        app: app(),
+        channel: ChannelId::new("C1"),
+        to,
+        seen: None,
+        from: MessageTs::from_micros(0),
+        term: 1,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
