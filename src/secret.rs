@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 /// Why a secret has no value.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +130,8 @@ pub struct Secret(Arc<Inner>);
 struct Inner {
     origin: Origin,
     value: ArcSwap<String>,
+    /// The value before this one.
+    former: ArcSwapOption<String>,
     version: AtomicU64,
     /// The file as it was when it was last read. Its lock makes readings follow one another.
     read_at: Mutex<Option<Stamp>>,
@@ -195,7 +197,8 @@ impl Secret {
 
     fn with(origin: Origin, value: String) -> Self {
         let (value, version) = (ArcSwap::from_pointee(value), AtomicU64::new(0));
-        Self(Arc::new(Inner { origin, value, version, read_at: Mutex::new(None) }))
+        let (former, read_at) = (ArcSwapOption::empty(), Mutex::new(None));
+        Self(Arc::new(Inner { origin, value, former, version, read_at }))
     }
 
     /// Returns whether the value comes from this file and has this form.
@@ -212,6 +215,14 @@ impl Secret {
     /// keeps the number beside it.
     pub fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)
+    }
+
+    /// Returns whether this secret and another one have the same value, or one of them still has
+    /// what the other had before its last change.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        let values = |secret: &Self| [Some(secret.reveal()), secret.0.former.load_full()];
+        let (own, others) = (values(self), values(other));
+        own.iter().flatten().any(|value| others.iter().flatten().any(|other| value == other))
     }
 
     /// Reads a secret file again. Returns whether the value changed; the old one stays in use
@@ -249,7 +260,7 @@ impl Secret {
         if *self.0.value.load_full() == value {
             return Ok(false);
         }
-        self.0.value.store(Arc::new(value));
+        self.0.former.store(Some(self.0.value.swap(Arc::new(value))));
         self.0.version.fetch_add(1, Ordering::Release);
         Ok(true)
     }
@@ -294,6 +305,26 @@ mod tests {
     fn a_secret_is_never_shown() {
         let secret = Secret::fixed("SLACK_SIGNING_SECRET", "8f742231b10e").unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(SLACK_SIGNING_SECRET: ***)");
+    }
+
+    #[test]
+    fn secrets_that_are_rotated_one_after_the_other_go_together_all_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a", "b", "c"].map(|name| dir.path().join(name));
+        for (path, value) in paths.iter().zip(["old", "old", "another"]) {
+            fs::write(path, value).unwrap();
+        }
+        let [a, b, c] = paths.each_ref().map(|path| Secret::file(path, Form::Word).unwrap());
+        let check = || {
+            assert!(a.goes_with(&b) && b.goes_with(&a));
+            assert!(!a.goes_with(&c) && !c.goes_with(&b));
+        };
+        check();
+        for (path, secret) in paths.iter().zip([&a, &b]) {
+            fs::write(path, "new").unwrap();
+            assert!(secret.refresh().unwrap());
+            check();
+        }
     }
 
     #[test]

@@ -52,20 +52,35 @@ pub struct Callback<'a> {
     pub raw: &'a str,
 }
 
-/// The installs of an app that a body is for: workspaces, and organisations that have the app in
-/// all of their workspaces. In a shared channel these are not where the event happened.
+/// The installs of an app that a body is for, from the best place that names them: in a shared
+/// channel the event may have happened elsewhere.
 #[derive(Debug, Default)]
-pub struct Teams<'a>(Vec<Cow<'a, str>>);
+pub struct Teams<'a> {
+    /// Workspaces.
+    workspaces: Vec<Cow<'a, str>>,
+    /// Organisations that may have the app in all of their workspaces.
+    organisations: Vec<Cow<'a, str>>,
+}
 
 impl Teams<'_> {
-    /// Returns whether the body is for that workspace or organisation.
-    pub fn contain(&self, team: &str) -> bool {
-        self.0.iter().any(|known| known == team)
+    /// Returns whether the body names that workspace.
+    pub fn name_workspace(&self, team: &str) -> bool {
+        self.workspaces.iter().any(|known| known == team)
+    }
+
+    /// Returns whether the body names that organisation.
+    pub fn name_organisation(&self, team: &str) -> bool {
+        self.organisations.iter().any(|known| known == team)
+    }
+
+    /// Returns whether the body names neither a workspace nor an organisation.
+    pub fn is_empty(&self) -> bool {
+        self.workspaces.is_empty() && self.organisations.is_empty()
     }
 
     /// Returns the first of them, or an empty text.
     pub fn first(&self) -> &str {
-        self.0.first().map_or("", Cow::as_ref)
+        self.workspaces.first().or(self.organisations.first()).map_or("", Cow::as_ref)
     }
 }
 
@@ -200,6 +215,7 @@ struct Outer<'a> {
     team_id: Cow<'a, str>,
     enterprise_id: Cow<'a, str>,
     context_team_id: Cow<'a, str>,
+    context_enterprise_id: Cow<'a, str>,
     authorizations: Vec<Authorization<'a>>,
     event_id: Cow<'a, str>,
     event_time: i64,
@@ -210,31 +226,36 @@ struct Outer<'a> {
 
 impl<'a> Outer<'a> {
     /// `authorizations` names one of the installs (docs.slack.dev/apis/events-api); its `team_id`
-    /// is null if the app is installed in a whole organisation.
+    /// is null if the app is installed in a whole organisation. It may be empty or missing: then
+    /// `context_team_id` is the workspace through which the app gets the event, and `team_id`, the
+    /// last resort, where it happened. The same holds for organisations.
     fn teams(&mut self) -> Teams<'a> {
-        let mut teams: Vec<Cow<'a, str>> = Vec::new();
-        let mut organisations = Vec::new();
-        for install in mem::take(&mut self.authorizations) {
-            teams.push(install.team_id);
-            if install.is_enterprise_install {
-                organisations.push(install.enterprise_id);
-            }
-        }
-        teams.retain(|team| !team.is_empty());
-        if teams.is_empty() {
-            let fallback = [&self.context_team_id, &self.team_id, &self.enterprise_id];
-            teams.extend(fallback.into_iter().find(|team| !team.is_empty()).cloned());
-        }
-        teams.extend(organisations);
-        Teams(teams)
+        let installs = mem::take(&mut self.authorizations).into_iter();
+        let (workspaces, organisations): (Vec<_>, Vec<_>) =
+            installs.map(|install| (install.team_id, install.enterprise_id)).unzip();
+        let places = [&self.context_team_id, &self.team_id];
+        let workspaces = first_that_names(workspaces, places);
+        let places = [&self.context_enterprise_id, &self.enterprise_id];
+        Teams { workspaces, organisations: first_that_names(organisations, places) }
     }
+}
+
+/// Returns the ids that are not empty; if there are none, the first of the others that is not.
+fn first_that_names<'a>(
+    mut ids: Vec<Cow<'a, str>>,
+    others: [&Cow<'a, str>; 2],
+) -> Vec<Cow<'a, str>> {
+    ids.retain(|id| !id.is_empty());
+    if ids.is_empty() {
+        ids.extend(others.into_iter().find(|id| !id.is_empty()).cloned());
+    }
+    ids
 }
 
 #[derive(Default)]
 struct Authorization<'a> {
     team_id: Cow<'a, str>,
     enterprise_id: Cow<'a, str>,
-    is_enterprise_install: bool,
 }
 
 impl<'de> Lenient<'de> for Authorization<'de> {
@@ -242,7 +263,6 @@ impl<'de> Lenient<'de> for Authorization<'de> {
         match key {
             "team_id" => read(object, &mut self.team_id),
             "enterprise_id" => read(object, &mut self.enterprise_id),
-            "is_enterprise_install" => read(object, &mut self.is_enterprise_install),
             _ => skip(object),
         }
     }
@@ -257,6 +277,7 @@ impl<'de> Lenient<'de> for Outer<'de> {
             "team_id" => read(object, &mut self.team_id),
             "enterprise_id" => read(object, &mut self.enterprise_id),
             "context_team_id" => read(object, &mut self.context_team_id),
+            "context_enterprise_id" => read(object, &mut self.context_enterprise_id),
             "authorizations" => read(object, &mut self.authorizations),
             "event_id" => read(object, &mut self.event_id),
             "event_time" => read(object, &mut self.event_time),
@@ -395,27 +416,41 @@ mod tests {
         assert!(matches!(callback.event, Event::Message(_)));
         for (team, is_its) in [("T0RELAYTEAM", true), ("E0RELAYORG1", true), ("T0SOURCE001", false)]
         {
-            assert_eq!(callback.teams.contain(team), is_its, "{team}");
+            let teams = &callback.teams;
+            let named = teams.name_workspace(team) || teams.name_organisation(team);
+            assert_eq!(named, is_its, "{team}");
         }
     }
 
     #[test]
     fn the_installs_of_a_body_are_read_from_the_best_place_that_names_one() {
         for (members, teams) in [
-            (r#""authorizations":[{"team_id":"T1"},{"team_id":"T2"}],"team_id":"T3""#, "T1 T2"),
-            (r#""authorizations":[{"team_id":null}],"context_team_id":"T2","team_id":"T3""#, "T2"),
-            (r#""authorizations":[],"context_team_id":null,"team_id":"T3""#, "T3"),
-            (r#""authorizations":[{"team_id":"T1","enterprise_id":"E1"}]"#, "T1"),
+            (r#""authorizations":[{"team_id":"T1"},{"team_id":"T2"}],"team_id":"T3""#, "T1 T2 /"),
             (
-                r#""authorizations":[{"team_id":"T1","enterprise_id":"E1",
-                    "is_enterprise_install":true}]"#,
-                "T1 E1",
+                r#""authorizations":[{"team_id":null}],"context_team_id":"T2","team_id":"T3""#,
+                "T2 /",
             ),
-            (r#""authorizations":7,"team_id":"","enterprise_id":"E1""#, "E1"),
-            (r#""x":1"#, ""),
+            (r#""authorizations":[],"context_team_id":null,"team_id":"T3""#, "T3 /"),
+            (r#""authorizations":[{"team_id":"T1","enterprise_id":"E1"}]"#, "T1 / E1"),
+            (
+                r#""authorizations":[{"team_id":null,"enterprise_id":"E1",
+                    "is_enterprise_install":true}],"enterprise_id":"E2","team_id":"T3""#,
+                "T3 / E1",
+            ),
+            (r#""authorizations":7,"team_id":"","enterprise_id":"E1""#, "/ E1"),
+            (r#""authorizations":[],"team_id":"T3","enterprise_id":"E1""#, "T3 / E1"),
+            (
+                r#""context_team_id":"T2","context_enterprise_id":"E1","team_id":"T3",
+                    "enterprise_id":"E2""#,
+                "T2 / E1",
+            ),
+            (r#""context_team_id":null,"context_enterprise_id":"E1","team_id":"T3""#, "T3 / E1"),
+            (r#""x":1"#, "/"),
         ] {
             let text = format!(r#"{{"type":"event_callback",{members}}}"#);
-            assert_eq!(callback(&text).teams.0.join(" "), teams, "{members}");
+            let Teams { workspaces, organisations } = callback(&text).teams;
+            let named = format!("{} / {}", workspaces.join(" "), organisations.join(" "));
+            assert_eq!(named.trim(), teams, "{members}");
         }
     }
 

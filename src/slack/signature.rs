@@ -75,6 +75,12 @@ impl Signed {
         // A file that was replaced a moment ago has another value by now.
         self.secret == *secret || *self.value == *secret.reveal()
     }
+
+    /// Returns whether that secret is rotated with the one that made the signature, and one of the
+    /// two has not followed yet.
+    pub fn goes_with(&self, secret: &Secret) -> bool {
+        self.secret.goes_with(secret)
+    }
 }
 
 impl fmt::Debug for Signed {
