@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Common, moment, ops_client::Target, say, serve};
-use crate::ops::view::BackfillReport;
+use crate::ops::view::{BackfillReport, Unread};
 
 /// Read history again.
 #[derive(Args, Debug)]
@@ -56,14 +56,21 @@ impl Backfill {
         if self.json {
             say(&serde_json::to_string_pretty(&report)?);
         } else {
-            let BackfillReport { found, new, known, marked } = report;
+            let BackfillReport { found, new, known, marked, ref failures } = report;
             let done = if self.mark_known {
                 format!("{marked} marked as known")
             } else {
                 format!("{new} new")
             };
             say(&format!("{found} found, {done}, {known} already known"));
+            for Unread { app, channel, problem } in failures {
+                let place = match channel.as_str() {
+                    "" => format!("the channels of app {app}"),
+                    channel => format!("channel {channel} of app {app}"),
+                };
+                say(&format!("not read: {place}: {problem}"));
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

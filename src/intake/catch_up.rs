@@ -8,7 +8,9 @@
 //! never by the time of day, which may leap.
 
 mod access;
+mod beginnings;
 mod channels;
+mod doubts;
 mod handle;
 mod missed;
 mod moved;
@@ -31,14 +33,16 @@ use tokio::sync::mpsc;
 
 use self::{
     access::Access,
+    beginnings::Beginnings,
     channels::Listing,
+    doubts::Doubts,
     reader::{Reader, backoff},
     status::{Board, Topic},
     turn::Read,
     turns::Turns,
 };
 pub use self::{
-    handle::{BackfillError, Handle, History, Moment},
+    handle::{BackfillError, Handle, History, Moment, ReadBack, Unread},
     reader::{Found, ReadError},
     status::{ChannelStatus, Status},
     task::Purpose,
@@ -143,8 +147,9 @@ pub struct Poller {
     /// A channel that is lost, and one whose history is to be looked through for its messages.
     suspects: VecDeque<(ChannelId, ChannelId)>,
     /// Channels of which Slack is asked whether they are what an event said.
-    doubted: BTreeSet<ChannelId>,
-    ask_doubted_at: Duration,
+    doubts: Doubts,
+    /// When each channel was first to be read, once the store has told.
+    beginnings: Option<Beginnings>,
     turns: Turns,
     reads: HashMap<ChannelId, Read>,
     /// Slack allows no call for history before that.
@@ -197,8 +202,8 @@ impl Poller {
             listing: Listing::new(now),
             lost: BTreeSet::new(),
             suspects: VecDeque::new(),
-            doubted: BTreeSet::new(),
-            ask_doubted_at: now,
+            doubts: Doubts::default(),
+            beginnings: None,
             turns: Turns::default(),
             reads: HashMap::new(),
             history_at: now,
@@ -283,15 +288,17 @@ impl Poller {
             return self.asked_at + every.min(backoff(self.store_failures));
         }
         let asks_again = self.asked_at + every;
+        let asks_again =
+            if self.stands_by { asks_again.min(self.asked_at + STAND_BY) } else { asks_again };
         if self.stands_by && self.also_from.is_none() {
-            return self.asked_at + every.min(STAND_BY);
+            return asks_again;
         }
         if let Some(at) = self.access.lost_until(self.reader.api.token_version()) {
             return at.max(self.ask_access_at);
         }
         let access = (!self.access.is_good()).then_some(self.ask_access_at);
         let listing = self.listing_at();
-        let doubted = (!self.doubted.is_empty()).then_some(self.ask_doubted_at);
+        let doubted = self.doubts.wake();
         let suspects = (!self.suspects.is_empty()).then_some(self.history_at);
         let turn = self.turns.wake().map(|at| at.max(self.history_at));
         [access, listing, doubted, suspects, turn]
@@ -335,9 +342,8 @@ impl Poller {
         self.beat();
         self.ask_doubted().await;
         let ours = self.ours();
-        self.lost.retain(|channel| ours.contains(channel));
-        self.suspects.retain(|(lost, _)| ours.contains(lost));
-        self.turns.keep(&ours, self.uptime());
+        self.doubts.keep(&ours);
+        self.turns.keep(&self.wanted(&ours), self.uptime());
         self.reads.retain(|channel, _| ours.contains(channel));
         for _ in 0..self.turns.due(self.uptime()) {
             if self.access.is_lost() || self.history_at > self.uptime() {
@@ -366,6 +372,13 @@ impl Poller {
         self.keep_unkept().await?;
         self.recall().await?;
         self.forget_former_ids();
+        if term != self.term {
+            // Another process may have kept more of them.
+            self.beginnings = None;
+        }
+        if term.is_some() {
+            self.note_beginnings().await?;
+        }
         Ok(term)
     }
 
@@ -374,6 +387,13 @@ impl Poller {
         let all = self.member_of.iter().flatten().chain(&known.ids);
         let ours: BTreeSet<ChannelId> = all.cloned().collect();
         ours.into_iter().collect()
+    }
+
+    /// Returns which of our channels are read: all; or, where another process polls, those in which
+    /// Slack has not been heard of what it left out.
+    fn wanted(&self, ours: &[ChannelId]) -> Vec<ChannelId> {
+        let is_wanted = |id: &&ChannelId| !self.stands_by || !self.also_read.contains(*id);
+        ours.iter().filter(is_wanted).cloned().collect()
     }
 
     /// Something that was asked of Slack was answered, or not.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    ChannelStatus, EXTRA_GAP, Poller, RATE_LIMITED_BACK, SLOW_RETRY, reader::backoff,
+    ChannelStatus, EXTRA_GAP, Poller, RATE_LIMITED_BACK, SLOW_RETRY, moved, reader::backoff,
     status::Topic, with_cure,
 };
 use crate::{
@@ -175,20 +175,20 @@ impl Poller {
     /// Slack is asked how the channel is.
     fn doubt(&mut self, channel: &ChannelId) {
         if self.if_ours(channel, |_status| {}) {
-            self.doubted.insert(channel.clone());
-            self.ask_doubted_at = self.ask_doubted_at.min(self.uptime());
+            self.doubts.add(channel, self.uptime());
         }
     }
 
     /// Asks Slack about one channel of which an event said something. One that is archived is asked
-    /// about again and again: it may be opened.
+    /// about again, since it may be opened.
     pub(super) async fn ask_doubted(&mut self) {
         let now = self.uptime();
-        let Some(channel) = self.doubted.first().filter(|_| self.ask_doubted_at <= now).cloned()
-        else {
+        if self.access.is_lost() {
+            return;
+        }
+        let Some(channel) = self.doubts.due(now) else {
             return;
         };
-        self.ask_doubted_at = now + EXTRA_GAP;
         match self.reader.api.channel(&channel).await {
             Ok(found) => {
                 self.if_ours(&channel, |status| {
@@ -199,20 +199,21 @@ impl Poller {
                     self.removed_from(&channel);
                 }
                 if found.is_archived {
-                    self.ask_doubted_at = now + SLOW_RETRY;
+                    self.doubts.ask_later(&channel, now, SLOW_RETRY);
                 } else {
-                    self.doubted.remove(&channel);
-                    self.ask_doubted_at = now;
+                    self.doubts.settle(&channel);
                 }
             }
             Err(error @ ApiError::Token(_)) => self.lose_access(&error),
-            Err(ApiError::Throttled { wait }) => self.ask_doubted_at = now.saturating_add(wait),
+            Err(ApiError::Throttled { wait }) => self.doubts.wait_until(now.saturating_add(wait)),
             // A private channel that the bot is not in does not exist for it.
-            Err(ApiError::Configuration { .. }) => {
-                self.doubted.remove(&channel);
+            Err(ApiError::Configuration { code, .. }) if code.as_str() == moved::UNKNOWN => {
+                self.doubts.settle(&channel);
                 self.removed_from(&channel);
             }
-            Err(ApiError::Transient(_) | ApiError::Ours(_)) => {}
+            Err(ApiError::Configuration { .. } | ApiError::Transient(_) | ApiError::Ours(_)) => {
+                self.doubts.ask_later(&channel, now, Duration::ZERO);
+            }
         }
     }
 

@@ -19,6 +19,9 @@ use crate::{
     store::StoreError,
 };
 
+/// So many channels that were read before the start and are not listed now are looked for.
+const LOST: usize = 20;
+
 /// The walk through the list of channels, a page at a time, and when it goes on.
 #[derive(Debug)]
 pub(super) struct Listing {
@@ -100,15 +103,35 @@ impl Poller {
             Ok(false) => {
                 let walk = std::mem::take(&mut self.listing.walk);
                 if self.channels.known().is_every() {
-                    self.member_of = Some(walk.members);
+                    self.now_member_of(walk).await;
+                } else {
+                    self.suspect(walk.strangers);
                 }
-                self.suspect(walk.strangers);
                 self.listing.at = self.uptime() + SLOW_RETRY;
                 self.board.say(Topic::Listing, "");
                 self.complain_of_unresolved();
             }
             Err(error) => self.list_failed(&error),
         }
+    }
+
+    /// Every channel that the bot is in is ours. One that is listed for the first time may be one
+    /// that was read under another id, before this process began or since.
+    async fn now_member_of(&mut self, walk: Walk) {
+        let reader = Arc::clone(&self.reader);
+        let Walk { members, mut strangers, .. } = walk;
+        if self.member_of.is_none()
+            && let Ok(read) = reader.parts.store.read_channels(&reader.app).await
+        {
+            let known = self.channels.known();
+            let is_listed =
+                |id: &ChannelId| known.chain(id).iter().any(|one| members.contains(one));
+            strangers.extend(members.iter().filter(|id| !read.contains(id)).cloned());
+            let gone = read.iter().filter(|id| !is_listed(id)).take(LOST);
+            self.lost.extend(gone.filter(|_| !strangers.is_empty()).cloned());
+        }
+        self.suspect(strangers);
+        self.member_of = Some(members);
     }
 
     fn list_failed(&mut self, error: &ListError) {

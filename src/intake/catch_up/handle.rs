@@ -50,6 +50,26 @@ pub enum BackfillError {
     Read(#[from] ReadError),
 }
 
+/// What reading history for an operator came to.
+#[derive(Debug, Default)]
+pub struct ReadBack {
+    /// What was found in the channels that were read to their end.
+    pub found: Found,
+    /// How many those are.
+    pub channels: u64,
+    /// What could not be read.
+    pub failures: Vec<Unread>,
+}
+
+/// History that could not be read. What was read of it before is stored.
+#[derive(Debug)]
+pub struct Unread {
+    /// The channel; none, if not even the channels are known.
+    pub channel: Option<ChannelId>,
+    /// Why.
+    pub error: BackfillError,
+}
+
 /// A moment that an operator names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -102,11 +122,12 @@ impl Handle {
         &self.reader.app
     }
 
-    /// Reads history now, beside the usual readings. Moves no cursor.
+    /// Reads history now, beside the usual readings. Moves no cursor. A channel that cannot be read
+    /// keeps no other from being read.
     ///
     /// # Errors
-    /// [`BackfillError`]; what was read before is stored.
-    pub async fn backfill(&self, history: History) -> Result<Found, BackfillError> {
+    /// [`BackfillError`] if no channel could be asked for; what was read before is stored.
+    pub async fn backfill(&self, history: History) -> Result<ReadBack, BackfillError> {
         let (this, shutdown) = (self.clone(), self.reader.parts.shutdown.clone());
         // It goes on when whoever asked has gone away.
         let reading = shutdown.clone().spawn(async move {
@@ -118,15 +139,15 @@ impl Handle {
         reading.await.unwrap_or(Err(BackfillError::Stopped))
     }
 
-    async fn read_back(&self, history: History) -> Result<Found, BackfillError> {
+    async fn read_back(&self, history: History) -> Result<ReadBack, BackfillError> {
         let (reader, beat) = (&self.reader, Beat(None));
         let wanted = history.channel.as_deref().map(|channel| channel.trim_start_matches('#'));
-        let channels = self.chosen(wanted).await?;
+        let mut sum = ReadBack::default();
+        let channels = self.chosen(wanted, &mut sum.failures).await?;
         if reader.api.slack_now().is_none() {
             let call = || reader.api.auth_test();
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
-        let mut sum = Found::default();
         let began = reader.parts.clock.uptime();
         for channel in channels {
             let now = reader.api.moment();
@@ -150,14 +171,34 @@ impl Handle {
                 cursor: None,
                 counted_to: None,
             };
-            sum.add(reader.read(task, beat).await?);
+            let channel = task.channel.clone();
+            match reader.read(task, beat).await {
+                Ok(found) => {
+                    sum.found.add(found);
+                    sum.channels += 1;
+                }
+                Err(error) => {
+                    let is_tokens = matches!(&error, ReadError::Slack(ApiError::Token(_)));
+                    let error = BackfillError::Read(error);
+                    sum.failures.push(Unread { channel: Some(channel), error });
+                    if is_tokens {
+                        // It opens no other channel either.
+                        break;
+                    }
+                }
+            }
         }
         Ok(sum)
     }
 
     /// The channels that are meant. Only one relay keeps a list of those that the bot is in, and it
-    /// may be another one: Slack is asked, unless what is known here is enough.
-    async fn chosen(&self, wanted: Option<&str>) -> Result<Vec<ChannelId>, BackfillError> {
+    /// may be another one: Slack is asked, unless what is known here is enough. If Slack does not
+    /// tell, what is known is read all the same, and the rest is among the `failures`.
+    async fn chosen(
+        &self,
+        wanted: Option<&str>,
+        failures: &mut Vec<Unread>,
+    ) -> Result<Vec<ChannelId>, BackfillError> {
         let known = self.channels.known();
         let mut all = self.named(&known).await?;
         let is_wanted = |(id, name): &(ChannelId, String)| {
@@ -165,7 +206,11 @@ impl Handle {
         };
         let is_enough = wanted.is_some() && all.iter().any(is_wanted);
         if (known.is_every() || !known.unresolved.is_empty()) && !is_enough {
-            all.extend(self.listed(&known).await?);
+            match self.listed(&known).await {
+                Ok(listed) => all.extend(listed),
+                Err(error) if all.is_empty() || wanted.is_some() => return Err(error),
+                Err(error) => failures.push(Unread { channel: None, error }),
+            }
             if all.is_empty() {
                 return Err(BackfillError::Nowhere);
             }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{
     Poller,
-    reader::{ReadError, Reader},
+    reader::{Beat, ReadError, Reader},
     task::Task,
 };
 use crate::{
@@ -33,6 +33,9 @@ use crate::{
 
 /// So many channels that are not read are looked into for one that is lost, each with one call.
 const STRANGERS: usize = 20;
+
+/// How far back from where a lost channel was read its messages are looked for.
+const SEARCHED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Slack's word for an id that it does not know, or does not know any more.
 pub(super) const UNKNOWN: &str = "channel_not_found";
@@ -51,6 +54,10 @@ impl Poller {
     pub(super) fn read_under(&mut self, old: &ChannelId, new: &ChannelId) {
         if let Some(member) = self.member_of.iter_mut().flatten().find(|member| *member == old) {
             member.clone_from(new);
+        }
+        if let Some(read) = self.reads.get_mut(new) {
+            // Its cursor may have been put back.
+            (read.begun, read.moved_to) = (None, None);
         }
         if self.ours().contains(new) {
             self.turns.take_up(new, self.uptime());
@@ -77,7 +84,8 @@ impl Poller {
         }
     }
 
-    /// All channels are listed: what is still lost may be one of the strangers among them.
+    /// All channels are listed: what is still lost may be one of the strangers among them that were
+    /// not read before.
     pub(super) fn suspect(&mut self, strangers: Vec<ChannelId>) {
         let ours = self.ours();
         let unread: Vec<ChannelId> =
@@ -118,7 +126,8 @@ impl Poller {
         let Some(latest) = place.committed else {
             return Ok(false);
         };
-        let lookback = i64::try_from(self.settings.first_lookback.as_micros()).unwrap_or(i64::MAX);
+        let lookback = self.settings.first_lookback.max(SEARCHED);
+        let lookback = i64::try_from(lookback.as_micros()).unwrap_or(i64::MAX);
         let query = HistoryQuery {
             channel: stranger.clone(),
             oldest: MessageTs::from_micros(latest.micros().saturating_sub(lookback)),
@@ -191,33 +200,38 @@ fn is_twin(one: &ChannelId, other: &ChannelId) -> bool {
 
 impl Reader {
     /// Finds out whether messages of the page are known under another id, and keeps that this one
-    /// and the channel's own are one channel's if they are.
-    pub(super) async fn recognise(&self, task: &Task, page: &HistoryPage) -> Result<(), ReadError> {
+    /// and the channel's own are one channel's if they are. Returns whether any was.
+    pub(super) async fn recognise(
+        &self,
+        task: &Task,
+        page: &HistoryPage,
+        beat: Beat<'_>,
+    ) -> Result<bool, ReadError> {
         let found = self.incidents(task, page);
         if found.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let timestamps: Vec<MessageTs> = found.keys().copied().collect();
         let known = self.channels.known();
         let own = known.chain(&task.channel);
         let (store, app) = (&*self.parts.store, &self.app);
         let alike = store.look_alikes(app, own, &timestamps).await.map_err(ReadError::Store)?;
-        let mut asked = BTreeSet::new();
+        let (mut asked, mut is_joined) = (BTreeSet::new(), false);
         for one in alike {
             let is_alike = found.get(&one.ts).is_some_and(|message| is_alike(message, &one));
             if !is_alike || !asked.insert(one.channel.clone()) {
                 continue;
             }
             let (here, there) = (task.channel.clone(), one.channel);
-            let (old, new) = match self.compare(task, &there).await? {
+            let (old, new) = match self.compare(task, &there, beat).await? {
                 Relation::Two => continue,
                 Relation::MovedHere => (there, here),
                 Relation::MovedThere => (here, there),
             };
             let changed = self.channels.change_id(store, app, &old, &new).await;
-            changed.map_err(ReadError::Store)?;
+            is_joined |= changed.map_err(ReadError::Store)?;
         }
-        Ok(())
+        Ok(is_joined)
     }
 
     /// The messages of the page with incidents, without their bytes.
@@ -238,17 +252,22 @@ impl Reader {
     }
 
     /// Asks Slack whether the channel that is read and another one are the same.
-    async fn compare(&self, task: &Task, there: &ChannelId) -> Result<Relation, ReadError> {
+    async fn compare(
+        &self,
+        task: &Task,
+        there: &ChannelId,
+        beat: Beat<'_>,
+    ) -> Result<Relation, ReadError> {
         if self.answered_at(there).is_some_and(|at| at >= task.began) {
             return Ok(Relation::Two);
         }
-        let Some(other) = self.describe(there).await? else {
+        let Some(other) = self.describe(there, beat).await? else {
             return Ok(Relation::MovedHere);
         };
         if other.id == task.channel.as_str() {
             return Ok(Relation::MovedHere);
         }
-        let Some(own) = self.describe(&task.channel).await? else {
+        let Some(own) = self.describe(&task.channel, beat).await? else {
             return Ok(Relation::MovedThere);
         };
         if own.id == there.as_str() {
@@ -261,12 +280,23 @@ impl Reader {
         Ok(Relation::Two)
     }
 
-    /// Returns what Slack says of a channel; `None` if it says nothing, since it does not know the
-    /// id or may not tell.
-    async fn describe(&self, channel: &ChannelId) -> Result<Option<Channel>, ReadError> {
-        match self.api.channel(channel).await {
+    /// Returns what Slack says of a channel; `None` if it does not know the id.
+    ///
+    /// # Errors
+    /// Slack does not tell, for the moment or until somebody lets it. Until it does the channel is
+    /// not read: two ids taken for one would lose alerts, and one taken for two would double them.
+    async fn describe(
+        &self,
+        channel: &ChannelId,
+        beat: Beat<'_>,
+    ) -> Result<Option<Channel>, ReadError> {
+        // The call may take half as long as a loop may be silent.
+        beat.beat(self);
+        let described = self.api.channel(channel).await;
+        beat.beat(self);
+        match described {
             Ok(described) => Ok(Some(described)),
-            Err(ApiError::Configuration { .. } | ApiError::Ours(_)) => Ok(None),
+            Err(error) if error.code() == UNKNOWN => Ok(None),
             Err(error) => Err(ReadError::Slack(error)),
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     intake::{
         Admitted, IncidentMessage, Post,
         channels::Channels,
-        fate::{self, Fate, FateCounters, Trace},
+        fate::{self, Fate, FateCounters, ProblemCounters, Trace},
         posters::Note,
     },
     logging::chain,
@@ -92,6 +92,7 @@ pub(super) struct Reader {
     pub(super) channels: Arc<Channels>,
     pub(super) parts: Parts,
     fates: FateCounters,
+    problems: ProblemCounters,
     received: Vec<(Source, Counter)>,
     /// When Slack last answered for a channel's id.
     pub(super) heard: Mutex<BTreeMap<ChannelId, Duration>>,
@@ -136,8 +137,9 @@ impl Reader {
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
         let fates = FateCounters::new(app.as_str(), metrics);
+        let problems = ProblemCounters::new(app.as_str(), metrics);
         let heard = Mutex::default();
-        Self { fates, received: received.into(), app, api, channels, parts, heard }
+        Self { fates, problems, received: received.into(), app, api, channels, parts, heard }
     }
 
     /// Reads the window to its end, with patience for what fails for the moment.
@@ -145,7 +147,7 @@ impl Reader {
         let (mut open, mut failed) = (Open::new(task), 0);
         loop {
             beat.beat(self);
-            match self.step(&mut open).await {
+            match self.step(&mut open, beat).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => failed = 0,
                 Err(ReadError::Slack(error)) => {
@@ -160,7 +162,11 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError`]; the same page may be asked for again.
-    pub(super) async fn step(&self, open: &mut Open) -> Result<Option<Found>, ReadError> {
+    pub(super) async fn step(
+        &self,
+        open: &mut Open,
+        beat: Beat<'_>,
+    ) -> Result<Option<Found>, ReadError> {
         let page = match self.api.history(&query(open)).await {
             Ok(page) => page,
             Err(ApiError::Transient(Failure::TooLarge)) => {
@@ -177,7 +183,10 @@ impl Reader {
             Err(error) => return Err(ReadError::Slack(error)),
         };
         // Before anything is taken note of: if this fails, the same page is asked for again.
-        self.recognise(&open.task, &page).await?;
+        if self.recognise(&open.task, &page, beat).await? {
+            // What its older ids left unread lies before this window.
+            open.task.cursor = None;
+        }
         self.note_answer(&open.task.channel);
         let limit = open.reading.limit();
         let (facts, candidates) = self.admit(open, &page);
@@ -368,7 +377,9 @@ impl Reader {
             }
         }
         self.count_at_once(task, fate);
-        Trace::of(message).log_accepted(None, Duration::ZERO, fate);
+        let trace = Trace::of(message);
+        self.problems.count(&trace, accepted);
+        trace.log_accepted(None, Duration::ZERO, fate);
     }
 
     fn count_at_once(&self, task: &Task, fate: Fate) {

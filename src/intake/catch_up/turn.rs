@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY, moved,
-    reader::{Open, TRIES},
+    EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY,
+    beginnings::floor,
+    moved,
+    reader::{Beat, Open, TRIES},
     task::{Purpose, Task},
     window::{Place, Plan, ts},
     with_cure,
@@ -26,13 +28,10 @@ pub(super) struct Read {
     pub(super) begun: Option<Begun>,
     /// Up to where messages have been counted.
     counted: Option<MessageTs>,
-    /// Where the first window of a channel without a cursor began: the overlap goes no further
-    /// back, since what is older is none of ours to bring.
-    floor: Option<MessageTs>,
     /// Since when the channel waits for its first cursor.
     waits_since: Option<Duration>,
     /// Where the store should have moved the cursor.
-    moved_to: Option<MessageTs>,
+    pub(super) moved_to: Option<MessageTs>,
     /// What is shown until then, though the channel is read.
     shown: Option<(String, Duration)>,
 }
@@ -53,10 +52,10 @@ pub(super) struct Begun {
 impl Poller {
     /// Reads the next page of a channel.
     pub(super) async fn turn(&mut self, channel: &ChannelId, term: Option<u64>) {
-        let reader = Arc::clone(&self.reader);
+        let (reader, heartbeat) = (Arc::clone(&self.reader), self.heartbeat.clone());
         let mut read = self.reads.remove(channel).unwrap_or_default();
         let result = match self.begin(channel, term, &mut read).await {
-            Ok(begun) => reader.step(&mut begun.open).await,
+            Ok(begun) => reader.step(&mut begun.open, Beat(Some(&heartbeat))).await,
             Err(error) => Err(ReadError::Store(error)),
         };
         match result {
@@ -92,14 +91,16 @@ impl Poller {
                            and of the database";
             read.shown = Some((problem.to_owned(), now + self.settings.every));
         }
+        let beginning = self.beginning(channel, place, moment).await?;
         let waited = now.saturating_sub(*read.waits_since.get_or_insert(now));
+        let waited = beginning.map_or(waited, |beginning| moment.earliest.since(beginning));
         // What has been read here is not read once more because another channel fails.
         let also_from = self.also_from.filter(|_| !self.also_read.contains(channel));
         let mut plan = Plan::new(place, also_from, moment, waited, self.settings);
-        if place.committed.is_none() && moment.believed.is_some() {
-            read.floor.get_or_insert(plan.window.oldest);
-        }
-        let floor = read.floor.filter(|floor| *floor <= ts(moment.earliest));
+        // What is older is none of ours to bring.
+        let lookback = self.settings.first_lookback;
+        let floor = beginning.map(|beginning| floor(beginning, lookback, place));
+        let floor = floor.filter(|floor| *floor <= ts(moment.earliest));
         if let (Some(floor), None) = (floor, also_from) {
             plan.window.oldest = plan.window.oldest.max(floor);
         }
@@ -107,6 +108,7 @@ impl Poller {
             term.map(|term| CursorMove {
                 app: reader.app.clone(),
                 channel: channel.clone(),
+                from: plan.window.oldest,
                 to,
                 seen: None,
                 term,

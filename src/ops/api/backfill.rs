@@ -7,7 +7,10 @@ use super::{
     Answer, Meant, Shared,
     actions::{Who, note},
 };
-use crate::ops::{Backfill, Backfilled, NoBackfill, Problem, view::BackfillReport};
+use crate::ops::{
+    self, Backfill, Backfilled, NoBackfill, Problem,
+    view::{BackfillReport, Unread},
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,8 +40,11 @@ pub(super) async fn backfill(
     let action = if meant.mark_known { "mark known" } else { "backfill" };
     let deed = who.deed(action, format!("{place} since {from} until {to}"));
     note(&api, deed, read.new + read.marked).await;
-    let Backfilled { found, new, known, marked } = read;
-    Ok(Json(BackfillReport { found, new, known, marked }))
+    let Backfilled { found, new, known, marked, failures } = read;
+    let unread =
+        |one: ops::Unread| Unread { app: one.app, channel: one.channel, problem: one.problem };
+    let failures = failures.into_iter().map(unread).collect();
+    Ok(Json(BackfillReport { found, new, known, marked, failures }))
 }
 
 fn refused(why: NoBackfill) -> Problem {
