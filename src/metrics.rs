@@ -95,6 +95,8 @@ metrics! {
         "Bytes left for alerts: until the store's max_size, or on its disk if that is less.";
     PrunedEarly Counter "pruned_early_total" []
         "Delivered messages whose text went before retention said so, since space was short.";
+    ParseProblems Counter "parse_problems_total" ["app", "problem"]
+        "What could not be read of accepted alerts, by the words of `parse_problems`.";
     LogLinesDropped Counter "log_lines_dropped_total" []
         "Log lines that were dropped, since nobody read standard error fast enough.";
     StaleLeases Counter "stale_leases_total" []

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use crate::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack, priority},
     code_defender::{
-        incident::{Incident, Problem},
-        matcher::{MOST_INCIDENTS, Matcher},
+        incident::Incident,
+        matcher::{self, MOST_INCIDENTS, Matcher},
         risk_level::Risk,
     },
     ids::{AlertId, ChannelId, MessageTs, TsKey},
@@ -134,10 +134,7 @@ fn name(risk: &Risk) -> String {
 }
 
 fn parse_problems(incident: &Incident, id: &AlertId) -> Vec<&'static str> {
-    let too_many = (id.ordinal == MOST_INCIDENTS).then_some("too_many");
-    let without_ts = matches!(id.message.ts, TsKey::Digest(_)).then_some("ts");
-    let of_incident = incident.problems().into_iter().map(Problem::label);
-    too_many.into_iter().chain(without_ts).chain(of_incident).collect()
+    matcher::parse_problems(incident, id.ordinal, id.message.ts)
 }
 
 #[cfg(test)]

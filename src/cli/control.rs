@@ -24,13 +24,14 @@ use crate::{
     intake::{
         Admission,
         catch_up::{self, BackfillError, Moment, Purpose},
+        events_api::{EventsApi, SigningHealth},
         posters::Ledger,
     },
     logging::chain,
     ops::{
         Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
         DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
-        Routing, Tested,
+        Routing, Signing, Tested, Unread,
     },
     secret::Secret,
     store::{AlertView, Reference, Source, Store, StoreError},
@@ -112,6 +113,8 @@ pub(super) struct Running {
     pub(super) admission: Arc<Admission>,
     /// Counts which bots post incidents.
     pub(super) posters: Arc<Ledger>,
+    /// What takes pushes.
+    pub(super) events_api: EventsApi,
     /// What reads history.
     pub(super) catch_up: Vec<catch_up::Handle>,
 }
@@ -240,6 +243,16 @@ impl Control for Running {
         Ok(Tested { alert, attempt, delivered: result.is_ok(), reference })
     }
 
+    fn signing(&self) -> Vec<Signing> {
+        let signing = |(app, health): (AppName, SigningHealth)| Signing {
+            app,
+            verified_at: health.verified_at,
+            rejected: health.rejected,
+            strangers: health.strangers,
+        };
+        self.events_api.signing().into_iter().map(signing).collect()
+    }
+
     fn catch_up(&self) -> Vec<CatchUp> {
         let now = self.clock.now();
         self.catch_up.iter().map(|handle| health(handle.status(), now)).collect()
@@ -250,33 +263,57 @@ impl Control for Running {
         let is_meant = |handle: &&catch_up::Handle| {
             meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
         };
-        let (mut sum, mut is_read, mut unlisted) = (catch_up::Found::default(), false, None);
+        let (mut sum, mut is_read) = (catch_up::Found::default(), false);
+        let (mut failures, mut unlisted) = (Vec::new(), Vec::new());
         for handle in self.catch_up.iter().filter(is_meant) {
+            let app = handle.app();
             match handle.backfill(history.clone()).await {
-                Ok(found) => {
-                    is_read = true;
-                    sum.add(found);
+                Ok(read) => {
+                    is_read |= read.channels > 0;
+                    sum.add(read.found);
+                    failures.extend(read.failures.iter().map(|one| unread(app, one)));
                 }
                 Err(error @ BackfillError::Reversed) => {
                     return Err(NoBackfill::Meaningless(error.to_string()));
                 }
                 // Another app may have the channel, or one at all.
                 Err(BackfillError::UnknownChannel(_) | BackfillError::Nowhere) => {}
-                Err(error @ BackfillError::Unlisted(_)) => unlisted = Some(error),
-                Err(error) => return Err(NoBackfill::Failed(chain(&error))),
+                Err(error) => {
+                    let list = match error {
+                        BackfillError::Unlisted(_) => &mut unlisted,
+                        BackfillError::UnknownChannel(_)
+                        | BackfillError::Silent(_)
+                        | BackfillError::Endless(_)
+                        | BackfillError::Reversed
+                        | BackfillError::Nowhere
+                        | BackfillError::Stopped
+                        | BackfillError::Read(_) => &mut failures,
+                    };
+                    list.push(unread(app, &catch_up::Unread { channel: None, error }));
+                }
             }
         }
-        if let Some(error) = unlisted.filter(|_| !is_read || meant.channel.is_none()) {
-            return Err(NoBackfill::Failed(chain(&error)));
+        // The channel that was asked for was found without them.
+        if !is_read || meant.channel.is_none() {
+            failures.append(&mut unlisted);
         }
         if is_read {
             let catch_up::Found { found, new, known, marked } = sum;
-            return Ok(Backfilled { found, new, known, marked });
+            return Ok(Backfilled { found, new, known, marked, failures });
+        }
+        if !failures.is_empty() {
+            let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            return Err(NoBackfill::Failed(all.join("; ")));
         }
         let text =
             "no app with a `bot_token` reads such a channel, or any; GET /api/v1/status names all";
         Err(NoBackfill::Nothing(text.to_owned()))
     }
+}
+
+fn unread(app: &AppName, one: &catch_up::Unread) -> Unread {
+    let channel = one.channel.as_ref().map(ToString::to_string).unwrap_or_default();
+    Unread { app: app.to_string(), channel, problem: chain(&one.error) }
 }
 
 /// The history that is meant, or what is wrong with the request.
@@ -369,6 +406,10 @@ impl Control for Current {
         severity: RiskLevel,
     ) -> Result<Tested, NoTest> {
         self.0.load_full().test(destination, severity).await
+    }
+
+    fn signing(&self) -> Vec<Signing> {
+        self.0.load().signing()
     }
 
     fn catch_up(&self) -> Vec<CatchUp> {

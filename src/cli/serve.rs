@@ -167,6 +167,11 @@ impl Relay {
         self.live.current.0.load().catch_up.clone()
     }
 
+    /// Returns the internal loops that have shown no sign of life for longer than that.
+    pub fn silent_loops(&self, limit: Duration) -> Vec<String> {
+        self.shutdown.silent_loops(self.clock.instant(), limit)
+    }
+
     /// Waits until no delivery is unfinished.
     pub async fn settled(&self) {
         loop {

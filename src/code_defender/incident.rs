@@ -73,6 +73,29 @@ pub enum Problem {
     TextMissing,
 }
 
+/// Every word of an alert's `parse_problems`: those of [`Problem`], and those about its message.
+pub const PARSE_PROBLEMS: [&str; 10] = [
+    LAYOUT,
+    TOO_MANY,
+    TS,
+    Problem::SeverityMissing.label(),
+    Problem::SeverityUnknown.label(),
+    Problem::ScriptMissing.label(),
+    Problem::ScriptUrl.label(),
+    Problem::HostMissing.label(),
+    Problem::DeepLinkMissing.label(),
+    Problem::TextMissing.label(),
+];
+
+/// Title, link or fields were found elsewhere than in an attachment of the usual shape.
+pub const LAYOUT: &str = "layout";
+
+/// The alert stands for all incidents of a message beyond the most that are told apart.
+pub const TOO_MANY: &str = "too_many";
+
+/// The message has no readable timestamp.
+pub const TS: &str = "ts";
+
 impl Problem {
     /// The word in an alert's `parse_problems`.
     pub const fn label(self) -> &'static str {

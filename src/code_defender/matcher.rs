@@ -10,10 +10,10 @@ use regex::Regex;
 
 use crate::{
     code_defender::{
-        incident::{Incident, has_field, is_console, same_title},
+        incident::{Incident, Problem, TOO_MANY, TS, has_field, is_console, same_title},
         risk_level::RiskLevel,
     },
-    ids::ChannelId,
+    ids::{ChannelId, TsKey},
     slack::{
         message::{Attachment, Message},
         mrkdwn,
@@ -168,6 +168,15 @@ pub enum Verdict {
 /// attachments (`docs.slack.dev/reference/methods/chat.postMessage`, `too_many_attachments`). All
 /// others together are one more, whose ordinal is this number.
 pub const MOST_INCIDENTS: u32 = 100;
+
+/// Returns the `parse_problems` of an alert: what could not be read of its incident, number
+/// `ordinal` of the message with that timestamp.
+pub fn parse_problems(incident: &Incident, ordinal: u32, ts: TsKey) -> Vec<&'static str> {
+    let too_many = (ordinal == MOST_INCIDENTS).then_some(TOO_MANY);
+    let without_ts = matches!(ts, TsKey::Digest(_)).then_some(TS);
+    let of_incident = incident.problems().into_iter().map(Problem::label);
+    too_many.into_iter().chain(without_ts).chain(of_incident).collect()
+}
 
 /// An incident and where in the message it was.
 #[derive(Clone, Debug)]

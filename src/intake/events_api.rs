@@ -11,6 +11,7 @@ mod endpoints;
 mod keep;
 mod limits;
 mod refusal;
+mod signing;
 mod strays;
 
 use std::{
@@ -30,7 +31,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 use self::{
     answer::{echo, not_allowed, reuse, status},
-    endpoints::{Counters, Door, Doors, Endpoint, SHORT_PATH},
+    endpoints::{Counters, Door, Doors, Endpoint, Owner, SHORT_PATH},
     limits::Limits,
     refusal::refuse,
     strays::Strays,
@@ -38,10 +39,11 @@ use self::{
 pub use self::{
     body::SignedBody,
     endpoints::{App, MAX_SHORT_PATH_SECRETS, is_short_path_served},
+    signing::SigningHealth,
 };
 use crate::{
     clock::{Clock, Seldom, Timestamp},
-    ids::ChannelId,
+    ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, IncidentMessage, Post,
         fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON},
@@ -109,7 +111,7 @@ impl EventsApi {
     /// A receiver for these apps.
     pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
-        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, metrics));
+        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, &parts, None));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -129,7 +131,14 @@ impl EventsApi {
 
     /// From now on it receives for these apps. Requests under way end as they began.
     pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
-        self.0.doors.store(Arc::new(Doors::new(apps, admission, &self.0.parts.metrics)));
+        let before = self.0.doors.load_full();
+        let doors = Doors::new(apps, admission, &self.0.parts, Some(&before));
+        self.0.doors.store(Arc::new(doors));
+    }
+
+    /// Returns how requests to each app are signed.
+    pub fn signing(&self) -> Vec<(AppName, SigningHealth)> {
+        self.0.doors.load().signing()
     }
 
     /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
@@ -146,8 +155,8 @@ impl EventsApi {
 /// What is to be done about an authentic body.
 enum Next<'d> {
     Answer(Option<Fate>, Response<Full<Bytes>>),
-    Store(IncidentMessage),
-    ChangeId(&'d Endpoint, ChannelId, ChannelId),
+    Store(&'d Arc<Endpoint>, IncidentMessage),
+    ChangeId(&'d Arc<Endpoint>, ChannelId, ChannelId),
 }
 
 impl Next<'_> {
@@ -172,7 +181,10 @@ impl Inner {
         let doors = self.doors.load_full();
         let is_post = request.method() == Method::POST;
         let Some(door) = doors.find(path) else {
-            if is_post && path.starts_with(SHORT_PATH) {
+            let now = self.parts.clock.now();
+            if is_post
+                && (path.starts_with(SHORT_PATH) || body::may_be_slacks(request.headers(), now))
+            {
                 self.strays.note_path(path, self.parts.clock.instant());
             }
             return status(StatusCode::NOT_FOUND);
@@ -190,8 +202,8 @@ impl Inner {
             Err(refusal) => return self.turn_away(&refusal, door, body),
         };
         verified();
-        let arrival = Arrival { started, headers };
-        let mut response = self.receive(door, signed, arrival).await;
+        let arrival = Arrival::new(started, headers);
+        let mut response = self.receive(door, signed, arrival, headers).await;
         reuse(head.headers, &mut response);
         self.ack_seconds.record(self.since(started));
         response
@@ -201,7 +213,8 @@ impl Inner {
         &self,
         door: &Door,
         body: SignedBody,
-        arrival: Arrival<'_>,
+        arrival: Arrival,
+        headers: &HeaderMap,
     ) -> Response<Full<Bytes>> {
         let _place = match self.limits.request() {
             Ok(place) => place,
@@ -211,16 +224,20 @@ impl Inner {
                 return refuse(&refusal, door);
             }
         };
-        self.note_timing(arrival.headers, &body);
+        self.note_timing(headers, &body);
         let (counters, next) = self.judge(door, &body);
         // Before anything waits: the peer may be gone by the time that it has.
-        counters.received(arrival.headers.contains_key(&TEST_MARK)).increment(1);
+        counters.received(headers.contains_key(&TEST_MARK)).increment(1);
         // What is stored shares its bytes.
         drop(body);
         let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
-            Next::Store(incoming) => self.store(incoming, arrival).await,
-            Next::ChangeId(endpoint, old, new) => self.change_id(endpoint, old, new, arrival).await,
+            Next::Store(endpoint, incoming) => {
+                (None, self.store(endpoint, incoming, arrival).await)
+            }
+            Next::ChangeId(endpoint, old, new) => {
+                (None, self.change_id(endpoint, old, new, arrival).await)
+            }
         };
         if let Some(fate) = fate {
             counters.fates.count(fate);
@@ -237,11 +254,22 @@ impl Inner {
         let text = slack::readable(body.bytes());
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
-        let Some(endpoint) = door.owner(body.signed(), teams) else {
-            let team = teams.map_or("", Teams::first);
-            self.strays.note_team(team, self.parts.clock.instant());
-            return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
+        let endpoint = match door.owner(body.signed(), teams, self.parts.clock.uptime()) {
+            Owner::App(endpoint) => endpoint,
+            Owner::Nobody => {
+                let team = teams.map_or("", Teams::first);
+                self.strays.note_team(team, self.parts.clock.instant());
+                return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
+            }
+            Owner::Unsettled => {
+                let team = teams.map_or("", Teams::first);
+                self.strays.note_unsettled(team, self.parts.clock.instant());
+                let answer = status(StatusCode::SERVICE_UNAVAILABLE);
+                let next = Next::Answer(Some(Fate::Unsettled), answer);
+                return (door.counters_without_owner(body.signed()), next);
+            }
         };
+        self.note_signed(endpoint);
         let next = match envelope {
             Ok(Envelope::UrlVerification { challenge }) => Next::Answer(None, echo(&challenge)),
             Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, body),
@@ -260,12 +288,8 @@ impl Inner {
             Ok(Envelope::Unknown) => Next::ignored(Fate::Type),
             Err(_unparsable) => {
                 self.parts.store.quarantine(&endpoint.app, body.bytes());
-                tracing::warn!(
-                    app = %endpoint.app,
-                    bytes = body.bytes().len(),
-                    "an authentic request of app {} cannot be read; its body is kept",
-                    endpoint.app
-                );
+                let (bytes, now) = (body.bytes().len(), self.parts.clock.instant());
+                self.strays.note_unparsable(&endpoint.app, bytes, now);
                 Next::ignored(Fate::Unparsable)
             }
         };
@@ -274,7 +298,7 @@ impl Inner {
 
     fn event<'d>(
         &self,
-        endpoint: &'d Endpoint,
+        endpoint: &'d Arc<Endpoint>,
         callback: &Callback<'_>,
         body: &SignedBody,
     ) -> Next<'d> {
@@ -289,7 +313,7 @@ impl Inner {
                     fate::log_near_miss(&endpoint.app, message, reason);
                     Next::ignored(Fate::Ignored(reason))
                 }
-                Admitted::Incident(incoming) => Next::Store(incoming),
+                Admitted::Incident(incoming) => Next::Store(endpoint, incoming),
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");

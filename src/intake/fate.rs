@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use metrics::Counter;
 
 use crate::{
-    code_defender::matcher::Reason,
+    code_defender::{incident::PARSE_PROBLEMS, matcher::Reason},
     ids::{AppName, MessageKey},
     intake::Certainty,
     logging::chain,
@@ -39,6 +39,8 @@ pub(super) enum Fate {
     Unparsable,
     /// Authentic, and for a workspace that no app is configured for.
     Team,
+    /// Authentic, and for the workspace of an app whose secret may not have been rotated yet.
+    Unsettled,
     /// Posted to the path of an app that is not configured.
     UnknownApp,
     BadSignature,
@@ -50,7 +52,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Accepted,
         Self::Unconfirmed,
         Self::Unrouted,
@@ -67,6 +69,7 @@ impl Fate {
         Self::Lifecycle,
         Self::Unparsable,
         Self::Team,
+        Self::Unsettled,
         Self::UnknownApp,
         Self::BadSignature,
         Self::Stale,
@@ -100,6 +103,7 @@ impl Fate {
             Self::Lifecycle => ("ignored", "lifecycle"),
             Self::Unparsable => ("ignored", "unparsable"),
             Self::Team => ("ignored", "team"),
+            Self::Unsettled => ("rejected", "team"),
             Self::UnknownApp => ("rejected", ""),
             Self::BadSignature => ("rejected", "bad_signature"),
             Self::Stale => ("rejected", "stale"),
@@ -136,6 +140,27 @@ impl FateCounters {
     }
 }
 
+/// One app's counters of what could not be read of its alerts, all known from the start.
+#[derive(Debug)]
+pub(super) struct ProblemCounters(Vec<(&'static str, Counter)>);
+
+impl ProblemCounters {
+    pub(super) fn new(app: &str, metrics: &Metrics) -> Self {
+        let counter =
+            |label: &'static str| (label, metrics.counter(Metric::ParseProblems, &[app, label]));
+        Self(PARSE_PROBLEMS.into_iter().map(counter).collect())
+    }
+
+    /// Counts what could not be read of the alerts that are stored now.
+    pub(super) fn count(&self, trace: &Trace, accepted: Accepted) {
+        for problem in trace.problems_of_new(accepted) {
+            if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == problem) {
+                counter.increment(1);
+            }
+        }
+    }
+}
+
 /// The vendor may have renamed its title: somebody must look.
 pub(super) fn log_near_miss(app: &AppName, message: &Message<'_>, reason: Reason) {
     if reason == Reason::NearMiss {
@@ -159,18 +184,28 @@ pub(super) struct Trace {
     key: MessageKey,
     event_id: String,
     team: String,
+    /// What could not be read, with how many alerts of the message come after it.
+    problems: Vec<(usize, &'static str)>,
 }
 
 /// What Slack said of one request beside its body.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival<'h> {
+#[derive(Clone, Debug)]
+pub(super) struct Arrival {
     pub(super) started: Instant,
-    pub(super) headers: &'h HeaderMap,
+    retry_num: Option<HeaderValue>,
+    retry_reason: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
 }
 
-impl Arrival<'_> {
-    fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+impl Arrival {
+    pub(super) fn new(started: Instant, headers: &HeaderMap) -> Self {
+        let header = |name| headers.get(name).cloned();
+        Self {
+            started,
+            retry_num: header(&RETRY_NUM),
+            retry_reason: header(&RETRY_REASON),
+            request_id: header(&REQUEST_ID),
+        }
     }
 
     /// The proxy's name for the request, if it is fit for a log.
@@ -179,8 +214,12 @@ impl Arrival<'_> {
             let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(&byte);
             !id.is_empty() && id.len() <= 64 && id.bytes().all(safe)
         };
-        self.header(&REQUEST_ID).filter(is_safe)
+        text(self.request_id.as_ref()).filter(is_safe)
     }
+}
+
+fn text(header: Option<&HeaderValue>) -> Option<&str> {
+    header.and_then(|value| value.to_str().ok())
 }
 
 impl Trace {
@@ -192,18 +231,17 @@ impl Trace {
             write!(ids, "{separator}{}:{ordinal}", message.key).unwrap_or_default();
         }
         let (event_id, team) = (message.event_id.clone(), message.team.clone());
-        Self { ids, key: message.key.clone(), event_id, team }
+        let from_the_end = (0..).zip(message.alerts.iter().rev());
+        let problems = from_the_end
+            .flat_map(|(after, alert)| alert.problems.iter().map(move |problem| (after, *problem)))
+            .collect();
+        Self { ids, key: message.key.clone(), event_id, team, problems }
     }
 
     /// The one line of an accepted message. Whoever searches the log for the id of an alert finds
     /// this line, then one for each attempt.
-    pub(super) fn log_accepted(
-        &self,
-        arrival: Option<&Arrival<'_>>,
-        duration: Duration,
-        fate: Fate,
-    ) {
-        let Self { ids, key, event_id, team } = self;
+    pub(super) fn log_accepted(&self, arrival: Option<&Arrival>, duration: Duration, fate: Fate) {
+        let Self { ids, key, event_id, team, problems: _ } = self;
         let (outcome, reason) = fate.labels();
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match fate {
@@ -217,8 +255,9 @@ impl Trace {
                 slack.channel = key.channel.as_str(),
                 slack.ts = %key.ts,
                 slack.event_id = event_id,
-                slack.retry_num = arrival.and_then(|arrival| arrival.header(&RETRY_NUM)),
-                slack.retry_reason = arrival.and_then(|arrival| arrival.header(&RETRY_REASON)),
+                slack.retry_num = arrival.and_then(|arrival| text(arrival.retry_num.as_ref())),
+                slack.retry_reason =
+                    arrival.and_then(|arrival| text(arrival.retry_reason.as_ref())),
                 "alert {ids} accepted{}",
                 if fate == Fate::Unrouted { ", but no destination takes it" } else { "" }
             ),
@@ -235,6 +274,7 @@ impl Trace {
             | Fate::Lifecycle
             | Fate::Unparsable
             | Fate::Team
+            | Fate::Unsettled
             | Fate::UnknownApp
             | Fate::BadSignature
             | Fate::Stale
@@ -250,7 +290,19 @@ impl Trace {
         }
     }
 
-    pub(super) fn log_refused(&self, arrival: &Arrival<'_>, error: &StoreError) {
+    /// Returns what could not be read of the alerts that were not known. Where some were, those are
+    /// the first ones of the message.
+    pub(super) fn problems_of_new(&self, accepted: Accepted) -> impl Iterator<Item = &'static str> {
+        let new = match accepted {
+            Accepted::New { alerts } => usize::try_from(alerts).unwrap_or(usize::MAX),
+            Accepted::Duplicate | Accepted::Revision => 0,
+        };
+        let of_new =
+            move |(after, problem): &(usize, &'static str)| (*after < new).then_some(*problem);
+        self.problems.iter().filter_map(of_new)
+    }
+
+    pub(super) fn log_refused(&self, arrival: &Arrival, error: &StoreError) {
         let ids = &self.ids;
         tracing::error!(
             alert_id = ids,
@@ -259,7 +311,7 @@ impl Trace {
             error = chain(error),
             request_id = arrival.request_id(),
             slack.event_id = self.event_id,
-            slack.retry_num = arrival.header(&RETRY_NUM),
+            slack.retry_num = text(arrival.retry_num.as_ref()),
             "alert {ids} could not be stored in time; Slack will send it again"
         );
     }

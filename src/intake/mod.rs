@@ -17,8 +17,8 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    code_defender::matcher::{Found, Matcher, Reason, Verdict},
-    ids::{AppName, ChannelId, DestinationName},
+    code_defender::matcher::{Found, Matcher, Reason, Verdict, parse_problems},
+    ids::{AppName, ChannelId, DestinationName, MessageKey},
     intake::{channels::Channels, posters::Bot, routing::Route},
     slack::{
         self,
@@ -54,6 +54,7 @@ pub struct Post<'a> {
 
 /// What a message is to us.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Admitted {
     /// It has incidents: to be stored.
     Incident(IncidentMessage),
@@ -119,8 +120,7 @@ impl Admission {
         let raw = raw();
         let mut key = message.key(post.app, &raw);
         let channel = known.chain(&key.channel);
-        let alerts =
-            found.into_iter().map(|found| self.new_alert(post.app, channel, found)).collect();
+        let alerts = found.into_iter().map(|found| self.new_alert(&key, channel, found)).collect();
         let is_certain = known.is_certain(&key.channel);
         // The store has the last word: another relay may know more ids of the channel.
         if let Some(first) = channel.first().cloned() {
@@ -162,14 +162,15 @@ impl Admission {
         Some(self.routes.iter().map(wish).collect())
     }
 
-    fn new_alert(&self, app: &AppName, channel: &[ChannelId], found: Found) -> NewAlert {
+    fn new_alert(&self, key: &MessageKey, channel: &[ChannelId], found: Found) -> NewAlert {
         let Found { ordinal, attachment, incident } = found;
         NewAlert {
             ordinal,
             attachment,
             level: incident.risk.level.as_str(),
             search: incident.search_text(),
-            destinations: routing::route(&self.routes, app, channel, &incident),
+            problems: parse_problems(&incident, ordinal, key.ts),
+            destinations: routing::route(&self.routes, &key.app, channel, &incident),
         }
     }
 }

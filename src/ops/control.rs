@@ -67,6 +67,9 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// [`NoItems`].
     async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems>;
 
+    /// How requests to each app are signed.
+    fn signing(&self) -> Vec<Signing>;
+
     /// How reading history goes; one for each app that has a token.
     fn catch_up(&self) -> Vec<CatchUp>;
 
@@ -93,6 +96,19 @@ pub enum NoRouting {
     Gone,
     /// The stored message holds no such incident.
     Unreadable,
+}
+
+/// How requests to one app are signed.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The app.
+    pub app: AppName,
+    /// When a request last verified, since the start.
+    pub verified_at: Option<Timestamp>,
+    /// Well-formed, recent requests with a wrong signature since then.
+    pub rejected: u64,
+    /// Requests without such headers, since the start.
+    pub strangers: u64,
 }
 
 /// How one app's catch-up is doing.
@@ -145,7 +161,7 @@ pub struct Backfill {
 }
 
 /// What was in it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Backfilled {
     /// Messages with incidents.
     pub found: u64,
@@ -155,6 +171,29 @@ pub struct Backfilled {
     pub known: u64,
     /// Those that were marked as known.
     pub marked: u64,
+    /// What could not be read.
+    pub failures: Vec<Unread>,
+}
+
+/// History that could not be read to its end.
+#[derive(Clone, Debug)]
+pub struct Unread {
+    /// The app whose history it is.
+    pub app: String,
+    /// The channel's id; empty if the app's channels are not known.
+    pub channel: String,
+    /// Why.
+    pub problem: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { app, channel, problem } = self;
+        match channel.as_str() {
+            "" => write!(f, "app {app}: {problem}"),
+            channel => write!(f, "channel {channel} of app {app}: {problem}"),
+        }
+    }
 }
 
 /// Why history was not read to its end.

@@ -20,7 +20,7 @@ pub use self::{
     control::{
         Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
         DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
-        Refused, Routing, Tested,
+        Refused, Routing, Signing, Tested, Unread,
     },
     problem::Problem,
 };

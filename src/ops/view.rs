@@ -13,7 +13,8 @@ pub use self::{
     actions::{Changed, ChangedDelivery, PauseState, Routed, TestReport},
     concern::{Concern, ConcernKind},
     status::{
-        App, Bot, Breaker, CatchUp, Channel, Configuration, Destination, Pause, Status, StoreUse,
+        App, Bot, Breaker, CatchUp, Channel, Configuration, Destination, Pause, Signing, Status,
+        StoreUse,
     },
     waiting::{WaitKind, Waiting},
 };
@@ -35,6 +36,20 @@ pub struct BackfillReport {
     /// Those that were not and are now, without being delivered to anybody.
     #[serde(default)]
     pub marked: u64,
+    /// What could not be read to its end; left out if all was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Unread>,
+}
+
+/// History that could not be read to its end. What was read of it is counted and stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unread {
+    /// The app.
+    pub app: String,
+    /// The channel; empty if the app's channels could not be listed.
+    pub channel: String,
+    /// Why.
+    pub problem: String,
 }
 
 /// The answer of `GET /api/v1/feed`.

@@ -116,7 +116,7 @@ impl Live {
         let ready_at = parts.clock.now();
         let following = follow(catch_up, &parts, (&admission, &posters, ready_at));
         let judge = (matcher, admission.load_full());
-        let context = (&parts, &configuration, &posters);
+        let context = (&parts, &configuration, &posters, &events_api);
         let running = running((&config, &following), served, judge, context);
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
@@ -167,7 +167,7 @@ impl Live {
             in_use.following =
                 follow(catch_up, parts, (&self.admission, &self.posters, self.ready_at));
         }
-        let context = (parts, &self.configuration, &self.posters);
+        let context = (parts, &self.configuration, &self.posters, &self.events_api);
         let judge = (matcher, admission);
         let running = running((&config, &in_use.following), served, judge, context);
         self.current.0.store(Arc::new(running));
@@ -342,7 +342,12 @@ fn running(
     (config, following): (&Config, &Following),
     served: Vec<Served>,
     (matcher, admission): (Arc<Matcher>, Arc<Admission>),
-    (parts, configuration, posters): (&Parts, &Arc<ArcSwap<Configuration>>, &Arc<Ledger>),
+    (parts, configuration, posters, events_api): (
+        &Parts,
+        &Arc<ArcSwap<Configuration>>,
+        &Arc<Ledger>,
+        &EventsApi,
+    ),
 ) -> Running {
     Running {
         apps: config.apps.clone(),
@@ -353,6 +358,7 @@ fn running(
         clock: parts.clock.clone(),
         configuration: Arc::clone(configuration),
         posters: Arc::clone(posters),
+        events_api: events_api.clone(),
         catch_up: following.handles.clone(),
     }
 }

@@ -98,6 +98,16 @@ impl SignedBody {
     }
 }
 
+/// Returns whether the headers are as those of a request that Slack has just signed.
+pub(super) fn may_be_slacks(headers: &HeaderMap, now: Timestamp) -> bool {
+    let (Some(timestamp), Some(signature)) =
+        (single(headers, &TIMESTAMP), single(headers, &SIGNATURE))
+    else {
+        return false;
+    };
+    Claim::read(now, timestamp, signature).is_ok()
+}
+
 /// A doubled header is nobody's honest request.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     let mut values = headers.get_all(name).iter();

@@ -1,14 +1,21 @@
 //! Which app a request is for: by its path, by the secret that signed it, and by its workspace.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use metrics::Counter;
 
+use super::{
+    Parts,
+    signing::{Signing, SigningHealth},
+};
 use crate::{
     ids::AppName,
     intake::{
         Admission,
-        fate::{Fate, FateCounters},
+        fate::{Fate, FateCounters, ProblemCounters},
         notice::{Notice, Notices},
     },
     metrics::{Metric, Metrics},
@@ -25,6 +32,11 @@ pub(super) const SHORT_PATH: &str = "/slack/events";
 
 /// The most distinct secrets that the short path tries: a stranger's body is hashed once for each.
 pub const MAX_SHORT_PATH_SECRETS: usize = 16;
+
+/// Secret files of one Slack app that are rotated one after the other differ for no longer, even
+/// where the relay was started in between: an event for an app whose secret may not have followed
+/// yet is refused so long, and Slack sends it again after a minute, and after five.
+const SETTLING: Duration = Duration::from_secs(600);
 
 /// One Slack app that may send us events.
 #[derive(Clone, Debug)]
@@ -49,6 +61,8 @@ pub(super) struct Endpoint {
     pub(super) notices: Notices,
     pub(super) rate_limited: Counter,
     pub(super) counters: Counters,
+    pub(super) problems: ProblemCounters,
+    pub(super) signing: Arc<Signing>,
 }
 
 /// Counters of requests under the name of an app, or under none.
@@ -67,6 +81,19 @@ pub(super) struct Door {
     endpoints: Vec<Arc<Endpoint>>,
     /// For requests of which no app can be told.
     unclaimed: Arc<Counters>,
+    /// The version of the secrets that was found last, and when.
+    changed: Mutex<(u64, Duration)>,
+}
+
+/// Whose a signed request is.
+#[derive(Debug)]
+pub(super) enum Owner<'d> {
+    /// That app's.
+    App(&'d Arc<Endpoint>),
+    /// It is for a workspace that no app with that secret takes events of.
+    Nobody,
+    /// It is for the workspace of an app whose secret may not have been rotated yet.
+    Unsettled,
 }
 
 /// Every path that leads to an app.
@@ -91,7 +118,7 @@ impl Counters {
 }
 
 impl Endpoint {
-    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics) -> Self {
+    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics, signing: Arc<Signing>) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
@@ -103,13 +130,28 @@ impl Endpoint {
             notices: app.notices,
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             counters: Counters::new(name, metrics),
+            problems: ProblemCounters::new(name, metrics),
+            signing,
             app: app.name,
         }
+    }
+
+    fn holds(&self, signed: &Signed) -> bool {
+        self.secrets.iter().any(|secret| signed.is_by(secret))
+    }
+
+    fn goes_with(&self, signed: &Signed) -> bool {
+        self.secrets.iter().any(|secret| signed.goes_with(secret))
     }
 }
 
 impl Door {
-    fn new(path: String, endpoints: Vec<Arc<Endpoint>>, unclaimed: &Arc<Counters>) -> Self {
+    fn new(
+        path: String,
+        endpoints: Vec<Arc<Endpoint>>,
+        unclaimed: &Arc<Counters>,
+        now: Duration,
+    ) -> Self {
         // Apps may share one secret: its file is read once, and its value tried once.
         let mut secrets: Vec<Secret> = Vec::new();
         for secret in endpoints.iter().flat_map(|endpoint| &endpoint.secrets) {
@@ -118,27 +160,77 @@ impl Door {
             }
         }
         let verifier = Verifier::new(secrets);
-        Self { path, verifier, endpoints, unclaimed: Arc::clone(unclaimed) }
+        let changed = Mutex::new((verifier.version(), now));
+        Self { path, verifier, endpoints, unclaimed: Arc::clone(unclaimed), changed }
     }
 
-    /// Returns the app that a signed request is for. `None` if the request names a workspace, and
-    /// none of the apps with that secret takes its events. A request that names none is for the
-    /// first of them.
-    pub(super) fn owner(&self, signed: &Signed, teams: Option<&Teams<'_>>) -> Option<&Endpoint> {
-        self.holders(signed).find(|endpoint| match (&endpoint.team, teams) {
-            (Some(team), Some(teams)) => teams.contain(team),
-            (None, _) | (_, None) => true,
-        })
+    /// Returns whose a signed request is. If it is of a type that names no workspace, it belongs to
+    /// the first app with that secret; if it names none though its type does, to the only one.
+    pub(super) fn owner(
+        &self,
+        signed: &Signed,
+        teams: Option<&Teams<'_>>,
+        now: Duration,
+    ) -> Owner<'_> {
+        let version = self.verifier.version();
+        let mut found = self.find(signed, teams);
+        // Another file may have followed the one that made the signature hold.
+        if found.is_none() && self.verifier.read_again(version) {
+            found = self.find(signed, teams);
+        }
+        match (found, teams) {
+            (Some(endpoint), _) => Owner::App(endpoint),
+            (None, Some(teams)) if self.is_settling(now) && self.serves_another(teams) => {
+                Owner::Unsettled
+            }
+            (None, _) => Owner::Nobody,
+        }
+    }
+
+    fn find(&self, signed: &Signed, teams: Option<&Teams<'_>>) -> Option<&Arc<Endpoint>> {
+        match teams {
+            None => self.holders(signed).next(),
+            Some(teams) if teams.is_empty() => self.only_holder(signed),
+            Some(teams) => of_team(|| self.holders(signed), teams)
+                .or_else(|| of_team(|| self.followers(signed), teams)),
+        }
+    }
+
+    fn only_holder(&self, signed: &Signed) -> Option<&Arc<Endpoint>> {
+        let mut holders = self.holders(signed);
+        holders.next().filter(|_| holders.next().is_none())
+    }
+
+    /// The apps whose secret is rotated with the one that made the signature, while the files
+    /// differ for a moment: they are the same Slack app's.
+    fn followers(&self, signed: &Signed) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter().filter(|endpoint| endpoint.goes_with(signed))
+    }
+
+    /// Returns whether the secrets were read or changed a short while ago.
+    fn is_settling(&self, now: Duration) -> bool {
+        let version = self.verifier.version();
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if changed.0 != version {
+            *changed = (version, now);
+        }
+        now.saturating_sub(changed.1) < SETTLING
+    }
+
+    /// Returns whether one of several apps takes the events of that workspace.
+    fn serves_another(&self, teams: &Teams<'_>) -> bool {
+        self.endpoints.len() > 1
+            && self.endpoints.iter().any(|endpoint| {
+                let is_named =
+                    |team: &String| teams.name_workspace(team) || teams.name_organisation(team);
+                endpoint.team.as_ref().is_some_and(is_named)
+            })
     }
 
     /// Returns the counters for a signed request that is for no app: those of the only app with
     /// that secret, if there is just one.
     pub(super) fn counters_without_owner(&self, signed: &Signed) -> &Counters {
-        let mut holders = self.holders(signed);
-        match (holders.next(), holders.next()) {
-            (Some(only), None) => &only.counters,
-            (None, _) | (_, Some(_)) => &self.unclaimed,
-        }
+        self.only_holder(signed).map_or(&self.unclaimed, |only| &only.counters)
     }
 
     pub(super) fn path(&self) -> &str {
@@ -152,6 +244,11 @@ impl Door {
         }
     }
 
+    /// How requests to the apps of this path are signed.
+    pub(super) fn signing(&self) -> impl Iterator<Item = (&AppName, &Signing)> {
+        self.endpoints.iter().map(|endpoint| (&endpoint.app, &*endpoint.signing))
+    }
+
     /// Counts a request that is refused before anybody knows whose it is.
     pub(super) fn count_refused(&self, fate: Fate) {
         match self.endpoints.as_slice() {
@@ -161,31 +258,69 @@ impl Door {
     }
 
     /// The apps that have the secret which made the signature.
-    fn holders(&self, signed: &Signed) -> impl Iterator<Item = &Endpoint> {
+    fn holders(&self, signed: &Signed) -> impl Iterator<Item = &Arc<Endpoint>> {
         let is_only = self.endpoints.len() == 1;
-        let holds = |secrets: &[Secret]| secrets.iter().any(|secret| signed.is_by(secret));
-        self.endpoints
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(move |endpoint: &&Endpoint| is_only || holds(&endpoint.secrets))
+        self.endpoints.iter().filter(move |endpoint| is_only || endpoint.holds(signed))
     }
 }
 
+/// Returns the app that takes the events of a workspace that is named, or else of an organisation.
+/// An app without `team` takes those of all.
+fn of_team<'d, I: Iterator<Item = &'d Arc<Endpoint>>>(
+    apps: impl Fn() -> I,
+    teams: &Teams<'_>,
+) -> Option<&'d Arc<Endpoint>> {
+    let is_workspace = |team: &String| teams.name_workspace(team);
+    let is_organisation = |team: &String| teams.name_organisation(team);
+    apps()
+        .find(|endpoint| endpoint.team.as_ref().is_none_or(is_workspace))
+        .or_else(|| apps().find(|endpoint| endpoint.team.as_ref().is_some_and(is_organisation)))
+}
+
 impl Doors {
-    pub(super) fn new(apps: Vec<App>, admission: &Arc<Admission>, metrics: &Metrics) -> Self {
+    /// Every path that leads to these apps. What is known of their requests is taken over from the
+    /// doors `before`.
+    pub(super) fn new(
+        apps: Vec<App>,
+        admission: &Arc<Admission>,
+        parts: &Parts,
+        before: Option<&Self>,
+    ) -> Self {
+        let (metrics, now) = (&parts.metrics, parts.clock.uptime());
         let unclaimed = Arc::new(Counters::new("", metrics));
-        let endpoint = |app| Arc::new(Endpoint::new(app, Arc::clone(admission), metrics));
+        let endpoint = |app: App| {
+            let signing = before.and_then(|doors| doors.signing_of(&app.name));
+            let signing = signing.unwrap_or_default();
+            Arc::new(Endpoint::new(app, Arc::clone(admission), metrics, signing))
+        };
         let endpoints: Vec<_> = apps.into_iter().map(endpoint).collect();
         let own = |endpoint: &Arc<Endpoint>| {
             let path = format!("{SHORT_PATH}/{}", endpoint.app);
-            Door::new(path, vec![Arc::clone(endpoint)], &unclaimed)
+            Door::new(path, vec![Arc::clone(endpoint)], &unclaimed, now)
         };
         let mut doors: Vec<Door> = endpoints.iter().map(own).collect();
         let secrets = endpoints.iter().flat_map(|endpoint| endpoint.secrets.clone());
         if is_short_path_served(&secrets.collect::<Vec<_>>()) {
-            doors.insert(0, Door::new(SHORT_PATH.to_owned(), endpoints, &unclaimed));
+            doors.insert(0, Door::new(SHORT_PATH.to_owned(), endpoints, &unclaimed, now));
         }
         Self(doors)
+    }
+
+    fn signing_of(&self, app: &AppName) -> Option<Arc<Signing>> {
+        let all = self.0.iter().flat_map(|door| &door.endpoints);
+        let mut of_app = all.filter(|endpoint| endpoint.app == *app);
+        of_app.next().map(|endpoint| Arc::clone(&endpoint.signing))
+    }
+
+    /// How requests to each app are signed.
+    pub(super) fn signing(&self) -> Vec<(AppName, SigningHealth)> {
+        let mut all: Vec<(AppName, SigningHealth)> = Vec::new();
+        for (app, signing) in self.0.iter().flat_map(Door::signing) {
+            if all.iter().all(|(known, _)| known != app) {
+                all.push((app.clone(), signing.health()));
+            }
+        }
+        all
     }
 
     pub(super) fn find(&self, path: &str) -> Option<&Door> {

@@ -2,7 +2,8 @@
 //! takes a place when its signature holds, and a body takes room for what has arrived of it.
 //!
 //! Until a signature holds, a body may be anybody's. Where such bodies fill the room for them, the
-//! oldest gives way, so that strangers who send half of something keep nobody else out.
+//! oldest gives way, whichever of them grows, and the newest never does: strangers who send half of
+//! something keep nobody else out.
 
 use std::{
     collections::BTreeMap,
@@ -74,12 +75,12 @@ pub(super) struct Held<'l> {
 }
 
 impl Held<'_> {
-    /// Takes room for what the body has grown to.
+    /// Takes room for what the body has grown to. The oldest gives way, be it this one.
     pub(super) fn grow(&self, bytes: usize) -> Result<(), Refusal> {
         let mut bodies = self.limits.bodies();
         let part = bodies.take(self.number).ok_or(Refusal::Crowded)?;
-        bodies.put(self.number, Part { bytes, ..part });
-        Ok(())
+        let is_kept = bodies.put(self.number, Part { bytes, ..part });
+        if is_kept { Ok(()) } else { Err(Refusal::Crowded) }
     }
 
     /// Ends when the room is needed for newer bodies.
@@ -110,10 +111,11 @@ struct Part {
 }
 
 impl Bodies {
-    fn put(&mut self, number: u64, part: Part) {
+    /// Puts a part in. Returns whether it stays.
+    fn put(&mut self, number: u64, part: Part) -> bool {
         let is_small = part.bytes <= SMALL_BODY_BYTES;
         let room = if is_small { &mut self.small } else { &mut self.large };
-        room.put(number, part.bytes, part);
+        room.put(number, part.bytes, part)
     }
 
     fn take(&mut self, number: u64) -> Option<Part> {
@@ -134,16 +136,16 @@ impl<T> Room<T> {
         Self { limit, used: 0, parts: BTreeMap::new() }
     }
 
-    /// Puts a part in, and drops the oldest others until all fit.
-    fn put(&mut self, number: u64, bytes: usize, part: T) {
+    /// Puts a part in, and drops the oldest ones until all fit or the newest is alone. Returns
+    /// whether the part stays.
+    fn put(&mut self, number: u64, bytes: usize, part: T) -> bool {
         self.used += bytes;
         self.parts.insert(number, (bytes, part));
-        while self.used > self.limit {
-            let oldest = self.parts.keys().copied().find(|other| *other != number);
-            if oldest.and_then(|oldest| self.take(oldest)).is_none() {
-                return;
-            }
+        while self.used > self.limit && self.parts.len() > 1 {
+            let oldest = self.parts.keys().next().copied();
+            oldest.and_then(|oldest| self.take(oldest));
         }
+        self.parts.contains_key(&number)
     }
 
     fn take(&mut self, number: u64) -> Option<T> {
@@ -179,23 +181,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_room_keeps_within_its_limit_and_drops_the_oldest_first(
+        fn a_room_keeps_within_its_limit_and_drops_the_oldest_first_and_never_the_newest(
             steps in prop::collection::vec(step(), 1..200)
         ) {
             let mut room = Room::new(LIMIT);
             for (number, step) in (0..).zip(steps) {
                 let before: Vec<u64> = room.parts.keys().copied().collect();
                 let named = |at: usize| before.get(at).copied();
-                let newest = match step {
-                    Step::Begin(bytes) => {
-                        room.put(number, bytes, ());
-                        number
-                    }
+                let (put, stays) = match step {
+                    Step::Begin(bytes) => (number, room.put(number, bytes, ())),
                     Step::Grow(at, bytes) => {
                         let Some(grows) = named(at) else { continue };
                         room.take(grows);
-                        room.put(grows, bytes, ());
-                        grows
+                        (grows, room.put(grows, bytes, ()))
                     }
                     Step::End(at) => {
                         named(at).map(|ended| room.take(ended));
@@ -205,11 +203,12 @@ mod tests {
                 let sum: usize = room.parts.values().map(|(bytes, ())| bytes).sum();
                 prop_assert_eq!(sum, room.used);
                 prop_assert!(room.used <= LIMIT);
-                prop_assert!(room.parts.contains_key(&newest), "the one that grows stays");
-                let kept: Vec<u64> = before.iter().copied().filter(|one| *one != newest).collect();
-                let gone = kept.iter().take_while(|one| !room.parts.contains_key(one)).count();
-                let rest = &kept[gone..];
-                let stay = rest.iter().all(|one| room.parts.contains_key(one));
+                prop_assert_eq!(room.parts.contains_key(&put), stays);
+                let mut all = before.clone();
+                all.extend((!before.contains(&put)).then_some(put));
+                prop_assert!(room.parts.contains_key(all.last().unwrap()), "the newest went");
+                let gone = all.iter().take_while(|one| !room.parts.contains_key(one)).count();
+                let stay = all[gone..].iter().all(|one| room.parts.contains_key(one));
                 prop_assert!(stay, "a newer one went");
             }
         }
@@ -227,6 +226,20 @@ mod tests {
         assert!(small.grow(SMALL_BODY_BYTES).is_err());
         assert!(many.iter().all(|one| one.grow(1).is_ok()));
         assert!(large.last().unwrap().grow(4_000_000).is_ok());
+    }
+
+    #[test]
+    fn an_older_body_that_grows_gives_way_and_the_newest_stays() {
+        let limits = Limits::new();
+        let old = limits.hold(1);
+        assert!(old.grow(3_000_000).is_ok());
+        let newest = limits.hold(2_500_000);
+        assert!(newest.grow(2_500_001).is_ok());
+        let old = limits.hold(1);
+        let newest = limits.hold(2_500_000);
+        assert!(old.grow(70_000).is_ok());
+        assert!(old.grow(3_000_000).is_err(), "it is the oldest");
+        assert!(newest.grow(4_000_000).is_ok(), "the newest is whole");
     }
 
     #[tokio::test]

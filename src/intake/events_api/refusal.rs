@@ -12,7 +12,7 @@ use super::{
     Inner,
     answer::status,
     body::{BODY_DEADLINE, MAX_BODY_BYTES, MAX_HEADERS},
-    endpoints::Door,
+    endpoints::{Door, Endpoint},
 };
 use crate::{intake::fate::Fate, slack::signature::SignatureError};
 
@@ -62,6 +62,42 @@ impl Refusal {
 }
 
 impl Inner {
+    /// Notes a request that does not verify, and says so if it may be Slack's and none does.
+    fn note_unsigned(&self, refusal: &Refusal, door: &Door) {
+        let Refusal::Signature(error) = refusal else {
+            return;
+        };
+        let clock = &self.parts.clock;
+        for (app, signing) in door.signing() {
+            if *error != SignatureError::Wrong {
+                signing.stranger();
+                continue;
+            }
+            if let Some(times) = signing.rejected(clock.now(), clock.uptime()) {
+                tracing::warn!(
+                    %app,
+                    path = door.path(),
+                    times,
+                    "{times} requests were signed with another secret than `signing_secret` of app \
+                     {app}, and none with that: events are refused with 401. Compare it with the \
+                     app's settings at Slack: Basic Information, App Credentials, Signing Secret"
+                );
+            }
+        }
+    }
+
+    /// Notes that a request to the app verified, and says so if that is news.
+    pub(super) fn note_signed(&self, endpoint: &Endpoint) {
+        if let Some(before) = endpoint.signing.verified(self.parts.clock.now()) {
+            let app = &endpoint.app;
+            tracing::info!(
+                %app,
+                before,
+                "requests to app {app} are signed with its secret ({before} before were not)"
+            );
+        }
+    }
+
     /// Answers a request that may be anybody's.
     pub(super) fn turn_away(
         &self,
@@ -78,6 +114,7 @@ impl Inner {
             );
         }
         door.count_refused(refusal.fate());
+        self.note_unsigned(refusal, door);
         let mut response = refuse(refusal, door);
         if !body.is_end_stream() {
             if matches!(refusal, Refusal::Crowded | Refusal::Slow) {

@@ -7,12 +7,13 @@ use std::{
 };
 
 use crate::{
+    ids::AppName,
     intake::fate::{Fate, FateCounters},
     metrics::Metrics,
 };
 
-/// Between two log lines about posts to an app that is not configured.
-const UNKNOWN_APP_PAUSE: Duration = Duration::from_secs(60);
+/// Between two log lines about what others can cause at will.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Between two log lines about events of one workspace that no app is configured for.
 const FOREIGN_TEAM_PAUSE: Duration = Duration::from_secs(3600);
@@ -29,14 +30,18 @@ pub(super) struct Strays {
     counters: FateCounters,
     unknown_apps: Seldom,
     foreign_teams: Seldom,
+    unsettled: Seldom,
+    unparsable: Seldom,
 }
 
 impl Strays {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             counters: FateCounters::new("", metrics),
-            unknown_apps: Seldom::new(UNKNOWN_APP_PAUSE),
+            unknown_apps: Seldom::new(MINUTE),
             foreign_teams: Seldom::new(FOREIGN_TEAM_PAUSE),
+            unsettled: Seldom::new(MINUTE),
+            unparsable: Seldom::new(MINUTE),
         }
     }
 
@@ -44,7 +49,7 @@ impl Strays {
     pub(super) fn note_path(&self, path: &str, now: Instant) {
         self.counters.count(Fate::UnknownApp);
         if let Some(times) = self.unknown_apps.is_time("", now) {
-            let path: String = path.chars().take(SHOWN_PATH_CHARS).collect();
+            let path: String = path.escape_default().take(SHOWN_PATH_CHARS).collect();
             tracing::warn!(
                 path,
                 times,
@@ -54,9 +59,35 @@ impl Strays {
         }
     }
 
+    /// Notes an authentic event that is refused because a secret may be about to follow.
+    pub(super) fn note_unsettled(&self, team: &str, now: Instant) {
+        let team: &str = &team.escape_default().take(SHOWN_PATH_CHARS).collect::<String>();
+        if let Some(times) = self.unsettled.is_time(team, now) {
+            tracing::warn!(
+                team,
+                times,
+                "authentic events of workspace {team} are answered 503, so that Slack sends them \
+                 again: the app with that `team` has another signing secret. If both are one Slack \
+                 app, give them the same secret; if not, these events will be ignored"
+            );
+        }
+    }
+
+    /// Notes an authentic body that cannot be read.
+    pub(super) fn note_unparsable(&self, app: &AppName, bytes: usize, now: Instant) {
+        if let Some(times) = self.unparsable.is_time(app.as_str(), now) {
+            tracing::warn!(
+                %app,
+                bytes,
+                times,
+                "{times} authentic requests of app {app} cannot be read; the newest bodies are kept"
+            );
+        }
+    }
+
     /// Notes an authentic event of a workspace that no app with its secret takes events of.
     pub(super) fn note_team(&self, team: &str, now: Instant) {
-        let team: &str = &team.chars().take(SHOWN_PATH_CHARS).collect::<String>();
+        let team: &str = &team.escape_default().take(SHOWN_PATH_CHARS).collect::<String>();
         if let Some(times) = self.foreign_teams.is_time(team, now) {
             tracing::warn!(
                 team,

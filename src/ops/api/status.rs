@@ -90,14 +90,16 @@ async fn apps(api: &Api, has_store: bool, now: Timestamp) -> Vec<App> {
         // The status is needed most when the store takes nothing; it shows the numbers of before.
         tracing::debug!(error, "the newest counts are not in the store");
     }
-    let mut read = control.catch_up();
+    let (signing, mut read) = (control.signing(), control.catch_up());
     let mut apps = Vec::new();
     for name in control.apps() {
         let at = read.iter().position(|one| one.app == name);
         let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
         let bots = if has_store { within(store.posters(&name)).await } else { Ok(Vec::new()) };
         let bots = bots.unwrap_or_default().into_iter().map(view::Bot::new).collect();
-        apps.push(App { name: name.to_string(), catch_up, bots });
+        let signing = signing.iter().find(|one| one.app == name);
+        let signing = signing.map_or_else(view::Signing::default, view::Signing::new);
+        apps.push(App { name: name.to_string(), signing, catch_up, bots });
     }
     apps
 }

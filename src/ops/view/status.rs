@@ -81,11 +81,37 @@ pub struct StoreUse {
 pub struct App {
     /// Its name.
     pub name: String,
+    /// How requests to it are signed.
+    #[serde(default)]
+    pub signing: Signing,
     /// How its history is read; null if it has no token.
     pub catch_up: Option<CatchUp>,
     /// The bots that have posted incidents, the newest first.
     #[serde(default)]
     pub bots: Vec<Bot>,
+}
+
+/// How requests to an app are signed. On a path that several apps share, a request that verifies
+/// with none of their secrets counts for each.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Signing {
+    /// When a request last verified; null if none has since the start.
+    pub last_verified_at: Option<Timestamp>,
+    /// Requests with well-formed, recent headers and a wrong signature since then: if there are any
+    /// and nothing verifies, the signing secret is another one than Slack's.
+    pub rejected: u64,
+    /// Requests without such headers, since the start: scanners, and no reason to act.
+    pub strangers: u64,
+}
+
+impl Signing {
+    pub(in crate::ops) fn new(signing: &ops::Signing) -> Self {
+        Self {
+            last_verified_at: signing.verified_at,
+            rejected: signing.rejected,
+            strangers: signing.strangers,
+        }
+    }
 }
 
 /// A bot that has posted incidents in a channel.
