@@ -8,66 +8,33 @@ use slack_soar_relay::{
     intake::catch_up::{History, Moment, Purpose},
 };
 
-use crate::harness::{
-    BEGIN, PATIENCE, Setup, TestRelay,
-    fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, State, TOKEN, Trouble},
-    gateway::{ConnectProxy, TlsFront},
-    http,
-    pushes::Pushes,
-    slack,
-    soar::{FakeSoar, Mood},
+use crate::{
+    harness::{
+        BEGIN, PATIENCE, Setup, TestRelay,
+        fake_slack::{Anchor, BOT_USER, CHANNEL, Channel, FakeSlack, Sick, State, TOKEN, Trouble},
+        gateway::{ConnectProxy, TlsFront},
+        http,
+        pushes::Pushes,
+        slack,
+        soar::{FakeSoar, Mood},
+        world::{DAY, HISTORY, LIST, MINUTE, World, id, problem_is},
+    },
+    process::{Process, until_all},
 };
 
-const HISTORY: &str = "conversations.history";
-const LIST: &str = "conversations.list";
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
-struct World {
-    slack: FakeSlack,
-    soar: FakeSoar,
-}
-
-impl World {
-    async fn new() -> Self {
-        Self { slack: FakeSlack::new(Clock::manual(BEGIN)).await, soar: FakeSoar::ok().await }
-    }
-
-    fn setup(&self) -> Setup {
-        self.setup_in("[C0123456789]")
-    }
-
-    fn setup_in(&self, channels: &str) -> Setup {
-        Setup::default().destination("soar", &self.soar, "").catch_up(&self.slack, channels)
-    }
-
-    /// What the SOAR was sent, sorted.
-    async fn arrived(&self, relay: &TestRelay) -> Vec<String> {
-        relay.settled().await;
-        let mut ids = self.soar.ids();
-        ids.sort();
-        ids
-    }
-
-    /// Posts chatter and, every tenth message, an incident, one a second from that time on.
-    fn fill(&self, from: Timestamp, messages: u64) -> Vec<String> {
-        let mut incidents = Vec::new();
-        let mut state = self.slack.state();
-        for n in 0..messages {
-            let at = from + Duration::from_secs(n);
-            if n % 10 == 0 {
-                incidents.push(id(&state.post_at(CHANNEL, at, slack::message(0))));
-            } else {
-                state.post_at(CHANNEL, at, json!({"type": "message", "user": "U1", "text": "hi"}));
-            }
+/// Posts chatter and, every tenth message, an incident, one a second from that time on.
+fn fill(world: &World, from: Timestamp, messages: u64) -> Vec<String> {
+    let mut incidents = Vec::new();
+    let mut state = world.slack.state();
+    for n in 0..messages {
+        let at = from + Duration::from_secs(n);
+        if n % 10 == 0 {
+            incidents.push(id(&state.post_at(CHANNEL, at, slack::message(0))));
+        } else {
+            state.post_at(CHANNEL, at, json!({"type": "message", "user": "U1", "text": "hi"}));
         }
-        incidents
     }
-}
-
-/// The alert id of a posted incident.
-fn id(message: &Value) -> String {
-    format!("main:{}:{}:0", message["channel"].as_str().unwrap(), message["ts"].as_str().unwrap())
+    incidents
 }
 
 fn missed(cause: &str) -> String {
@@ -118,7 +85,7 @@ async fn slack_is_called_through_the_proxy_and_trusted_by_the_private_authority(
 #[tokio::test]
 async fn what_was_posted_before_the_first_start_is_found_and_read_again_without_counting() {
     let world = World::new().await;
-    let expected = world.fill(BEGIN - Duration::from_secs(3600), 25);
+    let expected = fill(&world, BEGIN - Duration::from_secs(3600), 25);
     let relay = world.setup().start().await;
     relay.caught_up().await;
     assert_eq!(world.arrived(&relay).await, expected);
@@ -126,7 +93,7 @@ async fn what_was_posted_before_the_first_start_is_found_and_read_again_without_
     assert_eq!(relay.metric(received).await, 25.0);
     assert_eq!(relay.metric(&outcome("accepted", "")).await, 3.0);
     assert_eq!(relay.metric(&outcome("ignored", "title")).await, 22.0);
-    let late = world.fill(BEGIN - Duration::from_secs(20), 5);
+    let late = fill(&world, BEGIN - Duration::from_secs(20), 5);
     for _ in 0..3 {
         next_reading(&relay).await;
     }
@@ -145,7 +112,7 @@ async fn every_page_is_read_whichever_end_is_first() {
         let world = World::new().await;
         world.slack.state().anchor = anchor;
         world.slack.state().without_cursors = without_cursors;
-        let expected = world.fill(BEGIN - Duration::from_secs(7200), 850);
+        let expected = fill(&world, BEGIN - Duration::from_secs(7200), 850);
         let relay = world.setup().start().await;
         relay.caught_up().await;
         assert_eq!(world.arrived(&relay).await, expected, "{anchor:?} {without_cursors}");
@@ -227,7 +194,7 @@ async fn with_half_of_the_pushes_and_retries_each_arrives_once_and_the_other_hal
 async fn a_429_on_the_second_page_is_waited_for_and_loses_nothing() {
     for wait in [Some(30), None] {
         let world = World::new().await;
-        let expected = world.fill(BEGIN - Duration::from_secs(3600), 450);
+        let expected = fill(&world, BEGIN - Duration::from_secs(3600), 450);
         world.slack.trouble(HISTORY, 1, Trouble::TooMany(wait));
         let relay = world.setup().start().await;
         relay.metric_is(&result(HISTORY, "throttled"), |count| count == 1.0).await;
@@ -243,7 +210,7 @@ async fn a_429_on_the_second_page_is_waited_for_and_loses_nothing() {
 #[tokio::test]
 async fn a_failing_slack_is_asked_again_with_pauses() {
     let world = World::new().await;
-    let expected = world.fill(BEGIN - Duration::from_secs(3600), 450);
+    let expected = fill(&world, BEGIN - Duration::from_secs(3600), 450);
     let troubles = [
         Trouble::Status(503),
         Trouble::NotJson,
@@ -266,7 +233,7 @@ async fn a_failing_slack_is_asked_again_with_pauses() {
 #[tokio::test]
 async fn an_expired_cursor_begins_the_window_anew() {
     let world = World::new().await;
-    let expected = world.fill(BEGIN - Duration::from_secs(3600), 450);
+    let expected = fill(&world, BEGIN - Duration::from_secs(3600), 450);
     world.slack.trouble(HISTORY, 2, Trouble::ForgetCursors);
     let relay = world.setup().start().await;
     relay.caught_up().await;
@@ -279,7 +246,7 @@ async fn an_expired_cursor_begins_the_window_anew() {
 #[tokio::test]
 async fn a_token_revoked_in_the_middle_stops_the_calls_and_not_the_receiver() {
     let world = World::new().await;
-    let expected = world.fill(BEGIN - Duration::from_secs(3600), 450);
+    let expected = fill(&world, BEGIN - Duration::from_secs(3600), 450);
     world.slack.trouble(HISTORY, 1, Trouble::Revoke);
     let relay = world.setup().start().await;
     relay.metric_is(&result(HISTORY, "token"), |count| count == 1.0).await;
@@ -433,7 +400,7 @@ async fn history_that_grows_while_it_is_paged_loses_nothing() {
     for anchor in [Anchor::Newest, Anchor::Oldest] {
         let world = World::new().await;
         world.slack.state().anchor = anchor;
-        let expected = world.fill(BEGIN - Duration::from_secs(3600), 450);
+        let expected = fill(&world, BEGIN - Duration::from_secs(3600), 450);
         world.slack.trouble(HISTORY, 0, Trouble::Grow(30));
         world.slack.trouble(HISTORY, 1, Trouble::Grow(30));
         let relay = world.setup().start().await;
@@ -497,7 +464,7 @@ async fn five_thousand_messages_after_three_days_of_downtime_arrive_and_count_as
     let mut relay = world.setup().start().await;
     relay.caught_up().await;
     relay.stop().await;
-    let expected = world.fill(BEGIN + DAY, 5_000);
+    let expected = fill(&world, BEGIN + DAY, 5_000);
     relay.clock.advance(3 * DAY);
     let before = world.slack.all_calls();
     relay.restart().await;
@@ -606,7 +573,7 @@ async fn a_month_of_silence_costs_one_call_a_reading_and_ends_with_the_incident(
 async fn an_app_with_fifteen_messages_a_minute_is_noticed_and_never_asks_too_often() {
     let world = World::new().await;
     world.slack.state().limited = true;
-    let expected = world.fill(BEGIN - Duration::from_secs(3600), 64);
+    let expected = fill(&world, BEGIN - Duration::from_secs(3600), 64);
     let relay = world.setup().start().await;
     relay.pass_until_caught_up().await;
     assert_eq!(world.arrived(&relay).await, expected);
@@ -615,7 +582,7 @@ async fn an_app_with_fifteen_messages_a_minute_is_noticed_and_never_asks_too_oft
     assert!(calls.iter().all(|call| call.status == 200), "never one too many");
     world.slack.state().limited = false;
     let begin = relay.clock.now();
-    let more = world.fill(begin - Duration::from_secs(450), 450);
+    let more = fill(&world, begin - Duration::from_secs(450), 450);
     pass(&relay, begin + MINUTE).await;
     relay.pass_until_caught_up().await;
     assert_eq!(world.arrived(&relay).await.len(), expected.len() + more.len());
@@ -736,8 +703,8 @@ async fn a_channel_with_a_new_id_is_read_on_from_where_the_old_one_was() {
 #[tokio::test]
 async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     let world = World::new().await;
-    let old = world.fill(BEGIN - 5 * DAY, 100);
-    let recent = world.fill(BEGIN - Duration::from_secs(3600), 20);
+    let old = fill(&world, BEGIN - 5 * DAY, 100);
+    let recent = fill(&world, BEGIN - Duration::from_secs(3600), 20);
     let relay = world.setup().start().await;
     relay.caught_up().await;
     assert_eq!(world.arrived(&relay).await, recent);
@@ -748,9 +715,9 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
         channel: channel.map(str::to_owned),
         purpose: Purpose::Deliver,
     };
-    let found = handle.backfill(history(6 * DAY, Some("C0123456789"))).await.unwrap();
+    let found = handle.backfill(history(6 * DAY, Some("C0123456789"))).await.unwrap().found;
     assert_eq!((found.found, found.new, found.known), (12, 10, 2));
-    let again = handle.backfill(history(6 * DAY, None)).await.unwrap();
+    let again = handle.backfill(history(6 * DAY, None)).await.unwrap().found;
     assert_eq!((again.found, again.new, again.known), (12, 0, 12));
     assert!(handle.backfill(history(DAY, Some("C9999999999"))).await.is_err());
     assert_eq!(world.arrived(&relay).await.len(), old.len() + recent.len());
@@ -762,9 +729,9 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
 #[tokio::test]
 async fn history_up_to_a_moment_is_marked_as_known_and_what_is_newer_is_delivered() {
     let world = World::new().await;
-    let before = world.fill(BEGIN - 5 * DAY, 30);
+    let before = fill(&world, BEGIN - 5 * DAY, 30);
     let last = before.last().unwrap().split(':').nth(2).unwrap();
-    let newer = world.fill(BEGIN - 4 * DAY, 20);
+    let newer = fill(&world, BEGIN - 4 * DAY, 20);
     let relay = world.setup().start().await;
     relay.caught_up().await;
     let path = format!("/backfill?mark_known=true&until={last}");
@@ -794,7 +761,7 @@ async fn history_up_to_a_moment_is_marked_as_known_and_what_is_newer_is_delivere
 async fn a_backfill_reads_channels_that_nobody_has_listed_yet_or_says_why_it_cannot() {
     for channels in ["[]", "[cd_alerts]"] {
         let world = World::new().await;
-        let old = world.fill(BEGIN - 5 * DAY, 20);
+        let old = fill(&world, BEGIN - 5 * DAY, 20);
         for after in 0..3 {
             world.slack.trouble(LIST, after, Trouble::Error("missing_scope"));
         }
@@ -828,7 +795,7 @@ async fn a_backfill_reads_channels_that_nobody_has_listed_yet_or_says_why_it_can
 #[tokio::test]
 async fn a_channel_found_by_its_name_is_read_back_by_it_after_a_restart_too() {
     let world = World::new().await;
-    world.fill(BEGIN - 5 * DAY, 20);
+    fill(&world, BEGIN - 5 * DAY, 20);
     let mut relay = world.setup_in("[cd_alerts]").start().await;
     relay.caught_up().await;
     relay.stop().await;
@@ -842,7 +809,7 @@ async fn a_channel_found_by_its_name_is_read_back_by_it_after_a_restart_too() {
 #[tokio::test]
 async fn an_operator_sees_and_asks_for_history_over_the_api() {
     let world = World::new().await;
-    let old = world.fill(BEGIN - 5 * DAY, 30);
+    let old = fill(&world, BEGIN - 5 * DAY, 30);
     let relay = world.setup().start().await;
     relay.caught_up().await;
     let (status, body) = relay.api("POST", "/backfill?since=6d&channel=C0123456789").await;
@@ -951,7 +918,7 @@ async fn catching_up_costs_what_the_documentation_says() {
     let document = include_str!("../../docs/slack-setup.md");
     for messages in [100_usize, 1_000, 10_000] {
         let world = World::new().await;
-        world.fill(BEGIN - Duration::from_secs(20_000), messages.try_into().unwrap());
+        fill(&world, BEGIN - Duration::from_secs(20_000), messages.try_into().unwrap());
         let relay = world.setup().start().await;
         // The clock stands still: that is what "at once" means.
         relay.caught_up().await;
@@ -961,7 +928,7 @@ async fn catching_up_costs_what_the_documentation_says() {
         let mut row = format!("| {} | {ours} calls, at once |", grouped(messages));
         for limit in [1, 100] {
             let other = World::new().await;
-            other.fill(BEGIN - Duration::from_secs(20_000), messages.try_into().unwrap());
+            fill(&other, BEGIN - Duration::from_secs(20_000), messages.try_into().unwrap());
             let (calls, minutes) = predecessor(&other.slack, limit);
             row.extend([" ", &grouped(calls), " calls, ", &minutes.to_string(), " min |"]);
         }
@@ -986,7 +953,7 @@ async fn without_a_token_the_relay_only_receives() {
 #[tokio::test]
 async fn a_channel_that_a_reload_adds_is_read_and_other_changes_disturb_no_poller() {
     let world = World::new().await;
-    let expected = world.fill(BEGIN - Duration::from_secs(60), 5);
+    let expected = fill(&world, BEGIN - Duration::from_secs(60), 5);
     let mut relay = world.setup().start().await;
     relay.caught_up().await;
     let ignored = relay.metric(&outcome("ignored", "title")).await;
@@ -1012,4 +979,200 @@ async fn a_channel_that_a_reload_adds_is_read_and_other_changes_disturb_no_polle
     assert_eq!(world.arrived(&relay).await, expected);
     assert!(relay.api("GET", "/status").await.1.to_string().contains(added));
     assert_eq!(http::get(relay.relay().ops, "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_backfill_goes_on_past_a_sick_channel_and_names_it() {
+    const SICK: &str = "C0000000001";
+    for (sick, said) in [
+        (Sick::Error("not_in_channel"), "not_in_channel"),
+        (Sick::Error("channel_not_found"), "channel_not_found"),
+        (Sick::TwoCursors, "a cursor came back"),
+    ] {
+        let world = World::new().await;
+        {
+            let mut state = world.slack.state();
+            state.channels.push(Channel::new(SICK, "sick"));
+            state.sick.insert(SICK, sick);
+        }
+        let old = world.slack.state().post_at(CHANNEL, BEGIN - 5 * DAY, slack::message(0));
+        let relay = world.setup_in("[C0000000001, C0123456789]").start().await;
+        relay.caught_up().await;
+        for mark in ["", "&mark_known=true&until=1h"] {
+            let path = format!("/backfill?since=6d{mark}");
+            let (status, report) = relay.api("POST", &path).await;
+            assert_eq!((status, &report["found"]), (200, &json!(1)), "{report}");
+            let failures = report["failures"].as_array().unwrap();
+            assert_eq!(failures.len(), 1, "{report}");
+            assert_eq!(
+                (&failures[0]["app"], &failures[0]["channel"]),
+                (&json!("main"), &json!(SICK))
+            );
+            assert!(failures[0]["problem"].as_str().unwrap().contains(said), "{report}");
+        }
+        assert_eq!(world.arrived(&relay).await, [id(&old)]);
+        let ops = format!("http://{}", relay.relay().ops);
+        let arguments = ["backfill", "--since", "6d", "--server"].map(str::to_owned);
+        let arguments = [arguments.to_vec(), vec![ops]].concat();
+        let output = run_beside(&arguments).await;
+        assert_eq!(output.0, 1, "{output:?}");
+        assert!(output.1.contains("1 found, 0 new, 1 already known"), "{output:?}");
+        let all = format!("{}{}", output.1, output.2);
+        assert!(all.contains(SICK) && all.contains(said), "{output:?}");
+        // Only the sick one is asked for: nothing was read.
+        let (status, problem) =
+            relay.api("POST", &format!("/backfill?since=6d&channel={SICK}")).await;
+        assert_eq!(status, 502);
+        assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
+    }
+}
+
+/// A command of the real program, while the relay of the test goes on.
+async fn run_beside(arguments: &[String]) -> (i32, String, String) {
+    let arguments = arguments.to_vec();
+    let run = move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        crate::process::run(&arguments)
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_backfill_goes_on_past_an_app_whose_token_is_revoked() {
+    let world = World::new().await;
+    let app = |name: &str, team: &str, token: &str| {
+        format!(
+            "    - {{name: {name}, signing_secret: {{env: SECRET}}, bot_token: {{env: {token}}}, \
+             channels: [{CHANNEL}], team: {team}}}\n"
+        )
+    };
+    let apps = [app("first", "T0FIRST", "REVOKED"), app("main", "T0MAIN", "TOKEN")].concat();
+    let setup = world.setup().apps(&apps).env("REVOKED", "xoxb-999-999-revoked");
+    let old = world.slack.state().post_at(CHANNEL, BEGIN - 5 * DAY, slack::message(0));
+    let relay = setup.start().await;
+    relay.caught_up().await;
+    let (status, report) = relay.api("POST", "/backfill?since=6d").await;
+    assert_eq!((status, &report["new"]), (200, &json!(1)), "{report}");
+    assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{report}");
+    let failure = &report["failures"][0];
+    assert_eq!(failure["app"], "first");
+    assert!(failure["problem"].as_str().unwrap().contains("invalid_auth"), "{report}");
+    assert_eq!(world.arrived(&relay).await, [id(&old)]);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_between_two_pages_loses_nothing_and_moves_no_cursor() {
+    for anchor in [Anchor::Newest, Anchor::Oldest] {
+        let world = World::new().await;
+        world.slack.state().anchor = anchor;
+        let expected = fill(&world, BEGIN - Duration::from_secs(7200), 850);
+        world.slack.trouble(HISTORY, 2, Trouble::Hold);
+        let relay = world.setup().start().await;
+        // Who we are, two pages, and the third, which is held back.
+        world.slack.has_answered(4).await;
+        let db = rusqlite::Connection::open(relay.dir().join("relay.db")).unwrap();
+        db.execute_batch("CREATE TRIGGER sick BEFORE INSERT ON alerts BEGIN SELECT json('{'); END")
+            .unwrap();
+        world.slack.release();
+        problem_is(&relay, |problem| problem.contains("cannot be stored")).await;
+        let moved = || db.query_row("SELECT count(*) FROM cursors", (), |row| row.get::<_, u32>(0));
+        assert_eq!(moved().unwrap(), 0, "{anchor:?}");
+        db.execute_batch("DROP TRIGGER sick").unwrap();
+        relay.time_passes_until(Duration::from_secs(1), problem_is(&relay, str::is_empty)).await;
+        assert_eq!(world.arrived(&relay).await, expected, "{anchor:?}");
+        assert_eq!(moved().unwrap(), 1, "{anchor:?}");
+        assert_eq!(relay.metric(&outcome("accepted", "")).await, 85.0);
+        assert_eq!(relay.metric(&outcome("rejected", "store")).await, 0.0);
+    }
+}
+
+const FROM_NOW_ON: &str = "catch_up: {first_lookback: 0s}\n";
+
+#[tokio::test]
+async fn what_is_posted_after_the_first_start_is_read_though_no_reading_worked_before_the_second() {
+    for channels in ["[C0123456789]", "[cd_alerts]"] {
+        let world = World::new().await;
+        world.slack.post();
+        world.slack.state().clock().advance(MINUTE);
+        world.slack.state().sick.insert(CHANNEL, Sick::Error("not_in_channel"));
+        if channels == "[cd_alerts]" {
+            world.slack.state().sick_methods.insert(LIST, "internal_error");
+        }
+        let mut relay = world.setup_in(channels).more(FROM_NOW_ON).start().await;
+        problem_is(&relay, |problem| !problem.is_empty()).await;
+        relay.clock.advance(MINUTE);
+        let mut expected = vec![id(&world.slack.post())];
+        relay.clock.advance(MINUTE);
+        relay.stop().await;
+        relay.clock.advance(MINUTE);
+        expected.push(id(&world.slack.post()));
+        relay.clock.advance(2 * DAY);
+        world.slack.state().sick.clear();
+        world.slack.state().sick_methods.clear();
+        relay.restart().await;
+        relay.caught_up().await;
+        assert_eq!(world.arrived(&relay).await, expected, "{channels}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_posted_before_the_first_start_is_left_alone_after_a_restart_too() {
+    let world = World::new().await;
+    world.slack.post();
+    world.slack.state().clock().advance(MINUTE);
+    let mut relay = world.setup().more(FROM_NOW_ON).start().await;
+    relay.caught_up().await;
+    relay.clock.advance(MINUTE);
+    let posted = id(&world.slack.post());
+    for _ in 0..3 {
+        relay.clock.advance(MINUTE);
+        relay.caught_up().await;
+        relay.stop().await;
+        relay.restart().await;
+        relay.caught_up().await;
+    }
+    assert_eq!(world.arrived(&relay).await, [posted]);
+}
+
+/// Slack answers nothing at the first start of the real program, and history not at the second.
+#[tokio::test]
+async fn the_real_relay_remembers_when_it_was_first_started() {
+    let clock = Clock::system();
+    let (slack, soar) = (FakeSlack::new(clock.clone()).await, FakeSoar::ok().await);
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!(
+        "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
+         slack:\n  api_url: {}\n  apps: [{{name: main, signing_secret: {{env: SECRET}}, \
+         bot_token: {{env: TOKEN}}, channels: [{CHANNEL}]}}]\n\
+         catch_up: {{every: 2s, overlap: 600s, settle: 1s, first_lookback: 0s}}\n\
+         destinations: [{{name: up, preset: webhook, url: {{env: URL_up}}}}]\n",
+        slack.api_url()
+    );
+    std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    let env = [("URL_up", soar.url()), ("TOKEN", TOKEN.to_owned())];
+    let env = env.map(|(name, value)| (name.to_owned(), value));
+    slack.state().post_at(CHANNEL, clock.now() - MINUTE, slack::message(0));
+    slack.trouble("auth.test", 0, Trouble::Hang);
+    slack.state().sick.insert(CHANNEL, Sick::Error("not_in_channel"));
+    let mut expected = Vec::new();
+    for calls in [1, 3] {
+        let process = Process::start(dir.path(), &env);
+        slack.has_answered(calls).await;
+        process.signal("-KILL");
+        drop(process);
+        expected.push(id(&slack.post()));
+    }
+    slack.state().sick.clear();
+    let process = Process::start(dir.path(), &env);
+    until_all(&soar, &expected).await;
+    drop(process);
+    let process = Process::start(dir.path(), &env);
+    expected.push(id(&slack.post()));
+    until_all(&soar, &expected).await;
+    drop(process);
+    expected.sort();
+    let mut ids = soar.ids();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids, expected, "nothing from before the first start");
 }

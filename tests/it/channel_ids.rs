@@ -1,37 +1,38 @@
 //! A channel whose id Slack changes: every message stays one alert, whatever is heard of it when.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use slack_soar_relay::clock::Clock;
 
 use crate::harness::{
-    BEGIN, Setup, TestRelay,
-    fake_slack::{Channel, FakeSlack},
+    Setup, TestRelay,
+    fake_slack::{Channel, State},
     slack,
     soar::FakeSoar,
+    world::{self, DAY, INFO, MINUTE, SECOND, id_in as id, problem_is, sorted},
 };
 
 const OLD: &str = "G0OLD000001";
 const NEW: &str = "C0NEW000001";
-const MINUTE: Duration = Duration::from_secs(60);
 
-struct World {
-    slack: FakeSlack,
-    soar: FakeSoar,
+/// One private channel, under its old id.
+struct World(world::World);
+
+impl std::ops::Deref for World {
+    type Target = world::World;
+
+    fn deref(&self) -> &world::World {
+        &self.0
+    }
 }
 
 impl World {
-    /// One private channel, under its old id.
     async fn new() -> Self {
-        let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
-        slack.state().channels = vec![Channel::new(OLD, "cd_alerts")];
-        Self { slack, soar: FakeSoar::ok().await }
+        let world = world::World::new().await;
+        world.slack.state().channels = vec![Channel::new(OLD, "cd_alerts")];
+        Self(world)
     }
 
     async fn start(&self, channels: &str) -> TestRelay {
-        let setup = Setup::default().destination("soar", &self.soar, "");
-        let relay = setup.catch_up(&self.slack, channels).start().await;
+        let relay = self.setup_in(channels).start().await;
         relay.caught_up_in(OLD).await;
         relay
     }
@@ -44,14 +45,6 @@ impl World {
     fn change_id(&self) {
         self.slack.state().change_id(OLD, NEW);
     }
-
-    /// The ids that the SOAR was sent, sorted: each time that it was.
-    async fn arrived(&self, relay: &TestRelay) -> Vec<String> {
-        relay.settled().await;
-        let mut ids = self.soar.ids();
-        ids.sort();
-        ids
-    }
 }
 
 fn changed() -> Value {
@@ -61,16 +54,6 @@ fn changed() -> Value {
 fn changed_from(old: &str, new: &str) -> Value {
     slack::event(&json!({"type": "channel_id_changed", "old_channel_id": old,
         "new_channel_id": new, "event_ts": "1612206778.000000"}))
-}
-
-/// The alert id of a message under an id of its channel.
-fn id(channel: &str, message: &Value) -> String {
-    format!("main:{channel}:{}:0", message["ts"].as_str().unwrap())
-}
-
-fn sorted(mut ids: Vec<String>) -> Vec<String> {
-    ids.sort();
-    ids
 }
 
 async fn push(relay: &TestRelay, message: &Value) {
@@ -249,4 +232,111 @@ async fn a_push_under_another_id_than_history_is_not_a_missed_one() {
     relay.metric_is(&counted(NEW), |count| count == 1.0).await;
     assert_eq!(relay.metric(&counted(OLD)).await, 0.0);
     assert_eq!(world.arrived(&relay).await, sorted(vec![id(OLD, &message), id(OLD, &missed)]));
+}
+
+/// The relay was away for longer than a first reading goes back. Meanwhile the channel got an id
+/// that says nothing of the old one.
+#[tokio::test]
+async fn a_lost_channel_is_read_on_from_where_it_was_though_every_channel_is_read() {
+    const SHARED: &str = "C0SHARED001";
+    for is_told in [false, true] {
+        let world = World::new().await;
+        let mut relay = world.start("[]").await;
+        let first = world.post(OLD);
+        relay.clock.advance(MINUTE);
+        relay.caught_up_in(OLD).await;
+        relay.settled().await;
+        relay.stop().await;
+        relay.clock.advance(MINUTE);
+        let missed = world.post(OLD);
+        world.slack.state().change_id(OLD, SHARED);
+        // It was renamed as well, so that its history alone tells which channel it is.
+        world.slack.state().channel(SHARED).name = "shared".to_owned();
+        relay.clock.advance(3 * DAY);
+        relay.restart().await;
+        relay.caught_up_in(SHARED).await;
+        if is_told {
+            assert_eq!(relay.post(&changed_from(OLD, SHARED)).await, 200);
+        }
+        for _ in 0..3 {
+            relay.clock.advance(MINUTE);
+            relay.caught_up_in(SHARED).await;
+        }
+        let expected = sorted(vec![id(OLD, &first), id(OLD, &missed)]);
+        assert_eq!(world.arrived(&relay).await, expected, "told: {is_told}");
+        // What comes next is read on from there, also after a restart.
+        relay.stop().await;
+        relay.restart().await;
+        let later = world.post(SHARED);
+        relay.clock.advance(MINUTE);
+        relay.caught_up_in(SHARED).await;
+        let expected = sorted([expected, vec![id(OLD, &later)]].concat());
+        assert_eq!(world.arrived(&relay).await, expected, "told: {is_told}, restarted");
+    }
+}
+
+/// What Slack may say instead of describing a channel. None of it says that the id is unknown.
+const UNTOLD: [&str; 5] = [
+    "missing_scope",
+    "team_access_not_granted",
+    "invalid_arguments",
+    "internal_error",
+    "a_word_of_tomorrow",
+];
+
+fn describe_nothing(state: &mut State, code: &'static str) {
+    state.sick_methods.insert(INFO, code);
+}
+
+#[tokio::test]
+async fn two_channels_stay_two_though_slack_describes_neither() {
+    for code in UNTOLD {
+        let world = World::new().await;
+        world.slack.state().channels.push(Channel::new(NEW, "other"));
+        let relay = world.start("[G0OLD000001]").await;
+        let both = [world.post(OLD), world.post(NEW)];
+        relay.clock.advance(MINUTE);
+        relay.caught_up_in(OLD).await;
+        relay.settled().await;
+        describe_nothing(&mut world.slack.state(), code);
+        let mut relay = relay;
+        relay
+            .reload(|yaml| yaml.replace("[G0OLD000001]", "[G0OLD000001, C0NEW000001]"))
+            .await
+            .unwrap();
+        // The old one is unknown for the moment, so that it cannot speak for itself.
+        world.slack.state().channel(OLD).member = false;
+        relay
+            .time_passes_until(10 * SECOND, problem_is(&relay, |problem| problem.contains(code)))
+            .await;
+        world.slack.state().sick_methods.clear();
+        world.slack.state().channel(OLD).member = true;
+        let expected = sorted(vec![id(OLD, &both[0]), id(NEW, &both[1])]);
+        world.brings(&relay, &expected).await;
+        assert_eq!(world.arrived(&relay).await, expected, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_moved_channel_doubles_nothing_while_slack_describes_neither_id() {
+    for code in UNTOLD {
+        let world = World::new().await;
+        let mut relay = world.start("[G0OLD000001, C0NEW000001]").await;
+        let first = world.post(OLD);
+        relay.clock.advance(MINUTE);
+        relay.caught_up_in(OLD).await;
+        relay.settled().await;
+        describe_nothing(&mut world.slack.state(), code);
+        world.change_id();
+        let later = world.post(NEW);
+        relay
+            .time_passes_until(10 * SECOND, problem_is(&relay, |problem| problem.contains(code)))
+            .await;
+        assert_eq!(world.arrived(&relay).await, [id(OLD, &first)], "{code}");
+        world.slack.state().sick_methods.clear();
+        let expected = sorted(vec![id(OLD, &first), id(OLD, &later)]);
+        world.brings(&relay, &expected).await;
+        relay.stop().await;
+        assert_eq!(sorted(world.soar.ids()), expected, "{code}");
+    }
 }

@@ -3,84 +3,25 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use slack_soar_relay::clock::{Clock, Timestamp};
 
 use crate::{
     harness::{
-        BEGIN, PATIENCE, Setup, TestRelay,
+        BEGIN, PATIENCE, TestRelay,
         fake_slack::{BOT_USER, CHANNEL, Channel, FakeSlack, Sick, TOKEN, Trouble},
         http, slack,
         soar::FakeSoar,
+        world::{
+            AUTH, DAY, HISTORY, INFO, LIST, MINUTE, SECOND, World, catch_up_status, channel_status,
+            id, problem_is,
+        },
     },
     process::{Process, until_all},
 };
 
-const AUTH: &str = "auth.test";
-const HISTORY: &str = "conversations.history";
-const LIST: &str = "conversations.list";
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR_SECONDS: i64 = 3600;
 const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
-
-struct World {
-    slack: FakeSlack,
-    soar: FakeSoar,
-}
-
-impl World {
-    async fn new() -> Self {
-        Self { slack: FakeSlack::new(Clock::manual(BEGIN)).await, soar: FakeSoar::ok().await }
-    }
-
-    fn setup_in(&self, channels: &str) -> Setup {
-        Setup::default().destination("soar", &self.soar, "").catch_up(&self.slack, channels)
-    }
-
-    async fn start(&self) -> TestRelay {
-        self.setup_in("[C0123456789]").start().await
-    }
-
-    /// Posts an incident, lets that much time pass at once, and none until the SOAR has it.
-    async fn finds_after(&self, relay: &TestRelay, leap: Duration) {
-        let id = id(&self.slack.post());
-        relay.clock.advance(leap);
-        let arrived = async {
-            while !self.soar.ids().contains(&id) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, arrived).await.unwrap_or_else(|_| panic!("{id} is lost"));
-        relay.settled().await;
-    }
-}
-
-fn id(message: &Value) -> String {
-    format!("main:{}:{}:0", message["channel"].as_str().unwrap(), message["ts"].as_str().unwrap())
-}
-
-async fn catch_up_status(relay: &TestRelay) -> Value {
-    relay.api("GET", "/status").await.1["apps"][0]["catch_up"].clone()
-}
-
-/// Waits until the app's or the channel's problem is like that.
-async fn problem_is(relay: &TestRelay, is: impl Fn(&str) -> bool) {
-    let wait = async {
-        loop {
-            let status = catch_up_status(relay).await;
-            let problem = |of: &Value| of["problem"].as_str().unwrap_or_default().to_owned();
-            let channels = status["channels"].as_array().cloned().unwrap_or_default();
-            let all: Vec<String> = channels.iter().chain([&status]).map(problem).collect();
-            let all: Vec<String> = all.into_iter().filter(|one| !one.is_empty()).collect();
-            if is(&all.join("\n")) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.expect("the status does not say it");
-}
 
 async fn last_success(relay: &TestRelay, channel: &str) -> f64 {
     let name = "catch_up_last_success_timestamp_seconds";
@@ -383,11 +324,6 @@ async fn who_we_are_is_asked_again_if_the_answer_does_not_say_it_and_history_is_
     assert_eq!(world.slack.calls(AUTH).len(), 4);
 }
 
-/// The calls for a channel's history, and how many of them came in each minute at most.
-fn calls_for(slack: &FakeSlack, channel: &str) -> usize {
-    slack.calls(HISTORY).iter().filter(|call| call.query["channel"] == channel).count()
-}
-
 #[tokio::test]
 async fn a_sick_channel_is_put_aside_and_named_and_delays_no_other() {
     const SICK: &str = "C0000000001";
@@ -419,7 +355,7 @@ async fn a_sick_channel_is_put_aside_and_named_and_delays_no_other() {
         assert!(said.contains("history cannot be read") && committed.is_null(), "{said}");
         assert_eq!(problem(CHANNEL).0, "");
         assert_eq!(last_success(&relay, SICK).await, 0.0);
-        let calls = calls_for(&world.slack, SICK);
+        let calls = world.calls_for(SICK);
         assert!(calls <= 40, "{sick:?}: {calls} calls in five minutes");
         world.slack.state().sick.clear();
         relay.clock.advance(10 * MINUTE);
@@ -456,7 +392,7 @@ async fn a_long_history_of_one_channel_leaves_the_others_their_turns() {
     };
     // One call a minute, and 270 pages: each second one is the other channel's, at most.
     relay.time_passes_until(MINUTE / 4, arrived).await;
-    assert!(calls_for(&world.slack, "C0000000001") < 20);
+    assert!(world.calls_for("C0000000001") < 20);
 }
 
 #[tokio::test]
@@ -548,7 +484,7 @@ async fn an_event_about_a_channel_counts_only_as_far_as_slack_confirms_it() {
         assert_eq!(relay.post(&slack::event(event)).await, 200);
         let asked = (n + 1).min(2);
         let wait = async {
-            while world.slack.calls("conversations.info").len() < asked {
+            while world.slack.calls(INFO).len() < asked {
                 tokio::task::yield_now().await;
             }
         };
@@ -569,6 +505,116 @@ async fn an_event_about_a_channel_counts_only_as_far_as_slack_confirms_it() {
     archived(true).await;
     world.slack.state().channel(CHANNEL).archived = false;
     archived(false).await;
+}
+
+/// Slack is told that these channels were archived.
+async fn archived_says_slack(relay: &TestRelay, channels: &[&str]) {
+    for channel in channels {
+        let event = json!({"type": "channel_archive", "channel": channel});
+        assert_eq!(relay.post(&slack::event(&event)).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_stays_archived_keeps_no_other_from_being_asked_about() {
+    const FIRST: &str = "C0000000001";
+    let world = World::new().await;
+    world.slack.state().channels.push(Channel::new(FIRST, "first"));
+    let relay = world.setup_in("[C0000000001, C0123456789]").start().await;
+    relay.caught_up_in(FIRST).await;
+    relay.caught_up().await;
+    for channel in [FIRST, CHANNEL] {
+        world.slack.state().channel(channel).archived = true;
+    }
+    archived_says_slack(&relay, &[FIRST, CHANNEL]).await;
+    let both = async {
+        for channel in [FIRST, CHANNEL] {
+            while channel_status(&relay, channel).await["archived"] != true {}
+        }
+    };
+    relay.time_passes_until(SECOND, both).await;
+    assert!(relay.clock.now().since(BEGIN) < 2 * MINUTE, "at once, and not in turn for ever");
+}
+
+#[tokio::test]
+async fn a_channel_that_slack_does_not_describe_is_asked_about_ever_more_seldom() {
+    let world = World::new().await;
+    let relay = world.start().await;
+    relay.caught_up().await;
+    for after in 0..1000 {
+        world.slack.trouble(INFO, after, Trouble::Error("internal_error"));
+    }
+    archived_says_slack(&relay, &[CHANNEL]).await;
+    for _ in 0..240 {
+        relay.clock.advance(MINUTE);
+        relay.caught_up().await;
+    }
+    let calls = world.slack.calls(INFO).len();
+    assert!((5..=14).contains(&calls), "{calls} calls in four hours");
+}
+
+#[tokio::test]
+async fn a_channel_that_the_bot_left_is_not_asked_about_any_more() {
+    let world = World::new().await;
+    world.slack.state().channels.push(Channel::new("C0000000001", "other"));
+    let relay = world.setup_in("[]").start().await;
+    relay.caught_up().await;
+    world.slack.state().channel(CHANNEL).archived = true;
+    archived_says_slack(&relay, &[CHANNEL]).await;
+    let asked = async {
+        while world.slack.calls(INFO).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    relay.time_passes_until(SECOND, asked).await;
+    world.slack.state().channel(CHANNEL).member = false;
+    for _ in 0..240 {
+        relay.clock.advance(MINUTE);
+        relay.caught_up_in("C0000000001").await;
+    }
+    let calls = world.slack.calls(INFO).len();
+    assert!(calls <= 3, "{calls} calls in four hours");
+}
+
+/// The poller shows a sign of life between two answers of Slack's, each of which may take 15 s.
+#[tokio::test]
+async fn a_page_for_which_many_channels_are_compared_leaves_the_poller_alive() {
+    let world = World::new().await;
+    let others = ["C0000000001", "C0000000002", "C0000000003"];
+    let message = world.slack.post();
+    for channel in others {
+        let mut state = world.slack.state();
+        state.channels.push(Channel::new(channel, channel));
+        state.channel(channel).member = false;
+    }
+    world.slack.trouble(HISTORY, 0, Trouble::Hold);
+    for after in 0..6 {
+        world.slack.trouble(INFO, after, Trouble::Hold);
+    }
+    let now = || Clock::system().moment();
+    let mut asked_at = now();
+    let relay = world.setup_in("[]").start().await;
+    for channel in others {
+        let mut pushed = message.clone();
+        pushed["channel"] = json!(channel);
+        assert_eq!(relay.post(&slack::event(&pushed)).await, 200);
+    }
+    // Who we are, the list, the page, and two descriptions for each of the others.
+    for calls in 3..=9 {
+        world.slack.has_answered(calls).await;
+        let since = now().since(asked_at) + Duration::from_millis(1);
+        let silent = relay.relay().silent_loops(since);
+        assert!(!silent.contains(&"catch-up of main".to_owned()), "call {calls}: {silent:?}");
+        // A sign of life is known to the millisecond.
+        while now().since(asked_at) < Duration::from_millis(5) {
+            tokio::task::yield_now().await;
+        }
+        asked_at = now();
+        world.slack.release();
+    }
+    relay.caught_up().await;
+    relay.settled().await;
+    assert_eq!(world.soar.ids().len(), 4);
 }
 
 // Memory

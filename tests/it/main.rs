@@ -38,6 +38,7 @@ mod secrets;
 mod setup;
 mod shells;
 mod siemplify;
+mod signing;
 mod source;
 mod status;
 mod strangers;

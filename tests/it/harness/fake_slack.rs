@@ -18,7 +18,11 @@ use slack_soar_relay::{
     clock::{Clock, Timestamp},
     ids::MessageTs,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
 use super::{PATIENCE, slack};
 
@@ -47,6 +51,8 @@ pub(crate) enum Trouble {
     Error(&'static str),
     NotJson,
     Hang,
+    /// The answer is held back until the test lets it go.
+    Hold,
     /// The token is none any more, from this call on.
     Revoke,
     /// The call goes well, and then somebody posts so many incidents.
@@ -106,12 +112,15 @@ pub(crate) struct State {
     pub(crate) list_page: usize,
     generation: u32,
     pub(crate) sick: BTreeMap<&'static str, Sick>,
+    /// Methods that answer `"ok": false`, and with which word.
+    pub(crate) sick_methods: BTreeMap<&'static str, &'static str>,
     /// The token belongs to an organisation: a list needs a `team_id`.
     pub(crate) org_wide: bool,
     troubles: Vec<(&'static str, usize, Trouble)>,
     taken: BTreeMap<String, VecDeque<Timestamp>>,
     calls: Vec<Call>,
     count: watch::Sender<usize>,
+    gate: Arc<Semaphore>,
 }
 
 pub(crate) struct FakeSlack {
@@ -145,11 +154,13 @@ impl FakeSlack {
             list_page: 100,
             generation: 0,
             sick: BTreeMap::new(),
+            sick_methods: BTreeMap::new(),
             org_wide: false,
             troubles: Vec::new(),
             taken: BTreeMap::new(),
             calls: Vec::new(),
             count: sender,
+            gate: Arc::new(Semaphore::new(0)),
         };
         let state = Arc::new(Mutex::new(state));
         let server = super::soar::spawn(accept(listener, Arc::clone(&state)));
@@ -169,6 +180,11 @@ impl FakeSlack {
         let mut state = self.state();
         let made = state.calls.iter().filter(|call| call.method == method).count();
         state.troubles.push((method, made + after, trouble));
+    }
+
+    /// Lets one answer go that is held back, or will be.
+    pub(crate) fn release(&self) {
+        self.state().gate.add_permits(1);
     }
 
     pub(crate) fn revoke(&self, why: Option<&'static str>) {
@@ -323,6 +339,9 @@ impl State {
             answer.2["needed"] = json!(missing);
             answer.2["provided"] = json!(provided);
             return answer;
+        }
+        if let Some(code) = self.sick_methods.get(method) {
+            return refused(code);
         }
         match method {
             "auth.test" => fine(json!({
@@ -484,7 +503,7 @@ async fn answer(
     assert!(!head.uri.to_string().contains(TOKEN), "the token is in the URL");
     let token = head.headers.get("authorization").map_or("", |value| value.to_str().unwrap());
     let token = token.trim_start_matches("Bearer ").to_owned();
-    let (trouble, response) = {
+    let (trouble, response, gate) = {
         let mut state = state.lock().unwrap();
         let made = state.calls.iter().filter(|call| call.method == method).count();
         let at = state.troubles.iter().position(|(name, nth, _)| *name == method && *nth == made);
@@ -494,10 +513,12 @@ async fn answer(
         state.calls.push(Call { method, query, status });
         let calls = state.calls.len();
         state.count.send_replace(calls);
-        (trouble, response)
+        (trouble, response, Arc::clone(&state.gate))
     };
-    if let Some(Trouble::Hang) = trouble {
-        std::future::pending::<Infallible>().await;
+    match trouble {
+        Some(Trouble::Hang) => drop(std::future::pending::<Infallible>().await),
+        Some(Trouble::Hold) => gate.acquire().await.unwrap().forget(),
+        Some(_) | None => {}
     }
     Ok(response)
 }
@@ -517,8 +538,14 @@ impl State {
                 self.tokens.insert(token.to_owned(), Some("token_revoked"));
             }
             Some(Trouble::ForgetCursors) => self.generation += 1,
-            Some(Trouble::NotJson | Trouble::Hang | Trouble::Grow(_) | Trouble::Date(_)) | None => {
-            }
+            Some(
+                Trouble::NotJson
+                | Trouble::Hang
+                | Trouble::Hold
+                | Trouble::Grow(_)
+                | Trouble::Date(_),
+            )
+            | None => {}
         }
         let answer = self.call(token, method, query);
         if let Some(Trouble::Grow(incidents)) = trouble {

@@ -7,6 +7,7 @@ pub(crate) mod log;
 pub(crate) mod pushes;
 pub(crate) mod slack;
 pub(crate) mod soar;
+pub(crate) mod world;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
