@@ -19,3 +19,4 @@ pub mod shutdown;
 pub mod slack;
 pub mod store;
 pub mod text;
+pub mod trouble;

@@ -90,8 +90,8 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
     }
     if one.dead > 0 && one.configured {
         let advice = format!(
-            "`slack-soar-relay alerts list --state dead` shows them, `slack-soar-relay alerts retry \
-             --all-dead --destination {name}` tries them again"
+            "`slack-soar-relay alerts list --state dead` shows them, `slack-soar-relay alerts \
+             retry --all-dead --destination {name}` tries them again"
         );
         add(Kind::Dead, format!("given up: {}", alerts(one.dead)), advice);
     }

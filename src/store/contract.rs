@@ -292,7 +292,7 @@ macro_rules! contract {
             a_pause_without_an_end_does_not_end_by_itself,
             a_second_pause_replaces_end_and_reason,
             a_clock_that_is_wrong_for_a_while_ends_no_pause,
-            a_pause_of_a_clock_that_was_ahead_is_not_longer_than_it_was_meant_to_be,
+            a_pause_of_a_clock_that_was_ahead_is_no_longer_than_meant,
             a_pause_that_ended_before_the_start_ends_once_time_is_believed,
             of_two_that_look_one_ends_a_pause,
             a_crash_keeps_what_was_acknowledged_and_frees_leases,

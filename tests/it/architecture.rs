@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("secret", ""),
     ("shutdown", ""),
     ("text", ""),
+    ("trouble", ""),
     ("http_client", "metrics secret"),
     ("http_server", "clock metrics secret shutdown"),
     ("slack", "clock http_client ids metrics secret"),
@@ -21,14 +22,17 @@ const MAY_USE: &[(&str, &str)] = &[
     ("alert", "code_defender ids slack"),
     ("store", "clock ids metrics"),
     ("destination", "alert clock http_client ids metrics secret text"),
-    ("intake", "clock code_defender ids metrics secret shutdown slack store"),
+    ("intake", "clock code_defender ids metrics secret shutdown slack store trouble"),
     ("delivery", "alert clock code_defender destination ids metrics shutdown slack store"),
-    ("ops", "alert clock code_defender http_server ids metrics secret shutdown slack store"),
+    (
+        "ops",
+        "alert clock code_defender http_server ids metrics secret shutdown slack store trouble",
+    ),
     ("config", "clock code_defender destination http_client ids intake secret store text"),
     (
         "cli",
         "alert clock code_defender config delivery destination http_client http_server \
-         ids intake metrics ops secret shutdown slack store",
+         ids intake metrics ops secret shutdown slack store trouble",
     ),
     ("lib", ""),
     ("main", "cli"),
@@ -47,6 +51,7 @@ const PURE: &[&str] = &[
     "src/intake/routing.rs",
     "src/slack/",
     "src/text.rs",
+    "src/trouble.rs",
 ];
 
 /// The parts of [`PURE`] folders that are not.

@@ -7,7 +7,9 @@ use slack_soar_relay::{
     cli, config,
     destination::{preset::Preset, reference},
     metrics,
+    ops::view::{ConcernKind, WaitKind},
     store::State,
+    trouble,
 };
 
 use crate::{
@@ -134,6 +136,31 @@ fn the_generated_pages_are_current() {
         }
         let found = fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(found, text, "docs/{page} is old: UPDATE_DOCS=1 cargo test documents");
+    }
+}
+
+/// `UPDATE_DOCS=1 cargo test documents` writes them.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the person who runs the tests asks for it")]
+fn the_tables_of_what_goes_wrong_are_current() {
+    let path = root().join("docs/operations.md");
+    let mut page = fs::read_to_string(&path).unwrap();
+    let concerns = ConcernKind::ALL.into_iter().map(ConcernKind::trouble);
+    let waits = WaitKind::ALL.into_iter().map(WaitKind::trouble);
+    for (name, table) in [
+        ("concerns", trouble::table("`status`, `doctor`", concerns)),
+        ("waits", trouble::table("`alerts show`", waits)),
+    ] {
+        let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- end of {name} -->"));
+        let (before, rest) = page.split_once(&begin).expect("no place for a table");
+        let (found, after) = rest.split_once(&end).expect("no place for a table");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            page = format!("{before}{begin}\n\n{table}\n{end}{after}");
+            fs::write(&path, &page).unwrap();
+        } else {
+            let cure = "is old: UPDATE_DOCS=1 cargo test documents";
+            assert_eq!(found.trim(), table.trim(), "docs/operations.md {cure}");
+        }
     }
 }
 

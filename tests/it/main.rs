@@ -42,4 +42,5 @@ mod signing;
 mod source;
 mod status;
 mod strangers;
+mod troubles;
 mod web_api;

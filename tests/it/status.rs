@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: &[&str], dir: &Path) -> (i32, String, String)
 }
 
 /// Runs a command that talks to the relay.
-async fn ask(relay: &TestRelay, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) async fn ask(relay: &TestRelay, arguments: &[&str]) -> (i32, String, String) {
     let server = format!("http://{}", relay.relay().ops);
     run(&[arguments, &["--server", &server]].concat(), relay.dir()).await
 }
@@ -43,7 +43,7 @@ async fn status(relay: &TestRelay) -> (i32, String) {
 }
 
 /// The doctor beside the relay. The rest of its configuration is of no concern here.
-async fn doctor(relay: &TestRelay) -> (i32, String) {
+pub(crate) async fn doctor(relay: &TestRelay) -> (i32, String) {
     let slack = FakeSlack::new(Clock::system()).await;
     let yaml = format!(
         "server: {{ops_listen: '{}'}}\nslack: {{api_url: '{}', apps: [{{name: main, \
@@ -73,7 +73,7 @@ pub(crate) async fn concern(relay: &TestRelay, kind: &str) -> Value {
 
 /// The concern is in `status`, which then fails, and in `doctor`, which fails if a person is
 /// needed.
-async fn is_said_everywhere(relay: &TestRelay, kind: &str, words: &[&str]) {
+pub(crate) async fn is_said_everywhere(relay: &TestRelay, kind: &str, words: &[&str]) {
     let concern = concern(relay, kind).await;
     let needs_person = concern["needs_person"].as_bool().unwrap();
     let (code, out) = status(relay).await;

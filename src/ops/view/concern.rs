@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::trouble::{Bad, LogLine, Trouble};
+
 /// Something that a person should know, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concern {
@@ -22,8 +24,6 @@ pub struct Concern {
 pub enum ConcernKind {
     /// The relay takes no alerts.
     NotReady,
-    /// No request with a good signature comes, and others do.
-    Signing,
     /// The newest configuration was refused.
     Configuration,
     /// A destination fails.
@@ -50,9 +50,8 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::NotReady,
-        Self::Signing,
         Self::Configuration,
         Self::BreakerOpen,
         Self::Refused,
@@ -70,7 +69,6 @@ impl ConcernKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotReady => "not_ready",
-            Self::Signing => "signing",
             Self::Configuration => "configuration",
             Self::BreakerOpen => "breaker_open",
             Self::Refused => "refused",
@@ -99,5 +97,110 @@ impl ConcernKind {
             message,
             advice,
         }
+    }
+
+    /// Says where an operator sees it.
+    pub const fn trouble(self) -> Trouble {
+        let (what, level, text, said, series, bad) = match self {
+            Self::NotReady => (
+                "The store is full, its disk is, its files are gone, or the database does \
+                 not answer: alerts are answered 503.",
+                "ERROR",
+                "could not be stored",
+                "takes no alerts",
+                r#"events_total{outcome="rejected",reason="store"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Configuration => (
+                "The newest configuration has a mistake; the one before it is in use.",
+                "ERROR",
+                "the new configuration is refused",
+                "the newest configuration was refused",
+                "config_last_reload_successful",
+                Bad::Zero,
+            ),
+            Self::BreakerOpen => (
+                "A destination failed five times in a row: one alert at a time is tried.",
+                "WARN",
+                "failed several times in a row",
+                "its breaker is open",
+                "breaker_open",
+                Bad::AboveZero,
+            ),
+            Self::Refused => (
+                "A destination refuses alerts and accepts no others.",
+                "WARN",
+                "(refused); it will be tried again",
+                "has accepted none since",
+                r#"deliveries{state="refused"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Dead => (
+                "Alerts were given up.",
+                "ERROR",
+                "given up for",
+                "given up:",
+                r#"deliveries{state="dead"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Paused => (
+                "An operator has paused a destination.",
+                "INFO",
+                "pause destination",
+                "was paused",
+                r#"deliveries{state="paused"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Orphaned => (
+                "A destination left the configuration, and alerts are for it.",
+                "WARN",
+                "which is not configured any more",
+                "is not configured any more",
+                r#"deliveries{state="orphaned"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Unrouted => (
+                "No destination wanted an alert.",
+                "INFO",
+                "accepted, but no destination takes it",
+                "no destination wanted",
+                r#"events_total{outcome="accepted",reason="no_destination"}"#,
+                Bad::AboveZero,
+            ),
+            Self::CatchUp => (
+                "History is not read.",
+                "ERROR",
+                "has stopped",
+                "history is not read",
+                r#"slack_api_calls_total{result="token"}"#,
+                Bad::AboveZero,
+            ),
+            Self::MissedPush => (
+                "Slack did not push incidents that catch-up found.",
+                "WARN",
+                "Slack did not push",
+                "did not push",
+                r#"missed_push_total{cause="push"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Behind => (
+                "Alerts wait for more than 5 minutes, and the relay goes on trying.",
+                "WARN",
+                "it will be tried again",
+                "the oldest for",
+                "oldest_pending_timestamp_seconds",
+                Bad::AboveZero,
+            ),
+            Self::Destination => (
+                "Alerts are delivered, and something about it is wrong, such as a \
+                 recipient that a mail server refuses.",
+                "WARN",
+                "refuses the recipient",
+                "the others get the mail",
+                r#"delivery_attempts_total{class="delivered"}"#,
+                Bad::AboveZero,
+            ),
+        };
+        Trouble { word: self.as_str(), what, log: LogLine { level, text }, said, series, bad }
     }
 }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    trouble::{Bad, LogLine, Trouble},
+};
 
 /// What an unfinished delivery waits for, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,5 +72,92 @@ impl WaitKind {
             Self::Orphaned => "orphaned",
             Self::Dead => "dead",
         }
+    }
+
+    /// Says where an operator sees it.
+    pub const fn trouble(self) -> Trouble {
+        let (what, level, text, said, series, bad) = match self {
+            Self::Attempt => (
+                "An attempt is under way.",
+                "INFO",
+                "accepted",
+                "an attempt is under way",
+                r#"deliveries{state="leased"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Turn => (
+                "Nothing is in its way but others before it.",
+                "INFO",
+                "accepted",
+                "waits for its turn",
+                r#"deliveries{state="pending"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Retry => (
+                "The last attempt failed; the next one has its time.",
+                "WARN",
+                "it will be tried again",
+                "failed",
+                r#"deliveries{state="pending"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Asked => (
+                "The destination asked to be left alone for a time (429, `Retry-After`).",
+                "WARN",
+                "(throttled); it will be tried again",
+                "asked to be left alone",
+                r#"deliveries{state="pending"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Refused => (
+                "The destination refused it three times or more, and accepts no others.",
+                "WARN",
+                "(refused); it will be tried again",
+                "it was refused",
+                r#"deliveries{state="refused"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Breaker => (
+                "The destination's breaker is open.",
+                "WARN",
+                "failed several times in a row",
+                "the breaker has been open for",
+                "breaker_open",
+                Bad::AboveZero,
+            ),
+            Self::Pause => (
+                "An operator has paused the destination.",
+                "INFO",
+                "pause destination",
+                "an operator has paused its destination",
+                r#"deliveries{state="paused"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Reader => (
+                "It is in a feed, and no reader has passed it.",
+                "INFO",
+                "accepted",
+                "it is in a feed",
+                r#"deliveries{state="pending"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Orphaned => (
+                "Its destination is not configured any more.",
+                "WARN",
+                "which is not configured any more",
+                "its destination is not configured any more",
+                r#"deliveries{state="orphaned"}"#,
+                Bad::AboveZero,
+            ),
+            Self::Dead => (
+                "It was given up.",
+                "ERROR",
+                "given up for",
+                "it was given up",
+                r#"deliveries{state="dead"}"#,
+                Bad::AboveZero,
+            ),
+        };
+        Trouble { word: self.as_str(), what, log: LogLine { level, text }, said, series, bad }
     }
 }

@@ -96,9 +96,7 @@ pub(in crate::store) async fn a_clock_that_is_wrong_for_a_while_ends_no_pause(w:
     assert_eq!(ended(&w).await, [name("soar")]);
 }
 
-pub(in crate::store) async fn a_pause_of_a_clock_that_was_ahead_is_not_longer_than_it_was_meant_to_be(
-    w: World,
-) {
+pub(in crate::store) async fn a_pause_of_a_clock_that_was_ahead_is_no_longer_than_meant(w: World) {
     let right = w.clock.now();
     w.clock.jump(right + DAY * 1_000);
     w.pause(until(Some(HOUR), "")).await;

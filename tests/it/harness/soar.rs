@@ -133,7 +133,7 @@ impl FakeSoar {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness ends its own tasks")]
-pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }
 

@@ -1,0 +1,64 @@
+//! What can go wrong or stand still, and where an operator sees it. The modules that know list
+//! theirs; docs/operations.md shows the lists, and a test provokes each. Pure.
+
+/// Something that goes wrong or stands still.
+#[derive(Clone, Copy, Debug)]
+pub struct Trouble {
+    /// The word for it in the API.
+    pub word: &'static str,
+    /// What is so, in one sentence.
+    pub what: &'static str,
+    /// The log line that says it.
+    pub log: LogLine,
+    /// A part of what the command line says of it.
+    pub said: &'static str,
+    /// The series that shows it, without the prefix of all; its labels are a part of them.
+    pub series: &'static str,
+    /// Which values of the series are bad.
+    pub bad: Bad,
+}
+
+/// A line of the log at the default level.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLine {
+    /// ERROR, WARN or INFO.
+    pub level: &'static str,
+    /// A part of its message.
+    pub text: &'static str,
+}
+
+/// Which values of a series are bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// Those above 0.
+    AboveZero,
+    /// 0.
+    Zero,
+}
+
+impl Bad {
+    /// Whether a value is bad.
+    pub fn is(self, value: f64) -> bool {
+        match self {
+            Self::AboveZero => value > 0.0,
+            Self::Zero => value.abs() < f64::EPSILON,
+        }
+    }
+}
+
+/// Returns a Markdown table of troubles. `said` is the head of the column for the command line.
+pub fn table(said: &str, troubles: impl IntoIterator<Item = Trouble>) -> String {
+    let mut table = format!("| | what is wrong | log | {said} | metric |\n");
+    table += "| --- | --- | --- | --- | --- |\n";
+    for Trouble { word, what, log: LogLine { level, text }, said, series, bad } in troubles {
+        let bad = match bad {
+            Bad::AboveZero => "above 0",
+            Bad::Zero => "is 0",
+        };
+        table += &format!(
+            "| `{word}` | {what} | {level} \"... {text} ...\" | \"... {said} ...\" | `{series}` \
+             {bad} |\n"
+        );
+    }
+    table
+}
