@@ -8,23 +8,15 @@ pub struct Trouble {
     pub word: &'static str,
     /// What is so, in one sentence.
     pub what: &'static str,
-    /// The log line that says it.
-    pub log: LogLine,
+    /// The log line that says it at the default level: ERROR, WARN or INFO, a blank, and a part of
+    /// the message.
+    pub log: &'static str,
     /// A part of what the command line says of it.
     pub said: &'static str,
     /// The series that shows it, without the prefix of all; its labels are a part of them.
     pub series: &'static str,
     /// Which values of the series are bad.
     pub bad: Bad,
-}
-
-/// A line of the log at the default level.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLine {
-    /// ERROR, WARN or INFO.
-    pub level: &'static str,
-    /// A part of its message.
-    pub text: &'static str,
 }
 
 /// Which values of a series are bad.
@@ -50,15 +42,20 @@ impl Bad {
 pub fn table(said: &str, troubles: impl IntoIterator<Item = Trouble>) -> String {
     let mut table = format!("| | what is wrong | log | {said} | metric |\n");
     table += "| --- | --- | --- | --- | --- |\n";
-    for Trouble { word, what, log: LogLine { level, text }, said, series, bad } in troubles {
+    for Trouble { word, what, log, said, series, bad } in troubles {
+        let (level, text) = log.split_once(' ').unwrap_or_default();
         let bad = match bad {
             Bad::AboveZero => "above 0",
             Bad::Zero => "is 0",
         };
-        table += &format!(
-            "| `{word}` | {what} | {level} \"... {text} ...\" | \"... {said} ...\" | `{series}` \
-             {bad} |\n"
-        );
+        let cells = [
+            format!("`{word}`"),
+            what.to_owned(),
+            format!("{level} \"... {text} ...\""),
+            format!("\"... {said} ...\""),
+            format!("`{series}` {bad}"),
+        ];
+        table.extend(["| ", &cells.join(" | "), " |\n"]);
     }
     table
 }

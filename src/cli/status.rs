@@ -72,7 +72,7 @@ impl Status {
                 Err(error) => Err(error),
             };
             if !self.json {
-                Screen::narrow().clear();
+                Screen::clear();
             }
             match shown {
                 Ok(shown) => say(&shown),

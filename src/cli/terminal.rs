@@ -114,7 +114,7 @@ impl Screen {
     }
 
     /// Clears the terminal before the next screen; elsewhere screens follow one another.
-    pub(super) fn clear(self) {
+    pub(super) fn clear() {
         if stdout().is_terminal() {
             drop(write!(stdout(), "\u{1b}[H\u{1b}[2J"));
         } else {

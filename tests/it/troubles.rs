@@ -192,10 +192,10 @@ async fn waiting(kind: WaitKind) -> World {
 }
 
 fn is_logged(trouble: &Trouble) {
-    let lines = log::lines();
+    let (lines, (level, text)) = (log::lines(), trouble.log.split_once(' ').unwrap());
     let found = lines.iter().any(|line| {
         let message = line["message"].as_str().unwrap();
-        line["level"] == trouble.log.level && message.contains(trouble.log.text)
+        line["level"] == level && message.contains(text)
     });
     assert!(found, "{}: {:?} is not in {lines:#?}", trouble.word, trouble.log);
 }

@@ -115,9 +115,10 @@ pub(super) async fn show(
     let configured: Vec<DestinationName> = healths.iter().map(|one| one.name.clone()).collect();
     // Only for what is paused the store is asked once more.
     let is_paused = |one: &DeliveryView| one.state == DeliveryState::Paused;
-    let stats = match view.deliveries.iter().any(is_paused) {
-        true => api.parts.store.stats().await?.destinations,
-        false => Vec::new(),
+    let stats = if view.deliveries.iter().any(is_paused) {
+        api.parts.store.stats().await?.destinations
+    } else {
+        Vec::new()
     };
     let now = api.parts.clock.now();
     let delivery = |one: &DeliveryView| {

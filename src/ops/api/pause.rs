@@ -84,10 +84,10 @@ async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<
 fn described(name: &str, pause: &Pause) -> String {
     let mut text = format!("destination {name}");
     if let Some(length) = pause.length {
-        text += &format!(" for {} s", length.as_secs());
+        text.extend([" for ", &length.as_secs().to_string(), " s"]);
     }
     if !pause.reason.is_empty() {
-        text += &format!(" ({})", pause.reason);
+        text.extend([" (", &pause.reason, ")"]);
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::trouble::{Bad, LogLine, Trouble};
+use crate::trouble::{Bad, Trouble};
 
 /// Something that a person should know, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,108 +99,102 @@ impl ConcernKind {
         }
     }
 
+    /// Says what is so, in one sentence.
+    const fn what(self) -> &'static str {
+        match self {
+            Self::NotReady => {
+                "The store is full, its disk is, its files are gone, or the database does \
+                 not answer: alerts are answered 503."
+            }
+            Self::Configuration => {
+                "The newest configuration has a mistake; the one before it is in use."
+            }
+            Self::BreakerOpen => {
+                "A destination failed five times in a row: one alert at a time is tried."
+            }
+            Self::Refused => "A destination refuses alerts and accepts no others.",
+            Self::Dead => "Alerts were given up.",
+            Self::Paused => "An operator has paused a destination.",
+            Self::Orphaned => "A destination left the configuration, and alerts are for it.",
+            Self::Unrouted => "No destination wanted an alert.",
+            Self::CatchUp => "History is not read.",
+            Self::MissedPush => "Slack did not push incidents that catch-up found.",
+            Self::Behind => "Alerts wait for more than 5 minutes, and the relay goes on trying.",
+            Self::Destination => {
+                "Alerts are delivered, and something about it is wrong, such as a recipient \
+                 that a mail server refuses."
+            }
+        }
+    }
+
     /// Says where an operator sees it.
     pub const fn trouble(self) -> Trouble {
-        let (what, level, text, said, series, bad) = match self {
+        let (log, said, series) = match self {
             Self::NotReady => (
-                "The store is full, its disk is, its files are gone, or the database does \
-                 not answer: alerts are answered 503.",
-                "ERROR",
-                "could not be stored",
+                "ERROR could not be stored",
                 "takes no alerts",
                 r#"events_total{outcome="rejected",reason="store"}"#,
-                Bad::AboveZero,
             ),
             Self::Configuration => (
-                "The newest configuration has a mistake; the one before it is in use.",
-                "ERROR",
-                "the new configuration is refused",
+                "ERROR the new configuration is refused",
                 "the newest configuration was refused",
                 "config_last_reload_successful",
-                Bad::Zero,
             ),
-            Self::BreakerOpen => (
-                "A destination failed five times in a row: one alert at a time is tried.",
-                "WARN",
-                "failed several times in a row",
-                "its breaker is open",
-                "breaker_open",
-                Bad::AboveZero,
-            ),
+            Self::BreakerOpen => {
+                ("WARN failed several times in a row", "its breaker is open", "breaker_open")
+            }
             Self::Refused => (
-                "A destination refuses alerts and accepts no others.",
-                "WARN",
-                "(refused); it will be tried again",
+                "WARN (refused); it will be tried again",
                 "has accepted none since",
                 r#"deliveries{state="refused"}"#,
-                Bad::AboveZero,
             ),
-            Self::Dead => (
-                "Alerts were given up.",
-                "ERROR",
-                "given up for",
-                "given up:",
-                r#"deliveries{state="dead"}"#,
-                Bad::AboveZero,
-            ),
-            Self::Paused => (
-                "An operator has paused a destination.",
-                "INFO",
-                "pause destination",
-                "was paused",
-                r#"deliveries{state="paused"}"#,
-                Bad::AboveZero,
-            ),
+            Self::Dead => ("ERROR given up for", "given up:", r#"deliveries{state="dead"}"#),
+            Self::Paused => {
+                ("INFO pause destination", "was paused", r#"deliveries{state="paused"}"#)
+            }
             Self::Orphaned => (
-                "A destination left the configuration, and alerts are for it.",
-                "WARN",
-                "which is not configured any more",
+                "WARN which is not configured any more",
                 "is not configured any more",
                 r#"deliveries{state="orphaned"}"#,
-                Bad::AboveZero,
             ),
             Self::Unrouted => (
-                "No destination wanted an alert.",
-                "INFO",
-                "accepted, but no destination takes it",
+                "INFO accepted, but no destination takes it",
                 "no destination wanted",
                 r#"events_total{outcome="accepted",reason="no_destination"}"#,
-                Bad::AboveZero,
             ),
             Self::CatchUp => (
-                "History is not read.",
-                "ERROR",
-                "has stopped",
+                "ERROR has stopped",
                 "history is not read",
                 r#"slack_api_calls_total{result="token"}"#,
-                Bad::AboveZero,
             ),
-            Self::MissedPush => (
-                "Slack did not push incidents that catch-up found.",
-                "WARN",
-                "Slack did not push",
-                "did not push",
-                r#"missed_push_total{cause="push"}"#,
-                Bad::AboveZero,
-            ),
+            Self::MissedPush => {
+                ("WARN Slack did not push", "did not push", r#"missed_push_total{cause="push"}"#)
+            }
             Self::Behind => (
-                "Alerts wait for more than 5 minutes, and the relay goes on trying.",
-                "WARN",
-                "it will be tried again",
+                "WARN it will be tried again",
                 "the oldest for",
                 "oldest_pending_timestamp_seconds",
-                Bad::AboveZero,
             ),
             Self::Destination => (
-                "Alerts are delivered, and something about it is wrong, such as a \
-                 recipient that a mail server refuses.",
-                "WARN",
-                "refuses the recipient",
+                "WARN refuses the recipient",
                 "the others get the mail",
                 r#"delivery_attempts_total{class="delivered"}"#,
-                Bad::AboveZero,
             ),
         };
-        Trouble { word: self.as_str(), what, log: LogLine { level, text }, said, series, bad }
+        let bad = match self {
+            Self::Configuration => Bad::Zero,
+            Self::NotReady
+            | Self::BreakerOpen
+            | Self::Refused
+            | Self::Dead
+            | Self::Paused
+            | Self::Orphaned
+            | Self::Unrouted
+            | Self::CatchUp
+            | Self::MissedPush
+            | Self::Behind
+            | Self::Destination => Bad::AboveZero,
+        };
+        Trouble { word: self.as_str(), what: self.what(), log, said, series, bad }
     }
 }

@@ -193,6 +193,7 @@ impl CatchUp {
 }
 
 /// A destination.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that the API states")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Destination {
     /// Its name.

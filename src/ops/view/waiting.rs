@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    trouble::{Bad, LogLine, Trouble},
+    trouble::{Bad, Trouble},
 };
 
 /// What an unfinished delivery waits for, and until when.
@@ -74,90 +74,65 @@ impl WaitKind {
         }
     }
 
+    /// Says what is so, in one sentence.
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Attempt => "An attempt is under way.",
+            Self::Turn => "Nothing is in its way but others before it.",
+            Self::Retry => "The last attempt failed; the next one has its time.",
+            Self::Asked => {
+                "The destination asked to be left alone for a time (429, `Retry-After`)."
+            }
+            Self::Refused => {
+                "The destination refused it three times or more, and accepts no others."
+            }
+            Self::Breaker => "The destination's breaker is open.",
+            Self::Pause => "An operator has paused the destination.",
+            Self::Reader => "It is in a feed, and no reader has passed it.",
+            Self::Orphaned => "Its destination is not configured any more.",
+            Self::Dead => "It was given up.",
+        }
+    }
+
     /// Says where an operator sees it.
     pub const fn trouble(self) -> Trouble {
-        let (what, level, text, said, series, bad) = match self {
-            Self::Attempt => (
-                "An attempt is under way.",
-                "INFO",
-                "accepted",
-                "an attempt is under way",
-                r#"deliveries{state="leased"}"#,
-                Bad::AboveZero,
-            ),
-            Self::Turn => (
-                "Nothing is in its way but others before it.",
-                "INFO",
-                "accepted",
-                "waits for its turn",
-                r#"deliveries{state="pending"}"#,
-                Bad::AboveZero,
-            ),
-            Self::Retry => (
-                "The last attempt failed; the next one has its time.",
-                "WARN",
-                "it will be tried again",
-                "failed",
-                r#"deliveries{state="pending"}"#,
-                Bad::AboveZero,
-            ),
+        let (log, said, series) = match self {
+            Self::Attempt => {
+                ("INFO accepted", "an attempt is under way", r#"deliveries{state="leased"}"#)
+            }
+            Self::Turn => ("INFO accepted", "waits for its turn", r#"deliveries{state="pending"}"#),
+            Self::Retry => {
+                ("WARN it will be tried again", "failed", r#"deliveries{state="pending"}"#)
+            }
             Self::Asked => (
-                "The destination asked to be left alone for a time (429, `Retry-After`).",
-                "WARN",
-                "(throttled); it will be tried again",
+                "WARN (throttled); it will be tried again",
                 "asked to be left alone",
                 r#"deliveries{state="pending"}"#,
-                Bad::AboveZero,
             ),
             Self::Refused => (
-                "The destination refused it three times or more, and accepts no others.",
-                "WARN",
-                "(refused); it will be tried again",
+                "WARN (refused); it will be tried again",
                 "it was refused",
                 r#"deliveries{state="refused"}"#,
-                Bad::AboveZero,
             ),
             Self::Breaker => (
-                "The destination's breaker is open.",
-                "WARN",
-                "failed several times in a row",
+                "WARN failed several times in a row",
                 "the breaker has been open for",
                 "breaker_open",
-                Bad::AboveZero,
             ),
             Self::Pause => (
-                "An operator has paused the destination.",
-                "INFO",
-                "pause destination",
+                "INFO pause destination",
                 "an operator has paused its destination",
                 r#"deliveries{state="paused"}"#,
-                Bad::AboveZero,
             ),
-            Self::Reader => (
-                "It is in a feed, and no reader has passed it.",
-                "INFO",
-                "accepted",
-                "it is in a feed",
-                r#"deliveries{state="pending"}"#,
-                Bad::AboveZero,
-            ),
+            Self::Reader => ("INFO accepted", "it is in a feed", r#"deliveries{state="pending"}"#),
             Self::Orphaned => (
-                "Its destination is not configured any more.",
-                "WARN",
-                "which is not configured any more",
+                "WARN which is not configured any more",
                 "its destination is not configured any more",
                 r#"deliveries{state="orphaned"}"#,
-                Bad::AboveZero,
             ),
-            Self::Dead => (
-                "It was given up.",
-                "ERROR",
-                "given up for",
-                "it was given up",
-                r#"deliveries{state="dead"}"#,
-                Bad::AboveZero,
-            ),
+            Self::Dead => ("ERROR given up for", "it was given up", r#"deliveries{state="dead"}"#),
         };
-        Trouble { word: self.as_str(), what, log: LogLine { level, text }, said, series, bad }
+        let bad = Bad::AboveZero;
+        Trouble { word: self.as_str(), what: self.what(), log, said, series, bad }
     }
 }

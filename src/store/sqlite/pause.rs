@@ -132,7 +132,9 @@ async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreEr
     // What is delivered then makes room on a full disk.
     store.submit(job.stopping_leases().with(Purpose::Finish));
     let ended = answer(reply).await?;
-    ended.iter().for_each(|name| store.shared.wake(Some(name)));
+    for name in &ended {
+        store.shared.wake(Some(name));
+    }
     Ok(ended)
 }
 
