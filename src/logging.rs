@@ -102,6 +102,15 @@ pub fn dropped_lines() -> u64 {
     LINES.dropped.load(Ordering::Relaxed)
 }
 
+/// Writes a line to standard error at once: a JSON line has `level`, a text is as it is. For what
+/// must be said where there may be no log.
+pub fn say(format: Format, level: &str, line: &str) {
+    match format {
+        Format::Text => complain(line),
+        Format::Json => complain(&json::line(level, line)),
+    }
+}
+
 /// Writes a last line to standard error, without a log's form. Waits no longer than [`flush`].
 pub fn complain(line: &str) {
     flush();

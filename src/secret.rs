@@ -206,6 +206,14 @@ impl Secret {
         matches!(&self.0.origin, Origin::File(file, its) if file == path && *its == form)
     }
 
+    /// Returns where the value comes from: the name of a variable, or a path. Shows nothing of it.
+    pub fn name(&self) -> String {
+        match &self.0.origin {
+            Origin::Fixed(name) => name.clone(),
+            Origin::File(path, _) => path.display().to_string(),
+        }
+    }
+
     /// The value itself: for the request that needs it, and for nothing else.
     pub fn reveal(&self) -> Arc<String> {
         self.0.value.load_full()

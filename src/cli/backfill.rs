@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Common, moment, ops_client::Target, say, serve};
+use super::{Common, moment, ops_client::Target, say, say_json, serve};
 use crate::ops::view::{BackfillReport, Unread};
 
 /// Read history again.
@@ -54,7 +54,7 @@ impl Backfill {
         let report: BackfillReport =
             serve::runtime()?.block_on(client.post(&["backfill"], &query))?;
         if self.json {
-            say(&serde_json::to_string_pretty(&report)?);
+            say_json(&report)?;
         } else {
             let BackfillReport { found, new, known, marked, ref failures } = report;
             let done = if self.mark_known {

@@ -1,6 +1,11 @@
 //! `backup`: a consistent copy of the SQLite store, while the relay runs or not.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, stdout},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -13,21 +18,26 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BadConfiguration, Common, say, serve};
+use super::{BadConfiguration, Common, complain, say, say_json, serve};
 use crate::store::sqlite::{self, Copied};
 
 /// Copy the store.
 #[derive(Args, Debug)]
 pub struct Backup {
-    /// The copy. It must not exist yet.
+    /// The copy, which must not exist yet; or - for standard output.
     file: PathBuf,
-    /// Print JSON.
+    /// Print JSON; on standard error if the copy goes to standard output.
     #[arg(long)]
     json: bool,
 }
 
 impl Backup {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let to_stdout = self.file.as_os_str() == "-";
+        if to_stdout && stdout().is_terminal() {
+            let message = "standard output is a terminal: redirect it to a file, or name one";
+            return Err(BadConfiguration(message.to_owned()).into());
+        }
         let salvaged = common.salvage();
         if salvaged.names_a_database {
             let message = "the store is in PostgreSQL: use pg_dump -n relay, or what backs up your \
@@ -38,11 +48,19 @@ impl Backup {
             return Err(common.unusable(&salvaged, "/store/sqlite/path"));
         }
         let store = salvaged.config.store.path;
-        let copied = serve::runtime()?.block_on(copy(store, self.file.clone()))?;
+        let to = (!to_stdout).then(|| self.file.clone());
+        let copied = serve::runtime()?.block_on(copy(store, to))?;
         let file = self.file.display();
-        if self.json {
-            say(&json!({"file": file.to_string(), "bytes": copied.bytes, "alerts": copied.alerts})
-                .to_string());
+        if to_stdout {
+            // Standard output has the copy.
+            complain(&if self.json {
+                json!({"file": "-", "bytes": copied.bytes, "alerts": copied.alerts}).to_string()
+            } else {
+                format!("standard output: {} alerts, {} bytes", copied.alerts, copied.bytes)
+            });
+        } else if self.json {
+            let file = file.to_string();
+            say_json(&json!({"file": file, "bytes": copied.bytes, "alerts": copied.alerts}))?;
         } else {
             say(&format!("{file}: {} alerts, {} bytes", copied.alerts, copied.bytes));
         }
@@ -54,13 +72,18 @@ impl Backup {
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Copies the store; a signal ends that, and leaves nothing behind.
-async fn copy(store: PathBuf, to: PathBuf) -> anyhow::Result<Copied> {
+async fn copy(store: PathBuf, to: Option<PathBuf>) -> anyhow::Result<Copied> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (begins, begun) = oneshot::channel();
-    let mut copying =
-        spawn_blocking(move || sqlite::backup(&store, &to, |handle| drop(begins.send(handle))));
+    let mut copying = spawn_blocking(move || {
+        let begins = |handle| drop(begins.send(handle));
+        match to {
+            Some(to) => sqlite::backup(&store, &to, begins),
+            None => sqlite::backup_to(&store, &mut stdout(), begins),
+        }
+    });
     tokio::select! {
         copied = &mut copying => return Ok(copied??),
         _ = terminate.recv() => {}

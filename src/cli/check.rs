@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{environment, say};
+use super::{environment, say, say_json};
 use crate::config::{self, Config, Problem};
 
 /// Validate the configuration.
@@ -33,7 +33,7 @@ impl Check {
                 "ok": config.is_some(), "file": path,
                 "problems": as_json(&problems), "warnings": as_json(&warnings),
             });
-            say(&serde_json::to_string_pretty(&result)?);
+            say_json(&result)?;
         } else {
             print(path, config.as_ref(), &problems, &warnings);
         }

@@ -60,6 +60,9 @@ A mistake in the command line or in the configuration.
 \fBRELAY_CONFIG\fR
 The configuration file, unless \fB\-\-config\fR names one.
 .TP
+\fBRELAY_OPS_TOKEN\fR
+The token of the running relay's API, for the commands that ask it.
+.TP
 \fBNO_COLOR\fR
 No colour if it is set and not empty.
 .PP

@@ -1,4 +1,4 @@
-//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
+//! `doctor`: what a configuration cannot say, say_json, tried live. One line a check, and for each fault
 //! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
 //! file of a few kilobytes beside the store, or a number in PostgreSQL, and works while the relay
 //! runs.
@@ -13,7 +13,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, say, serve};
+use super::{Common, say, say_json, serve};
 use crate::config::{Problem, Salvaged};
 
 /// Check live: store, disk, clock, Slack and destinations.
@@ -78,7 +78,7 @@ impl Doctor {
             let result = serde_json::json!({
                 "ok": !has_failed, "checks": findings, "by_hand": [BY_HAND],
             });
-            say(&serde_json::to_string_pretty(&result)?);
+            say_json(&result)?;
         } else {
             for finding in &findings {
                 print(finding);

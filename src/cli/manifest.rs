@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use url::Url;
 
-use super::{BadConfiguration, Common, environment, say};
+use super::{BadConfiguration, Common, environment, say, say_json};
 use crate::{
     config::{self, App},
     secret::Secret,
@@ -54,7 +54,7 @@ impl Manifest {
         if self.link {
             say(&link(&manifest)?);
         } else if self.json {
-            say(&serde_json::to_string_pretty(&manifest)?);
+            say_json(&manifest)?;
         } else {
             say(serde_saphyr::to_string(&manifest)?.trim_end());
         }

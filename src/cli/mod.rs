@@ -41,6 +41,8 @@ use clap::{
     error::ErrorKind,
 };
 
+use serde::Serialize;
+
 pub use self::reference::reference;
 use self::serve::ConfigFile;
 use crate::{
@@ -144,13 +146,21 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
+    // Its errors are read by whatever reads its log.
+    let default = match command {
+        Command::Serve => common.usual_format(),
+        _ => Format::Text,
+    };
     match run(&common, command) {
         Ok(code) => {
             logging::flush();
             code
         }
         Err(error) => {
-            complain(&format!("{error:#}"));
+            let format = common.log_format.unwrap_or(default);
+            for line in format!("{error:#}").lines() {
+                logging::say(format, "ERROR", &terminal::safe(line));
+            }
             if error.is::<BadConfiguration>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -172,7 +182,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         Command::Setup(setup) => setup.run(common),
         Command::Check(check) => check.run(&common.path()),
         Command::Schema => {
-            say(&serde_json::to_string_pretty(&config::schema())?);
+            say_json(&config::schema())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor(doctor) => doctor.run(common),
@@ -212,8 +222,11 @@ impl Common {
                 1 => "; and 1 more problem".to_owned(),
                 more => format!("; and {more} more problems"),
             };
-            let line = first.in_file(&path).replace('\n', " ");
-            complain(&format!("warning: {line}{more} (`check` shows all)"));
+            let line = format!("{}{more} (`check` shows all)", first.in_file(&path));
+            match self.log_format {
+                Some(Format::Json) => logging::say(Format::Json, "WARN", &line),
+                Some(Format::Text) | None => complain(&format!("warning: {line}")),
+            }
         }
         salvaged
     }
@@ -238,11 +251,15 @@ impl Common {
         Ok((config, sources))
     }
 
+    /// The format of the log if nothing is said.
+    fn usual_format(&self) -> Format {
+        if stderr().is_terminal() { Format::Text } else { Format::Json }
+    }
+
     fn start_log(&self, level: &str) -> anyhow::Result<()> {
-        let is_terminal = stderr().is_terminal();
-        let text = if is_terminal { Format::Text } else { Format::Json };
-        let colour = is_terminal && environment("NO_COLOR").is_none_or(|value| value.is_empty());
-        logging::init(self.log_format.unwrap_or(text), level, colour)
+        let no_colour = environment("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colour = stderr().is_terminal() && !no_colour;
+        logging::init(self.log_format.unwrap_or_else(|| self.usual_format()), level, colour)
             .map_err(|error| BadConfiguration(format!("--log-level: {error}")).into())
     }
 }
@@ -258,6 +275,12 @@ fn environment(name: &str) -> Option<String> {
 /// cannot play tricks with a terminal, and JSON stays the same JSON.
 fn say(line: &str) {
     drop(writeln!(stdout(), "{}", terminal::safe(line)));
+}
+
+/// JSON in the one form that every command prints: indented.
+fn say_json(value: &impl Serialize) -> anyhow::Result<()> {
+    say(&serde_json::to_string_pretty(value)?);
+    Ok(())
 }
 
 /// A line of complaint.

@@ -10,7 +10,7 @@ use super::{
     BadConfiguration, Common,
     ops_client::{OpsClient, Refused, Target, reachable},
     sample::Test,
-    say, serve,
+    say, say_json, serve,
     terminal::{Colour, Screen, harmless, spinner},
 };
 use crate::{
@@ -170,7 +170,7 @@ impl SendTest {
         let delivered = !deliveries.is_empty() && deliveries.iter().all(is_delivered);
         if self.json {
             let result = json!({"id": id, "delivered": delivered, "deliveries": deliveries});
-            say(&serde_json::to_string_pretty(&result)?);
+            say_json(&result)?;
             return Ok(code(delivered));
         }
         for delivery in deliveries {

@@ -198,6 +198,54 @@ pub(super) fn spinner(what: &str) -> ProgressBar {
     spinner
 }
 
+/// Returns JSON as [`serde_json::to_string_pretty`] writes it, with keys and numbers as they are:
+/// what a relay has answered is not read and written anew.
+pub(super) fn indented(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    let mut characters = json.trim().chars().peekable();
+    let break_line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    while let Some(c) = characters.next() {
+        if in_string {
+            out.push(c);
+            in_string = is_escaped || c != '"';
+            is_escaped = !is_escaped && c == '\\';
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                out.push(c);
+                while characters.next_if(|next| next.is_whitespace()).is_some() {}
+                if let Some(end) = characters.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    break_line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                break_line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                break_line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c if c.is_whitespace() => {}
+            c => {
+                in_string = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
 /// The text in one line, without what a terminal would obey. Slack and a SOAR wrote it, not we.
 pub(super) fn harmless(text: &str) -> String {
     escape::escaped(text)
@@ -320,5 +368,18 @@ mod tests {
         assert_eq!(safe_for(plain, lines), "\\u001b[31mdead\\u001b[0m\t\\u001b[2Jx\n\\u009b1m");
         let painted = safe_for(Screen { colour: true, ..plain }, lines);
         assert_eq!(painted, "\u{1b}[31mdead\u{1b}[0m\t\\u001b[2Jx\n\\u009b1m");
+    }
+
+    #[test]
+    fn json_is_indented_as_serde_does_and_keeps_keys_and_numbers() {
+        let text = r#"{"b":[],"a":{"x":[1,2.50,{}],"y":"a\"b\\ , : {"},"c":null,"d":[{"e":true}]}"#;
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        let ours: serde_json::Value = serde_json::from_str(&indented(text)).unwrap();
+        assert_eq!(value, ours);
+        let sorted = r#"{"a":{"x":[1,2,{}],"y":"a\"b\\ , : {"},"b":[],"d":[{"e":true}]}"#;
+        let value: serde_json::Value = serde_json::from_str(sorted).unwrap();
+        assert_eq!(indented(sorted), serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(indented(&indented(text)), indented(text));
+        assert!(indented(text).contains("2.50"), "{}", indented(text));
     }
 }

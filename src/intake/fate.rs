@@ -304,15 +304,16 @@ impl Trace {
 
     pub(super) fn log_refused(&self, arrival: &Arrival, error: &StoreError) {
         let ids = &self.ids;
+        let error = chain(error);
         tracing::error!(
             alert_id = ids,
             outcome = "rejected",
             reason = "store",
-            error = chain(error),
+            error,
             request_id = arrival.request_id(),
             slack.event_id = self.event_id,
             slack.retry_num = text(arrival.retry_num.as_ref()),
-            "alert {ids} could not be stored in time; Slack will send it again"
+            "alert {ids} is not stored, and Slack will send it again: {error}"
         );
     }
 }

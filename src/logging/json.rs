@@ -38,6 +38,16 @@ impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for Json<W> {
     }
 }
 
+/// Returns a line with a message alone, for what is said before there is a log.
+pub(super) fn line(level: &str, message: &str) -> String {
+    let mut line = String::from("{\"timestamp\":\"");
+    SystemTime.format_time(&mut Writer::new(&mut line)).unwrap_or_default();
+    line.extend(["\",\"level\":\"", level, "\",\"message\":\""]);
+    Escaped(&mut line).write_str(message).unwrap_or_default();
+    line.extend(["\",\"target\":\"", env!("CARGO_CRATE_NAME"), "\"}"]);
+    line
+}
+
 struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {

@@ -1,7 +1,11 @@
 //! The commands for operators while the configuration has a mistake, or its secrets are not in the
 //! shell: they need where the relay is, and no more.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 
 use serde_json::Value;
 
@@ -175,5 +179,78 @@ async fn a_relay_that_the_file_does_not_name_is_named_by_hand() {
         let env = [("RELAY_OPS_TOKEN", "t0ken"), ("SECRET", SECRET)];
         let (code, _, err) = world.run_with(file, &env, &["alerts", "list", "--server", &server]);
         assert!(code == 0 && !err.contains("warning"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_to_standard_output_is_a_whole_store_and_refuses_a_terminal() {
+    let world = World::new();
+    assert_eq!(world.process.post(1).await, Some(200));
+    let copy = world.path().join("copy.db");
+    let backup = |arguments: &[&str]| {
+        let mut backup = command();
+        backup.current_dir(world.path()).arg("backup").args(arguments).arg("--config=relay.yaml");
+        backup
+    };
+    let done = backup(&["-"]).stdout(fs::File::create(&copy).unwrap()).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success() && said.contains("1 alerts"), "{said}");
+    let db = rusqlite::Connection::open(&copy).unwrap();
+    let alerts: i64 = db.query_row("SELECT count(*) FROM alerts", (), |row| row.get(0)).unwrap();
+    assert_eq!(alerts, 1);
+    let names = fs::read_dir(world.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains("backup")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // A terminal of its own, made by script(1).
+    let program = env!("CARGO_BIN_EXE_slack-soar-relay");
+    let refused = Command::new("script")
+        .current_dir(world.path())
+        .env("SECRET", SECRET)
+        .args(["-qec", &format!("{program} backup - --config relay.yaml"), "/dev/null"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("is a terminal"), "{said}");
+    // Nobody reads: a copy that is not whole is a failure.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(backup(&["-"]).stdout(full).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn errors_of_a_start_are_lines_of_json_where_the_log_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "slack: {apps: [{name: Main, signing_secret: {env: NOWHERE}}]}\nserver: {lisen: x}\n\
+                match: {titles: ['/(/']}\n";
+    fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+    fs::write(dir.path().join("relay.db"), "this is not a store, whatever its name says").unwrap();
+    let said = |arguments: &[&str]| {
+        let output = command().current_dir(dir.path()).args(arguments).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lines = |arguments: &[&str]| -> Vec<Value> {
+        said(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let serve = ["serve", "--config", "relay.yaml"];
+    for more in [&[][..], &["--log-format", "json"]] {
+        let lines = lines(&[&serve, more].concat());
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        for line in &lines {
+            assert_eq!(line["level"], "ERROR", "{line}");
+            assert!(line["message"].as_str().unwrap().starts_with("relay.yaml:"), "{line}");
+            assert!(line["timestamp"].is_string() && line["target"].is_string(), "{line}");
+        }
+    }
+    let text = said(&[&serve[..], &["--log-format", "text"]].concat());
+    assert!(text.starts_with("relay.yaml:") && text.lines().count() == 4, "{text}");
+    let listed = ["alerts", "list", "--log-format", "json", "--config", "relay.yaml"];
+    let levels: Vec<_> = lines(&listed).iter().map(|line| line["level"].clone()).collect();
+    assert_eq!(levels, ["WARN", "ERROR"], "a warning about the file, and nobody answers");
+    fs::write(
+        dir.path().join("relay.yaml"),
+        "slack: {apps: [{name: main, signing_secret: {env: SECRET}}]}\n",
+    )
+    .unwrap();
+    for line in lines(&serve) {
+        assert!(line["level"] == "ERROR" || line["level"] == "WARN", "{line}");
     }
 }

@@ -8,7 +8,7 @@ use super::{OpsClient, Target};
 use crate::{
     cli::{
         complain, say,
-        terminal::{Colour, Screen, harmless},
+        terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, Timestamp, rough},
     ops::view::{Page, Row},
@@ -58,7 +58,7 @@ impl List {
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
         if self.json {
-            say(&client.get_text(&["alerts"], &query).await?);
+            say(&indented(&client.get_text(&["alerts"], &query).await?));
             return Ok(ExitCode::SUCCESS);
         }
         let page: Page = client.get(&["alerts"], &query).await?;

@@ -9,7 +9,7 @@ use super::{OpsClient, Target};
 use crate::{
     cli::{
         say,
-        terminal::{Colour, Screen, harmless},
+        terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, Timestamp, rough},
     ops::view::{Attempt, Delivery, Detail},
@@ -31,7 +31,7 @@ impl Show {
     pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let text = client.get_text(&["alerts", &self.id], &[]).await?;
         if self.json {
-            say(&text);
+            say(&indented(&text));
             return Ok(ExitCode::SUCCESS);
         }
         let detail: Detail = serde_json::from_str(&text)?;

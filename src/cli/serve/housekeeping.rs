@@ -113,24 +113,28 @@ impl Complaints {
 
 async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
     for secret in live.secrets().await {
+        let name = secret.name();
         match secret.refresh() {
             Ok(is_new) => {
                 let is_readable_again = complaints.is_news(&secret, None);
                 if is_new {
-                    tracing::info!(?secret, "a secret has changed and is in use");
+                    tracing::info!(secret = name, "the secret {name} has changed and is in use");
                     live.hurry_those_with(&secret);
                 } else if is_readable_again {
-                    tracing::info!(?secret, "a secret can be read again, and is the same");
+                    tracing::info!(
+                        secret = name,
+                        "the secret {name} can be read again, and is the same"
+                    );
                 }
             }
             Err(error) => {
                 let reason = chain(&error);
                 if complaints.is_news(&secret, Some(&reason)) {
                     tracing::warn!(
-                        ?secret,
+                        secret = name,
                         reason,
-                        "a secret cannot be used as it is now, the value before it stays in use: \
-                         {reason}"
+                        "the secret {name} cannot be used as it is now, the value before it stays \
+                         in use: {reason}"
                     );
                 }
             }

@@ -65,11 +65,53 @@ pub fn backup(
     begins: impl FnOnce(InterruptHandle),
 ) -> Result<Copied, BackupError> {
     let write = |source| BackupError::Write { path: to.to_owned(), source };
-    let copy = |source: rusqlite::Error| BackupError::Copy(source.into());
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
     let directory = open::directory(to);
+    let Whole { partial, copied, file: _held } = copy(store, directory, begins)?;
+    partial.persist_noclobber(to).map_err(|error| {
+        let exists = error.error.kind() == io::ErrorKind::AlreadyExists;
+        if exists { BackupError::Exists(to.to_owned()) } else { write(error.error) }
+    })?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(write)?;
+    Ok(copied)
+}
+
+/// As [`backup`], and writes the copy to `out`. Until that has all of it, it takes its room beside
+/// the store: SQLite cannot copy to what is not a file.
+///
+/// # Errors
+/// [`BackupError`].
+pub fn backup_to(
+    store: &Path,
+    out: &mut dyn io::Write,
+    begins: impl FnOnce(InterruptHandle),
+) -> Result<Copied, BackupError> {
+    let Whole { partial, copied, file: _held } = copy(store, open::directory(store), begins)?;
+    let mut stream = || {
+        io::copy(&mut File::open(&partial)?, out)?;
+        out.flush()
+    };
+    stream().map_err(|source| BackupError::Write { path: "standard output".into(), source })?;
+    Ok(copied)
+}
+
+/// A copy that is on disk, and removed unless it is given a name.
+struct Whole {
+    partial: tempfile::TempPath,
+    copied: Copied,
+    /// Its lock says that somebody is at work.
+    file: File,
+}
+
+fn copy(
+    store: &Path,
+    directory: &Path,
+    begins: impl FnOnce(InterruptHandle),
+) -> Result<Whole, BackupError> {
+    let write = |source| BackupError::Write { path: directory.to_owned(), source };
+    let copy = |source: rusqlite::Error| BackupError::Copy(source.into());
     remove_partial(directory).map_err(write)?;
     let db = open::to_read(store)?;
     begins(db.get_interrupt_handle());
@@ -82,12 +124,7 @@ pub fn backup(
         .map_err(copy)?;
     file.sync_all().map_err(write)?;
     let bytes = file.metadata().map_err(write)?.len();
-    partial.persist_noclobber(to).map_err(|error| {
-        let exists = error.error.kind() == io::ErrorKind::AlreadyExists;
-        if exists { BackupError::Exists(to.to_owned()) } else { write(error.error) }
-    })?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(write)?;
-    Ok(Copied { bytes, alerts })
+    Ok(Whole { partial, copied: Copied { bytes, alerts }, file })
 }
 
 /// Makes an empty file for a copy. It is locked until the copy is whole, so that others know that

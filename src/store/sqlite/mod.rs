@@ -64,7 +64,7 @@ mod view;
 mod writer;
 
 pub use self::{
-    backup::{BackupError, Copied, backup},
+    backup::{BackupError, Copied, backup, backup_to},
     export::Export,
     open::OpenError,
 };
