@@ -1,4 +1,4 @@
-//! `doctor`: what a configuration cannot say, say_json, tried live. One line a check, and for each fault
+//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
 //! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
 //! file of a few kilobytes beside the store, or a number in PostgreSQL, and works while the relay
 //! runs.

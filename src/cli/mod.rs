@@ -19,6 +19,7 @@ pub mod migrate_store;
 mod moment;
 mod open_store;
 mod ops_client;
+mod posters;
 mod reference;
 pub mod render;
 mod sample;

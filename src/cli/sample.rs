@@ -13,6 +13,9 @@ use crate::{
 
 const TEAM: &str = "T0123456789";
 
+/// The bot of a test, unless the configuration lists bots.
+pub(super) const TEST_BOT: &str = "B0RELAYTEST";
+
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
     event_of(ts, TEAM, &message(ts))
@@ -91,7 +94,7 @@ impl Test<'_> {
             let title = titles.first().map_or("", String::as_str);
             json!({"title": title, "value": value})
         };
-        let bot = self.app.and_then(|app| app.bots.first()).map_or("B0RELAYTEST", String::as_str);
+        let bot = self.app.and_then(|app| app.bots.first()).map_or(TEST_BOT, String::as_str);
         json!({
             "type": "message",
             "subtype": "bot_message",

@@ -200,7 +200,7 @@ pub(super) async fn to_one(
     let query = [("severity", severity.as_str().to_owned())];
     let report: TestReport = client.post(&["destinations", name, "test"], &query).await?;
     if json {
-        say(&serde_json::to_string_pretty(&report)?);
+        say_json(&report)?;
     } else {
         let screen = Screen::new();
         let attempt = &report.attempt;

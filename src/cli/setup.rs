@@ -53,6 +53,15 @@ impl Setup {
             return Err(BadConfiguration(message).into());
         }
         let folder = path.parent().unwrap_or(Path::new("")).join(SECRETS);
+        // Said before the questions, not after them.
+        if let Some(secret) = left_over(&folder) {
+            let message = format!(
+                "{} exists already, and a secret is not replaced: move {} away",
+                secret.display(),
+                folder.display()
+            );
+            return Err(BadConfiguration(message).into());
+        }
         let answers = Answers::ask(&mut Prompt::new())?;
         answers.write(&path, &folder)?;
         say(&format!("\nWrote {} and the files in {}.", path.display(), folder.display()));
@@ -60,6 +69,15 @@ impl Setup {
         say(&answers.what_is_left(&path));
         Ok(code)
     }
+}
+
+/// Returns a secret of an earlier setup.
+fn left_over(folder: &Path) -> Option<PathBuf> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_ours = |name: &str| name.starts_with("slack-") || name.starts_with("soar-");
+    files
+        .map(|file| file.path())
+        .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours))
 }
 
 /// Everything that was asked.

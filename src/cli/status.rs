@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     Common, complain,
     ops_client::{OpsClient, Target},
-    say, serve,
+    posters, say, serve,
     terminal::{Colour, Screen, cut, harmless},
 };
 use crate::{
@@ -118,6 +118,7 @@ fn screen(status: &View, screen: Screen, now: Timestamp) -> String {
     lines.extend(store(status, now));
     for app in &status.apps {
         lines.push(pushes(app, screen));
+        lines.extend(bots(app, screen, now));
         lines.extend(history(app, screen, now));
     }
     lines.push(String::new());
@@ -170,6 +171,13 @@ fn pushes(app: &App, screen: Screen) -> String {
         Some(_) => format!("{missed} pushes missed since the start"),
     };
     screen.wrapped(&label(&format!("app {}", app.name)), INDENT, &text)
+}
+
+/// The bots that have posted incidents, and what allows only them.
+fn bots(app: &App, screen: Screen, now: Timestamp) -> Option<String> {
+    let seen = posters::seen(&app.bots, now)?;
+    let text = format!("{seen} -> {}", posters::allow(&app.bots));
+    Some(screen.wrapped(&label("  posted by"), INDENT, &text))
 }
 
 /// What follows a label begins in the same column.

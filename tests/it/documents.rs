@@ -1,6 +1,6 @@
 //! What the documents claim and a machine can check.
 
-use std::{fs, path::PathBuf, sync::LazyLock};
+use std::{fs, path::PathBuf, process::Command, sync::LazyLock};
 
 use regex::Regex;
 use slack_soar_relay::{
@@ -84,6 +84,38 @@ fn every_configuration_in_a_document_loads() {
         }
     }
     assert!(loaded > 0);
+}
+
+#[test]
+fn every_command_in_a_document_is_one_that_exists() {
+    let mut tried = 0;
+    for (path, text) in documents() {
+        for block in text.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            for line in block.lines() {
+                let line = line.trim_start();
+                let Some(arguments) = line
+                    .strip_prefix("slack-soar-relay ")
+                    .or_else(|| line.split_once(" -- /slack-soar-relay ").map(|(_, rest)| rest))
+                else {
+                    continue;
+                };
+                // Up to a comment, or whatever the shell does with the output.
+                let arguments = arguments
+                    .split_whitespace()
+                    .take_while(|word| !["#", ">", "|", "&&", "\\"].contains(word));
+                let output = Command::new(env!("CARGO_BIN_EXE_slack-soar-relay"))
+                    .args(arguments)
+                    .arg("--help")
+                    .output()
+                    .unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{}: {line}\n{said}", path.display());
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 10, "{tried}");
 }
 
 #[test]

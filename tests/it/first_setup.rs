@@ -96,6 +96,11 @@ fn five_answers_make_a_configuration_that_passes_its_check() {
     let (code, out) = run(dir.path(), &["setup"], &answers);
     assert!(code == 2 && out.contains("exists already"), "{out}");
     assert_eq!(fs::read_to_string(dir.path().join("relay.yaml")).unwrap(), yaml);
+    // As it advises; the secrets are still there, which is said before any question.
+    fs::rename(dir.path().join("relay.yaml"), dir.path().join("old.yaml")).unwrap();
+    let (code, out) = run(dir.path(), &["setup"], &[]);
+    assert!(code == 2 && out.contains("secrets/") && out.contains("exists already"), "{out}");
+    assert!(!out.contains("1. Address"), "{out}");
 }
 
 #[test]

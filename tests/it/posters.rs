@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, TestRelay, slack, soar::FakeSoar};
+use crate::{
+    harness::{Setup, TestRelay, slack, soar::FakeSoar},
+    process::{Process, run, write_config},
+};
 
 async fn bots(relay: &TestRelay) -> Value {
     relay.api("GET", "/status").await.1["apps"][0]["bots"].clone()
@@ -40,4 +43,36 @@ fn relay_time(seconds: i64, n: u32) -> Value {
         seconds * 1_000_000 + i64::from(n % 1000) + 1,
     );
     serde_json::to_value(at).unwrap()
+}
+
+#[tokio::test]
+async fn the_doctor_and_the_status_name_the_bots_and_the_line_that_allows_only_them() {
+    let dir = tempfile::tempdir().unwrap();
+    write_config(dir.path(), &[]);
+    let process = Process::start(dir.path(), &[]);
+    assert_eq!(process.post(1).await, Some(200));
+    let path = dir.path().join("relay.yaml");
+    let yaml = std::fs::read_to_string(&path).unwrap();
+    let yaml = yaml.replacen("127.0.0.1:0", &process.public.to_string(), 1).replacen(
+        "127.0.0.1:0",
+        &process.ops.to_string(),
+        1,
+    );
+    std::fs::write(&path, &yaml).unwrap();
+    let config = path.to_str().unwrap();
+    let (_, out, err) = run(&["doctor", "--config", config]);
+    let line = out.lines().find(|line| line.contains("bots of main")).expect(&err);
+    assert!(line.starts_with("warn") && line.contains("B0RELAYBOT1 (1 incident, "), "{line}");
+    assert!(line.ends_with("bots: [B0RELAYBOT1]"), "{line}");
+    let (_, out, err) = run(&["status", "--config", config]);
+    assert!(out.contains("B0RELAYBOT1 (1 incident, "), "{out}{err}");
+    assert!(out.contains("bots: [B0RELAYBOT1]"), "{out}{err}");
+    let (code, out, _) = run(&["check", "--config", config]);
+    assert!(code == 0 && out.contains("slack.apps[0].bots: empty"), "{out}");
+    let pasted = yaml.replace("name: main,", "name: main, bots: [B0RELAYBOT1],");
+    std::fs::write(&path, pasted).unwrap();
+    let (_, out, _) = run(&["check", "--config", config]);
+    assert!(!out.contains(".bots"), "{out}");
+    let (_, out, _) = run(&["doctor", "--config", config]);
+    assert!(out.contains("ok    bots of main: B0RELAYBOT1 (1 incident, "), "{out}");
 }

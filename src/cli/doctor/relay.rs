@@ -8,10 +8,12 @@ use crate::{
     cli::{
         Common,
         ops_client::{Target, reachable},
+        posters,
     },
+    clock::{Clock, Timestamp},
     config::{App, Salvaged},
     http_client,
-    ops::view::{Concern, Status},
+    ops::view::{Bot, Concern, Status},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,7 +39,14 @@ pub(super) async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Res
     };
     let mut findings = vec![Finding::ok("relay", format!("runs, and answers at {address}"))];
     match status(common, salvaged).await {
-        Ok(status) => findings.extend(status.concerns.iter().map(finding)),
+        Ok(status) => {
+            findings.extend(status.concerns.iter().map(finding));
+            let now = status.now.unwrap_or_else(|| Clock::system().now());
+            for app in &config.apps {
+                let seen = status.apps.iter().find(|one| one.name == app.name.as_str());
+                findings.extend(seen.map(|seen| bots(app, &seen.bots, now)));
+            }
+        }
         Err(error) => {
             let advice = "let this command use the API: `ops_token`, or the variable \
                           RELAY_OPS_TOKEN";
@@ -66,6 +75,30 @@ fn finding(concern: &Concern) -> Finding {
     let level = if *needs_person { Level::Fail } else { Level::Warn };
     let about = if about.is_empty() { "relay" } else { about };
     Finding::new(level, &format!("now: {about}"), message.clone(), advice.clone())
+}
+
+/// Who has posted incidents, and who may.
+fn bots(app: &App, bots: &[Bot], now: Timestamp) -> Finding {
+    let check = format!("bots of {}", app.name);
+    let seen = posters::seen(bots, now);
+    match (app.bots.is_empty(), seen) {
+        (false, seen) => {
+            let message = seen.unwrap_or_else(|| "none has posted an incident yet".to_owned());
+            Finding::ok(&check, message)
+        }
+        (true, None) => {
+            let message = "none has posted an incident yet; any may, since `bots` is empty";
+            Finding::ok(&check, message)
+        }
+        (true, Some(seen)) => {
+            let message = format!("any may post incidents; so far: {seen}");
+            let advice = format!(
+                "if these are Code Defender's, add this to the app: {}",
+                posters::allow(bots)
+            );
+            Finding::warn(&check, message, advice)
+        }
+    }
 }
 
 /// Why the relay takes no alerts, if it does not.
