@@ -148,10 +148,8 @@ pub fn main() -> ExitCode {
         }
     };
     // Its errors are read by whatever reads its log.
-    let default = match command {
-        Command::Serve => common.usual_format(),
-        _ => Format::Text,
-    };
+    let is_log = matches!(command, Command::Serve);
+    let default = if is_log { usual_format() } else { Format::Text };
     match run(&common, command) {
         Ok(code) => {
             logging::flush();
@@ -252,17 +250,17 @@ impl Common {
         Ok((config, sources))
     }
 
-    /// The format of the log if nothing is said.
-    fn usual_format(&self) -> Format {
-        if stderr().is_terminal() { Format::Text } else { Format::Json }
-    }
-
     fn start_log(&self, level: &str) -> anyhow::Result<()> {
         let no_colour = environment("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = stderr().is_terminal() && !no_colour;
-        logging::init(self.log_format.unwrap_or_else(|| self.usual_format()), level, colour)
+        logging::init(self.log_format.unwrap_or_else(usual_format), level, colour)
             .map_err(|error| BadConfiguration(format!("--log-level: {error}")).into())
     }
+}
+
+/// The format of the log if nothing is said.
+fn usual_format() -> Format {
+    if stderr().is_terminal() { Format::Text } else { Format::Json }
 }
 
 /// The environment's one door. What is not UTF-8 in a value becomes U+FFFD, which no secret may

@@ -63,7 +63,7 @@ pub(super) fn read(mut value: Value, faults: Vec<Fault>, positions: &Positions) 
             Err(error) => error,
         };
         let pointer = pointer_of(error.path());
-        let problem = Problem::new(positions.of(&pointer), &pointer, error.inner().to_string());
+        let problem = Problem::new(positions.of(&pointer), &pointer, &error.inner().to_string());
         problems.push(match hint(&pointer) {
             Some(hint) => problem.hint(hint),
             None => problem,

@@ -245,7 +245,7 @@ fn interpret(
 }
 
 fn read(path: &Path) -> Result<String, Problem> {
-    let whole = |message: String| Problem::new(None, "", message);
+    let whole = |message: String| Problem::new(None, "", &message);
     let cannot = |error: &std::io::Error| whole(format!("cannot be read: {error}"));
     let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if size > MAX_FILE_BYTES {
@@ -254,7 +254,7 @@ fn read(path: &Path) -> Result<String, Problem> {
     }
     let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
     text::decode(bytes).map_err(|broken| {
-        let problem = Problem::new(Some(broken.position), "", broken.to_string());
+        let problem = Problem::new(Some(broken.position), "", &broken.to_string());
         problem.hint("save the file as UTF-8")
     })
 }

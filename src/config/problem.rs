@@ -23,7 +23,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(position: Option<Position>, pointer: &str, message: String) -> Self {
+    pub(super) fn new(position: Option<Position>, pointer: &str, message: &str) -> Self {
         // A problem is one line, whatever a parser says.
         let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         Self { position, path: path_of(pointer), message, hint: None, is_of_environment: false }

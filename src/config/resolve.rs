@@ -103,13 +103,13 @@ pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>
 impl Resolver<'_> {
     pub(super) fn problem(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.push(pointer, Problem::new(position, pointer, message.into()));
+        self.push(pointer, Problem::new(position, pointer, &message.into()));
     }
 
     /// As [`Resolver::problem`], with what to write instead.
-    pub(super) fn problem_with(&mut self, pointer: &str, message: String, hint: &str) {
+    pub(super) fn problem_with(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
         let position = self.place.positions.of(pointer);
-        self.push(pointer, Problem::new(position, pointer, message).hint(hint));
+        self.push(pointer, Problem::new(position, pointer, &message.into()).hint(hint));
     }
 
     fn push(&mut self, pointer: &str, problem: Problem) {
@@ -120,13 +120,13 @@ impl Resolver<'_> {
 
     pub(super) fn warn(&mut self, pointer: &str, message: impl Into<String>) {
         let position = self.place.positions.of(pointer);
-        self.push_warning(pointer, Problem::new(position, pointer, message.into()));
+        self.push_warning(pointer, Problem::new(position, pointer, &message.into()));
     }
 
     /// As [`Resolver::warn`], with what to write instead.
     pub(super) fn warn_with(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
         let position = self.place.positions.of(pointer);
-        self.push_warning(pointer, Problem::new(position, pointer, message.into()).hint(hint));
+        self.push_warning(pointer, Problem::new(position, pointer, &message.into()).hint(hint));
     }
 
     fn push_warning(&mut self, pointer: &str, warning: Problem) {
@@ -178,7 +178,7 @@ impl Resolver<'_> {
             }
             Err(message) => {
                 let position = self.place.positions.of(pointer);
-                let problem = Problem::new(position, pointer, message)
+                let problem = Problem::new(position, pointer, &message)
                     .hint("every secret must be there at the start");
                 self.push(pointer, Problem { is_of_environment: is_unset, ..problem });
                 None

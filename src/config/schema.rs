@@ -146,7 +146,7 @@ impl<'s> Walk<'s> {
                     let known = schema["properties"].as_object().into_iter().flatten();
                     let known: Vec<_> = known.map(|(key, _)| key.as_str()).collect();
                     let hint = did_you_mean(key, &known);
-                    self.add(&pointer, "unknown key".to_owned(), Some(hint));
+                    self.add(&pointer, "unknown key", Some(hint));
                 }
                 None => self.value(value, &pointer, Meant { schema: others, kind }),
             }
@@ -216,10 +216,10 @@ impl<'s> Walk<'s> {
             Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
             None => (message, hint),
         };
-        self.add(at, message, hint);
+        self.add(at, &message, hint);
     }
 
-    fn add(&mut self, at: &str, message: String, hint: Option<String>) {
+    fn add(&mut self, at: &str, message: &str, hint: Option<String>) {
         let problem = Problem { hint, ..Problem::new(self.positions.of(at), at, message) };
         self.faults.push(Fault { problem, pointer: Some(at.to_owned()) });
     }

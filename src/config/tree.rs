@@ -44,7 +44,7 @@ pub(super) fn read(text: &str) -> Result<(Value, Positions), Problem> {
     let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
         let position = error.location().map(|at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
-        Problem::new(position, "", message).hint("the file is no YAML that can be read")
+        Problem::new(position, "", &message).hint("the file is no YAML that can be read")
     })?;
     let mut positions = Positions::default();
     let value = flatten(root.value, &mut String::new(), &mut positions);
