@@ -45,11 +45,12 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotUtf8> {
 /// use slack_soar_relay::text::nearest;
 /// assert_eq!(nearest("webhok", ["webhook", "stdout"]), Some("webhook"));
 /// assert_eq!(nearest("siem", ["webhook", "stdout"]), None);
+/// assert_eq!(nearest("ta", ["name", "url"]), None);
 /// ```
 pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let far = |other: &&str| distance(word, other);
     let nearest = known.into_iter().min_by_key(far)?;
-    (far(&nearest) <= 2 + nearest.len() / 4).then_some(nearest)
+    (far(&nearest) <= 1 + word.len().max(nearest.len()) / 3).then_some(nearest)
 }
 
 /// How many letters must be changed, added or left out to get from one word to the other.

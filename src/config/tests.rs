@@ -190,6 +190,19 @@ fn unknown_presets_bad_titles_and_short_leases_are_found_together() {
 }
 
 #[test]
+fn what_stops_the_parser_is_said_without_its_own_words() {
+    let twice = only(&format!("{MINIMAL}destinations: []\n"));
+    assert_eq!(
+        twice,
+        "9:1: duplicate mapping key: destinations (write each key once: join the two)"
+    );
+    let nonsense = only(&format!("{MINIMAL}NONSENSE\n"));
+    assert!(nonsense.starts_with("9:1: ") && !nonsense.contains(" at line "), "{nonsense}");
+    let unknown = only(&MINIMAL.replace("preset: webhook", "preset: webhook\n    ta: x"));
+    assert!(!unknown.contains("did you mean") && unknown.contains("known here: "), "{unknown}");
+}
+
+#[test]
 fn an_empty_file_and_a_list_are_told_what_belongs_there() {
     assert_eq!(check("").len(), 1);
     assert!(only("- a\n").contains("must be a section with keys, not a list"));

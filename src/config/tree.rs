@@ -44,7 +44,14 @@ pub(super) fn read(text: &str) -> Result<(Value, Positions), Problem> {
     let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
         let position = error.location().map(|at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
-        Problem::new(position, "", &message).hint("the file is no YAML that can be read")
+        // The place is said before it, and the parser's options are not the operator's.
+        let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+        match message.split_once(", set DuplicateKeyPolicy") {
+            Some((message, _)) => {
+                Problem::new(position, "", message).hint("write each key once: join the two")
+            }
+            None => Problem::new(position, "", message).hint("the file is not valid YAML"),
+        }
     })?;
     let mut positions = Positions::default();
     let value = flatten(root.value, &mut String::new(), &mut positions);
