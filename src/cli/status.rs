@@ -117,7 +117,7 @@ fn screen(status: &View, screen: Screen, now: Timestamp) -> String {
     lines.push(String::new());
     lines.extend(store(status, now));
     for app in &status.apps {
-        lines.push(pushes(app, screen));
+        lines.push(pushes(app, screen, now));
         lines.extend(bots(app, screen, now));
         lines.extend(history(app, screen, now));
     }
@@ -161,15 +161,22 @@ fn store(status: &View, now: Timestamp) -> Vec<String> {
     vec![format!("store          {used} MiB used{left}; configuration in use for {since}")]
 }
 
-fn pushes(app: &App, screen: Screen) -> String {
-    let catch_up = app.catch_up.as_ref();
-    let missed: u64 = catch_up
-        .map(|one| one.channels.iter().map(|channel| channel.missed_pushes).sum())
-        .unwrap_or_default();
-    let text = match catch_up {
-        None => "receives only: without a bot_token no history is read".to_owned(),
-        Some(_) => format!("{missed} pushes missed since the start"),
+fn pushes(app: &App, screen: Screen, now: Timestamp) -> String {
+    let verified = app.signing.last_verified_at.map_or_else(
+        || "no request has verified since the start".to_owned(),
+        |at| format!("last verified request {} ago", rough(now.since(at))),
+    );
+    let missed: u64 =
+        app.catch_up.iter().flat_map(|one| &one.channels).map(|one| one.missed_pushes).sum();
+    let rest = match &app.catch_up {
+        None => "without a bot_token no history is read".to_owned(),
+        Some(_) => format!("pushes missed since the start: {missed}"),
     };
+    let strangers = match app.signing.strangers {
+        0 => String::new(),
+        number => format!("; requests of strangers: {number}"),
+    };
+    let text = format!("{verified}; {rest}{strangers}");
     screen.wrapped(&label(&format!("app {}", app.name)), INDENT, &text)
 }
 

@@ -225,9 +225,11 @@ impl Inner {
             }
         };
         self.note_timing(headers, &body);
-        let (counters, next) = self.judge(door, &body);
+        // The relay's own secret proves nothing about Slack's.
+        let is_test = headers.contains_key(&TEST_MARK);
+        let (counters, next) = self.judge(door, &body, is_test);
         // Before anything waits: the peer may be gone by the time that it has.
-        counters.received(headers.contains_key(&TEST_MARK)).increment(1);
+        counters.received(is_test).increment(1);
         // What is stored shares its bytes.
         drop(body);
         let (fate, response) = match next {
@@ -250,7 +252,12 @@ impl Inner {
 
     /// Decides about a body, and says who counts it. What it builds is gone before anything waits:
     /// a request that waits is small.
-    fn judge<'d>(&self, door: &'d Door, body: &SignedBody) -> (&'d Counters, Next<'d>) {
+    fn judge<'d>(
+        &self,
+        door: &'d Door,
+        body: &SignedBody,
+        is_test: bool,
+    ) -> (&'d Counters, Next<'d>) {
         let text = slack::readable(body.bytes());
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
@@ -269,7 +276,9 @@ impl Inner {
                 return (door.counters_without_owner(body.signed()), next);
             }
         };
-        self.note_signed(endpoint);
+        if !is_test {
+            self.note_signed(endpoint);
+        }
         let next = match envelope {
             Ok(Envelope::UrlVerification { challenge }) => Next::Answer(None, echo(&challenge)),
             Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, body),

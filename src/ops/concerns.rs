@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::view::{App, Concern, ConcernKind as Kind, Destination, Pause, Status};
+use super::view::{App, Concern, ConcernKind as Kind, Destination, Pause, Signing, Status};
 use crate::clock::{Timestamp, rough};
 
 /// An alert that has waited for longer has not only to wait for its turn.
@@ -13,6 +13,7 @@ const LONG: Duration = Duration::from_secs(300);
 pub(super) fn concerns(status: &Status, now: Timestamp) -> Vec<Concern> {
     let mut all: Vec<Concern> = Vec::new();
     all.extend(readiness(status));
+    all.extend(status.apps.iter().filter_map(|app| signing(app, now)));
     all.extend(configuration(status, now));
     for destination in &status.destinations {
         all.extend(of_destination(destination, now));
@@ -36,6 +37,24 @@ fn readiness(status: &Status) -> Option<Concern> {
     let advice = "Slack sends them again for a while, and what is stored is still delivered: \
                   `slack-soar-relay doctor` looks at the store and its disk";
     Some(Kind::NotReady.concern("", format!("takes no alerts: {reason}"), advice.to_owned()))
+}
+
+/// Requests that look like Slack's are refused, and none has verified since.
+fn signing(app: &App, now: Timestamp) -> Option<Concern> {
+    let Signing { last_verified_at, rejected, .. } = &app.signing;
+    if *rejected == 0 {
+        return None;
+    }
+    let since =
+        last_verified_at.map_or("since the start".to_owned(), |at| format!("for {}", ago(at, now)));
+    let message = format!(
+        "nothing has verified {since}, and requests that look like Slack's had a wrong signature: \
+         {rejected}"
+    );
+    let advice = "open https://api.slack.com/apps, choose the app, Basic Information, App \
+                  Credentials, Signing Secret, Show, and put that value where `signing_secret` \
+                  points to";
+    Some(Kind::Signing.concern(&format!("app {}", app.name), message, advice.to_owned()))
 }
 
 fn configuration(status: &Status, now: Timestamp) -> Option<Concern> {

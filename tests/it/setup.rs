@@ -208,7 +208,7 @@ async fn beside_a_running_relay_a_wrong_signing_secret_shows() {
     let body = slack::incident(1).to_string().into_bytes();
     let headers = slack::signed("not-the-secret", relay.clock.now(), &body);
     assert_eq!(http::post(relay.public(), "/slack/events", &headers, &body).await.status, 401);
-    world.fails_with(&["pushes to main", "wrong signature", "Signing Secret"]).await;
+    world.fails_with(&["now: app main", "wrong signature", "Signing Secret"]).await;
     let headers = slack::signed(SECRET, relay.clock.now(), &body);
     assert_eq!(http::post(relay.public(), "/slack/events", &headers, &body).await.status, 200);
     relay.settled().await;

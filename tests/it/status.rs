@@ -358,6 +358,8 @@ async fn a_test_of_the_way_to_the_soar_is_no_push() {
         relay.metric(&series).await
     };
     assert_eq!((received("push").await, received("test").await), (0.0, 1.0));
+    let (_, status) = relay.api("GET", "/status").await;
+    assert_eq!(status["apps"][0]["signing"]["last_verified_at"], Value::Null, "nor by Slack");
     let (_, out) = doctor(&relay).await;
     assert!(out.contains("pushes to main: 0 received since the start"), "{out}");
 }

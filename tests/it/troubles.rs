@@ -19,7 +19,7 @@ use crate::{
         BEGIN, PATIENCE, Setup, TestRelay,
         fake_slack::{CHANNEL, FakeSlack},
         http, log,
-        slack::{id, incident},
+        slack::{id, incident, signed},
         soar::{self, FakeSoar, Mood},
     },
     status::{ask, concern, is_said_everywhere},
@@ -102,6 +102,14 @@ async fn concerned(kind: ConcernKind) -> World {
             let db = world.relay.dir().join("relay.db");
             fs::rename(&db, db.with_extension("moved")).unwrap();
             assert_eq!(world.relay.post(&incident(1)).await, 503);
+            world
+        }
+        ConcernKind::Signing => {
+            let world = World::new(FakeSoar::ok().await, "").await;
+            let body = incident(1).to_string().into_bytes();
+            let headers = signed("not-the-secret", world.relay.clock.now(), &body);
+            let answer = http::post(world.relay.public(), "/slack/events", &headers, &body).await;
+            assert_eq!(answer.status, 401);
             world
         }
         ConcernKind::Configuration => {

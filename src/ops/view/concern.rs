@@ -24,6 +24,8 @@ pub struct Concern {
 pub enum ConcernKind {
     /// The relay takes no alerts.
     NotReady,
+    /// No request with a good signature comes, and others do.
+    Signing,
     /// The newest configuration was refused.
     Configuration,
     /// A destination fails.
@@ -50,8 +52,9 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotReady,
+        Self::Signing,
         Self::Configuration,
         Self::BreakerOpen,
         Self::Refused,
@@ -69,6 +72,7 @@ impl ConcernKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotReady => "not_ready",
+            Self::Signing => "signing",
             Self::Configuration => "configuration",
             Self::BreakerOpen => "breaker_open",
             Self::Refused => "refused",
@@ -106,6 +110,9 @@ impl ConcernKind {
                 "The store is full, its disk is, its files are gone, or the database does \
                  not answer: alerts are answered 503."
             }
+            Self::Signing => {
+                "Requests look like Slack's, have a wrong signature, and none has verified since."
+            }
             Self::Configuration => {
                 "The newest configuration has a mistake; the one before it is in use."
             }
@@ -134,6 +141,11 @@ impl ConcernKind {
                 "ERROR could not be stored",
                 "takes no alerts",
                 r#"events_total{outcome="rejected",reason="store"}"#,
+            ),
+            Self::Signing => (
+                "WARN events are refused with 401",
+                "a wrong signature",
+                r#"events_total{outcome="rejected",reason="bad_signature"}"#,
             ),
             Self::Configuration => (
                 "ERROR the new configuration is refused",
@@ -184,6 +196,7 @@ impl ConcernKind {
         let bad = match self {
             Self::Configuration => Bad::Zero,
             Self::NotReady
+            | Self::Signing
             | Self::BreakerOpen
             | Self::Refused
             | Self::Dead
