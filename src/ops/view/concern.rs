@@ -138,7 +138,7 @@ impl ConcernKind {
     pub const fn trouble(self) -> Trouble {
         let (log, said, series) = match self {
             Self::NotReady => (
-                "ERROR could not be stored",
+                "ERROR is not stored, and Slack will send it again",
                 "takes no alerts",
                 r#"events_total{outcome="rejected",reason="store"}"#,
             ),
