@@ -104,7 +104,12 @@ fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
         }
     };
     if salvaged.problems.is_empty() {
-        return vec![Finding::ok(CHECK, format!("{} is right", path.display()))];
+        let remarks = match salvaged.warnings.len() {
+            0 => String::new(),
+            1 => "; `check` has 1 remark".to_owned(),
+            many => format!("; `check` has {many} remarks"),
+        };
+        return vec![Finding::ok(CHECK, format!("{} is right{remarks}", path.display()))];
     }
     salvaged.problems.iter().map(finding).collect()
 }
