@@ -83,6 +83,8 @@ metrics! {
         "Incidents that only catch-up brought, ten minutes after they were posted.";
     CatchUpLastSuccess Gauge "catch_up_last_success_timestamp_seconds" ["app", "channel"]
         "When the channel's history was last read to its end.";
+    NearMisses Gauge "near_misses" ["app"]
+        "Messages that may be incidents, are not alerts, and no operator has seen.";
     SlackApiCalls Counter "slack_api_calls_total" ["method", "result"]
         "Calls of Slack's Web API.";
     AppRateLimited Counter "app_rate_limited_total" ["app"]

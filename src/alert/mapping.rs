@@ -38,7 +38,8 @@ pub struct Unreadable(&'static str);
 
 /// The alert of a stored message's attachment, derived again from the bytes that Slack sent. The
 /// `bot_id` of `origin` is not looked at: the message has its own. An alert that stands for all
-/// incidents after the first [`MOST_INCIDENTS`] has the whole message as its attachment.
+/// incidents after the first [`MOST_INCIDENTS`] has the whole message as its attachment, and so has
+/// one that was not in an attachment of the known shape.
 ///
 /// # Errors
 /// [`Unreadable`] if the bytes hold no message with such an attachment.
@@ -50,15 +51,20 @@ pub fn alert_of_stored(
 ) -> Result<Alert, Unreadable> {
     let text = slack::readable(raw);
     let stored = Stored::parse(&text).map_err(|_unparsable| Unreadable("message"))?;
-    let (parsed, own) = stored.attachment(attachment).ok_or(Unreadable("attachment"))?;
-    let attachment = if origin.id.ordinal == MOST_INCIDENTS {
-        // Nothing of the other incidents is lost: the message shows all of them.
-        RawValue::from_string(text.to_string()).map_err(|_broken| Unreadable("message"))?
-    } else {
+    let incident = matcher.incident_at(&stored, attachment).ok_or(Unreadable("attachment"))?;
+    let own = stored.attachment(attachment).map(|(_, own)| own);
+    let attachment = if let Some(own) = own
+        && origin.id.ordinal != MOST_INCIDENTS
+        && !incident.layout
+    {
         own.to_owned()
+    } else {
+        // Nothing of the other incidents is lost: the message shows all of them. And what has a
+        // shape that nobody knows may say more than what was read.
+        RawValue::from_string(text.to_string()).map_err(|_broken| Unreadable("message"))?
     };
     let origin = Origin { bot_id: &stored.bot_id, ..*origin };
-    let mut alert = alert_from(matcher.incident(&parsed), &origin, attachment);
+    let mut alert = alert_from(incident, &origin, attachment);
     if !stored.channel.is_empty() {
         alert.slack.channel = ChannelId::new(&stored.channel).to_string();
     }
@@ -163,14 +169,15 @@ mod tests {
         let Ok(Envelope::Event(callback)) = envelope::parse(&text) else { panic!("no event") };
         let Event::Message(posted) = &callback.event else { panic!("no message") };
         let matcher = Matcher::default();
-        let Verdict::Incidents(found) = matcher.judge(posted, &Watch::default()) else {
+        let Verdict::Incidents(found) = matcher.judge(posted, callback.raw, &Watch::default())
+        else {
             panic!("no incident")
         };
         let raw = envelope::inner_event(&text).unwrap();
         let key = posted.key(&AppName::new("main").unwrap(), raw.as_bytes());
         let stored = Stored::parse(raw).unwrap();
         let alert = |found: Found| {
-            let again = matcher.incident(&stored.attachment(found.attachment).unwrap().0);
+            let again = matcher.incident_at(&stored, found.attachment).unwrap();
             assert_eq!(again, found.incident, "what is stored gives the same incident");
             let origin = Origin {
                 id: &AlertId { message: key.clone(), ordinal: found.ordinal },

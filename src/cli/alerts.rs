@@ -12,6 +12,7 @@ use super::{
 
 mod act;
 mod list;
+mod review;
 mod show;
 
 /// Look at alerts, and act on them.
@@ -29,6 +30,8 @@ enum What {
     Show(show::Show),
     /// Try again what is dead, cancelled or waiting, and route what is unrouted.
     Retry(act::Retry),
+    /// Make alerts of near misses: messages that may be incidents and were not taken.
+    Adopt(review::Adopt),
     /// End what is waiting or dead. It is kept, and can be retried.
     Cancel(act::Cancel),
 }
@@ -39,6 +42,7 @@ impl Alerts {
             What::List(list) => &list.target,
             What::Show(show) => &show.target,
             What::Retry(retry) => &retry.target,
+            What::Adopt(adopt) => &adopt.target,
             What::Cancel(cancel) => &cancel.target,
         };
         let client = target.client(common)?;
@@ -47,6 +51,7 @@ impl Alerts {
                 What::List(list) => list.run(&client).await,
                 What::Show(show) => show.run(&client).await,
                 What::Retry(retry) => retry.run(&client).await,
+                What::Adopt(adopt) => adopt.run(&client).await,
                 What::Cancel(cancel) => cancel.run(&client).await,
             }
         })

@@ -1,6 +1,6 @@
 //! The running parts, as the ops API sees them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -25,16 +25,16 @@ use crate::{
         Admission,
         catch_up::{self, BackfillError, Moment, Purpose},
         events_api::{EventsApi, SigningHealth},
-        posters::Ledger,
+        notes::{self, Notes},
     },
     logging::chain,
     ops::{
         Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
-        DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
-        Routing, Signing, Tested, Unread,
+        DestinationHealth, FeedItem, FeedKey, FeedWish, NoAdoption, NoBackfill, NoItems, NoRouting,
+        NoTest, Refusal, Routing, Signing, Tested, Unread,
     },
     secret::Secret,
-    store::{AlertView, Reference, Source, Store, StoreError},
+    store::{AlertView, NearMiss, NewMessage, Reference, Source, Store, StoreError},
 };
 
 /// A destination, and who serves it.
@@ -111,8 +111,8 @@ pub(super) struct Running {
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
     /// What decides where an alert goes.
     pub(super) admission: Arc<Admission>,
-    /// Counts which bots post incidents.
-    pub(super) posters: Arc<Ledger>,
+    /// What is remembered of what was posted.
+    pub(super) notes: Arc<Notes>,
     /// What takes pushes.
     pub(super) events_api: EventsApi,
     /// What reads history.
@@ -174,8 +174,31 @@ impl Control for Running {
         self.served.iter().filter(meant).for_each(Served::probe_now);
     }
 
+    fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64> {
+        self.notes.ignored_of(app)
+    }
+
+    fn refused(&self, app: &AppName) -> Vec<Refusal> {
+        let refusal = |one: notes::Refused| Refusal {
+            reason: one.reason.label(),
+            channel: one.channel,
+            count: one.count,
+            last: one.last,
+            last_ts: one.last_ts,
+        };
+        self.notes.refused_of(app).into_iter().map(refusal).collect()
+    }
+
+    fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption> {
+        let app = &near_miss.id.message.app;
+        if !self.apps.iter().any(|one| one.name == *app) {
+            return Err(NoAdoption::Unknown(app.clone()));
+        }
+        self.admission.adopt(near_miss, Source::Push).ok_or(NoAdoption::Unreadable)
+    }
+
     async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {
-        self.posters.write(store).await
+        self.notes.posters.write(store).await
     }
 
     fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting> {
@@ -414,6 +437,18 @@ impl Control for Current {
 
     fn catch_up(&self) -> Vec<CatchUp> {
         self.0.load().catch_up()
+    }
+
+    fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64> {
+        self.0.load().ignored(app)
+    }
+
+    fn refused(&self, app: &AppName) -> Vec<Refusal> {
+        self.0.load().refused(app)
+    }
+
+    fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption> {
+        self.0.load().adopt(near_miss)
     }
 
     async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ mod control;
 pub mod demo;
 pub mod destinations;
 pub mod doctor;
+pub mod explain;
 pub mod healthcheck;
 pub mod manifest;
 pub mod migrate_store;
@@ -106,6 +107,8 @@ enum Command {
     Status(status::Status),
     /// Look at destinations and pause, resume or test them, through the running relay.
     Destinations(destinations::Destinations),
+    /// Say whether a message would become an alert, where it would go, and why not.
+    Explain(explain::Explain),
     /// Look at alerts and act on them, through the running relay.
     Alerts(alerts::Alerts),
     /// Send a test incident through the running relay, and report what became of it.
@@ -189,6 +192,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         Command::Render(render) => render.run(common),
         Command::Status(status) => status.run(common),
         Command::Destinations(destinations) => destinations.run(common),
+        Command::Explain(explain) => explain.run(common),
         Command::Alerts(alerts) => alerts.run(common),
         Command::SendTest(test) => test.run(common),
         Command::Backfill(backfill) => backfill.run(common),

@@ -93,9 +93,12 @@ impl Render {
         let raw = envelope::inner_event(&text).unwrap_or(&text);
         let (event_id, team, event_time) = envelope;
         let posted = message::parse(raw).context("the file holds no Slack message")?;
-        let found = match matcher.judge(&posted, &Watch::default()) {
-            Verdict::Incidents(found) => found,
-            Verdict::Ignored(reason) => {
+        let found = match matcher.judge(&posted, raw, &Watch::default()) {
+            Verdict::Incidents(found) | Verdict::Elsewhere(found, _) => found,
+            Verdict::NearMiss(_, doubt) => {
+                bail!("the message is not an incident but a near miss: {}", doubt.explain())
+            }
+            Verdict::Refused(reason) | Verdict::Ignored(reason) => {
                 bail!("the message is no incident: it would be ignored as `{}`", reason.label())
             }
         };

@@ -230,11 +230,15 @@ fn recognised(
     let raw = test.message(ts).to_string();
     let parsed = message::parse(&raw)?;
     let watch = Watch { channels: app.channels.clone(), bots: app.bots.clone() };
-    match Matcher::new(config.matching.clone()).judge(&parsed, &watch) {
+    match Matcher::new(config.matching.clone()).judge(&parsed, &raw, &watch) {
         Verdict::Incidents(_) => {
             Ok(AlertId { message: parsed.key(&app.name, raw.as_bytes()), ordinal: 0 }.to_string())
         }
-        Verdict::Ignored(reason) => bail!(
+        Verdict::Elsewhere(..) | Verdict::NearMiss(..) => bail!(
+            "the configuration does not take the test for an incident: under `match.titles`, list \
+             a title that is not a regular expression"
+        ),
+        Verdict::Refused(reason) | Verdict::Ignored(reason) => bail!(
             "the configuration takes the test for no incident (`{}`): under `match.titles`, list \
              a title that is no regular expression",
             reason.label()

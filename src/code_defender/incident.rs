@@ -34,6 +34,8 @@ pub struct Incident {
     pub deep_link: String,
     /// Somebody pressed a test button.
     pub is_test: bool,
+    /// It did not have the shape that the vendor posts: it was read from wherever its words stood.
+    pub layout: bool,
 }
 
 /// The script in two forms.
@@ -57,6 +59,8 @@ pub struct HostDomain {
 /// Something about an incident that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
+    /// It was not in an attachment of the known shape.
+    Layout,
     /// There is no risk level.
     SeverityMissing,
     /// The risk level is none of the known ones.
@@ -100,6 +104,7 @@ impl Problem {
     /// The word in an alert's `parse_problems`.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Layout => LAYOUT,
             Self::SeverityMissing => "severity_missing",
             Self::SeverityUnknown => "severity_unknown",
             Self::ScriptMissing => "script_missing",
@@ -133,6 +138,7 @@ impl Incident {
             host: HostDomain::read(host),
             deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
             is_test: is_test(&details),
+            layout: false,
             details,
         }
     }
@@ -149,6 +155,7 @@ impl Incident {
         let severity_missing = self.risk.is_missing();
         let script_missing = self.script.url.is_empty();
         [
+            (self.layout, Problem::Layout),
             (severity_missing, Problem::SeverityMissing),
             (!severity_missing && !self.risk.recognised, Problem::SeverityUnknown),
             (script_missing, Problem::ScriptMissing),
@@ -193,7 +200,7 @@ fn is_label(label: &str, wanted: &str) -> bool {
 }
 
 /// The letters in lower case, with one space for every gap.
-fn letters(text: &str) -> impl Iterator<Item = char> {
+pub(super) fn letters(text: &str) -> impl Iterator<Item = char> {
     let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
     let spaced = words.flat_map(|word| word.chars().chain([' ']));
     spaced.filter(|char| *char == ' ' || !mrkdwn::is_blank(*char)).flat_map(char::to_lowercase)

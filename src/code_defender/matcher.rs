@@ -2,20 +2,28 @@
 //!
 //! `intake` asks [`Matcher::judge`] about every message, `delivery` and `ops` read a stored
 //! attachment again with [`Matcher::incident`]. Whether the post is by our own app plays no part:
-//! the vendor posts through that app's incoming webhook.
+//! the vendor posts through that app's incoming webhook. Only a message without an attachment of
+//! the known shape is looked through as a whole, which is slower.
+
+mod subtypes;
+mod verdict;
 
 use std::ops::Deref;
 
 use regex::Regex;
 
+use self::subtypes::NOT_POSTS;
+pub use self::verdict::{Doubt, Found, MOST_INCIDENTS, Reason, Verdict, Vouched, parse_problems};
 use crate::{
     code_defender::{
-        incident::{Incident, Problem, TOO_MANY, TS, has_field, is_console, same_title},
+        incident::{Incident, has_field, is_console, same_title},
+        layout::{Prefilter, WHOLE_MESSAGE, flat},
         risk_level::RiskLevel,
     },
-    ids::{ChannelId, TsKey},
+    ids::ChannelId,
     slack::{
-        message::{Attachment, Message},
+        layout::{self, Layout},
+        message::{Attachment, Message, Stored},
         mrkdwn,
     },
 };
@@ -155,83 +163,19 @@ pub struct Watch {
     pub bots: Vec<String>,
 }
 
-/// What a message is.
-#[derive(Clone, Debug)]
-pub enum Verdict {
-    /// It holds at least one incident.
-    Incidents(Vec<Found>),
-    /// It holds none.
-    Ignored(Reason),
-}
-
-/// The most incidents of a message that are alerts of their own, as many as Slack takes
-/// attachments (`docs.slack.dev/reference/methods/chat.postMessage`, `too_many_attachments`). All
-/// others together are one more, whose ordinal is this number.
-pub const MOST_INCIDENTS: u32 = 100;
-
-/// Returns the `parse_problems` of an alert: what could not be read of its incident, number
-/// `ordinal` of the message with that timestamp.
-pub fn parse_problems(incident: &Incident, ordinal: u32, ts: TsKey) -> Vec<&'static str> {
-    let too_many = (ordinal == MOST_INCIDENTS).then_some(TOO_MANY);
-    let without_ts = matches!(ts, TsKey::Digest(_)).then_some(TS);
-    let of_incident = incident.problems().into_iter().map(Problem::label);
-    too_many.into_iter().chain(without_ts).chain(of_incident).collect()
-}
-
-/// An incident and where in the message it was.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Which of the matching attachments it is, from 0.
-    pub ordinal: u32,
-    /// Which of all attachments it is, from 0.
-    pub attachment: u32,
-    /// What it says.
-    pub incident: Incident,
-}
-
-/// Why a message holds no incident for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// No attachment has a title of incidents.
-    Title,
-    /// So it is, but a bot posted it with an incident's fields or a link into the console: the
-    /// vendor may have renamed the title.
-    NearMiss,
-    /// Not posted by a bot.
-    NoBot,
-    /// Posted by a bot that is not on the list.
-    BotNotAllowed,
-    /// Posted in a channel that is not on the list.
-    Channel,
-    /// The title is that of a page or a message that was linked to.
-    Unfurl,
-    /// No kind of message that incidents come as.
-    Subtype,
-}
-
-impl Reason {
-    /// The word in metrics and logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Title => "title",
-            Self::NearMiss => "near_miss",
-            Self::NoBot => "no_bot",
-            Self::BotNotAllowed => "bot_not_allowed",
-            Self::Channel => "channel",
-            Self::Unfurl => "unfurl",
-            Self::Subtype => "subtype",
-        }
-    }
-}
-
-/// A post by a current app has no subtype, one by a classic app or webhook is a `bot_message`
-/// (`docs.slack.dev/reference/events/message`).
-const SUBTYPES: [&str; 4] = ["", "bot_message", "thread_broadcast", "message_changed"];
-
 /// Decides what is an incident.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Matcher {
     settings: Settings,
+    /// For each title the letters that are searched for in texts; `None` for an expression.
+    needles: Vec<Option<String>>,
+    prefilter: Prefilter,
+}
+
+impl Default for Matcher {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
 }
 
 impl Matcher {
@@ -242,60 +186,115 @@ impl Matcher {
             // Once here, not for each field of each message.
             *title = mrkdwn::label(title).into_owned();
         }
-        Self { settings }
+        let titles = || settings.titles.iter().map(TitlePattern::as_text);
+        let needles =
+            titles().map(|title| title.map(|title| flat(&mrkdwn::label(title)))).collect();
+        let prefilter = Prefilter::new(titles(), &settings.fields);
+        Self { settings, needles, prefilter }
     }
 
-    /// Finds the incidents of a message, or the first reason why it has none.
-    pub fn judge(&self, message: &Message<'_>, watch: &Watch) -> Verdict {
-        if !SUBTYPES.contains(&&*message.subtype) {
+    /// Finds the incidents of a message, or the first reason why it has none. `raw` is the text
+    /// that the message was parsed from.
+    pub fn judge(&self, message: &Message<'_>, raw: &str, watch: &Watch) -> Verdict {
+        if [&message.subtype, &message.post_subtype].iter().any(|it| NOT_POSTS.contains(&&***it)) {
             return Verdict::Ignored(Reason::Subtype);
-        }
-        if !watch.has_channel(&message.channel) {
-            return Verdict::Ignored(Reason::Channel);
         }
         let titled = || message.attachments.iter().filter(|(_, it)| self.has_title(it));
         let matching = || titled().filter(|(_, attachment)| !attachment.is_unfurl);
         if matching().next().is_none() {
-            return Verdict::Ignored(if titled().next().is_some() {
-                Reason::Unfurl
-            } else if self.is_near_miss(message) {
-                Reason::NearMiss
-            } else {
-                Reason::Title
-            });
+            let is_unfurl = titled().next().is_some();
+            return self.judge_elsewhere(message, raw, watch, is_unfurl);
         }
-        if message.bot_id.is_empty() {
-            return Verdict::Ignored(Reason::NoBot);
+        if !watch.has_channel(&message.channel) {
+            return Verdict::Refused(Reason::Channel);
+        }
+        if !message.is_by_bot() {
+            return Verdict::Refused(Reason::NoBot);
         }
         if !watch.has_bot(message) {
-            return Verdict::Ignored(Reason::BotNotAllowed);
+            return Verdict::Refused(Reason::BotNotAllowed);
         }
-        let mut matching = matching();
-        let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| Found {
-            ordinal,
-            attachment,
-            incident: self.incident(&it),
-        });
-        let mut found: Vec<Found> = own.collect();
-        found.extend(self.rest(matching));
-        Verdict::Incidents(found)
+        let read = |_place, attachment: &Attachment<'_>| self.incident(attachment);
+        Verdict::Incidents(all(matching(), &self.settings.fields, read))
     }
 
-    /// The alert that stands for all further incidents: the first of the most severe ones, so that
-    /// no destination leaves it out for what is less than the worst of them.
-    fn rest<'a, A: Deref<Target = Attachment<'a>>>(
+    /// Judges a message without an attachment of the known shape. `is_unfurl`: an unfurled page or
+    /// message has the title.
+    fn judge_elsewhere(
         &self,
-        further: impl Iterator<Item = (u32, A)>,
-    ) -> Option<Found> {
-        let mut worst: Option<((bool, RiskLevel), u32, A)> = None;
-        for (place, attachment) in further {
-            let weight = Incident::weight(&attachment, &self.settings.fields);
-            if worst.as_ref().is_none_or(|(known, ..)| *known < weight) {
-                worst = Some((weight, place, attachment));
-            }
+        message: &Message<'_>,
+        raw: &str,
+        watch: &Watch,
+        is_unfurl: bool,
+    ) -> Verdict {
+        let in_channel = watch.has_channel(&message.channel);
+        let layout = if self.prefilter.may_hold(raw) {
+            layout::parse(raw, message.is_edit_event()).unwrap_or_default()
+        } else {
+            Layout::default()
+        };
+        let survey = self.survey(&layout);
+        let resembling = || {
+            let own = message.attachments.iter().filter(|(_, attachment)| !attachment.is_unfurl);
+            own.filter(|(_, attachment)| self.resembles(attachment))
+        };
+        let has_evidence = survey.has_evidence || resembling().next().is_some();
+        let has_title = survey.has_title || survey.quotes_title || is_unfurl;
+        if !in_channel {
+            return if has_title {
+                Verdict::Refused(Reason::Channel)
+            } else {
+                Verdict::Ignored(Reason::Channel)
+            };
         }
-        let (_, attachment, it) = worst?;
-        Some(Found { ordinal: MOST_INCIDENTS, attachment, incident: self.incident(&it) })
+        if !survey.has_title && is_unfurl {
+            return Verdict::Refused(Reason::Unfurl);
+        }
+        if !message.is_by_bot() {
+            return if has_title {
+                Verdict::Refused(Reason::NoBot)
+            } else {
+                Verdict::Ignored(Reason::Title)
+            };
+        }
+        let elsewhere = |places: &[u32]| -> Vec<Found> {
+            let incident = |(ordinal, place): (u32, &u32)| Found {
+                ordinal,
+                attachment: *place,
+                incident: self.elsewhere(&layout, *place),
+            };
+            (0..MOST_INCIDENTS).zip(places).map(incident).collect()
+        };
+        let renamed =
+            |place, attachment: &Attachment<'_>| self.read(&layout, place, Some(attachment));
+        match (survey.has_title, has_evidence) {
+            (true, true) => {
+                let places =
+                    if survey.places.is_empty() { &[WHOLE_MESSAGE] } else { &*survey.places };
+                let found = elsewhere(places);
+                if message.is_reply() {
+                    Verdict::NearMiss(found, Doubt::Reply)
+                } else if watch.bots.is_empty() {
+                    Verdict::Elsewhere(found, Vouched::ByNobody)
+                } else if watch.has_bot(message) {
+                    Verdict::Elsewhere(found, Vouched::ByList)
+                } else {
+                    Verdict::NearMiss(found, Doubt::Bot)
+                }
+            }
+            (true, false) => Verdict::NearMiss(elsewhere(&[WHOLE_MESSAGE]), Doubt::Evidence),
+            (false, _) if survey.quotes_title => {
+                Verdict::NearMiss(elsewhere(&[WHOLE_MESSAGE]), Doubt::Quoted)
+            }
+            (false, true) => {
+                let mut found = all(resembling(), &self.settings.fields, renamed);
+                if found.is_empty() {
+                    found = elsewhere(&[WHOLE_MESSAGE]);
+                }
+                Verdict::NearMiss(found, Doubt::Title)
+            }
+            (false, false) => Verdict::Ignored(Reason::Title),
+        }
     }
 
     /// Reads an attachment as an incident, whatever its title.
@@ -303,14 +302,66 @@ impl Matcher {
         Incident::read(attachment, &self.settings.fields)
     }
 
-    fn has_title(&self, attachment: &Attachment<'_>) -> bool {
-        let title = mrkdwn::unescape(&attachment.title);
-        self.settings.titles.iter().any(|pattern| pattern.matches(&title))
+    /// Reads the incident at a place of a stored message, as [`Found::attachment`] names it; `None`
+    /// if there is nothing at that place.
+    pub fn incident_at(&self, stored: &Stored<'_>, place: u32) -> Option<Incident> {
+        let mut attachment = None;
+        if place != WHOLE_MESSAGE {
+            let (found, _raw) = stored.attachment(place)?;
+            if self.has_title(&found) {
+                return Some(self.incident(&found));
+            }
+            attachment = Some(found);
+        }
+        let layout = layout::parse(stored.raw, stored.is_edit_event).ok()?;
+        Some(self.read(&layout, place, attachment.as_ref()))
     }
 
-    fn is_near_miss(&self, message: &Message<'_>) -> bool {
-        let mut own = message.attachments.iter().filter(|(_, attachment)| !attachment.is_unfurl);
-        !message.bot_id.is_empty() && own.any(|(_, attachment)| self.resembles(&attachment))
+    /// Says of one attachment whether it has the known shape of an incident, and why.
+    pub fn explain(&self, attachment: &Attachment<'_>) -> (bool, &'static str) {
+        match (self.has_title(attachment), attachment.is_unfurl, self.resembles(attachment)) {
+            (true, false, _) => (true, "it has the title of incidents"),
+            (true, true, _) => (false, "it has the title, and is a page or message linked to"),
+            (false, _, true) => (false, "it has fields or a console link, and another title"),
+            (false, _, false) => (false, "it has neither the title nor fields nor a console link"),
+        }
+    }
+
+    /// Reads a message as one incident, though nothing in it looks like one: a person has said so.
+    pub fn anyway(&self, raw: &str, message: &Message<'_>) -> Vec<Found> {
+        let layout = layout::parse(raw, message.is_edit_event()).unwrap_or_default();
+        let incident = self.elsewhere(&layout, WHOLE_MESSAGE);
+        vec![Found { ordinal: 0, attachment: WHOLE_MESSAGE, incident }]
+    }
+
+    /// Reads what does not have the title where it belongs. Under another title the fields are
+    /// where they belong, unless the right one stands elsewhere in the attachment.
+    fn read(&self, layout: &Layout<'_>, place: u32, own: Option<&Attachment<'_>>) -> Incident {
+        let is_renamed = |it: &&Attachment<'_>| !it.title.is_empty() && self.resembles(it);
+        match own.filter(is_renamed).filter(|_| !self.is_titled(layout, place)) {
+            Some(attachment) => self.incident(attachment),
+            None => self.elsewhere(layout, place),
+        }
+    }
+
+    /// The titles of fields that are looked for.
+    pub(super) fn field_titles(&self) -> &FieldTitles {
+        &self.settings.fields
+    }
+
+    /// The titles of incidents, each with the letters to be searched for, unless it is an
+    /// expression.
+    pub(super) fn titles(&self) -> impl Iterator<Item = (&TitlePattern, Option<&str>)> {
+        self.settings.titles.iter().zip(self.needles.iter().map(Option::as_deref))
+    }
+
+    /// Whether a title, entities decoded, is one of incidents.
+    pub(super) fn is_title(&self, title: &str) -> bool {
+        self.settings.titles.iter().any(|pattern| pattern.matches(title))
+    }
+
+    fn has_title(&self, attachment: &Attachment<'_>) -> bool {
+        self.is_title(&mrkdwn::unescape(&attachment.title))
     }
 
     fn resembles(&self, attachment: &Attachment<'_>) -> bool {
@@ -322,14 +373,49 @@ impl Matcher {
     }
 }
 
+/// Reads these attachments: the first of them each, all further ones as one.
+fn all<'m, 'a: 'm, A: Deref<Target = Attachment<'a>> + 'm>(
+    mut matching: impl Iterator<Item = (u32, A)>,
+    fields: &FieldTitles,
+    read: impl Fn(u32, &Attachment<'a>) -> Incident,
+) -> Vec<Found> {
+    let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| Found {
+        ordinal,
+        attachment,
+        incident: read(attachment, &it),
+    });
+    let mut found: Vec<Found> = own.collect();
+    found.extend(rest(matching, fields, read));
+    found
+}
+
+/// The alert that stands for all further incidents: the first of the most severe ones, so that
+/// no destination leaves it out for what is less than the worst of them.
+fn rest<'a, A: Deref<Target = Attachment<'a>>>(
+    further: impl Iterator<Item = (u32, A)>,
+    fields: &FieldTitles,
+    read: impl Fn(u32, &Attachment<'a>) -> Incident,
+) -> Option<Found> {
+    let mut worst: Option<((bool, RiskLevel), u32, A)> = None;
+    for (place, attachment) in further {
+        let weight = Incident::weight(&attachment, fields);
+        if worst.as_ref().is_none_or(|(known, ..)| *known < weight) {
+            worst = Some((weight, place, attachment));
+        }
+    }
+    let (_, attachment, it) = worst?;
+    Some(Found { ordinal: MOST_INCIDENTS, attachment, incident: read(attachment, &it) })
+}
+
 impl Watch {
     fn has_channel(&self, channel: &str) -> bool {
         self.channels.is_empty() || self.channels.iter().any(|watched| watched.as_str() == channel)
     }
 
     fn has_bot(&self, message: &Message<'_>) -> bool {
-        let allowed = |bot: &String| *bot == message.bot_id || *bot == message.app_id;
-        self.bots.is_empty() || self.bots.iter().any(allowed)
+        let profile = &message.bot_profile;
+        let ids = [&message.bot_id, &message.app_id, &profile.id, &profile.app_id];
+        self.bots.is_empty() || self.bots.iter().any(|bot| ids.iter().any(|id| **id == *bot))
     }
 }
 
@@ -350,13 +436,13 @@ mod tests {
     }
 
     fn judge_with(raw: &str, watch: &Watch) -> Verdict {
-        Matcher::default().judge(&message::parse(raw).unwrap(), watch)
+        Matcher::default().judge(&message::parse(raw).unwrap(), raw, watch)
     }
 
     fn found(raw: &str) -> Vec<Found> {
         match judge_with(raw, &Watch::default()) {
             Verdict::Incidents(found) => found,
-            Verdict::Ignored(reason) => panic!("ignored: {}\n{raw}", reason.label()),
+            other => panic!("{other:?}\n{raw}"),
         }
     }
 
@@ -366,8 +452,9 @@ mod tests {
 
     fn reason_with(raw: &str, watch: &Watch) -> &'static str {
         match judge_with(raw, watch) {
-            Verdict::Ignored(reason) => reason.label(),
-            Verdict::Incidents(found) => panic!("{} incidents\n{raw}", found.len()),
+            Verdict::Ignored(reason) | Verdict::Refused(reason) => reason.label(),
+            Verdict::NearMiss(..) => "near_miss",
+            other => panic!("{other:?}\n{raw}"),
         }
     }
 
@@ -470,7 +557,8 @@ mod tests {
                 ("", false),
             ] {
                 let raw = post(&format!(r#"{{"title":"{title}"}}"#));
-                let verdict = matcher.judge(&message::parse(&raw).unwrap(), &Watch::default());
+                let verdict =
+                    matcher.judge(&message::parse(&raw).unwrap(), &raw, &Watch::default());
                 assert_eq!(matches!(verdict, Verdict::Incidents(_)), is_incident, "{title}");
             }
         }
@@ -537,8 +625,8 @@ mod tests {
         }
 
         #[test]
-        fn every_other_subtype_is_refused_whatever_it_holds() {
-            for subtype in ["message_deleted", "message_replied", "file_share", "me_message", "x"] {
+        fn what_is_not_a_post_is_ignored_whatever_it_holds() {
+            for subtype in ["message_deleted", "message_replied", "channel_topic", "tombstone"] {
                 let raw = post(&titled("")).replacen(
                     r#""ts""#,
                     &format!(r#""subtype":"{subtype}","ts""#),
@@ -569,9 +657,10 @@ mod tests {
                 let watch = Watch { channels: vec![], bots };
                 match judge_with(&raw, &watch) {
                     Verdict::Incidents(_) => assert!(allowed),
-                    Verdict::Ignored(reason) => {
+                    Verdict::Refused(reason) => {
                         assert_eq!((reason, allowed), (Reason::BotNotAllowed, false));
                     }
+                    other => panic!("{other:?}"),
                 }
             }
         }
@@ -588,7 +677,7 @@ mod tests {
                 Watch { channels: vec![ChannelId::new("C2")], bots: vec!["B2".to_owned()] };
             let raw = post(&titled("")).replace(r#","bot_id":"B1""#, "");
             assert_eq!(
-                reason_with(&raw.replacen('{', r#"{"subtype":"x","#, 1), &nowhere),
+                reason_with(&raw.replacen('{', r#"{"subtype":"bot_add","#, 1), &nowhere),
                 "subtype"
             );
             assert_eq!(reason_with(&raw, &nowhere), "channel");

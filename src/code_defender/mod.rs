@@ -4,5 +4,6 @@
 //! severity. Nothing here refuses an incident for a field that it cannot read.
 
 pub mod incident;
+pub mod layout;
 pub mod matcher;
 pub mod risk_level;

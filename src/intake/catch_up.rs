@@ -20,6 +20,7 @@ mod task;
 mod time;
 mod turn;
 mod turns;
+mod weigh;
 mod window;
 
 use std::{
@@ -50,7 +51,7 @@ pub use self::{
 use crate::{
     clock::{Clock, Timestamp},
     ids::{AppName, ChannelId, MessageTs},
-    intake::{Admission, channels::Channels, notice::Notice, posters::Ledger},
+    intake::{Admission, channels::Channels, notes::Notes, notice::Notice},
     logging::chain,
     metrics::Metrics,
     shutdown::{Heartbeat, Shutdown},
@@ -104,8 +105,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
-    /// Which bots post incidents.
-    pub posters: Arc<Ledger>,
+    /// What is remembered of what was posted.
+    pub notes: Arc<Notes>,
     /// When to end, and the heartbeat.
     pub shutdown: Shutdown,
     /// When this process was first ready: what was posted before it is missed for its downtime.

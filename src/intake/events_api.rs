@@ -43,12 +43,13 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, Seldom, Timestamp},
+    code_defender::matcher::{Doubt, Vouched},
     ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, IncidentMessage, Post,
-        fate::{self, Arrival, Fate, RETRY_NUM, RETRY_REASON},
+        fate::{Arrival, Fate, RETRY_NUM, RETRY_REASON},
+        notes::{Notes, log_ignored, log_ignored_event},
         notice::Notice,
-        posters::Ledger,
     },
     metrics::{Metric, Metrics},
     shutdown::Shutdown,
@@ -83,8 +84,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
-    /// Which bots post incidents.
-    pub posters: Arc<Ledger>,
+    /// What is remembered of what was posted.
+    pub notes: Arc<Notes>,
     /// Whether we are draining.
     pub shutdown: Shutdown,
 }
@@ -119,7 +120,7 @@ impl EventsApi {
         Self(Arc::new(Inner {
             doors,
             limits: Limits::new(),
-            strays: Strays::new(metrics),
+            strays: Strays::new(metrics, &parts.notes),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
@@ -156,6 +157,9 @@ impl EventsApi {
 enum Next<'d> {
     Answer(Option<Fate>, Response<Full<Bytes>>),
     Store(&'d Arc<Endpoint>, IncidentMessage),
+    /// It is to be stored, unless another bot is the one that reports incidents.
+    Weigh(&'d Arc<Endpoint>, IncidentMessage, Vouched),
+    Keep(&'d Arc<Endpoint>, IncidentMessage, Doubt),
     ChangeId(&'d Arc<Endpoint>, ChannelId, ChannelId),
 }
 
@@ -234,8 +238,14 @@ impl Inner {
         drop(body);
         let (fate, response) = match next {
             Next::Answer(fate, response) => (fate, response),
-            Next::Store(endpoint, incoming) => {
-                (None, self.store(endpoint, incoming, arrival).await)
+            Next::Store(endpoint, incident) => {
+                (None, self.store(endpoint, incident, arrival).await)
+            }
+            Next::Weigh(endpoint, incident, vouched) => {
+                (None, self.weigh(endpoint, incident, vouched, arrival).await)
+            }
+            Next::Keep(endpoint, incident, doubt) => {
+                (None, self.keep(endpoint, incident, doubt, arrival).await)
             }
             Next::ChangeId(endpoint, old, new) => {
                 (None, self.change_id(endpoint, old, new, arrival).await)
@@ -294,7 +304,10 @@ impl Inner {
                 endpoint.notices.tell(Notice::RateLimited { minute });
                 Next::ignored(Fate::Type)
             }
-            Ok(Envelope::Unknown) => Next::ignored(Fate::Type),
+            Ok(Envelope::Unknown) => {
+                log_ignored_event(&endpoint.app, "type");
+                Next::ignored(Fate::Type)
+            }
             Err(_unparsable) => {
                 self.parts.store.quarantine(&endpoint.app, body.bytes());
                 let (bytes, now) = (body.bytes().len(), self.parts.clock.instant());
@@ -318,11 +331,18 @@ impl Inner {
         }
         match &callback.event {
             Event::Message(message) => match self.admit(endpoint, callback, message, body) {
-                Admitted::Ignored(reason) => {
-                    fate::log_near_miss(&endpoint.app, message, reason);
+                Admitted::Incident(incident) => Next::Store(endpoint, incident),
+                Admitted::Elsewhere(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
+                Admitted::NearMiss(incident, doubt) => Next::Keep(endpoint, incident, doubt),
+                Admitted::Refused(reason) => {
+                    let now = (self.parts.clock.now(), self.parts.clock.instant());
+                    self.parts.notes.refused(&endpoint.app, reason, message, now);
                     Next::ignored(Fate::Ignored(reason))
                 }
-                Admitted::Incident(incoming) => Next::Store(endpoint, incoming),
+                Admitted::Ignored(reason) => {
+                    log_ignored(&endpoint.app, reason, message);
+                    Next::ignored(Fate::Ignored(reason))
+                }
             },
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
@@ -333,7 +353,10 @@ impl Inner {
                 endpoint.notices.tell(Notice::Changed(change));
                 Next::ignored(Fate::Lifecycle)
             }
-            Event::Other => Next::ignored(Fate::Type),
+            Event::Other => {
+                log_ignored_event(&endpoint.app, "type");
+                Next::ignored(Fate::Type)
+            }
         }
     }
 
@@ -352,7 +375,7 @@ impl Inner {
             event_time: callback.event_time,
             received_at: self.parts.clock.now(),
         };
-        endpoint.admission.admit(message, post, || body.share(callback.raw))
+        endpoint.admission.admit(message, callback.raw, post, || body.share(callback.raw))
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {

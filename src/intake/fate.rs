@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,11 +11,10 @@ use metrics::Counter;
 
 use crate::{
     code_defender::{incident::PARSE_PROBLEMS, matcher::Reason},
-    ids::{AppName, MessageKey},
-    intake::Certainty,
+    ids::MessageKey,
+    intake::{Certainty, notes::Notes},
     logging::chain,
     metrics::{Metric, Metrics},
-    slack::message::Message,
     store::{Accepted, NewAlert, NewMessage, StoreError},
 };
 
@@ -91,7 +91,7 @@ impl Fate {
     }
 
     /// Outcome and reason, as the metric's labels.
-    fn labels(self) -> (&'static str, &'static str) {
+    pub(super) fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::Accepted => ("accepted", ""),
             Self::Unconfirmed => ("accepted", "channel_unresolved"),
@@ -117,16 +117,21 @@ impl Fate {
 
 /// One app's counters, all known from the start.
 #[derive(Debug)]
-pub(super) struct FateCounters(Vec<(Fate, Counter)>);
+pub(super) struct FateCounters {
+    app: String,
+    counters: Vec<(Fate, Counter)>,
+    notes: Arc<Notes>,
+}
 
 impl FateCounters {
     /// `app` is empty where no app can be told.
-    pub(super) fn new(app: &str, metrics: &Metrics) -> Self {
+    pub(super) fn new(app: &str, metrics: &Metrics, notes: &Arc<Notes>) -> Self {
         let counter = |fate: Fate| {
             let (outcome, reason) = fate.labels();
             (fate, metrics.counter(Metric::Events, &[app, outcome, reason]))
         };
-        Self(Fate::ALL.into_iter().map(counter).collect())
+        let counters = Fate::ALL.into_iter().map(counter).collect();
+        Self { app: app.to_owned(), counters, notes: Arc::clone(notes) }
     }
 
     pub(super) fn count(&self, fate: Fate) {
@@ -134,8 +139,11 @@ impl FateCounters {
     }
 
     pub(super) fn count_many(&self, fate: Fate, times: u64) {
-        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == fate) {
+        if let Some((_, counter)) = self.counters.iter().find(|(known, _)| *known == fate) {
             counter.increment(times);
+        }
+        if let ("ignored", reason) = fate.labels() {
+            self.notes.count(&self.app, reason, times);
         }
     }
 }
@@ -158,21 +166,6 @@ impl ProblemCounters {
                 counter.increment(1);
             }
         }
-    }
-}
-
-/// The vendor may have renamed its title: somebody must look.
-pub(super) fn log_near_miss(app: &AppName, message: &Message<'_>, reason: Reason) {
-    if reason == Reason::NearMiss {
-        tracing::warn!(
-            %app,
-            channel = %message.channel,
-            ts = %message.ts,
-            "message {} in {} looks like an incident but for its title; \
-             see `match.titles` in the configuration",
-            message.ts,
-            message.channel
-        );
     }
 }
 

@@ -5,8 +5,10 @@
 
 pub mod catch_up;
 pub mod channels;
+mod doubt;
 pub mod events_api;
 mod fate;
+pub mod notes;
 pub mod notice;
 pub mod posters;
 pub mod routing;
@@ -17,14 +19,20 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    code_defender::matcher::{Found, Matcher, Reason, Verdict, parse_problems},
+    code_defender::matcher::{
+        Doubt, Found, Matcher, Reason, Verdict, Vouched, Watch, parse_problems,
+    },
     ids::{AppName, ChannelId, DestinationName, MessageKey},
-    intake::{channels::Channels, posters::Bot, routing::Route},
+    intake::{
+        channels::{Channels, Known},
+        posters::Bot,
+        routing::Route,
+    },
     slack::{
         self,
-        message::{Message, Stored},
+        message::{self, Message, Stored},
     },
-    store::{AlertView, NewAlert, NewMessage, Source},
+    store::{AlertView, NearMiss, NewAlert, NewMessage, Source},
 };
 
 /// Decides what is an incident and where it goes.
@@ -58,6 +66,13 @@ pub struct Post<'a> {
 pub enum Admitted {
     /// It has incidents: to be stored.
     Incident(IncidentMessage),
+    /// It has incidents of an unknown shape: to be stored, unless another bot is the one that
+    /// reports them.
+    Elsewhere(IncidentMessage, Vouched),
+    /// It may have incidents: to be kept until somebody has looked at it.
+    NearMiss(IncidentMessage, Doubt),
+    /// It has the title of incidents and is not taken: counted, and said.
+    Refused(Reason),
     /// It has none: counted, and forgotten.
     Ignored(Reason),
 }
@@ -101,11 +116,12 @@ impl Admission {
         Self { matcher, channels, routes }
     }
 
-    /// Judges a message. `raw` gives the exact text of the inner event, and is asked only if there
-    /// is an incident in it.
+    /// Judges a message that was parsed from `text`. `raw` gives the same text as it is stored, and
+    /// is asked only if there is, or may be, an incident in it.
     pub fn admit(
         &self,
         message: &Message<'_>,
+        text: &str,
         post: Post<'_>,
         raw: impl FnOnce() -> Bytes,
     ) -> Admitted {
@@ -113,11 +129,24 @@ impl Admission {
             return Admitted::Ignored(Reason::Channel);
         };
         let known = channels.known();
-        let found = match self.matcher.judge(message, &known.watch) {
-            Verdict::Ignored(reason) => return Admitted::Ignored(reason),
-            Verdict::Incidents(found) => found,
-        };
-        let raw = raw();
+        let incident = |found| self.incident_message(message, post, &known, found, raw());
+        match self.matcher.judge(message, text, &known.watch) {
+            Verdict::Incidents(found) => Admitted::Incident(incident(found)),
+            Verdict::Elsewhere(found, vouched) => Admitted::Elsewhere(incident(found), vouched),
+            Verdict::NearMiss(found, doubt) => Admitted::NearMiss(incident(found), doubt),
+            Verdict::Refused(reason) => Admitted::Refused(reason),
+            Verdict::Ignored(reason) => Admitted::Ignored(reason),
+        }
+    }
+
+    fn incident_message(
+        &self,
+        message: &Message<'_>,
+        post: Post<'_>,
+        known: &Known,
+        found: Vec<Found>,
+        raw: Bytes,
+    ) -> IncidentMessage {
         let mut key = message.key(post.app, &raw);
         let channel = known.chain(&key.channel);
         let alerts = found.into_iter().map(|found| self.new_alert(&key, channel, found)).collect();
@@ -140,7 +169,34 @@ impl Admission {
             raw,
             alerts,
         };
-        Admitted::Incident(IncidentMessage { message, certainty, bot })
+        IncidentMessage { message, certainty, bot }
+    }
+
+    /// Makes the message of a near miss what it would be if it had been let through: each incident
+    /// in it is an alert, under the id that a later reading would give it. `None` if the app is not
+    /// configured or the message is unreadable.
+    pub fn adopt(&self, near_miss: &NearMiss, source: Source) -> Option<NewMessage> {
+        let key = &near_miss.id.message;
+        let known = self.channels.get(&key.app)?.known();
+        let text = slack::readable(&near_miss.raw);
+        let message = message::parse(&text).ok()?;
+        let found = match self.matcher.judge(&message, &text, &Watch::default()) {
+            Verdict::Incidents(found)
+            | Verdict::Elsewhere(found, _)
+            | Verdict::NearMiss(found, _) => found,
+            Verdict::Refused(_) | Verdict::Ignored(_) => self.matcher.anyway(&text, &message),
+        };
+        let post = Post {
+            app: &key.app,
+            source,
+            event_id: &near_miss.event_id,
+            team: &near_miss.team,
+            event_time: 0,
+            received_at: near_miss.received_at,
+        };
+        let raw = near_miss.raw.clone();
+        let incident = self.incident_message(&message, post, &known, found, raw);
+        Some(NewMessage { key: key.clone(), posted_at: near_miss.posted_at, ..incident.message })
     }
 
     /// Judges a stored alert anew: who wants it, and which key of `when` refuses it for the others.
@@ -148,8 +204,7 @@ impl Admission {
     pub fn route_again(&self, alert: &AlertView, raw: &[u8]) -> Option<Vec<Wish>> {
         let text = slack::readable(raw);
         let stored = Stored::parse(&text).ok()?;
-        let (attachment, _raw) = stored.attachment(alert.attachment)?;
-        let incident = self.matcher.incident(&attachment);
+        let incident = self.matcher.incident_at(&stored, alert.attachment)?;
         let key = &alert.id.message;
         let known = self.channels.get(&key.app).map(|channels| channels.known());
         let channel = known

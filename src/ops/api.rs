@@ -28,6 +28,7 @@ mod alerts;
 mod backfill;
 mod feed;
 mod pause;
+mod review;
 mod route;
 mod status;
 
@@ -91,6 +92,11 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
         .route("/alerts/{id}", get(alerts::show))
         .route("/alerts/{id}/retry", post(actions::retry))
         .route("/alerts/{id}/cancel", post(actions::cancel))
+        .route("/near-misses", get(review::near_misses))
+        .route("/near-misses/{id}", get(review::near_miss))
+        .route("/near-misses/{id}/adopt", post(review::adopt))
+        .route("/quarantine", get(review::quarantine))
+        .route("/quarantine/{id}", get(review::quarantined))
         .route("/backfill", post(backfill::backfill))
         .route("/destinations/{name}/pause", post(pause::pause))
         .route("/destinations/{name}/resume", post(pause::resume))

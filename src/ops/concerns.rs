@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::view::{App, Concern, ConcernKind as Kind, Destination, Pause, Signing, Status};
+use super::view::{
+    App, Concern, ConcernKind as Kind, Destination, Pause, Refused, Signing, Status,
+};
 use crate::clock::{Timestamp, rough};
 
 /// An alert that has waited for longer has not only to wait for its turn.
@@ -19,6 +21,8 @@ pub(super) fn concerns(status: &Status, now: Timestamp) -> Vec<Concern> {
         all.extend(of_destination(destination, now));
     }
     all.extend(unrouted(status));
+    all.extend(unread(status));
+    all.extend(status.apps.iter().flat_map(not_taken));
     all.extend(status.apps.iter().flat_map(of_app));
     let order = |concern: &Concern| {
         Kind::ALL.iter().position(|kind| kind.as_str() == concern.kind).unwrap_or(usize::MAX)
@@ -200,6 +204,40 @@ fn unrouted(status: &Status) -> Option<Concern> {
                   them"
         .to_owned();
     Some(Kind::Unrouted.concern("", message, advice))
+}
+
+/// What may be an incident, or could not be read, and nobody has looked at.
+fn unread(status: &Status) -> Vec<Concern> {
+    let mut all = Vec::new();
+    let near_misses = status.near_misses.unread;
+    if near_misses > 0 {
+        let message = format!("messages that may be incidents and were not taken: {near_misses}");
+        let advice = "`slack-soar-relay alerts list --near-misses` shows them and why; \
+                      `slack-soar-relay alerts adopt ID` makes one an alert";
+        all.push(Kind::NearMisses.concern("", message, advice.to_owned()));
+    }
+    let bodies = status.quarantine.unread;
+    if bodies > 0 {
+        let message = format!("authentic requests that could not be read: {bodies}");
+        let advice = "`slack-soar-relay alerts list --quarantine` shows them";
+        all.push(Kind::Quarantine.concern("", message, advice.to_owned()));
+    }
+    all
+}
+
+/// What has the title of incidents and was refused, by channel.
+fn not_taken(app: &App) -> Vec<Concern> {
+    let concern = |one: &Refused| {
+        let Refused { reason, channel, count, last_ts, .. } = one;
+        let message = format!(
+            "messages in channel {channel} with the title of incidents were not taken ({reason}): \
+             {count}, the newest {last_ts}"
+        );
+        let advice = "if they should be, mend `channels` or `bots` of the app; \
+                      `slack-soar-relay explain --message FILE` says why a message is not taken";
+        Kind::NotTaken.concern(&format!("app {}", app.name), message, advice.to_owned())
+    };
+    app.refused.iter().map(concern).collect()
 }
 
 fn of_app(app: &App) -> Vec<Concern> {

@@ -1,7 +1,7 @@
 //! What the API knows of the running parts, and asks of them. `cli` implements it, since only the
 //! composition root sees them all.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -11,7 +11,7 @@ use crate::{
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     secret::Secret,
-    store::{AlertView, Attempt, Reference, Store, StoreError},
+    store::{AlertView, Attempt, NearMiss, NewMessage, Reference, Store, StoreError},
 };
 
 /// The running relay, as far as the API needs it.
@@ -41,6 +41,19 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store failed.
     async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError>;
+
+    /// Returns the events of an app that were ignored since the start, by reason; of no app, if the
+    /// name is empty.
+    fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64>;
+
+    /// Returns the messages of an app with the title of incidents that were not taken.
+    fn refused(&self, app: &AppName) -> Vec<Refusal>;
+
+    /// Makes of a near miss what the store would be given for its alerts.
+    ///
+    /// # Errors
+    /// [`NoAdoption`].
+    fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption>;
 
     /// Returns which destinations want a stored alert by the configuration in use. Changes nothing.
     ///
@@ -78,6 +91,30 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`NoBackfill`]; what was read before is stored.
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill>;
+}
+
+/// Messages with the title of incidents that were not taken, of one channel for one reason.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The reason, as in metrics.
+    pub reason: &'static str,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The number since the start.
+    pub count: u64,
+    /// When the newest reached the relay.
+    pub last: Timestamp,
+    /// Slack's timestamp of the newest.
+    pub last_ts: String,
+}
+
+/// Why a near miss does not become an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAdoption {
+    /// Its app is not configured any more.
+    Unknown(AppName),
+    /// The stored message is unreadable.
+    Unreadable,
 }
 
 /// The destinations that want an alert, and those that do not.

@@ -129,6 +129,7 @@ impl Health {
                 return;
             }
         };
+        self.gauge_near_misses().await;
         let metrics = &self.parts.metrics;
         metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
         metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
@@ -141,6 +142,19 @@ impl Health {
             let known = stats.destinations.iter().find(|(known, _)| known == name);
             let stats = known.map(|(_, stats)| stats.clone()).unwrap_or_default();
             self.set_gauges(name, &stats, configured.contains(name));
+        }
+    }
+
+    async fn gauge_near_misses(&self) {
+        let unread = match self.parts.store.to_review().await {
+            Ok(review) => review.unread_of,
+            Err(error) => {
+                return tracing::debug!(error = chain(&error), "near misses cannot be counted");
+            }
+        };
+        for app in self.parts.control.apps() {
+            let number = unread.iter().find(|(name, _)| *name == app).map_or(0, |(_, n)| *n);
+            self.parts.metrics.gauge(Metric::NearMisses, &[app.as_str()]).set(count(number));
         }
     }
 

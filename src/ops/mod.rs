@@ -19,8 +19,8 @@ use axum::Router;
 pub use self::{
     control::{
         Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
-        DestinationHealth, FeedItem, FeedKey, FeedWish, NoBackfill, NoItems, NoRouting, NoTest,
-        Refused, Routing, Signing, Tested, Unread,
+        DestinationHealth, FeedItem, FeedKey, FeedWish, NoAdoption, NoBackfill, NoItems, NoRouting,
+        NoTest, Refusal, Refused, Routing, Signing, Tested, Unread,
     },
     problem::Problem,
 };

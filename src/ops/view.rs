@@ -3,6 +3,7 @@
 
 mod actions;
 mod concern;
+mod review;
 mod status;
 mod waiting;
 
@@ -12,6 +13,10 @@ use serde_json::value::RawValue;
 pub use self::{
     actions::{Changed, ChangedDelivery, PauseState, Routed, TestReport},
     concern::{Concern, ConcernKind},
+    review::{
+        Adopted, Counted, Ignored, NearMiss, NearMissDetail, NearMisses, Quarantine, Quarantined,
+        Refused,
+    },
     status::{
         App, Bot, Breaker, CatchUp, Channel, Configuration, Destination, Pause, Signing, Status,
         StoreUse,

@@ -5,6 +5,8 @@
 //! given as text by [`Stored::attachment`]. A message costs a few times its own size in memory,
 //! whatever is in it: see [`Attachments`].
 
+mod parts;
+
 use std::{borrow::Cow, ops::Deref};
 
 use serde::de::{MapAccess, SeqAccess};
@@ -19,6 +21,9 @@ use crate::{
         mrkdwn,
     },
 };
+
+pub use self::parts::BotProfile;
+use self::parts::Edit;
 
 /// A message. Of an edit, this is the message as edited. Absent texts are empty.
 #[derive(Debug, Default)]
@@ -35,6 +40,8 @@ pub struct Message<'a> {
     pub app_id: Cow<'a, str>,
     /// Slack's profile of the bot, which may be the only place that names its app.
     pub bot_profile: BotProfile<'a>,
+    /// The message whose thread it is in, or empty. The first message of a thread names itself.
+    pub thread_ts: Cow<'a, str>,
     /// The subtype of the post itself: in an edit, that of the message inside.
     pub post_subtype: Cow<'a, str>,
     /// The event's subtype, or empty.
@@ -45,15 +52,6 @@ pub struct Message<'a> {
     pub edited_ts: Cow<'a, str>,
     /// Its attachments.
     pub attachments: Attachments<'a>,
-}
-
-/// Slack's profile of a bot, as far as it tells bots apart.
-#[derive(Debug, Default)]
-pub struct BotProfile<'a> {
-    /// The bot's id, or empty.
-    pub id: Cow<'a, str>,
-    /// The id of the bot's app, or empty.
-    pub app_id: Cow<'a, str>,
 }
 
 /// The attachments of a message, in Slack's order.
@@ -152,6 +150,10 @@ pub struct Stored<'a> {
     pub channel: Cow<'a, str>,
     /// Which bot posted it; empty for a person.
     pub bot_id: Cow<'a, str>,
+    /// The message as it is stored.
+    pub raw: &'a str,
+    /// Whether it is the event of an edit, which has the message inside.
+    pub is_edit_event: bool,
     attachments: Option<&'a str>,
 }
 
@@ -162,8 +164,13 @@ impl<'a> Stored<'a> {
     /// [`Unparsable`] if it is not one JSON object.
     pub fn parse(raw: &'a str) -> Result<Self, Unparsable> {
         let Parts { subtype, channel, own, edited } = lenient::parse(raw)?;
-        let Part { bot_id, attachments } = if subtype == EDIT { edited } else { own };
-        Ok(Self { channel, bot_id, attachments })
+        let is_edit_event = subtype == EDIT;
+        let Part { mut bot_id, bot_profile, attachments } =
+            if is_edit_event { edited } else { own };
+        if bot_id.is_empty() {
+            bot_id = bot_profile.id;
+        }
+        Ok(Self { channel, bot_id, raw, is_edit_event, attachments })
     }
 
     /// An attachment by its place from 0, and its text exactly as Slack sent it. `None` if there is
@@ -195,10 +202,22 @@ impl Message<'_> {
         self.readable_ts().unwrap_or_else(dispatched)
     }
 
+    /// Returns whether it is the event of an edit, which has the message inside.
+    pub fn is_edit_event(&self) -> bool {
+        self.subtype == EDIT
+    }
+
+    /// Returns whether it is an answer in the thread of another message.
+    pub fn is_reply(&self) -> bool {
+        let trimmed = [&self.thread_ts, &self.ts].map(|ts| mrkdwn::trim(ts));
+        let [thread, own] = trimmed;
+        !thread.is_empty() && thread != own && thread.parse::<MessageTs>().ok() != own.parse().ok()
+    }
+
     /// Returns whether a bot posted it. Slack leaves any one of these signs out.
     pub fn is_by_bot(&self) -> bool {
-        let BotProfile { id, app_id } = &self.bot_profile;
-        [&self.bot_id, &self.app_id, id, app_id].iter().any(|sign| !sign.is_empty())
+        let BotProfile { id, app_id, name } = &self.bot_profile;
+        [&self.bot_id, &self.app_id, id, app_id, name].iter().any(|sign| !sign.is_empty())
             || self.post_subtype == "bot_message"
     }
 
@@ -244,6 +263,7 @@ pub(super) struct Wire<'a> {
 #[derive(Default)]
 struct Post<'a> {
     ts: Cow<'a, str>,
+    thread_ts: Cow<'a, str>,
     subtype: Cow<'a, str>,
     bot_id: Cow<'a, str>,
     app_id: Cow<'a, str>,
@@ -252,22 +272,25 @@ struct Post<'a> {
     edited: Edit<'a>,
 }
 
-/// The last edit of a message.
-#[derive(Default)]
-struct Edit<'a> {
-    ts: Cow<'a, str>,
-}
-
 impl<'a> From<Wire<'a>> for Message<'a> {
     fn from(wire: Wire<'a>) -> Self {
         let subtype = wire.own.subtype.clone();
         let is_event = subtype == EDIT;
         let post = if is_event { wire.edited } else { wire.own };
-        let Post { ts, subtype: post_subtype, bot_id, app_id, bot_profile, attachments, edited } =
-            post;
+        let Post {
+            ts,
+            thread_ts,
+            subtype: post_subtype,
+            bot_id,
+            app_id,
+            bot_profile,
+            attachments,
+            edited,
+        } = post;
         Self {
             channel: wire.channel,
             ts,
+            thread_ts,
             event_ts: wire.event_ts,
             bot_id,
             app_id,
@@ -298,31 +321,13 @@ impl<'de> Lenient<'de> for Post<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "ts" => exact(object, &mut self.ts),
+            "thread_ts" => exact(object, &mut self.thread_ts),
             "subtype" => read(object, &mut self.subtype),
             "bot_id" => read(object, &mut self.bot_id),
             "app_id" => read(object, &mut self.app_id),
             "bot_profile" => read(object, &mut self.bot_profile),
             "attachments" => read(object, &mut self.attachments),
             "edited" => read(object, &mut self.edited),
-            _ => skip(object),
-        }
-    }
-}
-
-impl<'de> Lenient<'de> for BotProfile<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "id" => read(object, &mut self.id),
-            "app_id" => read(object, &mut self.app_id),
-            _ => skip(object),
-        }
-    }
-}
-
-impl<'de> Lenient<'de> for Edit<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "ts" => read(object, &mut self.ts),
             _ => skip(object),
         }
     }
@@ -345,7 +350,7 @@ impl<'de> Lenient<'de> for Attachment<'de> {
             "text" => read(object, &mut self.text),
             "fields" => read(object, &mut self.fields),
             "actions" => read(object, &mut self.actions),
-            "from_url" | "original_url" => self.note_unfurl(object),
+            "from_url" | "original_url" | "is_share" => self.note_unfurl(object),
             _ if key.starts_with("is_") && key.ends_with("_unfurl") => self.note_unfurl(object),
             _ => skip(object),
         }
@@ -414,6 +419,7 @@ struct Parts<'a> {
 #[derive(Default)]
 struct Part<'a> {
     bot_id: Cow<'a, str>,
+    bot_profile: BotProfile<'a>,
     attachments: Option<&'a str>,
 }
 
@@ -432,6 +438,7 @@ impl<'de> Lenient<'de> for Part<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "bot_id" => read(object, &mut self.bot_id),
+            "bot_profile" => read(object, &mut self.bot_profile),
             "attachments" => raw(object, &mut self.attachments),
             _ => skip(object),
         }

@@ -4,6 +4,7 @@
 //! What is stored is parsed again by [`message`]; its texts are read with [`mrkdwn`].
 
 pub mod envelope;
+pub mod layout;
 mod lenient;
 pub mod lifecycle;
 pub mod manifest;

@@ -23,9 +23,10 @@ mod feed;
 mod journal;
 mod pause;
 mod posters;
+mod review;
 mod waits;
 pub(super) use self::{
-    chains::*, evidence::*, feed::*, journal::*, pause::*, posters::*, waits::*,
+    chains::*, evidence::*, feed::*, journal::*, pause::*, posters::*, review::*, waits::*,
 };
 
 /// How long the leases of a store under test last.
@@ -286,6 +287,9 @@ macro_rules! contract {
             a_bot_that_has_long_posted_nothing_is_forgotten,
             what_is_routed_is_kept_with_one_entry,
             what_an_action_changed_is_named,
+            a_near_miss_is_kept_once_and_read_once,
+            the_newest_thousand_near_misses_are_kept_for_ninety_days,
+            an_unreadable_body_is_listed_and_read_once,
             what_is_too_old_is_given_up,
             a_pause_survives_and_stops_the_age,
             a_pause_ends_by_itself_also_after_a_crash,

@@ -24,6 +24,7 @@ mod message;
 mod pause;
 mod poster;
 pub mod postgres;
+mod review;
 mod search;
 pub mod sqlite;
 mod stored;
@@ -45,6 +46,9 @@ pub use self::{
     message::{Accepted, Beginning, CursorMove, NewAlert, NewMessage, Source},
     pause::{Pause, PauseView, Paused, Pauses},
     poster::{POSTER_KEPT, Poster, Posters},
+    review::{
+        Counted, NEAR_MISS_KEPT, NEAR_MISSES, NearMiss, NewNearMiss, Quarantined, Review, ToReview,
+    },
     view::{
         ATTEMPTS_KEPT, Action, AlertQuery, AlertView, AttemptView, CHANGES_NAMED, Changes,
         DeliveryView, DestinationStats, IDENTITY_KEPT, Pruned, REVISIONS_KEPT, Retention, Revision,
@@ -84,7 +88,7 @@ pub enum StoreError {
 
 /// Where alerts are kept. Every promise is a function of the contract suite.
 #[async_trait]
-pub trait Store: Journal + Posters + Pauses + Send + Sync + fmt::Debug {
+pub trait Store: Journal + Posters + Pauses + Review + Send + Sync + fmt::Debug {
     /// Stores messages, their alerts and one pending delivery for each routed destination, due at
     /// `hold_until` (now, if none), in one transaction, with the cursor if one is given. When this
     /// returns, everything is durable.

@@ -32,6 +32,12 @@ pub struct Poster {
 }
 
 impl Poster {
+    /// Returns whether Slack has said which bot it is. One of which nothing is known cannot be told
+    /// from any other.
+    pub fn has_id(&self) -> bool {
+        !self.bot_id.is_empty() || !self.app_id.is_empty()
+    }
+
     /// Returns whether two posters are one bot. A bot may have posted with and without its app's
     /// id.
     pub fn is_same_bot(&self, bot_id: &str, app_id: &str) -> bool {

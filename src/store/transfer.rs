@@ -107,11 +107,23 @@ const WHOLE: &[Table] = &[
     },
     Table {
         name: "unreadable bodies",
-        read: "SELECT json_group_array(json_array(app, received_at, hex(body)))
+        read: "SELECT json_group_array(json_array(app, received_at, hex(body), read))
             FROM (SELECT * FROM quarantine ORDER BY id) WHERE ?1 < ?2",
-        write: "INSERT INTO relay.quarantine (app, received_at, body)
-            SELECT r->>0, (r->>1)::int8, decode(r->>2,
-            'hex') FROM json_array_elements($1::json) AS r",
+        write: "INSERT INTO relay.quarantine (app, received_at, body, read)
+            SELECT r->>0, (r->>1)::int8, decode(r->>2, 'hex'), (r->>3)::int4 <> 0
+            FROM json_array_elements($1::json) AS r",
+    },
+    Table {
+        name: "near misses",
+        read: "SELECT json_group_array(json_array(key, reason, posted_at, received_at, event_id,
+                team, bot_id, app_id, summary, adopted, read, hex(raw)))
+            FROM (SELECT * FROM near_misses ORDER BY id) WHERE ?1 < ?2",
+        write: "INSERT INTO relay.near_misses (key, reason, posted_at, received_at, event_id,
+                team, bot_id, app_id, summary, adopted, read, raw)
+            SELECT r->>0, r->>1, (r->>2)::int8, (r->>3)::int8, r->>4, r->>5, r->>6, r->>7, r->>8,
+                (r->>9)::int4 <> 0, (r->>10)::int4 <> 0, decode(r->>11, 'hex')
+            FROM json_array_elements($1::json) AS r
+            ON CONFLICT (key) DO UPDATE SET key = excluded.key",
     },
 ];
 

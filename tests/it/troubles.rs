@@ -140,6 +140,24 @@ async fn concerned(kind: ConcernKind) -> World {
             assert_eq!(world.relay.post(&incident(1)).await, 200);
             world
         }
+        ConcernKind::NearMisses | ConcernKind::NotTaken => {
+            let world = World::new(FakeSoar::ok().await, "").await;
+            let mut inner = slack::message(1);
+            if kind == ConcernKind::NearMisses {
+                inner["attachments"][0]["title"] = "Client-side Defense: finding".into();
+            } else {
+                for sign_of_a_bot in ["bot_id", "subtype"] {
+                    inner.as_object_mut().unwrap().remove(sign_of_a_bot);
+                }
+            }
+            assert_eq!(world.relay.post(&slack::event(&inner)).await, 200);
+            world
+        }
+        ConcernKind::Quarantine => {
+            let world = World::new(FakeSoar::ok().await, "").await;
+            assert_eq!(world.relay.post_bytes(b"{broken").await, 200);
+            world.until(1, kind).await
+        }
         ConcernKind::CatchUp | ConcernKind::MissedPush => {
             let slack = FakeSlack::new(Clock::manual(BEGIN)).await;
             let soar = FakeSoar::ok().await;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{OpsClient, Target};
+use super::{OpsClient, Target, review};
 use crate::{
     cli::{
         complain, say,
@@ -38,6 +38,15 @@ pub(super) struct List {
     /// Older ones than this: what the list before this one ended with.
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
+    /// List messages that may be incidents and are not alerts, and mark them as seen.
+    #[arg(long, conflicts_with_all = ["state", "severity", "search"])]
+    near_misses: bool,
+    /// List authentic bodies that could not be read, and mark them as seen.
+    #[arg(
+        long,
+        conflicts_with_all = ["near_misses", "state", "severity", "search", "before", "limit"],
+    )]
+    quarantine: bool,
     /// Print the relay's JSON.
     #[arg(long)]
     json: bool,
@@ -57,6 +66,12 @@ impl List {
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
+        if self.near_misses {
+            return review::near_misses(client, &query, self.json).await;
+        }
+        if self.quarantine {
+            return review::quarantine(client, self.json).await;
+        }
         if self.json {
             say(&indented(&client.get_text(&["alerts"], &query).await?));
             return Ok(ExitCode::SUCCESS);

@@ -28,7 +28,7 @@ use crate::{
     intake::{
         self, Admission,
         events_api::{self, EventsApi},
-        posters::Ledger,
+        notes::Notes,
         routing::Route,
     },
     ops::{Configuration, Refused},
@@ -47,8 +47,8 @@ pub(super) struct Live {
     matcher: Arc<ArcSwap<Matcher>>,
     /// What pollers judge messages with.
     admission: Arc<ArcSwap<Admission>>,
-    /// Counts which bots post incidents.
-    posters: Arc<Ledger>,
+    /// What is remembered of what was posted.
+    notes: Arc<Notes>,
     /// When the process was first ready.
     ready_at: Timestamp,
     /// Its lock makes reloads follow one another.
@@ -95,8 +95,8 @@ impl Live {
             catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
         let admission = admission(&config, &matcher, &catch_up.channels);
         let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
-        let posters = Arc::new(Ledger::default());
-        count_posters(&posters, &parts);
+        let notes = Arc::new(Notes::default());
+        count_posters(&notes, &parts);
         let events_api = EventsApi::new(
             apps,
             &admission,
@@ -104,7 +104,7 @@ impl Live {
                 store: Arc::clone(&parts.store),
                 clock: parts.clock.clone(),
                 metrics: parts.metrics.clone(),
-                posters: Arc::clone(&posters),
+                notes: Arc::clone(&notes),
                 shutdown: parts.shutdown.clone(),
             },
         );
@@ -114,9 +114,9 @@ impl Live {
         let served = hire(prepared, &[], &parts, &shared);
         let admission = Arc::new(ArcSwap::new(admission));
         let ready_at = parts.clock.now();
-        let following = follow(catch_up, &parts, (&admission, &posters, ready_at));
+        let following = follow(catch_up, &parts, (&admission, &notes, ready_at));
         let judge = (matcher, admission.load_full());
-        let context = (&parts, &configuration, &posters, &events_api);
+        let context = (&parts, &configuration, &notes, &events_api);
         let running = running((&config, &following), served, judge, context);
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
@@ -124,7 +124,7 @@ impl Live {
             configuration,
             matcher: shared,
             admission,
-            posters,
+            notes,
             ready_at,
             in_use: Mutex::new(InUse { config, following }),
             parts,
@@ -165,9 +165,9 @@ impl Live {
         if let Some(catch_up) = catch_up {
             in_use.following.shutdown.stop();
             in_use.following =
-                follow(catch_up, parts, (&self.admission, &self.posters, self.ready_at));
+                follow(catch_up, parts, (&self.admission, &self.notes, self.ready_at));
         }
-        let context = (parts, &self.configuration, &self.posters, &self.events_api);
+        let context = (parts, &self.configuration, &self.notes, &self.events_api);
         let judge = (matcher, admission);
         let running = running((&config, &in_use.following), served, judge, context);
         self.current.0.store(Arc::new(running));
@@ -342,10 +342,10 @@ fn running(
     (config, following): (&Config, &Following),
     served: Vec<Served>,
     (matcher, admission): (Arc<Matcher>, Arc<Admission>),
-    (parts, configuration, posters, events_api): (
+    (parts, configuration, notes, events_api): (
         &Parts,
         &Arc<ArcSwap<Configuration>>,
-        &Arc<Ledger>,
+        &Arc<Notes>,
         &EventsApi,
     ),
 ) -> Running {
@@ -357,7 +357,7 @@ fn running(
         admission,
         clock: parts.clock.clone(),
         configuration: Arc::clone(configuration),
-        posters: Arc::clone(posters),
+        notes: Arc::clone(notes),
         events_api: events_api.clone(),
         catch_up: following.handles.clone(),
     }
@@ -376,24 +376,24 @@ fn follows_the_same(in_use: &Config, new: &Config) -> bool {
 fn follow(
     catch_up: CatchUp,
     parts: &Parts,
-    (admission, posters, ready_at): (&Arc<ArcSwap<Admission>>, &Arc<Ledger>, Timestamp),
+    (admission, notes, ready_at): (&Arc<ArcSwap<Admission>>, &Arc<Notes>, Timestamp),
 ) -> Following {
     catch_up.start(&intake::catch_up::Parts {
         admission: Arc::clone(admission),
         store: Arc::clone(&parts.store),
         clock: parts.clock.clone(),
         metrics: parts.metrics.clone(),
-        posters: Arc::clone(posters),
+        notes: Arc::clone(notes),
         shutdown: parts.shutdown.child(),
         ready_at,
     })
 }
 
 /// Keeps the counts of bots in the store until the relay ends.
-fn count_posters(posters: &Arc<Ledger>, parts: &Parts) {
-    let (posters, store) = (Arc::clone(posters), Arc::clone(&parts.store));
+fn count_posters(notes: &Arc<Notes>, parts: &Parts) {
+    let (notes, store) = (Arc::clone(notes), Arc::clone(&parts.store));
     let (clock, shutdown) = (parts.clock.clone(), parts.shutdown.clone());
-    parts.shutdown.spawn(async move { posters.run(store.as_ref(), &clock, &shutdown).await });
+    parts.shutdown.spawn(async move { notes.posters.run(store.as_ref(), &clock, &shutdown).await });
 }
 
 fn refuse_what_cannot_change(in_use: &Config, new: &Config) -> anyhow::Result<()> {

@@ -240,12 +240,15 @@ impl Reader {
         let post = self.post(task.source, self.parts.clock.now());
         let incident = |raw: &String| {
             let message = message::parse(raw).ok()?;
-            match admission.admit(&message, post, Bytes::new) {
+            match admission.admit(&message, raw, post, Bytes::new) {
                 Admitted::Incident(incoming) => match incoming.message.key.ts {
                     TsKey::Ts(ts) => Some((ts, incoming.message)),
                     TsKey::Digest(_) => None,
                 },
-                Admitted::Ignored(_) => None,
+                Admitted::Elsewhere(..)
+                | Admitted::NearMiss(..)
+                | Admitted::Refused(_)
+                | Admitted::Ignored(_) => None,
             }
         };
         page.messages.iter().filter_map(incident).collect()

@@ -13,15 +13,18 @@ use metrics::Counter;
 use super::{
     Parts,
     task::{Purpose, Task},
+    weigh::{Candidate, Question},
     window::{Next, Page, Reading, Sight},
 };
 use crate::{
     clock::Timestamp,
+    code_defender::matcher::Reason,
     ids::{AppName, ChannelId, MessageTs},
     intake::{
         Admitted, IncidentMessage, Post,
         channels::Channels,
-        fate::{self, Fate, FateCounters, ProblemCounters, Trace},
+        fate::{Fate, FateCounters, ProblemCounters, Trace},
+        notes::log_ignored,
         posters::Note,
     },
     logging::chain,
@@ -122,13 +125,6 @@ impl Open {
     }
 }
 
-/// A message with incidents, and what counts about it.
-struct Candidate {
-    incoming: IncidentMessage,
-    is_first: bool,
-    is_fresh: bool,
-}
-
 impl Reader {
     pub(super) fn new(app: AppName, api: WebApi, channels: Arc<Channels>, parts: Parts) -> Self {
         let metrics = &parts.metrics;
@@ -136,7 +132,7 @@ impl Reader {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
-        let fates = FateCounters::new(app.as_str(), metrics);
+        let fates = FateCounters::new(app.as_str(), metrics, &parts.notes);
         let problems = ProblemCounters::new(app.as_str(), metrics);
         let heard = Mutex::default();
         Self { fates, problems, received: received.into(), app, api, channels, parts, heard }
@@ -190,6 +186,10 @@ impl Reader {
         self.note_answer(&open.task.channel);
         let limit = open.reading.limit();
         let (facts, candidates) = self.admit(open, &page);
+        let mut near_misses = 0;
+        let candidates = self.weigh(&open.task, candidates, &mut near_misses).await?;
+        let miss = Fate::Ignored(Reason::NearMiss);
+        *open.tally.fates.entry(miss).or_default() += near_misses;
         if let Some(is_limited) = facts.is_limited(limit) {
             self.api.limit_history(is_limited);
         }
@@ -275,8 +275,8 @@ impl Reader {
             ..Page::default()
         };
         let post = self.post(task.source, self.parts.clock.now());
-        for raw in &page.messages {
-            let Ok(message) = message::parse(raw) else {
+        for text in &page.messages {
+            let Ok(message) = message::parse(text) else {
                 continue;
             };
             let ts: Option<MessageTs> = message.ts.parse().ok();
@@ -289,19 +289,29 @@ impl Reader {
             }
             let is_first = sight == Sight::First;
             let is_fresh = is_first && task.is_fresh(ts);
-            let raw = || Bytes::copy_from_slice(raw.as_bytes());
-            match self.parts.admission.load().admit(&message, post, raw) {
-                Admitted::Incident(incoming) => {
-                    if !task.may_take(ts) {
+            let raw = || Bytes::copy_from_slice(text.as_bytes());
+            let (incoming, question) =
+                match self.parts.admission.load().admit(&message, text, post, raw) {
+                    Admitted::Incident(incident) => (incident, Question::Nothing),
+                    Admitted::Elsewhere(incident, vouched) => (incident, Question::Layout(vouched)),
+                    Admitted::NearMiss(incident, doubt) => (incident, Question::NearMiss(doubt)),
+                    Admitted::Refused(reason) if is_fresh => {
+                        let clock = &self.parts.clock;
+                        let now = (clock.now(), clock.instant());
+                        self.parts.notes.refused(&self.app, reason, &message, now);
+                        *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
                         continue;
                     }
-                    candidates.push(Candidate { incoming, is_first, is_fresh });
-                }
-                Admitted::Ignored(reason) if is_fresh => {
-                    fate::log_near_miss(&self.app, &message, reason);
-                    *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
-                }
-                Admitted::Ignored(_counted_before) => {}
+                    Admitted::Ignored(reason) if is_fresh => {
+                        log_ignored(&self.app, reason, &message);
+                        *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
+                        continue;
+                    }
+                    // Counted before.
+                    Admitted::Refused(_) | Admitted::Ignored(_) => continue,
+                };
+            if task.may_take(ts) {
+                candidates.push(Candidate { incoming, is_first, is_fresh, question });
             }
         }
         (facts, candidates)
@@ -340,7 +350,7 @@ impl Reader {
         candidate: &Candidate,
         tally: &mut Tally,
     ) {
-        let Candidate { incoming, is_first, is_fresh } = candidate;
+        let Candidate { incoming, is_first, is_fresh, .. } = candidate;
         let IncidentMessage { message, certainty, .. } = incoming;
         tally.found.found += u64::from(*is_first);
         let accepted = match result {
@@ -364,7 +374,7 @@ impl Reader {
             }
             return;
         }
-        self.parts.posters.note(Note::of(message, incoming.bot.clone()), accepted);
+        self.parts.notes.posters.note(Note::of(message, incoming.bot.clone()), accepted);
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let fate = Fate::of(accepted, is_routed, *certainty);
         match accepted {

@@ -16,6 +16,7 @@ use crate::{
     intake::{
         Admission,
         fate::{Fate, FateCounters, ProblemCounters},
+        notes::Notes,
         notice::{Notice, Notices},
     },
     metrics::{Metric, Metrics},
@@ -101,11 +102,11 @@ pub(super) enum Owner<'d> {
 pub(super) struct Doors(Vec<Door>);
 
 impl Counters {
-    fn new(app: &str, metrics: &Metrics) -> Self {
+    fn new(app: &str, metrics: &Metrics, notes: &Arc<Notes>) -> Self {
         Self {
             received: metrics.counter(Metric::EventsReceived, &[app, Source::Push.as_str()]),
             tests: metrics.counter(Metric::EventsReceived, &[app, "test"]),
-            fates: FateCounters::new(app, metrics),
+            fates: FateCounters::new(app, metrics, notes),
         }
     }
 }
@@ -118,7 +119,8 @@ impl Counters {
 }
 
 impl Endpoint {
-    fn new(app: App, admission: Arc<Admission>, metrics: &Metrics, signing: Arc<Signing>) -> Self {
+    fn new(app: App, admission: Arc<Admission>, parts: &Parts, signing: Arc<Signing>) -> Self {
+        let (metrics, notes) = (&parts.metrics, &parts.notes);
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
@@ -129,7 +131,7 @@ impl Endpoint {
             secrets: app.signing_secrets,
             notices: app.notices,
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
-            counters: Counters::new(name, metrics),
+            counters: Counters::new(name, metrics, notes),
             problems: ProblemCounters::new(name, metrics),
             signing,
             app: app.name,
@@ -286,12 +288,12 @@ impl Doors {
         parts: &Parts,
         before: Option<&Self>,
     ) -> Self {
-        let (metrics, now) = (&parts.metrics, parts.clock.uptime());
-        let unclaimed = Arc::new(Counters::new("", metrics));
+        let now = parts.clock.uptime();
+        let unclaimed = Arc::new(Counters::new("", &parts.metrics, &parts.notes));
         let endpoint = |app: App| {
             let signing = before.and_then(|doors| doors.signing_of(&app.name));
             let signing = signing.unwrap_or_default();
-            Arc::new(Endpoint::new(app, Arc::clone(admission), metrics, signing))
+            Arc::new(Endpoint::new(app, Arc::clone(admission), parts, signing))
         };
         let endpoints: Vec<_> = apps.into_iter().map(endpoint).collect();
         let own = |endpoint: &Arc<Endpoint>| {

@@ -16,12 +16,15 @@ use tokio::runtime::Handle;
 use super::{Inner, answer::status, endpoints::Endpoint};
 use crate::{
     clock::Clock,
+    code_defender::matcher::{Doubt, Reason, Vouched},
     ids::ChannelId,
     intake::{
         IncidentMessage,
+        doubt::Scales,
         fate::{Arrival, Fate, Trace},
+        notes::Notes,
         notice::Notice,
-        posters::{Ledger, Note},
+        posters::Note,
     },
     logging::chain,
     shutdown::Shutdown,
@@ -46,6 +49,33 @@ impl Inner {
         let budget = self.budget(&arrival);
         let keeping = Keeping::new(self, endpoint, arrival);
         self.answer_to(async move { keeping.store(incoming, budget).await }).await
+    }
+
+    /// Stores an incident in a new layout, or keeps it as a near miss if it may be somebody else's
+    /// talk of an incident. Either is durable before Slack hears 200.
+    pub(super) async fn weigh(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        incident: IncidentMessage,
+        vouched: Vouched,
+        arrival: Arrival,
+    ) -> Response<Full<Bytes>> {
+        let budget = self.budget(&arrival);
+        let keeping = Keeping::new(self, endpoint, arrival);
+        self.answer_to(async move { keeping.weigh(incident, vouched, budget).await }).await
+    }
+
+    /// Keeps a near miss, then answers.
+    pub(super) async fn keep(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        incident: IncidentMessage,
+        doubt: Doubt,
+        arrival: Arrival,
+    ) -> Response<Full<Bytes>> {
+        let budget = self.budget(&arrival);
+        let keeping = Keeping::new(self, endpoint, arrival);
+        self.answer_to(async move { keeping.keep(incident, doubt, budget).await }).await
     }
 
     /// Keeps a channel's new id, then answers: an event that is lost after a 200 does not come
@@ -85,7 +115,7 @@ impl Inner {
 struct Keeping {
     store: Arc<dyn Store>,
     clock: Clock,
-    posters: Arc<Ledger>,
+    notes: Arc<Notes>,
     endpoint: Arc<Endpoint>,
     arrival: Arrival,
 }
@@ -93,8 +123,8 @@ struct Keeping {
 impl Keeping {
     fn new(inner: &Inner, endpoint: &Arc<Endpoint>, arrival: Arrival) -> Self {
         let (store, clock) = (Arc::clone(&inner.parts.store), inner.parts.clock.clone());
-        let posters = Arc::clone(&inner.parts.posters);
-        Self { store, clock, posters, endpoint: Arc::clone(endpoint), arrival }
+        let notes = Arc::clone(&inner.parts.notes);
+        Self { store, clock, notes, endpoint: Arc::clone(endpoint), arrival }
     }
 
     async fn store(self, incoming: IncidentMessage, budget: Duration) -> Fate {
@@ -110,7 +140,7 @@ impl Keeping {
         };
         let fate = match stored {
             Ok(accepted) => {
-                self.posters.note(note, accepted);
+                self.notes.posters.note(note, accepted);
                 let fate = Fate::of(accepted, routed, certainty);
                 let now = self.clock.instant();
                 let duration = now.saturating_duration_since(self.arrival.started);
@@ -125,6 +155,38 @@ impl Keeping {
         };
         self.endpoint.counters.fates.count(fate);
         fate
+    }
+
+    async fn weigh(self, incident: IncidentMessage, vouched: Vouched, budget: Duration) -> Fate {
+        let asked = tokio::time::timeout(budget, self.scales().doubt(&incident, vouched)).await;
+        match asked.unwrap_or(Err(StoreError::Busy)) {
+            Ok(None) => self.store(incident, budget).await,
+            Ok(Some(doubt)) => self.keep(incident, doubt, budget).await,
+            Err(error) => {
+                Trace::of(&incident.message).log_refused(&self.arrival, &error);
+                self.endpoint.counters.fates.count(Fate::Store);
+                Fate::Store
+            }
+        }
+    }
+
+    async fn keep(self, incident: IncidentMessage, doubt: Doubt, budget: Duration) -> Fate {
+        let trace = Trace::of(&incident.message);
+        let kept = tokio::time::timeout(budget, self.scales().keep(incident, doubt)).await;
+        let fate = match kept.unwrap_or(Err(StoreError::Busy)) {
+            Ok(true) => Fate::Duplicate,
+            Ok(false) => Fate::Ignored(Reason::NearMiss),
+            Err(error) => {
+                trace.log_refused(&self.arrival, &error);
+                Fate::Store
+            }
+        };
+        self.endpoint.counters.fates.count(fate);
+        fate
+    }
+
+    fn scales(&self) -> Scales<'_> {
+        Scales { store: self.store.as_ref(), notes: &self.notes, clock: &self.clock }
     }
 
     async fn change_id(self, old: ChannelId, new: ChannelId, budget: Duration) -> Fate {

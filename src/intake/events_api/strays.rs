@@ -2,13 +2,16 @@
 //! a while, with how often it happened.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     ids::AppName,
-    intake::fate::{Fate, FateCounters},
+    intake::{
+        fate::{Fate, FateCounters},
+        notes::Notes,
+    },
     metrics::Metrics,
 };
 
@@ -35,9 +38,9 @@ pub(super) struct Strays {
 }
 
 impl Strays {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics, notes: &Arc<Notes>) -> Self {
         Self {
-            counters: FateCounters::new("", metrics),
+            counters: FateCounters::new("", metrics, notes),
             unknown_apps: Seldom::new(MINUTE),
             foreign_teams: Seldom::new(FOREIGN_TEAM_PAUSE),
             unsettled: Seldom::new(MINUTE),

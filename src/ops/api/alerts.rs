@@ -178,7 +178,7 @@ fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
 }
 
 /// The bytes as the JSON they are, or else as a text.
-fn json_of(raw: &[u8]) -> Box<RawValue> {
+pub(super) fn json_of(raw: &[u8]) -> Box<RawValue> {
     let text = slack::readable(raw).into_owned();
     RawValue::from_string(text).unwrap_or_else(|_no_json| {
         to_raw_value(&String::from_utf8_lossy(raw))

@@ -1,6 +1,6 @@
 //! `GET /status`: everything that a person looks at first. It answers while the store does not.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 
@@ -14,7 +14,7 @@ use crate::{
         concerns::concerns,
         view::{self, App, Destination, Status, StoreUse},
     },
-    store::{AlertQuery, DestinationStats, Stats, StoreError},
+    store::{AlertQuery, DestinationStats, Stats, StoreError, ToReview},
 };
 
 /// A store that takes longer does not say anything: whoever asks wants an answer.
@@ -36,6 +36,13 @@ pub(super) async fn status(
     let unrouted = if has_store { api.unrouted().await } else { None };
     let now = api.parts.clock.now();
     let apps = apps(&api, has_store, now).await;
+    let review =
+        if has_store { within(api.parts.store.to_review()).await } else { Ok(ToReview::default()) };
+    let review = review.unwrap_or_default();
+    let mut ignored = by_name(api.parts.control.ignored(""));
+    for (reason, count) in apps.iter().flat_map(|app| &app.ignored) {
+        *ignored.entry(reason.clone()).or_default() += count;
+    }
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: Some(now),
@@ -53,6 +60,9 @@ pub(super) async fn status(
         },
         unrouted,
         apps,
+        ignored,
+        near_misses: review.near_misses.into(),
+        quarantine: review.quarantine.into(),
         destinations: destinations(&api.parts.control.destinations(), &stats),
     };
     status.concerns = concerns(&status, now);
@@ -99,9 +109,20 @@ async fn apps(api: &Api, has_store: bool, now: Timestamp) -> Vec<App> {
         let bots = bots.unwrap_or_default().into_iter().map(view::Bot::new).collect();
         let signing = signing.iter().find(|one| one.app == name);
         let signing = signing.map_or_else(view::Signing::default, view::Signing::new);
-        apps.push(App { name: name.to_string(), signing, catch_up, bots });
+        apps.push(App {
+            signing,
+            catch_up,
+            bots,
+            ignored: by_name(control.ignored(name.as_str())),
+            refused: control.refused(&name).into_iter().map(view::Refused::new).collect(),
+            name: name.to_string(),
+        });
     }
     apps
+}
+
+fn by_name(counts: BTreeMap<&'static str, u64>) -> view::Ignored {
+    counts.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
 /// The configured destinations in their order, then those that left the configuration.

@@ -40,6 +40,10 @@ pub enum ConcernKind {
     Orphaned,
     /// Alerts that no destination wanted.
     Unrouted,
+    /// Messages that may be incidents, and that no operator has seen.
+    NearMisses,
+    /// Authentic bodies that could not be read, and that no operator has seen.
+    Quarantine,
     /// History is not read.
     CatchUp,
     /// Slack did not push incidents that it should have pushed.
@@ -48,11 +52,13 @@ pub enum ConcernKind {
     Behind,
     /// A destination takes alerts, and something about it is wrong.
     Destination,
+    /// Messages with the title of incidents were not taken.
+    NotTaken,
 }
 
 impl ConcernKind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NotReady,
         Self::Signing,
         Self::Configuration,
@@ -62,10 +68,13 @@ impl ConcernKind {
         Self::Paused,
         Self::Orphaned,
         Self::Unrouted,
+        Self::NearMisses,
+        Self::Quarantine,
         Self::CatchUp,
         Self::MissedPush,
         Self::Behind,
         Self::Destination,
+        Self::NotTaken,
     ];
 
     /// The word in the API.
@@ -80,16 +89,19 @@ impl ConcernKind {
             Self::Paused => "paused",
             Self::Orphaned => "orphaned",
             Self::Unrouted => "unrouted",
+            Self::NearMisses => "near_misses",
+            Self::Quarantine => "quarantine",
             Self::CatchUp => "catch_up",
             Self::MissedPush => "missed_push",
             Self::Behind => "behind",
             Self::Destination => "destination",
+            Self::NotTaken => "not_taken",
         }
     }
 
     /// Whether the relay needs a person for it.
     pub const fn needs_person(self) -> bool {
-        !matches!(self, Self::Behind | Self::Destination)
+        !matches!(self, Self::Behind | Self::Destination | Self::NotTaken)
     }
 
     /// Makes a concern of this kind.
@@ -124,12 +136,18 @@ impl ConcernKind {
             Self::Paused => "An operator has paused a destination.",
             Self::Orphaned => "A destination left the configuration, and alerts are for it.",
             Self::Unrouted => "No destination wanted an alert.",
+            Self::NearMisses => "A message may be an incident and is not an alert: look at it.",
+            Self::Quarantine => "An authentic request could not be read: look at it.",
             Self::CatchUp => "History is not read.",
             Self::MissedPush => "Slack did not push incidents that catch-up found.",
             Self::Behind => "Alerts wait for more than 5 minutes, and the relay goes on trying.",
             Self::Destination => {
                 "Alerts are delivered, and something about it is wrong, such as a recipient \
                  that a mail server refuses."
+            }
+            Self::NotTaken => {
+                "A message with the title of incidents is by a person, by a bot or in a channel \
+                 that is not configured, or is an unfurled link."
             }
         }
     }
@@ -174,6 +192,14 @@ impl ConcernKind {
                 "no destination wanted",
                 r#"events_total{outcome="accepted",reason="no_destination"}"#,
             ),
+            Self::NearMisses => {
+                ("WARN is kept as a near miss", "messages that may be incidents", "near_misses")
+            }
+            Self::Quarantine => (
+                "WARN cannot be read",
+                "authentic requests that could not be read",
+                r#"events_total{outcome="ignored",reason="unparsable"}"#,
+            ),
             Self::CatchUp => (
                 "ERROR has stopped",
                 "history is not read",
@@ -192,12 +218,20 @@ impl ConcernKind {
                 "the others get the mail",
                 r#"delivery_attempts_total{class="delivered"}"#,
             ),
+            Self::NotTaken => (
+                "WARN has the title of incidents and is not taken",
+                "with the title of incidents were not taken",
+                r#"events_total{outcome="ignored",reason="no_bot"}"#,
+            ),
         };
         let bad = match self {
             Self::Configuration => Bad::Zero,
             Self::NotReady
             | Self::Signing
             | Self::BreakerOpen
+            | Self::NearMisses
+            | Self::Quarantine
+            | Self::NotTaken
             | Self::Refused
             | Self::Dead
             | Self::Paused

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Concern};
+use super::{Attempt, Concern, Counted, Ignored, Refused};
 use crate::{clock::Timestamp, ops, store};
 
 /// The answer of `GET /api/v1/status`.
@@ -36,6 +36,15 @@ pub struct Status {
     pub unrouted: Option<u64>,
     /// The Slack apps.
     pub apps: Vec<App>,
+    /// Events that were ignored since the start, of all apps.
+    #[serde(default)]
+    pub ignored: Ignored,
+    /// Messages that may be incidents.
+    #[serde(default)]
+    pub near_misses: Counted,
+    /// Bodies that could not be read.
+    #[serde(default)]
+    pub quarantine: Counted,
     /// The configured destinations, and others that have unfinished or dead deliveries.
     pub destinations: Vec<Destination>,
 }
@@ -89,6 +98,12 @@ pub struct App {
     /// The bots that have posted incidents, the newest first.
     #[serde(default)]
     pub bots: Vec<Bot>,
+    /// Events that were ignored since the start.
+    #[serde(default)]
+    pub ignored: Ignored,
+    /// Messages with the title of incidents that were not taken since the start.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
 }
 
 /// How requests to an app are signed. On a path that several apps share, a request that verifies

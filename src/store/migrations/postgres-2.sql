@@ -178,4 +178,23 @@ ALTER TABLE relay.destinations
     ADD COLUMN pause_length int8,
     ADD COLUMN pause_reason text NOT NULL DEFAULT '';
 
+-- Messages that may hold incidents and are not alerts. `key` is that of the message, `reason` a word.
+CREATE TABLE relay.near_misses (
+    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key text COLLATE "C" NOT NULL UNIQUE,
+    reason text NOT NULL,
+    posted_at int8 NOT NULL,
+    received_at int8 NOT NULL,
+    event_id text NOT NULL,
+    team text NOT NULL,
+    bot_id text NOT NULL,
+    app_id text NOT NULL,
+    summary text NOT NULL,
+    adopted bool NOT NULL DEFAULT false,
+    read bool NOT NULL DEFAULT false,
+    raw bytea NOT NULL
+);
+-- Whether an operator has seen the body.
+ALTER TABLE relay.quarantine ADD COLUMN read bool NOT NULL DEFAULT false;
+
 UPDATE relay.layout SET version = 2;

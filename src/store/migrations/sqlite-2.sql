@@ -89,3 +89,21 @@ CREATE TABLE posters (
 ALTER TABLE destinations ADD COLUMN paused_until INTEGER;
 ALTER TABLE destinations ADD COLUMN pause_length INTEGER;
 ALTER TABLE destinations ADD COLUMN pause_reason TEXT NOT NULL DEFAULT '';
+-- Messages that may hold incidents and are not alerts. `key` is that of the message, `reason` a word.
+CREATE TABLE near_misses (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    reason TEXT NOT NULL,
+    posted_at INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    team TEXT NOT NULL,
+    bot_id TEXT NOT NULL,
+    app_id TEXT NOT NULL,
+    summary TEXT NOT NULL,
+    adopted INTEGER NOT NULL DEFAULT 0,
+    read INTEGER NOT NULL DEFAULT 0,
+    raw BLOB NOT NULL CHECK (length(raw) <= 16777216)
+) STRICT;
+-- Whether an operator has seen the body.
+ALTER TABLE quarantine ADD COLUMN read INTEGER NOT NULL DEFAULT 0;

@@ -58,11 +58,11 @@ mod poller;
 mod poster;
 mod record;
 mod retain;
+mod review;
 mod row;
 mod settings;
 mod shared;
-#[cfg(test)]
-#[cfg(feature = "postgres-tests")]
+#[cfg(all(test, feature = "postgres-tests"))]
 mod tests;
 mod view;
 mod watch;

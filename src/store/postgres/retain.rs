@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     door::{Haste, Param, Transaction},
-    journal, poster,
+    journal, poster, review,
     row::{count, get},
     shared::Shared,
 };
@@ -139,6 +139,7 @@ pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Prune
     }
     journal::forget(shared, now).await?;
     poster::forget(shared, now).await?;
+    review::forget(shared, now).await?;
     Ok(pruned)
 }
 

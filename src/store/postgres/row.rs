@@ -6,7 +6,7 @@ use tokio_postgres::{Row, types::FromSql};
 use super::door::{Trouble, failed};
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, DestinationName, IdError, MessageKey},
+    ids::{AlertId, AppName, DestinationName, IdError, MessageKey},
     store::StoreError,
 };
 
@@ -33,6 +33,17 @@ pub(super) fn time(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
 /// Bytes, if there are any.
 pub(super) fn bytes(row: &Row, column: usize) -> Result<Option<Bytes>, StoreError> {
     Ok(get::<Option<&[u8]>>(row, column)?.map(Bytes::copy_from_slice))
+}
+
+/// The identity of an alert of the message whose key is in that column.
+pub(super) fn alert_id_of(row: &Row, column: usize, ordinal: u32) -> Result<AlertId, StoreError> {
+    let message = get::<&str>(row, column)?.parse::<MessageKey>().map_err(foreign)?;
+    Ok(AlertId { message, ordinal })
+}
+
+/// An app's name.
+pub(super) fn app(row: &Row, column: usize) -> Result<AppName, StoreError> {
+    AppName::new(get(row, column)?).map_err(foreign)
 }
 
 /// The alert's identity, from the message's key and the ordinal in two columns from this one on.

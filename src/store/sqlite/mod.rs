@@ -56,6 +56,7 @@ mod purpose;
 mod reader;
 mod relieve;
 mod retain;
+mod review;
 mod size;
 #[cfg(test)]
 mod tests;

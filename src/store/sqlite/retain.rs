@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, journal, poster, purpose::Purpose, relieve, threads::Shared};
+use super::{
+    SqliteStore, db::Db, journal, poster, purpose::Purpose, relieve, review, threads::Shared,
+};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
@@ -72,7 +74,8 @@ async fn remove_old(
     }
     let work = move |db: &mut Db<'_>, _| {
         journal::forget(db, now)?;
-        poster::forget(db, now)
+        poster::forget(db, now)?;
+        review::forget(db, now)
     };
     store.write_for(Purpose::Room, work).await?;
     Ok(pruned)

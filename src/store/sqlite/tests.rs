@@ -406,7 +406,10 @@ async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
             let used = || size.used_and_free().0;
             size.keep_up(db.connection(), start);
             let first = used();
-            db.execute("INSERT INTO quarantine VALUES (NULL, 'a', 0, zeroblob(100000))", ())?;
+            db.execute(
+                "INSERT INTO quarantine (app, received_at, body) VALUES ('a', 0, zeroblob(100000))",
+                (),
+            )?;
             size.keep_up(db.connection(), start + EVERY / 2);
             let soon = used();
             size.keep_up(db.connection(), start + EVERY);

@@ -1,0 +1,301 @@
+//! `explain`: what the relay would do with a message, and why.
+
+use std::{
+    fs,
+    io::{Read, stdin},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    BadConfiguration, Common,
+    ops_client::{OpsClient, Target},
+    say, serve,
+    terminal::harmless,
+};
+use crate::{
+    alert::{
+        Alert,
+        mapping::{Origin, alert_of_stored},
+    },
+    code_defender::matcher::{Found, Matcher, Verdict, Vouched, Watch},
+    config::{App, Config},
+    ids::{AlertId, ChannelId},
+    intake::notes,
+    ops::view::{NearMissDetail, Quarantined},
+    slack::{
+        self,
+        envelope::{self, Envelope},
+        message,
+    },
+};
+
+/// Say whether a message would become an alert, where it would go, and why not.
+#[derive(Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("what").required(true),
+    after_help = "Exit status: 0 if the message would become an alert that some destination takes, \
+                  1 if not, 2 if the command line or the configuration is wrong."
+)]
+pub struct Explain {
+    /// A file with a message or an event as Slack sends it; `-`: standard input.
+    #[arg(long, value_name = "FILE", group = "what")]
+    message: Option<PathBuf>,
+    /// A near miss of the running relay: an id of `alerts list --near-misses`.
+    #[arg(long, value_name = "ID", group = "what")]
+    near_miss: Option<String>,
+    /// A body that the running relay could not read: a number of `alerts list --quarantine`.
+    #[arg(long, value_name = "ID", group = "what")]
+    quarantine: Option<String>,
+    /// The app that received it [default: that of the id, else the first one].
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What would become of a message.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    /// `alert`, `near_miss` or `ignored`.
+    outcome: &'static str,
+    /// The reason as in metrics, or empty.
+    reason: &'static str,
+    explanation: String,
+    attachments: Vec<AttachmentExplanation>,
+    alerts: Vec<AlertExplanation>,
+}
+
+#[derive(Debug, Serialize)]
+struct AttachmentExplanation {
+    /// Its place among all attachments, from 0.
+    attachment: u32,
+    title: String,
+    is_incident: bool,
+    explanation: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct AlertExplanation {
+    alert: Alert,
+    destinations: Vec<DestinationExplanation>,
+}
+
+#[derive(Debug, Serialize)]
+struct DestinationExplanation {
+    name: String,
+    takes: bool,
+    /// The key of `when` that refuses the alert, or null.
+    refused_by: Option<&'static str>,
+}
+
+impl Explain {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let config = common.load()?;
+        let body = self.body(common)?;
+        let app = self.app(&config)?;
+        let explanation = explain(&config, app, &body)?;
+        if self.json {
+            say(&serde_json::to_string(&explanation)?);
+        } else {
+            tell(&explanation);
+        }
+        let mut destinations = explanation.alerts.iter().flat_map(|one| &one.destinations);
+        let is_delivered = explanation.outcome == "alert" && destinations.any(|one| one.takes);
+        Ok(if is_delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn body(&self, common: &Common) -> anyhow::Result<Vec<u8>> {
+        match (&self.message, &self.near_miss, &self.quarantine) {
+            (Some(path), _, _) => read(path),
+            (None, Some(id), _) => {
+                let client = self.target.client(common)?;
+                serve::runtime()?.block_on(near_miss(&client, id))
+            }
+            (None, None, Some(id)) => {
+                let client = self.target.client(common)?;
+                serve::runtime()?.block_on(quarantined(&client, id))
+            }
+            (None, None, None) => bail!("give --message, --near-miss or --quarantine"),
+        }
+    }
+
+    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
+        let of_id = self.near_miss.as_deref().and_then(|id| id.split(':').next());
+        let wanted = self.app.as_deref().or(of_id);
+        let found = match wanted {
+            Some(name) => config.apps.iter().find(|app| app.name.as_str() == name),
+            None => config.apps.first(),
+        };
+        let missing =
+            || BadConfiguration(format!("app `{}` is not configured", wanted.unwrap_or("")));
+        Ok(found.ok_or_else(missing)?)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return fs::read(path).with_context(|| path.display().to_string());
+    }
+    let mut body = Vec::new();
+    stdin().read_to_end(&mut body).context("standard input")?;
+    Ok(body)
+}
+
+async fn near_miss(client: &OpsClient, id: &str) -> anyhow::Result<Vec<u8>> {
+    let detail: NearMissDetail = client.get(&["near-misses", id], &[]).await?;
+    Ok(detail.raw.get().as_bytes().to_vec())
+}
+
+async fn quarantined(client: &OpsClient, id: &str) -> anyhow::Result<Vec<u8>> {
+    let body: Quarantined = client.get(&["quarantine", id], &[]).await?;
+    Ok(body.body.into_bytes())
+}
+
+/// Judges a message as the app's admission would. What only the store of a running relay knows is
+/// said in words.
+fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explanation> {
+    let text = slack::readable(body);
+    let raw = envelope::inner_event(&text).unwrap_or(&text);
+    let Ok(posted) = message::parse(raw) else {
+        return Ok(Explanation {
+            outcome: "ignored",
+            reason: "unparsable",
+            explanation: "it is not a JSON object".to_owned(),
+            attachments: Vec::new(),
+            alerts: Vec::new(),
+        });
+    };
+    let matcher = Matcher::new(config.matching.clone());
+    // While a name is not resolved, incidents of every channel are taken.
+    let is_unresolved = !app.channel_names.is_empty();
+    let channels = if is_unresolved { Vec::new() } else { app.channels.clone() };
+    let watch = Watch { channels, bots: app.bots.clone() };
+    let (outcome, reason, explanation, found) = match matcher.judge(&posted, raw, &watch) {
+        Verdict::Incidents(found) => ("alert", "", "it has the known shape".to_owned(), found),
+        Verdict::Elsewhere(found, Vouched::ByList) => {
+            let why = "title and evidence are in a new layout, and its bot is in `bots`";
+            ("alert", "", why.to_owned(), found)
+        }
+        Verdict::Elsewhere(found, Vouched::ByNobody) => {
+            let why = "title and evidence are in a new layout; it is a near miss instead if \
+                       another bot has posted incidents in its channel within 90 days";
+            ("alert", "", why.to_owned(), found)
+        }
+        Verdict::NearMiss(found, doubt) => {
+            ("near_miss", doubt.label(), doubt.explain().to_owned(), found)
+        }
+        Verdict::Refused(reason) | Verdict::Ignored(reason) => {
+            ("ignored", reason.label(), notes::explain(reason).to_owned(), Vec::new())
+        }
+    };
+    let attachments = posted.attachments.iter().map(|(attachment, it)| {
+        let (is_incident, explanation) = matcher.explain(&it);
+        AttachmentExplanation {
+            attachment,
+            title: it.title.to_string(),
+            is_incident: is_incident && outcome == "alert",
+            explanation,
+        }
+    });
+    let attachments = attachments.collect();
+    let source = Source { config, app, matcher: &matcher, text: &text, raw };
+    let alerts = found.into_iter().map(|found| source.alert(&posted, found));
+    let alerts = alerts.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Explanation { outcome, reason, explanation, attachments, alerts })
+}
+
+/// A message and all that an alert is derived with.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    config: &'a Config,
+    app: &'a App,
+    matcher: &'a Matcher,
+    text: &'a str,
+    raw: &'a str,
+}
+
+impl Source<'_> {
+    fn alert(
+        self,
+        posted: &message::Message<'_>,
+        found: Found,
+    ) -> anyhow::Result<AlertExplanation> {
+        let envelope = envelope::parse(self.text);
+        let callback = match &envelope {
+            Ok(Envelope::Event(callback)) => Some(callback),
+            _ => None,
+        };
+        let key = posted.key(&self.app.name, self.raw.as_bytes());
+        let channel = [key.channel.clone()];
+        let id = AlertId { message: key, ordinal: found.ordinal };
+        let origin = Origin {
+            id: &id,
+            posted_at: posted.posted_at(callback.map_or(0, |it| it.event_time)),
+            source: "push",
+            event_id: callback.map_or("", |it| &it.event_id),
+            team: callback.map_or("", |it| &it.team_id),
+            bot_id: "",
+        };
+        let alert = alert_of_stored(self.raw.as_bytes(), found.attachment, &origin, self.matcher)?;
+        let destinations = self.destinations(&channel, &found);
+        Ok(AlertExplanation { alert, destinations })
+    }
+
+    fn destinations(self, channel: &[ChannelId], found: &Found) -> Vec<DestinationExplanation> {
+        let one = |destination: &crate::config::Destination| {
+            let refused_by = destination.when.refusal(&self.app.name, channel, &found.incident);
+            let name = destination.http.name.to_string();
+            DestinationExplanation { name, takes: refused_by.is_none(), refused_by }
+        };
+        self.config.destinations.iter().map(one).collect()
+    }
+}
+
+fn tell(explanation: &Explanation) {
+    let Explanation { outcome, reason, explanation, attachments, alerts } = explanation;
+    let outcome = match *outcome {
+        "alert" => "It would become an alert",
+        "near_miss" => "It would be kept as a near miss",
+        _ => "It would be ignored",
+    };
+    let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    say(&format!("{outcome}{reason}: {explanation}."));
+    for one in attachments {
+        let title = if one.title.is_empty() { "without a title" } else { &one.title };
+        say(&format!("attachment {} `{}`: {}", one.attachment, harmless(title), one.explanation));
+    }
+    for AlertExplanation { alert, destinations } in alerts {
+        say(&format!("alert {}", harmless(&alert.id)));
+        let rows = [
+            ("name", &*alert.name),
+            ("severity", alert.severity.level),
+            ("category", &alert.category),
+            ("script", &alert.script.url),
+            ("host", &alert.host_domain.name),
+            ("console", &alert.deep_link),
+        ];
+        for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
+            say(&format!("  {name:<9} {}", harmless(value)));
+        }
+        if !alert.parse_problems.is_empty() {
+            say(&format!("  problems  {}", alert.parse_problems.join(", ")));
+        }
+        for one in destinations {
+            say(&match one.refused_by {
+                None => format!("  {} takes it", one.name),
+                Some(key) => format!("  {} refuses it by `when.{key}`", one.name),
+            });
+        }
+        if destinations.is_empty() {
+            say("  no destination is configured");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What the receiver and catch-up remember of what they have let through and left out, beside the
+//! store and the metrics: who posts, what was ignored, and what was said about it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::posters::{Bot, Ledger};
+use crate::{
+    clock::Timestamp,
+    code_defender::matcher::Reason,
+    ids::{AppName, ChannelId},
+    slack::message::Message,
+};
+
+/// Between two warnings of one app about incidents that are refused for one reason.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// The most channels and reasons of refusals that are told apart.
+const MAX_REFUSED: usize = 200;
+
+/// The most alerts in a new layout of one bot within [`LAYOUT_SPAN`]: a program that answers its
+/// own alerts must not go on for ever.
+const MAX_LAYOUT_ALERTS: usize = 20;
+const LAYOUT_SPAN: Duration = Duration::from_secs(3600);
+
+/// Shared by the receiver and every poller, over reloads.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Which bots post incidents.
+    pub posters: Ledger,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    ignored: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    refused: Vec<Refused>,
+    said: BTreeMap<(AppName, Reason), Said>,
+    layouts: Vec<LayoutAlerts>,
+}
+
+/// Messages with the title of incidents that were not taken, of one channel and for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The app.
+    pub app: AppName,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The reason, as in metrics.
+    pub reason: Reason,
+    /// The number since the start.
+    pub count: u64,
+    /// When the newest reached the relay.
+    pub last: Timestamp,
+    /// Slack's timestamp of the newest.
+    pub last_ts: String,
+}
+
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    /// How many were refused since.
+    since: u64,
+}
+
+#[derive(Debug)]
+struct LayoutAlerts {
+    app: AppName,
+    bot: Bot,
+    at: Vec<Instant>,
+    is_said: bool,
+}
+
+impl Notes {
+    /// Counts events that are ignored. `app` is empty where no app can be told.
+    pub(super) fn count(&self, app: &str, reason: &'static str, times: u64) {
+        let mut inner = self.inner();
+        if !inner.ignored.contains_key(app) {
+            inner.ignored.insert(app.to_owned(), BTreeMap::new());
+        }
+        if let Some(ignored) = inner.ignored.get_mut(app) {
+            *ignored.entry(reason).or_default() += times;
+        }
+    }
+
+    /// Notes that a message with the title of incidents is not taken, and says so once a minute
+    /// for each reason.
+    pub(super) fn refused(
+        &self,
+        app: &AppName,
+        reason: Reason,
+        message: &Message<'_>,
+        (now, instant): (Timestamp, Instant),
+    ) {
+        let (channel, ts) = (&*message.channel, &*message.ts);
+        log_ignored(app, reason, message);
+        let since = {
+            let mut inner = self.inner();
+            inner.note_refused(app, reason, message, now);
+            inner.times_to_say(app, reason, instant)
+        };
+        if let Some(times) = since {
+            let why = explain(reason);
+            let reason = reason.label();
+            let again =
+                if times > 1 { format!(" ({times} since the last line)") } else { String::new() };
+            tracing::warn!(
+                %app,
+                channel,
+                ts,
+                reason,
+                times,
+                "message {ts} in {channel} has the title of incidents and is not taken: \
+                 {why}{again}"
+            );
+        }
+    }
+
+    /// Returns whether a bot may post another alert in a new layout now, and counts it.
+    pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, now: Instant) -> bool {
+        let mut inner = self.inner();
+        let is_young = |at: &Instant| now.saturating_duration_since(*at) < LAYOUT_SPAN;
+        for one in &mut inner.layouts {
+            one.at.retain(is_young);
+        }
+        inner.layouts.retain(|one| !one.at.is_empty());
+        let known = inner.layouts.iter_mut().find(|one| one.app == *app && one.bot == *bot);
+        let Some(known) = known else {
+            let (app, bot) = (app.clone(), bot.clone());
+            inner.layouts.push(LayoutAlerts { app, bot, at: vec![now], is_said: false });
+            return true;
+        };
+        if known.at.len() < MAX_LAYOUT_ALERTS {
+            known.at.push(now);
+            known.is_said = false;
+            return true;
+        }
+        if !std::mem::replace(&mut known.is_said, true) {
+            tracing::warn!(
+                %app,
+                bot_id = bot.bot_id,
+                app_id = bot.app_id,
+                "bot {} has posted {MAX_LAYOUT_ALERTS} incidents in a new layout within an hour; \
+                 what else it posts is kept as near misses",
+                if bot.bot_id.is_empty() { &bot.app_id } else { &bot.bot_id }
+            );
+        }
+        false
+    }
+
+    /// Returns how many events of the app were ignored since the start, by reason; with an empty
+    /// name, those of no app.
+    pub fn ignored_of(&self, app: &str) -> BTreeMap<&'static str, u64> {
+        self.inner().ignored.get(app).cloned().unwrap_or_default()
+    }
+
+    /// Returns the messages of the app with the title of incidents that were not taken.
+    pub fn refused_of(&self, app: &AppName) -> Vec<Refused> {
+        self.inner().refused.iter().filter(|one| one.app == *app).cloned().collect()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn note_refused(
+        &mut self,
+        app: &AppName,
+        reason: Reason,
+        message: &Message<'_>,
+        now: Timestamp,
+    ) {
+        let channel = ChannelId::new(&message.channel);
+        let last_ts = message.ts.clone().into_owned();
+        let is_it =
+            |one: &&mut Refused| one.channel == channel && one.reason == reason && one.app == *app;
+        if let Some(known) = self.refused.iter_mut().find(is_it) {
+            known.count += 1;
+            known.last = now;
+            known.last_ts = last_ts;
+            return;
+        }
+        if self.refused.len() >= MAX_REFUSED {
+            let oldest = self.refused.iter().enumerate().min_by_key(|(_, one)| one.last);
+            if let Some((at, _)) = oldest {
+                self.refused.swap_remove(at);
+            }
+        }
+        let app = app.clone();
+        self.refused.push(Refused { app, channel, reason, count: 1, last: now, last_ts });
+    }
+
+    /// Returns how many were refused since the last line, if it is time for another one.
+    fn times_to_say(&mut self, app: &AppName, reason: Reason, now: Instant) -> Option<u64> {
+        let Some(said) = self.said.get_mut(&(app.clone(), reason)) else {
+            self.said.insert((app.clone(), reason), Said { at: now, since: 0 });
+            return Some(1);
+        };
+        said.since += 1;
+        if now.saturating_duration_since(said.at) < REFUSED_PAUSE {
+            return None;
+        }
+        said.at = now;
+        Some(std::mem::take(&mut said.since))
+    }
+}
+
+/// Says to whoever looks for it that a message is ignored.
+pub(super) fn log_ignored(app: &AppName, reason: Reason, message: &Message<'_>) {
+    let (reason, channel, ts) = (reason.label(), &*message.channel, &*message.ts);
+    let subtype = &*message.subtype;
+    tracing::debug!(
+        %app,
+        reason,
+        channel,
+        ts,
+        subtype,
+        "message {ts} in {channel} is ignored: {reason}"
+    );
+}
+
+/// Says to whoever looks for it that an event is ignored that is not a message.
+pub(super) fn log_ignored_event(app: &AppName, reason: &'static str) {
+    tracing::debug!(%app, reason, "an event of app {app} is ignored: {reason}");
+}
+
+/// Why a message with the title of incidents is not taken, and what to do if it should be.
+pub const fn explain(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Channel => "its channel is not in `channels` of the app",
+        Reason::NoBot => "a person posted it, and not a bot",
+        Reason::BotNotAllowed => "its bot is not in `bots` of the app",
+        Reason::Unfurl => "the title is that of a page or message that was linked to",
+        Reason::Subtype => "Slack reports something else than a post",
+        Reason::NearMiss => "it may be an incident, and is kept as a near miss",
+        Reason::Title => "it does not have the title of incidents",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn app() -> AppName {
+        AppName::new("main").unwrap()
+    }
+
+    fn bot(bot_id: &str) -> Bot {
+        Bot { bot_id: bot_id.to_owned(), app_id: String::new() }
+    }
+
+    #[test]
+    fn a_bot_may_alert_twenty_times_an_hour_in_a_new_layout() {
+        let (notes, start) = (Notes::default(), Clock::system().instant());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for n in 0..20 {
+            assert!(notes.may_alert(&app(), &bot("B1"), at(n)));
+        }
+        assert!(!notes.may_alert(&app(), &bot("B1"), at(20)));
+        assert!(notes.may_alert(&app(), &bot("B2"), at(20)), "each bot by itself");
+        assert!(!notes.may_alert(&app(), &bot("B1"), at(3_599)));
+        assert!(notes.may_alert(&app(), &bot("B1"), at(3_600)), "the first is an hour old");
+        assert!(!notes.may_alert(&app(), &bot("B1"), at(3_600)));
+    }
+
+    #[test]
+    fn a_refusal_is_said_once_a_minute_for_each_reason_with_a_count() {
+        let (mut inner, start) = (Inner::default(), Clock::system().instant());
+        let mut say = |reason, seconds| {
+            inner.times_to_say(&app(), reason, start + Duration::from_secs(seconds))
+        };
+        let said = [
+            say(Reason::NoBot, 0),
+            say(Reason::NoBot, 1),
+            say(Reason::Channel, 1),
+            say(Reason::NoBot, 59),
+            say(Reason::NoBot, 60),
+            say(Reason::NoBot, 61),
+        ];
+        assert_eq!(said, [Some(1), None, Some(1), None, Some(3), None]);
+    }
+}

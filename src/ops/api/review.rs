@@ -1,0 +1,145 @@
+//! What is not an alert and somebody must look at: near misses, and bodies that could not be read.
+//! A list marks what it shows as read, as whoever asks for it has seen it.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::Deserialize;
+
+use super::{
+    Answer, Api, NoBody, NoQuery, Params, Shared,
+    actions::{Who, log, note},
+    alerts::json_of,
+};
+use crate::{
+    ids::AlertId,
+    logging::chain,
+    ops::{
+        NoAdoption, Problem,
+        view::{Adopted, NearMiss, NearMissDetail, NearMisses, Quarantine, Quarantined},
+    },
+    store,
+};
+
+/// Near misses in one answer, unless another number is asked for.
+const LIMIT: u32 = 50;
+const MAX_LIMIT: u32 = 500;
+
+/// As many bodies are kept.
+const BODIES: u32 = 100;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    before: Option<i64>,
+    limit: Option<u32>,
+}
+
+/// `GET /near-misses?before=&limit=`
+pub(super) async fn near_misses(
+    State(api): Shared,
+    Params(which): Params<Which>,
+) -> Answer<NearMisses> {
+    let limit = which.limit.unwrap_or(LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit: from 1 to {MAX_LIMIT}")));
+    }
+    let found = api.parts.store.near_misses(which.before, limit).await?;
+    let is_full = u32::try_from(found.len()).is_ok_and(|length| length == limit);
+    let next = found.last().map(|last| last.seq).filter(|_| is_full);
+    let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.seq).collect();
+    mark_read(&api, &unread, &[]).await;
+    Ok(Json(NearMisses { near_misses: found.into_iter().map(NearMiss::new).collect(), next }))
+}
+
+/// `GET /near-misses/{id}`
+pub(super) async fn near_miss(
+    State(api): Shared,
+    Path(id): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+) -> Answer<NearMissDetail> {
+    let found = find(&api, &id).await?;
+    mark_read(&api, &[found.seq], &[]).await;
+    let raw = json_of(&found.raw);
+    Ok(Json(NearMissDetail { near_miss: NearMiss::new(found), raw }))
+}
+
+/// `POST /near-misses/{id}/adopt`
+pub(super) async fn adopt(
+    State(api): Shared,
+    who: Who,
+    Path(id): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
+    _: NoBody,
+) -> Answer<Adopted> {
+    let found = find(&api, &id).await?;
+    let message = api.parts.control.adopt(&found).map_err(|why| match why {
+        NoAdoption::Unknown(app) => {
+            Problem::conflict(format!("app {app} is not configured any more"))
+        }
+        NoAdoption::Unreadable => {
+            Problem::conflict(format!("the message of near miss {id} is unreadable"))
+        }
+    })?;
+    let ids = message
+        .alerts
+        .iter()
+        .map(|alert| AlertId { message: message.key.clone(), ordinal: alert.ordinal }.to_string());
+    let alert_ids: Vec<String> = ids.collect();
+    let accepted = api.parts.store.accept(vec![message], None, None).await?;
+    let changed = match accepted.into_iter().next() {
+        Some(Ok(store::Accepted::New { alerts })) => u64::from(alerts),
+        Some(Ok(store::Accepted::Duplicate | store::Accepted::Revision)) | None => 0,
+        Some(Err(error)) => return Err(error.into()),
+    };
+    api.parts.store.mark_adopted(found.seq).await?;
+    let deed = who.deed("adopt", format!("near miss {}", found.id));
+    if changed > 0 {
+        note(&api, deed, changed).await;
+    } else {
+        log(&deed, changed);
+    }
+    Ok(Json(Adopted { changed, alert_ids }))
+}
+
+/// `GET /quarantine`
+pub(super) async fn quarantine(
+    State(api): Shared,
+    Params(NoQuery {}): Params<NoQuery>,
+) -> Answer<Quarantine> {
+    let found = api.parts.store.quarantined(BODIES).await?;
+    let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.id).collect();
+    mark_read(&api, &[], &unread).await;
+    Ok(Json(Quarantine { quarantine: found.iter().map(Quarantined::new).collect() }))
+}
+
+/// `GET /quarantine/{id}`
+pub(super) async fn quarantined(
+    State(api): Shared,
+    Path(id): Path<i64>,
+    Params(NoQuery {}): Params<NoQuery>,
+) -> Answer<Quarantined> {
+    let found = api.parts.store.quarantined(BODIES).await?;
+    let body = found.iter().find(|one| one.id == id);
+    let body = body.ok_or_else(|| Problem::not_found(format!("there is no body {id}")))?;
+    mark_read(&api, &[], &[id]).await;
+    Ok(Json(Quarantined::whole(body)))
+}
+
+async fn find(api: &Api, id: &str) -> Result<store::NearMiss, Problem> {
+    let parsed: AlertId =
+        id.parse().map_err(|error| Problem::not_found(format!("no such near miss: {error}")))?;
+    let found = api.parts.store.near_miss(&parsed).await?;
+    found.ok_or_else(|| Problem::not_found(format!("there is no near miss {id}")))
+}
+
+/// What was seen counts as seen, but a store that takes nothing must not hide it.
+async fn mark_read(api: &Api, near_misses: &[i64], quarantined: &[i64]) {
+    if near_misses.is_empty() && quarantined.is_empty() {
+        return;
+    }
+    if let Err(error) = api.parts.store.mark_read(near_misses, quarantined).await {
+        tracing::warn!(error = chain(&error), "what was listed cannot be marked as read");
+    }
+}

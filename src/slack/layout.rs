@@ -1,0 +1,426 @@
+//! Everything that a message says, wherever it says so: blocks, rich text, fallbacks, authors.
+//!
+//! `code_defender` looks here when the attachments, as the vendor posts them today, do not hold an
+//! incident. A message is walked once and nothing is built of it: each text stays where it is,
+//! unless it has escapes or was put together of several.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+mod take;
+
+use self::take::{OrTake, Take};
+use crate::slack::Unparsable;
+
+/// The texts and links of a message, in their order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Layout<'a> {
+    /// At most [`Layout::MOST_PIECES`] of them.
+    pub pieces: Vec<Piece<'a>>,
+}
+
+/// A text or a link.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// The attachment that holds it, by its place from 0; `None` outside of attachments.
+    pub attachment: Option<u32>,
+    /// Whether it repeats what was said elsewhere: an unfurled page, a shared or quoted message.
+    pub is_quoted: bool,
+    /// The text or link.
+    pub content: Content<'a>,
+}
+
+/// What a piece holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A title, such as that of an attachment or of a header block.
+    Heading(Cow<'a, str>),
+    /// Running text, in mrkdwn.
+    Body(Cow<'a, str>),
+    /// A cell of a section's table: its heading and its value on lines of their own.
+    Cell(Cow<'a, str>),
+    /// Any other text: a fallback, an author, a footer, an image's description.
+    Aside(Cow<'a, str>),
+    /// A cell of an attachment's table.
+    Field {
+        /// The heading.
+        title: Cow<'a, str>,
+        /// The value, in mrkdwn.
+        value: Cow<'a, str>,
+    },
+    /// A button or another link.
+    Link {
+        /// Where it leads.
+        url: Cow<'a, str>,
+        /// What is written on it, or empty.
+        label: Cow<'a, str>,
+        /// Whether it is a button, which its author put there to be pressed.
+        is_button: bool,
+    },
+}
+
+impl Layout<'_> {
+    /// The most pieces that are kept. Slack takes 100 attachments and 50 blocks in a message.
+    pub const MOST_PIECES: usize = 4_000;
+}
+
+/// Objects and lists inside of one another are walked so deep. Slack nests less than ten.
+const MAX_DEPTH: u8 = 64;
+
+/// Reads the inner event as it is stored: of an edit, the message as edited.
+///
+/// # Errors
+/// [`Unparsable`] if it is not one JSON object.
+pub fn parse(raw: &str, is_edit_event: bool) -> Result<Layout<'_>, Unparsable> {
+    if !raw.trim_start().starts_with('{') {
+        return Err(Unparsable);
+    }
+    let mut layout = Layout::default();
+    let place = if is_edit_event { Place::Event } else { Place::Message };
+    let walk = Walk { layout: &mut layout, place, role: Role::Aside, attachment: None, depth: 0 };
+    let mut json = serde_json::Deserializer::from_str(raw);
+    walk.deserialize(&mut json).map_err(|_syntax| Unparsable)?;
+    Ok(layout)
+}
+
+/// Where a walk is, as far as keys have a meaning of their own there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// An edit's event: only the message inside counts.
+    Event,
+    /// The message itself.
+    Message,
+    /// The list of the message's attachments.
+    Attachments,
+    /// Anything inside.
+    Inside,
+}
+
+/// What a text under some key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Heading,
+    Body,
+    Cell,
+    Aside,
+}
+
+struct Walk<'l, 'de> {
+    layout: &'l mut Layout<'de>,
+    place: Place,
+    role: Role,
+    attachment: Option<u32>,
+    depth: u8,
+}
+
+/// What an object says of itself.
+#[derive(Default)]
+struct Own<'de> {
+    kind: Cow<'de, str>,
+    url: Cow<'de, str>,
+    title: Option<Cow<'de, str>>,
+    value: Option<Cow<'de, str>>,
+    is_quoted: bool,
+}
+
+/// Keys whose values say nothing of the post: ids, people, what was before, what others did.
+const SKIPPED: [&str; 21] = [
+    "previous_message",
+    "root",
+    "bot_profile",
+    "user_profile",
+    "icons",
+    "reactions",
+    "edited",
+    "reply_users",
+    "ts",
+    "event_ts",
+    "thread_ts",
+    "channel",
+    "team",
+    "user",
+    "id",
+    "block_id",
+    "action_id",
+    "callback_id",
+    "client_msg_id",
+    "mrkdwn_in",
+    "username",
+];
+
+impl<'de> Walk<'_, 'de> {
+    fn inside(&mut self, place: Place, role: Role, attachment: Option<u32>) -> Walk<'_, 'de> {
+        Walk { layout: &mut *self.layout, place, role, attachment, depth: self.depth + 1 }
+    }
+
+    fn push(&mut self, content: Content<'de>) {
+        if self.layout.pieces.len() < Layout::MOST_PIECES {
+            let attachment = self.attachment;
+            self.layout.pieces.push(Piece { attachment, is_quoted: false, content });
+        }
+    }
+
+    fn push_text(&mut self, text: Cow<'de, str>) {
+        if text.is_empty() {
+            return;
+        }
+        self.push(match self.role {
+            Role::Heading => Content::Heading(text),
+            Role::Body => Content::Body(text),
+            Role::Cell => Content::Cell(text),
+            Role::Aside if is_url(&text) => {
+                Content::Link { url: text, label: Cow::default(), is_button: false }
+            }
+            Role::Aside => Content::Aside(text),
+        });
+    }
+
+    fn key<A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        own: &mut Own<'de>,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        match (self.place, key) {
+            (Place::Event, "message") => {
+                return object.next_value_seed(self.inside(Place::Message, Role::Aside, None));
+            }
+            (Place::Event, _) | (Place::Message, "message") => {
+                return object.next_value::<IgnoredAny>().map(drop);
+            }
+            (Place::Message, "attachments") => {
+                return object.next_value_seed(self.inside(Place::Attachments, Role::Aside, None));
+            }
+            (Place::Message | Place::Attachments | Place::Inside, _) => {}
+        }
+        match key {
+            key if SKIPPED.contains(&key) => object.next_value::<IgnoredAny>().map(drop),
+            "type" => object.next_value_seed(Take(&mut own.kind)),
+            "url" => object.next_value_seed(Take(&mut own.url)),
+            "from_url" | "original_url" => {
+                let mut url = Cow::default();
+                object.next_value_seed(Take(&mut url))?;
+                own.is_quoted |= !url.is_empty();
+                Ok(())
+            }
+            "message_blocks" => {
+                own.is_quoted = true;
+                object.next_value::<IgnoredAny>().map(drop)
+            }
+            _ if key == "is_share" || (key.starts_with("is_") && key.ends_with("_unfurl")) => {
+                let mut flag = Cow::default();
+                object.next_value_seed(Take(&mut flag))?;
+                own.is_quoted |= !flag.is_empty();
+                Ok(())
+            }
+            "title" => {
+                let mut title = Cow::default();
+                let before = self.layout.pieces.len();
+                self.text_or_more(Role::Heading, &mut title, object)?;
+                if self.layout.pieces.len() == before {
+                    own.title = Some(title);
+                }
+                Ok(())
+            }
+            "value" => {
+                let mut value = Cow::default();
+                self.text_or_more(Role::Aside, &mut value, object)?;
+                own.value = Some(value);
+                Ok(())
+            }
+            "text" => {
+                // A text object has the role that its place has.
+                let role = if self.role == Role::Aside { Role::Body } else { self.role };
+                object.next_value_seed(self.inside(Place::Inside, role, self.attachment))
+            }
+            "fields" => {
+                object.next_value_seed(self.inside(Place::Inside, Role::Cell, self.attachment))
+            }
+            _ => object.next_value_seed(self.inside(Place::Inside, Role::Aside, self.attachment)),
+        }
+    }
+
+    /// Reads a text, or walks through what stands in its place.
+    fn text_or_more<A: MapAccess<'de>>(
+        &mut self,
+        role: Role,
+        text: &mut Cow<'de, str>,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        let is_too_deep = self.depth >= MAX_DEPTH;
+        let attachment = self.attachment;
+        let visitor =
+            if is_too_deep { None } else { Some(self.inside(Place::Inside, role, attachment)) };
+        object.next_value_seed(OrTake { visitor, text })
+    }
+
+    /// Gives what an object has said the meaning that its type and its other keys have.
+    fn close(&mut self, own: Own<'de>, start: usize) {
+        match (own.title, own.value) {
+            (Some(title), Some(value)) => self.push(Content::Field { title, value }),
+            (Some(title), None) if !title.is_empty() => self.push(Content::Heading(title)),
+            (Some(_), None) | (None, _) => {}
+        }
+        match &*own.kind {
+            "header" => self.change(start, |content| match content {
+                Content::Body(text) => Content::Heading(text),
+                other => other,
+            }),
+            "context" => self.change(start, |content| match content {
+                Content::Body(text) => Content::Aside(text),
+                other => other,
+            }),
+            "rich_text_section" | "rich_text_preformatted" | "rich_text_quote" => self.join(start),
+            _ => {}
+        }
+        if is_url(&own.url) {
+            let label = self.label(start);
+            let is_button = own.kind == "button";
+            self.push(Content::Link { url: own.url, label, is_button });
+        } else if matches!(&*own.kind, "button" | "overflow") {
+            drop(self.label(start));
+        }
+        if own.is_quoted || own.kind == "rich_text_quote" {
+            for piece in self.layout.pieces.iter_mut().skip(start) {
+                piece.is_quoted = true;
+            }
+        }
+    }
+
+    fn change(&mut self, start: usize, change: impl Fn(Content<'de>) -> Content<'de>) {
+        for piece in self.layout.pieces.iter_mut().skip(start) {
+            let content = std::mem::replace(&mut piece.content, Content::Aside(Cow::default()));
+            piece.content = change(content);
+        }
+    }
+
+    /// Takes the texts of a button or a link away, and returns what is written on it.
+    fn label(&mut self, start: usize) -> Cow<'de, str> {
+        let mut label: Cow<'de, str> = Cow::default();
+        let mut at = start;
+        while let Some(piece) = self.layout.pieces.get_mut(at) {
+            let text = match &mut piece.content {
+                Content::Heading(text) | Content::Body(text) | Content::Cell(text) => text,
+                Content::Aside(_) | Content::Field { .. } | Content::Link { .. } => {
+                    at += 1;
+                    continue;
+                }
+            };
+            if label.is_empty() {
+                label = std::mem::take(text);
+            }
+            self.layout.pieces.remove(at);
+        }
+        label
+    }
+
+    /// Puts the elements of a rich text together: one sentence may be many of them.
+    fn join(&mut self, start: usize) {
+        let mut joined = String::new();
+        let start = start.min(self.layout.pieces.len());
+        let mut kept = Vec::new();
+        for piece in self.layout.pieces.drain(start..) {
+            match &piece.content {
+                Content::Heading(text) | Content::Body(text) | Content::Cell(text) => {
+                    joined.push_str(text);
+                    continue;
+                }
+                Content::Link { url, label, .. } if label.is_empty() => {
+                    joined.extend(["<", url, ">"]);
+                }
+                Content::Link { url, label, .. } => joined.extend(["<", url, "|", label, ">"]),
+                Content::Aside(_) | Content::Field { .. } => {}
+            }
+            kept.push(piece);
+        }
+        if !joined.is_empty() {
+            self.push(Content::Body(Cow::Owned(joined)));
+        }
+        let room = Layout::MOST_PIECES.saturating_sub(self.layout.pieces.len());
+        self.layout.pieces.extend(kept.into_iter().take(room));
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("https://") || text.starts_with("http://")
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        if self.depth > MAX_DEPTH {
+            return IgnoredAny::deserialize(json).map(drop);
+        }
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E: Error>(mut self, text: &'de str) -> Result<(), E> {
+        self.push_text(Cow::Borrowed(text));
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(mut self, text: &str) -> Result<(), E> {
+        self.push_text(Cow::Owned(text.to_owned()));
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _number: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _number: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _number: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _flag: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        let mut at = 0_u32;
+        loop {
+            let (place, attachment) = match self.place {
+                Place::Attachments => (Place::Inside, Some(at)),
+                Place::Event | Place::Message | Place::Inside => (Place::Inside, self.attachment),
+            };
+            let role = self.role;
+            if list.next_element_seed(self.inside(place, role, attachment))?.is_none() {
+                return Ok(());
+            }
+            at = at.saturating_add(1);
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<(), A::Error> {
+        let start = self.layout.pieces.len();
+        let mut own = Own::default();
+        let mut key = Cow::default();
+        while object.next_key_seed(Take(&mut key))?.is_some() {
+            let known = std::mem::take(&mut key);
+            self.key(&known, &mut own, &mut object)?;
+        }
+        self.close(own, start);
+        Ok(())
+    }
+}
