@@ -25,7 +25,7 @@ use crate::{
         Admission,
         catch_up::{self, BackfillError, Moment, Purpose},
         events_api::{EventsApi, SigningHealth},
-        notes::{self, Notes},
+        notes::Notes,
     },
     logging::chain,
     ops::{
@@ -179,22 +179,11 @@ impl Control for Running {
     }
 
     fn refused(&self, app: &AppName) -> Vec<Refusal> {
-        let refusal = |one: notes::Refused| Refusal {
-            reason: one.reason.label(),
-            channel: one.channel,
-            count: one.count,
-            last: one.last,
-            last_ts: one.last_ts,
-        };
-        self.notes.refused_of(app).into_iter().map(refusal).collect()
+        review::refused(&self.notes, app)
     }
 
     fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption> {
-        let app = &near_miss.id.message.app;
-        if !self.apps.iter().any(|one| one.name == *app) {
-            return Err(NoAdoption::Unknown(app.clone()));
-        }
-        self.admission.adopt(near_miss, Source::Push).ok_or(NoAdoption::Unreadable)
+        review::adopt(&self.admission, &self.apps(), near_miss)
     }
 
     async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {

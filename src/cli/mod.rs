@@ -23,6 +23,7 @@ mod ops_client;
 mod posters;
 mod reference;
 pub mod render;
+mod review;
 mod sample;
 pub mod send_test;
 pub mod serve;

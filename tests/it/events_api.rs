@@ -68,7 +68,9 @@ async fn what_is_authentic_and_unwanted_is_answered_200_and_counted_by_reason() 
     let mut elsewhere = message(1);
     elsewhere["channel"] = json!("C9999999999");
     let mut person = message(2);
-    person.as_object_mut().unwrap().remove("bot_id");
+    for sign_of_a_bot in ["bot_id", "subtype"] {
+        person.as_object_mut().unwrap().remove(sign_of_a_bot);
+    }
     let mut renamed = message(3);
     renamed["attachments"][0]["title"] = json!("Client-Side Defense found something");
     let mut unfurl = message(4);

@@ -1,9 +1,8 @@
 //! The store in PostgreSQL: for several relays that share one database.
 //!
 //! Two tasks write what Slack and the destinations wait for (`accept`, `deliver`), each whatever
-//! waits in one transaction; all else is short transactions on a pool. `cli` opens it. It holds
-//! no transaction while anything else than PostgreSQL is at work, and nothing in memory that
-//! another process would have to know.
+//! waits in one transaction; all else is short transactions on a pool. It holds no transaction
+//! while anything else is at work, and nothing in memory that another process would have to know.
 
 use std::{
     fmt,
@@ -62,7 +61,8 @@ mod review;
 mod row;
 mod settings;
 mod shared;
-#[cfg(all(test, feature = "postgres-tests"))]
+#[cfg(test)]
+#[cfg(feature = "postgres-tests")]
 mod tests;
 mod view;
 mod watch;
