@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-use super::{moment, sample};
+use super::{moment, review, sample};
 use crate::{
     alert::mapping::{Origin, alert_of_stored},
     clock::{Clock, Timestamp},

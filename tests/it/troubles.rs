@@ -19,7 +19,7 @@ use crate::{
         BEGIN, PATIENCE, Setup, TestRelay,
         fake_slack::{CHANNEL, FakeSlack},
         http, log,
-        slack::{id, incident, signed},
+        slack::{self, id, incident, signed},
         soar::{self, FakeSoar, Mood},
     },
     status::{ask, concern, is_said_everywhere},
