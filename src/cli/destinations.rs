@@ -1,6 +1,6 @@
 //! `destinations`: list, pause, resume and test destinations, through the running relay's ops API.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -88,6 +88,9 @@ struct Test {
     target: Target,
 }
 
+/// The answer took a moment: `2h` is not to be shown as `1h`.
+const SECOND: Duration = Duration::from_secs(1);
+
 fn duration(text: &str) -> Result<String, String> {
     match config::duration(text) {
         Some(length) if !length.is_zero() => Ok(text.to_owned()),
@@ -155,7 +158,7 @@ fn tell(state: &PauseState, json: bool) -> anyhow::Result<ExitCode> {
     say(&match &state.pause {
         None => format!("{name} is sent to again."),
         Some(pause) => {
-            let left = pause.until.map(|until| rough(until.since(Clock::system().now())));
+            let left = pause.until.map(|until| rough(until.since(Clock::system().now()) + SECOND));
             let end = left.map_or("until `destinations resume`".to_owned(), |left| {
                 format!("for {left}, then it resumes by itself")
             });

@@ -145,9 +145,9 @@ fn paused(pause: &Pause, waiting: u64, now: Timestamp) -> String {
 /// Says when a pause ends, for the middle of a sentence.
 pub(super) fn pause_end(pause: &Pause, now: Timestamp) -> String {
     match pause.until {
-        None => "without an end".to_owned(),
-        Some(until) if until > now => format!("until in {}", ago(now, until)),
-        Some(_past) => "until any moment now".to_owned(),
+        None => "it has no end".to_owned(),
+        Some(until) if until > now => format!("it ends in {}", ago(now, until)),
+        Some(_past) => "it ends any moment now".to_owned(),
     }
 }
 

@@ -219,7 +219,7 @@ async fn destinations_are_listed_paused_resumed_and_tested_from_the_command_line
     let pause = ["destinations", "pause", "soar", "--for", "30m", "--reason", "upgrade"];
     let (code, out, err) = ask(&relay, &pause).await;
     assert_eq!(code, 0, "{err}");
-    assert_eq!(out, "soar is paused (upgrade) for 0s, then it resumes by itself.\n", "of 2020");
+    assert_eq!(out, "soar is paused (upgrade) for 1s, then it resumes by itself.\n", "of 2020");
     let (code, out, _) = ask(&relay, &["destinations", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &listed["destinations"][0]["pause"]["reason"]), (0, &json!("upgrade")));
