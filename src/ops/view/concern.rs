@@ -224,7 +224,12 @@ impl ConcernKind {
                 r#"events_total{outcome="ignored",reason="no_bot"}"#,
             ),
         };
-        let bad = match self {
+        Trouble { word: self.as_str(), what: self.what(), log, said, series, bad: self.bad() }
+    }
+
+    /// Returns which values of the series are bad.
+    const fn bad(self) -> Bad {
+        match self {
             Self::Configuration => Bad::Zero,
             Self::NotReady
             | Self::Signing
@@ -241,7 +246,6 @@ impl ConcernKind {
             | Self::MissedPush
             | Self::Behind
             | Self::Destination => Bad::AboveZero,
-        };
-        Trouble { word: self.as_str(), what: self.what(), log, said, series, bad }
+        }
     }
 }
