@@ -25,7 +25,10 @@ const NEEDED: [(&str, &str, &str); 3] = [
     (
         "/server",
         "ops_token",
-        r#"\bops_token["']?\s*:\s*\{?\s*["']?(?P<kind>env|file)["']?\s*:\s*["']?(?P<text>[^\s"',}]+)"#,
+        concat!(
+            r#"\bops_token["']?\s*:\s*\{?\s*"#,
+            r#"["']?(?P<kind>env|file)["']?\s*:\s*["']?(?P<text>[^\s"',}]+)"#
+        ),
     ),
 ];
 
