@@ -50,7 +50,9 @@ pub(super) fn read(text: &str) -> Result<(Value, Positions), Problem> {
             Some((message, _)) => {
                 Problem::new(position, "", message).hint("write each key once: join the two")
             }
-            None => Problem::new(position, "", message).hint("the file is not valid YAML"),
+            None => {
+                Problem::new(position, "", message).hint("the file is no YAML that can be read")
+            }
         }
     })?;
     let mut positions = Positions::default();

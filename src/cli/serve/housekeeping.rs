@@ -118,13 +118,10 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
             Ok(is_new) => {
                 let is_readable_again = complaints.is_news(&secret, None);
                 if is_new {
-                    tracing::info!(secret = name, "the secret {name} has changed and is in use");
+                    tracing::info!(secret = name, "a secret has changed and is in use");
                     live.hurry_those_with(&secret);
                 } else if is_readable_again {
-                    tracing::info!(
-                        secret = name,
-                        "the secret {name} can be read again, and is the same"
-                    );
+                    tracing::info!(secret = name, "a secret can be read again, and is the same");
                 }
             }
             Err(error) => {
@@ -133,8 +130,8 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
                     tracing::warn!(
                         secret = name,
                         reason,
-                        "the secret {name} cannot be used as it is now, the value before it stays \
-                         in use: {reason}"
+                        "a secret cannot be used as it is now, the value before it stays in use: \
+                         {reason}"
                     );
                 }
             }
