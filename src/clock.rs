@@ -205,8 +205,8 @@ impl SteadyTime {
         SteadySpan { from: (!is_steady).then(|| at(began)), until: at(now) }
     }
 
-    /// Returns the time of day at the moment `now` as far as the looks so far let it be believed, or
-    /// `None` before the first of them. A step back since the last look is not known yet.
+    /// Returns the time of day at the moment `now` as far as the looks so far let it be believed,
+    /// or `None` before the first of them. A step back since the last look is not known yet.
     pub fn until(&self, now: Moment) -> Option<Timestamp> {
         let passed = i64::try_from(now.0.as_micros()).unwrap_or(i64::MAX);
         let lowest = self.looks.iter().map(|(_, start)| *start).min()?;

@@ -310,6 +310,8 @@ impl Worker {
                 return Ok(None);
             }
         }
+        // Fewer are all that is due, or as many bytes as one call leases: in that case something is
+        // due already, and the worker looks again at once.
         let all = leased.len() < missing;
         self.ready.extend(leased);
         if !all {

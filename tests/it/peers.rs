@@ -55,8 +55,9 @@ async fn dual_write_gap() {
     relay.stop().await;
     soar.becomes(Mood::Status(200));
     relay.restart().await;
-    // All are sent at once, so no lease may pass meanwhile.
-    relay.time_passes_until(SECOND, relay.settled()).await;
+    // After a start nothing waits for a destination that was at fault before it: no time passes
+    // here, in which a lease could, on a busy machine.
+    relay.settled().await;
     assert_eq!(soar.taken().len(), 20);
 }
 

@@ -245,8 +245,8 @@ impl TestRelay {
         self.post_bytes(event.to_string().as_bytes()).await
     }
 
-    /// Posts an event until it is taken: on a busy disk a commit may take longer than the relay has,
-    /// and Slack sends it again after a 503.
+    /// Posts an event until it is taken: on a busy disk a commit may take longer than the relay
+    /// has, and Slack sends it again after a 503.
     pub(crate) async fn post_as_slack_does(&self, event: &Value) {
         let taken = async {
             loop {
