@@ -147,6 +147,8 @@ pub struct Poller {
     lost: BTreeSet<ChannelId>,
     /// A channel that is lost, and one whose history is to be looked through for its messages.
     suspects: VecDeque<(ChannelId, ChannelId)>,
+    /// No history is looked through for messages of a lost channel before that.
+    search_at: Duration,
     /// Channels of which Slack is asked whether they are what an event said.
     doubts: Doubts,
     /// When each channel was first to be read, once the store has told.
@@ -203,6 +205,7 @@ impl Poller {
             listing: Listing::new(now),
             lost: BTreeSet::new(),
             suspects: VecDeque::new(),
+            search_at: now,
             doubts: Doubts::default(),
             beginnings: None,
             turns: Turns::default(),
@@ -300,7 +303,8 @@ impl Poller {
         let access = (!self.access.is_good()).then_some(self.ask_access_at);
         let listing = self.listing_at();
         let doubted = self.doubts.wake();
-        let suspects = (!self.suspects.is_empty()).then_some(self.history_at);
+        let search_at = self.history_at.max(self.search_at);
+        let suspects = (!self.suspects.is_empty()).then_some(search_at);
         let turn = self.turns.wake().map(|at| at.max(self.history_at));
         [access, listing, doubted, suspects, turn]
             .into_iter()

@@ -37,6 +37,9 @@ const STRANGERS: usize = 20;
 /// How far back from where a lost channel was read its messages are looked for.
 const SEARCHED: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// The pause of the search after a passing failure.
+const SEARCH_RETRY: Duration = Duration::from_secs(60);
+
 /// Slack's word for an id that it does not know, or does not know any more.
 pub(super) const UNKNOWN: &str = "channel_not_found";
 
@@ -97,7 +100,8 @@ impl Poller {
 
     /// Looks through the history of one stranger for a message of a channel that is lost.
     pub(super) async fn search_suspect(&mut self) {
-        if self.access.is_lost() || self.history_at > self.uptime() {
+        let now = self.uptime();
+        if self.access.is_lost() || self.history_at.max(self.search_at) > now {
             return;
         }
         let Some((lost, stranger)) = self.suspects.pop_front() else {
@@ -110,8 +114,17 @@ impl Poller {
                 self.suspects.push_front((lost, stranger));
             }
             Err(ReadError::Slack(error @ ApiError::Token(_))) => self.lose_access(&error),
-            // Reading the lost channel fails again, and then the search begins anew.
-            Ok(false) | Err(_) => {}
+            Err(ReadError::Slack(ApiError::Transient(_)) | ReadError::Store(_)) => {
+                self.search_at = self.uptime() + SEARCH_RETRY;
+                self.suspects.push_back((lost, stranger));
+            }
+            // It is another channel, or one that cannot be read.
+            Ok(false)
+            | Err(
+                ReadError::Slack(ApiError::Configuration { .. } | ApiError::Ours(_))
+                | ReadError::Astray(_)
+                | ReadError::TooLarge,
+            ) => {}
         }
     }
 
