@@ -92,8 +92,8 @@ impl Inner {
         self.answer_to(async move { keeping.change_id(old, new, budget).await }).await
     }
 
-    /// Answers when the work is done. It is done, counted and logged even if the peer that waits for
-    /// the answer goes away meanwhile.
+    /// Answers when the work is done. It is done, counted and logged even if the peer that waits
+    /// for the answer goes away meanwhile.
     async fn answer_to(
         &self,
         work: impl Future<Output = Fate> + Send + 'static,
