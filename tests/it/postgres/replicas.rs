@@ -10,7 +10,7 @@ use super::{CONCURRENCY, Relays, api, both_ways, cluster::Place, ids, metric, st
 use crate::{
     harness::{
         BEGIN, Setup,
-        fake_slack::{CHANNEL, Channel, FakeSlack, Sick, Trouble},
+        fake_slack::{CHANNEL, Channel, FakeSlack, Trouble},
         http, slack,
         soar::{FakeSoar, Mood},
     },
@@ -24,7 +24,6 @@ both_ways! {
     what_an_operator_does_on_one_relay_holds_for_all,
     another_relay_reads_history_within_15_s_of_the_pollers_death,
     what_slack_says_it_withheld_is_read_whichever_relay_it_tells,
-    a_relay_that_stands_by_reads_what_was_withheld_once_though_one_channel_fails,
     a_channels_new_id_counts_for_all_relays_whichever_slack_tells,
     a_channels_name_that_one_relay_found_counts_for_all,
     a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in,
@@ -206,54 +205,6 @@ async fn what_slack_says_it_withheld_is_read_whichever_relay_it_tells(place: Pla
     until_all(&soar, &[id]).await;
     assert_eq!(place.cluster.sql("SELECT term FROM relay.pollers").await, ["1"]);
     assert_eq!(place.cluster.sql(cursors).await, read_to, "only the poller moves it");
-}
-
-async fn a_relay_that_stands_by_reads_what_was_withheld_once_though_one_channel_fails(
-    place: Place,
-) {
-    const SICK: &str = "C0000000001";
-    let (clock, soar) = (Clock::manual(BEGIN), FakeSoar::ok().await);
-    // Each relay has a Slack of its own, so that its calls can be told.
-    let slack = async || {
-        let workspace = FakeSlack::new(clock.clone()).await;
-        workspace.state().channels.push(Channel::new(SICK, "sick"));
-        workspace.state().sick.insert(SICK, Sick::Error("internal_error"));
-        workspace
-    };
-    let setup = |slack: &FakeSlack| {
-        let store = "store: {postgres: {url: {env: DATABASE_URL}}}\n";
-        let setup = Setup::default().destination("soar", &soar, "").more(store);
-        setup.env("DATABASE_URL", &place.url()).catch_up(slack, &format!("[{SICK}, {CHANNEL}]"))
-    };
-    let (its, others) = (slack().await, slack().await);
-    let poller = setup(&its).start().await;
-    poller.caught_up().await;
-    let other = setup(&others).start().await;
-    let calls = |channel: &str| {
-        let all = others.calls("conversations.history");
-        all.iter().filter(|call| call.query["channel"] == channel).count()
-    };
-    let limited = json!({"type": "app_rate_limited", "minute_rate_limited": BEGIN.seconds()});
-    assert_eq!(other.post(&limited).await, 200);
-    let read = until("the healthy channel is read", async || calls(CHANNEL) > 0);
-    other.time_passes_until(Duration::from_secs(1), read).await;
-    let begin = clock.now();
-    for known in 1..30 {
-        let again = until("the sick channel is tried again", async || calls(SICK) > known);
-        other.time_passes_until(Duration::from_secs(5), again).await;
-    }
-    assert!(clock.now().since(begin) > Duration::from_secs(15 * 60), "with pauses");
-    assert_eq!(calls(CHANNEL), 1, "nothing else is read again");
-    others.state().sick.clear();
-    let before = calls(SICK);
-    let read = until("the sick channel is read", async || calls(SICK) > before);
-    other.time_passes_until(Duration::from_secs(10), read).await;
-    let all = others.all_calls();
-    for _ in 0..30 {
-        clock.advance(Duration::from_secs(60));
-        poller.caught_up().await;
-    }
-    assert_eq!(others.all_calls(), all, "it stands by");
 }
 
 async fn a_channels_new_id_counts_for_all_relays_whichever_slack_tells(place: Place) {
