@@ -205,6 +205,9 @@ async fn the_log_names_each_alert_that_dies_without_an_attempt() {
     soar.has_received(1).await;
     time_passes_until(&relay, SECOND * 60, relay.settled()).await;
     assert_eq!(soar.received().len(), 1, "it is left alone as long as it asked");
+    // The store knows of the deaths before the log does.
+    let dead = r#"dead_letters_total{destination="soar",reason="max_age"}"#;
+    relay.metric_is(dead, |dead| dead == 3.0).await;
     let lines = log::lines().into_iter().filter(|line| line["outcome"] == "expired");
     let mut dead: Vec<_> =
         lines.map(|line| line["alert_id"].as_str().unwrap().to_owned()).collect();
