@@ -59,3 +59,41 @@ pub fn table(said: &str, troubles: impl IntoIterator<Item = Trouble>) -> String 
     }
     table
 }
+
+/// What can become of an event, and where an operator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The label `outcome` of the counter `events_total`.
+    pub outcome: &'static str,
+    /// Its label `reason`, or empty.
+    pub reason: &'static str,
+    /// What is so, in one sentence.
+    pub what: &'static str,
+    /// The log line that says it: its level, a blank, and a part of the message.
+    pub log: &'static str,
+    /// The value of the status that is not empty and not 0, as a path with dots; or empty.
+    pub status: &'static str,
+    /// A part of what the doctor says, or empty.
+    pub doctor: &'static str,
+}
+
+/// Returns a Markdown table of outcomes.
+pub fn outcomes(outcomes: impl IntoIterator<Item = Outcome>) -> String {
+    let mut table =
+        "| | what became of it | log | `status --json` | `doctor` | metric |\n".to_owned();
+    table += "| --- | --- | --- | --- | --- | --- |\n";
+    for Outcome { outcome, reason, what, log, status, doctor } in outcomes {
+        let (level, text) = log.split_once(' ').unwrap_or_default();
+        let status = status.replace(".0", "[]");
+        let cells = [
+            format!("`{}`", if reason.is_empty() { outcome } else { reason }),
+            what.to_owned(),
+            format!("{level} \"... {text} ...\""),
+            if status.is_empty() { "-".to_owned() } else { format!("`{status}`") },
+            if doctor.is_empty() { "-".to_owned() } else { format!("\"... {doctor} ...\"") },
+            format!("`events_total{{outcome=\"{outcome}\",reason=\"{reason}\"}}`"),
+        ];
+        table.extend(["| ", &cells.join(" | "), " |\n"]);
+    }
+    table
+}

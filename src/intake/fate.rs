@@ -1,5 +1,7 @@
 //! What became of an event: counted once, logged once.
 
+mod seen;
+
 use std::{
     fmt::Write,
     sync::Arc,
@@ -9,6 +11,7 @@ use std::{
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use metrics::Counter;
 
+pub use self::seen::outcomes;
 use crate::{
     code_defender::{incident::PARSE_PROBLEMS, matcher::Reason},
     ids::MessageKey,
@@ -91,7 +94,7 @@ impl Fate {
     }
 
     /// Outcome and reason, as the metric's labels.
-    pub(super) fn labels(self) -> (&'static str, &'static str) {
+    pub(super) const fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::Accepted => ("accepted", ""),
             Self::Unconfirmed => ("accepted", "channel_unresolved"),

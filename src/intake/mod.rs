@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, slice, sync::Arc};
 
 use bytes::Bytes;
 
+pub use self::fate::outcomes;
 use crate::{
     clock::Timestamp,
     code_defender::matcher::{

@@ -6,7 +6,7 @@ use regex::Regex;
 use slack_soar_relay::{
     cli, config,
     destination::{preset::Preset, reference},
-    metrics,
+    intake, metrics,
     ops::view::{ConcernKind, WaitKind},
     store::State,
     trouble,
@@ -182,6 +182,7 @@ fn the_tables_of_what_goes_wrong_are_current() {
     for (name, table) in [
         ("concerns", trouble::table("`status`, `doctor`", concerns)),
         ("waits", trouble::table("`alerts show`", waits)),
+        ("outcomes", trouble::outcomes(intake::outcomes())),
     ] {
         let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- end of {name} -->"));
         let (before, rest) = page.split_once(&begin).expect("no place for a table");

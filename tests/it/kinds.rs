@@ -8,46 +8,59 @@ use slack_soar_relay::clock::Clock;
 
 use crate::{
     harness::{
-        SECRET, http,
+        SECRET,
+        fake_slack::TOKEN,
+        http,
         slack::{self, TITLE},
         soar::FakeSoar,
     },
     process::{Process, command},
 };
 
-const CHANNEL: &str = "C0123456789";
+pub(crate) const CHANNEL: &str = "C0123456789";
 const CONSOLE: &str = "https://console.humansecurity.com/codeDefender/analyzer/script/7?from=slack";
 const OTHER_SECRET: &str = "another-signing-secret";
 
 /// A relay with one app that takes incidents of every bot, and one that takes those of one app.
 pub(crate) struct Relay {
     pub(crate) process: Process,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     _soar: FakeSoar,
 }
 
 impl Relay {
     pub(crate) async fn start() -> Self {
+        let apps = format!(
+            "  apps:\n\
+             \x20 - {{name: main, signing_secret: {{env: SECRET}}, channels: [{CHANNEL}]}}\n\
+             \x20 - {{name: listed, signing_secret: {{env: OTHER}}, channels: [{CHANNEL}], \
+             bots: [A0VENDOR]}}\n"
+        );
+        Self::with(&apps, "low").await
+    }
+
+    /// A relay with that YAML below `slack`, and a destination of alerts from that severity on.
+    pub(crate) async fn with(slack: &str, min_severity: &str) -> Self {
         let soar = FakeSoar::new([]).await;
         let dir = tempfile::tempdir().unwrap();
         let yaml = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
-             slack:\n  apps:\n  - {{name: main, signing_secret: {{env: SECRET}}, \
-             channels: [{CHANNEL}]}}\n  - {{name: listed, signing_secret: {{env: OTHER}}, \
-             channels: [{CHANNEL}], bots: [A0VENDOR]}}\n\
-             destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
-             when: {{min_severity: low}}}}\n"
+             slack:\n{slack}destinations:\n  - {{name: soar, preset: webhook, url: {{env: URL}}, \
+             when: {{min_severity: {min_severity}}}}}\n"
         );
         std::fs::write(dir.path().join("relay.yaml"), yaml).unwrap();
+        std::fs::write(dir.path().join("secret"), SECRET).unwrap();
+        std::fs::write(dir.path().join("other"), OTHER_SECRET).unwrap();
         let mut debug = command();
         debug.args(["--log-level", "info,slack_soar_relay=debug"]);
-        let env = [("OTHER", OTHER_SECRET.to_owned()), ("URL", soar.url())];
+        let env =
+            [("OTHER", OTHER_SECRET.to_owned()), ("TOKEN", TOKEN.to_owned()), ("URL", soar.url())];
         let env = env.map(|(name, value)| (name.to_owned(), value));
         let process = Process::start_by(debug, dir.path(), &env);
         Self { process, dir, _soar: soar }
     }
 
-    async fn post(&self, app: &str, body: &[u8]) -> u16 {
+    pub(crate) async fn post(&self, app: &str, body: &[u8]) -> u16 {
         let secret = if app == "main" { SECRET } else { OTHER_SECRET };
         let headers = slack::signed(secret, Clock::system().now(), body);
         let path = format!("/slack/events/{app}");
@@ -70,7 +83,7 @@ impl Relay {
     }
 
     /// Every series of `events_total` that is not 0.
-    async fn events(&self) -> BTreeMap<String, u64> {
+    pub(crate) async fn events(&self) -> BTreeMap<String, u64> {
         let text = http::get(self.process.ops, "/metrics").await.text();
         let series = text.lines().filter_map(|line| {
             let line = line.strip_prefix("slack_soar_relay_events_total{")?;
@@ -106,7 +119,7 @@ pub(crate) fn post(n: usize, rest: Value) -> Value {
     message
 }
 
-fn ts(n: usize) -> String {
+pub(crate) fn ts(n: usize) -> String {
     format!("1795939{:03}.{:06}", n / 1000, n % 1000 + 1)
 }
 
@@ -125,7 +138,7 @@ pub(crate) fn blocks() -> Value {
     ])
 }
 
-fn known() -> Value {
+pub(crate) fn known() -> Value {
     json!([slack::attachment()])
 }
 

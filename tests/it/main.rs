@@ -28,6 +28,7 @@ mod operate;
 mod operations;
 mod ops_api;
 mod outages;
+mod outcomes;
 mod outgoing;
 mod peers;
 mod posters;

@@ -1,7 +1,7 @@
 //! What an operator sees: `status`, `destinations`, `alerts show` and `doctor`, as the real binary,
 //! beside a relay in each state.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 use slack_soar_relay::clock::{Clock, STEADY_AFTER};
@@ -44,15 +44,19 @@ async fn status(relay: &TestRelay) -> (i32, String) {
 
 /// The doctor beside the relay. The rest of its configuration is of no concern here.
 pub(crate) async fn doctor(relay: &TestRelay) -> (i32, String) {
+    doctor_of(relay.relay().ops, relay.dir()).await
+}
+
+/// The doctor beside the relay with that ops listener, from a folder of its own.
+pub(crate) async fn doctor_of(ops: SocketAddr, dir: &Path) -> (i32, String) {
     let slack = FakeSlack::new(Clock::system()).await;
     let yaml = format!(
-        "server: {{ops_listen: '{}'}}\nslack: {{api_url: '{}', apps: [{{name: main, \
+        "server: {{ops_listen: '{ops}'}}\nslack: {{api_url: '{}', apps: [{{name: main, \
          signing_secret: {{env: SECRET}}}}]}}\nstore: {{sqlite: {{path: elsewhere.db}}}}\n",
-        relay.relay().ops,
         slack.api_url()
     );
-    std::fs::write(relay.dir().join("doctor.yaml"), yaml).unwrap();
-    let (code, out, _) = run(&["doctor", "--config", "doctor.yaml"], relay.dir()).await;
+    std::fs::write(dir.join("doctor.yaml"), yaml).unwrap();
+    let (code, out, _) = run(&["doctor", "--config", "doctor.yaml"], dir).await;
     (code, out)
 }
 
