@@ -12,7 +12,7 @@ use slack_soar_relay::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack},
     clock::Clock,
     destination::{
-        http::{HttpDestination, Settings},
+        Destination, Settings,
         preset::{Preset, Transport},
     },
     http_client,
@@ -71,7 +71,7 @@ fn alert() -> Alert {
     }
 }
 
-fn destination(name: &str) -> HttpDestination {
+fn destination(name: &str) -> Destination {
     let preset = Preset::load(name, None).expect("built in");
     let example = match preset.transport() {
         Transport::Email => "smtp://mail.example.com",
@@ -89,7 +89,7 @@ fn destination(name: &str) -> HttpDestination {
         signing_secret: None,
         client: http_client::Settings::default(),
     };
-    HttpDestination::new(settings, Clock::system()).expect("placeholders suit it")
+    Destination::new(settings, Clock::system()).expect("placeholders suit it")
 }
 
 fn render(criterion: &mut Criterion) {

@@ -43,7 +43,7 @@ pub(super) struct Served {
     /// Of what it was made of.
     pub(super) fingerprint: Fingerprint,
     pub(super) secrets: Vec<Secret>,
-    pub(super) destination: Arc<dyn Destination>,
+    pub(super) destination: Arc<Destination>,
     pub(super) by: By,
 }
 
@@ -126,7 +126,7 @@ impl Running {
 
     async fn attempt(
         &self,
-        destination: &dyn Destination,
+        destination: &Destination,
         id: &AlertId,
         posted_at: MessageTs,
         severity: RiskLevel,
@@ -242,7 +242,7 @@ impl Control for Running {
         let message = MessageKey { app: app.name.clone(), channel, ts: TsKey::Ts(posted_at) };
         let alert = AlertId { message, ordinal: 0 };
         let started = self.clock.instant();
-        let result = self.attempt(&*served.destination, &alert, posted_at, severity).await;
+        let result = self.attempt(&served.destination, &alert, posted_at, severity).await;
         let duration = self.clock.instant().saturating_duration_since(started);
         let attempt = describe(&result, started_at, duration);
         let reference = result.as_ref().map_or_else(

@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
     destination::{
-        http::{HttpDestination, Settings},
+        Destination, Settings,
         preset::{Preset, Transport},
     },
     http_client,
@@ -60,7 +60,7 @@ impl Render {
             }
             (None, None) => bail!("give --destination or --preset"),
         };
-        let destination = HttpDestination::new(settings, Clock::system())?;
+        let destination = Destination::new(settings, Clock::system())?;
         for alert in self.alerts(&Matcher::new(matching))? {
             let request = destination
                 .render(&alert)

@@ -23,10 +23,7 @@ use super::{
     say,
 };
 use crate::{
-    destination::{
-        params::ParamDoc,
-        preset::{Preset, Transport},
-    },
+    destination::preset::{Preset, Transport, params::ParamDoc},
     slack::manifest::{Kind, manifest},
 };
 

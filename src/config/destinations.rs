@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     code_defender::risk_level::RiskLevel,
     destination::{
-        http::{self, HttpDestination},
+        self,
         preset::{FEED_TOKEN, Preset, Transport},
     },
     http_client,
@@ -110,7 +110,7 @@ impl Resolver<'_> {
             self.feed(at, &params, before);
         }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
-        let settings = http::Settings {
+        let settings = destination::Settings {
             name: DestinationName::new(&destination.name).ok()?,
             preset: preset?,
             url: url?,
@@ -129,7 +129,7 @@ impl Resolver<'_> {
         };
         if before == self.problems.len()
             && !self.place.spoilt.has_within(&params_at)
-            && let Err(error) = HttpDestination::new(settings.clone(), Clock::system())
+            && let Err(error) = destination::Destination::new(settings.clone(), Clock::system())
         {
             self.problem(at, chain(&error));
         }
@@ -252,7 +252,7 @@ impl Resolver<'_> {
         &mut self,
         pointer: &str,
         destination: &file::Destination,
-    ) -> Vec<(String, http::HeaderValue)> {
+    ) -> Vec<(String, destination::HeaderValue)> {
         let mut headers = Vec::new();
         for (name, text) in &destination.headers {
             let at = format!("{pointer}/{}", step(name));
@@ -261,11 +261,11 @@ impl Resolver<'_> {
                     if is_credential(name) {
                         self.warn(&at, "looks like a secret: write {env: NAME} or {file: PATH}");
                     }
-                    Some(http::HeaderValue::Plain(text.clone()))
+                    Some(destination::HeaderValue::Plain(text.clone()))
                 }
                 HeaderText::Secret(secret) => {
                     // Such as `Bearer TOKEN`.
-                    self.secret_of(&at, secret, Form::Text).map(http::HeaderValue::Secret)
+                    self.secret_of(&at, secret, Form::Text).map(destination::HeaderValue::Secret)
                 }
             };
             headers.extend(value.map(|value| (name.clone(), value)));

@@ -42,8 +42,7 @@ pub use self::{
 };
 use crate::{
     code_defender::matcher,
-    destination::http,
-    http_client,
+    destination, http_client,
     ids::{AppName, ChannelId},
     intake::{catch_up, routing::When},
     secret::Secret,
@@ -147,7 +146,7 @@ pub struct Postgres {
 #[derive(Debug)]
 pub struct Destination {
     /// How it is spoken to.
-    pub http: http::Settings,
+    pub http: destination::Settings,
     /// Which alerts it gets.
     pub when: When,
     /// Attempts at once.

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::destination::preset::Preset;
+use crate::destination::{preset::Preset, reference};
 
 const MINIMAL: &str = "\
 slack:
@@ -390,7 +390,7 @@ fn the_schema_knows_the_parameters_of_every_preset() {
     let schema = jsonschema::validator_for(&schema()).unwrap();
     for name in Preset::builtin_names() {
         let preset = Preset::builtin(name).unwrap();
-        let sample = format!("{}\n", crate::destination::reference::sample(&preset));
+        let sample = format!("{}\n", reference::sample(&preset));
         let file = MINIMAL.split("  - name: soar").next().unwrap().to_owned() + &sample;
         let (mut value, _) = tree::read(&file).unwrap();
         assert!(schema.is_valid(&value), "{name}");

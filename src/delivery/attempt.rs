@@ -36,7 +36,7 @@ const RECORD_PAUSE: Duration = Duration::from_millis(250);
 /// What attempts at one destination share.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    pub(super) destination: Arc<dyn Destination>,
+    pub(super) destination: Arc<Destination>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,

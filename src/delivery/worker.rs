@@ -49,7 +49,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Plan {
     /// Where the alerts go.
-    pub destination: Arc<dyn Destination>,
+    pub destination: Arc<Destination>,
     /// Attempts at once.
     pub concurrency: NonZeroUsize,
     /// Attempts a minute, if there is a limit. It counts for this process only.

@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::destination::{
-    params::ParamDoc,
-    preset::{Example, Meaning, Preset, Transport},
-};
+use crate::destination::preset::{Example, Meaning, Preset, Transport, params::ParamDoc};
 
 /// The whole page.
 pub fn page() -> String {

@@ -45,7 +45,7 @@ const PURE: &[&str] = &[
     "src/delivery/backoff.rs",
     "src/delivery/breaker.rs",
     "src/delivery/outcome.rs",
-    "src/destination/template.rs",
+    "src/destination/preset/template.rs",
     "src/ids.rs",
     "src/intake/catch_up/window.rs",
     "src/intake/routing.rs",

@@ -16,8 +16,7 @@ use slack_soar_relay::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack},
     clock::{Clock, Timestamp},
     destination::{
-        Advice, DeliveryError, Destination, Receipt,
-        http::{HttpDestination, Settings},
+        Advice, DeliveryError, Destination, Receipt, Settings,
         preset::{Example, Meaning, Preset, Transport},
     },
     http_client,
@@ -122,19 +121,14 @@ fn alert(text: &str, severity: (&'static str, i32)) -> Alert {
 const HIGH: (&str, i32) = ("high", 80);
 
 /// A destination of the preset whose every secret and text is given.
-fn destination(preset: &Arc<Preset>, url: &str, tokens: &str) -> HttpDestination {
+fn destination(preset: &Arc<Preset>, url: &str, tokens: &str) -> Destination {
     with_timeout(preset, url, tokens, Duration::from_secs(15))
 }
 
-fn with_timeout(
-    preset: &Arc<Preset>,
-    url: &str,
-    tokens: &str,
-    timeout: Duration,
-) -> HttpDestination {
+fn with_timeout(preset: &Arc<Preset>, url: &str, tokens: &str, timeout: Duration) -> Destination {
     let settings = Settings { timeout, ..settings(preset, url, tokens) };
     let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
-    HttpDestination::new(settings, clock).unwrap_or_else(|error| panic!("{preset:?}: {error:?}"))
+    Destination::new(settings, clock).unwrap_or_else(|error| panic!("{preset:?}: {error:?}"))
 }
 
 fn settings(preset: &Arc<Preset>, url: &str, tokens: &str) -> Settings {
@@ -281,7 +275,7 @@ fn what_is_not_sent_over_http_is_proven_elsewhere() {
         .map(|name| (name, Preset::load(name, None).unwrap().transport()))
         .collect();
     let proven = [
-        ("email", Transport::Email), // destination::http::tests, against an SMTP server
+        ("email", Transport::Email), // destination::transport::tests, against an SMTP server
         ("feed", Transport::Feed),   // feed.rs
         ("stdout", Transport::Stdout), // process.rs
     ];
@@ -546,7 +540,7 @@ fn rendered(preset: &Arc<Preset>, given: Map<String, Value>, alert: &Alert) -> V
     let mut settings = settings(preset, "http://127.0.0.1:9", "http://127.0.0.1:9");
     settings.params.extend(given);
     let clock = Clock::manual(Timestamp::from_seconds(1_600_689_950));
-    let request = HttpDestination::new(settings, clock).unwrap().render(alert).unwrap();
+    let request = Destination::new(settings, clock).unwrap().render(alert).unwrap();
     serde_json::from_str(&request.body).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Finding;
 use crate::{
     config::{Config, Destination},
-    destination::{mail, preset::Transport},
+    destination::{preset::Transport, transport::mail},
     http_client,
     logging::chain,
 };

@@ -23,7 +23,7 @@ use crate::{
         feed::Feed,
         worker::{self, Plan, Worker},
     },
-    destination::{Destination, http::HttpDestination},
+    destination::Destination,
     ids::DestinationName,
     intake::{
         self, Admission,
@@ -80,7 +80,7 @@ pub(super) struct Diff {
 }
 
 /// A destination that can be spoken to, and what its worker is to do.
-type Prepared<'c> = (&'c config::Destination, Option<Arc<dyn Destination>>);
+type Prepared<'c> = (&'c config::Destination, Option<Arc<Destination>>);
 
 impl Live {
     /// Builds everything and starts the workers.
@@ -227,10 +227,9 @@ fn prepare<'c>(
         if unchanged(before, one).is_some() {
             return Ok((one, None));
         }
-        let http = HttpDestination::new(one.http.clone(), parts.clock.clone())
+        let destination = Destination::new(one.http.clone(), parts.clock.clone())
             .with_context(|| format!("destination {}", one.http.name))?;
-        let http: Arc<dyn Destination> = Arc::new(http);
-        Ok((one, Some(http)))
+        Ok((one, Some(Arc::new(destination))))
     };
     config.destinations.iter().map(prepare).collect()
 }
@@ -261,7 +260,7 @@ fn hire(
 /// Starts a worker that sends, or what waits to be read.
 fn start(
     one: &config::Destination,
-    destination: &Arc<dyn Destination>,
+    destination: &Arc<Destination>,
     parts: &Parts,
     matcher: &Arc<ArcSwap<Matcher>>,
 ) -> By {

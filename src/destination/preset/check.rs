@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Map;
 
 use super::{Meaning, Preset};
-use crate::destination::{
+use crate::destination::preset::{
     answer::{Class, Reply},
     sample::sample_alert,
     template::TemplateError,

@@ -9,14 +9,12 @@ use reqwest::{
 };
 
 use super::{
-    Body, Step,
-    file::{LookupFile, MethodFile},
-};
-use crate::destination::{
-    access::RESERVED,
     answer::{AnswerFile, AnswerRules},
+    file::{LookupFile, MethodFile},
+    step::{Body, Kind, Step},
     template::{RequestTemplates, TemplateError},
 };
+use crate::destination::headers::RESERVED;
 
 /// The levels that `severity` may name.
 const LEVELS: [&str; 5] = ["informative", "low", "medium", "high", "critical"];
@@ -25,6 +23,7 @@ pub(super) fn lookup(file: LookupFile) -> Result<Step, TemplateError> {
     let body = file.body.as_deref();
     let answer = AnswerFile::found(file.found, file.answered);
     Ok(Step {
+        kind: Kind::LookUp,
         method: method(file.method, true)?,
         headers: Vec::new(),
         body: if body.is_some() { Body::Template } else { Body::None },

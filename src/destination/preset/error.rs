@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Preset;
+use super::builtin;
 use crate::text;
 
 /// Why a preset cannot be used.
@@ -14,7 +14,7 @@ pub enum PresetError {
     /// There is none of that name.
     #[error(
         "there is no preset `{name}`; built in are {}{}",
-        Preset::builtin_names().collect::<Vec<_>>().join(", "),
+        builtin::names().collect::<Vec<_>>().join(", "),
         Beside(dir)
     )]
     Unknown {
@@ -55,7 +55,7 @@ impl PresetError {
     pub fn suggestion(&self) -> Option<String> {
         let Self::Unknown { name, dir } = self else { return None };
         let own: Vec<String> = dir.iter().flat_map(|dir| own_names(dir)).collect();
-        let mut known: Vec<&str> = Preset::builtin_names().collect();
+        let mut known: Vec<&str> = builtin::names().collect();
         known.extend(own.iter().map(String::as_str));
         text::nearest(name, known).map(str::to_owned)
     }

@@ -6,9 +6,11 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::destination::{
-    answer::{AnswerFile, ReferenceFile},
-    auth::AuthFile,
-    params::Params,
+    access::auth::AuthFile,
+    preset::{
+        answer::{AnswerFile, ReferenceFile},
+        params::Params,
+    },
 };
 
 #[derive(Deserialize)]
