@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     SqliteStore, answer, db::Db, purpose::Purpose, reader::alert_id, threads::Shared, writer::Write,
@@ -275,55 +275,45 @@ struct Before {
 
 /// Writes an outcome: the attempt, and what is next.
 fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::Result<Recorded> {
-    let now_there = db
-        .statement(
-            "SELECT t.settings, d.alert_faults, d.evidence
-             FROM deliveries d JOIN destinations t ON t.id = d.destination
-             WHERE d.id = ?1 AND d.state = 0",
-        )?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((settings, count, evidence)) = now_there else {
-        return Ok(Recorded::Stale);
-    };
-    let is_current: bool = before.settings == settings;
-    let is_anew = outcome.next.is_refusal()
-        && (!is_current || (before.refusals.count, before.refusals.evidence) != (count, evidence));
+    let is_anew = outcome.next.is_refusal() && !is_as_before(db, id, before)?;
     let change = if is_anew { Change::anew() } else { Change::from(&outcome.next) };
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
     let is_refusal = change.because == Some(Because::Refused);
     let due_at = change.wait.map(|wait| (db.now() + wait).micros());
-    let values = named_params! {
-            ":id": id,
-            ":state": change.state,
-            ":refusal": i64::from(is_refusal),
-            ":evidence": i64::from(is_refusal && before.refusals.accepted),
-            ":now": db.now().micros(),
-            ":due_at": due_at,
-            ":because": change.because.map_or(0, because_number),
-            ":finished_at": (change.state != PENDING).then(|| db.now().micros()),
-            ":dead_reason": change.dead_reason,
-            ":reference_id": text(|reference| &reference.id),
-            ":reference_url": text(|reference| &reference.url),
-    };
     let number = db
         .statement(
-            "UPDATE deliveries SET state = :state, attempts = attempts + 1,
-                alert_faults = alert_faults + :refusal, evidence = evidence + :evidence,
-                due_at = coalesce(:due_at, due_at), wait = coalesce(:due_at - :now, wait),
-                because = :because, finished_at = :finished_at, dead_reason = :dead_reason,
-                reference_id = :reference_id, reference_url = :reference_url
-             WHERE id = :id RETURNING attempts",
+            "UPDATE deliveries SET state = ?2, attempts = attempts + 1,
+                alert_faults = alert_faults + ?3, evidence = evidence + ?4,
+                due_at = coalesce(?5, due_at), wait = coalesce(?5 - ?6, wait), because = ?7,
+                finished_at = ?8, dead_reason = ?9, reference_id = ?10, reference_url = ?11
+             WHERE id = ?1 AND state = 0 RETURNING attempts",
         )?
-        .query_row(values, |row| row.get(0))?;
+        .query_row(
+            params![
+                id,
+                change.state,
+                i64::from(is_refusal),
+                i64::from(is_refusal && before.refusals.accepted),
+                due_at,
+                db.now().micros(),
+                change.because.map_or(0, because_number),
+                (change.state != PENDING).then(|| db.now().micros()),
+                change.dead_reason,
+                text(|reference| &reference.id),
+                text(|reference| &reference.url),
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(number) = number else { return Ok(Recorded::Stale) };
     if let Some(Projection { level, search }) = &outcome.projection {
         db.execute(
             "UPDATE alerts SET level = ?2, search = ?3 WHERE seq = ?1 AND search IS NOT NULL",
             params![id / PER_ALERT, level, clean(search)],
         )?;
     }
-    if change.state == DELIVERED && is_current {
-        note_acceptance(db, id % PER_ALERT)?;
+    if change.state == DELIVERED {
+        note_acceptance(db, id % PER_ALERT, before.settings)?;
     }
     log(db, id, number, &outcome.attempt)?;
     Ok(if is_anew { Recorded::Anew } else { Recorded::Kept })
@@ -333,16 +323,37 @@ fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::R
 /// evidence that comes late kills nothing too early.
 const HEARERS: usize = 1000;
 
-/// Tells the refused alerts of a destination that it has accepted another one.
-fn note_acceptance(db: &Db<'_>, destination: i64) -> rusqlite::Result<()> {
+/// Tells the refused alerts of a destination that it has accepted another one, under the settings
+/// that are still in use.
+fn note_acceptance(db: &Db<'_>, destination: i64, settings: Option<i64>) -> rusqlite::Result<()> {
+    // Nearly always nobody is to be told, and looking costs a third of an update.
+    let mut are_any = db.statement(
+        "SELECT 1 FROM deliveries INDEXED BY deliveries_refused
+         WHERE destination = ?1 AND accepted = 0 AND state = 0 AND alert_faults > 0",
+    )?;
+    if !are_any.exists([destination])? {
+        return Ok(());
+    }
     db.execute(
         "UPDATE deliveries SET accepted = 1 WHERE id IN (
             SELECT id FROM deliveries INDEXED BY deliveries_refused
             WHERE destination = ?1 AND accepted = 0 AND state = 0 AND alert_faults > 0
-            LIMIT ?2)",
-        params![destination, HEARERS],
+            LIMIT ?2)
+            AND ?3 IS (SELECT settings FROM destinations WHERE id = ?1)",
+        params![destination, HEARERS, settings],
     )
     .map(drop)
+}
+
+/// Returns whether the destination's settings and the alert's refusals are what the lease knew, so
+/// that this refusal counts towards them.
+fn is_as_before(db: &Db<'_>, id: i64, before: Before) -> rusqlite::Result<bool> {
+    let Before { refusals, settings } = before;
+    db.statement(
+        "SELECT 1 FROM deliveries d JOIN destinations t ON t.id = d.destination
+         WHERE d.id = ?1 AND t.settings IS ?2 AND d.alert_faults = ?3 AND d.evidence = ?4",
+    )?
+    .exists(params![id, settings, refusals.count, refusals.evidence])
 }
 
 fn log(db: &Db<'_>, delivery: i64, number: u32, attempt: &Attempt) -> rusqlite::Result<()> {
