@@ -63,7 +63,7 @@ pub struct Explain {
 
 /// What would become of a message.
 #[derive(Debug, Serialize)]
-struct Explanation {
+struct Explained {
     /// `alert`, `near_miss` or `ignored`.
     outcome: &'static str,
     /// The reason as in metrics, or empty.
@@ -161,11 +161,11 @@ async fn quarantined(client: &OpsClient, id: &str) -> anyhow::Result<Vec<u8>> {
 
 /// Judges a message as the app's admission would. What only the store of a running relay knows is
 /// said in words.
-fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explanation> {
+fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explained> {
     let text = slack::readable(body);
     let raw = envelope::inner_event(&text).unwrap_or(&text);
     let Ok(posted) = message::parse(raw) else {
-        return Ok(Explanation {
+        return Ok(Explained {
             outcome: "ignored",
             reason: "unparsable",
             explanation: "it is not a JSON object".to_owned(),
@@ -209,7 +209,7 @@ fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explanatio
     let source = Source { config, app, matcher: &matcher, text: &text, raw };
     let alerts = found.into_iter().map(|found| source.alert(&posted, found));
     let alerts = alerts.collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Explanation { outcome, reason, explanation, attachments, alerts })
+    Ok(Explained { outcome, reason, explanation, attachments, alerts })
 }
 
 /// A message and all that an alert is derived with.
@@ -226,7 +226,7 @@ impl Source<'_> {
     fn alert(
         self,
         posted: &message::Message<'_>,
-        found: Found,
+        found: &Found,
     ) -> anyhow::Result<AlertExplanation> {
         let envelope = envelope::parse(self.text);
         let callback = match &envelope {
@@ -245,7 +245,7 @@ impl Source<'_> {
             bot_id: "",
         };
         let alert = alert_of_stored(self.raw.as_bytes(), found.attachment, &origin, self.matcher)?;
-        let destinations = self.destinations(&channel, &found);
+        let destinations = self.destinations(&channel, found);
         Ok(AlertExplanation { alert, destinations })
     }
 
@@ -259,8 +259,8 @@ impl Source<'_> {
     }
 }
 
-fn tell(explanation: &Explanation) {
-    let Explanation { outcome, reason, explanation, attachments, alerts } = explanation;
+fn tell(explanation: &Explained) {
+    let Explained { outcome, reason, explanation, attachments, alerts } = explanation;
     let outcome = match *outcome {
         "alert" => "It would become an alert",
         "near_miss" => "It would be kept as a near miss",

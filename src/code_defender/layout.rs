@@ -172,7 +172,9 @@ impl Matcher {
                 Content::Field { title, .. } => note(&mut structured, title),
                 Content::Cell(text) => {
                     let fields = read_lines(text, self.field_titles()).fields;
-                    fields.iter().for_each(|field| note(&mut structured, &field.title));
+                    for field in &fields {
+                        note(&mut structured, &field.title);
+                    }
                 }
                 Content::Heading(text) | Content::Body(text) | Content::Aside(text) => {
                     let text = own_text(text);
@@ -180,7 +182,9 @@ impl Matcher {
                         return true;
                     }
                     let fields = read_lines(&text, self.field_titles()).fields;
-                    fields.iter().for_each(|field| note(&mut written, &field.title));
+                    for field in &fields {
+                        note(&mut written, &field.title);
+                    }
                 }
             }
         }

@@ -246,11 +246,12 @@ fn interpret(
 fn read(path: &Path) -> Result<String, Problem> {
     let whole = |message: String| Problem::new(None, "", &message);
     let cannot = |error: &std::io::Error| whole(format!("cannot be read: {error}"));
-    let absent = |error: &std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
+    let absent = |error: &std::io::Error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
             cannot(error).hint("name the file with --config, or make one: slack-soar-relay setup")
+        } else {
+            cannot(error)
         }
-        _ => cannot(error),
     };
     let size = std::fs::metadata(path).map_err(|error| absent(&error))?.len();
     if size > MAX_FILE_BYTES {

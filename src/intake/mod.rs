@@ -63,7 +63,6 @@ pub struct Post<'a> {
 
 /// What a message is to us.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Admitted {
     /// It has incidents: to be stored.
     Incident(IncidentMessage),

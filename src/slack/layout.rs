@@ -266,14 +266,8 @@ impl<'de> Walk<'_, 'de> {
             (Some(_), None) | (None, _) => {}
         }
         match &*own.kind {
-            "header" => self.change(start, |content| match content {
-                Content::Body(text) => Content::Heading(text),
-                other => other,
-            }),
-            "context" => self.change(start, |content| match content {
-                Content::Body(text) => Content::Aside(text),
-                other => other,
-            }),
+            "header" => self.change_bodies(start, Content::Heading),
+            "context" => self.change_bodies(start, Content::Aside),
             "rich_text_section" | "rich_text_preformatted" | "rich_text_quote" => self.join(start),
             _ => {}
         }
@@ -291,10 +285,12 @@ impl<'de> Walk<'_, 'de> {
         }
     }
 
-    fn change(&mut self, start: usize, change: impl Fn(Content<'de>) -> Content<'de>) {
+    /// Gives every body since `start` another meaning.
+    fn change_bodies(&mut self, start: usize, meaning: fn(Cow<'de, str>) -> Content<'de>) {
         for piece in self.layout.pieces.iter_mut().skip(start) {
-            let content = std::mem::replace(&mut piece.content, Content::Aside(Cow::default()));
-            piece.content = change(content);
+            if let Content::Body(text) = &mut piece.content {
+                piece.content = meaning(std::mem::take(text));
+            }
         }
     }
 

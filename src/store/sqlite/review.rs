@@ -78,7 +78,7 @@ impl Review for SqliteStore {
             let count = |table: &str| {
                 let sql = format!("SELECT count(*) FILTER (WHERE read = 0), count(*) FROM {table}");
                 db.prepare_cached(&sql)?.query_row((), |row| {
-                    let number = |at| row.get::<_, i64>(at).map(|count| count.cast_unsigned());
+                    let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
                     Ok(Counted { unread: number(0)?, total: number(1)? })
                 })
             };
