@@ -207,7 +207,7 @@ fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explained>
     });
     let attachments = attachments.collect();
     let source = Source { config, app, matcher: &matcher, text: &text, raw };
-    let alerts = found.into_iter().map(|found| source.alert(&posted, found));
+    let alerts = found.iter().map(|found| source.alert(&posted, found));
     let alerts = alerts.collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Explained { outcome, reason, explanation, attachments, alerts })
 }

@@ -462,17 +462,14 @@ async fn the_counters_and_the_log_agree_on_forty_kinds_of_messages() {
         if *outcome == "ignored" {
             *ignored.entry(*reason).or_default() += 1;
         }
-        let ts = match &message["message"]["ts"] {
-            Value::String(inner) => inner.clone(),
-            _ => message["ts"].as_str().unwrap().to_owned(),
-        };
+        let ts = message["message"]["ts"].as_str().or_else(|| message["ts"].as_str()).unwrap();
         let is_it = |line: &Value| {
             let says = |key: &str, value: &str| line[key].as_str().is_some_and(|it| it == value);
-            line.to_string().contains(&ts)
+            line.to_string().contains(ts)
                 && says("level", level)
                 && (line["reason"].is_null() || *reason == "near_miss" || says("reason", reason))
         };
-        relay.process.log_of(&ts, is_it).await;
+        relay.process.log_of(ts, is_it).await;
     }
     let status = relay.api("GET", "/status").await.1;
     assert_eq!(status["ignored"], json!(ignored));

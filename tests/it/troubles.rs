@@ -95,6 +95,7 @@ async fn mail_server() -> String {
     url
 }
 
+#[expect(clippy::too_many_lines, reason = "one kind after the other, each in a few lines")]
 async fn concerned(kind: ConcernKind) -> World {
     match kind {
         ConcernKind::NotReady => {
@@ -276,7 +277,8 @@ async fn every_way_to_stand_still_is_found_in_the_log_the_alert_and_the_metrics(
                 }
             }
         };
-        let reason = tokio::time::timeout(PATIENCE, shown).await.expect(kind.as_str());
+        let reason = tokio::time::timeout(PATIENCE, shown).await;
+        let reason = reason.unwrap_or_else(|_elapsed| panic!("{}", kind.as_str()));
         assert!(reason.contains(trouble.said), "{}: {reason}", kind.as_str());
         let (_, text, _) = ask(&world.relay, &["alerts", "show", &alert]).await;
         assert!(text.contains(trouble.said), "{}: {text}", kind.as_str());
