@@ -6,7 +6,8 @@
 //! With `--fill` it also looks at a store with so many alerts; on PostgreSQL at what a claim costs
 //! before so many deliveries. With `--outage` it also waits out a network outage of so many seconds
 //! (`--rounds 0` leaves out everything else). With two cores the server runs on the first, and
-//! PostgreSQL with it, and the generator on the second. `CONTRIBUTING.md` says how to read the table.
+//! PostgreSQL with it, and the generator on the second. `CONTRIBUTING.md` says how to read the
+//! table.
 
 #![expect(
     clippy::unwrap_used,

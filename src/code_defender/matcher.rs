@@ -440,10 +440,9 @@ mod tests {
     }
 
     fn found(raw: &str) -> Vec<Found> {
-        match judge_with(raw, &Watch::default()) {
-            Verdict::Incidents(found) => found,
-            other => panic!("{other:?}\n{raw}"),
-        }
+        let verdict = judge_with(raw, &Watch::default());
+        let Verdict::Incidents(found) = verdict else { panic!("{verdict:?}\n{raw}") };
+        found
     }
 
     fn reason(raw: &str) -> &'static str {
@@ -454,7 +453,9 @@ mod tests {
         match judge_with(raw, watch) {
             Verdict::Ignored(reason) | Verdict::Refused(reason) => reason.label(),
             Verdict::NearMiss(..) => "near_miss",
-            other => panic!("{other:?}\n{raw}"),
+            verdict @ (Verdict::Incidents(_) | Verdict::Elsewhere(..)) => {
+                panic!("{verdict:?}\n{raw}")
+            }
         }
     }
 
@@ -660,7 +661,9 @@ mod tests {
                     Verdict::Refused(reason) => {
                         assert_eq!((reason, allowed), (Reason::BotNotAllowed, false));
                     }
-                    other => panic!("{other:?}"),
+                    verdict @ (Verdict::Elsewhere(..)
+                    | Verdict::NearMiss(..)
+                    | Verdict::Ignored(_)) => panic!("{verdict:?}"),
                 }
             }
         }

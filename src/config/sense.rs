@@ -475,6 +475,7 @@ destinations:
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of mistakes")]
     fn what_cannot_mean_anything_is_an_error_at_its_line() {
         let (server, title) = ("server: {}", "match: {}");
         for (from, to, key, says) in [
@@ -592,6 +593,7 @@ destinations:
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of risks")]
     fn what_is_risky_is_a_warning_at_its_line() {
         let (server, title, destination) = ("server: {}", "match: {}", "destinations:\n");
         let another = "destinations:\n  - {name: other, preset: webhook, url: {env: URL}}\n";

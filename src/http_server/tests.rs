@@ -31,7 +31,7 @@ impl Drop for Running {
     }
 }
 
-async fn start(max_connections: usize, limits: Limits, answer_bytes: usize) -> Running {
+fn start(max_connections: usize, limits: Limits, answer_bytes: usize) -> Running {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let settings = Settings {
         name: "public",
@@ -96,7 +96,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn a_verified_request_is_answered_however_many_come_after_it() {
-    let running = start(4, LIMITS, 1).await;
+    let running = start(4, LIMITS, 1);
     let mut slack = TcpStream::connect(running.address).await.unwrap();
     send(&mut slack, "/verified").await;
     running.begun.acquire().await.unwrap().forget();
@@ -117,7 +117,7 @@ async fn a_verified_request_is_answered_however_many_come_after_it() {
 
 #[tokio::test]
 async fn verified_is_the_request_and_not_the_connection() {
-    let running = start(2, LIMITS, 1).await;
+    let running = start(2, LIMITS, 1);
     running.may_answer.add_permits(1);
     let mut proxy = TcpStream::connect(running.address).await.unwrap();
     send(&mut proxy, "/verified").await;
@@ -136,7 +136,7 @@ async fn verified_is_the_request_and_not_the_connection() {
 
 #[tokio::test]
 async fn an_old_connection_ends_with_an_answer_that_says_so() {
-    let running = start(4, Limits { old_age: Duration::ZERO, ..LIMITS }, 1).await;
+    let running = start(4, Limits { old_age: Duration::ZERO, ..LIMITS }, 1);
     running.may_answer.add_permits(1);
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     send(&mut stream, "/").await;
@@ -149,7 +149,7 @@ async fn an_old_connection_ends_with_an_answer_that_says_so() {
 async fn a_client_that_reads_nothing_is_cut_off_and_not_answered_ahead() {
     const REQUESTS: usize = 1_000;
     let write_stall = Duration::from_millis(100);
-    let running = start(4, Limits { write_stall, ..LIMITS }, 100_000).await;
+    let running = start(4, Limits { write_stall, ..LIMITS }, 100_000);
     running.may_answer.add_permits(REQUESTS);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -171,7 +171,7 @@ async fn a_client_that_reads_nothing_is_cut_off_and_not_answered_ahead() {
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_cut_off() {
     let longest_request = Duration::from_millis(100);
-    let running = start(4, Limits { longest_request, ..LIMITS }, 1).await;
+    let running = start(4, Limits { longest_request, ..LIMITS }, 1);
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     send(&mut stream, "/verified").await;
     assert_eq!(rest(&mut stream).await, "");

@@ -105,7 +105,10 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
     }
     if one.refused > 0 {
         let refused = alerts(one.refused);
-        let message = format!("refuses {refused} and has accepted none since{}", last(one));
+        let last = last(one);
+        let message = format!(
+            "refuses {refused} and has accepted none since{last}; look at its key and params"
+        );
         let advice = "mend its key, params or preset: they are then tried anew by themselves; \
                       `slack-soar-relay alerts list --state refused`"
             .to_owned();

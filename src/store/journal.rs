@@ -63,8 +63,8 @@ pub struct JournalEntry {
     pub changed: u64,
 }
 
-/// The part of a store that keeps what operators did. What [`super::Store::act`],
-/// [`super::Store::route`] and [`super::Store::set_paused`] change is kept in the same transaction.
+/// The part of a store that keeps what operators did. The changes of [`super::Store::act`],
+/// [`super::Store::route`] and the methods of [`super::Pauses`] are kept in the same transaction.
 #[async_trait]
 pub trait Journal {
     /// Keeps an action in which the store had no part.

@@ -49,12 +49,11 @@ fn judge_with(matcher: &Matcher, message: &Value, watch: &Watch) -> Verdict {
 }
 
 fn elsewhere(message: &Value) -> Vec<Incident> {
-    match judge(message) {
-        Verdict::Elsewhere(found, Vouched::ByNobody) => {
-            found.into_iter().map(|found| found.incident).collect()
-        }
-        other => panic!("{other:?}\n{message:#}"),
-    }
+    let verdict = judge(message);
+    let Verdict::Elsewhere(found, Vouched::ByNobody) = verdict else {
+        panic!("{verdict:?}\n{message:#}")
+    };
+    found.into_iter().map(|found| found.incident).collect()
 }
 
 fn one(message: &Value) -> Incident {
@@ -64,10 +63,9 @@ fn one(message: &Value) -> Incident {
 }
 
 fn doubt(message: &Value) -> Doubt {
-    match judge(message) {
-        Verdict::NearMiss(_, doubt) => doubt,
-        other => panic!("{other:?}\n{message:#}"),
-    }
+    let verdict = judge(message);
+    let Verdict::NearMiss(_, doubt) = verdict else { panic!("{verdict:?}\n{message:#}") };
+    doubt
 }
 
 fn reason(message: &Value) -> &'static str {
@@ -77,7 +75,9 @@ fn reason(message: &Value) -> &'static str {
             assert!(!["no_bot", "unfurl"].contains(&reason.label()), "{message:#}");
             reason.label()
         }
-        other => panic!("{other:?}\n{message:#}"),
+        verdict @ (Verdict::Incidents(_) | Verdict::Elsewhere(..) | Verdict::NearMiss(..)) => {
+            panic!("{verdict:?}\n{message:#}")
+        }
     }
 }
 

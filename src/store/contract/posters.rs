@@ -33,7 +33,7 @@ pub(in crate::store) async fn a_bot_that_has_long_posted_nothing_is_forgotten(w:
     w.store().add_posters(vec![poster(&w, "B1", "", 1)]).await.unwrap();
     w.clock.advance(DAY);
     w.store().add_posters(vec![poster(&w, "B2", "", 1)]).await.unwrap();
-    w.clock.advance(POSTER_KEPT - HOUR);
+    w.clock.advance(POSTER_KEPT.saturating_sub(HOUR));
     w.store().prune(RETENTION).await.unwrap();
     w.clock.advance(HOUR);
     w.store().prune(RETENTION).await.unwrap();
