@@ -7,7 +7,7 @@ use super::{IncidentMessage, notes::Notes};
 use crate::{
     clock::Clock,
     code_defender::matcher::{Doubt, Vouched},
-    ids::AlertId,
+    ids::{AlertId, MessageKey},
     store::{NewNearMiss, Poster, Store, StoreError},
 };
 
@@ -39,20 +39,25 @@ impl Scales<'_> {
         }
         let app = &message.key.app;
         if vouched == Vouched::ByNobody {
-            self.notes.posters.write(self.store).await?;
-            let since = self.clock.now() - REPORTS;
-            let is_another = |poster: &Poster| {
-                poster.channel == message.key.channel
-                    && poster.last >= since
-                    && poster.has_id()
-                    && !poster.is_same_bot(&bot.bot_id, &bot.app_id)
-            };
-            if self.store.posters(app).await?.iter().any(is_another) {
+            let is_another = |poster: &Poster| !poster.is_same_bot(&bot.bot_id, &bot.app_id);
+            if self.reporters(&message.key).await?.iter().any(is_another) {
                 return Ok(Some(Doubt::OtherBot));
             }
         }
         let may_alert = self.notes.may_alert(app, bot, self.clock.instant());
         Ok((!may_alert).then_some(Doubt::TooMany))
+    }
+
+    /// Returns the bots that have reported incidents in the channel of a message lately.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) async fn reporters(self, key: &MessageKey) -> Result<Vec<Poster>, StoreError> {
+        self.notes.posters.write(self.store).await?;
+        let since = self.clock.now() - REPORTS;
+        let mut posters = self.store.posters(&key.app).await?;
+        posters.retain(|one| one.channel == key.channel && one.last >= since && one.has_id());
+        Ok(posters)
     }
 
     /// Keeps a near miss, unless it is an alert already or is kept. Returns whether it is an alert.

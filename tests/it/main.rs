@@ -23,6 +23,7 @@ mod faulty_file;
 mod feed;
 mod first_setup;
 mod harness;
+mod history;
 mod kinds;
 mod operate;
 mod operations;

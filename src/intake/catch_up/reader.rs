@@ -117,11 +117,18 @@ pub(super) struct Open {
     pub(super) task: Task,
     reading: Reading,
     tally: Tally,
+    /// Incidents in a new layout, until it is known which bot reports incidents.
+    pub(super) layouts: Vec<Candidate>,
 }
 
 impl Open {
     pub(super) fn new(task: Task) -> Self {
-        Self { reading: Reading::new(task.window), task, tally: Tally::default() }
+        let reading = Reading::new(task.window);
+        Self { reading, task, tally: Tally::default(), layouts: Vec::new() }
+    }
+
+    pub(super) fn count_near_misses(&mut self, times: u64) {
+        *self.tally.fates.entry(Fate::Ignored(Reason::NearMiss)).or_default() += times;
     }
 }
 
@@ -186,10 +193,12 @@ impl Reader {
         self.note_answer(&open.task.channel);
         let limit = open.reading.limit();
         let (facts, candidates) = self.admit(open, &page);
+        let (layouts, candidates): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(Candidate::is_in_new_layout);
+        open.layouts.extend(layouts);
         let mut near_misses = 0;
         let candidates = self.weigh(&open.task, candidates, &mut near_misses).await?;
-        let miss = Fate::Ignored(Reason::NearMiss);
-        *open.tally.fates.entry(miss).or_default() += near_misses;
+        open.count_near_misses(near_misses);
         if let Some(is_limited) = facts.is_limited(limit) {
             self.api.limit_history(is_limited);
         }
@@ -200,7 +209,14 @@ impl Reader {
             Ok(Next::More) | Err(_) => None,
         };
         let cursor = cursor.map(|cursor| CursorMove { seen: open.tally.newest, ..cursor });
-        self.accept(open, candidates, cursor).await?;
+        if open.layouts.is_empty() {
+            self.accept(open, candidates, cursor).await?;
+        } else {
+            // Whoever posts incidents of the known shape is known then.
+            self.accept(open, candidates, None).await?;
+            self.decide(open, !matches!(next, Ok(Next::More))).await?;
+            self.accept(open, Vec::new(), cursor).await?;
+        }
         // The page is held until here: it counts as memory in use.
         drop(page);
         match next? {
@@ -265,7 +281,7 @@ impl Reader {
 
     /// What the page says about the window, and its messages with incidents.
     fn admit(&self, open: &mut Open, page: &HistoryPage) -> (Page, Vec<Candidate>) {
-        let Open { task, reading, tally } = open;
+        let Open { task, reading, tally, .. } = open;
         let mut candidates = Vec::new();
         let mut facts = Page {
             count: page.messages.len(),
@@ -322,7 +338,7 @@ impl Reader {
         Post { app: &self.app, source, event_id, team, event_time, received_at }
     }
 
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         open: &mut Open,
         candidates: Vec<Candidate>,

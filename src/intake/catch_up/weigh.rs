@@ -1,7 +1,9 @@
 //! Incidents that history brings and that are not plainly alerts: what the store says decides.
 
+use std::mem;
+
 use super::{
-    reader::{ReadError, Reader},
+    reader::{Open, ReadError, Reader},
     task::{Purpose, Task},
 };
 use crate::{
@@ -9,7 +11,11 @@ use crate::{
     intake::{IncidentMessage, doubt::Scales},
 };
 
+/// The most incidents in a new layout that wait for the rest of a window.
+const MAX_HELD: usize = 1_000;
+
 /// A message with incidents, and what counts about it.
+#[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) incoming: IncidentMessage,
     pub(super) is_first: bool,
@@ -18,8 +24,14 @@ pub(super) struct Candidate {
     pub(super) question: Question,
 }
 
+impl Candidate {
+    pub(super) const fn is_in_new_layout(&self) -> bool {
+        matches!(self.question, Question::Layout(_))
+    }
+}
+
 /// What the store must be asked about an incident.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
     Nothing,
     /// Whether another bot is the one that reports incidents.
@@ -37,9 +49,7 @@ impl Reader {
         candidates: Vec<Candidate>,
         near_misses: &mut u64,
     ) -> Result<Vec<Candidate>, ReadError> {
-        let parts = &self.parts;
-        let scales =
-            Scales { store: parts.store.as_ref(), notes: &parts.notes, clock: &parts.clock };
+        let scales = self.scales();
         let mut alerts = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let doubt = match candidate.question {
@@ -64,5 +74,34 @@ impl Reader {
             }
         }
         Ok(alerts)
+    }
+
+    /// Decides about the incidents in a new layout that the window has brought, the oldest first,
+    /// as push does: the bot that was first is the one that reports incidents. Pages begin with the
+    /// newest, so while nobody is known to report, they wait for the last page.
+    pub(super) async fn decide(&self, open: &mut Open, is_last: bool) -> Result<(), ReadError> {
+        let Some(first) = open.layouts.first() else {
+            return Ok(());
+        };
+        if !is_last && open.layouts.len() < MAX_HELD {
+            let reporters = self.scales().reporters(&first.incoming.message.key).await;
+            if reporters.map_err(ReadError::Store)?.is_empty() {
+                return Ok(());
+            }
+        }
+        let mut layouts = mem::take(&mut open.layouts);
+        layouts.sort_by_key(|one| one.incoming.message.posted_at);
+        for one in layouts {
+            let mut near_misses = 0;
+            let alerts = self.weigh(&open.task, vec![one], &mut near_misses).await?;
+            open.count_near_misses(near_misses);
+            self.accept(open, alerts, None).await?;
+        }
+        Ok(())
+    }
+
+    fn scales(&self) -> Scales<'_> {
+        let parts = &self.parts;
+        Scales { store: parts.store.as_ref(), notes: &parts.notes, clock: &parts.clock }
     }
 }

@@ -1,0 +1,91 @@
+//! Incidents in a new layout and near misses that only a channel's history brings: as by push.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slack_soar_relay::clock::Timestamp;
+
+use crate::{
+    harness::{
+        BEGIN, TestRelay,
+        fake_slack::CHANNEL,
+        slack::{self, TITLE},
+        world::{World, id, sorted},
+    },
+    kinds::blocks,
+};
+
+const VENDOR: &str = "B0VENDOR";
+const SOAR: &str = "B0SOAR";
+
+fn ago(minutes: u64) -> Timestamp {
+    BEGIN - Duration::from_secs(60 * minutes)
+}
+
+impl World {
+    /// A bot posts, while no relay runs.
+    fn posted(&self, bot: &str, minutes_ago: u64, rest: &Value) -> String {
+        let mut message = json!({"type": "message", "bot_id": bot, "text": ""});
+        for (key, value) in rest.as_object().unwrap() {
+            message[key] = value.clone();
+        }
+        id(&self.slack.state().post_at(CHANNEL, ago(minutes_ago), message))
+    }
+}
+
+/// Ids and reasons of all near misses.
+async fn near_misses(relay: &TestRelay) -> Vec<(String, String)> {
+    let (status, listed) = relay.api("GET", "/near-misses").await;
+    assert_eq!(status, 200, "{listed}");
+    let text = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+    let all = listed["near_misses"].as_array().unwrap().iter();
+    all.map(|one| (text(one, "id"), text(one, "reason"))).collect()
+}
+
+fn outcome(outcome: &str, reason: &str) -> String {
+    format!(r#"events_total{{app="main",outcome="{outcome}",reason="{reason}"}}"#)
+}
+
+#[tokio::test]
+async fn an_incident_in_a_new_layout_and_a_near_miss_of_history_are_treated_as_by_push() {
+    let world = World::new().await;
+    let alert = world.posted(VENDOR, 9, &json!({"blocks": blocks()}));
+    let miss = world.posted(VENDOR, 8, &json!({"text": TITLE}));
+    let mut relay = world.start().await;
+    relay.caught_up().await;
+    assert_eq!(world.arrived(&relay).await, [alert.clone()]);
+    let (_, detail) = relay.api("GET", &format!("/alerts/{alert}")).await;
+    assert_eq!(detail["alert"]["parse_problems"], json!(["layout"]));
+    let (_, status) = relay.api("GET", "/status").await;
+    assert_eq!(status["near_misses"], json!({"unread": 1, "total": 1}));
+    assert_eq!(status["apps"][0]["bots"][0]["incidents"], 1);
+    assert_eq!(near_misses(&relay).await, [(miss, "evidence".to_owned())]);
+    assert_eq!(relay.metric(&outcome("accepted", "")).await, 1.0);
+    assert_eq!(relay.metric(&outcome("ignored", "near_miss")).await, 1.0);
+    // History that is read again brings nothing new.
+    relay.stop().await;
+    relay.restart().await;
+    relay.caught_up().await;
+    assert_eq!(world.arrived(&relay).await, [alert]);
+    assert_eq!(near_misses(&relay).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_case_that_another_bot_announces_in_history_makes_no_loop_whichever_page_it_is_on() {
+    let attachments = json!([slack::attachment()]);
+    for incident in [json!({"attachments": attachments}), json!({"blocks": blocks()})] {
+        for pages in [1, 3] {
+            let world = World::new().await;
+            let expected = world.posted(VENDOR, 500, &incident);
+            for n in 1..(pages - 1) * 200 {
+                world.posted(VENDOR, 490, &json!({"text": format!("build {n}")}));
+            }
+            let announced = world.posted(SOAR, 400, &json!({"blocks": blocks()}));
+            let relay = world.start().await;
+            relay.caught_up().await;
+            assert_eq!(sorted(world.arrived(&relay).await), [expected], "{pages} {incident}");
+            let other_bot = (announced, "other_bot".to_owned());
+            assert_eq!(near_misses(&relay).await, [other_bot], "{pages} {incident}");
+        }
+    }
+}
