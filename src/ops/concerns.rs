@@ -100,7 +100,8 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
         add(Kind::Paused, paused(pause, waiting, now), advice);
     }
     if one.breaker_open {
-        let advice = format!("`slack-soar-relay destinations test {name}` tries it now");
+        let advice =
+            format!("{}; `slack-soar-relay destinations test {name}` tries it now", mend(one));
         add(Kind::BreakerOpen, failing(one, waiting, now), advice);
     }
     if one.refused > 0 {
@@ -165,6 +166,32 @@ fn failing(one: &Destination, waiting: u64, now: Timestamp) -> String {
     });
     let (since, next) = (since.unwrap_or_default(), next.unwrap_or_default());
     format!("fails{since}, its breaker is open{next}: {}{}", wait(waiting), last(one))
+}
+
+/// Returns what the newest failure asks of a person.
+fn mend(one: &Destination) -> &'static str {
+    let failure = one.last_failure.as_ref();
+    match failure.map(|failure| (failure.class.as_str(), failure.status)) {
+        Some(("auth", _)) => {
+            "its key, token or password is not accepted: put a valid one where its settings point \
+             to (a changed file is used at once, a changed variable after a restart)"
+        }
+        Some((_, Some(404 | 405 | 410))) => {
+            "there is nothing at that address: compare it (`url`, `params`) with the one that the \
+             destination shows"
+        }
+        Some((_, Some(300..=399))) => {
+            "it redirects, which is not followed: put the address that it names into its `url`"
+        }
+        Some((_, Some(500..))) => {
+            "it is reached, and fails by its own account: see to its log or its operator; what \
+             waits is sent once it works"
+        }
+        Some((_, Some(_))) => "its answer says what it wants: compare its settings",
+        Some((_, None)) | None => {
+            "`slack-soar-relay doctor` tries the way to it: name, port, proxy, certificate"
+        }
+    }
 }
 
 /// Alerts wait for long, and nothing that is said elsewhere holds them back.

@@ -167,6 +167,24 @@ async fn an_open_breaker_is_said_with_the_next_try_and_the_last_answer() {
 }
 
 #[tokio::test]
+async fn an_open_breaker_is_said_with_what_the_last_answer_asks_of_a_person() {
+    for (mood, advice) in [
+        (Mood::Status(401), "token or password is not accepted"),
+        (Mood::Status(404), "there is nothing at that address"),
+        (Mood::Status(500), "see to its log or its operator"),
+        (Mood::Reset, "tries the way to it"),
+    ] {
+        let soar = FakeSoar::new([mood]).await;
+        let relay = Setup::default().destination("soar", &soar, "").start().await;
+        assert_eq!(relay.post(&incident(1)).await, 200);
+        let opens = async { concern(&relay, "breaker_open").await };
+        relay.time_passes_until(Duration::from_secs(1), opens).await;
+        let words = ["soar", advice, "`slack-soar-relay destinations test soar` tries it now"];
+        is_said_everywhere(&relay, "breaker_open", &words).await;
+    }
+}
+
+#[tokio::test]
 async fn a_pause_with_an_end_is_shown_everywhere_and_ends_by_itself() {
     log::keep();
     let soar = FakeSoar::ok().await;
