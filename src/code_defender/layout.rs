@@ -284,7 +284,8 @@ fn read_lines(text: &str, titles: &FieldTitles) -> Lines {
         {
             read.fields.push(field(&label, &reopened(bare, value)));
         } else if is_known(&mrkdwn::label(bare)) {
-            let value = lines.next_if(|next| !next.trim().is_empty()).unwrap_or_default();
+            let is_value = |next: &&str| !next.trim().is_empty() && !is_known(&mrkdwn::label(next));
+            let value = lines.next_if(is_value).unwrap_or_default();
             read.fields.push(field(&mrkdwn::label(bare), value));
         } else {
             read.rest.push(line.to_owned());

@@ -96,6 +96,10 @@ enum Place {
     Message,
     /// The list of the message's attachments.
     Attachments,
+    /// The rows of a table.
+    Rows,
+    /// The cells of a row.
+    Row,
     /// Anything inside.
     Inside,
 }
@@ -195,7 +199,15 @@ impl<'de> Walk<'_, 'de> {
             (Place::Message, "attachments") => {
                 return object.next_value_seed(self.inside(Place::Attachments, Role::Aside, None));
             }
-            (Place::Message | Place::Attachments | Place::Inside, _) => {}
+            (_, "rows") => {
+                return object.next_value_seed(self.inside(
+                    Place::Rows,
+                    Role::Aside,
+                    self.attachment,
+                ));
+            }
+            (Place::Message | Place::Attachments | Place::Rows | Place::Row | Place::Inside, _) => {
+            }
         }
         match key {
             key if SKIPPED.contains(&key) => object.next_value::<IgnoredAny>().map(drop),
@@ -339,6 +351,23 @@ impl<'de> Walk<'_, 'de> {
         let room = Layout::MOST_PIECES.saturating_sub(self.layout.pieces.len());
         self.layout.pieces.extend(kept.into_iter().take(room));
     }
+
+    /// Puts the two cells of a table's row together, which are a heading and its value. The cells
+    /// of a longer row stay apart: their headings stand in another row, if anywhere.
+    fn join_cells(&mut self, start: usize) {
+        let text = |piece: &Piece<'de>| {
+            if let Content::Body(text) = &piece.content { Some(text.clone()) } else { None }
+        };
+        let cells = self.layout.pieces.iter().enumerate().skip(start);
+        let cells: Vec<_> = cells.filter_map(|(at, piece)| Some((at, text(piece)?))).collect();
+        let [(heading_at, heading), (value_at, value)] = cells.as_slice() else {
+            return;
+        };
+        if let Some(piece) = self.layout.pieces.get_mut(*heading_at) {
+            piece.content = Content::Body(Cow::Owned(format!("{heading}\n{value}")));
+            self.layout.pieces.remove(*value_at);
+        }
+    }
 }
 
 fn is_url(text: &str) -> bool {
@@ -394,14 +423,21 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        let start = self.layout.pieces.len();
         let mut at = 0_u32;
         loop {
             let (place, attachment) = match self.place {
                 Place::Attachments => (Place::Inside, Some(at)),
-                Place::Event | Place::Message | Place::Inside => (Place::Inside, self.attachment),
+                Place::Rows => (Place::Row, self.attachment),
+                Place::Event | Place::Message | Place::Row | Place::Inside => {
+                    (Place::Inside, self.attachment)
+                }
             };
             let role = self.role;
             if list.next_element_seed(self.inside(place, role, attachment))?.is_none() {
+                if self.place == Place::Row {
+                    self.join_cells(start);
+                }
                 return Ok(());
             }
             at = at.saturating_add(1);

@@ -428,3 +428,39 @@ impl Verdict {
         matches!(self, Self::NearMiss(..))
     }
 }
+
+#[test]
+fn an_incident_in_the_rows_of_a_table_is_read() {
+    let raw = |text: &str| json!({"type": "raw_text", "text": text});
+    let rich = |element: Value| {
+        json!({"type": "rich_text", "elements": [
+            {"type": "rich_text_section", "elements": [element]},
+        ]})
+    };
+    let script = json!({"type": "text", "text": "www.evil.example/a.js", "style": {"code": true}});
+    let host = json!({"type": "link", "url": "http://shop.example", "text": "shop.example"});
+    let table = json!({"type": "table", "rows": [
+        [raw("Script"), rich(script)],
+        [raw("Risk Level"), raw("Low")],
+        [raw("Host Domain"), rich(host)],
+        [raw("Seen"), null],
+    ]});
+    let header = json!({"type": "header", "text": {"type": "plain_text", "text": TITLE}});
+    for message in [
+        post(json!({"blocks": [header.clone(), table.clone()]})),
+        post(json!({"attachments": [
+            {"fallback": "[no preview available]", "blocks": [header.clone(), table]},
+        ]})),
+    ] {
+        let incident = one(&message);
+        assert_eq!(incident.script.url, "www.evil.example/a.js");
+        assert_eq!((incident.risk.recognised, &*incident.risk.raw), (true, "Low"));
+        assert_eq!(incident.host.name, "shop.example");
+    }
+    let columns = json!({"type": "table", "rows": [
+        [raw("Script"), raw("Risk Level")],
+        [raw("www.evil.example/a.js"), raw("Low")],
+    ]});
+    let incident = one(&post(json!({"blocks": [header, columns]})));
+    assert_eq!((&*incident.script.url, &*incident.risk.raw), ("", ""), "no heading is a value");
+}
