@@ -11,6 +11,7 @@ use serde::{
     de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+mod join;
 mod take;
 
 use self::take::{OrTake, Take};
@@ -303,69 +304,6 @@ impl<'de> Walk<'_, 'de> {
             if let Content::Body(text) = &mut piece.content {
                 piece.content = meaning(std::mem::take(text));
             }
-        }
-    }
-
-    /// Takes the texts of a button or a link away, and returns what is written on it.
-    fn label(&mut self, start: usize) -> Cow<'de, str> {
-        let mut label: Cow<'de, str> = Cow::default();
-        let mut at = start;
-        while let Some(piece) = self.layout.pieces.get_mut(at) {
-            let text = match &mut piece.content {
-                Content::Heading(text) | Content::Body(text) | Content::Cell(text) => text,
-                Content::Aside(_) | Content::Field { .. } | Content::Link { .. } => {
-                    at += 1;
-                    continue;
-                }
-            };
-            if label.is_empty() {
-                label = std::mem::take(text);
-            }
-            self.layout.pieces.remove(at);
-        }
-        label
-    }
-
-    /// Puts the elements of a rich text together: one sentence may be many of them.
-    fn join(&mut self, start: usize) {
-        let mut joined = String::new();
-        let start = start.min(self.layout.pieces.len());
-        let mut kept = Vec::new();
-        for piece in self.layout.pieces.drain(start..) {
-            match &piece.content {
-                Content::Heading(text) | Content::Body(text) | Content::Cell(text) => {
-                    joined.push_str(text);
-                    continue;
-                }
-                Content::Link { url, label, .. } if label.is_empty() => {
-                    joined.extend(["<", url, ">"]);
-                }
-                Content::Link { url, label, .. } => joined.extend(["<", url, "|", label, ">"]),
-                Content::Aside(_) | Content::Field { .. } => {}
-            }
-            kept.push(piece);
-        }
-        if !joined.is_empty() {
-            self.push(Content::Body(Cow::Owned(joined)));
-        }
-        let room = Layout::MOST_PIECES.saturating_sub(self.layout.pieces.len());
-        self.layout.pieces.extend(kept.into_iter().take(room));
-    }
-
-    /// Puts the two cells of a table's row together, which are a heading and its value. The cells
-    /// of a longer row stay apart: their headings stand in another row, if anywhere.
-    fn join_cells(&mut self, start: usize) {
-        let text = |piece: &Piece<'de>| {
-            if let Content::Body(text) = &piece.content { Some(text.clone()) } else { None }
-        };
-        let cells = self.layout.pieces.iter().enumerate().skip(start);
-        let cells: Vec<_> = cells.filter_map(|(at, piece)| Some((at, text(piece)?))).collect();
-        let [(heading_at, heading), (value_at, value)] = cells.as_slice() else {
-            return;
-        };
-        if let Some(piece) = self.layout.pieces.get_mut(*heading_at) {
-            piece.content = Content::Body(Cow::Owned(format!("{heading}\n{value}")));
-            self.layout.pieces.remove(*value_at);
         }
     }
 }
