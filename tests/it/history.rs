@@ -1,6 +1,6 @@
 //! Incidents in a new layout and near misses that only a channel's history brings: as by push.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use serde_json::{Value, json};
 use slack_soar_relay::clock::Timestamp;
@@ -53,7 +53,7 @@ async fn an_incident_in_a_new_layout_and_a_near_miss_of_history_are_treated_as_b
     let miss = world.posted(VENDOR, 8, &json!({"text": TITLE}));
     let mut relay = world.start().await;
     relay.caught_up().await;
-    assert_eq!(world.arrived(&relay).await, [alert.clone()]);
+    assert_eq!(world.arrived(&relay).await, slice::from_ref(&alert));
     let (_, detail) = relay.api("GET", &format!("/alerts/{alert}")).await;
     assert_eq!(detail["alert"]["parse_problems"], json!(["layout"]));
     let (_, status) = relay.api("GET", "/status").await;

@@ -58,9 +58,10 @@ impl World {
             let mut peer = TcpStream::connect(self.relay.process.public).await.unwrap();
             let mut head = format!("POST {EVENTS} HTTP/1.1\r\nHost: relay\r\n");
             for (name, value) in signed(SECRET, 0) {
-                head.extend([name, ": ".to_owned(), value, "\r\n".to_owned()]);
+                head.extend([&*name, ": ", &value, "\r\n"]);
             }
-            head += &format!("Content-Length: {}\r\n\r\n", bytes + 1);
+            let length = (bytes + 1).to_string();
+            head.extend(["Content-Length: ", &length, "\r\n\r\n"]);
             peer.write_all(head.as_bytes()).await.unwrap();
             // The relay may have answered and closed before it has all.
             drop(peer.write_all(&vec![b'x'; bytes]).await);

@@ -209,14 +209,7 @@ impl Reader {
             Ok(Next::More) | Err(_) => None,
         };
         let cursor = cursor.map(|cursor| CursorMove { seen: open.tally.newest, ..cursor });
-        if open.layouts.is_empty() {
-            self.accept(open, candidates, cursor).await?;
-        } else {
-            // Whoever posts incidents of the known shape is known then.
-            self.accept(open, candidates, None).await?;
-            self.decide(open, !matches!(next, Ok(Next::More))).await?;
-            self.accept(open, Vec::new(), cursor).await?;
-        }
+        self.take_in(open, candidates, cursor, !matches!(next, Ok(Next::More))).await?;
         // The page is held until here: it counts as memory in use.
         drop(page);
         match next? {

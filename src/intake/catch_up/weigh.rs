@@ -9,6 +9,7 @@ use super::{
 use crate::{
     code_defender::matcher::{Doubt, Vouched},
     intake::{IncidentMessage, doubt::Scales},
+    store::CursorMove,
 };
 
 /// The most incidents in a new layout that wait for the rest of a window.
@@ -76,10 +77,27 @@ impl Reader {
         Ok(alerts)
     }
 
+    /// Stores what a page has brought, and moves the cursor.
+    pub(super) async fn take_in(
+        &self,
+        open: &mut Open,
+        candidates: Vec<Candidate>,
+        cursor: Option<CursorMove>,
+        is_last: bool,
+    ) -> Result<(), ReadError> {
+        if open.layouts.is_empty() {
+            return self.accept(open, candidates, cursor).await;
+        }
+        // Whoever posts incidents of the known shape is known then.
+        self.accept(open, candidates, None).await?;
+        self.decide(open, is_last).await?;
+        self.accept(open, Vec::new(), cursor).await
+    }
+
     /// Decides about the incidents in a new layout that the window has brought, the oldest first,
     /// as push does: the bot that was first is the one that reports incidents. Pages begin with the
     /// newest, so while nobody is known to report, they wait for the last page.
-    pub(super) async fn decide(&self, open: &mut Open, is_last: bool) -> Result<(), ReadError> {
+    async fn decide(&self, open: &mut Open, is_last: bool) -> Result<(), ReadError> {
         let Some(first) = open.layouts.first() else {
             return Ok(());
         };
