@@ -106,6 +106,6 @@ fn cells(row: &Row, now: Timestamp) -> Vec<(String, Colour)> {
         (row.severity.clone(), Colour::of(&row.severity)),
         (harmless(&row.id), Colour::Plain),
         (deliveries, Colour::of(worst)),
-        (harmless(&row.summary), Colour::Plain),
+        (harmless(&row.summary.replace('\n', ", ")), Colour::Plain),
     ]
 }

@@ -88,7 +88,7 @@ pub(super) async fn near_misses(
                 (harmless(&one.reason), Colour::Plain),
                 (harmless(bot), Colour::Plain),
                 (harmless(&one.id), Colour::Plain),
-                (harmless(&one.summary), Colour::Plain),
+                (harmless(&one.summary.replace('\n', ", ")), Colour::Plain),
             ]
         })
         .collect();
