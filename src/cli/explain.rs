@@ -98,7 +98,7 @@ struct DestinationExplanation {
 
 impl Explain {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
-        let config = common.load()?;
+        let config = common.salvage().config;
         let body = self.body(common)?;
         let app = self.app(&config)?;
         let explanation = explain(&config, app, &body)?;

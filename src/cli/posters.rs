@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{sample::TEST_BOT, terminal::harmless};
+use super::terminal::harmless;
 use crate::{
     clock::{Timestamp, rough},
+    intake::posters::TEST_BOT,
     ops::view::Bot,
 };
 

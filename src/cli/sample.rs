@@ -9,12 +9,10 @@ use crate::{
     },
     config::App,
     ids::MessageTs,
+    intake::posters::TEST_BOT,
 };
 
 const TEAM: &str = "T0123456789";
-
-/// The bot of a test, unless the configuration lists bots.
-pub(super) const TEST_BOT: &str = "B0RELAYTEST";
 
 /// An event that holds the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {

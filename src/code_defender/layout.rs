@@ -1,7 +1,7 @@
 //! Incidents that do not have the shape that the vendor posts today. Whatever the vendor moves to,
 //! such as Block Kit, the title, a link to the console and the fields are looked for everywhere.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use regex::Regex;
 
@@ -101,6 +101,7 @@ impl Matcher {
         let titles = self.field_titles();
         let mut attachment = Attachment::default();
         let mut details: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         let mut titled: Vec<String> = Vec::new();
         for piece in own_pieces(layout, place) {
             match &piece.content {
@@ -128,7 +129,7 @@ impl Matcher {
                     for line in read.rest {
                         if self.finds_title(&line) {
                             titled.push(line);
-                        } else if is_body && !is_link_alone(&line) && !details.contains(&line) {
+                        } else if is_body && !is_link_alone(&line) && seen.insert(line.clone()) {
                             details.push(line);
                         }
                     }

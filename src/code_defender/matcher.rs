@@ -247,7 +247,8 @@ impl Matcher {
                 Verdict::Ignored(Reason::Channel)
             };
         }
-        if !survey.has_title && is_unfurl {
+        let is_own = message.is_by_bot() && has_evidence;
+        if !survey.has_title && is_unfurl && !is_own {
             return Verdict::Refused(Reason::Unfurl);
         }
         if !message.is_by_bot() {

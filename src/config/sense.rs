@@ -207,7 +207,11 @@ impl Resolver<'_> {
                 self.problem_with(&at, message.to_owned(), "write \"30d\", and 1h or more");
             } else if span.0 > IDENTITY_KEPT {
                 let message = "more than 400d: only so long an old message is known again";
-                self.problem(&at, message);
+                if key == "delivered" {
+                    self.problem(&at, message);
+                } else {
+                    self.warn(&at, message);
+                }
             } else if span.0 < Duration::from_secs(DAY) {
                 self.warn(&at, "less than a day: alerts are gone before anybody looks at them");
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{IncidentMessage, notes::Notes};
+use super::{IncidentMessage, notes::Notes, posters::TEST_BOT};
 use crate::{
     clock::Clock,
     code_defender::matcher::{Doubt, Vouched},
@@ -44,7 +44,7 @@ impl Scales<'_> {
                 return Ok(Some(Doubt::OtherBot));
             }
         }
-        let may_alert = self.notes.may_alert(app, bot, self.clock.instant());
+        let may_alert = self.notes.may_alert(app, bot, message.posted_at);
         Ok((!may_alert).then_some(Doubt::TooMany))
     }
 
@@ -56,7 +56,13 @@ impl Scales<'_> {
         self.notes.posters.write(self.store).await?;
         let since = self.clock.now() - REPORTS;
         let mut posters = self.store.posters(&key.app).await?;
-        posters.retain(|one| one.channel == key.channel && one.last >= since && one.has_id());
+        posters.retain(|one| {
+            one.channel == key.channel
+                && one.incidents > 0
+                && one.last >= since
+                && one.has_id()
+                && one.bot_id != TEST_BOT
+        });
         Ok(posters)
     }
 

@@ -106,6 +106,7 @@ struct Inner {
     clock_skew: Gauge,
     retries: Vec<(&'static str, Counter)>,
     said_crowded: Seldom,
+    said_busy: Seldom,
 }
 
 impl EventsApi {
@@ -126,6 +127,7 @@ impl EventsApi {
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
             retries,
             said_crowded: Seldom::every(Duration::from_secs(60)),
+            said_busy: Seldom::every(Duration::from_secs(60)),
             parts,
         }))
     }
@@ -223,6 +225,13 @@ impl Inner {
         let _place = match self.limits.request() {
             Ok(place) => place,
             Err(refusal) => {
+                if self.said_busy.is_due(self.parts.clock.instant()) {
+                    tracing::warn!(
+                        path = door.path(),
+                        "as many requests of Slack's are in progress as may be at once: others \
+                         are answered 503, and Slack sends them again (said once a minute)"
+                    );
+                }
                 door.count_refused(refusal.fate());
                 door.tell_refused();
                 return refuse(&refusal, door);

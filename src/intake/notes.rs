@@ -2,7 +2,7 @@
 //! store and the metrics: who posts, what was ignored, and what was said about it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use super::posters::{Bot, Ledger};
 use crate::{
     clock::Timestamp,
     code_defender::matcher::Reason,
-    ids::{AppName, ChannelId},
+    ids::{AppName, ChannelId, MessageTs},
     slack::message::Message,
 };
 
@@ -21,10 +21,14 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// The most channels and reasons of refusals that are told apart.
 const MAX_REFUSED: usize = 200;
 
-/// The most alerts in a new layout of one bot within [`LAYOUT_SPAN`]: a program that answers its
+/// The most alerts in a new layout of one bot within [`LAYOUT_MICROS`]: a program that answers its
 /// own alerts must not go on for ever.
 const MAX_LAYOUT_ALERTS: usize = 20;
-const LAYOUT_SPAN: Duration = Duration::from_secs(3600);
+const LAYOUT_MICROS: i64 = 3_600_000_000;
+
+/// Bots, and messages of each, that are remembered for that.
+const MAX_LAYOUT_BOTS: usize = 100;
+const MOST_REMEMBERED: usize = 1_000;
 
 /// Shared by the receiver and every poller, over reloads.
 #[derive(Debug, Default)]
@@ -70,8 +74,44 @@ struct Said {
 struct LayoutAlerts {
     app: AppName,
     bot: Bot,
-    at: Vec<Instant>,
+    /// When the messages were posted.
+    posted: BTreeSet<MessageTs>,
     is_said: bool,
+}
+
+impl LayoutAlerts {
+    fn may_alert(&mut self, posted_at: MessageTs) -> bool {
+        if self.posted.contains(&posted_at) {
+            return true;
+        }
+        let at = |micros| MessageTs::from_micros(micros);
+        let hour = at(posted_at.micros().saturating_sub(LAYOUT_MICROS) + 1)
+            ..at(posted_at.micros().saturating_add(LAYOUT_MICROS));
+        let is_room = self.posted.range(hour).count() < MAX_LAYOUT_ALERTS;
+        if is_room {
+            self.is_said = false;
+            self.posted.insert(posted_at);
+            if self.posted.len() > MOST_REMEMBERED {
+                self.posted.pop_first();
+            }
+        }
+        is_room
+    }
+
+    fn say(&mut self) {
+        if std::mem::replace(&mut self.is_said, true) {
+            return;
+        }
+        let Self { app, bot, .. } = self;
+        tracing::warn!(
+            %app,
+            bot_id = bot.bot_id,
+            app_id = bot.app_id,
+            "bot {} has posted {MAX_LAYOUT_ALERTS} incidents in a new layout within an hour; \
+             what else it posts is kept as near misses",
+            if bot.bot_id.is_empty() { &bot.app_id } else { &bot.bot_id }
+        );
+    }
 }
 
 impl Notes {
@@ -119,36 +159,29 @@ impl Notes {
         }
     }
 
-    /// Returns whether a bot may post another alert in a new layout now, and counts it.
-    pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, now: Instant) -> bool {
+    /// Returns whether a bot's message in a new layout may be an alert, and counts it: once, however
+    /// often it is read, and by the time when it was posted.
+    pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, posted_at: MessageTs) -> bool {
         let mut inner = self.inner();
-        let is_young = |at: &Instant| now.saturating_duration_since(*at) < LAYOUT_SPAN;
-        for one in &mut inner.layouts {
-            one.at.retain(is_young);
-        }
-        inner.layouts.retain(|one| !one.at.is_empty());
-        let known = inner.layouts.iter_mut().find(|one| one.app == *app && one.bot == *bot);
-        let Some(known) = known else {
-            let (app, bot) = (app.clone(), bot.clone());
-            inner.layouts.push(LayoutAlerts { app, bot, at: vec![now], is_said: false });
-            return true;
+        let at = inner.layouts.iter().position(|one| one.app == *app && one.bot == *bot);
+        let mut known = match at {
+            Some(at) => inner.layouts.remove(at),
+            None => LayoutAlerts {
+                app: app.clone(),
+                bot: bot.clone(),
+                posted: BTreeSet::new(),
+                is_said: false,
+            },
         };
-        if known.at.len() < MAX_LAYOUT_ALERTS {
-            known.at.push(now);
-            known.is_said = false;
-            return true;
+        let may_alert = known.may_alert(posted_at);
+        if !may_alert {
+            known.say();
         }
-        if !std::mem::replace(&mut known.is_said, true) {
-            tracing::warn!(
-                %app,
-                bot_id = bot.bot_id,
-                app_id = bot.app_id,
-                "bot {} has posted {MAX_LAYOUT_ALERTS} incidents in a new layout within an hour; \
-                 what else it posts is kept as near misses",
-                if bot.bot_id.is_empty() { &bot.app_id } else { &bot.bot_id }
-            );
+        inner.layouts.push(known);
+        if inner.layouts.len() > MAX_LAYOUT_BOTS {
+            inner.layouts.remove(0);
         }
-        false
+        may_alert
     }
 
     /// Returns how many events of the app were ignored since the start, by reason; with an empty
@@ -257,12 +290,13 @@ mod tests {
 
     #[test]
     fn a_bot_may_alert_twenty_times_an_hour_in_a_new_layout() {
-        let (notes, start) = (Notes::default(), Clock::system().instant());
-        let at = |seconds| start + Duration::from_secs(seconds);
+        let notes = Notes::default();
+        let at = |seconds: i64| MessageTs::from_micros((1_600_000_000 + seconds) * 1_000_000);
         for n in 0..20 {
             assert!(notes.may_alert(&app(), &bot("B1"), at(n)));
         }
         assert!(!notes.may_alert(&app(), &bot("B1"), at(20)));
+        assert!(notes.may_alert(&app(), &bot("B1"), at(7)), "the same message, read again");
         assert!(notes.may_alert(&app(), &bot("B2"), at(20)), "each bot by itself");
         assert!(!notes.may_alert(&app(), &bot("B1"), at(3_599)));
         assert!(notes.may_alert(&app(), &bot("B1"), at(3_600)), "the first is an hour old");

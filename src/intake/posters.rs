@@ -76,6 +76,21 @@ impl Entry {
     }
 }
 
+/// The bot of test incidents. It reports none of the vendor's.
+pub const TEST_BOT: &str = "B0RELAYTEST";
+
+/// Takes back what was not written, also if nobody waits for the store's answer any more.
+struct Writing<'l> {
+    ledger: &'l Ledger,
+    unwritten: Vec<Poster>,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.ledger.take_back(std::mem::take(&mut self.unwritten));
+    }
+}
+
 impl Ledger {
     /// Counts the incidents of a message that the store has accepted. A bot whose message was known
     /// before has posted incidents too, but none that is new.
@@ -95,7 +110,8 @@ impl Ledger {
         if bots.len() >= MAX_BOTS {
             bots.retain(|entry| !entry.is_written);
         }
-        if bots.len() >= MAX_BOTS {
+        // A known message may have been made an alert by hand, whoever posted it.
+        if incidents == 0 || poster.bot_id == TEST_BOT || bots.len() >= MAX_BOTS {
             return;
         }
         bots.push(Entry { poster, is_written: false });
@@ -117,11 +133,10 @@ impl Ledger {
         if unwritten.is_empty() {
             return Ok(());
         }
-        let result = store.add_posters(unwritten.clone()).await;
-        if result.is_err() {
-            self.take_back(unwritten);
-        }
-        result
+        let mut writing = Writing { ledger: self, unwritten };
+        store.add_posters(writing.unwritten.clone()).await?;
+        writing.unwritten.clear();
+        Ok(())
     }
 
     fn take_back(&self, unwritten: Vec<Poster>) {

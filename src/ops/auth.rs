@@ -87,15 +87,20 @@ fn check_loopback(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(),
                       127.0.0.1 or localhost";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    let is_json = single(headers, &header::CONTENT_TYPE).is_some_and(|value| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json")
-    });
-    if method.is_safe() || is_json {
+    if method.is_safe() || is_json(headers) {
         return Ok(());
     }
     let detail = "send `Content-Type: application/json`";
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// Returns whether a request says that its content is JSON, which no page of another site can have
+/// a browser say without asking first.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    single(headers, &header::CONTENT_TYPE).is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    })
 }
 
 /// A header that is there exactly once.

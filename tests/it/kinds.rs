@@ -604,6 +604,9 @@ async fn a_near_miss_is_listed_explained_and_adopted_once() {
     let id = format!("main:{CHANNEL}:{}:0", ts(2));
     assert_eq!(relay.api("GET", "/status").await.1["near_misses"]["unread"], 1);
     let server = format!("http://{}", relay.process.ops);
+    // A monitor or a page of another site may ask for the list, and reads nothing.
+    assert_eq!(http::get(relay.process.ops, "/api/v1/near-misses").await.status, 200);
+    assert_eq!(relay.api("GET", "/status").await.1["near_misses"]["unread"], 1);
     let (code, out) = relay.run(&["explain", "--near-miss", &id, "--server", &server, "--json"]);
     let explained: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &explained["outcome"]), (Some(1), &json!("near_miss")), "{out}");

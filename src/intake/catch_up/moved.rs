@@ -149,13 +149,8 @@ impl Poller {
             limit: PAGE,
         };
         let page = reader.api.history(&query).await.map_err(ReadError::Slack)?;
-        let with_attachments = |raw: &String| {
-            let message =
-                message::parse(raw).ok().filter(|one| one.attachments.iter().next().is_some())?;
-            message.ts.parse().ok()
-        };
-        let timestamps: Vec<MessageTs> =
-            page.messages.iter().filter_map(with_attachments).collect();
+        let timestamp = |raw: &String| message::parse(raw).ok()?.ts.parse().ok();
+        let timestamps: Vec<MessageTs> = page.messages.iter().filter_map(timestamp).collect();
         let (store, own) = (&reader.parts.store, [stranger.clone()]);
         let alike = store.look_alikes(&reader.app, &own, &timestamps).await;
         let known = self.channels.known();
@@ -254,14 +249,13 @@ impl Reader {
         let incident = |raw: &String| {
             let message = message::parse(raw).ok()?;
             match admission.admit(&message, raw, post, Bytes::new) {
-                Admitted::Incident(incoming) => match incoming.message.key.ts {
-                    TsKey::Ts(ts) => Some((ts, incoming.message)),
-                    TsKey::Digest(_) => None,
-                },
-                Admitted::Elsewhere(..)
-                | Admitted::NearMiss(..)
-                | Admitted::Refused(_)
-                | Admitted::Ignored(_) => None,
+                Admitted::Incident(incoming) | Admitted::Elsewhere(incoming, _) => {
+                    match incoming.message.key.ts {
+                        TsKey::Ts(ts) => Some((ts, incoming.message)),
+                        TsKey::Digest(_) => None,
+                    }
+                }
+                Admitted::NearMiss(..) | Admitted::Refused(_) | Admitted::Ignored(_) => None,
             }
         };
         page.messages.iter().filter_map(incident).collect()

@@ -158,7 +158,9 @@ impl Keeping {
     }
 
     async fn weigh(self, incident: IncidentMessage, vouched: Vouched, budget: Duration) -> Fate {
+        let began = self.clock.instant();
         let asked = tokio::time::timeout(budget, self.scales().doubt(&incident, vouched)).await;
+        let budget = budget.saturating_sub(self.clock.instant().saturating_duration_since(began));
         match asked.unwrap_or(Err(StoreError::Busy)) {
             Ok(None) => self.store(incident, budget).await,
             Ok(Some(doubt)) => self.keep(incident, doubt, budget).await,

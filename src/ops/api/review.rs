@@ -1,9 +1,12 @@
 //! What is not an alert and somebody must look at: near misses, and bodies that could not be read.
-//! A list marks what it shows as read, as whoever asks for it has seen it.
+//! A list marks what it shows as read if a person asked for it.
+
+use std::convert::Infallible;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
 };
 use serde::Deserialize;
 
@@ -17,6 +20,7 @@ use crate::{
     logging::chain,
     ops::{
         NoAdoption, Problem,
+        auth::is_json,
         view::{Adopted, NearMiss, NearMissDetail, NearMisses, Quarantine, Quarantined},
     },
     store,
@@ -39,6 +43,7 @@ pub(super) struct Which {
 /// `GET /near-misses?before=&limit=`
 pub(super) async fn near_misses(
     State(api): Shared,
+    reading: Reading,
     Params(which): Params<Which>,
 ) -> Answer<NearMisses> {
     let limit = which.limit.unwrap_or(LIMIT);
@@ -49,18 +54,19 @@ pub(super) async fn near_misses(
     let is_full = u32::try_from(found.len()).is_ok_and(|length| length == limit);
     let next = found.last().map(|last| last.seq).filter(|_| is_full);
     let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.seq).collect();
-    mark_read(&api, &unread, &[]).await;
+    reading.mark(&api, &unread, &[]).await;
     Ok(Json(NearMisses { near_misses: found.into_iter().map(NearMiss::new).collect(), next }))
 }
 
 /// `GET /near-misses/{id}`
 pub(super) async fn near_miss(
     State(api): Shared,
+    reading: Reading,
     Path(id): Path<String>,
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<NearMissDetail> {
     let found = find(&api, &id).await?;
-    mark_read(&api, &[found.seq], &[]).await;
+    reading.mark(&api, &[found.seq], &[]).await;
     let raw = json_of(&found.raw);
     Ok(Json(NearMissDetail { near_miss: NearMiss::new(found), raw }))
 }
@@ -106,24 +112,26 @@ pub(super) async fn adopt(
 /// `GET /quarantine`
 pub(super) async fn quarantine(
     State(api): Shared,
+    reading: Reading,
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Quarantine> {
     let found = api.parts.store.quarantined(BODIES).await?;
     let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.id).collect();
-    mark_read(&api, &[], &unread).await;
+    reading.mark(&api, &[], &unread).await;
     Ok(Json(Quarantine { quarantine: found.iter().map(Quarantined::new).collect() }))
 }
 
 /// `GET /quarantine/{id}`
 pub(super) async fn quarantined(
     State(api): Shared,
+    reading: Reading,
     Path(id): Path<i64>,
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Quarantined> {
     let found = api.parts.store.quarantined(BODIES).await?;
     let body = found.iter().find(|one| one.id == id);
     let body = body.ok_or_else(|| Problem::not_found(format!("there is no body {id}")))?;
-    mark_read(&api, &[], &[id]).await;
+    reading.mark(&api, &[], &[id]).await;
     Ok(Json(Quarantined::whole(body)))
 }
 
@@ -135,11 +143,27 @@ async fn find(api: &Api, id: &str) -> Result<store::NearMiss, Problem> {
 }
 
 /// What was seen counts as seen, but a store that takes nothing must not hide it.
-async fn mark_read(api: &Api, near_misses: &[i64], quarantined: &[i64]) {
-    if near_misses.is_empty() && quarantined.is_empty() {
-        return;
+/// Whether a request for a list comes from somebody who reads it. A page of another site, or a
+/// monitor, can ask too, but does not say `Content-Type: application/json`.
+pub(super) struct Reading {
+    is_a_persons: bool,
+}
+
+impl<S: Sync> FromRequestParts<S> for Reading {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self { is_a_persons: is_json(&parts.headers) })
     }
-    if let Err(error) = api.parts.store.mark_read(near_misses, quarantined).await {
-        tracing::warn!(error = chain(&error), "what was listed cannot be marked as read");
+}
+
+impl Reading {
+    async fn mark(self, api: &Api, near_misses: &[i64], quarantined: &[i64]) {
+        if !self.is_a_persons || near_misses.is_empty() && quarantined.is_empty() {
+            return;
+        }
+        if let Err(error) = api.parts.store.mark_read(near_misses, quarantined).await {
+            tracing::warn!(error = chain(&error), "what was listed cannot be marked as read");
+        }
     }
 }

@@ -8,20 +8,18 @@ impl<'de> Walk<'_, 'de> {
     /// Takes the texts of a button or a link away, and returns what is written on it.
     pub(super) fn label(&mut self, start: usize) -> Cow<'de, str> {
         let mut label: Cow<'de, str> = Cow::default();
-        let mut at = start;
-        while let Some(piece) = self.layout.pieces.get_mut(at) {
-            let text = match &mut piece.content {
-                Content::Heading(text) | Content::Body(text) | Content::Cell(text) => text,
-                Content::Aside(_) | Content::Field { .. } | Content::Link { .. } => {
-                    at += 1;
-                    continue;
+        let start = start.min(self.layout.pieces.len());
+        let mut others = self.layout.pieces.split_off(start);
+        others.retain_mut(|piece| match &mut piece.content {
+            Content::Heading(text) | Content::Body(text) | Content::Cell(text) => {
+                if label.is_empty() {
+                    label = std::mem::take(text);
                 }
-            };
-            if label.is_empty() {
-                label = std::mem::take(text);
+                false
             }
-            self.layout.pieces.remove(at);
-        }
+            Content::Aside(_) | Content::Field { .. } | Content::Link { .. } => true,
+        });
+        self.layout.pieces.append(&mut others);
         label
     }
 
