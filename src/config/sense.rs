@@ -542,7 +542,7 @@ destinations:
             ("{sqlite: {}}", "{sqlite: {path: /tmp}}", "store.sqlite.path", "is a folder"),
             ("retention: {}", "retention: {delivered: 0s}", "retention.delivered", "keeps nothing"),
             ("retention: {}", "retention: {dead: 0d}", "retention.dead", "keeps nothing"),
-            ("retention: {}", "retention: {dead: 500d}", "retention.dead", "400d"),
+            ("retention: {}", "retention: {delivered: 500d}", "retention.delivered", "400d"),
             ("delivery: {}", "delivery: {lease: 0s}", "destinations[0].timeout", "delivery.lease"),
             ("match:", "presets_dir: nowhere\nmatch:", "presets_dir", "no folder"),
             (
@@ -605,6 +605,7 @@ destinations:
             (server, "server: {ops_listen: '0.0.0.0:9090'}", "server.ops_listen", "the API is off"),
             (server, "server: {ops_token: {env: SHORT}}", "server.ops_token", "24 characters"),
             (server, "server: {listen: '127.0.0.1:0'}", "server.listen", "port 0"),
+            ("retention: {}", "retention: {dead: 500d}", "retention.dead", "400d"),
             (server, "server: {drain_delay: 30s}", "server.drain_delay", "Kubernetes"),
             ("slack:", "slack:\n  api_url: http://slack.internal/api", "slack.api_url", "in clear"),
             (

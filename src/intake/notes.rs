@@ -159,8 +159,8 @@ impl Notes {
         }
     }
 
-    /// Returns whether a bot's message in a new layout may be an alert, and counts it: once, however
-    /// often it is read, and by the time when it was posted.
+    /// Returns whether a bot's message in a new layout may be an alert, and counts it. A message
+    /// counts once, however often it is read, and by the time when it was posted.
     pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, posted_at: MessageTs) -> bool {
         let mut inner = self.inner();
         let at = inner.layouts.iter().position(|one| one.app == *app && one.bot == *bot);
@@ -300,7 +300,8 @@ mod tests {
         assert!(notes.may_alert(&app(), &bot("B2"), at(20)), "each bot by itself");
         assert!(!notes.may_alert(&app(), &bot("B1"), at(3_599)));
         assert!(notes.may_alert(&app(), &bot("B1"), at(3_600)), "the first is an hour old");
-        assert!(!notes.may_alert(&app(), &bot("B1"), at(3_600)));
+        let next = MessageTs::from_micros(at(3_600).micros() + 1);
+        assert!(!notes.may_alert(&app(), &bot("B1"), next));
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn changed_from(old: &str, new: &str) -> Value {
 }
 
 async fn push(relay: &TestRelay, message: &Value) {
-    assert_eq!(relay.post(&slack::event(message)).await, 200);
+    relay.post_as_slack_does(&slack::event(message)).await;
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn every_message_stays_one_alert_whichever_id_brought_it_first() {
         // This one comes before the change is heard of.
         let early = world.post(NEW);
         push(&relay, &early).await;
-        assert_eq!(relay.post(&changed()).await, 200);
+        relay.post_as_slack_does(&changed()).await;
         let later = world.post(NEW);
         push(&relay, &later).await;
         relay.caught_up_in(NEW).await;
@@ -128,7 +128,7 @@ async fn an_event_that_was_lost_is_made_up_for_by_what_history_shows() {
         let (status, report) = relay.api("POST", "/backfill?since=24h").await;
         assert_eq!((status, &report["new"], &report["known"]), (200, &json!(0), &json!(3)));
         // And the event comes after all.
-        assert_eq!(relay.post(&changed()).await, 200);
+        relay.post_as_slack_does(&changed()).await;
         assert_eq!(world.arrived(&relay).await, expected, "{channels}");
     }
 }
@@ -163,7 +163,7 @@ async fn any_id_of_a_channel_is_wanted_searched_for_and_shown() {
         .await;
     relay.caught_up_in(OLD).await;
     world.change_id();
-    assert_eq!(relay.post(&changed()).await, 200);
+    relay.post_as_slack_does(&changed()).await;
     let message = world.post(NEW);
     push(&relay, &message).await;
     relay.settled().await;
@@ -191,7 +191,7 @@ async fn without_a_token_the_event_alone_says_which_channel_it_is() {
     let mut posted = slack::message(1);
     posted["channel"] = json!(OLD);
     push(&relay, &posted).await;
-    assert_eq!(relay.post(&changed()).await, 200);
+    relay.post_as_slack_does(&changed()).await;
     for restarts in [false, true] {
         if restarts {
             relay.stop().await;
@@ -215,7 +215,7 @@ async fn a_push_under_another_id_than_history_is_not_a_missed_one() {
     relay.clock.advance(MINUTE);
     relay.caught_up_in(OLD).await;
     world.change_id();
-    assert_eq!(relay.post(&changed()).await, 200);
+    relay.post_as_slack_does(&changed()).await;
     message["channel"] = json!(NEW);
     push(&relay, &message).await;
     relay.caught_up_in(NEW).await;

@@ -410,7 +410,7 @@ pub(crate) async fn until_all(soar: &FakeSoar, expected: &[String]) -> BTreeMap<
             *counts.entry(id).or_insert(0) += 1;
         }
         if expected.iter().all(|id| counts.contains_key(id)) {
-            assert_eq!(counts.len(), expected.len());
+            assert_eq!(counts.len(), expected.len(), "{counts:?}, expected {expected:?}");
             return counts;
         }
         let took = Clock::system().now().since(started).as_secs();

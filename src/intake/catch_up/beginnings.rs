@@ -16,6 +16,9 @@ use crate::{
 /// clock of a machine without a battery begins in 1970.
 const UNCONFIRMED: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Slack tells the time in whole seconds, so a beginning may seem to be as much later than now.
+pub(super) const SLACKS_SECOND: Duration = Duration::from_secs(1);
+
 /// What is kept under ids and configured names. No beginning is kept for a channel that was read
 /// before beginnings were.
 pub(super) type Beginnings = BTreeMap<String, Option<Beginning>>;
@@ -84,8 +87,9 @@ impl Poller {
         let Some(now) = moment.believed else {
             return Ok(kept.iter().map(|one| one.at).min());
         };
-        let is_possible =
-            |one: &&Beginning| one.at <= now && (one.is_sure || now.since(one.at) <= UNCONFIRMED);
+        let is_possible = |one: &&Beginning| {
+            one.at <= now + SLACKS_SECOND && (one.is_sure || now.since(one.at) <= UNCONFIRMED)
+        };
         let first = kept.iter().filter(is_possible).min_by_key(|one| one.at).copied();
         let is_unsure = first.is_none_or(|first| !first.is_sure);
         if is_unsure && place.committed.is_none() && self.beginnings.is_some() {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY,
-    beginnings::floor,
+    beginnings::{SLACKS_SECOND, floor},
     moved,
     reader::{Beat, Open, TRIES},
     task::{Purpose, Task},
@@ -100,7 +100,8 @@ impl Poller {
         // What is older is none of ours to bring.
         let lookback = self.settings.first_lookback;
         let floor = beginning.map(|beginning| floor(beginning, lookback, place));
-        let floor = floor.filter(|floor| *floor <= ts(moment.earliest));
+        let now_at_most = ts(moment.earliest + SLACKS_SECOND);
+        let floor = floor.filter(|floor| *floor <= now_at_most);
         if let (Some(floor), None) = (floor, also_from) {
             plan.window.oldest = plan.window.oldest.max(floor);
         }
