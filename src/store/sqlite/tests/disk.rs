@@ -20,10 +20,17 @@ fn large(number: i64, destinations: &[&str]) -> NewMessage {
 
 async fn end(store: &SqliteStore, destination: &str, next: &Next) {
     let name = DestinationName::new(destination).unwrap();
-    for lease in store.lease_due(&name, 1000).await.unwrap() {
-        let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
-        let outcome = Outcome { attempt, next: next.clone(), projection: None };
-        store.record(lease, outcome).await.unwrap();
+    // One call gives out 4 MiB.
+    loop {
+        let leases = store.lease_due(&name, 1000).await.unwrap();
+        if leases.is_empty() {
+            return;
+        }
+        for lease in leases {
+            let attempt = attempt(Timestamp::from_seconds(1_700_000_000), "fine");
+            let outcome = Outcome { attempt, next: next.clone(), projection: None };
+            store.record(lease, outcome).await.unwrap();
+        }
     }
 }
 
