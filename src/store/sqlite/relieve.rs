@@ -85,9 +85,10 @@ impl Relief {
     /// A walk has come to its end; the next one begins at the first message.
     fn end_walk(&self, now: Instant) {
         self.walked.store(0, Ordering::Release);
-        let has_found = self.has_found.swap(false, Ordering::AcqRel);
-        let mut until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (!has_found).then(|| now + REST);
+        if !self.has_found.swap(false, Ordering::AcqRel) {
+            let mut until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+            *until = Some(now + REST);
+        }
     }
 
     fn count(&self, removed: u64) {
@@ -144,8 +145,6 @@ async fn step(store: &SqliteStore) -> Result<bool, StoreError> {
     let mut goes_on = false;
     if !shared.relief.rests(shared.clock.instant()) {
         let after = shared.relief.begin_walk();
-        // What was freed in the file still stands in the log, whose length counts as well.
-        shared.gives_back.store(true, Ordering::Release);
         let work = move |db: &mut Db<'_>, _| empty_some(db, after);
         let Walked { emptied, last } = store.write_for(Purpose::Room, work).await?;
         shared.relief.count(emptied);
