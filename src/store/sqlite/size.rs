@@ -24,6 +24,9 @@ const SHORT: u64 = 90;
 const ENOUGH: u64 = 85;
 const WARNED: u64 = 80;
 
+/// Bytes that alerts may fill between two looks.
+const SMALL: u64 = 32 * 1024 * 1024;
+
 /// Used pages and the write-ahead log, against the limit.
 #[derive(Debug)]
 pub(super) struct Size {
@@ -51,7 +54,9 @@ impl Size {
     pub(super) fn keep_up(&self, db: &Connection, now: Instant) {
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = looked_at.is_some_and(|before| now.duration_since(before) < EVERY);
-        if !is_recent || self.is_warned.load(Ordering::Acquire) {
+        // A small store may be full before the next look.
+        let is_close = self.max <= SMALL || self.is_warned.load(Ordering::Acquire);
+        if !is_recent || is_close {
             *looked_at = Some(now);
             self.measure(db);
             self.look_at_disk(now);
