@@ -110,6 +110,7 @@ async fn a_walk_that_found_nothing_is_not_begun_again_for_what_ends_no_delivery(
     assert!(rests(), "retention ends no delivery");
     end(&store, "soar", &Next::Delivered(Reference::default())).await;
     assert!(!rests());
+    store.accept(vec![large(number, &["soar"])], None, None).await.unwrap().remove(0).unwrap();
 }
 
 #[tokio::test]
