@@ -14,7 +14,8 @@ use serde::{
 mod join;
 mod take;
 
-use self::take::{OrTake, Take};
+use self::take::OrTake;
+use super::lenient::{Fill, read};
 use crate::slack::Unparsable;
 
 /// The texts and links of a message, in their order.
@@ -212,11 +213,11 @@ impl<'de> Walk<'_, 'de> {
         }
         match key {
             key if SKIPPED.contains(&key) => object.next_value::<IgnoredAny>().map(drop),
-            "type" => object.next_value_seed(Take(&mut own.kind)),
-            "url" => object.next_value_seed(Take(&mut own.url)),
+            "type" => read(object, &mut own.kind),
+            "url" => read(object, &mut own.url),
             "from_url" | "original_url" => {
                 let mut url = Cow::default();
-                object.next_value_seed(Take(&mut url))?;
+                read(object, &mut url)?;
                 own.is_quoted |= !url.is_empty();
                 Ok(())
             }
@@ -225,9 +226,9 @@ impl<'de> Walk<'_, 'de> {
                 object.next_value::<IgnoredAny>().map(drop)
             }
             _ if key == "is_share" || (key.starts_with("is_") && key.ends_with("_unfurl")) => {
-                let mut flag = Cow::default();
-                object.next_value_seed(Take(&mut flag))?;
-                own.is_quoted |= !flag.is_empty();
+                let mut flag = false;
+                read(object, &mut flag)?;
+                own.is_quoted |= flag;
                 Ok(())
             }
             "title" => {
@@ -386,7 +387,7 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
         let start = self.layout.pieces.len();
         let mut own = Own::default();
         let mut key = Cow::default();
-        while object.next_key_seed(Take(&mut key))?.is_some() {
+        while object.next_key_seed(Fill(&mut key))?.is_some() {
             let known = std::mem::take(&mut key);
             self.key(&known, &mut own, &mut object)?;
         }

@@ -232,7 +232,7 @@ pub(super) fn item(list: &str, place: u32) -> Option<&RawValue> {
 }
 
 /// Fills a place. An object is not handed from function to function, so it is not copied.
-struct Fill<'p, T>(&'p mut T);
+pub(super) struct Fill<'p, T>(pub(super) &'p mut T);
 
 impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Fill<'_, T> {
     type Value = ();

@@ -1,71 +1,10 @@
-//! Reading one value of an object that a walk passes.
+//! Reading a value that is a text or more of the message.
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads a string into its place; `true` reads as a text too, and anything else as none.
-pub(super) struct Take<'p, 'de>(pub(super) &'p mut Cow<'de, str>);
-
-impl<'de> DeserializeSeed<'de> for Take<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Take<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
-        *self.0 = Cow::Borrowed(text);
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        *self.0 = Cow::Owned(text.to_owned());
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
-        *self.0 = Cow::Owned(number.to_string());
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
-        *self.0 = Cow::Owned(number.to_string());
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
-        *self.0 = Cow::Owned(number.to_string());
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<(), E> {
-        *self.0 = Cow::Borrowed(if flag { "true" } else { "" });
-        Ok(())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-}
+use crate::slack::lenient::Fill;
 
 /// Reads a string into its place, and gives anything else to a visitor, if there is one.
 pub(super) struct OrTake<'p, 'de, V> {
@@ -89,23 +28,23 @@ impl<'de, V: Visitor<'de, Value = ()>> Visitor<'de> for OrTake<'_, 'de, V> {
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
-        Take(self.text).visit_borrowed_str(text)
+        Fill(self.text).visit_borrowed_str(text)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        Take(self.text).visit_str(text)
+        Fill(self.text).visit_str(text)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
-        Take(self.text).visit_i64(number)
+        Fill(self.text).visit_i64(number)
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
-        Take(self.text).visit_u64(number)
+        Fill(self.text).visit_u64(number)
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
-        Take(self.text).visit_f64(number)
+        Fill(self.text).visit_f64(number)
     }
 
     fn visit_bool<E: Error>(self, _flag: bool) -> Result<(), E> {
@@ -119,14 +58,14 @@ impl<'de, V: Visitor<'de, Value = ()>> Visitor<'de> for OrTake<'_, 'de, V> {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
         match self.visitor {
             Some(visitor) => visitor.visit_seq(list),
-            None => Take(self.text).visit_seq(list),
+            None => Fill(self.text).visit_seq(list),
         }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
         match self.visitor {
             Some(visitor) => visitor.visit_map(object),
-            None => Take(self.text).visit_map(object),
+            None => Fill(self.text).visit_map(object),
         }
     }
 }
