@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Common,
     ops_client::{OpsClient, Target},
-    say, send_test, serve, status,
+    say, say_json, send_test, serve, status,
     terminal::{Screen, harmless},
 };
 use crate::{
@@ -123,11 +123,12 @@ impl Destinations {
 impl List {
     async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let status: Status = client.get(&["status"], &[]).await?;
-        say(&if self.json {
-            serde_json::to_string_pretty(&json!({"destinations": status.destinations}))?
+        if self.json {
+            say_json(&json!({"destinations": status.destinations}))?;
         } else {
-            status::destinations(&status.destinations, Screen::new(), status::now(&status))
-        });
+            let now = status::now(&status);
+            say(&status::destinations(&status.destinations, Screen::new(), now));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -151,7 +152,7 @@ impl Resume {
 
 fn tell(state: &PauseState, json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        say(&serde_json::to_string_pretty(state)?);
+        say_json(state)?;
         return Ok(ExitCode::SUCCESS);
     }
     let name = &state.destination;

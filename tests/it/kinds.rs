@@ -621,7 +621,8 @@ async fn a_near_miss_is_listed_explained_and_adopted_once() {
         json!({"unread": 0, "total": 1})
     );
     let (code, out) = relay.run(&["alerts", "adopt", &id, "--server", &server, "--json"]);
-    assert_eq!((code, &*out), (Some(0), &*format!("{{\"changed\":1,\"alert_ids\":[\"{id}\"]}}\n")));
+    let adopted: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, adopted), (Some(0), json!({"changed": 1, "alert_ids": [id]})));
     let again = relay.api("POST", &format!("/near-misses/{id}/adopt")).await;
     assert_eq!(again, (200, json!({"changed": 0, "alert_ids": [id]})), "adopted once");
     let detail = relay.api("GET", &format!("/alerts/{id}")).await.1;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{OpsClient, Target};
 use crate::{
     cli::{
-        complain, say,
+        complain, say, say_json,
         terminal::{harmless, progress},
     },
     clock::Clock,
@@ -168,7 +168,7 @@ impl Deed {
 
     fn tell(&self, answer: Changed) -> anyhow::Result<()> {
         if self.json {
-            say(&serde_json::to_string(&answer)?);
+            say_json(&answer)?;
             return Ok(());
         }
         let noun = if answer.changed == 1 { "delivery" } else { "deliveries" };

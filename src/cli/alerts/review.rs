@@ -7,8 +7,8 @@ use clap::Args;
 use super::{OpsClient, Target};
 use crate::{
     cli::{
-        complain, say,
-        terminal::{Colour, Screen, harmless},
+        complain, say, say_json,
+        terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, rough},
     ops::view::{Adopted, NearMisses, Quarantine},
@@ -44,7 +44,7 @@ impl Adopt {
             }
         }
         if self.json {
-            say(&serde_json::to_string(&sum)?);
+            say_json(&sum)?;
         } else {
             let noun = if sum.changed == 1 { "alert" } else { "alerts" };
             say(&format!("{} new {noun}.", sum.changed));
@@ -63,7 +63,7 @@ pub(super) async fn near_misses(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     if json {
-        say(&client.get_text(&["near-misses"], query).await?);
+        say(&indented(&client.get_text(&["near-misses"], query).await?));
         return Ok(ExitCode::SUCCESS);
     }
     let page: NearMisses = client.get(&["near-misses"], query).await?;
@@ -102,7 +102,7 @@ pub(super) async fn near_misses(
 /// Lists bodies that could not be read.
 pub(super) async fn quarantine(client: &OpsClient, json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        say(&client.get_text(&["quarantine"], &[]).await?);
+        say(&indented(&client.get_text(&["quarantine"], &[]).await?));
         return Ok(ExitCode::SUCCESS);
     }
     let page: Quarantine = client.get(&["quarantine"], &[]).await?;
