@@ -109,13 +109,13 @@ pub(super) struct Running {
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
-    /// What decides where an alert goes.
+    /// Decides where an alert goes.
     pub(super) admission: Arc<Admission>,
-    /// What is remembered of what was posted.
+    /// Counts of what was let through and left out, by bot and reason.
     pub(super) notes: Arc<Notes>,
-    /// What takes pushes.
+    /// The receiver of pushes.
     pub(super) events_api: EventsApi,
-    /// What reads history.
+    /// The pollers, one an app.
     pub(super) catch_up: Vec<catch_up::Handle>,
 }
 

@@ -89,7 +89,7 @@ impl Doctor {
     }
 }
 
-/// What is wrong with the file. The rest of the checks do without it.
+/// Returns the mistakes of the configuration file. The other checks go on without what is wrong.
 fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let finding = |problem: &Problem| {

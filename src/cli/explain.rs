@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     BadConfiguration, Common,
     ops_client::{OpsClient, Target},
-    say, serve,
+    say, say_json, serve,
     terminal::harmless,
 };
 use crate::{
@@ -61,7 +61,7 @@ pub struct Explain {
     target: Target,
 }
 
-/// What would become of a message.
+/// The answer to the question what would become of a message.
 #[derive(Debug, Serialize)]
 struct Explained {
     /// `alert`, `near_miss` or `ignored`.
@@ -75,7 +75,7 @@ struct Explained {
 
 #[derive(Debug, Serialize)]
 struct AttachmentExplanation {
-    /// Its place among all attachments, from 0.
+    /// Number of the attachment in the message, from 0.
     attachment: u32,
     title: String,
     is_incident: bool,
@@ -103,7 +103,7 @@ impl Explain {
         let app = self.app(&config)?;
         let explanation = explain(&config, app, &body)?;
         if self.json {
-            say(&serde_json::to_string(&explanation)?);
+            say_json(&explanation)?;
         } else {
             tell(&explanation);
         }

@@ -110,8 +110,7 @@ impl Matcher {
                 }
                 Content::Link { url, label, is_button } => {
                     if *is_button || is_console(url) {
-                        let (text, url) = (label.clone(), url.clone());
-                        attachment.actions.push(Button { text, url });
+                        attachment.actions.push(Button { text: label.clone(), url: url.clone() });
                     }
                 }
                 Content::Heading(text)

@@ -112,7 +112,8 @@ fn names(text: &str, key: &str) -> bool {
     let is_key = |rest: &str| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':');
     text.lines().filter(|line| !line.trim_start().starts_with('#')).any(|line| {
         line.match_indices(key).any(|(at, _)| {
-            let (before, rest) = (line.get(..at), line.get(at + key.len()..));
+            let before = line.get(..at);
+            let rest = line.get(at + key.len()..);
             let begins = before.is_none_or(|before| {
                 before.chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_')
             });

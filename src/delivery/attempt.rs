@@ -178,7 +178,8 @@ impl Attempts {
     async fn record(&self, lease: Lease, outcome: Outcome) {
         // The body may be large.
         let delivery = Delivery { raw: Bytes::new(), ..lease.delivery().clone() };
-        let (attempt, next) = (outcome.attempt.clone(), outcome.next.clone());
+        let attempt = outcome.attempt.clone();
+        let next = outcome.next.clone();
         let recorded = match self.store.record(lease, outcome).await {
             Ok(recorded) => Some(recorded),
             Err(unrecorded) => {

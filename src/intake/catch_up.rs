@@ -105,7 +105,7 @@ pub struct Parts {
     pub clock: Clock,
     /// Numbers.
     pub metrics: Metrics,
-    /// What is remembered of what was posted.
+    /// Counts of what was let through and left out, by bot and reason.
     pub notes: Arc<Notes>,
     /// When to end, and the heartbeat.
     pub shutdown: Shutdown,

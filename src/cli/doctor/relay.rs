@@ -1,5 +1,4 @@
-//! What a running relay says of itself: everything of its status that is of concern, and whether
-//! Slack's requests arrive with a good signature.
+//! Checks of a running relay: each concern of its status, and the signatures of Slack's requests.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ pub(super) struct Live {
     matcher: Arc<ArcSwap<Matcher>>,
     /// What pollers judge messages with.
     admission: Arc<ArcSwap<Admission>>,
-    /// What is remembered of what was posted.
+    /// Counts of what was let through and left out, by bot and reason.
     notes: Arc<Notes>,
     /// When the process was first ready.
     ready_at: Timestamp,
@@ -390,8 +390,10 @@ fn follow(
 
 /// Keeps the counts of bots in the store until the relay ends.
 fn count_posters(notes: &Arc<Notes>, parts: &Parts) {
-    let (notes, store) = (Arc::clone(notes), Arc::clone(&parts.store));
-    let (clock, shutdown) = (parts.clock.clone(), parts.shutdown.clone());
+    let notes = Arc::clone(notes);
+    let store = Arc::clone(&parts.store);
+    let clock = parts.clock.clone();
+    let shutdown = parts.shutdown.clone();
     parts.shutdown.spawn(async move { notes.posters.run(store.as_ref(), &clock, &shutdown).await });
 }
 
