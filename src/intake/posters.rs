@@ -79,7 +79,8 @@ impl Entry {
 /// The bot of test incidents. It reports none of the vendor's.
 pub const TEST_BOT: &str = "B0RELAYTEST";
 
-/// Takes back what was not written, also if nobody waits for the store's answer any more.
+/// Takes back what was not written, also if nobody waits for the store's answer any more. A write
+/// that is done after all is then counted twice: a bot must not be missing from those that report.
 struct Writing<'l> {
     ledger: &'l Ledger,
     unwritten: Vec<Poster>,
@@ -92,8 +93,8 @@ impl Drop for Writing<'_> {
 }
 
 impl Ledger {
-    /// Counts the incidents of a message that the store has accepted. A bot whose message was known
-    /// before has posted incidents too, but none that is new.
+    /// Counts the incidents of a message that the store has accepted. A message that was known adds
+    /// none, and shows only that a bot that is counted still posts.
     pub(super) fn note(&self, note: Note, accepted: Accepted) {
         let incidents = match accepted {
             Accepted::New { alerts } => u64::from(alerts),
