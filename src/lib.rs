@@ -7,6 +7,7 @@ pub mod code_defender;
 pub mod config;
 pub mod delivery;
 pub mod destination;
+pub mod ground;
 pub mod http_client;
 pub mod http_server;
 pub mod ids;

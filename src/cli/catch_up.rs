@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     ids::AppName,
     intake::{
-        catch_up::{self, App, Handle, Parts, Poller},
+        catch_up::{self, App, Handle, Poller, PollerParts},
         channels::Channels,
         notice::Notices,
     },
@@ -79,19 +79,19 @@ pub(super) struct Following {
 }
 
 impl CatchUp {
-    /// Starts the pollers; they end with `parts.shutdown`.
-    pub(super) fn start(self, parts: &Parts) -> Following {
+    /// Starts the pollers; they end with the shutdown of `parts`.
+    pub(super) fn start(self, parts: &PollerParts) -> Following {
         let mut handles = Vec::new();
         for app in self.apps {
             let (poller, handle) = Poller::new(app, self.settings, parts.clone());
-            parts.shutdown.spawn(poller.run());
+            parts.ground.shutdown.spawn(poller.run());
             handles.push(handle);
         }
         Following {
             channels: self.channels,
             notices: self.notices,
             handles,
-            shutdown: parts.shutdown.clone(),
+            shutdown: parts.ground.shutdown.clone(),
         }
     }
 }

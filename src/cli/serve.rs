@@ -3,9 +3,10 @@
 //! `serve`, `demo` and the tests start the same [`Relay`].
 
 mod housekeeping;
+mod listeners;
 mod live;
-mod parts;
 mod reload;
+mod series;
 
 use std::{
     net::SocketAddr, process::ExitCode, sync::Arc, thread::available_parallelism, time::Duration,
@@ -18,11 +19,11 @@ use tokio::{
 };
 
 pub use self::reload::ConfigFile;
-use self::{live::Live, parts::Parts, reload::Reloader};
+use self::{live::Live, reload::Reloader};
 use super::{control::Current, open_store::open_store};
 use crate::{
-    clock::Clock, config::Config, http_server, intake::catch_up::Handle, metrics::Metrics,
-    ops::Control, shutdown::Shutdown, store::Store,
+    clock::Clock, config::Config, ground::Ground, http_server, intake::catch_up::Handle,
+    metrics::Metrics, ops::Control, shutdown::Shutdown,
 };
 
 /// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
@@ -92,9 +93,7 @@ pub struct Relay {
     pub public: SocketAddr,
     /// Where operators and Kubernetes call.
     pub ops: SocketAddr,
-    store: Arc<dyn Store>,
-    clock: Clock,
-    shutdown: Shutdown,
+    ground: Ground,
     drain_delay: Duration,
     live: Arc<Live>,
     reloader: Option<Arc<Reloader>>,
@@ -106,29 +105,22 @@ impl Relay {
     /// # Errors
     /// What could not be opened, bound or built; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+        let metrics = Metrics::new();
         let store = open_store(&config.store, &clock, &metrics).await?;
         let public = http_server::bind(config.server.listen)?;
         let ops = http_server::bind(config.server.ops_listen)?;
         let addresses = (public.local_addr()?, ops.local_addr()?);
-        let parts = Parts {
-            store: Arc::clone(&store),
-            clock: clock.clone(),
-            metrics,
-            shutdown: shutdown.clone(),
-        };
+        let ground = Ground { store, clock, metrics, shutdown: Shutdown::new() };
         let server = config.server.clone();
-        let live = Live::start(parts, config).await?;
+        let live = Live::start(ground.clone(), config).await?;
         let control: Arc<dyn Control> = Arc::<Current>::clone(&live.current);
-        live.parts.start_ops(ops, &server, control)?;
-        live.parts.start_public(public, &server, live.events_api.clone());
+        listeners::start_ops(&ground, ops, &server, control)?;
+        listeners::start_public(&ground, public, &server, live.events_api.clone());
         housekeeping::start(Arc::clone(&live));
         let relay = Self {
             public: addresses.0,
             ops: addresses.1,
-            store,
-            clock,
-            shutdown,
+            ground,
             drain_delay: server.drain_delay,
             live,
             reloader: None,
@@ -169,13 +161,13 @@ impl Relay {
 
     /// Returns the internal loops that have shown no sign of life for longer than that.
     pub fn silent_loops(&self, limit: Duration) -> Vec<String> {
-        self.shutdown.silent_loops(self.clock.instant(), limit)
+        self.ground.shutdown.silent_loops(self.ground.clock.instant(), limit)
     }
 
     /// Waits until no delivery is unfinished.
     pub async fn settled(&self) {
         loop {
-            let stats = self.store.stats().await.unwrap_or_default();
+            let stats = self.ground.store.stats().await.unwrap_or_default();
             let unfinished: u64 = stats
                 .destinations
                 .iter()
@@ -190,18 +182,18 @@ impl Relay {
 
     /// The first step of its end: not ready, still accepting.
     pub fn drain(&self) {
-        self.shutdown.drain();
+        self.ground.shutdown.drain();
     }
 
     /// Ends in order: not ready, still accepting; nothing new; attempts end; the store closes.
     pub async fn stop(self) {
         self.drain();
-        self.clock.sleep(self.drain_delay).await;
-        self.shutdown.stop();
-        if tokio::time::timeout(GRACE, self.shutdown.finished()).await.is_err() {
+        self.ground.clock.sleep(self.drain_delay).await;
+        self.ground.shutdown.stop();
+        if tokio::time::timeout(GRACE, self.ground.shutdown.finished()).await.is_err() {
             tracing::warn!("not everything ended in time; it will be attempted again");
         }
-        self.store.close().await;
+        self.ground.store.close().await;
         tracing::info!("ended");
     }
 }

@@ -19,12 +19,13 @@ use super::{
     attempt::alert_of,
     numbers::Numbers,
     outcome::REFUSED,
-    worker::{LOOK_AROUND, Parts, loop_name},
+    worker::{LOOK_AROUND, loop_name},
 };
 use crate::{
     alert::Alert,
     clock::{Clock, Timestamp},
     code_defender::matcher::Matcher,
+    ground::Ground,
     ids::{AlertId, DestinationName},
     logging::chain,
     metrics::Metric,
@@ -70,17 +71,22 @@ pub enum ReadError {
 
 impl Feed {
     /// A feed that gives up what is older than `max_age`, as soon as [`Feed::run`] runs.
-    pub fn new(name: &DestinationName, max_age: Duration, parts: Parts) -> Arc<Self> {
+    pub fn new(
+        name: &DestinationName,
+        max_age: Duration,
+        ground: Ground,
+        matcher: Arc<ArcSwap<Matcher>>,
+    ) -> Arc<Self> {
         // An alert rule that asks for a series finds it.
-        parts.metrics.gauge(Metric::BreakerOpen, &[name.as_str()]).set(0.0);
+        ground.metrics.gauge(Metric::BreakerOpen, &[name.as_str()]).set(0.0);
         Arc::new(Self {
             name: name.clone(),
             max_age,
-            numbers: Numbers::new(name, &parts.metrics),
-            store: parts.store,
-            clock: parts.clock,
-            shutdown: parts.shutdown,
-            matcher: parts.matcher,
+            numbers: Numbers::new(name, &ground.metrics),
+            store: ground.store,
+            clock: ground.clock,
+            shutdown: ground.shutdown,
+            matcher,
             news: watch::Sender::new(()),
             read_at: AtomicI64::new(0),
         })

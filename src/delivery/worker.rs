@@ -24,14 +24,15 @@ use super::{
     numbers::Numbers,
 };
 use crate::{
-    clock::{Clock, Moment},
+    clock::Moment,
     code_defender::matcher::Matcher,
     destination::Destination,
+    ground::Ground,
     ids::DestinationName,
     logging::chain,
-    metrics::{Metric, Metrics},
-    shutdown::{Heartbeat, Shutdown},
-    store::{Hasten, Lease, Store, StoreError},
+    metrics::Metric,
+    shutdown::Heartbeat,
+    store::{Hasten, Lease, StoreError},
 };
 
 /// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
@@ -62,21 +63,6 @@ pub struct Plan {
     pub settings: [u8; 32],
 }
 
-/// What every worker works with. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// Where the alerts are.
-    pub store: Arc<dyn Store>,
-    /// Time and chance.
-    pub clock: Clock,
-    /// Numbers.
-    pub metrics: Metrics,
-    /// When to end: with the process, or before it, so each worker has one of its own.
-    pub shutdown: Shutdown,
-    /// How an incident is read; replaced when the configuration is.
-    pub matcher: Arc<ArcSwap<Matcher>>,
-}
-
 /// Alerts of a message with more bytes are attempted one after the other: each takes up to ten
 /// times as much memory while it is sent.
 const LARGE_BYTES: usize = 512 * 1024;
@@ -101,26 +87,27 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that has not begun.
-    pub fn new(plan: Plan, parts: Parts) -> Self {
+    /// Returns a worker that does nothing until [`Worker::run`]. The worker stops with the shutdown
+    /// of `ground`; `matcher` is replaced when the configuration is.
+    pub fn new(plan: Plan, ground: Ground, matcher: Arc<ArcSwap<Matcher>>) -> Self {
         let destination = plan.destination.name();
         Self {
-            breaker_open: parts.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
-            heartbeat: parts.shutdown.heartbeat(&loop_name(destination), parts.clock.instant()),
+            breaker_open: ground.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
+            heartbeat: ground.shutdown.heartbeat(&loop_name(destination), ground.clock.instant()),
             limiter: plan.rate_limit.map(|limit| RateLimiter::direct(Quota::per_minute(limit))),
             limited_until: None,
-            look_at: parts.clock.moment(),
+            look_at: ground.clock.moment(),
             settings: None,
             ready: VecDeque::new(),
             running: JoinSet::new(),
             large: Arc::new(()),
             attempts: Arc::new(Attempts {
-                numbers: Numbers::new(destination, &parts.metrics),
+                numbers: Numbers::new(destination, &ground.metrics),
                 destination: Arc::clone(&plan.destination),
-                store: parts.store,
-                clock: parts.clock,
-                shutdown: parts.shutdown,
-                matcher: parts.matcher,
+                store: ground.store,
+                clock: ground.clock,
+                shutdown: ground.shutdown,
+                matcher,
                 max_age: plan.max_age,
                 health: Mutex::new(Health::default()),
                 unrecorded: AtomicUsize::new(0),
@@ -137,7 +124,7 @@ impl Worker {
         Handle::new(Arc::clone(&self.attempts))
     }
 
-    /// Works until [`Shutdown::stop`]; attempts in flight then end within their time limit.
+    /// Works until [`Shutdown::stop`](crate::shutdown::Shutdown::stop); attempts in flight then end within their time limit.
     pub async fn run(mut self) {
         let stopped = self.attempts.shutdown.stopped();
         tokio::pin!(stopped);

@@ -49,14 +49,14 @@ pub use self::{
     task::Purpose,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
+    ground::Ground,
     ids::{AppName, ChannelId, MessageTs},
     intake::{Admission, channels::Channels, notes::Notes, notice::Notice},
     logging::chain,
-    metrics::Metrics,
-    shutdown::{Heartbeat, Shutdown},
+    shutdown::Heartbeat,
     slack::web_api::WebApi,
-    store::{Store, StoreError},
+    store::StoreError,
 };
 
 /// Extra readings are at least so far apart, however many reasons there are.
@@ -94,22 +94,17 @@ pub struct Settings {
     pub first_lookback: Duration,
 }
 
-/// What every poller works with. Cheap to clone.
+/// Parts that every poller shares. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Parts {
-    /// What is an incident, and where it goes; replaced when the configuration is.
+pub struct PollerParts {
+    /// Store, clock, metrics and shutdown; the pollers stop with this shutdown.
+    pub ground: Ground,
+    /// Rules that admit and route incidents; replaced when the configuration is.
     pub admission: Arc<ArcSwap<Admission>>,
-    /// Where it is kept, with the cursors.
-    pub store: Arc<dyn Store>,
-    /// Time.
-    pub clock: Clock,
-    /// Numbers.
-    pub metrics: Metrics,
-    /// Counts of what was let through and left out, by bot and reason.
+    /// Counts of admitted and ignored messages, by bot and reason.
     pub notes: Arc<Notes>,
-    /// When to end, and the heartbeat.
-    pub shutdown: Shutdown,
-    /// When this process was first ready: what was posted before it is missed for its downtime.
+    /// Time at which this process was first ready. A message posted earlier was missed because of
+    /// downtime.
     pub ready_at: Timestamp,
 }
 
@@ -126,7 +121,7 @@ pub struct App {
     pub api: WebApi,
 }
 
-/// The loop that reads one app's channels. Moments are those of [`Clock::uptime`].
+/// The loop that reads one app's channels. Moments are those of [`Clock::uptime`](crate::clock::Clock::uptime).
 #[derive(Debug)]
 pub struct Poller {
     reader: Arc<Reader>,
@@ -178,11 +173,12 @@ pub struct Poller {
 
 impl Poller {
     /// A poller that has not begun, and the handle to it.
-    pub fn new(app: App, settings: Settings, parts: Parts) -> (Self, Handle) {
+    pub fn new(app: App, settings: Settings, parts: PollerParts) -> (Self, Handle) {
         let name = format!("catch-up of {}", app.name);
-        let heartbeat = parts.shutdown.heartbeat(&name, parts.clock.instant());
+        let ground = &parts.ground;
+        let heartbeat = ground.shutdown.heartbeat(&name, ground.clock.instant());
         let board = Board::new(app.name.clone());
-        let now = parts.clock.uptime();
+        let now = ground.clock.uptime();
         let channels = Arc::clone(&app.channels);
         let reader = Arc::new(Reader::new(app.name, app.api, channels, parts));
         let handle = Handle {
@@ -226,7 +222,7 @@ impl Poller {
 
     /// Reads until the process stops.
     pub async fn run(mut self) {
-        let shutdown = self.reader.parts.shutdown.clone();
+        let shutdown = self.reader.ground.shutdown.clone();
         tokio::select! {
             () = self.work() => {}
             () = shutdown.stopped() => {}
@@ -236,7 +232,7 @@ impl Poller {
 
     async fn work(&mut self) {
         loop {
-            self.heartbeat.beat(self.reader.parts.clock.instant());
+            self.heartbeat.beat(self.reader.ground.clock.instant());
             self.round().await;
             self.watch_clocks();
             if self.wake() > self.uptime() {
@@ -260,7 +256,7 @@ impl Poller {
         }
         self.silent_since = None;
         let app = self.reader.app.clone();
-        let is_free = matches!(self.reader.parts.store.stop_polling(&app).await, Ok(true));
+        let is_free = matches!(self.reader.ground.store.stop_polling(&app).await, Ok(true));
         if is_free {
             tracing::warn!(%app, "catch-up of app {app} is left to another relay: Slack is silent");
         }
@@ -269,7 +265,7 @@ impl Poller {
 
     /// Waits until there is something to do, or a notice.
     async fn rest(&mut self, aside: Duration) {
-        let clock = self.reader.parts.clock.clone();
+        let clock = self.reader.ground.clock.clone();
         let aside_until = self.uptime() + aside;
         loop {
             self.heartbeat.beat(clock.instant());
@@ -366,13 +362,13 @@ impl Poller {
     }
 
     fn beat(&self) {
-        self.heartbeat.beat(self.reader.parts.clock.instant());
+        self.heartbeat.beat(self.reader.ground.clock.instant());
     }
 
     /// The term under which this process polls, if it does. Whether it does or not, what other
     /// relays have found out of the channels counts here too: both receive.
     async fn ask_store(&mut self) -> Result<Option<u64>, StoreError> {
-        let store = Arc::clone(&self.reader.parts.store);
+        let store = Arc::clone(&self.reader.ground.store);
         let term = store.poller_term(&self.reader.app).await?;
         self.keep_unkept().await?;
         self.recall().await?;
@@ -408,7 +404,7 @@ impl Poller {
     }
 
     fn uptime(&self) -> Duration {
-        self.reader.parts.clock.uptime()
+        self.reader.ground.clock.uptime()
     }
 }
 

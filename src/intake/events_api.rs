@@ -42,8 +42,9 @@ pub use self::{
     signing::SigningHealth,
 };
 use crate::{
-    clock::{Clock, Seldom, Timestamp},
+    clock::{Seldom, Timestamp},
     code_defender::matcher::{Doubt, Vouched},
+    ground::Ground,
     ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, IncidentMessage, Post,
@@ -51,15 +52,14 @@ use crate::{
         notes::{Notes, log_ignored, log_ignored_event},
         notice::Notice,
     },
-    metrics::{Metric, Metrics},
-    shutdown::Shutdown,
+    metrics::Metric,
     slack::{
         self,
         envelope::{self, Callback, Envelope, Event, Teams},
         lifecycle::{self, Change},
         message::Message,
     },
-    store::{Source, Store},
+    store::Source,
 };
 
 /// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
@@ -75,21 +75,6 @@ const RETRY_REASONS: [&str; 6] = [
 /// Marks a signed request that an operator's test makes and Slack does not: no push is counted.
 pub const TEST_MARK: HeaderName = HeaderName::from_static("x-slack-soar-relay-test");
 
-/// What the receiver works with. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// Where alerts are kept.
-    pub store: Arc<dyn Store>,
-    /// Time.
-    pub clock: Clock,
-    /// Numbers.
-    pub metrics: Metrics,
-    /// Counts of what was let through and left out, by bot and reason.
-    pub notes: Arc<Notes>,
-    /// Whether we are draining.
-    pub shutdown: Shutdown,
-}
-
 /// The receiver. Cheap to clone: one clone a connection.
 #[derive(Clone, Debug)]
 pub struct EventsApi(Arc<Inner>);
@@ -98,7 +83,9 @@ pub struct EventsApi(Arc<Inner>);
 struct Inner {
     /// Of the configuration in use. A request ends with the one that it began with.
     doors: ArcSwap<Doors>,
-    parts: Parts,
+    ground: Ground,
+    /// Counts of what was let through and left out, by bot and reason.
+    notes: Arc<Notes>,
     limits: Limits,
     strays: Strays,
     ack_seconds: Histogram,
@@ -111,9 +98,14 @@ struct Inner {
 
 impl EventsApi {
     /// A receiver for these apps.
-    pub fn new(apps: Vec<App>, admission: &Arc<Admission>, parts: Parts) -> Self {
-        let metrics = &parts.metrics;
-        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, &parts, None));
+    pub fn new(
+        apps: Vec<App>,
+        admission: &Arc<Admission>,
+        notes: Arc<Notes>,
+        ground: Ground,
+    ) -> Self {
+        let metrics = &ground.metrics;
+        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, &notes, &ground, None));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
@@ -121,21 +113,22 @@ impl EventsApi {
         Self(Arc::new(Inner {
             doors,
             limits: Limits::new(),
-            strays: Strays::new(metrics, &parts.notes),
+            strays: Strays::new(metrics, &notes),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
             retries,
             said_crowded: Seldom::every(Duration::from_secs(60)),
             said_busy: Seldom::every(Duration::from_secs(60)),
-            parts,
+            notes,
+            ground,
         }))
     }
 
     /// From now on it receives for these apps. Requests under way end as they began.
     pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
         let before = self.0.doors.load_full();
-        let doors = Doors::new(apps, admission, &self.0.parts, Some(&before));
+        let doors = Doors::new(apps, admission, &self.0.notes, &self.0.ground, Some(&before));
         self.0.doors.store(Arc::new(doors));
     }
 
@@ -187,21 +180,21 @@ impl Inner {
         let doors = self.doors.load_full();
         let is_post = request.method() == Method::POST;
         let Some(door) = doors.find(path) else {
-            let now = self.parts.clock.now();
+            let now = self.ground.clock.now();
             if is_post
                 && (path.starts_with(SHORT_PATH) || body::may_be_slacks(request.headers(), now))
             {
-                self.strays.note_path(path, self.parts.clock.instant());
+                self.strays.note_path(path, self.ground.clock.instant());
             }
             return status(StatusCode::NOT_FOUND);
         };
         if !is_post {
             return not_allowed("POST");
         }
-        let started = self.parts.clock.instant();
+        let started = self.ground.clock.instant();
         let (head, mut body) = request.into_parts();
         let (headers, verifier) = (&head.headers, &door.verifier);
-        let now = self.parts.clock.now();
+        let now = self.ground.clock.now();
         let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
         let signed = match received {
             Ok(signed) => signed,
@@ -225,7 +218,7 @@ impl Inner {
         let _place = match self.limits.request() {
             Ok(place) => place,
             Err(refusal) => {
-                if self.said_busy.is_due(self.parts.clock.instant()) {
+                if self.said_busy.is_due(self.ground.clock.instant()) {
                     tracing::warn!(
                         path = door.path(),
                         "as many requests of Slack's are in progress as may be at once: others \
@@ -280,16 +273,16 @@ impl Inner {
         let text = slack::readable(body.bytes());
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
-        let endpoint = match door.owner(body.signed(), teams, self.parts.clock.uptime()) {
+        let endpoint = match door.owner(body.signed(), teams, self.ground.clock.uptime()) {
             Owner::App(endpoint) => endpoint,
             Owner::Nobody => {
                 let team = teams.map_or("", Teams::first);
-                self.strays.note_team(team, self.parts.clock.instant());
+                self.strays.note_team(team, self.ground.clock.instant());
                 return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
             }
             Owner::Unsettled => {
                 let team = teams.map_or("", Teams::first);
-                self.strays.note_unsettled(team, self.parts.clock.instant());
+                self.strays.note_unsettled(team, self.ground.clock.instant());
                 let answer = status(StatusCode::SERVICE_UNAVAILABLE);
                 let next = Next::Answer(Some(Fate::Unsettled), answer);
                 return (door.counters_without_owner(body.signed()), next);
@@ -318,8 +311,8 @@ impl Inner {
                 Next::ignored(Fate::Type)
             }
             Err(_unparsable) => {
-                self.parts.store.quarantine(&endpoint.app, body.bytes());
-                let (bytes, now) = (body.bytes().len(), self.parts.clock.instant());
+                self.ground.store.quarantine(&endpoint.app, body.bytes());
+                let (bytes, now) = (body.bytes().len(), self.ground.clock.instant());
                 self.strays.note_unparsable(&endpoint.app, bytes, now);
                 Next::ignored(Fate::Unparsable)
             }
@@ -334,7 +327,7 @@ impl Inner {
         body: &SignedBody,
     ) -> Next<'d> {
         if callback.event_time > 0 {
-            let now = self.parts.clock.now();
+            let now = self.ground.clock.now();
             let sent = Timestamp::from_seconds(callback.event_time);
             self.event_age.record(now.since(sent).as_secs_f64());
         }
@@ -344,8 +337,8 @@ impl Inner {
                 Admitted::Elsewhere(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
                 Admitted::NearMiss(incident, doubt) => Next::Keep(endpoint, incident, doubt),
                 Admitted::Refused(reason) => {
-                    let now = (self.parts.clock.now(), self.parts.clock.instant());
-                    self.parts.notes.refused(&endpoint.app, reason, message, now);
+                    let now = (self.ground.clock.now(), self.ground.clock.instant());
+                    self.notes.refused(&endpoint.app, reason, message, now);
                     Next::ignored(Fate::Ignored(reason))
                 }
                 Admitted::Ignored(reason) => {
@@ -382,13 +375,13 @@ impl Inner {
             event_id: &callback.event_id,
             team: &callback.team_id,
             event_time: callback.event_time,
-            received_at: self.parts.clock.now(),
+            received_at: self.ground.clock.now(),
         };
         endpoint.admission.admit(message, callback.raw, post, || body.share(callback.raw))
     }
 
     fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {
-        let skew = self.parts.clock.now().seconds() - body.sent_at().seconds();
+        let skew = self.ground.clock.now().seconds() - body.sent_at().seconds();
         self.clock_skew.set(seconds(skew));
         if headers.contains_key(&RETRY_NUM) {
             let reason = headers.get(&RETRY_REASON).and_then(|value| value.to_str().ok());
@@ -400,7 +393,7 @@ impl Inner {
     }
 
     fn since(&self, started: Instant) -> f64 {
-        self.parts.clock.instant().saturating_duration_since(started).as_secs_f64()
+        self.ground.clock.instant().saturating_duration_since(started).as_secs_f64()
     }
 }
 

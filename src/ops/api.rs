@@ -17,11 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Control, Problem, auth::Auth, health::Health};
-use crate::{
-    clock::{Clock, Timestamp},
-    http_server::Peer,
-    store::Store,
-};
+use crate::{clock::Timestamp, ground::Ground, http_server::Peer};
 
 mod actions;
 mod alerts;
@@ -46,22 +42,11 @@ const PREFIX: &str = "/api/v1";
 /// Says who asks, if they like: the user who runs a command of ours. Nobody checks it.
 pub const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 
-/// What the API is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// Where the alerts are.
-    pub store: Arc<dyn Store>,
-    /// The running parts.
-    pub control: Arc<dyn Control>,
-    /// Who may use it.
-    pub auth: Auth,
-    /// Time.
-    pub clock: Clock,
-}
-
 #[derive(Debug)]
 struct Api {
-    parts: Parts,
+    ground: Ground,
+    control: Arc<dyn Control>,
+    auth: Auth,
     health: Arc<Health>,
     started_at: Timestamp,
     long_requests: Semaphore,
@@ -80,10 +65,15 @@ impl Api {
 type Shared = State<Arc<Api>>;
 
 /// The routes.
-pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
-    let started_at = parts.clock.now();
+pub(super) fn router(
+    ground: Ground,
+    control: Arc<dyn Control>,
+    auth: Auth,
+    health: Arc<Health>,
+) -> Router {
+    let started_at = ground.clock.now();
     let long_requests = Semaphore::new(MAX_LONG_REQUESTS);
-    let api = Arc::new(Api { parts, health, started_at, long_requests });
+    let api = Arc::new(Api { ground, control, auth, health, started_at, long_requests });
     let routes = Router::new()
         .route("/status", get(status::status))
         .route("/alerts", get(alerts::list))
@@ -112,7 +102,7 @@ pub(super) fn router(parts: Parts, health: Arc<Health>) -> Router {
 }
 
 async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
-    match api.parts.auth.check(request.method(), request.uri(), request.headers()) {
+    match api.auth.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => {
             if let Some(peer) = request.extensions().get::<Peer>() {
                 peer.verified();

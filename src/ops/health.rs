@@ -16,12 +16,12 @@ use tokio::sync::Mutex;
 
 use super::Control;
 use crate::{
-    clock::{Clock, Moment, Timestamp},
+    clock::{Moment, Timestamp},
+    ground::Ground,
     ids::DestinationName,
     logging::chain,
-    metrics::{Metric, Metrics},
-    shutdown::Shutdown,
-    store::{DestinationStats, Store},
+    metrics::Metric,
+    store::DestinationStats,
 };
 
 /// A loop that has not turned for so long is dead; each turns at least every 10 s.
@@ -36,25 +36,12 @@ const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
 /// The states that are counted for each destination.
 const STATES: [&str; 6] = ["pending", "refused", "leased", "dead", "paused", "orphaned"];
 
-/// What health is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// Must take a durable write.
-    pub store: Arc<dyn Store>,
-    /// Time.
-    pub clock: Clock,
-    /// Numbers.
-    pub metrics: Metrics,
-    /// Draining, and the heartbeats.
-    pub shutdown: Shutdown,
-    /// Knows the configured destinations; any other with unfinished deliveries is orphaned.
-    pub control: Arc<dyn Control>,
-}
-
 /// Health, and the answer of the newest probe. The API asks it too.
 #[derive(Debug)]
 pub(super) struct Health {
-    parts: Parts,
+    ground: Ground,
+    /// Names the configured destinations; any other with unfinished deliveries is orphaned.
+    control: Arc<dyn Control>,
     probed: Mutex<Option<(Moment, Result<(), String>)>>,
     /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
     gauged: Mutex<BTreeSet<DestinationName>>,
@@ -71,8 +58,8 @@ pub(super) fn router(health: Arc<Health>) -> Router {
 }
 
 async fn livez(State(health): State<Arc<Health>>) -> Response {
-    let parts = &health.parts;
-    let silent = parts.shutdown.silent_loops(parts.clock.instant(), SILENCE);
+    let ground = &health.ground;
+    let silent = ground.shutdown.silent_loops(ground.clock.instant(), SILENCE);
     if silent.is_empty() {
         return "ok\n".into_response();
     }
@@ -91,28 +78,28 @@ async fn readyz(State(health): State<Arc<Health>>) -> Response {
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     health.refresh_gauges().await;
-    let text = health.parts.metrics.render();
+    let text = health.ground.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 impl Health {
-    pub(super) fn new(parts: Parts) -> Self {
-        Self { parts, probed: Mutex::new(None), gauged: Mutex::default() }
+    pub(super) fn new(ground: Ground, control: Arc<dyn Control>) -> Self {
+        Self { ground, control, probed: Mutex::new(None), gauged: Mutex::default() }
     }
 
     /// Whether the relay should be sent anything, or why not.
     pub(super) async fn ready(&self) -> Result<(), String> {
-        if self.parts.shutdown.is_draining() {
+        if self.ground.shutdown.is_draining() {
             return Err("draining".to_owned());
         }
         let mut probed = self.probed.lock().await;
-        let now = self.parts.clock.moment();
+        let now = self.ground.clock.moment();
         if let Some((at, result)) = probed.as_ref()
             && now.since(*at) < PROBE_CACHED
         {
             return result.clone();
         }
-        let result = match tokio::time::timeout(PROBE_BUDGET, self.parts.store.probe()).await {
+        let result = match tokio::time::timeout(PROBE_BUDGET, self.ground.store.probe()).await {
             Ok(result) => result.map_err(|error| chain(&error)),
             Err(_elapsed) => Err("the store did not take a write in time".to_owned()),
         };
@@ -122,7 +109,7 @@ impl Health {
 
     /// Gauges that the store knows are read when somebody asks for them.
     async fn refresh_gauges(&self) {
-        let stats = match self.parts.store.stats().await {
+        let stats = match self.ground.store.stats().await {
             Ok(stats) => stats,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the store does not give its numbers");
@@ -130,11 +117,11 @@ impl Health {
             }
         };
         self.gauge_near_misses().await;
-        let metrics = &self.parts.metrics;
+        let metrics = &self.ground.metrics;
         metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
         metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
         let configured: BTreeSet<_> =
-            self.parts.control.destinations().into_iter().map(|one| one.name).collect();
+            self.control.destinations().into_iter().map(|one| one.name).collect();
         let mut gauged = self.gauged.lock().await;
         gauged.extend(configured.iter().cloned());
         gauged.extend(stats.destinations.iter().map(|(name, _)| name.clone()));
@@ -146,15 +133,15 @@ impl Health {
     }
 
     async fn gauge_near_misses(&self) {
-        let unread = match self.parts.store.to_review().await {
+        let unread = match self.ground.store.to_review().await {
             Ok(review) => review.unread_of,
             Err(error) => {
                 return tracing::debug!(error = chain(&error), "near misses cannot be counted");
             }
         };
-        for app in self.parts.control.apps() {
+        for app in self.control.apps() {
             let number = unread.iter().find(|(name, _)| *name == app).map_or(0, |(_, n)| *n);
-            self.parts.metrics.gauge(Metric::NearMisses, &[app.as_str()]).set(count(number));
+            self.ground.metrics.gauge(Metric::NearMisses, &[app.as_str()]).set(count(number));
         }
     }
 
@@ -173,7 +160,7 @@ impl Health {
         } else {
             *orphaned = stats.pending + stats.refused + stats.leased + stats.dead;
         }
-        let metrics = &self.parts.metrics;
+        let metrics = &self.ground.metrics;
         for (state, number) in STATES.into_iter().zip(numbers) {
             metrics.gauge(Metric::Deliveries, &[name.as_str(), state]).set(count(number));
         }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 use axum::Router;
 
+use self::auth::Auth;
+use crate::ground::Ground;
+
 pub use self::{
     control::{
         Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
@@ -25,8 +28,8 @@ pub use self::{
     problem::Problem,
 };
 
-/// Everything on the ops listener.
-pub fn router(health: health::Parts, api: api::Parts) -> Router {
-    let health = Arc::new(health::Health::new(health));
-    health::router(Arc::clone(&health)).merge(api::router(api, health))
+/// Returns the routes of the ops listener.
+pub fn router(ground: Ground, control: Arc<dyn Control>, auth: Auth) -> Router {
+    let health = Arc::new(health::Health::new(ground.clone(), Arc::clone(&control)));
+    health::router(Arc::clone(&health)).merge(api::router(ground, control, auth, health))
 }

@@ -22,16 +22,18 @@ const MAY_USE: &[(&str, &str)] = &[
     ("alert", "code_defender ids slack"),
     ("store", "clock ids metrics"),
     ("destination", "alert clock http_client ids metrics secret text"),
-    ("intake", "clock code_defender ids metrics secret shutdown slack store trouble"),
-    ("delivery", "alert clock code_defender destination ids metrics shutdown slack store"),
+    ("ground", "clock metrics shutdown store"),
+    ("intake", "clock code_defender ground ids metrics secret shutdown slack store trouble"),
+    ("delivery", "alert clock code_defender destination ground ids metrics shutdown slack store"),
     (
         "ops",
-        "alert clock code_defender http_server ids metrics secret shutdown slack store trouble",
+        "alert clock code_defender ground http_server ids metrics secret shutdown slack store \
+         trouble",
     ),
     ("config", "clock code_defender destination http_client ids intake secret store text"),
     (
         "cli",
-        "alert clock code_defender config delivery destination http_client http_server \
+        "alert clock code_defender config delivery destination ground http_client http_server \
          ids intake metrics ops secret shutdown slack store trouble",
     ),
     ("lib", ""),

@@ -29,17 +29,17 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// minutes, and meanwhile secrets are read again.
 pub(super) fn start(live: Arc<Live>) {
     remove_old_messages(Arc::clone(&live));
-    let shutdown = live.parts.shutdown.clone();
-    let heartbeat = shutdown.heartbeat("housekeeping", live.parts.clock.instant());
+    let shutdown = live.ground.shutdown.clone();
+    let heartbeat = shutdown.heartbeat("housekeeping", live.ground.clock.instant());
     shutdown.clone().spawn(async move {
-        let clock = &live.parts.clock;
-        warn_of_orphans(live.parts.store.as_ref(), &live.destinations()).await;
-        let dropped = live.parts.metrics.counter(Metric::LogLinesDropped, &[]);
+        let clock = &live.ground.clock;
+        warn_of_orphans(live.ground.store.as_ref(), &live.destinations()).await;
+        let dropped = live.ground.metrics.counter(Metric::LogLinesDropped, &[]);
         let mut complaints = Complaints::default();
         let mut said_unended = false;
         for round in 0_u64.. {
             heartbeat.beat(clock.instant());
-            live.parts.metrics.upkeep();
+            live.ground.metrics.upkeep();
             dropped.absolute(logging::dropped_lines());
             if round % SECRETS_EVERY == 0 {
                 refresh_secrets(&live, &mut complaints).await;
@@ -56,13 +56,13 @@ pub(super) fn start(live: Arc<Live>) {
 }
 
 fn remove_old_messages(live: Arc<Live>) {
-    let shutdown = live.parts.shutdown.clone();
-    let heartbeat = shutdown.heartbeat("retention", live.parts.clock.instant());
+    let shutdown = live.ground.shutdown.clone();
+    let heartbeat = shutdown.heartbeat("retention", live.ground.clock.instant());
     shutdown.clone().spawn(async move {
-        let clock = &live.parts.clock;
+        let clock = &live.ground.clock;
         loop {
             let until = clock.moment() + PRUNE_EVERY;
-            let pruning = prune(live.parts.store.as_ref(), live.retention().await);
+            let pruning = prune(live.ground.store.as_ref(), live.retention().await);
             tokio::pin!(pruning);
             let mut is_pruned = false;
             while !is_pruned || clock.moment() < until {
@@ -141,7 +141,7 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
 
 /// `said` is whether the log says already that it fails.
 async fn end_pauses(live: &Live, said: &mut bool) {
-    match live.parts.store.end_pauses().await {
+    match live.ground.store.end_pauses().await {
         Ok(ended) => {
             *said = false;
             for destination in ended {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
-use super::parts::{Parts, name_every_metric, name_metrics_of};
+use super::series::{name_every_metric, name_metrics_of};
 use crate::{
     cli::{
         catch_up::{self, AppChannels, AppNotices, CatchUp, Following},
@@ -21,12 +21,14 @@ use crate::{
     config::{self, Config},
     delivery::{
         feed::Feed,
-        worker::{self, Plan, Worker},
+        worker::{Plan, Worker},
     },
     destination::Destination,
+    ground::Ground,
     ids::DestinationName,
     intake::{
-        self, Admission,
+        Admission,
+        catch_up::PollerParts,
         events_api::{self, EventsApi},
         notes::Notes,
         routing::Route,
@@ -39,7 +41,7 @@ use crate::{
 /// The parts that a reload may replace.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) parts: Parts,
+    pub(super) ground: Ground,
     pub(super) events_api: EventsApi,
     pub(super) current: Arc<Current>,
     configuration: Arc<ArcSwap<Configuration>>,
@@ -87,36 +89,27 @@ impl Live {
     ///
     /// # Errors
     /// A destination cannot be built; nothing has begun then.
-    pub(super) async fn start(parts: Parts, config: Config) -> anyhow::Result<Arc<Self>> {
-        name_every_metric(&config, &parts.metrics);
+    pub(super) async fn start(ground: Ground, config: Config) -> anyhow::Result<Arc<Self>> {
+        name_every_metric(&config, &ground.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
-        let prepared = prepare(&config, &[], &parts)?;
+        let prepared = prepare(&config, &[], &ground)?;
         let catch_up =
-            catch_up::prepare(&config, parts.store.as_ref(), &parts.clock, &parts.metrics).await?;
+            catch_up::prepare(&config, ground.store.as_ref(), &ground.clock, &ground.metrics)
+                .await?;
         let admission = admission(&config, &matcher, &catch_up.channels);
         let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
         let notes = Arc::new(Notes::default());
-        count_posters(&notes, &parts);
-        let events_api = EventsApi::new(
-            apps,
-            &admission,
-            events_api::Parts {
-                store: Arc::clone(&parts.store),
-                clock: parts.clock.clone(),
-                metrics: parts.metrics.clone(),
-                notes: Arc::clone(&notes),
-                shutdown: parts.shutdown.clone(),
-            },
-        );
-        let configuration = Configuration { in_use_since: parts.clock.now(), refused: None };
+        count_posters(&notes, &ground);
+        let events_api = EventsApi::new(apps, &admission, Arc::clone(&notes), ground.clone());
+        let configuration = Configuration { in_use_since: ground.clock.now(), refused: None };
         let configuration = Arc::new(ArcSwap::from_pointee(configuration));
         let shared = Arc::new(ArcSwap::new(Arc::clone(&matcher)));
-        let served = hire(prepared, &[], &parts, &shared);
+        let served = hire(prepared, &[], &ground, &shared);
         let admission = Arc::new(ArcSwap::new(admission));
-        let ready_at = parts.clock.now();
-        let following = follow(catch_up, &parts, (&admission, &notes, ready_at));
+        let ready_at = ground.clock.now();
+        let following = follow(catch_up, &ground, (&admission, &notes, ready_at));
         let judge = (matcher, admission.load_full());
-        let context = (&parts, &configuration, &notes, &events_api);
+        let context = (&ground, &configuration, &notes, &events_api);
         let running = running((&config, &following), served, judge, context);
         Ok(Arc::new(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(running))),
@@ -127,7 +120,7 @@ impl Live {
             notes,
             ready_at,
             in_use: Mutex::new(InUse { config, following }),
-            parts,
+            ground,
         }))
     }
 
@@ -137,23 +130,23 @@ impl Live {
     /// What stands in the way; everything runs on as before then.
     pub(super) async fn replace(&self, config: Config) -> anyhow::Result<Changes> {
         let mut in_use = self.in_use.lock().await;
-        let parts = &self.parts;
+        let ground = &self.ground;
         refuse_what_cannot_change(&in_use.config, &config)?;
         let before = self.current.0.load_full();
-        let prepared = prepare(&config, &before.served, parts)?;
+        let prepared = prepare(&config, &before.served, ground)?;
         let catch_up = if follows_the_same(&in_use.config, &config) {
             None
         } else {
-            let store = parts.store.as_ref();
-            Some(catch_up::prepare(&config, store, &parts.clock, &parts.metrics).await?)
+            let store = ground.store.as_ref();
+            Some(catch_up::prepare(&config, store, &ground.clock, &ground.metrics).await?)
         };
         // From here on nothing can fail.
         warn_of_what_waits_for_a_restart(&in_use.config, &config);
-        name_metrics_of(&config.apps, &parts.metrics);
+        name_metrics_of(&config.apps, &ground.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
         let changes = changes(&before.served, &in_use.config, &config);
         self.matcher.store(Arc::clone(&matcher));
-        let served = hire(prepared, &before.served, parts, &self.matcher);
+        let served = hire(prepared, &before.served, ground, &self.matcher);
         let old = &in_use.following;
         let (channels, notices) = catch_up
             .as_ref()
@@ -165,13 +158,13 @@ impl Live {
         if let Some(catch_up) = catch_up {
             in_use.following.shutdown.stop();
             in_use.following =
-                follow(catch_up, parts, (&self.admission, &self.notes, self.ready_at));
+                follow(catch_up, ground, (&self.admission, &self.notes, self.ready_at));
         }
-        let context = (parts, &self.configuration, &self.notes, &self.events_api);
+        let context = (ground, &self.configuration, &self.notes, &self.events_api);
         let judge = (matcher, admission);
         let running = running((&config, &in_use.following), served, judge, context);
         self.current.0.store(Arc::new(running));
-        let now = parts.clock.now();
+        let now = ground.clock.now();
         self.configuration.store(Configuration { in_use_since: now, refused: None }.into());
         in_use.config = config;
         Ok(changes)
@@ -180,7 +173,7 @@ impl Live {
     /// Notes that a configuration was refused. Returns whether that is news.
     pub(super) fn note_refused(&self, reason: &str) -> bool {
         let before = self.configuration.load_full();
-        let refused = Refused { at: self.parts.clock.now(), reason: reason.to_owned() };
+        let refused = Refused { at: self.ground.clock.now(), reason: reason.to_owned() };
         let in_use_since = before.in_use_since;
         let now = Configuration { in_use_since, refused: Some(refused) };
         self.configuration.store(Arc::new(now));
@@ -221,13 +214,13 @@ impl Live {
 fn prepare<'c>(
     config: &'c Config,
     before: &[Served],
-    parts: &Parts,
+    ground: &Ground,
 ) -> anyhow::Result<Vec<Prepared<'c>>> {
     let prepare = |one: &'c config::Destination| {
         if unchanged(before, one).is_some() {
             return Ok((one, None));
         }
-        let destination = Destination::new(one.http.clone(), parts.clock.clone())
+        let destination = Destination::new(one.http.clone(), ground.clock.clone())
             .with_context(|| format!("destination {}", one.http.name))?;
         Ok((one, Some(Arc::new(destination))))
     };
@@ -238,7 +231,7 @@ fn prepare<'c>(
 fn hire(
     prepared: Vec<Prepared<'_>>,
     before: &[Served],
-    parts: &Parts,
+    ground: &Ground,
     matcher: &Arc<ArcSwap<Matcher>>,
 ) -> Vec<Served> {
     let kept = |one: &Served| prepared.iter().any(|(new, _)| is_unchanged(one, new));
@@ -250,7 +243,7 @@ fn hire(
         Some(Served {
             fingerprint: one.fingerprint,
             secrets: one.http.secrets().cloned().collect(),
-            by: start(one, &destination, parts, matcher),
+            by: start(one, &destination, ground, matcher),
             destination,
         })
     };
@@ -261,19 +254,15 @@ fn hire(
 fn start(
     one: &config::Destination,
     destination: &Arc<Destination>,
-    parts: &Parts,
+    ground: &Ground,
     matcher: &Arc<ArcSwap<Matcher>>,
 ) -> By {
-    let its_parts = worker::Parts {
-        store: Arc::clone(&parts.store),
-        clock: parts.clock.clone(),
-        metrics: parts.metrics.clone(),
-        shutdown: parts.shutdown.child(),
-        matcher: Arc::clone(matcher),
-    };
+    // Each has a shutdown of its own, so that a reload can retire it alone.
+    let own = ground.child();
+    let matcher = Arc::clone(matcher);
     if let Some(token) = one.http.feed_token() {
-        let feed = Feed::new(destination.name(), one.max_age, its_parts);
-        parts.shutdown.spawn(Arc::clone(&feed).run());
+        let feed = Feed::new(destination.name(), one.max_age, own, matcher);
+        ground.shutdown.spawn(Arc::clone(&feed).run());
         return By::Feed(feed, token.clone());
     }
     let plan = Plan {
@@ -284,9 +273,9 @@ fn start(
         timeout: one.http.timeout,
         settings: one.fingerprint,
     };
-    let worker = Worker::new(plan, its_parts);
+    let worker = Worker::new(plan, own, matcher);
     let handle = worker.handle();
-    parts.shutdown.spawn(worker.run());
+    ground.shutdown.spawn(worker.run());
     By::Worker(handle)
 }
 
@@ -341,8 +330,8 @@ fn running(
     (config, following): (&Config, &Following),
     served: Vec<Served>,
     (matcher, admission): (Arc<Matcher>, Arc<Admission>),
-    (parts, configuration, notes, events_api): (
-        &Parts,
+    (ground, configuration, notes, events_api): (
+        &Ground,
         &Arc<ArcSwap<Configuration>>,
         &Arc<Notes>,
         &EventsApi,
@@ -354,7 +343,7 @@ fn running(
         matching: config.matching.clone(),
         matcher,
         admission,
-        clock: parts.clock.clone(),
+        clock: ground.clock.clone(),
         configuration: Arc::clone(configuration),
         notes: Arc::clone(notes),
         events_api: events_api.clone(),
@@ -374,27 +363,26 @@ fn follows_the_same(in_use: &Config, new: &Config) -> bool {
 
 fn follow(
     catch_up: CatchUp,
-    parts: &Parts,
+    ground: &Ground,
     (admission, notes, ready_at): (&Arc<ArcSwap<Admission>>, &Arc<Notes>, Timestamp),
 ) -> Following {
-    catch_up.start(&intake::catch_up::Parts {
+    catch_up.start(&PollerParts {
+        ground: ground.child(),
         admission: Arc::clone(admission),
-        store: Arc::clone(&parts.store),
-        clock: parts.clock.clone(),
-        metrics: parts.metrics.clone(),
         notes: Arc::clone(notes),
-        shutdown: parts.shutdown.child(),
         ready_at,
     })
 }
 
 /// Keeps the counts of bots in the store until the relay ends.
-fn count_posters(notes: &Arc<Notes>, parts: &Parts) {
+fn count_posters(notes: &Arc<Notes>, ground: &Ground) {
     let notes = Arc::clone(notes);
-    let store = Arc::clone(&parts.store);
-    let clock = parts.clock.clone();
-    let shutdown = parts.shutdown.clone();
-    parts.shutdown.spawn(async move { notes.posters.run(store.as_ref(), &clock, &shutdown).await });
+    let store = Arc::clone(&ground.store);
+    let clock = ground.clock.clone();
+    let shutdown = ground.shutdown.clone();
+    ground
+        .shutdown
+        .spawn(async move { notes.posters.run(store.as_ref(), &clock, &shutdown).await });
 }
 
 fn refuse_what_cannot_change(in_use: &Config, new: &Config) -> anyhow::Result<()> {

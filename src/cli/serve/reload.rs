@@ -59,23 +59,23 @@ struct Watched {
 
 impl Reloader {
     pub(super) fn new(live: Arc<Live>, file: ConfigFile) -> Arc<Self> {
-        let read_at = live.parts.clock.moment();
+        let read_at = live.ground.clock.moment();
         Arc::new(Self { live, watched: Mutex::new(Watched { file, read_at }) })
     }
 
     /// Looks at the files until the relay ends.
     pub(super) fn start(self: &Arc<Self>) {
         let this = Arc::clone(self);
-        let parts = &self.live.parts;
-        let heartbeat = parts.shutdown.heartbeat("reload", parts.clock.instant());
-        parts.shutdown.spawn(async move {
-            let parts = &this.live.parts;
+        let ground = &self.live.ground;
+        let heartbeat = ground.shutdown.heartbeat("reload", ground.clock.instant());
+        ground.shutdown.spawn(async move {
+            let ground = &this.live.ground;
             loop {
                 tokio::select! {
-                    () = parts.clock.sleep(LOOK) => {}
-                    () = parts.shutdown.stopped() => return,
+                    () = ground.clock.sleep(LOOK) => {}
+                    () = ground.shutdown.stopped() => return,
                 }
-                heartbeat.beat(parts.clock.instant());
+                heartbeat.beat(ground.clock.instant());
                 this.look().await;
             }
         });
@@ -83,7 +83,7 @@ impl Reloader {
 
     async fn look(&self) {
         let mut watched = self.watched.lock().await;
-        let is_time = self.live.parts.clock.moment().since(watched.read_at) >= TRY_AGAIN;
+        let is_time = self.live.ground.clock.moment().since(watched.read_at) >= TRY_AGAIN;
         if self.live.refused().is_some() && is_time || watched.file.sources.have_changed() {
             drop(self.reload_from(&mut watched, false).await);
         }
@@ -98,7 +98,7 @@ impl Reloader {
     }
 
     async fn reload_from(&self, watched: &mut Watched, is_asked: bool) -> Result<(), String> {
-        watched.read_at = self.live.parts.clock.moment();
+        watched.read_at = self.live.ground.clock.moment();
         let file = &mut watched.file;
         // Before they are read: what changes in between is read once more.
         file.sources = file.sources.as_they_are();
@@ -110,7 +110,7 @@ impl Reloader {
             }
             Err(reason) => Err(reason),
         };
-        let gauge = self.live.parts.metrics.gauge(Metric::ConfigReload, &[]);
+        let gauge = self.live.ground.metrics.gauge(Metric::ConfigReload, &[]);
         gauge.set(if taken.is_ok() { 1.0 } else { 0.0 });
         match taken {
             Ok((changes, warnings)) => {
@@ -157,7 +157,7 @@ impl Reloader {
             described(changes)
         );
         if !destinations.removed.is_empty() {
-            warn_of_orphans(self.live.parts.store.as_ref(), &self.live.destinations()).await;
+            warn_of_orphans(self.live.ground.store.as_ref(), &self.live.destinations()).await;
         }
     }
 }

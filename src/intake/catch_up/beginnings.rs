@@ -27,7 +27,7 @@ impl Poller {
     /// Keeps for each channel of ours that there is to be read something of it from now on, unless
     /// that is kept. A channel whose id is not found yet counts by its name.
     pub(super) async fn note_beginnings(&mut self) -> Result<(), StoreError> {
-        let (store, app) = (self.reader.parts.store.clone(), self.reader.app.clone());
+        let (store, app) = (self.reader.ground.store.clone(), self.reader.app.clone());
         if self.beginnings.is_none() {
             let kept = store.beginnings(&app).await?;
             let kept = kept.into_iter().map(|(written, beginning)| (written, Some(beginning)));
@@ -59,7 +59,7 @@ impl Poller {
         beginning: Option<Beginning>,
     ) -> Result<(), StoreError> {
         if let Some(beginning) = beginning {
-            let (store, app) = (&self.reader.parts.store, &self.reader.app);
+            let (store, app) = (&self.reader.ground.store, &self.reader.app);
             store.set_beginning(app, written, beginning).await?;
         }
         let known = self.beginnings.get_or_insert_default();
@@ -75,7 +75,7 @@ impl Poller {
         place: Place,
         moment: Moment,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let (store, app) = (&self.reader.parts.store, &self.reader.app);
+        let (store, app) = (&self.reader.ground.store, &self.reader.app);
         let known = self.channels.known();
         let names = store.channel_ids(app).await?;
         let names = names.iter().filter(|(_, id)| id == channel).map(|(name, _)| name.as_str());

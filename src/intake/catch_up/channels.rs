@@ -121,7 +121,7 @@ impl Poller {
         let reader = Arc::clone(&self.reader);
         let Walk { members, mut strangers, .. } = walk;
         if self.member_of.is_none()
-            && let Ok(read) = reader.parts.store.read_channels(&reader.app).await
+            && let Ok(read) = reader.ground.store.read_channels(&reader.app).await
         {
             let known = self.channels.known();
             let is_listed =
@@ -219,7 +219,7 @@ impl Poller {
     pub(super) async fn keep_unkept(&mut self) -> Result<(), StoreError> {
         let reader = Arc::clone(&self.reader);
         while let Some((written, id)) = self.unkept.first() {
-            reader.parts.store.set_channel_id(&reader.app, written, id).await?;
+            reader.ground.store.set_channel_id(&reader.app, written, id).await?;
             self.unkept.remove(0);
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Poller {
     /// Takes over what other relays have found out.
     pub(super) async fn recall(&mut self) -> Result<(), StoreError> {
         let reader = Arc::clone(&self.reader);
-        for (written, id) in self.channels.recall(&*reader.parts.store, &reader.app).await? {
+        for (written, id) in self.channels.recall(&*reader.ground.store, &reader.app).await? {
             self.turns.take_up(&id, self.uptime());
             self.begin_with(&written, &id);
         }
@@ -248,7 +248,7 @@ impl Poller {
         channel: &ChannelId,
         moment: Moment,
     ) -> Result<Place, StoreError> {
-        let (store, app) = (&self.reader.parts.store, &self.reader.app);
+        let (store, app) = (&self.reader.ground.store, &self.reader.app);
         let (mut committed, mut ids) = (store.cursor(app, channel).await?, vec![channel.clone()]);
         if committed.is_none() {
             let known = store.channel_ids(app).await?;
@@ -269,7 +269,7 @@ impl Poller {
 
     /// An alert rule on a series that does not exist yet never fires.
     fn name_metrics(&self, id: &ChannelId) {
-        let (app, metrics) = (self.reader.app.as_str(), &self.reader.parts.metrics);
+        let (app, metrics) = (self.reader.app.as_str(), &self.reader.ground.metrics);
         for cause in ["push", "downtime"] {
             metrics.counter(Metric::MissedPush, &[app, id.as_str(), cause]).increment(0);
         }

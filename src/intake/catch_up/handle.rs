@@ -128,7 +128,7 @@ impl Handle {
     /// # Errors
     /// [`BackfillError`] if no channel could be asked for; what was read before is stored.
     pub async fn backfill(&self, history: History) -> Result<ReadBack, BackfillError> {
-        let (this, shutdown) = (self.clone(), self.reader.parts.shutdown.clone());
+        let (this, shutdown) = (self.clone(), self.reader.ground.shutdown.clone());
         // It goes on when whoever asked has gone away.
         let reading = shutdown.clone().spawn(async move {
             tokio::select! {
@@ -148,7 +148,7 @@ impl Handle {
             let call = || reader.api.auth_test();
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
         }
-        let began = reader.parts.clock.uptime();
+        let began = reader.ground.clock.uptime();
         for channel in channels {
             let now = reader.api.moment();
             // Clocks that disagree must not mark as known what came later.
@@ -227,7 +227,7 @@ impl Handle {
     /// The channels of ours that are known, with each name that is.
     async fn named(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
         let reader = &self.reader;
-        let kept = reader.parts.store.channel_ids(&reader.app).await.map_err(ReadError::Store)?;
+        let kept = reader.ground.store.channel_ids(&reader.app).await.map_err(ReadError::Store)?;
         let kept = kept.into_iter().filter(|(_, id)| known.ids.contains(id));
         let mut named: Vec<_> = kept.map(|(written, id)| (id, written)).collect();
         named.extend(known.ids.iter().map(|id| (id.clone(), String::new())));

@@ -11,16 +11,16 @@ const MISSED_AFTER: Duration = Duration::from_secs(600);
 impl Poller {
     /// Counts what catch-up brought and no push has, once it is old enough.
     pub(super) async fn count_missed(&self) {
-        let parts = &self.reader.parts;
+        let ground = &self.reader.ground;
         let Some(now) = self.reader.api.moment().believed else {
             return;
         };
         // By Slack's clock, since messages are.
-        let ready_at = now - parts.clock.now().since(parts.ready_at);
+        let ready_at = now - ground.clock.now().since(self.reader.ready_at);
         // Exactly so old is old enough.
         let before = MessageTs::from_micros((now - MISSED_AFTER).micros().saturating_add(1));
         loop {
-            let taken = match parts.store.take_unpushed(&self.reader.app, before).await {
+            let taken = match ground.store.take_unpushed(&self.reader.app, before).await {
                 Ok(taken) if taken.is_empty() => return,
                 Ok(taken) => taken,
                 Err(error) => {
@@ -36,11 +36,11 @@ impl Poller {
                 withheld += u64::from(!is_downtime);
                 let cause = if is_downtime { "downtime" } else { "push" };
                 let labels = [self.reader.app.as_str(), channel.as_str(), cause];
-                parts.metrics.counter(Metric::MissedPush, &labels).increment(1);
+                ground.metrics.counter(Metric::MissedPush, &labels).increment(1);
                 self.board.channel(&channel, |status| {
                     status.missed += 1;
                     if !is_downtime {
-                        status.note_withheld(parts.clock.now());
+                        status.note_withheld(ground.clock.now());
                     }
                 });
             }

@@ -76,7 +76,7 @@ impl Poller {
             return;
         }
         let reader = &self.reader;
-        let names = reader.parts.store.channel_ids(&reader.app).await.unwrap_or_default();
+        let names = reader.ground.store.channel_ids(&reader.app).await.unwrap_or_default();
         let has_name = |old: &ChannelId| {
             names.iter().any(|(written, id)| id == old && *written == listed.name)
         };
@@ -151,7 +151,7 @@ impl Poller {
         let page = reader.api.history(&query).await.map_err(ReadError::Slack)?;
         let timestamp = |raw: &String| message::parse(raw).ok()?.ts.parse().ok();
         let timestamps: Vec<MessageTs> = page.messages.iter().filter_map(timestamp).collect();
-        let (store, own) = (&reader.parts.store, [stranger.clone()]);
+        let (store, own) = (&reader.ground.store, [stranger.clone()]);
         let alike = store.look_alikes(&reader.app, &own, &timestamps).await;
         let known = self.channels.known();
         let is_lost = |one: &LookAlike| known.chain(lost).contains(&one.channel);
@@ -161,7 +161,7 @@ impl Poller {
     /// Reads a channel on under another id, once that is kept.
     async fn take_for(&mut self, old: &ChannelId, new: &ChannelId) {
         let reader = &self.reader;
-        match self.channels.change_id(&*reader.parts.store, &reader.app, old, new).await {
+        match self.channels.change_id(&*reader.ground.store, &reader.app, old, new).await {
             Ok(is_ours) => {
                 self.lost.remove(old);
                 if is_ours {
@@ -222,7 +222,7 @@ impl Reader {
         let timestamps: Vec<MessageTs> = found.keys().copied().collect();
         let known = self.channels.known();
         let own = known.chain(&task.channel);
-        let (store, app) = (&*self.parts.store, &self.app);
+        let (store, app) = (&*self.ground.store, &self.app);
         let alike = store.look_alikes(app, own, &timestamps).await.map_err(ReadError::Store)?;
         let (mut asked, mut is_joined) = (BTreeSet::new(), false);
         for one in alike {
@@ -244,8 +244,8 @@ impl Reader {
 
     /// The messages of the page with incidents, without their bytes.
     fn incidents(&self, task: &Task, page: &HistoryPage) -> BTreeMap<MessageTs, NewMessage> {
-        let admission = self.parts.admission.load();
-        let post = self.post(task.source, self.parts.clock.now());
+        let admission = self.admission.load();
+        let post = self.post(task.source, self.ground.clock.now());
         let incident = |raw: &String| {
             let message = message::parse(raw).ok()?;
             match admission.admit(&message, raw, post, Bytes::new) {
@@ -317,7 +317,7 @@ impl Reader {
 
     /// Notes that Slack has just answered for this id.
     pub(super) fn note_answer(&self, channel: &ChannelId) {
-        let now = self.parts.clock.uptime();
+        let now = self.ground.clock.uptime();
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone(), now);
     }
 }

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use metrics::Counter;
 
 use super::{
-    Parts,
+    PollerParts,
     task::{Purpose, Task},
     weigh::{Candidate, Question},
     window::{Next, Page, Reading, Sight},
@@ -19,12 +20,13 @@ use super::{
 use crate::{
     clock::Timestamp,
     code_defender::matcher::Reason,
+    ground::Ground,
     ids::{AppName, ChannelId, MessageTs},
     intake::{
-        Admitted, IncidentMessage, Post,
+        Admission, Admitted, IncidentMessage, Post,
         channels::Channels,
         fate::{Fate, FateCounters, ProblemCounters, Trace},
-        notes::log_ignored,
+        notes::{Notes, log_ignored},
         posters::Note,
     },
     logging::chain,
@@ -93,7 +95,10 @@ pub(super) struct Reader {
     pub(super) app: AppName,
     pub(super) api: WebApi,
     pub(super) channels: Arc<Channels>,
-    pub(super) parts: Parts,
+    pub(super) ground: Ground,
+    pub(super) admission: Arc<ArcSwap<Admission>>,
+    pub(super) notes: Arc<Notes>,
+    pub(super) ready_at: Timestamp,
     fates: FateCounters,
     problems: ProblemCounters,
     received: Vec<(Source, Counter)>,
@@ -133,16 +138,34 @@ impl Open {
 }
 
 impl Reader {
-    pub(super) fn new(app: AppName, api: WebApi, channels: Arc<Channels>, parts: Parts) -> Self {
-        let metrics = &parts.metrics;
+    pub(super) fn new(
+        app: AppName,
+        api: WebApi,
+        channels: Arc<Channels>,
+        parts: PollerParts,
+    ) -> Self {
+        let PollerParts { ground, admission, notes, ready_at } = parts;
+        let metrics = &ground.metrics;
         let received = [Source::CatchUp, Source::Backfill].map(|source| {
             let labels = [app.as_str(), source.as_str()];
             (source, metrics.counter(Metric::EventsReceived, &labels))
         });
-        let fates = FateCounters::new(app.as_str(), metrics, &parts.notes);
+        let fates = FateCounters::new(app.as_str(), metrics, &notes);
         let problems = ProblemCounters::new(app.as_str(), metrics);
         let heard = Mutex::default();
-        Self { fates, problems, received: received.into(), app, api, channels, parts, heard }
+        Self {
+            app,
+            api,
+            channels,
+            ground,
+            admission,
+            notes,
+            ready_at,
+            fates,
+            problems,
+            received: received.into(),
+            heard,
+        }
     }
 
     /// Reads the window to its end, with patience for what fails for the moment.
@@ -248,7 +271,7 @@ impl Reader {
                 if *failed >= TRIES {
                     return Err(ApiError::Transient(failure));
                 }
-                let delay = backoff(*failed).mul_f64(0.8 + 0.4 * self.parts.clock.jitter());
+                let delay = backoff(*failed).mul_f64(0.8 + 0.4 * self.ground.clock.jitter());
                 self.wait(delay, beat).await;
             }
             ApiError::Token(_) | ApiError::Configuration { .. } | ApiError::Ours(_) => {
@@ -260,7 +283,7 @@ impl Reader {
 
     /// Waits, with signs of life.
     async fn wait(&self, length: Duration, beat: Beat<'_>) {
-        let clock = &self.parts.clock;
+        let clock = &self.ground.clock;
         let end = clock.uptime().saturating_add(length);
         loop {
             let left = end.saturating_sub(clock.uptime());
@@ -283,7 +306,7 @@ impl Reader {
             bytes: page.bytes,
             ..Page::default()
         };
-        let post = self.post(task.source, self.parts.clock.now());
+        let post = self.post(task.source, self.ground.clock.now());
         for text in &page.messages {
             let Ok(message) = message::parse(text) else {
                 continue;
@@ -299,26 +322,26 @@ impl Reader {
             let is_first = sight == Sight::First;
             let is_fresh = is_first && task.is_fresh(ts);
             let raw = || Bytes::copy_from_slice(text.as_bytes());
-            let (incoming, question) =
-                match self.parts.admission.load().admit(&message, text, post, raw) {
-                    Admitted::Incident(incident) => (incident, Question::Nothing),
-                    Admitted::Elsewhere(incident, vouched) => (incident, Question::Layout(vouched)),
-                    Admitted::NearMiss(incident, doubt) => (incident, Question::NearMiss(doubt)),
-                    Admitted::Refused(reason) if is_fresh => {
-                        let clock = &self.parts.clock;
-                        let now = (clock.now(), clock.instant());
-                        self.parts.notes.refused(&self.app, reason, &message, now);
-                        *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
-                        continue;
-                    }
-                    Admitted::Ignored(reason) if is_fresh => {
-                        log_ignored(&self.app, reason, &message);
-                        *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
-                        continue;
-                    }
-                    // Counted before.
-                    Admitted::Refused(_) | Admitted::Ignored(_) => continue,
-                };
+            let (incoming, question) = match self.admission.load().admit(&message, text, post, raw)
+            {
+                Admitted::Incident(incident) => (incident, Question::Nothing),
+                Admitted::Elsewhere(incident, vouched) => (incident, Question::Layout(vouched)),
+                Admitted::NearMiss(incident, doubt) => (incident, Question::NearMiss(doubt)),
+                Admitted::Refused(reason) if is_fresh => {
+                    let clock = &self.ground.clock;
+                    let now = (clock.now(), clock.instant());
+                    self.notes.refused(&self.app, reason, &message, now);
+                    *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
+                    continue;
+                }
+                Admitted::Ignored(reason) if is_fresh => {
+                    log_ignored(&self.app, reason, &message);
+                    *tally.fates.entry(Fate::Ignored(reason)).or_default() += 1;
+                    continue;
+                }
+                // Counted before.
+                Admitted::Refused(_) | Admitted::Ignored(_) => continue,
+            };
             if task.may_take(ts) {
                 candidates.push(Candidate { incoming, is_first, is_fresh, question });
             }
@@ -345,7 +368,7 @@ impl Reader {
             Purpose::Deliver => messages.collect(),
             Purpose::MarkKnown => messages.map(NewMessage::into_identity).collect(),
         };
-        let stored = self.parts.store.accept(batch, None, cursor).await;
+        let stored = self.ground.store.accept(batch, None, cursor).await;
         for (result, candidate) in stored.map_err(ReadError::Store)?.into_iter().zip(candidates) {
             self.note(&open.task, result, &candidate, &mut open.tally);
         }
@@ -383,7 +406,7 @@ impl Reader {
             }
             return;
         }
-        self.parts.notes.posters.note(Note::of(message, incoming.bot.clone()), accepted);
+        self.notes.posters.note(Note::of(message, incoming.bot.clone()), accepted);
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
         let fate = Fate::of(accepted, is_routed, *certainty);
         match accepted {
@@ -428,7 +451,7 @@ pub(super) struct Beat<'a>(pub(super) Option<&'a Heartbeat>);
 impl Beat<'_> {
     pub(super) fn beat(self, reader: &Reader) {
         if let Some(heartbeat) = self.0 {
-            heartbeat.beat(reader.parts.clock.instant());
+            heartbeat.beat(reader.ground.clock.instant());
         }
     }
 }

@@ -11,7 +11,7 @@ const AHEAD: Duration = Duration::from_secs(900);
 impl Poller {
     /// Our time of day, or the time that is believed if ours is far ahead of it.
     pub(super) fn time_to_show(&self) -> Timestamp {
-        let own = self.reader.parts.clock.now();
+        let own = self.reader.ground.clock.now();
         let moment = self.reader.api.moment();
         let other = moment.believed.or(self.reader.api.slack_now()).unwrap_or(own);
         if own > other + AHEAD { other } else { own }
@@ -19,7 +19,7 @@ impl Poller {
 
     pub(super) fn show_last_success(&self, channel: &ChannelId, at: Timestamp) {
         let labels = [self.reader.app.as_str(), channel.as_str()];
-        let gauge = self.reader.parts.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
+        let gauge = self.reader.ground.metrics.gauge(Metric::CatchUpLastSuccess, &labels);
         gauge.set(at.seconds_f64());
     }
 
@@ -27,11 +27,11 @@ impl Poller {
     /// been set back has shown.
     pub(super) fn watch_clocks(&self) {
         let reader = &self.reader;
-        let (own, moment) = (reader.parts.clock.now(), reader.api.moment());
+        let (own, moment) = (reader.ground.clock.now(), reader.api.moment());
         if let (Some(believed), Some(_)) = (moment.believed, moment.skew_seconds) {
             let skew = Duration::from_secs(own.since(believed).as_secs()).as_secs_f64()
                 - Duration::from_secs(believed.since(own).as_secs()).as_secs_f64();
-            reader.parts.metrics.gauge(Metric::ClockSkew, &[]).set(skew);
+            reader.ground.metrics.gauge(Metric::ClockSkew, &[]).set(skew);
         }
         let problem = if moment.is_contradictory() {
             let skew = moment.skew_seconds.unwrap_or_default();

@@ -118,7 +118,7 @@ impl Poller {
         if let Some(back) = plan.put_back
             && let Some(cursor) = cursor(back)
         {
-            reader.parts.store.put_cursor_back(&cursor).await?;
+            reader.ground.store.put_cursor_back(&cursor).await?;
             self.tell_of_put_back(channel, place, back, read);
         }
         // A count that a wrong clock has moved into the future tells nothing.
@@ -217,7 +217,7 @@ impl Poller {
     /// Puts the channel aside, and tells operators once of each new problem.
     fn note_failure(&mut self, channel: &ChannelId, error: &ReadError, read: &mut Read) {
         let now = self.uptime();
-        let jitter = self.reader.parts.clock.jitter();
+        let jitter = self.reader.ground.clock.jitter();
         match error {
             ReadError::Slack(ApiError::Throttled { wait }) => {
                 self.history_at = now.saturating_add(*wait);

@@ -119,7 +119,7 @@ impl Reader {
     }
 
     fn scales(&self) -> Scales<'_> {
-        let parts = &self.parts;
-        Scales { store: parts.store.as_ref(), notes: &parts.notes, clock: &parts.clock }
+        let ground = &self.ground;
+        Scales { store: ground.store.as_ref(), notes: &self.notes, clock: &ground.clock }
     }
 }

@@ -7,11 +7,9 @@ use std::{
 
 use metrics::Counter;
 
-use super::{
-    Parts,
-    signing::{Signing, SigningHealth},
-};
+use super::signing::{Signing, SigningHealth};
 use crate::{
+    ground::Ground,
     ids::AppName,
     intake::{
         Admission,
@@ -119,8 +117,13 @@ impl Counters {
 }
 
 impl Endpoint {
-    fn new(app: App, admission: Arc<Admission>, parts: &Parts, signing: Arc<Signing>) -> Self {
-        let (metrics, notes) = (&parts.metrics, &parts.notes);
+    fn new(
+        app: App,
+        admission: Arc<Admission>,
+        notes: &Arc<Notes>,
+        metrics: &Metrics,
+        signing: Arc<Signing>,
+    ) -> Self {
         let name = app.name.as_str();
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
@@ -285,15 +288,16 @@ impl Doors {
     pub(super) fn new(
         apps: Vec<App>,
         admission: &Arc<Admission>,
-        parts: &Parts,
+        notes: &Arc<Notes>,
+        ground: &Ground,
         before: Option<&Self>,
     ) -> Self {
-        let now = parts.clock.uptime();
-        let unclaimed = Arc::new(Counters::new("", &parts.metrics, &parts.notes));
+        let now = ground.clock.uptime();
+        let unclaimed = Arc::new(Counters::new("", &ground.metrics, notes));
         let endpoint = |app: App| {
             let signing = before.and_then(|doors| doors.signing_of(&app.name));
             let signing = signing.unwrap_or_default();
-            Arc::new(Endpoint::new(app, Arc::clone(admission), parts, signing))
+            Arc::new(Endpoint::new(app, Arc::clone(admission), notes, &ground.metrics, signing))
         };
         let endpoints: Vec<_> = apps.into_iter().map(endpoint).collect();
         let own = |endpoint: &Arc<Endpoint>| {

@@ -98,7 +98,7 @@ impl Inner {
         &self,
         work: impl Future<Output = Fate> + Send + 'static,
     ) -> Response<Full<Bytes>> {
-        let shutdown = self.parts.shutdown.clone();
+        let shutdown = self.ground.shutdown.clone();
         let fate = ToTheEnd { work: Some(Box::pin(work)), shutdown }.await;
         let is_kept = fate != Fate::Store;
         status(if is_kept { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
@@ -106,7 +106,7 @@ impl Inner {
 
     /// Returns how long a commit may take.
     fn budget(&self, arrival: &Arrival) -> Duration {
-        let used = self.parts.clock.instant().saturating_duration_since(arrival.started);
+        let used = self.ground.clock.instant().saturating_duration_since(arrival.started);
         ACK_BUDGET.saturating_sub(used).min(COMMIT_BUDGET)
     }
 }
@@ -122,8 +122,8 @@ struct Keeping {
 
 impl Keeping {
     fn new(inner: &Inner, endpoint: &Arc<Endpoint>, arrival: Arrival) -> Self {
-        let (store, clock) = (Arc::clone(&inner.parts.store), inner.parts.clock.clone());
-        let notes = Arc::clone(&inner.parts.notes);
+        let (store, clock) = (Arc::clone(&inner.ground.store), inner.ground.clock.clone());
+        let notes = Arc::clone(&inner.notes);
         Self { store, clock, notes, endpoint: Arc::clone(endpoint), arrival }
     }
 

@@ -67,7 +67,7 @@ impl Inner {
         let Refusal::Signature(error) = refusal else {
             return;
         };
-        let clock = &self.parts.clock;
+        let clock = &self.ground.clock;
         for (app, signing) in door.signing() {
             if *error != SignatureError::Wrong {
                 signing.stranger();
@@ -88,7 +88,7 @@ impl Inner {
 
     /// Notes that a request to the app verified, and says so if that is news.
     pub(super) fn note_signed(&self, endpoint: &Endpoint) {
-        if let Some(before) = endpoint.signing.verified(self.parts.clock.now()) {
+        if let Some(before) = endpoint.signing.verified(self.ground.clock.now()) {
             let app = &endpoint.app;
             tracing::info!(
                 %app,
@@ -106,7 +106,7 @@ impl Inner {
         body: Incoming,
     ) -> Response<Full<Bytes>> {
         let is_crowded = matches!(refusal, Refusal::Crowded);
-        if is_crowded && self.said_crowded.is_due(self.parts.clock.instant()) {
+        if is_crowded && self.said_crowded.is_due(self.ground.clock.instant()) {
             tracing::warn!(
                 path = door.path(),
                 "requests whose bodies arrive slowly fill the room for them: the oldest are cut \
@@ -121,7 +121,7 @@ impl Inner {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            self.parts.shutdown.spawn(discard(body));
+            self.ground.shutdown.spawn(discard(body));
         }
         response
     }

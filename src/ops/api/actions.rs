@@ -42,7 +42,7 @@ impl FromRequestParts<Arc<Api>> for Who {
     ) -> Result<Self, Problem> {
         let address = parts.extensions.get::<Peer>().map(|peer| peer.address().to_string());
         let address = address.unwrap_or_else(|| "unknown".to_owned());
-        let proof = api.parts.auth.proof();
+        let proof = api.auth.proof();
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let name = header(OPERATOR).or_else(|| header(USER_AGENT)).unwrap_or_default();
         let name: String = name.chars().take(NAME_CHARS).collect();
@@ -74,7 +74,7 @@ pub(super) fn log(deed: &OperatorAction, changed: u64) {
 /// cannot be kept.
 pub(super) async fn note(api: &Api, deed: OperatorAction, changed: u64) {
     log(&deed, changed);
-    if let Err(error) = api.parts.store.note(deed, changed).await {
+    if let Err(error) = api.ground.store.note(deed, changed).await {
         tracing::error!(error = chain(&error), "an operator's action cannot be kept in the store");
     }
 }
@@ -126,12 +126,12 @@ async fn act_on_one(
     let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
     if action == Action::Retry {
-        api.parts.control.hurry(destination.as_ref());
+        api.control.hurry(destination.as_ref());
     }
     let selection = Selection { alert: Some(alert), destination, state: None };
     let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
     let deed = who.deed(verb(action), format!("alert {id}{suffix}"));
-    let changes = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    let changes = api.ground.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changes.changed);
     let mut after = api.alert(id).await?.deliveries;
     after.retain(|one| meant.is_none_or(|name| name == one.destination.as_str()));
@@ -241,12 +241,12 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
         None => None,
     };
     if action == Action::Retry {
-        api.parts.control.hurry(destination.as_ref());
+        api.control.hurry(destination.as_ref());
     }
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };
     let deed = who.deed(verb(action), format!("all {wanted}{suffix}"));
-    let changes = api.parts.store.act(selection, action, Some(deed.clone())).await?;
+    let changes = api.ground.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changes.changed);
     Ok(Json(Changed::new(&changes)))
 }
@@ -266,7 +266,7 @@ pub(super) async fn test(
     _: NoBody,
 ) -> Answer<TestReport> {
     let severity = query.severity.as_deref().map_or(Ok(RiskLevel::High), severity)?;
-    let tested = api.parts.control.test(&parsed(&name)?, severity).await;
+    let tested = api.control.test(&parsed(&name)?, severity).await;
     let tested = tested.map_err(|why| match why {
         NoTest::Unknown => unknown_destination(&name),
         NoTest::Read => Problem::conflict(format!(
@@ -289,7 +289,7 @@ impl Api {
     /// A destination of the configuration.
     fn configured_one(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
-        let all = self.parts.control.destinations();
+        let all = self.control.destinations();
         let is_configured = all.iter().any(|one| one.name == destination);
         if is_configured { Ok(destination) } else { Err(unknown_destination(name)) }
     }
@@ -300,7 +300,7 @@ impl Api {
         if self.configured_one(name).is_ok() {
             return Ok(destination);
         }
-        let stats = self.parts.store.stats().await?;
+        let stats = self.ground.store.stats().await?;
         let is_orphaned = stats.destinations.iter().any(|(known, _)| *known == destination);
         if is_orphaned { Ok(destination) } else { Err(unknown_destination(name)) }
     }

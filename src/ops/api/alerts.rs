@@ -64,7 +64,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
         // One more than is shown says whether there is another page.
         limit: limit + 1,
     };
-    let mut found = api.parts.store.alerts(query).await?;
+    let mut found = api.ground.store.alerts(query).await?;
     let shown = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = found.len() > shown;
     found.truncate(shown);
@@ -111,16 +111,16 @@ pub(super) async fn show(
         Ok(alert) => (Some(alert), String::new()),
         Err(problem) => (None, problem),
     };
-    let healths = api.parts.control.destinations();
+    let healths = api.control.destinations();
     let configured: Vec<DestinationName> = healths.iter().map(|one| one.name.clone()).collect();
     // Only for what is paused the store is asked once more.
     let is_paused = |one: &DeliveryView| one.state == DeliveryState::Paused;
     let stats = if view.deliveries.iter().any(is_paused) {
-        api.parts.store.stats().await?.destinations
+        api.ground.store.stats().await?.destinations
     } else {
         Vec::new()
     };
-    let now = api.parts.clock.now();
+    let now = api.ground.clock.now();
     let delivery = |one: &DeliveryView| {
         let health = healths.iter().find(|health| health.name == one.destination);
         let pause = stats.iter().find(|(name, _)| *name == one.destination);
@@ -149,14 +149,14 @@ pub(super) async fn show(
 impl Api {
     /// The names of the configured destinations.
     pub(super) fn configured(&self) -> Vec<DestinationName> {
-        self.parts.control.destinations().into_iter().map(|one| one.name).collect()
+        self.control.destinations().into_iter().map(|one| one.name).collect()
     }
 
     /// The alert with that id. A text that is no id is the id of no alert.
     pub(super) async fn alert(&self, id: &str) -> Result<AlertView, Problem> {
         let id: AlertId =
             id.parse().map_err(|error| Problem::not_found(format!("no such alert: {error}")))?;
-        let found = self.parts.store.alert(&id).await?;
+        let found = self.ground.store.alert(&id).await?;
         found.ok_or_else(|| Problem::not_found(format!("there is no alert {id}")))
     }
 }
@@ -172,7 +172,7 @@ fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
         team: &view.team,
         bot_id: "",
     };
-    let alert = alert_of_stored(raw, view.attachment, &origin, &api.parts.control.matcher());
+    let alert = alert_of_stored(raw, view.attachment, &origin, &api.control.matcher());
     let alert = alert.map_err(|error| error.to_string())?;
     to_raw_value(&alert).map_err(|error| error.to_string())
 }

@@ -33,7 +33,7 @@ pub(super) async fn backfill(
     let _long = api.long_request()?;
     let History { since, until, mark_known, channel, app } = history;
     let meant = Backfill { since, until, mark_known, channel, app };
-    let read = api.parts.control.backfill(&meant).await.map_err(refused)?;
+    let read = api.control.backfill(&meant).await.map_err(refused)?;
     let place = meant.channel.as_deref().unwrap_or("every channel");
     let from = meant.since.as_deref().unwrap_or("the beginning");
     let to = meant.until.as_deref().unwrap_or("now");

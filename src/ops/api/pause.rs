@@ -70,11 +70,11 @@ async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<
     let deed = match &paused {
         Paused::Yes(pause) => who.deed("pause", described(name, pause)),
         Paused::No => {
-            api.parts.control.hurry(Some(&destination));
+            api.control.hurry(Some(&destination));
             who.deed("resume", format!("destination {name}"))
         }
     };
-    api.parts.store.set_paused(&destination, paused, Some(deed.clone())).await?;
+    api.ground.store.set_paused(&destination, paused, Some(deed.clone())).await?;
     let after = api.pause_of(&destination).await?;
     log(&deed, u64::from(before != after));
     Ok(Json(PauseState { destination: name.to_owned(), paused: after.is_some(), pause: after }))
@@ -97,13 +97,13 @@ impl Api {
         &self,
         destination: &crate::ids::DestinationName,
     ) -> Result<Option<view::Pause>, Problem> {
-        let stats = self.parts.store.stats().await?;
+        let stats = self.ground.store.stats().await?;
         let found = stats.destinations.into_iter().find(|(known, _)| known == destination);
         Ok(found.and_then(|(_, stats)| stats.pause).map(view::Pause::from))
     }
 
     fn length(&self, text: &str) -> Result<Duration, Problem> {
-        let length = self.parts.control.duration(text);
+        let length = self.control.duration(text);
         let length = length.filter(|length| !length.is_zero() && *length <= LONGEST);
         length.ok_or_else(|| {
             Problem::bad_request(format!(

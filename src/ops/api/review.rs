@@ -50,7 +50,7 @@ pub(super) async fn near_misses(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::bad_request(format!("limit: from 1 to {MAX_LIMIT}")));
     }
-    let found = api.parts.store.near_misses(which.before, limit).await?;
+    let found = api.ground.store.near_misses(which.before, limit).await?;
     let is_full = u32::try_from(found.len()).is_ok_and(|length| length == limit);
     let next = found.last().map(|last| last.seq).filter(|_| is_full);
     let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.seq).collect();
@@ -80,7 +80,7 @@ pub(super) async fn adopt(
     _: NoBody,
 ) -> Answer<Adopted> {
     let found = find(&api, &id).await?;
-    let message = api.parts.control.adopt(&found).map_err(|why| match why {
+    let message = api.control.adopt(&found).map_err(|why| match why {
         NoAdoption::Unknown(app) => {
             Problem::conflict(format!("app {app} is not configured any more"))
         }
@@ -93,13 +93,13 @@ pub(super) async fn adopt(
         .iter()
         .map(|alert| AlertId { message: message.key.clone(), ordinal: alert.ordinal }.to_string());
     let alert_ids: Vec<String> = ids.collect();
-    let accepted = api.parts.store.accept(vec![message], None, None).await?;
+    let accepted = api.ground.store.accept(vec![message], None, None).await?;
     let changed = match accepted.into_iter().next() {
         Some(Ok(store::Accepted::New { alerts })) => u64::from(alerts),
         Some(Ok(store::Accepted::Duplicate | store::Accepted::Revision)) | None => 0,
         Some(Err(error)) => return Err(error.into()),
     };
-    api.parts.store.mark_adopted(found.seq).await?;
+    api.ground.store.mark_adopted(found.seq).await?;
     let deed = who.deed("adopt", format!("near miss {}", found.id));
     if changed > 0 {
         note(&api, deed, changed).await;
@@ -115,7 +115,7 @@ pub(super) async fn quarantine(
     reading: Reading,
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Quarantine> {
-    let found = api.parts.store.quarantined(BODIES).await?;
+    let found = api.ground.store.quarantined(BODIES).await?;
     let unread: Vec<i64> = found.iter().filter(|one| !one.is_read).map(|one| one.id).collect();
     reading.mark(&api, &[], &unread).await;
     Ok(Json(Quarantine { quarantine: found.iter().map(Quarantined::new).collect() }))
@@ -128,7 +128,7 @@ pub(super) async fn quarantined(
     Path(id): Path<i64>,
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Quarantined> {
-    let found = api.parts.store.quarantined(BODIES).await?;
+    let found = api.ground.store.quarantined(BODIES).await?;
     let body = found.iter().find(|one| one.id == id);
     let body = body.ok_or_else(|| Problem::not_found(format!("there is no body {id}")))?;
     reading.mark(&api, &[], &[id]).await;
@@ -138,7 +138,7 @@ pub(super) async fn quarantined(
 async fn find(api: &Api, id: &str) -> Result<store::NearMiss, Problem> {
     let parsed: AlertId =
         id.parse().map_err(|error| Problem::not_found(format!("no such near miss: {error}")))?;
-    let found = api.parts.store.near_miss(&parsed).await?;
+    let found = api.ground.store.near_miss(&parsed).await?;
     found.ok_or_else(|| Problem::not_found(format!("there is no near miss {id}")))
 }
 
@@ -162,7 +162,7 @@ impl Reading {
         if !self.is_a_persons || near_misses.is_empty() && quarantined.is_empty() {
             return;
         }
-        if let Err(error) = api.parts.store.mark_read(near_misses, quarantined).await {
+        if let Err(error) = api.ground.store.mark_read(near_misses, quarantined).await {
             tracing::warn!(error = chain(&error), "what was listed cannot be marked as read");
         }
     }

@@ -73,12 +73,12 @@ async fn route_all(
     let mut before = None;
     loop {
         let query = AlertQuery { unrouted: true, before, limit: PAGE, ..AlertQuery::default() };
-        let page = api.parts.store.alerts(query).await?;
+        let page = api.ground.store.alerts(query).await?;
         let Some(last) = page.last() else { return Ok(()) };
         before = Some(last.seq);
         for listed in &page {
             // A list has no messages.
-            let Some(alert) = api.parts.store.alert(&listed.id).await? else { continue };
+            let Some(alert) = api.ground.store.alert(&listed.id).await? else { continue };
             match route(api, &alert, only, |_to| journal.clone()).await? {
                 Fate::Routed(names, made, entry) => {
                     if let Some(entry) = entry {
@@ -121,7 +121,7 @@ async fn route(
     deed: impl FnOnce(&str) -> Deed,
 ) -> Result<Fate, Problem> {
     let id = &alert.id;
-    let mut routing = match api.parts.control.route(alert) {
+    let mut routing = match api.control.route(alert) {
         Ok(routing) => routing,
         Err(NoRouting::Gone) => {
             return Ok(Fate::Left(format!(
@@ -142,10 +142,10 @@ async fn route(
         return Ok(Fate::Left(refusal(id, &routing)));
     }
     for name in &routing.wanted_by {
-        api.parts.control.hurry(Some(name));
+        api.control.hurry(Some(name));
     }
     let deed = deed(&list(&routing.wanted_by));
-    let routed = api.parts.store.route(id, &routing.wanted_by, Some(deed)).await?;
+    let routed = api.ground.store.route(id, &routing.wanted_by, Some(deed)).await?;
     Ok(Fate::Routed(routing.wanted_by, routed.made, routed.entry))
 }
 

@@ -29,17 +29,20 @@ pub(super) async fn status(
     Params(NoQuery {}): Params<NoQuery>,
 ) -> Answer<Status> {
     let ready = api.health.ready().await;
-    let stats = within(api.parts.store.stats()).await;
+    let stats = within(api.ground.store.stats()).await;
     let has_store = stats.is_ok();
     // The destinations that are configured are still shown, and why nothing is known of them.
     let stats = stats.unwrap_or_else(|problem| Stats { problem, ..Stats::default() });
     let unrouted = if has_store { api.unrouted().await } else { None };
-    let now = api.parts.clock.now();
+    let now = api.ground.clock.now();
     let apps = apps(&api, has_store, now).await;
-    let review =
-        if has_store { within(api.parts.store.to_review()).await } else { Ok(ToReview::default()) };
+    let review = if has_store {
+        within(api.ground.store.to_review()).await
+    } else {
+        Ok(ToReview::default())
+    };
     let review = review.unwrap_or_default();
-    let mut ignored = by_name(api.parts.control.ignored(""));
+    let mut ignored = by_name(api.control.ignored(""));
     for (reason, count) in apps.iter().flat_map(|app| &app.ignored) {
         *ignored.entry(reason.clone()).or_default() += count;
     }
@@ -52,7 +55,7 @@ pub(super) async fn status(
         concerns: Vec::new(),
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
-        configuration: api.parts.control.configuration().into(),
+        configuration: api.control.configuration().into(),
         store: StoreUse {
             used_bytes: stats.used_bytes,
             free_bytes: stats.free_bytes,
@@ -63,7 +66,7 @@ pub(super) async fn status(
         ignored,
         near_misses: review.near_misses.into(),
         quarantine: review.quarantine.into(),
-        destinations: destinations(&api.parts.control.destinations(), &stats),
+        destinations: destinations(&api.control.destinations(), &stats),
     };
     status.concerns = concerns(&status, now);
     status.healthy = !status.concerns.iter().any(|concern| concern.needs_person);
@@ -78,7 +81,7 @@ pub(super) async fn status(
 impl Api {
     async fn unrouted(&self) -> Option<u64> {
         let query = AlertQuery { unrouted: true, limit: UNROUTED_COUNTED, ..AlertQuery::default() };
-        let found = within(self.parts.store.alerts(query)).await.ok()?;
+        let found = within(self.ground.store.alerts(query)).await.ok()?;
         u64::try_from(found.len()).ok()
     }
 }
@@ -95,7 +98,7 @@ async fn within<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result
 
 /// Returns how each Slack app is doing; without what the store knows of it if that does not answer.
 async fn apps(api: &Api, has_store: bool, now: Timestamp) -> Vec<App> {
-    let (store, control) = (api.parts.store.as_ref(), &api.parts.control);
+    let (store, control) = (api.ground.store.as_ref(), &api.control);
     if has_store && let Err(error) = within(control.write_counts(store)).await {
         // The status is needed most when the store takes nothing; it shows the numbers of before.
         tracing::debug!(error, "the newest counts are not in the store");
