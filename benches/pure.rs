@@ -17,7 +17,10 @@ use slack_soar_relay::{
         mapping::{Origin, alert_of_stored},
     },
     clock::Timestamp,
-    code_defender::matcher::{Found, Matcher, Verdict, Watch},
+    code_defender::{
+        matcher::{Matcher, Watch},
+        verdict::{FoundIncident, Verdict},
+    },
     ids::{AlertId, AppName, ChannelId},
     secret::Secret,
     slack::{
@@ -86,10 +89,10 @@ fn posted(text: &str) -> (Message<'_>, &str) {
     }
 }
 
-fn found(verdict: Verdict) -> Found {
+fn found(verdict: Verdict) -> FoundIncident {
     match verdict {
         Verdict::Incidents(mut found) => found.remove(0),
-        Verdict::Elsewhere(..)
+        Verdict::NewLayout(..)
         | Verdict::NearMiss(..)
         | Verdict::Refused(_)
         | Verdict::Ignored(_) => unreachable!("the sample has the known shape"),

@@ -7,8 +7,9 @@ use crate::{
     alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack, priority},
     code_defender::{
         incident::Incident,
-        matcher::{self, MOST_INCIDENTS, Matcher},
+        matcher::Matcher,
         risk_level::Risk,
+        verdict::{self, MOST_INCIDENTS},
     },
     ids::{AlertId, ChannelId, MessageTs, TsKey},
     slack::{self, message::Stored, mrkdwn},
@@ -55,7 +56,7 @@ pub fn alert_of_stored(
     let own = stored.attachment(attachment).map(|(_, own)| own);
     let attachment = if let Some(own) = own
         && origin.id.ordinal != MOST_INCIDENTS
-        && !incident.layout
+        && !incident.is_new_layout
     {
         own.to_owned()
     } else {
@@ -140,7 +141,7 @@ fn name(risk: &Risk) -> String {
 }
 
 fn parse_problems(incident: &Incident, id: &AlertId) -> Vec<&'static str> {
-    matcher::parse_problems(incident, id.ordinal, id.message.ts)
+    verdict::parse_problems(incident, id.ordinal, id.message.ts)
 }
 
 #[cfg(test)]
@@ -149,7 +150,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        code_defender::matcher::{Found, Matcher, Verdict, Watch},
+        code_defender::{
+            matcher::{Matcher, Watch},
+            verdict::{FoundIncident, Verdict},
+        },
         ids::AppName,
         slack::{
             self,
@@ -176,7 +180,7 @@ mod tests {
         let raw = envelope::inner_event(&text).unwrap();
         let key = posted.key(&AppName::new("main").unwrap(), raw.as_bytes());
         let stored = Stored::parse(raw).unwrap();
-        let alert = |found: Found| {
+        let alert = |found: FoundIncident| {
             let again = matcher.incident_at(&stored, found.attachment).unwrap();
             assert_eq!(again, found.incident, "what is stored gives the same incident");
             let origin = Origin {

@@ -9,10 +9,7 @@ use super::{moment, review, sample};
 use crate::{
     alert::mapping::{Origin, alert_of_stored},
     clock::{Clock, Timestamp},
-    code_defender::{
-        matcher::{self, Matcher},
-        risk_level::RiskLevel,
-    },
+    code_defender::{matcher::Matcher, risk_level::RiskLevel, settings::MatchSettings},
     config::{self, Fingerprint},
     delivery::{
         feed::{self, Feed, ReadError},
@@ -105,7 +102,7 @@ impl Served {
 pub(super) struct Running {
     pub(super) apps: Vec<config::App>,
     pub(super) served: Vec<Served>,
-    pub(super) matching: matcher::Settings,
+    pub(super) matching: MatchSettings,
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
     pub(super) configuration: Arc<ArcSwap<Configuration>>,

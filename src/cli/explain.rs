@@ -22,7 +22,10 @@ use crate::{
         Alert,
         mapping::{Origin, alert_of_stored},
     },
-    code_defender::matcher::{Found, Matcher, Verdict, Vouched, Watch},
+    code_defender::{
+        matcher::{Matcher, Watch},
+        verdict::{FoundIncident, Verdict, Vouched},
+    },
     config::{App, Config},
     ids::{AlertId, ChannelId},
     intake::notes,
@@ -180,11 +183,11 @@ fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explained>
     let watch = Watch { channels, bots: app.bots.clone() };
     let (outcome, reason, explanation, found) = match matcher.judge(&posted, raw, &watch) {
         Verdict::Incidents(found) => ("alert", "", "it has the known shape".to_owned(), found),
-        Verdict::Elsewhere(found, Vouched::ByList) => {
+        Verdict::NewLayout(found, Vouched::ByList) => {
             let why = "title and evidence are in a new layout, and its bot is in `bots`";
             ("alert", "", why.to_owned(), found)
         }
-        Verdict::Elsewhere(found, Vouched::ByNobody) => {
+        Verdict::NewLayout(found, Vouched::ByNobody) => {
             let why = "title and evidence are in a new layout; it is a near miss instead if \
                        another bot has posted incidents in its channel within 90 days";
             ("alert", "", why.to_owned(), found)
@@ -226,7 +229,7 @@ impl Source<'_> {
     fn alert(
         self,
         posted: &message::Message<'_>,
-        found: &Found,
+        found: &FoundIncident,
     ) -> anyhow::Result<AlertExplanation> {
         let envelope = envelope::parse(self.text);
         let callback = match &envelope {
@@ -249,7 +252,11 @@ impl Source<'_> {
         Ok(AlertExplanation { alert, destinations })
     }
 
-    fn destinations(self, channel: &[ChannelId], found: &Found) -> Vec<DestinationExplanation> {
+    fn destinations(
+        self,
+        channel: &[ChannelId],
+        found: &FoundIncident,
+    ) -> Vec<DestinationExplanation> {
         let one = |destination: &crate::config::Destination| {
             let refused_by = destination.when.refusal(&self.app.name, channel, &found.incident);
             let name = destination.http.name.to_string();

@@ -12,7 +12,11 @@ use crate::{
         mapping::{Origin, alert_of_stored},
     },
     clock::Clock,
-    code_defender::matcher::{self, Found, Matcher, Verdict, Watch},
+    code_defender::{
+        matcher::{Matcher, Watch},
+        settings::MatchSettings,
+        verdict::{FoundIncident, Verdict},
+    },
     destination::{
         Destination, Settings,
         preset::{Preset, Transport},
@@ -49,7 +53,7 @@ pub struct Render {
 impl Render {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let (settings, matching) = match (&self.preset, &self.destination) {
-            (Some(preset), _) => (placeholder(preset)?, matcher::Settings::default()),
+            (Some(preset), _) => (placeholder(preset)?, MatchSettings::default()),
             (None, Some(name)) => {
                 let config = common.load()?;
                 let mut destinations = config.destinations.into_iter();
@@ -94,7 +98,7 @@ impl Render {
         let (event_id, team, event_time) = envelope;
         let posted = message::parse(raw).context("the file holds no Slack message")?;
         let found = match matcher.judge(&posted, raw, &Watch::default()) {
-            Verdict::Incidents(found) | Verdict::Elsewhere(found, _) => found,
+            Verdict::Incidents(found) | Verdict::NewLayout(found, _) => found,
             Verdict::NearMiss(_, doubt) => {
                 bail!("the message is not an incident but a near miss: {}", doubt.explain())
             }
@@ -103,7 +107,7 @@ impl Render {
             }
         };
         let key = posted.key(&AppName::new("main")?, raw.as_bytes());
-        let alert = |Found { ordinal, attachment, .. }: Found| {
+        let alert = |FoundIncident { ordinal, attachment, .. }: FoundIncident| {
             let origin = Origin {
                 id: &AlertId { message: key.clone(), ordinal },
                 posted_at: posted.posted_at(event_time),

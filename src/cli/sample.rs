@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     code_defender::{
-        matcher::{Settings, TitlePattern},
         risk_level::RiskLevel,
+        settings::{DEFAULT_TITLE, MatchSettings, TitlePattern},
     },
     config::App,
     ids::MessageTs,
@@ -43,7 +43,7 @@ pub(super) fn message(ts: MessageTs) -> Value {
         "bot_id": "B0123456789",
         "attachments": [{
             "id": 1,
-            "title": "Code Defender has detected a new incident",
+            "title": DEFAULT_TITLE,
             "text": "Test from PerimeterX \n more details",
             "color": "FF4A55",
             "fields": [
@@ -74,7 +74,7 @@ Sent by an operator to try the way to the \
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Test<'a> {
     pub(super) app: Option<&'a App>,
-    pub(super) matching: &'a Settings,
+    pub(super) matching: &'a MatchSettings,
     pub(super) severity: RiskLevel,
 }
 
@@ -122,11 +122,7 @@ impl Test<'_> {
 
     /// A title that matches: the first that is a plain text, else the usual one.
     fn title(&self) -> &str {
-        self.matching
-            .titles
-            .iter()
-            .find_map(TitlePattern::as_text)
-            .unwrap_or("Code Defender has detected a new incident")
+        self.matching.titles.iter().find_map(TitlePattern::as_text).unwrap_or(DEFAULT_TITLE)
     }
 }
 

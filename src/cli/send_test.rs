@@ -16,8 +16,9 @@ use super::{
 use crate::{
     clock::{Clock, rough},
     code_defender::{
-        matcher::{Matcher, Verdict, Watch},
+        matcher::{Matcher, Watch},
         risk_level::RiskLevel,
+        verdict::Verdict,
     },
     config::{App, Config},
     http_client,
@@ -234,7 +235,7 @@ fn recognised(
         Verdict::Incidents(_) => {
             Ok(AlertId { message: parsed.key(&app.name, raw.as_bytes()), ordinal: 0 }.to_string())
         }
-        Verdict::Elsewhere(..) | Verdict::NearMiss(..) => bail!(
+        Verdict::NewLayout(..) | Verdict::NearMiss(..) => bail!(
             "the configuration does not take the test for an incident: under `match.titles`, list \
              a title that is not a regular expression"
         ),

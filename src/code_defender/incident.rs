@@ -1,107 +1,106 @@
-//! One incident, read from an attachment: owned, clean, and complete whatever was missing.
+//! One incident, read from an attachment into owned text. A field that is missing or unreadable is
+//! named in [`Incident::problems`] and never prevents the reading.
 
-use std::borrow::Cow;
-
-use url::Url;
-
-use crate::{
-    code_defender::{
-        matcher::FieldTitles,
-        risk_level::{Risk, RiskLevel},
-    },
-    slack::{
-        message::{Attachment, Button, Field},
-        mrkdwn,
-    },
+use super::{
+    labels::{same_label, same_title},
+    links::{host_of, is_console, starts_with_ignoring_case, web_link},
+    risk_level::{Risk, RiskLevel},
+    settings::FieldTitles,
+};
+use crate::slack::{
+    message::{Attachment, Button, Field},
+    mrkdwn,
 };
 
-/// What a Code Defender message says. Absent texts are empty.
+/// An incident that Code Defender reports. Absent texts are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// The attachment's title, as Slack sent it.
+    /// Title of the attachment, as Slack sent it.
     pub title: String,
-    /// The first line of the details, trimmed.
+    /// First line of the details, trimmed.
     pub category: String,
-    /// The attachment's text: entities decoded, links replaced by their URL, not trimmed.
+    /// Text of the attachment: entities decoded, links replaced by their URLs, not trimmed.
     pub details: String,
-    /// The severity.
+    /// Severity of the incident.
     pub risk: Risk,
-    /// The script.
+    /// Script that the incident is about.
     pub script: Script,
-    /// Where the script runs.
+    /// Domain of the page on which the script runs.
     pub host: HostDomain,
-    /// The incident in Code Defender's console: an http or https URL, or empty.
+    /// Link to the incident in Code Defender's console: an http or https URL, or empty.
     pub deep_link: String,
-    /// Somebody pressed a test button.
+    /// The incident was sent with the vendor's test button.
     pub is_test: bool,
-    /// It did not have the shape that the vendor posts: it was read from wherever its words stood.
-    pub layout: bool,
+    /// The incident was found in a new layout, not in an attachment of the known layout.
+    pub is_new_layout: bool,
 }
 
-/// The script in two forms.
+/// A script, as sent and as a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// As Slack sent it.
+    /// Value of the field, as Slack sent it.
     pub raw: String,
-    /// Without code span, link markup and entities. It may have no scheme.
+    /// Value without code span, link markup and entities. The scheme may be missing.
     pub url: String,
 }
 
-/// The page's domain in two forms.
+/// A page's domain, as sent and as a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDomain {
-    /// As Slack sent it.
+    /// Value of the field, as Slack sent it.
     pub raw: String,
-    /// The host of the link, else the text.
+    /// Host of the link, or the text if there is no link.
     pub name: String,
 }
 
-/// Something about an incident that could not be read.
+/// A part of an incident that is missing or could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// It was not in an attachment of the known shape.
+pub enum IncidentProblem {
+    /// The incident was not in an attachment of the known layout.
     Layout,
-    /// There is no risk level.
+    /// The risk level is missing.
     SeverityMissing,
-    /// The risk level is none of the known ones.
+    /// The risk level is not one of the known levels.
     SeverityUnknown,
-    /// There is no script.
+    /// The script is missing.
     ScriptMissing,
-    /// The script is no URL with a host.
+    /// The script is not a URL with a host.
     ScriptUrl,
-    /// There is no host domain.
+    /// The host domain is missing.
     HostMissing,
-    /// No button and no title leads anywhere.
+    /// Neither a button nor the title has a link.
     DeepLinkMissing,
-    /// There is no text.
+    /// The text is missing.
     TextMissing,
 }
 
-/// Every word of an alert's `parse_problems`: those of [`Problem`], and those about its message.
+/// Every word that may be in an alert's `parse_problems`: those of [`IncidentProblem`], and those
+/// about the message.
 pub const PARSE_PROBLEMS: [&str; 10] = [
     LAYOUT,
     TOO_MANY,
     TS,
-    Problem::SeverityMissing.label(),
-    Problem::SeverityUnknown.label(),
-    Problem::ScriptMissing.label(),
-    Problem::ScriptUrl.label(),
-    Problem::HostMissing.label(),
-    Problem::DeepLinkMissing.label(),
-    Problem::TextMissing.label(),
+    IncidentProblem::SeverityMissing.label(),
+    IncidentProblem::SeverityUnknown.label(),
+    IncidentProblem::ScriptMissing.label(),
+    IncidentProblem::ScriptUrl.label(),
+    IncidentProblem::HostMissing.label(),
+    IncidentProblem::DeepLinkMissing.label(),
+    IncidentProblem::TextMissing.label(),
 ];
 
-/// Title, link or fields were found elsewhere than in an attachment of the usual shape.
+/// Parse problem: title, link or fields were not in an attachment of the known layout.
 pub const LAYOUT: &str = "layout";
 
-/// The alert stands for all incidents of a message beyond the most that are told apart.
+/// Parse problem: the alert stands for all incidents of a message beyond
+/// [`MOST_INCIDENTS`](super::verdict::MOST_INCIDENTS).
 pub const TOO_MANY: &str = "too_many";
 
-/// The message has no readable timestamp.
+/// Parse problem: the message does not have a readable timestamp.
 pub const TS: &str = "ts";
 
-impl Problem {
-    /// The word in an alert's `parse_problems`.
+impl IncidentProblem {
+    /// Returns the word that stands for the problem in an alert's `parse_problems`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Layout => LAYOUT,
@@ -116,16 +115,16 @@ impl Problem {
     }
 }
 
-/// More of one text than this is not searched: it would only be stored twice.
+/// Characters of each text that a search looks through. A longer part would only be stored twice.
 const SEARCHED_CHARS: usize = 500;
 
 impl Incident {
-    /// What a search looks through: category, script, host and title, one a line.
+    /// Returns the text that a search looks through: category, script, host and title, one a line.
     pub fn search_text(&self) -> String {
         search_text([&self.category, &self.script.url, &self.host.name, &self.title])
     }
 
-    /// Reads an attachment. Whatever is missing becomes a [`Problem`], never a refusal.
+    /// Reads an attachment. A missing or unreadable field becomes an [`IncidentProblem`].
     pub(super) fn read(attachment: &Attachment<'_>, titles: &FieldTitles) -> Self {
         let FieldTitles { script, risk, host } = titles;
         let [script, risk, host] = values_of(attachment, [script, risk, host]);
@@ -138,31 +137,31 @@ impl Incident {
             host: HostDomain::read(host),
             deep_link: deep_link(attachment).unwrap_or_default().to_owned(),
             is_test: is_test(&details),
-            layout: false,
+            is_new_layout: false,
             details,
         }
     }
 
-    /// The order in which the incidents of a message count when one stands for several: what
-    /// somebody tries out comes last, then the risk level decides.
+    /// Returns the rank of an incident when one has to stand for several: test incidents come last,
+    /// then the risk level decides.
     pub(super) fn weight(attachment: &Attachment<'_>, titles: &FieldTitles) -> (bool, RiskLevel) {
         let [risk] = values_of(attachment, [&titles.risk]);
         (!is_test(&mrkdwn::plain(&attachment.text)), Risk::read(risk).level)
     }
 
-    /// What could not be read.
-    pub fn problems(&self) -> Vec<Problem> {
+    /// Returns what is missing or could not be read.
+    pub fn problems(&self) -> Vec<IncidentProblem> {
         let severity_missing = self.risk.is_missing();
         let script_missing = self.script.url.is_empty();
         [
-            (self.layout, Problem::Layout),
-            (severity_missing, Problem::SeverityMissing),
-            (!severity_missing && !self.risk.recognised, Problem::SeverityUnknown),
-            (script_missing, Problem::ScriptMissing),
-            (!script_missing && self.script.host().is_empty(), Problem::ScriptUrl),
-            (self.host.name.is_empty(), Problem::HostMissing),
-            (self.deep_link.is_empty(), Problem::DeepLinkMissing),
-            (self.details.trim().is_empty(), Problem::TextMissing),
+            (self.is_new_layout, IncidentProblem::Layout),
+            (severity_missing, IncidentProblem::SeverityMissing),
+            (!severity_missing && !self.risk.recognised, IncidentProblem::SeverityUnknown),
+            (script_missing, IncidentProblem::ScriptMissing),
+            (!script_missing && self.script.host().is_empty(), IncidentProblem::ScriptUrl),
+            (self.host.name.is_empty(), IncidentProblem::HostMissing),
+            (self.deep_link.is_empty(), IncidentProblem::DeepLinkMissing),
+            (self.details.trim().is_empty(), IncidentProblem::TextMissing),
         ]
         .into_iter()
         .filter_map(|(is_there, problem)| is_there.then_some(problem))
@@ -175,7 +174,7 @@ impl Script {
         Self { raw: raw.to_owned(), url: mrkdwn::value(raw).into_owned() }
     }
 
-    /// The URL's host, or empty.
+    /// Returns the host of the URL, or an empty text.
     pub fn host(&self) -> String {
         host_of(&self.url).unwrap_or_default()
     }
@@ -189,53 +188,21 @@ impl HostDomain {
     }
 }
 
-/// Whether a posted title is the wanted one, but for case, markup, blanks and a closing colon.
-pub(super) fn same_title(posted: &str, wanted: &str) -> bool {
-    is_label(&mrkdwn::label(posted), &mrkdwn::label(wanted))
-}
-
-/// The same of two titles without their markup.
-fn is_label(label: &str, wanted: &str) -> bool {
-    label.eq_ignore_ascii_case(wanted) || letters(label).eq(letters(wanted))
-}
-
-/// The letters in lower case, with one space for every gap.
-pub(super) fn letters(text: &str) -> impl Iterator<Item = char> {
-    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
-    let spaced = words.flat_map(|word| word.chars().chain([' ']));
-    spaced.filter(|char| *char == ' ' || !mrkdwn::is_blank(*char)).flat_map(char::to_lowercase)
-}
-
-/// Whether an attachment has a field with one of the titles.
-pub(super) fn has_field(attachment: &Attachment<'_>, titles: &[String]) -> bool {
-    attachment.fields.iter().any(|field| {
-        let title = mrkdwn::label(&field.title);
-        titles.iter().any(|wanted| is_label(&title, wanted))
-    })
-}
-
-/// Whether a URL leads to Code Defender's console, by the old or the new name of the vendor.
-pub(super) fn is_console(url: &str) -> bool {
-    let host = web_link(url).and_then(host_of).unwrap_or_default();
-    ["perimeterx.com", "humansecurity.com"].iter().any(|domain| {
-        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
-}
-
-/// For each list of titles, the value of the first title whose field has something in it. The order
-/// of the list decides and not the message's: a field that the vendor adds tomorrow must not take
-/// the place of one that is configured before it. A value that is there and cannot be read is not
-/// passed over, since the next field may say something milder about something else.
+/// Returns, for each list of titles, the value of the first title in the list whose field is not
+/// empty; an empty text if there is none.
 fn values_of<'a, const LISTS: usize>(
     attachment: &'a Attachment<'_>,
     lists: [&[String]; LISTS],
 ) -> [&'a str; LISTS] {
     let mut best: [Option<((bool, usize), &'a str)>; LISTS] = [None; LISTS];
-    // One pass that takes each title out of its markup once: a body has room for a lot of fields.
+    // The order of the list decides and not that of the message: a field that the vendor adds
+    // tomorrow must not replace one that is configured before it. A value that is present and cannot
+    // be read still counts, since the next field may say something milder about something else.
+    // One pass removes the markup of each title once: a body has room for many fields.
     for Field { title, value } in &attachment.fields {
         let title = mrkdwn::label(title);
         for (best, titles) in best.iter_mut().zip(lists) {
-            let Some(rank) = titles.iter().position(|wanted| is_label(&title, wanted)) else {
+            let Some(rank) = titles.iter().position(|wanted| same_label(&title, wanted)) else {
                 continue;
             };
             let order = (mrkdwn::value(value).is_empty(), rank);
@@ -247,8 +214,8 @@ fn values_of<'a, const LISTS: usize>(
     best.map(|found| found.map_or("", |(_, value)| value))
 }
 
-/// `View in Console`, else a button into the console, else the first button that leads anywhere,
-/// else the title's link.
+/// Returns the link of the button `View in Console`; else of a button into the console; else of the
+/// first button with a link; else of the title.
 fn deep_link<'a>(attachment: &'a Attachment<'_>) -> Option<&'a str> {
     let button = |wanted: &dyn Fn(&Button<'_>) -> bool| {
         let mut buttons = attachment.actions.iter().filter(|button| wanted(button));
@@ -264,51 +231,7 @@ fn is_test(details: &str) -> bool {
     starts_with_ignoring_case(details, "Test from ")
 }
 
-/// The text if it is an http or https URL: an analyst will click on it, so nothing else may pass.
-fn web_link(text: &str) -> Option<&str> {
-    let text = text.trim();
-    let web = ["https://", "http://"].iter().any(|scheme| starts_with_ignoring_case(text, scheme));
-    web.then_some(text)
-}
-
-fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
-    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
-}
-
-/// A longer text is not a URL that anything loads a script from, and parsing takes several times
-/// its length in memory.
-const URL_MAX_BYTES: usize = 64 * 1024;
-
-/// The host of a URL; without a scheme it is taken for https.
-fn host_of(url: &str) -> Option<String> {
-    if url.len() > URL_MAX_BYTES {
-        return None;
-    }
-    if let Some(host) = plain_host(url) {
-        return Some(host.to_owned());
-    }
-    let absolute = if url.contains("://") {
-        Cow::Borrowed(url)
-    } else {
-        Cow::Owned(format!("https://{}", url.trim_start_matches('/')))
-    };
-    Some(Url::parse(&absolute).ok()?.host_str()?.to_owned())
-}
-
-/// The host of a URL that needs no parser to be read: most of them. No number may stand at its end,
-/// where it would be an address, and no encoded name in it.
-fn plain_host(url: &str) -> Option<&str> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
-    let host = rest.split(['/', '?', '#']).next()?;
-    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    let is_plain =
-        |label: &str| !label.is_empty() && label.bytes().all(plain) && !label.starts_with("xn--");
-    let last = host.rsplit('.').next()?;
-    let is_name = last.starts_with(|first: char| first.is_ascii_lowercase());
-    (is_name && host.split('.').all(is_plain)).then_some(host)
-}
-
-/// What a search looks through, of category, script, host and title: a bounded part of each.
+/// Joins the searched parts of category, script, host and title, one a line.
 ///
 /// ```
 /// use slack_soar_relay::code_defender::incident::search_text;
@@ -317,7 +240,7 @@ fn plain_host(url: &str) -> Option<&str> {
 /// ```
 pub fn search_text(parts: [&str; 4]) -> String {
     let searched = parts.map(|part| {
-        // So many bytes have at most so many characters: no need to count them.
+        // A text has at most as many characters as bytes, so a short one need not be counted.
         let is_short = part.len() <= SEARCHED_CHARS;
         let end = if is_short { None } else { part.char_indices().nth(SEARCHED_CHARS) };
         end.and_then(|(end, _)| part.get(..end)).unwrap_or(part)
@@ -327,8 +250,6 @@ pub fn search_text(parts: [&str; 4]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn field<'a>(title: &'a str, value: &'a str) -> Field<'a> {
@@ -345,51 +266,6 @@ mod tests {
 
     fn script(value: &str) -> Script {
         Script::read(value)
-    }
-
-    #[test]
-    fn a_host_that_is_read_without_the_parser_is_the_parsers() {
-        let urls = [
-            "https://shop.example",
-            "http://cdn.shop-2.example/a.js?x#y",
-            "https://a.b?c",
-            "http://x",
-        ];
-        for url in urls {
-            let parsed = Url::parse(url).unwrap();
-            assert_eq!(plain_host(url), parsed.host_str(), "{url}");
-        }
-        let others = [
-            "https://Shop.example",
-            "http://127.1/",
-            "http://a.0x7f/",
-            "http://1/",
-            "https://a..b/",
-            "https://a.example:8443/",
-            "https://user@a.example/",
-            "https://xn--a.example/",
-            "https://b\u{fc}cher.example/",
-            "https:///a.js",
-            "https://",
-            "ftp://a.example/",
-            "https://a.example./",
-            "//a.example/",
-            "https://a_b.example/",
-            "https://a%2e.example/",
-        ];
-        for url in others {
-            assert_eq!(plain_host(url), None, "{url}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_parser_agrees_with_every_plain_host(url in "https?://[a-z0-9.x-]{1,20}[/?#a-z:@]*") {
-            if let Some(host) = plain_host(&url) {
-                let parsed = Url::parse(&url).unwrap();
-                prop_assert_eq!(parsed.host_str(), Some(host));
-            }
-        }
     }
 
     #[test]
@@ -530,13 +406,17 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_is_no_url_is_a_problem_and_kept() {
+    fn a_script_that_is_not_a_url_is_a_problem_and_kept() {
         let incident = read(&Attachment {
             fields: vec![field("Script", "inline script"), field("Risk Level", "Severe")],
             ..Attachment::default()
         });
         assert_eq!(incident.script.url, "inline script");
-        assert!(incident.problems().starts_with(&[Problem::SeverityUnknown, Problem::ScriptUrl]));
+        assert!(
+            incident
+                .problems()
+                .starts_with(&[IncidentProblem::SeverityUnknown, IncidentProblem::ScriptUrl])
+        );
     }
 
     #[test]
@@ -599,7 +479,7 @@ mod tests {
             };
             let incident = read(&attachment);
             assert_eq!(incident.deep_link, "", "{url}");
-            assert!(incident.problems().contains(&Problem::DeepLinkMissing));
+            assert!(incident.problems().contains(&IncidentProblem::DeepLinkMissing));
         }
         assert_eq!(web_link(" HTTPS://x.example "), Some("HTTPS://x.example"));
     }

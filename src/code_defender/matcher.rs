@@ -1,25 +1,24 @@
 //! Tells Code Defender incidents from everything else that is posted.
 //!
-//! `intake` asks [`Matcher::judge`] about every message, `delivery` and `ops` read a stored
-//! attachment again with [`Matcher::incident`]. Whether the post is by our own app plays no part:
-//! the vendor posts through that app's incoming webhook. Only a message without an attachment of
-//! the known shape is looked through as a whole, which is slower.
-
-mod subtypes;
-mod verdict;
+//! `intake` asks [`Matcher::judge`] about every message; `delivery` and `ops` read a stored incident
+//! again with [`Matcher::incident_at`]. A post by our own app is judged like any other, since the
+//! vendor posts through that app's incoming webhook. Only a message without an attachment of the
+//! known layout is searched as a whole, which is slower.
 
 use std::ops::Deref;
 
-use regex::Regex;
-
-use self::subtypes::NOT_POSTS;
-pub use self::verdict::{Doubt, Found, MOST_INCIDENTS, Reason, Verdict, Vouched, parse_problems};
+use super::{
+    incident::Incident,
+    labels::same_label,
+    links::is_console,
+    prefilter::Prefilter,
+    risk_level::RiskLevel,
+    settings::{FieldTitles, MatchSettings, TitlePattern},
+    subtypes::NOT_POSTS,
+    survey::Surveyor,
+    verdict::{Doubt, FoundIncident, MOST_INCIDENTS, Reason, Verdict, Vouched, WHOLE_MESSAGE},
+};
 use crate::{
-    code_defender::{
-        incident::{Incident, has_field, is_console, same_title},
-        layout::{Prefilter, WHOLE_MESSAGE, flat},
-        risk_level::RiskLevel,
-    },
     ids::ChannelId,
     slack::{
         layout::{self, Layout},
@@ -28,172 +27,42 @@ use crate::{
     },
 };
 
-/// What an incident looks like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The titles of incidents.
-    pub titles: Vec<TitlePattern>,
-    /// The titles of their fields.
-    pub fields: FieldTitles,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let title = "Code Defender has detected a new incident";
-        Self {
-            titles: vec![TitlePattern(Pattern::Text(title.to_owned()))],
-            fields: FieldTitles::default(),
-        }
-    }
-}
-
-/// The titles of an incident's fields, in any case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldTitles {
-    /// Of the script.
-    pub script: Vec<String>,
-    /// Of the risk level.
-    pub risk: Vec<String>,
-    /// Of the host domain.
-    pub host: Vec<String>,
-}
-
-impl Default for FieldTitles {
-    fn default() -> Self {
-        let owned = |titles: [&str; 2]| titles.map(str::to_owned).to_vec();
-        Self {
-            script: owned(["Script", "Script URL"]),
-            risk: owned(["Risk Level", "Severity"]),
-            host: owned(["Host Domain", "Domain"]),
-        }
-    }
-}
-
-/// One title of incidents: a text that must be equal but for case and surrounding white space, or
-/// a `/regular expression/` that must be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TitlePattern(Pattern);
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    Text(String),
-    Regex(Regex),
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Text(one), Self::Text(other)) => one == other,
-            (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
-            (Self::Text(_), Self::Regex(_)) | (Self::Regex(_), Self::Text(_)) => false,
-        }
-    }
-}
-
-impl Eq for Pattern {}
-
-/// Why a text is no title pattern.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum TitleError {
-    /// It would match attachments without a title.
-    #[error("a title must not be empty")]
-    Empty,
-    /// The regular expression has a fault.
-    #[error("the title `{pattern}` is no regular expression")]
-    Regex {
-        /// The expression.
-        pattern: String,
-        /// The fault.
-        #[source]
-        source: regex::Error,
-    },
-}
-
-impl TitlePattern {
-    /// Reads a title from the configuration.
-    ///
-    /// ```
-    /// use slack_soar_relay::code_defender::matcher::TitlePattern;
-    /// let title = TitlePattern::parse("/(?i)new (incident|finding)$/").unwrap();
-    /// assert!(title.matches("Client-side Defense: New Finding"));
-    /// assert!(TitlePattern::parse("new incident").unwrap().matches(" New Incident "));
-    /// ```
-    ///
-    /// # Errors
-    /// [`TitleError`] if it is empty or no regular expression.
-    pub fn parse(text: &str) -> Result<Self, TitleError> {
-        let inside = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
-        let pattern = inside.unwrap_or(text).trim();
-        if pattern.is_empty() {
-            return Err(TitleError::Empty);
-        }
-        if inside.is_none() {
-            return Ok(Self(Pattern::Text(pattern.to_owned())));
-        }
-        let regex = Regex::new(pattern)
-            .map_err(|source| TitleError::Regex { pattern: pattern.to_owned(), source })?;
-        Ok(Self(Pattern::Regex(regex)))
-    }
-
-    /// The title itself, unless it is a regular expression.
-    pub fn as_text(&self) -> Option<&str> {
-        match &self.0 {
-            Pattern::Text(text) => Some(text),
-            Pattern::Regex(_) => None,
-        }
-    }
-
-    /// Whether a title, entities decoded, is one of incidents.
-    pub fn matches(&self, title: &str) -> bool {
-        match &self.0 {
-            Pattern::Text(text) => same_title(title, text),
-            Pattern::Regex(regex) => {
-                regex.is_match(title.trim()) || regex.is_match(&mrkdwn::label(title))
-            }
-        }
-    }
-}
-
-/// Where and by whom incidents are posted, for one app.
+/// Channels and bots from which one app accepts incidents.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
-    /// Only in these channels; empty for all.
+    /// Accepted channels; every channel if empty.
     pub channels: Vec<ChannelId>,
-    /// Only by these, each a `bot_id` or an `app_id`; empty for all.
+    /// Accepted bots, each a `bot_id` or an `app_id`; every bot if empty.
     pub bots: Vec<String>,
 }
 
-/// Decides what is an incident.
+/// Recognises and reads incidents by the configured titles.
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    settings: Settings,
-    /// For each title the letters that are searched for in texts; `None` for an expression.
-    needles: Vec<Option<String>>,
+    surveyor: Surveyor,
     prefilter: Prefilter,
 }
 
 impl Default for Matcher {
     fn default() -> Self {
-        Self::new(Settings::default())
+        Self::new(MatchSettings::default())
     }
 }
 
 impl Matcher {
-    /// A matcher for incidents that look like this.
-    pub fn new(mut settings: Settings) -> Self {
+    /// Creates a matcher for the configured titles.
+    pub fn new(mut settings: MatchSettings) -> Self {
         let FieldTitles { script, risk, host } = &mut settings.fields;
         for title in [script, risk, host].into_iter().flatten() {
             // Once here, not for each field of each message.
             *title = mrkdwn::label(title).into_owned();
         }
-        let titles = || settings.titles.iter().map(TitlePattern::as_text);
-        let needles =
-            titles().map(|title| title.map(|title| flat(&mrkdwn::label(title)))).collect();
-        let prefilter = Prefilter::new(titles(), &settings.fields);
-        Self { settings, needles, prefilter }
+        let texts = settings.titles.iter().map(TitlePattern::as_text);
+        let prefilter = Prefilter::new(texts, &settings.fields);
+        Self { surveyor: Surveyor::new(settings), prefilter }
     }
 
-    /// Finds the incidents of a message, or the first reason why it has none. `raw` is the text
+    /// Returns the incidents of a message, or the first reason why there are none. `raw` is the text
     /// that the message was parsed from.
     pub fn judge(&self, message: &Message<'_>, raw: &str, watch: &Watch) -> Verdict {
         if [&message.subtype, &message.post_subtype].iter().any(|it| NOT_POSTS.contains(&&***it)) {
@@ -203,7 +72,7 @@ impl Matcher {
         let matching = || titled().filter(|(_, attachment)| !attachment.is_unfurl);
         if matching().next().is_none() {
             let is_unfurl = titled().next().is_some();
-            return self.judge_elsewhere(message, raw, watch, is_unfurl);
+            return self.judge_layout(message, raw, watch, is_unfurl);
         }
         if !watch.has_channel(&message.channel) {
             return Verdict::Refused(Reason::Channel);
@@ -215,12 +84,12 @@ impl Matcher {
             return Verdict::Refused(Reason::BotNotAllowed);
         }
         let read = |_place, attachment: &Attachment<'_>| self.incident(attachment);
-        Verdict::Incidents(all(matching(), &self.settings.fields, read))
+        Verdict::Incidents(read_all(matching(), self.surveyor.field_titles(), read))
     }
 
-    /// Judges a message without an attachment of the known shape. `is_unfurl`: an unfurled page or
-    /// message has the title.
-    fn judge_elsewhere(
+    /// Judges a message without an attachment of the known layout. `is_unfurl` tells that the title
+    /// is that of an unfurled page or message.
+    fn judge_layout(
         &self,
         message: &Message<'_>,
         raw: &str,
@@ -233,7 +102,7 @@ impl Matcher {
         } else {
             Layout::default()
         };
-        let survey = self.survey(&layout);
+        let survey = self.surveyor.survey(&layout);
         let resembling = || {
             let own = message.attachments.iter().filter(|(_, attachment)| !attachment.is_unfurl);
             own.filter(|(_, attachment)| self.resembles(attachment))
@@ -258,39 +127,40 @@ impl Matcher {
                 Verdict::Ignored(Reason::Title)
             };
         }
-        let elsewhere = |places: &[u32]| -> Vec<Found> {
-            let incident = |(ordinal, place): (u32, &u32)| Found {
+        let read_places = |places: &[u32]| -> Vec<FoundIncident> {
+            let read = |(ordinal, place): (u32, &u32)| FoundIncident {
                 ordinal,
                 attachment: *place,
-                incident: self.elsewhere(&layout, *place),
+                incident: self.surveyor.read_anywhere(&layout, *place),
             };
-            (0..MOST_INCIDENTS).zip(places).map(incident).collect()
+            (0..MOST_INCIDENTS).zip(places).map(read).collect()
         };
         let renamed =
             |place, attachment: &Attachment<'_>| self.read(&layout, place, Some(attachment));
+        // Title and evidence together are an incident; either alone is a near miss.
         match (survey.has_title, has_evidence) {
             (true, true) => {
                 let places =
                     if survey.places.is_empty() { &[WHOLE_MESSAGE] } else { &*survey.places };
-                let found = elsewhere(places);
+                let found = read_places(places);
                 if message.is_reply() {
                     Verdict::NearMiss(found, Doubt::Reply)
                 } else if watch.bots.is_empty() {
-                    Verdict::Elsewhere(found, Vouched::ByNobody)
+                    Verdict::NewLayout(found, Vouched::ByNobody)
                 } else if watch.has_bot(message) {
-                    Verdict::Elsewhere(found, Vouched::ByList)
+                    Verdict::NewLayout(found, Vouched::ByList)
                 } else {
                     Verdict::NearMiss(found, Doubt::Bot)
                 }
             }
-            (true, false) => Verdict::NearMiss(elsewhere(&[WHOLE_MESSAGE]), Doubt::Evidence),
+            (true, false) => Verdict::NearMiss(read_places(&[WHOLE_MESSAGE]), Doubt::Evidence),
             (false, _) if survey.quotes_title => {
-                Verdict::NearMiss(elsewhere(&[WHOLE_MESSAGE]), Doubt::Quoted)
+                Verdict::NearMiss(read_places(&[WHOLE_MESSAGE]), Doubt::Quoted)
             }
             (false, true) => {
-                let mut found = all(resembling(), &self.settings.fields, renamed);
+                let mut found = read_all(resembling(), self.surveyor.field_titles(), renamed);
                 if found.is_empty() {
-                    found = elsewhere(&[WHOLE_MESSAGE]);
+                    found = read_places(&[WHOLE_MESSAGE]);
                 }
                 Verdict::NearMiss(found, Doubt::Title)
             }
@@ -300,11 +170,11 @@ impl Matcher {
 
     /// Reads an attachment as an incident, whatever its title.
     pub fn incident(&self, attachment: &Attachment<'_>) -> Incident {
-        Incident::read(attachment, &self.settings.fields)
+        Incident::read(attachment, self.surveyor.field_titles())
     }
 
-    /// Reads the incident at a place of a stored message, as [`Found::attachment`] names it; `None`
-    /// if there is nothing at that place.
+    /// Reads the incident at a place of a stored message, as in [`FoundIncident::attachment`].
+    /// Returns `None` if the message has nothing at that place.
     pub fn incident_at(&self, stored: &Stored<'_>, place: u32) -> Option<Incident> {
         let mut attachment = None;
         if place != WHOLE_MESSAGE {
@@ -318,7 +188,7 @@ impl Matcher {
         Some(self.read(&layout, place, attachment.as_ref()))
     }
 
-    /// Says of one attachment whether it has the known shape of an incident, and why.
+    /// Returns whether one attachment has the known layout of an incident, and an explanation.
     pub fn explain(&self, attachment: &Attachment<'_>) -> (bool, &'static str) {
         match (self.has_title(attachment), attachment.is_unfurl, self.resembles(attachment)) {
             (true, false, _) => (true, "it has the title of incidents"),
@@ -328,45 +198,31 @@ impl Matcher {
         }
     }
 
-    /// Reads a message as one incident, though nothing in it looks like one: a person has said so.
-    pub fn anyway(&self, raw: &str, message: &Message<'_>) -> Vec<Found> {
+    /// Reads a message as one incident although nothing in the message looks like one.
+    pub fn read_as_incident(&self, raw: &str, message: &Message<'_>) -> Vec<FoundIncident> {
         let layout = layout::parse(raw, message.is_edit_event()).unwrap_or_default();
-        let incident = self.elsewhere(&layout, WHOLE_MESSAGE);
-        vec![Found { ordinal: 0, attachment: WHOLE_MESSAGE, incident }]
+        let incident = self.surveyor.read_anywhere(&layout, WHOLE_MESSAGE);
+        vec![FoundIncident { ordinal: 0, attachment: WHOLE_MESSAGE, incident }]
     }
 
-    /// Reads what does not have the title where it belongs. Under another title the fields are
-    /// where they belong, unless the right one stands elsewhere in the attachment.
+    /// Reads an incident that does not have the known layout.
     fn read(&self, layout: &Layout<'_>, place: u32, own: Option<&Attachment<'_>>) -> Incident {
         let is_renamed = |it: &&Attachment<'_>| !it.title.is_empty() && self.resembles(it);
-        match own.filter(is_renamed).filter(|_| !self.is_titled(layout, place)) {
+        // An attachment with another title has its fields in the known places, unless the known
+        // title is in another part of the attachment.
+        match own.filter(is_renamed).filter(|_| !self.surveyor.is_titled(layout, place)) {
             Some(attachment) => self.incident(attachment),
-            None => self.elsewhere(layout, place),
+            None => self.surveyor.read_anywhere(layout, place),
         }
     }
 
-    /// The titles of fields that are looked for.
-    pub(super) fn field_titles(&self) -> &FieldTitles {
-        &self.settings.fields
-    }
-
-    /// The titles of incidents, each with the letters to be searched for, unless it is an
-    /// expression.
-    pub(super) fn titles(&self) -> impl Iterator<Item = (&TitlePattern, Option<&str>)> {
-        self.settings.titles.iter().zip(self.needles.iter().map(Option::as_deref))
-    }
-
-    /// Whether a title, entities decoded, is one of incidents.
-    pub(super) fn is_title(&self, title: &str) -> bool {
-        self.settings.titles.iter().any(|pattern| pattern.matches(title))
-    }
-
     fn has_title(&self, attachment: &Attachment<'_>) -> bool {
-        self.is_title(&mrkdwn::unescape(&attachment.title))
+        self.surveyor.is_title(&mrkdwn::unescape(&attachment.title))
     }
 
+    /// Returns whether an attachment has the fields of an incident, or a link to the console.
     fn resembles(&self, attachment: &Attachment<'_>) -> bool {
-        let fields = &self.settings.fields;
+        let fields = self.surveyor.field_titles();
         has_field(attachment, &fields.script)
             || (has_field(attachment, &fields.risk) && has_field(attachment, &fields.host))
             || attachment.actions.iter().any(|button| is_console(&button.url))
@@ -374,29 +230,35 @@ impl Matcher {
     }
 }
 
-/// Reads these attachments: the first of them each, all further ones as one.
-fn all<'m, 'a: 'm, A: Deref<Target = Attachment<'a>> + 'm>(
+/// Returns whether an attachment has a field with one of the titles.
+fn has_field(attachment: &Attachment<'_>, titles: &[String]) -> bool {
+    attachment.fields.iter().any(|field| {
+        let title = mrkdwn::label(&field.title);
+        titles.iter().any(|wanted| same_label(&title, wanted))
+    })
+}
+
+/// Reads attachments: the first [`MOST_INCIDENTS`] one by one, all further ones as one incident.
+fn read_all<'m, 'a: 'm, A: Deref<Target = Attachment<'a>> + 'm>(
     mut matching: impl Iterator<Item = (u32, A)>,
     fields: &FieldTitles,
     read: impl Fn(u32, &Attachment<'a>) -> Incident,
-) -> Vec<Found> {
-    let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| Found {
-        ordinal,
-        attachment,
-        incident: read(attachment, &it),
+) -> Vec<FoundIncident> {
+    let own = (0..MOST_INCIDENTS).zip(&mut matching).map(|(ordinal, (attachment, it))| {
+        FoundIncident { ordinal, attachment, incident: read(attachment, &it) }
     });
-    let mut found: Vec<Found> = own.collect();
+    let mut found: Vec<FoundIncident> = own.collect();
     found.extend(rest(matching, fields, read));
     found
 }
 
-/// The alert that stands for all further incidents: the first of the most severe ones, so that
-/// no destination leaves it out for what is less than the worst of them.
+/// Reads the incident that stands for all further ones: the first of the most severe, so that no
+/// destination refuses it by a severity below the worst.
 fn rest<'a, A: Deref<Target = Attachment<'a>>>(
     further: impl Iterator<Item = (u32, A)>,
     fields: &FieldTitles,
     read: impl Fn(u32, &Attachment<'a>) -> Incident,
-) -> Option<Found> {
+) -> Option<FoundIncident> {
     let mut worst: Option<((bool, RiskLevel), u32, A)> = None;
     for (place, attachment) in further {
         let weight = Incident::weight(&attachment, fields);
@@ -405,7 +267,7 @@ fn rest<'a, A: Deref<Target = Attachment<'a>>>(
         }
     }
     let (_, attachment, it) = worst?;
-    Some(Found { ordinal: MOST_INCIDENTS, attachment, incident: read(attachment, &it) })
+    Some(FoundIncident { ordinal: MOST_INCIDENTS, attachment, incident: read(attachment, &it) })
 }
 
 impl Watch {
@@ -424,7 +286,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::{
-        code_defender::incident::Problem,
+        code_defender::{incident::IncidentProblem, settings::TitleError},
         slack::{envelope, message},
     };
 
@@ -440,7 +302,7 @@ mod tests {
         Matcher::default().judge(&message::parse(raw).unwrap(), raw, watch)
     }
 
-    fn found(raw: &str) -> Vec<Found> {
+    fn found(raw: &str) -> Vec<FoundIncident> {
         let verdict = judge_with(raw, &Watch::default());
         let Verdict::Incidents(found) = verdict else { panic!("{verdict:?}\n{raw}") };
         found
@@ -454,7 +316,7 @@ mod tests {
         match judge_with(raw, watch) {
             Verdict::Ignored(reason) | Verdict::Refused(reason) => reason.label(),
             Verdict::NearMiss(..) => "near_miss",
-            verdict @ (Verdict::Incidents(_) | Verdict::Elsewhere(..)) => {
+            verdict @ (Verdict::Incidents(_) | Verdict::NewLayout(..)) => {
                 panic!("{verdict:?}\n{raw}")
             }
         }
@@ -544,7 +406,7 @@ mod tests {
         #[test]
         fn titles_come_from_the_settings() {
             let titles = ["Finding &amp; Co", "/^Client-side .* incident$/"];
-            let settings = Settings {
+            let settings = MatchSettings {
                 titles: titles
                     .map(|title| TitlePattern::parse(&mrkdwn::unescape(title)).unwrap())
                     .to_vec(),
@@ -570,7 +432,7 @@ mod tests {
             let raw = post(&titled(r#","fields":[{"title":"r&amp;d level","value":"Low"}]"#));
             for title in ["R&D Level", "*R&amp;D Level:*", " R&D  LEVEL "] {
                 let fields = FieldTitles { risk: vec![title.to_owned()], ..FieldTitles::default() };
-                let matcher = Matcher::new(Settings { fields, ..Settings::default() });
+                let matcher = Matcher::new(MatchSettings { fields, ..MatchSettings::default() });
                 let message = message::parse(&raw).unwrap();
                 let (_, attachment) = message.attachments.iter().next().unwrap();
                 assert_eq!(matcher.incident(&attachment).risk.level, RiskLevel::Low, "{title}");
@@ -662,7 +524,7 @@ mod tests {
                     Verdict::Refused(reason) => {
                         assert_eq!((reason, allowed), (Reason::BotNotAllowed, false));
                     }
-                    verdict @ (Verdict::Elsewhere(..)
+                    verdict @ (Verdict::NewLayout(..)
                     | Verdict::NearMiss(..)
                     | Verdict::Ignored(_)) => panic!("{verdict:?}"),
                 }
@@ -741,15 +603,15 @@ mod tests {
                 assert_eq!((risk.level, risk.recognised), (level, recognised), "{value}");
             }
             let incident = found(&post(&titled(""))).remove(0).incident;
-            assert!(incident.problems().contains(&Problem::SeverityMissing));
-            assert!(incident.problems().contains(&Problem::ScriptMissing));
+            assert!(incident.problems().contains(&IncidentProblem::SeverityMissing));
+            assert!(incident.problems().contains(&IncidentProblem::ScriptMissing));
         }
 
         #[test]
         fn did_7_crash_on_an_incident_without_buttons_or_text() {
             let incident = found(&post(&titled(r#","fields":[]"#))).remove(0).incident;
-            assert!(incident.problems().contains(&Problem::DeepLinkMissing));
-            assert!(incident.problems().contains(&Problem::TextMissing));
+            assert!(incident.problems().contains(&IncidentProblem::DeepLinkMissing));
+            assert!(incident.problems().contains(&IncidentProblem::TextMissing));
         }
 
         #[test]

@@ -1,9 +1,16 @@
-//! What a Code Defender incident looks like, once Slack's wire format is read. Pure.
+//! Recognising Code Defender incidents in Slack messages and reading them. Pure.
 //!
-//! [`matcher`] tells incidents from everything else, [`incident`] reads one, [`risk_level`] its
-//! severity. Nothing here refuses an incident for a field that it cannot read.
+//! [`matcher`] decides whether a message holds incidents, `survey` looks for them outside the known
+//! layout, [`incident`] reads one, and [`risk_level`] reads the severity. No incident is refused
+//! because one of its fields cannot be read.
 
 pub mod incident;
-pub mod layout;
+mod labels;
+mod links;
 pub mod matcher;
+mod prefilter;
 pub mod risk_level;
+pub mod settings;
+mod subtypes;
+mod survey;
+pub mod verdict;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::units::{Rate, Size, Span};
+use crate::code_defender::settings::{DEFAULT_TITLE, FieldTitles};
 
 /// The configuration of slack-soar-relay.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -143,8 +144,7 @@ pub(super) struct Match {
 
 impl Default for Match {
     fn default() -> Self {
-        let title = "Code Defender has detected a new incident";
-        Self { titles: vec![title.to_owned()], fields: Fields::default() }
+        Self { titles: vec![DEFAULT_TITLE.to_owned()], fields: Fields::default() }
     }
 }
 
@@ -162,12 +162,8 @@ pub(super) struct Fields {
 
 impl Default for Fields {
     fn default() -> Self {
-        let owned = |titles: [&str; 2]| titles.map(str::to_owned).to_vec();
-        Self {
-            script: owned(["Script", "Script URL"]),
-            risk: owned(["Risk Level", "Severity"]),
-            host: owned(["Host Domain", "Domain"]),
-        }
+        let FieldTitles { script, risk, host } = FieldTitles::default();
+        Self { script, risk, host }
     }
 }
 

@@ -41,7 +41,7 @@ pub use self::{
     sources::{Fingerprint, Sources},
 };
 use crate::{
-    code_defender::matcher,
+    code_defender::settings::MatchSettings,
     destination, http_client,
     ids::{AppName, ChannelId},
     intake::{catch_up, routing::When},
@@ -65,7 +65,7 @@ pub struct Config {
     /// How history is read.
     pub catch_up: catch_up::Settings,
     /// What an incident looks like.
-    pub matching: matcher::Settings,
+    pub matching: MatchSettings,
     /// Where alerts are kept.
     pub store: Store,
     /// How long finished alerts are kept.

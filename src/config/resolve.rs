@@ -18,7 +18,7 @@ use super::{
     tree::Positions,
 };
 use crate::{
-    code_defender::matcher::{self, FieldTitles, TitlePattern},
+    code_defender::settings::{FieldTitles, MatchSettings, TitlePattern},
     intake::catch_up,
     logging::chain,
     secret::{Form, Secret, SecretError},
@@ -291,7 +291,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn matching(&mut self, matching: file::Match) -> matcher::Settings {
+    fn matching(&mut self, matching: file::Match) -> MatchSettings {
         let mut titles = Vec::new();
         for (index, title) in matching.titles.iter().enumerate() {
             match TitlePattern::parse(title) {
@@ -300,7 +300,7 @@ impl Resolver<'_> {
             }
         }
         let file::Fields { script, risk, host } = matching.fields;
-        matcher::Settings { titles, fields: FieldTitles { script, risk, host } }
+        MatchSettings { titles, fields: FieldTitles { script, risk, host } }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     mend::Spoilt,
     tree::{self, Positions},
 };
-use crate::code_defender::matcher;
+use crate::code_defender::settings::MatchSettings;
 
 /// Lines that are left out of a section, one after the other, until the rest of it is YAML.
 const MAX_LEFT_OUT: usize = 20;
@@ -90,7 +90,7 @@ fn salvage_text(text: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) ->
     };
     let mut found = interpret(&value, positions, dir, env, &[]);
     if found.config.matching.titles.is_empty() {
-        found.config.matching = matcher::Settings::default();
+        found.config.matching = MatchSettings::default();
     }
     let mut unread = found.spoilt;
     if fault.is_some() && value.pointer("/store/sqlite/path").is_none() && names(text, "path") {

@@ -15,7 +15,7 @@ use super::{
     file::{self, File, Test},
     resolve::{DAY, Resolver},
 };
-use crate::{code_defender::matcher::TitlePattern, secret::Secret, store::IDENTITY_KEPT};
+use crate::{code_defender::settings::TitlePattern, secret::Secret, store::IDENTITY_KEPT};
 
 /// A process has this long for a graceful end: half of what Kubernetes grants by default.
 const MAX_USUAL_DRAIN: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
-//! Messages that are not posts.
+//! Message subtypes that are not posts.
 
-/// Subtypes of messages by which Slack reports something else than a post
+/// Subtypes by which Slack reports something other than a post
 /// (`docs.slack.dev/reference/events/message`). Slack adds subtypes without notice, and a post may
-/// have any of the others.
+/// have any subtype that is not listed.
 pub(super) const NOT_POSTS: [&str; 45] = [
     "assistant_app_thread",
     "bot_add",

@@ -1,74 +1,62 @@
-//! Incidents that do not have the shape that the vendor posts today. Whatever the vendor moves to,
-//! such as Block Kit, the title, a link to the console and the fields are looked for everywhere.
+//! Search of a whole message for incidents that do not have the layout that the vendor posts today.
+//! Title, console link and fields are found in any layout, such as Block Kit.
 
 use std::{borrow::Cow, collections::HashSet};
 
-use regex::Regex;
-
-use crate::{
-    code_defender::{
-        incident::{Incident, is_console, letters},
-        matcher::{FieldTitles, Matcher},
-    },
-    slack::{
-        layout::{Content, Layout, Piece},
-        message::{Attachment, Button, Field},
-        mrkdwn,
-    },
+use super::{
+    incident::Incident,
+    labels::{flat, is_one_of},
+    links::is_console,
+    settings::{FieldTitles, MatchSettings, TitlePattern},
+    verdict::WHOLE_MESSAGE,
+};
+use crate::slack::{
+    layout::{Content, Layout, Piece},
+    message::{Attachment, Button, Field},
+    mrkdwn,
 };
 
-/// Where in a message an incident is that has no attachment of the known shape: everywhere.
-pub const WHOLE_MESSAGE: u32 = u32::MAX;
-
-/// What a message says, wherever it says so.
+/// Parts of an incident that were found in a message.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// The title stands in the post's own words.
+    /// The title is in the post's own words.
     pub(super) has_title: bool,
-    /// The title stands in what the post repeats: an unfurled page, a shared or quoted message.
+    /// The title is in something the post repeats: an unfurled page, a shared or quoted message.
     pub(super) quotes_title: bool,
-    /// The post has a link to the console, or an incident's fields.
+    /// The post has a link to the console, or the fields of an incident.
     pub(super) has_evidence: bool,
-    /// The attachments that hold title and evidence each; [`WHOLE_MESSAGE`] if they are spread.
+    /// Indices of the attachments that hold both title and evidence; [`WHOLE_MESSAGE`] alone if
+    /// title and evidence are spread over the message.
     pub(super) places: Vec<u32>,
 }
 
-/// Finds out with one search whether a message can hold anything that a survey looks for.
+/// Searches messages for the configured titles.
 #[derive(Clone, Debug)]
-pub(super) struct Prefilter(Option<Regex>);
-
-impl Prefilter {
-    /// `titles` are those that are texts; with a regular expression among them nothing is certain
-    /// before the survey.
-    pub(super) fn new<'t>(
-        titles: impl Iterator<Item = Option<&'t str>>,
-        fields: &'t FieldTitles,
-    ) -> Self {
-        let FieldTitles { script, risk, .. } = fields;
-        // JSON may write any character as an escape, and Slack writes those beyond ASCII so.
-        let mut words = vec![r"\\u00".to_owned(), "perimeterx".into(), "humansecurity".into()];
-        let named = titles.chain(script.iter().chain(risk).map(|title| Some(title.as_str())));
-        for title in named {
-            let word = title.and_then(longest_word);
-            let Some(word) = word else { return Self(None) };
-            words.push(regex::escape(word));
-        }
-        Self(Regex::new(&format!("(?i-u:{})", words.join("|"))).ok())
-    }
-
-    pub(super) fn may_hold(&self, raw: &str) -> bool {
-        self.0.as_ref().is_none_or(|words| words.is_match(raw))
-    }
+pub(super) struct Surveyor {
+    settings: MatchSettings,
+    /// For each title the flattened text to search for; `None` for a regular expression.
+    needles: Vec<Option<String>>,
 }
 
-/// The longest word of ASCII letters and digits. It must be worth searching for.
-fn longest_word(title: &str) -> Option<&str> {
-    let words = title.split(|char: char| !char.is_ascii_alphanumeric());
-    words.max_by_key(|word| word.len()).filter(|word| word.len() >= 3)
-}
+impl Surveyor {
+    pub(super) fn new(settings: MatchSettings) -> Self {
+        let needle = |title: &str| flat(&mrkdwn::label(title));
+        let texts = settings.titles.iter().map(TitlePattern::as_text);
+        let needles = texts.map(|title| title.map(needle)).collect();
+        Self { settings, needles }
+    }
 
-impl Matcher {
-    /// Looks for title, link and fields in everything that a message says.
+    /// Returns the configured titles of fields.
+    pub(super) fn field_titles(&self) -> &FieldTitles {
+        &self.settings.fields
+    }
+
+    /// Returns whether a title is one of incidents. Entities in `title` must be decoded.
+    pub(super) fn is_title(&self, title: &str) -> bool {
+        self.settings.titles.iter().any(|pattern| pattern.matches(title))
+    }
+
+    /// Searches everything that a message says for title, console link and fields.
     pub(super) fn survey(&self, layout: &Layout<'_>) -> Survey {
         let mut survey = Survey::default();
         let mut places: Vec<u32> = Vec::new();
@@ -97,7 +85,7 @@ impl Matcher {
     }
 
     /// Reads an incident from everything that an attachment, or the whole message, says.
-    pub(super) fn elsewhere(&self, layout: &Layout<'_>, place: u32) -> Incident {
+    pub(super) fn read_anywhere(&self, layout: &Layout<'_>, place: u32) -> Incident {
         let titles = self.field_titles();
         let mut attachment = Attachment::default();
         let mut details: Vec<String> = Vec::new();
@@ -135,6 +123,7 @@ impl Matcher {
                 }
             }
         }
+        // A line that is the title and nothing else beats one that merely contains the title.
         let is_bare = |line: &String| self.is_title(&mrkdwn::label(line));
         let title = titled.iter().find(|line| is_bare(line));
         attachment.title = match title.map(|line| mrkdwn::label(line).into_owned()) {
@@ -142,19 +131,21 @@ impl Matcher {
             None => self.title_in(&titled).into(),
         };
         if details.iter().all(|line| line.trim().is_empty()) {
-            // The title's own line is all there is, with something beside it perhaps.
+            // The message has no other text than the title's line: the rest of that line is the
+            // best description there is.
             details = titled.iter().filter(|line| !is_bare(line)).take(1).cloned().collect();
         }
         attachment.text = details.join("\n").into();
-        Incident { layout: true, ..Incident::read(&attachment, titles) }
+        Incident { is_new_layout: true, ..Incident::read(&attachment, titles) }
     }
 
-    /// Whether the title stands in the own words of an attachment, or of the whole message.
+    /// Returns whether the title is in the own words of an attachment, or of the whole message.
     pub(super) fn is_titled(&self, layout: &Layout<'_>, place: u32) -> bool {
         let mut texts = own_pieces(layout, place).flat_map(texts);
         texts.any(|text| self.finds_title(&own_text(text)))
     }
 
+    /// Returns whether an attachment, or the whole message, has a console link or enough fields.
     fn has_evidence(&self, layout: &Layout<'_>, place: u32) -> bool {
         let FieldTitles { script, risk, host } = self.field_titles();
         let mut structured = [false; 3];
@@ -190,11 +181,11 @@ impl Matcher {
         }
         let [script, risk, host] = structured;
         let written = written.iter().zip(structured).filter(|(written, own)| **written || *own);
-        // One label in running text may be anybody's.
+        // A single label in running text proves nothing: people write `Script: ...` too.
         script || (risk && host) || written.count() >= 2
     }
 
-    /// Whether the title stands somewhere in a text, whatever is around it.
+    /// Returns whether a text contains the title.
     fn finds_title(&self, text: &str) -> bool {
         if text.is_empty() {
             return false;
@@ -207,7 +198,8 @@ impl Matcher {
         })
     }
 
-    /// The configured title that one of the lines holds, or else the line.
+    /// Returns the configured title that one of the lines contains; else the first line; else the
+    /// first configured title.
     fn title_in(&self, lines: &[String]) -> String {
         let held = lines.iter().find_map(|line| {
             let flat = flat(&mrkdwn::label(line));
@@ -220,21 +212,21 @@ impl Matcher {
             .or_else(|| self.titles().find_map(|(pattern, _)| pattern.as_text()).map(str::to_owned))
             .unwrap_or_default()
     }
+
+    /// Returns the titles of incidents, each with its needle unless it is a regular expression.
+    fn titles(&self) -> impl Iterator<Item = (&TitlePattern, Option<&str>)> {
+        self.settings.titles.iter().zip(self.needles.iter().map(Option::as_deref))
+    }
 }
 
-/// The letters of a text without the marks of emphasis, to be searched in.
-pub(super) fn flat(text: &str) -> String {
-    let words: String = text.chars().filter(|char| !"*_~`".contains(*char)).collect();
-    letters(&words).collect::<String>().trim_end().to_owned()
-}
-
-/// The pieces of an attachment, or of the whole message, that are the post's own.
+/// Returns the pieces of an attachment, or of the whole message, that are not quoted.
 fn own_pieces<'l, 'a>(layout: &'l Layout<'a>, place: u32) -> impl Iterator<Item = &'l Piece<'a>> {
     layout.pieces.iter().filter(move |piece| {
         !piece.is_quoted && (place == WHOLE_MESSAGE || piece.attachment == Some(place))
     })
 }
 
+/// Returns the texts of a piece that are not empty.
 fn texts<'p>(piece: &'p Piece<'_>) -> impl Iterator<Item = &'p str> {
     let texts: [&str; 2] = match &piece.content {
         Content::Heading(text)
@@ -247,7 +239,7 @@ fn texts<'p>(piece: &'p Piece<'_>) -> impl Iterator<Item = &'p str> {
     texts.into_iter().filter(|text| !text.is_empty())
 }
 
-/// The lines that are not marked as quoted.
+/// Returns the lines that are not marked as quoted.
 fn own_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with("&gt;") && !line.starts_with('>'))
 }
@@ -256,21 +248,22 @@ fn own_text(text: &str) -> String {
     own_lines(text).collect::<Vec<_>>().join("\n")
 }
 
-/// What the lines of a text hold.
-struct Lines {
+/// Fields and other lines of a text.
+struct TextLines {
+    /// Fields that are written as text.
     fields: Vec<Field<'static>>,
-    /// The lines that belong to no field.
+    /// Lines that are not part of a field.
     rest: Vec<String>,
 }
 
-/// What lists are written with.
+/// Characters with which list items begin.
 const BULLETS: &str = "\u{2022}-\u{2013}\u{25e6}\u{25aa}";
 
-/// Finds the fields of a text: `*Script:* value`, or the heading on a line of its own.
-fn read_lines(text: &str, titles: &FieldTitles) -> Lines {
+/// Finds the fields of a text: `*Script:* value`, or the title and the value on two lines.
+fn read_lines(text: &str, titles: &FieldTitles) -> TextLines {
     let FieldTitles { script, risk, host } = titles;
     let is_known = |label: &str| [script, risk, host].iter().any(|titles| is_one_of(label, titles));
-    let mut read = Lines { fields: Vec::new(), rest: Vec::new() };
+    let mut read = TextLines { fields: Vec::new(), rest: Vec::new() };
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let bare =
@@ -294,7 +287,8 @@ fn read_lines(text: &str, titles: &FieldTitles) -> Lines {
     read
 }
 
-/// A value whose opening mark was taken with the label's closing one gets it back.
+/// Restores the opening mark of a value from which it was trimmed together with the closing mark of
+/// the label.
 fn reopened(line: &str, value: &str) -> String {
     let mark = value.chars().next_back().filter(|char| "*_~".contains(*char));
     match mark {
@@ -309,12 +303,7 @@ fn field(title: &str, value: &str) -> Field<'static> {
     Field { title: Cow::Owned(title.to_owned()), value: Cow::Owned(value.to_owned()) }
 }
 
-fn is_one_of(label: &str, titles: &[String]) -> bool {
-    let label = flat(&mrkdwn::label(label));
-    titles.iter().any(|title| flat(title) == label)
-}
-
-/// The links to the console that stand in a text.
+/// Returns the links to the console in a text.
 fn console_links(text: &str) -> impl Iterator<Item = Button<'static>> + use<'_> {
     let is_end = |char: char| char.is_whitespace() || "<>|\"'()`".contains(char);
     text.split(is_end).filter(|word| word.starts_with("http") && is_console(word)).map(|url| {
@@ -322,7 +311,7 @@ fn console_links(text: &str) -> impl Iterator<Item = Button<'static>> + use<'_> 
     })
 }
 
-/// Whether a line holds nothing but a link, which is a button in all but its shape.
+/// Returns whether a line is nothing but a link, which serves as a button.
 fn is_link_alone(line: &str) -> bool {
     let line = mrkdwn::trim(line);
     let inside = line.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));

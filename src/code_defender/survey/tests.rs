@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::code_defender::{
-    incident::{Incident, Problem},
-    layout::WHOLE_MESSAGE,
-    matcher::{Doubt, Matcher, Settings, TitlePattern, Verdict, Vouched, Watch},
+    incident::{Incident, IncidentProblem},
+    matcher::{Matcher, Watch},
+    settings::{MatchSettings, TitlePattern},
+    verdict::{Doubt, Verdict, Vouched, WHOLE_MESSAGE},
 };
 use crate::slack::message::{self, Stored};
 
@@ -35,7 +36,7 @@ fn judge_with(matcher: &Matcher, message: &Value, watch: &Watch) -> Verdict {
     let raw = message.to_string();
     let verdict = matcher.judge(&message::parse(&raw).unwrap(), &raw, watch);
     let found = match &verdict {
-        Verdict::Incidents(found) | Verdict::Elsewhere(found, _) | Verdict::NearMiss(found, _) => {
+        Verdict::Incidents(found) | Verdict::NewLayout(found, _) | Verdict::NearMiss(found, _) => {
             found.as_slice()
         }
         Verdict::Refused(_) | Verdict::Ignored(_) => &[],
@@ -50,7 +51,7 @@ fn judge_with(matcher: &Matcher, message: &Value, watch: &Watch) -> Verdict {
 
 fn elsewhere(message: &Value) -> Vec<Incident> {
     let verdict = judge(message);
-    let Verdict::Elsewhere(found, Vouched::ByNobody) = verdict else {
+    let Verdict::NewLayout(found, Vouched::ByNobody) = verdict else {
         panic!("{verdict:?}\n{message:#}")
     };
     found.into_iter().map(|found| found.incident).collect()
@@ -75,7 +76,7 @@ fn reason(message: &Value) -> &'static str {
             assert!(!["no_bot", "unfurl"].contains(&reason.label()), "{message:#}");
             reason.label()
         }
-        verdict @ (Verdict::Incidents(_) | Verdict::Elsewhere(..) | Verdict::NearMiss(..)) => {
+        verdict @ (Verdict::Incidents(_) | Verdict::NewLayout(..) | Verdict::NearMiss(..)) => {
             panic!("{verdict:?}\n{message:#}")
         }
     }
@@ -111,7 +112,7 @@ fn blocks() -> Value {
 }
 
 fn assert_complete(incident: &Incident) {
-    assert_eq!(incident.problems(), [Problem::Layout], "{incident:#?}");
+    assert_eq!(incident.problems(), [IncidentProblem::Layout], "{incident:#?}");
     assert_eq!(incident.title, TITLE);
     assert_eq!(incident.script.url, "https://cdn.evil.example/pay.js");
     assert_eq!(incident.risk.level.as_str(), "critical");
@@ -142,7 +143,7 @@ fn two_incidents_in_blocks_of_two_attachments_are_two() {
     let second = json!([header(TITLE), section("*Script:* b.example/2.js"), button()]);
     let message = post(json!({"attachments": [
         {"text": "Digest"}, {"blocks": blocks()}, {"blocks": second}]}));
-    let Verdict::Elsewhere(found, _) = judge(&message) else { panic!("{message}") };
+    let Verdict::NewLayout(found, _) = judge(&message) else { panic!("{message}") };
     let places: Vec<_> = found.iter().map(|one| (one.ordinal, one.attachment)).collect();
     assert_eq!(places, [(0, 1), (1, 2)]);
     assert_complete(&found[0].incident);
@@ -186,7 +187,7 @@ fn the_title_counts_wherever_it_stands_and_whatever_is_around_it() {
         let mut message = post(json!({"attachments": [attachment]}));
         message["attachments"][0]["actions"] = link.clone();
         let incident = one(&message);
-        assert_eq!(incident.problems()[0], Problem::Layout);
+        assert_eq!(incident.problems()[0], IncidentProblem::Layout);
         assert_eq!(incident.title.to_lowercase(), TITLE.to_lowercase(), "{message:#}");
         assert_eq!(incident.deep_link, CONSOLE);
     }
@@ -327,7 +328,7 @@ fn a_bot_is_allowed_by_any_of_its_ids() {
     for (bot, expected) in [("A2", Some(Vouched::ByList)), ("A3", None)] {
         let watch = Watch { channels: vec![], bots: vec![bot.to_owned()] };
         match (judge_with(&Matcher::default(), &vouched, &watch), expected) {
-            (Verdict::Elsewhere(_, vouched), Some(expected)) => assert_eq!(vouched, expected),
+            (Verdict::NewLayout(_, vouched), Some(expected)) => assert_eq!(vouched, expected),
             (Verdict::NearMiss(_, Doubt::Bot), None) => {}
             (other, _) => panic!("{other:?}"),
         }
@@ -367,10 +368,10 @@ fn every_subtype_that_may_be_a_post_is_taken() {
 #[test]
 fn a_title_that_is_an_expression_is_found_in_any_line() {
     let titles = vec![TitlePattern::parse("/(?i)^client-side .* (incident|finding)$/").unwrap()];
-    let matcher = Matcher::new(Settings { titles, ..Settings::default() });
+    let matcher = Matcher::new(MatchSettings { titles, ..MatchSettings::default() });
     let text = format!("News\nClient-side defense: new finding\n{CONSOLE}");
     let message = post(json!({"blocks": [section(&text)]}));
-    let Verdict::Elsewhere(found, _) = judge_with(&matcher, &message, &Watch::default()) else {
+    let Verdict::NewLayout(found, _) = judge_with(&matcher, &message, &Watch::default()) else {
         panic!("{message}")
     };
     assert_eq!(found[0].incident.title, "Client-side defense: new finding");
@@ -383,7 +384,7 @@ fn escapes_hide_nothing() {
     let raw = raw.replace("Code Defender", r"\u0043ode \u0044efender");
     let raw = raw.replace("console.humansecurity", r"console.\u0068umansecurity");
     let verdict = Matcher::default().judge(&message::parse(&raw).unwrap(), &raw, &Watch::default());
-    assert!(matches!(verdict, Verdict::Elsewhere(..)), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::NewLayout(..)), "{verdict:?}");
 }
 
 #[test]
