@@ -16,8 +16,8 @@ use super::{
 use crate::{
     clock::Timestamp,
     code_defender::{
-        matcher::Matcher,
-        verdict::{Doubt, FoundIncident, Reason, Verdict, Vouched, Watch, parse_problems},
+        matcher::{Matcher, Watch},
+        verdict::{Doubt, FoundIncident, Reason, Verdict, Vouched, parse_problems},
     },
     ids::{AppName, ChannelId, DestinationName, MessageKey},
     slack::{
@@ -178,7 +178,9 @@ impl Admission {
             | Verdict::NewLayout(found, _)
             | Verdict::NearMiss(found, _) => found,
             // An operator has decided that the message is an incident.
-            Verdict::Refused(_) | Verdict::Ignored(_) => self.matcher.anyway(&text, &message),
+            Verdict::Refused(_) | Verdict::Ignored(_) => {
+                self.matcher.read_as_incident(&text, &message)
+            }
         };
         let post = Post {
             app: &key.app,

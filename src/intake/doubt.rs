@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{IncidentMessage, notes::Notes, posters::TEST_BOT};
 use crate::{
     clock::Clock,
-    code_defender::matcher::{Doubt, Vouched},
+    code_defender::verdict::{Doubt, Vouched},
     ids::{AlertId, MessageKey},
     store::{NewNearMiss, Poster, Store, StoreError},
 };

@@ -43,14 +43,15 @@ pub use self::{
 };
 use crate::{
     clock::{Seldom, Timestamp},
-    code_defender::matcher::{Doubt, Vouched},
+    code_defender::verdict::{Doubt, Vouched},
     ground::Ground,
     ids::{AppName, ChannelId},
     intake::{
         Admission, Admitted, IncidentMessage, Post,
-        fate::{Arrival, Fate, RETRY_NUM, RETRY_REASON},
+        fate::Fate,
         notes::{Notes, log_ignored, log_ignored_event},
         notice::Notice,
+        trace::{Arrival, RETRY_NUM, RETRY_REASON},
     },
     metrics::Metric,
     slack::{
@@ -334,7 +335,7 @@ impl Inner {
         match &callback.event {
             Event::Message(message) => match self.admit(endpoint, callback, message, body) {
                 Admitted::Incident(incident) => Next::Store(endpoint, incident),
-                Admitted::Elsewhere(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
+                Admitted::NewLayout(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
                 Admitted::NearMiss(incident, doubt) => Next::Keep(endpoint, incident, doubt),
                 Admitted::Refused(reason) => {
                     let now = (self.ground.clock.now(), self.ground.clock.instant());

@@ -10,7 +10,7 @@ use std::{
 use super::posters::{Bot, Ledger};
 use crate::{
     clock::Timestamp,
-    code_defender::matcher::Reason,
+    code_defender::verdict::Reason,
     ids::{AppName, ChannelId, MessageTs},
     slack::message::Message,
 };

@@ -83,14 +83,14 @@ impl When {
 mod tests {
     use super::*;
     use crate::{
-        code_defender::matcher::{Matcher, Settings},
+        code_defender::matcher::Matcher,
         slack::message::{Attachment, Field},
     };
 
     fn incident(risk: &str, text: &str) -> Incident {
         let fields = vec![Field { title: "Risk Level".into(), value: risk.into() }];
         let attachment = Attachment { text: text.into(), fields, ..Attachment::default() };
-        Matcher::new(Settings::default()).incident(&attachment)
+        Matcher::default().incident(&attachment)
     }
 
     fn app(name: &str) -> AppName {

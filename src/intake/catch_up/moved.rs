@@ -249,7 +249,7 @@ impl Reader {
         let incident = |raw: &String| {
             let message = message::parse(raw).ok()?;
             match admission.admit(&message, raw, post, Bytes::new) {
-                Admitted::Incident(incoming) | Admitted::Elsewhere(incoming, _) => {
+                Admitted::Incident(incoming) | Admitted::NewLayout(incoming, _) => {
                     match incoming.message.key.ts {
                         TsKey::Ts(ts) => Some((ts, incoming.message)),
                         TsKey::Digest(_) => None,

@@ -19,15 +19,16 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    code_defender::matcher::Reason,
+    code_defender::verdict::Reason,
     ground::Ground,
     ids::{AppName, ChannelId, MessageTs},
     intake::{
         Admission, Admitted, IncidentMessage, Post,
         channels::Channels,
-        fate::{Fate, FateCounters, ProblemCounters, Trace},
+        fate::{Acceptance, Fate, FateCounters, ProblemCounters},
         notes::{Notes, log_ignored},
         posters::Note,
+        trace::Trace,
     },
     logging::chain,
     metrics::Metric,
@@ -325,7 +326,7 @@ impl Reader {
             let (incoming, question) = match self.admission.load().admit(&message, text, post, raw)
             {
                 Admitted::Incident(incident) => (incident, Question::Nothing),
-                Admitted::Elsewhere(incident, vouched) => (incident, Question::Layout(vouched)),
+                Admitted::NewLayout(incident, vouched) => (incident, Question::Layout(vouched)),
                 Admitted::NearMiss(incident, doubt) => (incident, Question::NearMiss(doubt)),
                 Admitted::Refused(reason) if is_fresh => {
                     let clock = &self.ground.clock;
@@ -408,7 +409,8 @@ impl Reader {
         }
         self.notes.posters.note(Note::of(message, incoming.bot.clone()), accepted);
         let is_routed = message.alerts.iter().any(|alert| !alert.destinations.is_empty());
-        let fate = Fate::of(accepted, is_routed, *certainty);
+        let acceptance = Acceptance::of(accepted, is_routed, *certainty);
+        let fate = Fate::Stored(acceptance);
         match accepted {
             Accepted::New { .. } => tally.found.new += 1,
             Accepted::Revision => tally.found.known += u64::from(*is_first),
@@ -421,7 +423,7 @@ impl Reader {
         self.count_at_once(task, fate);
         let trace = Trace::of(message);
         self.problems.count(&trace, accepted);
-        trace.log_accepted(None, Duration::ZERO, fate);
+        trace.log_stored(None, Duration::ZERO, acceptance);
     }
 
     fn count_at_once(&self, task: &Task, fate: Fate) {

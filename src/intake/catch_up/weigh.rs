@@ -7,7 +7,7 @@ use super::{
     task::{Purpose, Task},
 };
 use crate::{
-    code_defender::matcher::{Doubt, Vouched},
+    code_defender::verdict::{Doubt, Vouched},
     intake::{IncidentMessage, doubt::Scales},
     store::CursorMove,
 };

@@ -16,15 +16,16 @@ use tokio::runtime::Handle;
 use super::{Inner, answer::status, endpoints::Endpoint};
 use crate::{
     clock::Clock,
-    code_defender::matcher::{Doubt, Reason, Vouched},
+    code_defender::verdict::{Doubt, Reason, Vouched},
     ids::ChannelId,
     intake::{
         IncidentMessage,
         doubt::Scales,
-        fate::{Arrival, Fate, Trace},
+        fate::{Acceptance, Fate},
         notes::Notes,
         notice::Notice,
         posters::Note,
+        trace::{Arrival, Trace},
     },
     logging::chain,
     shutdown::Shutdown,
@@ -141,12 +142,12 @@ impl Keeping {
         let fate = match stored {
             Ok(accepted) => {
                 self.notes.posters.note(note, accepted);
-                let fate = Fate::of(accepted, routed, certainty);
+                let acceptance = Acceptance::of(accepted, routed, certainty);
                 let now = self.clock.instant();
                 let duration = now.saturating_duration_since(self.arrival.started);
                 self.endpoint.problems.count(&trace, accepted);
-                trace.log_accepted(Some(&self.arrival), duration, fate);
-                fate
+                trace.log_stored(Some(&self.arrival), duration, acceptance);
+                Fate::Stored(acceptance)
             }
             Err(error) => {
                 trace.log_refused(&self.arrival, &error);
@@ -176,7 +177,7 @@ impl Keeping {
         let trace = Trace::of(&incident.message);
         let kept = tokio::time::timeout(budget, self.scales().keep(incident, doubt)).await;
         let fate = match kept.unwrap_or(Err(StoreError::Busy)) {
-            Ok(true) => Fate::Duplicate,
+            Ok(true) => Fate::Stored(Acceptance::Duplicate),
             Ok(false) => Fate::Ignored(Reason::NearMiss),
             Err(error) => {
                 trace.log_refused(&self.arrival, &error);
