@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::source::{Source, paths};
+use crate::source::{Source, is_public, paths};
 
 /// The modules at the top of the crate and what each may use of the others. A new module needs a
 /// row here. Everyone may use `logging`; `config` sees only the others' settings.
@@ -214,15 +214,6 @@ fn dependencies(source: &Source) -> Vec<String> {
         }
     }
     found.into_iter().collect()
-}
-
-/// Whether the tokens end with `pub` or `pub(...)`.
-fn is_public(before: &[String]) -> bool {
-    let open = match before.last().map(String::as_str) {
-        Some(")") => before.iter().rposition(|t| t == "(").unwrap_or(0),
-        _ => before.len(),
-    };
-    open.checked_sub(1).is_some_and(|at| before[at] == "pub")
 }
 
 fn impurities(source: &Source) -> Vec<String> {

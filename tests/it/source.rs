@@ -22,6 +22,8 @@ pub(crate) struct Source {
     pub(crate) code: Vec<String>,
     /// The tokens under `#[cfg(test)]`.
     pub(crate) tests: Vec<String>,
+    /// Every string literal with the line where it begins, tests included.
+    pub(crate) texts: Vec<(usize, String)>,
     /// The modules declared as `#[cfg(test)] mod name;`.
     test_modules: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Source {
             lines,
             ..Self::default()
         };
+        texts(tokens.clone(), &mut source.texts);
         source.split(tokens);
         source
     }
@@ -79,6 +82,20 @@ impl Source {
     /// Every path named outside tests, use-trees written out.
     pub(crate) fn paths(&self) -> BTreeSet<Vec<String>> {
         paths(&self.code)
+    }
+
+    /// Every `use` outside tests, use-trees written out.
+    pub(crate) fn uses(&self) -> Vec<Use> {
+        let mut found = Vec::new();
+        for (at, token) in self.code.iter().enumerate() {
+            if token == "use" {
+                let mut named = BTreeSet::new();
+                tree(&self.code[at + 1..], &[], &mut named);
+                let public = is_public(&self.code[..at]);
+                found.extend(named.into_iter().map(|(path, alias)| Use { public, path, alias }));
+            }
+        }
+        found
     }
 
     fn is_in(&self, folder: &str) -> bool {
@@ -175,11 +192,43 @@ pub(crate) fn paths(tokens: &[String]) -> BTreeSet<Vec<String>> {
             tree(&tokens[at..], &[], &mut found);
         }
     }
-    found
+    found.into_iter().map(|(path, _)| path).collect()
 }
 
-/// Follows one path, or one branch of a use-tree, and says how many tokens it took.
-fn tree(tokens: &[String], before: &[String], found: &mut BTreeSet<Vec<String>>) -> usize {
+/// Returns whether the tokens end with `pub` or `pub(...)`.
+pub(crate) fn is_public(before: &[String]) -> bool {
+    let open = match before.last().map(String::as_str) {
+        Some(")") => before.iter().rposition(|t| t == "(").unwrap_or(0),
+        _ => before.len(),
+    };
+    open.checked_sub(1).is_some_and(|at| before[at] == "pub")
+}
+
+/// Returns the offences outside the listed places, and the places that have none any more.
+///
+/// An offence begins with the path of its file. A place is the beginning of a path.
+pub(crate) fn beyond(allowed: &[&str], offences: &[String]) -> Vec<String> {
+    let is_at = |offence: &str, place: &&str| offence.starts_with(*place);
+    let new = offences.iter().filter(|o| !allowed.iter().any(|place| is_at(o, place))).cloned();
+    let idle = allowed.iter().filter(|place| !offences.iter().any(|o| is_at(o, place)));
+    new.chain(idle.map(|place| format!("{place} passes: delete its entry"))).collect()
+}
+
+/// One name of a `use`.
+pub(crate) struct Use {
+    /// Whether others can find the name here.
+    pub(crate) public: bool,
+    /// The path written out.
+    pub(crate) path: Vec<String>,
+    /// The name that `as` gives to it.
+    pub(crate) alias: Option<String>,
+}
+
+/// A path and the name that `as` gives to it.
+type Named = (Vec<String>, Option<String>);
+
+/// Follows one path, or one branch of a use-tree, and returns how many tokens it has.
+fn tree(tokens: &[String], before: &[String], found: &mut BTreeSet<Named>) -> usize {
     let mut path = before.to_vec();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -200,10 +249,33 @@ fn tree(tokens: &[String], before: &[String], found: &mut BTreeSet<Vec<String>>)
         }
         at += 1;
     }
+    let alias = tokens.get(at).filter(|t| *t == "as").and_then(|_| tokens.get(at + 1));
     if path.len() > before.len() {
-        found.insert(path);
+        found.insert((path, alias.cloned()));
     }
-    if tokens.get(at).is_some_and(|t| t == "as") { at + 2 } else { at }
+    if alias.is_some() { at + 2 } else { at }
+}
+
+/// Collects string literals. Doc comments, which are literals to the compiler, are left out.
+fn texts(tokens: TokenStream, into: &mut Vec<(usize, String)>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) if !is_doc(&group.stream()) => texts(group.stream(), into),
+            TokenTree::Literal(literal) if literal.to_string().contains('"') => {
+                into.push((literal.span().start().line, literal.to_string()));
+            }
+            TokenTree::Group(_)
+            | TokenTree::Ident(_)
+            | TokenTree::Punct(_)
+            | TokenTree::Literal(_) => {}
+        }
+    }
+}
+
+fn is_doc(attribute: &TokenStream) -> bool {
+    let mut tokens = attribute.clone().into_iter();
+    matches!(tokens.next(), Some(TokenTree::Ident(name)) if name == "doc")
+        && matches!(tokens.next(), Some(TokenTree::Punct(sign)) if sign.as_char() == '=')
 }
 
 fn is_word(token: &str) -> bool {
