@@ -13,7 +13,7 @@ const STILL_IN_A_RING: &[&str] = &[
     "src/http_server",
     "src/intake/catch_up",
     "src/intake/events_api",
-    "src/intake/mod.rs",
+    "src/intake/fate.rs",
     "src/ops/",
     "src/store/mod.rs",
     "src/store/postgres/",
