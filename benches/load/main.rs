@@ -1,5 +1,5 @@
-//! The load benchmark: the real release binary over loopback, beside a bare axum handler that only
-//! reads the body, in one run on the same cores.
+//! The load benchmark: the real binary over loopback, built as a release (profile `dist`), beside a
+//! bare axum handler that only reads the body, in one run on the same cores.
 //!
 //! `cargo bench --bench load -- [--rounds 3] [--seconds 4] [--store postgres] [--fill 1000000]
 //! [--outage 600]`.
