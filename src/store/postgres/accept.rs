@@ -1,12 +1,10 @@
-//! Taking messages in: one task puts everything that waits into one transaction.
+//! Accepting messages: one task writes all that waits in one transaction.
 //!
-//! A thousand waiting messages cost one commit, and a lone one waits for nobody. Messages go in
-//! in the order of their keys, so that two relays that store the same ones do not wait for one
-//! another in a circle. If all are new one round trip does it (`fresh`). Else it takes two: their
-//! alerts, by which the database says what is new, then all else with the commit.
+//! A thousand waiting messages share one commit, and a single one does not wait for others. The
+//! function `relay.accept_batch` stores a batch and finds out by itself what is known, so a batch of
+//! messages alone takes one round trip, commit included.
 
 use std::{
-    borrow::Borrow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -15,12 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::{
+    batch::{BatchColumns, HeldMessage},
     catch_up::move_cursor,
-    door::{Haste, Param, Statement, Transaction, is_worth_another_try},
-    flat::{Alerts, Deliveries, Item, Messages},
-    fresh::Fresh,
-    known::Known,
-    row::get,
+    door::{Haste, Param, Transaction, is_worth_another_try},
     shared::{Shared, TRIES, copy, gather},
 };
 use crate::{
@@ -32,14 +27,14 @@ use crate::{
     },
 };
 
-/// What became of each message of a batch, in its order.
+/// Result of each message of a batch, in the order of the batch.
 pub(super) type Results = Vec<Result<Accepted, StoreError>>;
 
 /// The most messages, and about the most bytes, that share a transaction.
 const MESSAGES: usize = 512;
 const BYTES: usize = 8 * 1024 * 1024;
 
-/// Something to be taken in.
+/// A request to the task that writes messages.
 pub(super) enum Job {
     Accept {
         batch: Handed<Batch>,
@@ -54,16 +49,16 @@ pub(super) enum Job {
     Probe(oneshot::Sender<Result<(), StoreError>>),
 }
 
-/// What one caller hands in.
+/// The messages of one call of `accept`.
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
-    /// How long its deliveries are held, in microseconds.
+    /// Time until the first attempt of the deliveries, in microseconds.
     pub(super) hold: i64,
     pub(super) cursor: Option<CursorMove>,
 }
 
 impl Batch {
-    /// Messages, and about the bytes that they write.
+    /// Returns the number of messages and about how many bytes they write.
     pub(super) fn weight(&self) -> (usize, usize) {
         (self.messages.len(), self.messages.iter().map(|one| one.raw.len()).sum())
     }
@@ -87,12 +82,12 @@ struct TooLarge;
 #[error("the message has more than {0} alerts")]
 struct TooMany(usize);
 
-/// The most alerts of one message: their numbers are `message * PER_MESSAGE + 0, 1, ...`.
+/// The most alerts of one message: the layout has numbers for no more.
 const ALERTS: usize = 4096;
 
 /// Writes until every sender is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
-    let mut writer = Writer { shared, destinations: HashMap::new(), guesses: true };
+    let mut writer = Writer { shared, destinations: HashMap::new() };
     while let Some(jobs) = gather(&mut queue, (MESSAGES, BYTES), Job::weight).await {
         writer.write(jobs).await;
     }
@@ -100,33 +95,28 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
 
 struct Writer {
     shared: Arc<Shared>,
+    /// Numbers of the destinations that were looked up.
     destinations: HashMap<DestinationName, i32>,
-    /// Whether messages that look new are taken for new. Not from when one was known until a batch
-    /// was new: where Slack sends again, it sends much again, and a wrong guess is not free.
-    guesses: bool,
 }
 
-/// A message with how long its deliveries are held.
-pub(super) type Held = (NewMessage, i64);
-
-/// All that one transaction writes beside messages.
+/// The writes of a transaction beside messages.
 #[derive(Default)]
-struct More {
+struct OtherWrites {
     cursors: Vec<CursorMove>,
     bodies: Vec<(AppName, Vec<u8>)>,
-    probes: bool,
+    has_probe: bool,
 }
 
-impl More {
+impl OtherWrites {
     const fn is_empty(&self) -> bool {
-        self.cursors.is_empty() && self.bodies.is_empty() && !self.probes
+        self.cursors.is_empty() && self.bodies.is_empty() && !self.has_probe
     }
 }
 
 impl Writer {
     async fn write(&mut self, jobs: Vec<Job>) {
-        let mut messages: Vec<Held> = Vec::new();
-        let mut more = More::default();
+        let mut messages: Vec<HeldMessage> = Vec::new();
+        let mut other = OtherWrites::default();
         let mut replies = Vec::new();
         let mut probes = Vec::new();
         for job in jobs {
@@ -134,25 +124,26 @@ impl Writer {
                 Job::Accept { batch, reply, .. } => {
                     let Some(batch) = batch.take() else { continue };
                     replies.push((batch.messages.len(), reply));
-                    more.cursors.extend(batch.cursor);
-                    let hold = batch.hold;
-                    messages.extend(batch.messages.into_iter().map(|message| (message, hold)));
+                    other.cursors.extend(batch.cursor);
+                    let hold_us = batch.hold;
+                    let held = batch.messages.into_iter();
+                    messages.extend(held.map(|message| HeldMessage { message, hold_us }));
                 }
-                Job::Quarantine { app, body, .. } => more.bodies.push((app, body)),
+                Job::Quarantine { app, body, .. } => other.bodies.push((app, body)),
                 Job::Probe(reply) => {
-                    more.probes = true;
+                    other.has_probe = true;
                     probes.push(reply);
                 }
             }
         }
-        if replies.is_empty() && more.is_empty() {
+        if replies.is_empty() && other.is_empty() {
             return;
         }
-        let result = self.store(&messages, &more).await.map_err(Arc::new);
+        let result = self.store(&messages, &other).await.map_err(Arc::new);
         if result.is_ok() {
             self.wake(&messages);
         } else {
-            // It may be another database, or an older state of this one.
+            // The connection may now lead to another database, or to an older state of this one.
             self.destinations.clear();
         }
         for reply in probes {
@@ -164,31 +155,35 @@ impl Writer {
                 Ok(results) => Ok(results.by_ref().take(length).collect()),
                 Err(error) => Err(copy(error)),
             };
-            // Whoever no longer waits does not want to know.
+            // A caller that has given up no longer receives.
             drop(reply.send(own));
         }
     }
 
-    fn wake(&self, messages: &[Held]) {
-        for name in names(messages) {
+    fn wake(&self, messages: &[HeldMessage]) {
+        for name in destinations(messages) {
             self.shared.wake(Some(name));
         }
     }
 
-    /// All in one transaction; if something in it can never be stored, each message in its own, and
-    /// then the rest.
-    async fn store(&mut self, messages: &[Held], more: &More) -> Result<Results, StoreError> {
+    /// Stores everything in one transaction. If the server refuses an item of it for good, stores
+    /// each message in a transaction of its own, and then the other writes.
+    async fn store(
+        &mut self,
+        messages: &[HeldMessage],
+        other: &OtherWrites,
+    ) -> Result<Results, StoreError> {
         let unusable: Vec<Option<StoreError>> = messages.iter().map(unusable).collect();
-        let usable: Vec<&Held> = messages
+        let usable: Vec<&HeldMessage> = messages
             .iter()
             .zip(&unusable)
             .filter(|(_, unusable)| unusable.is_none())
             .map(|(held, _)| held)
             .collect();
         self.know_destinations(&usable).await?;
-        let mut stored = match self.try_often(&usable, more).await {
+        let mut stored = match self.transaction_with_retries(&usable, other).await {
             Ok(accepted) => accepted.into_iter().map(Ok).collect(),
-            Err(StoreError::Item(_)) => self.store_apart(&usable, more).await?,
+            Err(StoreError::Item(_)) => self.store_apart(&usable, other).await?,
             Err(error) => return Err(error),
         }
         .into_iter();
@@ -201,133 +196,88 @@ impl Writer {
 
     async fn store_apart(
         &mut self,
-        messages: &[&Held],
-        more: &More,
+        messages: &[&HeldMessage],
+        other: &OtherWrites,
     ) -> Result<Results, StoreError> {
         let mut results = Vec::with_capacity(messages.len());
         for message in messages {
-            match self.try_often(&[message], &More::default()).await {
+            match self.transaction_with_retries(&[message], &OtherWrites::default()).await {
                 Ok(accepted) => results.extend(accepted.into_iter().map(Ok)),
                 Err(error @ StoreError::Item(_)) => results.push(Err(error)),
                 Err(error) => return Err(error),
             }
         }
-        self.try_often(&[], more).await?;
+        self.transaction_with_retries(&[], other).await?;
         Ok(results)
     }
 
-    async fn try_often(
+    async fn transaction_with_retries(
         &mut self,
-        messages: &[&Held],
-        more: &More,
+        messages: &[&HeldMessage],
+        other: &OtherWrites,
     ) -> Result<Vec<Accepted>, StoreError> {
         let mut tries = 1;
         loop {
-            match self.transaction(messages, more).await {
+            match self.transaction(messages, other).await {
                 Err(error) if tries < TRIES && is_worth_another_try(&error) => tries += 1,
                 result => return result,
             }
         }
     }
 
+    /// Writes one transaction. Returns the result of each message.
     async fn transaction(
-        &mut self,
-        messages: &[&Held],
-        more: &More,
+        &self,
+        messages: &[&HeldMessage],
+        other: &OtherWrites,
     ) -> Result<Vec<Accepted>, StoreError> {
-        if self.guesses && more.is_empty() && Fresh::is_likely(messages) {
-            if self.all_are_new(messages).await? {
-                return Ok(messages.iter().map(|(message, _)| new(message.alerts.len())).collect());
+        if messages.is_empty() && other.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Shared { door, clock, notifies, .. } = self.shared.as_ref();
+        let columns = BatchColumns::new(messages, &self.destinations, self.shared.now(), *notifies);
+        let start = clock.instant();
+        let rows = if other.is_empty() {
+            // Settings, call and commit are sent together, in one round trip.
+            door.run(Haste::Batch, BatchColumns::ACCEPT, &columns.params()).await?
+        } else {
+            let mut transaction = door.begin(Haste::Batch).await?;
+            let mut rows = Vec::new();
+            if !messages.is_empty() {
+                rows = transaction.query(BatchColumns::ACCEPT, &columns.params()).await?;
             }
-            self.guesses = false;
-        }
-        let mut transaction = self.shared.door.begin(Haste::Batch).await?;
-        let items = self.insert_alerts(&mut transaction, messages).await?;
-        let (stored, due) = (Messages::new(&items), Deliveries::new(&items, &self.destinations));
-        let (stored, due) = (stored.params(), due.params());
-        let names: Vec<&str> = names(messages).into_iter().map(DestinationName::as_str).collect();
-        let names: [Param<'_>; _] = [(&names, Type::TEXT_ARRAY)];
-        let mut last: Vec<Statement<'_>> = Vec::new();
-        if items.iter().any(|item| item.new_alerts() > 0) {
-            last.extend([(Messages::INSERT, stored.as_slice()), (Deliveries::INSERT, &due)]);
-            last.extend(self.shared.notifies.then_some((NOTIFY, names.as_slice())));
-        }
-        let known = Known::of(&items);
-        let mut revised = Vec::new();
-        if !known.is_empty() || !more.is_empty() {
-            for (sql, params) in last.drain(..) {
-                transaction.query(sql, params).await?;
-            }
-            revised = known.write(&mut transaction).await?;
-            self.write_more(&mut transaction, more).await?;
-        }
-        let start = self.shared.clock.instant();
-        transaction.finish(&last).await?;
-        let took = self.shared.clock.instant().duration_since(start);
+            self.write_others(&mut transaction, other).await?;
+            transaction.commit().await?;
+            rows
+        };
+        let took = clock.instant().duration_since(start);
         self.shared.commit_seconds.record(took.as_secs_f64());
-        if !items.is_empty() {
-            self.guesses = items.iter().all(Item::is_new);
-        }
-        Ok(results(&items, &revised))
+        rows.first().map_or(Ok(Vec::new()), |row| columns.results(row))
     }
 
-    /// Stores messages in one round trip if nothing of them was known, else nothing.
-    async fn all_are_new(&self, messages: &[&Held]) -> Result<bool, StoreError> {
-        let fresh = Fresh::new(messages, &self.destinations, &self.shared);
-        let start = self.shared.clock.instant();
-        let rows = self.shared.door.run(Haste::Batch, Fresh::ACCEPT, &fresh.params()).await?;
-        let are_new = rows.first().map_or(Ok(false), |row| get(row, 0))?;
-        if are_new {
-            let took = self.shared.clock.instant().duration_since(start);
-            self.shared.commit_seconds.record(took.as_secs_f64());
-        }
-        Ok(are_new)
-    }
-
-    /// Inserts the alerts, and notes which were not known.
-    async fn insert_alerts<'a>(
+    /// Writes cursors, quarantined bodies and the probe.
+    async fn write_others(
         &self,
         transaction: &mut Transaction<'_>,
-        messages: &[&'a Held],
-    ) -> Result<Vec<Item<'a>>, StoreError> {
-        let mut items = Item::all(messages);
-        if !items.is_empty() {
-            let keys: Vec<&str> = items.iter().map(|item| item.key.as_str()).collect();
-            let rows = transaction.query(IDENTIFY, &[(&keys, Type::TEXT_ARRAY)]).await?;
-            drop(keys);
-            for (item, row) in items.iter_mut().zip(&rows) {
-                item.key = get(row, 0)?;
-            }
-            let alerts = Alerts::new(self.shared.now(), &items);
-            let rows = transaction.query(Alerts::INSERT, &alerts.params()).await?;
-            drop(alerts);
-            Item::note_new(&mut items, &rows)?;
-        }
-        Ok(items)
-    }
-
-    /// Writes what there is beside messages.
-    async fn write_more(
-        &self,
-        transaction: &mut Transaction<'_>,
-        more: &More,
+        other: &OtherWrites,
     ) -> Result<(), StoreError> {
-        for cursor in &more.cursors {
+        for cursor in &other.cursors {
             move_cursor(transaction, self.shared.now(), cursor).await?;
         }
-        for (app, body) in &more.bodies {
+        for (app, body) in &other.bodies {
             self.quarantine(transaction, app, body).await?;
         }
-        if more.probes {
+        if other.has_probe {
             transaction.query(PROBE, &[]).await?;
         }
         Ok(())
     }
 
-    /// Gives destinations that were never heard of their numbers, in a transaction of its own: that
-    /// they are known does no harm if the messages are not.
-    async fn know_destinations(&mut self, messages: &[&Held]) -> Result<(), StoreError> {
-        let wanted = messages.iter().flat_map(|(message, _)| &message.alerts);
+    /// Looks up the numbers of destinations that are not in `self.destinations`; a new destination
+    /// gets one. Not in the transaction of the messages: a destination without deliveries does no
+    /// harm.
+    async fn know_destinations(&mut self, messages: &[&HeldMessage]) -> Result<(), StoreError> {
+        let wanted = messages.iter().flat_map(|held| &held.message.alerts);
         let unknown: HashSet<&DestinationName> = wanted
             .flat_map(|alert| &alert.destinations)
             .filter(|name| !self.destinations.contains_key(name))
@@ -340,7 +290,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps an unreadable body in place of the oldest.
+    /// Keeps a body that could not be read, and removes the oldest beyond the limit.
     async fn quarantine(
         &self,
         transaction: &mut Transaction<'_>,
@@ -362,8 +312,8 @@ impl Writer {
     }
 }
 
-/// Why a message can never be stored, if so.
-fn unusable((message, _): &Held) -> Option<StoreError> {
+/// Returns why a message can never be stored, if that is so.
+fn unusable(HeldMessage { message, .. }: &HeldMessage) -> Option<StoreError> {
     if let Some(why) = message.unusable() {
         return Some(StoreError::Item(why.into()));
     }
@@ -373,40 +323,15 @@ fn unusable((message, _): &Held) -> Option<StoreError> {
     (message.alerts.len() > ALERTS).then(|| StoreError::Item(TooMany(ALERTS).into()))
 }
 
-pub(super) fn names<'a, M: Borrow<Held> + 'a>(
-    messages: impl IntoIterator<Item = &'a M>,
+/// Returns the destinations of the messages' alerts, each once.
+fn destinations<'a>(
+    messages: impl IntoIterator<Item = &'a HeldMessage>,
 ) -> HashSet<&'a DestinationName> {
-    let alerts = messages.into_iter().flat_map(|held| &held.borrow().0.alerts);
+    let alerts = messages.into_iter().flat_map(|held| &held.message.alerts);
     alerts.flat_map(|alert| &alert.destinations).collect()
 }
 
-fn new(alerts: usize) -> Accepted {
-    Accepted::New { alerts: u32::try_from(alerts).unwrap_or(u32::MAX) }
-}
-
-/// What became of each message, in the order of the batch. `revised` are the places of edits that
-/// are kept.
-fn results(items: &[Item<'_>], revised: &[usize]) -> Vec<Accepted> {
-    let mut results = vec![Accepted::Duplicate; items.len()];
-    for item in items {
-        let Some(result) = results.get_mut(item.place) else { continue };
-        if item.new_alerts() > 0 {
-            *result = Accepted::New { alerts: item.new_alerts() };
-        } else if revised.contains(&item.place) {
-            *result = Accepted::Revision;
-        }
-    }
-    results
-}
-
-/// The keys under which messages are known: a statement of its own before the insert, which so sees
-/// what was committed while this waited for its lock.
-const IDENTIFY: &str =
-    "SELECT key FROM unnest(relay.identify($1)) WITH ORDINALITY AS k (key, place)
-ORDER BY place";
-
-const NOTIFY: &str = "SELECT pg_notify('relay_due', name) FROM unnest($1) AS name";
-
+/// Counts up the number that proves that a write becomes durable.
 pub(super) const PROBE: &str = "
 INSERT INTO relay.probe (id, number) VALUES (0, 1)
 ON CONFLICT (id) DO UPDATE SET number = probe.number + 1";

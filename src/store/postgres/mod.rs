@@ -37,18 +37,16 @@ use crate::{
 };
 
 mod accept;
+mod batch;
 mod catch_up;
 pub mod checkup;
 mod connect;
 mod deliver;
 mod door;
 mod feed;
-mod flat;
-mod fresh;
 mod hasten;
 mod import;
 mod journal;
-mod known;
 mod layout;
 mod open;
 mod operate;

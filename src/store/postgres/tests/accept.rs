@@ -1,4 +1,4 @@
-//! The two ways of taking messages in: all at once if all are new, or looking closer.
+//! Accepting messages: what is written, what is known, and failures within Slack's patience.
 
 use super::{Place, accept, app, message, soar};
 use crate::{
@@ -32,7 +32,6 @@ fn odd_messages() -> Vec<NewMessage> {
     batch
 }
 
-/// A cursor beside the messages makes the store look closer.
 fn cursor() -> CursorMove {
     let to = MessageTs::from_micros(7);
     CursorMove {
@@ -46,7 +45,7 @@ fn cursor() -> CursorMove {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_ways_of_taking_messages_in_write_the_same() {
+async fn messages_are_stored_the_same_with_and_without_a_cursor_beside_them() {
     let mut written = Vec::new();
     for cursor in [None, Some(cursor())] {
         let place = Place::new();
@@ -60,9 +59,6 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
         }
         store.set_paused(&soar(), Paused::No, None).await.unwrap();
         let hold = clock.now() + std::time::Duration::from_secs(60);
-        if cursor.is_some() {
-            place.sql("DROP FUNCTION relay.accept");
-        }
         let results = store.accept(odd_messages(), Some(hold), cursor).await.unwrap();
         let results: Vec<Accepted> = results.into_iter().map(Result::unwrap).collect();
         assert_eq!(results, [2, 1, 2, 1].map(|alerts| Accepted::New { alerts }));
@@ -75,21 +71,7 @@ async fn both_ways_of_taking_messages_in_write_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_are_taken_for_new_until_one_was_known_and_again_after_new_ones() {
-    let place = Place::new();
-    let store = place.open().await;
-    for known in [Accepted::New { alerts: 1 }, Accepted::Duplicate] {
-        assert_eq!(accept(&store, message(1)).await.unwrap(), known);
-    }
-    place.sql("DROP FUNCTION relay.accept");
-    assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::Duplicate);
-    assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
-    let error = accept(&store, message(3)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Engine(_)), "the function is called: {error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_known_is_told_from_what_is_new_beside_it() {
+async fn known_messages_are_told_from_new_ones_in_the_same_batch() {
     let place = Place::new();
     let store = place.open().await;
     assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::New { alerts: 1 });

@@ -53,7 +53,7 @@ async fn an_edit_waits_for_the_relay_that_is_writing_one() {
     let edited_ts = "5.0".to_owned();
     let edit = NewMessage { is_edit: true, edited_ts, raw: "edit".into(), ..message(1) };
     let (accepted, ()) = tokio::join!(accept(&store, edit), async {
-        other.until_somebody_waits("FOR NO KEY UPDATE").await;
+        other.until_somebody_waits("accept_batch").await;
         other.run("COMMIT").await;
     });
     assert_eq!(accepted.unwrap(), Accepted::Duplicate);
@@ -183,6 +183,7 @@ async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels()
         "CREATE SCHEMA relay; {}
          INSERT INTO relay.messages
             VALUES (1, 0, 0, 0, '', '', '{{}}'), (2, 0, 0, 0, '', '', '{{}}');
+         SELECT setval('relay.message_id', 2);
          INSERT INTO relay.alerts
             VALUES (4096, 'main:G0OLD000001:1600000000.000000', 0, 0, 1, 'high', ''),
             (8192, 'main:C0MID000001:1700000000.000000', 0, 0, 1, 'high', '');
@@ -199,6 +200,9 @@ async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels()
     let mut again = under_new_id(message(0));
     again.key.ts = TsKey::Ts(MessageTs::from_micros(1_600_000_000_000_000));
     assert_eq!(accept(&store, again).await.unwrap(), Accepted::Duplicate);
+    // A relay of the first layout that still runs is told to look closer.
+    let nulls = vec!["NULL"; 20].join(", ");
+    assert_eq!(place.sql(&format!("SELECT relay.accept({nulls})")), ["f"]);
 }
 
 /// A connection of somebody else.
