@@ -33,7 +33,7 @@ use slack_soar_relay::{
     ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::Metrics,
     store::{
-        Attempt, NewAlert, NewMessage, Next, Outcome, Reference, Source, Store,
+        Attempt, Inbox, NewAlert, NewMessage, Next, Outcome, Queue, Reference, Source, Upkeep,
         sqlite::{Settings, SqliteStore, backup},
     },
 };

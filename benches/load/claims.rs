@@ -8,7 +8,7 @@ use slack_soar_relay::{
     ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::Metrics,
     store::{
-        NewAlert, NewMessage, Source, Store,
+        Inbox, NewAlert, NewMessage, Queue, Source,
         postgres::{PostgresStore, Settings, Url},
     },
 };

@@ -17,7 +17,7 @@ use crate::{
     metrics::Metrics,
     shutdown::Shutdown,
     slack::web_api::{self, WebApi},
-    store::Store,
+    store::History,
 };
 
 /// The channels of each app.
@@ -42,7 +42,7 @@ pub(super) struct CatchUp {
 /// The store failed, or the HTTP client cannot be built.
 pub(super) async fn prepare(
     config: &Config,
-    store: &dyn Store,
+    store: &dyn History,
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<CatchUp> {

@@ -31,7 +31,7 @@ use crate::{
         NoTest, Refusal, Routing, Signing, Tested, Unread,
     },
     secret::Secret,
-    store::{AlertView, NearMiss, NewMessage, Reference, Source, Store, StoreError},
+    store::{AlertView, NearMiss, NewMessage, Posters, Reference, Source, StoreError},
 };
 
 /// A destination, and who serves it.
@@ -183,7 +183,7 @@ impl Control for Running {
         review::adopt(&self.admission, &self.apps(), near_miss)
     }
 
-    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {
+    async fn write_counts(&self, store: &dyn Posters) -> Result<(), StoreError> {
         self.notes.posters.write(store).await
     }
 
@@ -437,7 +437,7 @@ impl Control for Current {
         self.0.load().adopt(near_miss)
     }
 
-    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError> {
+    async fn write_counts(&self, store: &dyn Posters) -> Result<(), StoreError> {
         self.0.load_full().write_counts(store).await
     }
 

@@ -9,7 +9,7 @@ use super::{BadConfiguration, Common, open_store::postgres_settings, say, serve}
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    store::{Store, postgres::PostgresStore, sqlite::Export, transfer::transfer},
+    store::{Upkeep, postgres::PostgresStore, sqlite::Export, transfer::transfer},
 };
 
 /// Move the alerts, deliveries, cursors and identities of a stopped relay from SQLite to the

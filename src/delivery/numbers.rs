@@ -10,7 +10,7 @@ use crate::{
     ids::{AlertId, DestinationName, MessageTs},
     logging::chain,
     metrics::{Metric, Metrics},
-    store::Store,
+    store::Queue,
 };
 
 /// All of them are known from the start.
@@ -62,7 +62,7 @@ impl Numbers {
     /// left alone, too. `beat` is called now and then.
     pub(super) async fn bury_the_too_old(
         &self,
-        store: &dyn Store,
+        store: &dyn Queue,
         max_age: Duration,
         beat: impl Fn(),
     ) {

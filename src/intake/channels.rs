@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::{
     code_defender::matcher::Watch,
     ids::{AppName, ChannelId},
-    store::{Store, StoreError, with_new_id},
+    store::{History, StoreError, with_new_id},
 };
 
 /// One app's channels. Shared by the receiver, which asks, and by catch-up, which finds out.
@@ -62,7 +62,7 @@ impl Channels {
     /// The store failed.
     pub async fn recall(
         &self,
-        store: &dyn Store,
+        store: &dyn History,
         app: &AppName,
     ) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let _turn = self.turn.lock().await;
@@ -71,7 +71,7 @@ impl Channels {
 
     async fn recall_in_turn(
         &self,
-        store: &dyn Store,
+        store: &dyn History,
         app: &AppName,
     ) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let mut learnt = store.channel_ids(app).await?;
@@ -95,7 +95,7 @@ impl Channels {
     /// store does not know to be one channel's.
     pub(super) async fn change_id(
         &self,
-        store: &dyn Store,
+        store: &dyn History,
         app: &AppName,
         old: &ChannelId,
         new: &ChannelId,

@@ -12,7 +12,7 @@ use crate::{
     clock::{Clock, Timestamp},
     logging::chain,
     shutdown::Shutdown,
-    store::{Accepted, NewMessage, Poster, Store, StoreError},
+    store::{self, Accepted, NewMessage, Poster, StoreError},
 };
 
 /// Between two writes.
@@ -123,7 +123,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The store failed; nothing is forgotten.
-    pub async fn write(&self, store: &dyn Store) -> Result<(), StoreError> {
+    pub async fn write(&self, store: &dyn store::Posters) -> Result<(), StoreError> {
         let _turn = self.writing.lock().await;
         let mut unwritten = Vec::new();
         for Entry { poster, is_written } in self.bots().iter_mut().filter(|one| !one.is_written) {
@@ -154,7 +154,7 @@ impl Ledger {
     }
 
     /// Writes until the relay ends, and once more then.
-    pub async fn run(&self, store: &dyn Store, clock: &Clock, shutdown: &Shutdown) {
+    pub async fn run(&self, store: &dyn store::Posters, clock: &Clock, shutdown: &Shutdown) {
         let mut is_failing = false;
         loop {
             tokio::select! {

@@ -11,7 +11,7 @@ use crate::{
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
     secret::Secret,
-    store::{AlertView, Attempt, NearMiss, NewMessage, Reference, Store, StoreError},
+    store::{AlertView, Attempt, NearMiss, NewMessage, Posters, Reference, StoreError},
 };
 
 /// The running relay, as far as the API needs it.
@@ -40,7 +40,7 @@ pub trait Control: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The store failed.
-    async fn write_counts(&self, store: &dyn Store) -> Result<(), StoreError>;
+    async fn write_counts(&self, store: &dyn Posters) -> Result<(), StoreError>;
 
     /// Returns the events of an app that were ignored since the start, by reason; of no app, if the
     /// name is empty.

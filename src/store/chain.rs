@@ -1,29 +1,18 @@
-//! The ids that one channel has had. Pure; the engines keep them, `intake` uses them.
+//! Chains: the ids that one channel has had. Pure; the engines store them, `intake` uses them.
 
 use std::slice;
 
-use crate::ids::{ChannelId, MessageTs};
+use crate::ids::ChannelId;
 
-/// The most ids of one channel that are kept. Slack changes an id when a private channel is first
-/// shared, so a channel has two, hardly ever three.
+/// The largest number of ids in a chain. Slack changes an id when a private channel is first
+/// shared, so a channel has two ids, hardly ever three.
 pub const CHAIN_MAX: usize = 16;
 
-/// A message that is known under another channel id than the one asked about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LookAlike {
-    /// The timestamp, which is the same.
-    pub ts: MessageTs,
-    /// The channel id under which the message is known.
-    pub channel: ChannelId,
-    /// The search text of its first alert; `None` once retention has removed it.
-    pub search: Option<String>,
-}
-
-/// Returns the ids of a channel, oldest first, after Slack replaced one of the ids `old` with one
-/// of the ids `new`.
+/// Joins two chains, after Slack replaced one of the ids `old` with one of the ids `new`. The
+/// result is ordered, oldest first.
 ///
-/// A chain is a set: an id that comes again changes nothing, and two chains that meet become one.
-/// Beyond [`CHAIN_MAX`] ids the first one, which alerts are named by, and the newest ones stay.
+/// An id that is in both is kept once. Of more than [`CHAIN_MAX`] ids the first one, by which
+/// alerts are named, and the newest ones stay.
 ///
 /// ```
 /// use slack_soar_relay::{ids::ChannelId, store::joined};
@@ -45,7 +34,7 @@ pub fn joined(old: &[ChannelId], new: &[ChannelId]) -> Vec<ChannelId> {
     chain
 }
 
-/// Returns the chains after Slack replaced the id `old` with `new`, and the one that holds both.
+/// Returns all chains after Slack replaced the id `old` with `new`, and the chain that holds both.
 pub fn with_new_id(
     mut chains: Vec<Vec<ChannelId>>,
     old: &ChannelId,
@@ -56,11 +45,11 @@ pub fn with_new_id(
         at.map_or_else(|| vec![id.clone()], |at| chains.swap_remove(at))
     };
     let before = take(old);
-    // Both may have been in one chain, which is taken by now.
+    // If both were in one chain, that chain is removed from the list by now.
     let chain = if before.contains(new) {
         before
     } else {
-        // The newest ids survive, so the one in use is the last.
+        // `joined` keeps the newest ids, so the id in use must be the last.
         let mut after = take(new);
         after.retain(|id| id != new);
         after.push(new.clone());
@@ -70,8 +59,8 @@ pub fn with_new_id(
     (chains, chain)
 }
 
-/// Returns the ids that a channel had before the id `new`, by the chains before Slack replaced
-/// `old`; none if both are known to be one channel's already.
+/// Returns the ids that a channel had before Slack replaced `old` with `new`, or nothing if one of
+/// the chains already holds both.
 pub(super) fn former_ids<'a>(
     chains: &'a [Vec<ChannelId>],
     old: &'a ChannelId,

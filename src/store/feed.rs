@@ -1,40 +1,88 @@
-//! What a destination that is read takes from the store: pages of numbered deliveries.
+//! Numbered deliveries for destinations that are read: the role [`Feeds`].
 
-use super::Delivery;
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Delivery, StoreError};
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, MessageTs},
+    ids::{AlertId, DestinationName, MessageTs},
 };
 
-/// A page ends with the delivery whose message takes it past this: a reader's time is short, and
-/// its memory is not ours.
+/// Size after which a page ends: the message that reaches it is the last one. Readers have little
+/// time, and the relay should not hold much memory for them.
 pub const FEED_PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most deliveries that a reader can ask for at once. A reader that was killed asks again for
-/// the page that it was given last.
+/// The largest number of deliveries in a page. A reader that was killed asks once more for the page
+/// that it got last, so this much is kept behind its last number.
 pub const FEED_PAGE_MAX_ITEMS: usize = 500;
 
-/// A piece of a feed.
+/// Part of a feed.
 #[derive(Clone, Debug)]
 pub struct FeedPage {
-    /// Deliveries with their numbers, which grow but do not follow one another.
+    /// Deliveries with their numbers. Numbers grow, but are not consecutive.
     pub entries: Vec<(i64, Delivery)>,
-    /// No number beyond this can have been given. Nothing is behind a number beyond it.
+    /// The largest number that can have been given so far. There is nothing after a larger number.
     pub end: i64,
 }
 
 /// A delivery that a reader has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The alert.
+    /// Identity of the alert.
     pub alert: AlertId,
-    /// When the message reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// When the message was posted.
+    /// Time of the post.
     pub posted_at: MessageTs,
 }
 
-/// The deliveries of a page that is read row by row, up to its size.
+/// The role that serves destinations that are read.
+#[async_trait]
+pub trait Feeds: fmt::Debug + Send + Sync {
+    /// Returns the entries of the destination's feed after the number `after`, in order, at most
+    /// `limit` and about [`FEED_PAGE_MAX_BYTES`]. Returns none while the destination is paused.
+    ///
+    /// Deliveries that are due and have no number get one first. A new number is larger than every
+    /// earlier number and every earlier time, and is durable before a page shows it. A reader that
+    /// goes on from its last number therefore misses nothing, however late a message is committed,
+    /// and even if the store was restored from an older copy.
+    ///
+    /// # Errors
+    /// The engine failed; the same call may be made again.
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError>;
+
+    /// Marks pending entries of the destination's feed up to and including a number as delivered.
+    /// Returns a bounded number of them; call again until the result is empty.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError>;
+
+    /// Turns the pending deliveries of these alerts to a destination into dead letters, except
+    /// leased ones. Returns the alerts for which it did.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError>;
+}
+
+/// Entries of a page that is filled row by row, up to its size.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     list: Vec<(i64, Delivery)>,
@@ -42,7 +90,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Whether the page has room.
+    /// Returns `true` while the page is below its size.
     pub(super) const fn has_room(&self) -> bool {
         self.bytes < FEED_PAGE_MAX_BYTES
     }

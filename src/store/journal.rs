@@ -1,6 +1,7 @@
-//! What operators did, beside the log: a log may be lost, and belongs to the machine that wrote it.
+//! The journal of operators' actions: the role [`Journal`]. Unlike the log, the journal is stored
+//! with the alerts and shared by all relays.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
@@ -10,13 +11,13 @@ use crate::clock::Timestamp;
 /// How long an entry is kept.
 pub const JOURNAL_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// The most entries that are kept.
+/// The largest number of entries that are kept.
 pub const JOURNAL_ENTRIES: i64 = 10_000;
 
-/// An operator's action that is about to be done.
+/// An operator's action that is about to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorAction {
-    /// Who does it: an address, and what else is known of them.
+    /// The operator: an address, and what else is known.
     pub who: String,
     /// The verb, such as `retry`.
     pub action: &'static str,
@@ -25,7 +26,7 @@ pub struct OperatorAction {
 }
 
 impl OperatorAction {
-    /// Returns the action with which the relay itself ends a pause.
+    /// Returns the action by which the relay itself ends a pause.
     pub(super) fn end_of_pause(destination: &str) -> Self {
         Self {
             who: "the relay".to_owned(),
@@ -35,45 +36,46 @@ impl OperatorAction {
     }
 }
 
-/// How what one call does comes into the journal.
+/// Entry to which the changes of one call are added.
 #[derive(Clone, Debug)]
 pub enum Deed {
-    /// As an entry of its own.
+    /// A new entry.
     New(OperatorAction),
-    /// Added to the entry of the same action.
+    /// An existing entry of the same action.
     More(EntryId),
 }
 
-/// The journal's own number of an entry.
+/// Number of an entry in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryId(pub(in crate::store) i64);
 
 /// An operator's action as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {
-    /// When it began.
+    /// Time at which the action began.
     pub at: Timestamp,
-    /// Who did it.
+    /// The operator: an address, and what else is known.
     pub who: String,
-    /// The verb.
+    /// The verb, such as `retry`.
     pub action: String,
-    /// The object.
+    /// The object, such as `destination soar`.
     pub selection: String,
-    /// How many things it changed.
+    /// Number of things that the action changed.
     pub changed: u64,
 }
 
-/// The part of a store that keeps what operators did. The changes of [`super::Store::act`],
-/// [`super::Store::route`] and the methods of [`super::Pauses`] are kept in the same transaction.
+/// The role that keeps operators' actions. [`Desk::act`](super::Desk::act),
+/// [`Desk::route`](super::Desk::route) and the methods of [`Pauses`](super::Pauses) write their
+/// entries themselves, in the same transaction as their changes.
 #[async_trait]
-pub trait Journal {
-    /// Keeps an action in which the store had no part.
+pub trait Journal: fmt::Debug + Send + Sync {
+    /// Adds an entry for an action outside the store.
     ///
     /// # Errors
     /// The engine failed; nothing was kept.
     async fn note(&self, deed: OperatorAction, changed: u64) -> Result<(), StoreError>;
 
-    /// Returns the newest entries, the newest first.
+    /// Returns the newest entries, newest first.
     ///
     /// # Errors
     /// The engine failed.

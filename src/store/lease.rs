@@ -1,8 +1,10 @@
-//! What `delivery` takes from the store and gives back: leases and outcomes.
+//! Leases, outcomes and waits: the role [`Queue`], from which `delivery` takes its work.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::{Source, StoreError};
 use crate::{
@@ -13,77 +15,77 @@ use crate::{
 /// One alert on its way to one destination, with everything needed to send it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The store's own number for it.
+    /// Number of the delivery in the store.
     pub id: i64,
-    /// The alert.
+    /// Identity of the alert.
     pub alert: AlertId,
-    /// Where it goes.
+    /// Name of the destination.
     pub destination: DestinationName,
-    /// Attempts made so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// The refusals that count so far.
+    /// Refusals that count so far.
     pub refusals: Refusals,
-    /// From when its age is counted; a retry by hand starts it anew.
+    /// Time from which the age of the delivery is counted. A retry by hand sets it anew.
     pub pending_since: Timestamp,
-    /// When the message reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// When the message was posted.
+    /// Time of the post.
     pub posted_at: MessageTs,
-    /// Who brought the message first.
+    /// Source that brought the message first.
     pub source: Source,
     /// Slack's `event_id`, or empty.
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// Which attachment of the message it is.
+    /// Index of the attachment that holds the incident.
     pub attachment: u32,
-    /// The exact bytes of the inner event.
+    /// Exact bytes of the inner event.
     pub raw: Bytes,
-    /// What the store has derived of them.
+    /// Values that were derived from the bytes when they were stored or last attempted.
     pub projection: Projection,
 }
 
-/// What is kept of an alert beside its message, for lists and searches. It can always be derived
+/// Columns that are kept beside the message for lists and searches. They can always be derived
 /// from the message again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Projection {
-    /// The canonical severity.
+    /// Canonical severity.
     pub level: String,
-    /// What a search looks through.
+    /// Text that a search looks through.
     pub search: String,
 }
 
-/// From how many refusals on an alert is shown as refused, and dies if there is evidence that it
-/// and not the destination's key, preset or parameters is at fault.
+/// Number of refusals from which an alert is shown as refused, and becomes a dead letter if there
+/// is evidence that the alert and not the destination's key, preset or parameters is at fault.
 pub const REFUSALS: u32 = 3;
 
-/// How often the destination has refused an alert, and what that proves. Counted anew after a
-/// retry by hand, and when the destination's settings or secrets change.
+/// Refusals of one delivery, and the evidence in them. Both start again after a retry by hand, and
+/// when the destination's settings or secrets change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// How many there were.
+    /// Number of refusals.
     pub count: u32,
-    /// Whether the destination has accepted another alert since the first of them, and before this
-    /// delivery was leased: a refusal of the request that begins now is evidence.
+    /// `true` if the destination has accepted another alert between the first refusal and this
+    /// lease. A refusal of the request that begins now is then evidence.
     pub accepted: bool,
-    /// How many of them answered a request that began after such an acceptance.
+    /// Number of refusals of requests that began after such an acceptance.
     pub evidence: u32,
 }
 
-/// How many refusals must answer requests that began after the destination had accepted another
-/// alert, for a refused alert to be at fault itself.
+/// Number of refusals that must be evidence before the alert itself is at fault.
 const EVIDENCE: u32 = 2;
 
 impl Refusals {
-    /// Whether one more refusal proves that the alert is at fault. An acceptance before the refused
-    /// request began shows that key, preset and parameters were right at that time.
+    /// Returns `true` if one more refusal proves that the alert is at fault. An acceptance before
+    /// the refused request began shows that key, preset and parameters were right at that time.
     pub const fn are_proof_with_one_more(self) -> bool {
         let evidence = if self.accepted { self.evidence.saturating_add(1) } else { self.evidence };
         self.count.saturating_add(1) >= REFUSALS && evidence >= EVIDENCE
     }
 }
 
-/// The right to attempt one delivery until it expires. Not `Clone`: recording uses it up.
+/// The right to attempt one delivery until it expires. Not `Clone`: recording an outcome uses the
+/// lease up.
 #[derive(Debug)]
 pub struct Lease {
     delivery: Delivery,
@@ -93,7 +95,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Only a store hands out leases.
+    /// Creates a lease. Only a store hands out leases.
     pub(in crate::store) const fn new(
         delivery: Delivery,
         settings: Option<i64>,
@@ -103,131 +105,226 @@ impl Lease {
         Self { delivery, settings, token, expires_at }
     }
 
-    /// The mark of the destination's settings when the lease was given. A refusal counts only while
-    /// they are still in use.
+    /// Returns the mark of the destination's settings at the time of the lease. A refusal counts
+    /// only while the same settings are in use.
     pub(in crate::store) const fn settings(&self) -> Option<i64> {
         self.settings
     }
 
-    /// What is to be delivered.
+    /// Returns the delivery to attempt.
     pub const fn delivery(&self) -> &Delivery {
         &self.delivery
     }
 
-    /// The fencing token: an outcome is recorded only while the store knows this token.
+    /// Returns the fencing token. An outcome is recorded only while the store knows this token.
     pub(in crate::store) const fn token(&self) -> u64 {
         self.token
     }
 
-    /// When another worker may take it.
+    /// Returns the time from which another worker may lease the delivery.
     pub const fn expires_at(&self) -> Moment {
         self.expires_at
     }
 }
 
-/// What the destination made of the alert: its own id for it, and where to look at it.
+/// The object that the destination created for the alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reference {
-    /// The created case's id, or empty.
+    /// Id of the created case, or empty.
     pub id: String,
-    /// A link to it, or empty.
+    /// Link to the created case, or empty.
     pub url: String,
 }
 
-/// How one attempt went.
+/// Record of one attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// When it began.
+    /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// Duration of the attempt.
     pub duration: Duration,
     /// One of the closed list of attempt classes.
     pub class: &'static str,
-    /// The HTTP status, if there was an answer.
+    /// HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// The beginning of the answer, or what went wrong. No secrets.
+    /// Start of the answer, or the error. Contains no secrets.
     pub excerpt: String,
 }
 
-/// What happens to a delivery after an attempt.
+/// State of a delivery after an attempt.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// The destination has it.
+    /// The destination has the alert.
     Delivered(Reference),
-    /// Try again after a wait, which begins when this is recorded.
+    /// Another attempt follows after a wait, which begins when the outcome is recorded.
     Retry {
-        /// How long.
+        /// Length of the wait.
         wait: Duration,
-        /// What for.
+        /// Reason for the wait.
         because: Because,
     },
-    /// Given up, kept, to be retried by hand.
+    /// The delivery is a dead letter: kept, and retried only by hand.
     Dead {
-        /// Why, as a metric label.
+        /// Reason, as a metric label.
         reason: &'static str,
     },
 }
 
 impl Next {
-    /// Returns whether this follows from a refusal, which may be counted, or be the last one.
+    /// Returns `true` for the consequences of a refusal: one that is counted, or the last one.
     pub(in crate::store) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Dead { .. } | Self::Retry { because: Because::Refused, .. })
     }
 }
 
-/// Why a delivery waits for its next attempt.
+/// Reason why a delivery waits for another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
-    /// The destination was at fault: once it works again, the wait is over.
+    /// The destination was at fault. The wait ends when the destination works again.
     Fault,
-    /// The destination asked for that wait.
+    /// The destination asked for this wait.
     Asked,
     /// The destination refused the alert.
     Refused,
 }
 
-/// Whose wait ends at once.
+/// Deliveries whose waits [`Queue::hasten`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hasten {
-    /// Those that wait because the destination was at fault: it works again, or it is not known.
+    /// Deliveries that wait because the destination was at fault, now that it works again or its
+    /// state is unknown.
     Recovered,
-    /// Those that are to wait for longer than they were when the wait began: the clock has been set
-    /// back since.
+    /// Deliveries that would wait for longer than their waits were meant to last, because the
+    /// clock has been set back since.
     Misdated,
 }
 
-/// The end of a lease: how the attempt went, and what is next.
+/// The end of a lease: the attempt, and the state that follows.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The attempt, to be kept for whoever asks later.
+    /// The attempt, kept for operators.
     pub attempt: Attempt,
-    /// What is next.
+    /// State of the delivery from now on.
     pub next: Next,
-    /// What is kept beside the message from now on, if it came out otherwise than before.
+    /// The projection, if the attempt derived another one than the stored one.
     pub projection: Option<Projection>,
 }
 
-/// What a store has made of an outcome.
+/// Result of recording an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is kept as it was given.
+    /// The outcome is stored as given.
     Kept,
-    /// The attempt is kept. It was refused, and meanwhile the destination's settings have changed,
-    /// or its refusals are counted anew: that proves nothing, and the delivery is due now.
+    /// The attempt is stored. It was refused, but since the lease was given the destination's
+    /// settings have changed or the refusals were reset, so the refusal does not count and the
+    /// delivery is due now.
     Anew,
-    /// The lease had passed to somebody else: the outcome is ignored.
+    /// Another worker holds the lease by now. The outcome is ignored.
     Stale,
 }
 
-/// An outcome that is not stored. Lease and outcome come back, so that the worker tries again.
+/// An outcome that is not stored, with its lease, so that the worker can try again.
 #[derive(Debug, thiserror::Error)]
 #[error("the outcome of delivery {} is not recorded", lease.delivery.id)]
 pub struct Unrecorded {
-    /// The lease, still held.
+    /// The lease, which is still held.
     pub lease: Lease,
-    /// The outcome.
+    /// The outcome to record.
     pub outcome: Outcome,
-    /// Why it could not be recorded.
+    /// Error of the store.
     #[source]
     pub source: StoreError,
+}
+
+/// The role that hands out deliveries to attempt and takes their outcomes.
+#[async_trait]
+pub trait Queue: fmt::Debug + Send + Sync {
+    /// Leases up to `n` deliveries of a destination that are due, the earliest due time first.
+    /// Returns none while the destination is paused. A leased delivery is not leased again until
+    /// it is recorded or released, or the lease expires.
+    ///
+    /// # Errors
+    /// The engine failed; nothing is leased.
+    async fn lease_due(
+        &self,
+        destination: &DestinationName,
+        n: usize,
+    ) -> Result<Vec<Lease>, StoreError>;
+
+    /// Leases the delivery of the destination's oldest alert, due or not, to probe whether the
+    /// destination works again. A delivery that waits for another reason than
+    /// [`Because::Fault`] is skipped until it is due. Returns none while the destination is paused.
+    ///
+    /// # Errors
+    /// The engine failed; nothing is leased.
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError>;
+
+    /// Stores the outcome of an attempt, and returns once it is durable. The outcome of a lease
+    /// that another worker holds by now is counted and ignored.
+    ///
+    /// A delivered alert is evidence against the alerts that the destination has refused before:
+    /// later leases of these have [`Refusals::accepted`]. An attempt under settings that have been
+    /// replaced since the lease is no evidence either way, and its refusal does not end the
+    /// delivery. This is decided in the same transaction.
+    ///
+    /// # Errors
+    /// The error holds lease and outcome, to be recorded later.
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded>;
+
+    /// Returns an unused lease. The delivery is due as before, and no attempt is counted.
+    async fn release(&self, lease: Lease);
+
+    /// Returns the time at which the destination's next delivery is due, or `None` if nothing
+    /// waits or the destination is paused. If all waiting deliveries are leased, returns the end
+    /// of the first lease.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn next_due(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Returns the hint that a delivery of this destination may have become due: after an accept, a
+    /// retry by hand, a resume or a release. A hint wakes one waiter, and is kept until somebody
+    /// waits. It may be missing if several processes share the store.
+    fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
+
+    /// Turns pending deliveries of a destination that are not leased and older than `max_age` into
+    /// dead letters. Returns their alerts, a bounded number; call again until the result is empty.
+    /// Time in a pause does not count as age.
+    ///
+    /// The age is measured by a time of day that has been steady for some minutes
+    /// ([`SteadyTime`](crate::clock::SteadyTime)). A clock that is wrong for a while therefore ages
+    /// nothing, and an alert from before the store was opened does not expire at once.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn expire(
+        &self,
+        destination: &DestinationName,
+        max_age: Duration,
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError>;
+
+    /// Makes some waiting deliveries of the destination due now. Returns their number.
+    ///
+    /// # Errors
+    /// The engine failed. Earlier transactions of this call stay, and the same call does the rest.
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError>;
+
+    /// Stores the mark of the settings under which the destination is attempted from now on. If the
+    /// mark has changed, refusals are reset and refused deliveries are due now. Returns their
+    /// number.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError>;
 }

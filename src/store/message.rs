@@ -1,30 +1,35 @@
-//! What `intake` hands to the store, and what it hears back.
+//! Messages that `intake` hands over: the role [`Inbox`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::{CursorMove, StoreError};
 use crate::{
     clock::Timestamp,
-    ids::{AppName, ChannelId, DestinationName, MessageKey, MessageTs},
+    ids::{AppName, DestinationName, MessageKey, MessageTs},
 };
 
-/// How a message reached the relay.
+/// The largest raw message that is stored. Slack's requests are limited to a quarter of it.
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The way by which a message reached the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Slack sent it to us.
+    /// Slack sent the message in a request.
     Push,
-    /// The catch-up poller found it.
+    /// The catch-up poller found the message.
     CatchUp,
-    /// An operator asked for history.
+    /// An operator asked for the history.
     Backfill,
 }
 
 impl Source {
-    /// All of them.
+    /// All sources.
     pub const ALL: [Self; 3] = [Self::Push, Self::CatchUp, Self::Backfill];
 
-    /// The word in alerts, metrics and logs.
+    /// Returns the word used in alerts, metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Push => "push",
@@ -34,44 +39,45 @@ impl Source {
     }
 }
 
-/// A Slack message that holds at least one incident, as `intake` hands it over.
+/// A Slack message that holds at least one incident.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
-    /// Its identity. A second message with this identity is the same message.
+    /// Identity of the message. Two messages with the same identity are the same message.
     pub key: MessageKey,
-    /// When it was posted: `ts`, else `event_ts`, else `event_time`.
+    /// Time of the post: `ts`, or else `event_ts`, or else `event_time`.
     pub posted_at: MessageTs,
-    /// Who brought it. Each source that ever brings it is remembered.
+    /// Source that brought the message. The store remembers each source that ever brings it.
     pub source: Source,
-    /// Slack's `event_id`; empty if it did not come by push.
+    /// Slack's `event_id`, or empty if the message was not pushed.
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// When it reached us.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// The exact bytes of the inner event. Without any and without a destination, only the identity
-    /// is kept, as after retention: the message is known from now on, and is not listed.
+    /// Exact bytes of the inner event. If they are empty and no alert has a destination, only the
+    /// identity is stored, as if retention had removed the rest: the message counts as known and
+    /// is not listed.
     pub raw: Bytes,
-    /// It was edited: if the message is known, these bytes are kept as a revision, once for each
-    /// edit.
+    /// `true` if the message was edited. The bytes of a known message are then kept as a revision,
+    /// once for each edit.
     pub is_edit: bool,
-    /// Which edit it is, however it came: Slack's timestamp of it, or empty.
+    /// Slack's timestamp of the edit, whichever source brought it, or empty.
     pub edited_ts: String,
-    /// Its incidents, at least one.
+    /// Incidents of the message, at least one.
     pub alerts: Vec<NewAlert>,
 }
 
-/// Why a message can never be stored.
+/// Reason why a message can never be stored.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("the message has no alert")]
+    #[error("the message does not have an alert")]
     NoAlert,
     #[error("two alerts of the message have the same ordinal")]
     SameOrdinal,
 }
 
 impl NewMessage {
-    /// Leaves the identity only: whoever brings the message later finds it known.
+    /// Removes everything but the identity, so that a later copy of the message is a duplicate.
     #[must_use]
     pub fn into_identity(mut self) -> Self {
         self.raw = Bytes::new();
@@ -84,16 +90,17 @@ impl NewMessage {
         self
     }
 
-    /// Whether only the identity is to be kept.
+    /// Returns `true` if only the identity is to be stored.
     pub(super) fn is_identity(&self) -> bool {
         self.raw.is_empty() && self.alerts.iter().all(|alert| alert.destinations.is_empty())
     }
 
-    /// Why it can never be stored, in whatever engine, if so.
+    /// Returns the reason why no engine can store the message, if there is one.
     pub(super) fn unusable(&self) -> Option<Unusable> {
         if self.alerts.is_empty() {
             return Some(Unusable::NoAlert);
         }
+        // Alerts nearly always come in order; only others need a set.
         if self.alerts.is_sorted_by(|one, next| one.ordinal < next.ordinal) {
             return None;
         }
@@ -105,57 +112,61 @@ impl NewMessage {
 /// One incident of a message.
 #[derive(Clone, Debug)]
 pub struct NewAlert {
-    /// Which of the matching attachments it is, from 0.
+    /// Index among the attachments that match, from 0.
     pub ordinal: u32,
-    /// Which of all attachments it is, from 0: by this the incident is found again in `raw`.
+    /// Index among all attachments, from 0, by which the incident is found again in `raw`.
     pub attachment: u32,
-    /// The canonical severity, to filter lists by.
+    /// Canonical severity, by which lists are filtered.
     pub level: &'static str,
-    /// What a search looks through: category, script, host, title.
+    /// Text that a search looks through: category, script, host, title.
     pub search: String,
-    /// What could not be read of it. Counted once it is stored, and not kept: it can be derived.
+    /// Names of the fields that could not be read. They are counted once the alert is stored, and
+    /// are not stored themselves, since they can be derived again.
     pub problems: Vec<&'static str>,
-    /// Where it goes: one pending delivery each. None: it is stored as `unrouted`.
+    /// Destinations that get a pending delivery each. If empty, the alert is `unrouted`.
     pub destinations: Vec<DestinationName>,
 }
 
-/// What became of one message of a batch.
+/// Result of storing one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It has this many alerts that were not known; they are stored now.
+    /// Some alerts of the message were new and are stored now.
     New {
-        /// How many.
+        /// Number of new alerts.
         alerts: u32,
     },
-    /// Every alert of it was known.
+    /// Every alert of the message was known.
     Duplicate,
-    /// Every alert of it was known, and the edit is kept as a revision.
+    /// Every alert of the message was known, and the edit is kept as a revision.
     Revision,
 }
 
-/// When the history of a channel was first to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
-    /// When.
-    pub at: Timestamp,
-    /// Slack had confirmed the time.
-    pub is_sure: bool,
-}
+/// The role that takes messages in.
+#[async_trait]
+pub trait Inbox: fmt::Debug + Send + Sync {
+    /// Stores messages, their alerts, one pending delivery for each routed destination, and the
+    /// cursor if one is given, in one transaction. Everything is durable when this returns.
+    ///
+    /// Deliveries are due at `hold_until`, or at once. Results are in the order of the batch. A
+    /// message that cannot be stored (larger than [`MESSAGE_MAX_BYTES`], without an alert, or with
+    /// an ordinal twice) gets [`StoreError::Item`] as its result; the others are stored, and the
+    /// cursor moves. The cursor never goes back. A move under an older term, or to more than
+    /// [`CURSOR_AHEAD`](super::CURSOR_AHEAD) after the store's own time, is ignored.
+    ///
+    /// A message is known if it is stored under any id of its channel
+    /// ([`History::chains`](super::History::chains)). A new one is stored under the first of these
+    /// ids. Both are decided in the same transaction.
+    ///
+    /// # Errors
+    /// Nothing was stored, or the result is unknown. The sender tries again.
+    async fn accept(
+        &self,
+        batch: Vec<NewMessage>,
+        hold_until: Option<Timestamp>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Vec<Result<Accepted, StoreError>>, StoreError>;
 
-/// A move of the catch-up cursor, committed together with the last page it covers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CursorMove {
-    /// The app.
-    pub app: AppName,
-    /// The channel.
-    pub channel: ChannelId,
-    /// History was read from here on. A cursor that lies before this does not move: what lies
-    /// between was not read.
-    pub from: MessageTs,
-    /// History is read up to here.
-    pub to: MessageTs,
-    /// The newest message that was really seen; kept beside the cursor, and never goes back.
-    pub seen: Option<MessageTs>,
-    /// The term under which the poller reads; a store refuses the cursor of an older term.
-    pub term: u64,
+    /// Keeps the start of a body that could not be parsed, at most 64 KiB of each of the newest
+    /// 100. Never waits; a body may be dropped while the store is busy.
+    fn quarantine(&self, app: &AppName, body: &[u8]);
 }

@@ -1,13 +1,13 @@
-//! Pauses of destinations, with an end and a reason.
+//! Pauses of destinations, with an end and a reason: the role [`Pauses`].
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{OperatorAction, StoreError};
 use crate::{clock::Timestamp, ids::DestinationName};
 
-/// Whether a destination is paused.
+/// Desired state of a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paused {
     /// Nothing is leased.
@@ -19,7 +19,8 @@ pub enum Paused {
 /// A pause as an operator asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pause {
-    /// How long the pause lasts, counted by the store's clock; without one until a resume.
+    /// Length of the pause, measured by the store's clock. A pause without a length lasts until
+    /// the destination is resumed.
     pub length: Option<Duration>,
     /// The operator's reason, or empty.
     pub reason: String,
@@ -28,20 +29,20 @@ pub struct Pause {
 /// A pause in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PauseView {
-    /// When it began.
+    /// Time at which the pause began.
     pub since: Timestamp,
-    /// When it ends by itself, if it does.
+    /// Time at which the pause ends, if it ends by itself.
     pub until: Option<Timestamp>,
     /// The operator's reason, or empty.
     pub reason: String,
 }
 
-/// The part of a store that keeps which destinations are paused.
+/// The role that keeps which destinations are paused.
 #[async_trait]
-pub trait Pauses {
-    /// Pauses or resumes a destination. Survives a restart. Paused time does not count as age. A
-    /// pause of a paused destination replaces the end and the reason, and not the beginning. The
-    /// deed, if one is given, is kept with it.
+pub trait Pauses: fmt::Debug + Send + Sync {
+    /// Pauses or resumes a destination. The state survives a restart. Time in a pause does not
+    /// count as age. Pausing a paused destination replaces the end and the reason, but not the
+    /// beginning. The action, if one is given, is added to the journal in the same transaction.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
@@ -52,13 +53,14 @@ pub trait Pauses {
         deed: Option<OperatorAction>,
     ) -> Result<(), StoreError>;
 
-    /// Resumes the destinations whose pauses have reached their end, keeps that as an action of the
-    /// relay, and returns their names. Of several processes one returns each.
+    /// Resumes the destinations whose pauses have ended, adds that to the journal as an action of
+    /// the relay, and returns their names. If several processes call this, each name is returned
+    /// to one of them.
     ///
-    /// The end is judged by a time of day that has kept step for some minutes
-    /// ([`SteadyTime`](crate::clock::SteadyTime)): a clock that is wrong for a while ends no pause,
-    /// and a pause that ended before the store was opened ends only then. A clock that was ahead
-    /// when the pause began makes it no longer than it was meant to be.
+    /// The end is judged by a time of day that has been steady for some minutes
+    /// ([`SteadyTime`](crate::clock::SteadyTime)). A clock that is wrong for a while therefore ends
+    /// no pause, and a pause that ended before the store was opened ends only after these minutes.
+    /// If the clock was ahead when a pause began, the pause is shortened to its length.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.

@@ -1,6 +1,6 @@
-//! What is not an alert and somebody must look at: near misses, and bodies that could not be read.
+//! Near misses and quarantined bodies, which somebody must look at: the role [`Review`].
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,17 +14,17 @@ use crate::{
 /// How long a near miss is kept.
 pub const NEAR_MISS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// The most near misses that are kept, the newest ones.
+/// The largest number of near misses that are kept; the newest ones stay.
 pub const NEAR_MISSES: u32 = 1_000;
 
-/// A message that may hold incidents, as it is handed to the store.
+/// A near miss to be stored.
 #[derive(Clone, Debug)]
 pub struct NewNearMiss {
-    /// The message as it would be accepted.
+    /// The message in the form in which it would be accepted.
     pub message: NewMessage,
-    /// Why it is not an alert, as a word.
+    /// Reason why the message is not an alert, as one word.
     pub reason: &'static str,
-    /// Slack's id of the bot that posted it, or empty.
+    /// Slack's id of the bot that posted the message, or empty.
     pub bot_id: String,
     /// Slack's id of the bot's app, or empty.
     pub app_id: String,
@@ -33,80 +33,80 @@ pub struct NewNearMiss {
 /// A near miss as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NearMiss {
-    /// The store's own number; later ones are larger.
+    /// Number of the near miss in the store. Later ones have larger numbers.
     pub seq: i64,
-    /// The id that its first alert would have.
+    /// Id that the first alert of the message would have.
     pub id: AlertId,
-    /// Why it is not an alert, as a word.
+    /// Reason why the message is not an alert, as one word.
     pub reason: String,
-    /// When it was posted.
+    /// Time of the post.
     pub posted_at: MessageTs,
-    /// When it reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
     /// Slack's `event_id`, or empty.
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// Slack's id of the bot that posted it, or empty.
+    /// Slack's id of the bot that posted the message, or empty.
     pub bot_id: String,
     /// Slack's id of the bot's app, or empty.
     pub app_id: String,
-    /// The first words of what would be searched.
+    /// Search text of the first alert that the message would have.
     pub summary: String,
-    /// Whether an operator has adopted it as an alert.
+    /// `true` once an operator has adopted the message as an alert.
     pub is_adopted: bool,
-    /// Whether an operator has seen it, by a list or by adopting it.
+    /// `true` once an operator has seen the near miss in a list, or has adopted it.
     pub is_read: bool,
-    /// The exact bytes of the inner event; empty in lists.
+    /// Exact bytes of the inner event; empty in lists.
     pub raw: Bytes,
 }
 
-/// A body that could not be read.
+/// A body that could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// Its number.
+    /// Number of the body in the store.
     pub id: i64,
-    /// The app that received it.
+    /// App that received the body.
     pub app: AppName,
-    /// When it reached the relay.
+    /// Time at which the body reached the relay.
     pub received_at: Timestamp,
-    /// Whether an operator has seen it in a list.
+    /// `true` once an operator has seen the body in a list.
     pub is_read: bool,
-    /// Its beginning.
+    /// Start of the body.
     pub body: Bytes,
 }
 
-/// How much there is, and how much of it nobody has seen.
+/// Number of kept items, and of those among them that no operator has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Not seen by an operator.
+    /// Items that no operator has seen.
     pub unread: u64,
-    /// Kept.
+    /// All items kept.
     pub total: u64,
 }
 
-/// What there is to look at.
+/// Numbers of the items that are kept for review.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToReview {
-    /// The near misses.
+    /// Near misses of all apps.
     pub near_misses: Counted,
-    /// The bodies that could not be read.
+    /// Bodies that could not be parsed.
     pub quarantine: Counted,
-    /// The near misses of each app that nobody has seen, where there are any.
+    /// Unread near misses of each app that has any.
     pub unread_of: Vec<(AppName, u64)>,
 }
 
-/// The part of a store that keeps what is not an alert until somebody has looked at it.
+/// The role that keeps near misses and quarantined bodies until somebody has looked at them.
 #[async_trait]
-pub trait Review {
-    /// Keeps a near miss, and drops the oldest beyond [`NEAR_MISSES`]. Returns false if its message
-    /// is kept already. Durable when this returns.
+pub trait Review: fmt::Debug + Send + Sync {
+    /// Stores a near miss, and removes the oldest ones beyond [`NEAR_MISSES`]. Returns `false` if
+    /// the message is stored already. The near miss is durable when this returns.
     ///
     /// # Errors
     /// The engine failed; nothing was kept.
     async fn keep_near_miss(&self, near_miss: NewNearMiss) -> Result<bool, StoreError>;
 
-    /// Returns the newest near misses before the number `before`, the newest first.
+    /// Returns the newest near misses before the number `before`, newest first.
     ///
     /// # Errors
     /// The engine failed.
@@ -116,31 +116,31 @@ pub trait Review {
         limit: u32,
     ) -> Result<Vec<NearMiss>, StoreError>;
 
-    /// Returns the near miss of which an alert would have this id.
+    /// Returns the near miss of the message that this alert id names.
     ///
     /// # Errors
     /// The engine failed.
     async fn near_miss(&self, id: &AlertId) -> Result<Option<NearMiss>, StoreError>;
 
-    /// Notes that a near miss was adopted.
+    /// Marks a near miss as adopted and read.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
     async fn mark_adopted(&self, seq: i64) -> Result<(), StoreError>;
 
-    /// Returns the newest bodies that could not be read, the newest first.
+    /// Returns the newest quarantined bodies, newest first.
     ///
     /// # Errors
     /// The engine failed.
     async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, StoreError>;
 
-    /// Notes that an operator has seen these near misses and bodies.
+    /// Marks near misses and quarantined bodies as read.
     ///
     /// # Errors
     /// The engine failed; nothing was changed.
     async fn mark_read(&self, near_misses: &[i64], quarantined: &[i64]) -> Result<(), StoreError>;
 
-    /// Returns how much there is to look at.
+    /// Returns how many items are kept and unread.
     ///
     /// # Errors
     /// The engine failed.

@@ -1,11 +1,11 @@
-//! Finding a text in alerts, whatever the case: the same for every engine. A search may look at
-//! every alert there is, so it allocates nothing for the usual one.
+//! Finds a text in alerts, ignoring case, in the same way for every engine. A search may look at
+//! every stored alert, so matching the usual alert allocates nothing.
 
 use std::fmt::{self, Write};
 
 use memchr::memmem::Finder;
 
-/// A text to be found.
+/// A text to be found, and a buffer for the text that is searched.
 #[derive(Debug)]
 pub(super) struct Search {
     wanted: Finder<'static>,
@@ -18,14 +18,14 @@ impl Search {
         Self { wanted, lower: String::new() }
     }
 
-    /// Whether every character of it is one of these, whatever their case: else it is in no text
-    /// of them.
+    /// Returns `true` if the wanted text consists of these characters only, ignoring case. If not,
+    /// no text made of them can contain it.
     pub(super) fn is_made_of(&self, characters: &str) -> bool {
         let characters = characters.to_lowercase();
         String::from_utf8_lossy(self.wanted.needle()).chars().all(|one| characters.contains(one))
     }
 
-    /// Whether it is in the text.
+    /// Returns `true` if the text contains the wanted text.
     pub(super) fn is_in(&mut self, text: &str) -> bool {
         if !text.is_ascii() {
             return self.wanted.find(text.to_lowercase().as_bytes()).is_some();
@@ -35,7 +35,7 @@ impl Search {
         self.finds()
     }
 
-    /// Whether it is in what these display, one after the other.
+    /// Returns `true` if the formatted text contains the wanted text.
     pub(super) fn is_in_display(&mut self, parts: fmt::Arguments<'_>) -> bool {
         self.lower.clear();
         if self.lower.write_fmt(parts).is_err() {
@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_the_plain_way_finds(text in ".{0,20}", wanted in ".{0,3}") {
+        fn a_search_finds_the_same_as_lowercasing_both_texts(text in ".{0,20}", wanted in ".{0,3}") {
             let plain = text.to_lowercase().contains(&wanted.to_lowercase());
             prop_assert_eq!(Search::new(&wanted).is_in(&text), plain);
             let shown = Search::new(&wanted).is_in_display(format_args!("{text}"));

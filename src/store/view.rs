@@ -1,38 +1,39 @@
-//! What operators and metrics see of the store, and what they ask of it.
+//! Alerts and numbers as operators see them, and operators' actions: the role [`Desk`].
 
 use std::{fmt, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{EntryId, PauseView, Reference, Source};
+use super::{Deed, EntryId, OperatorAction, PauseView, Reference, Source, StoreError};
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
 };
 
-/// Where one delivery stands.
+/// State of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Waiting for its time.
+    /// Waiting until it is due.
     Pending,
     /// Waiting, after [`REFUSALS`](super::REFUSALS) or more refusals.
     Refused,
-    /// Waiting for its destination, which an operator has paused.
+    /// Waiting because an operator has paused the destination.
     Paused,
-    /// Unfinished or dead, and its destination is not configured any more.
+    /// Unfinished or dead, with a destination that is no longer configured.
     Orphaned,
-    /// An attempt is being made.
+    /// Leased by a worker for an attempt.
     Leased,
-    /// The destination has it.
+    /// Accepted by the destination.
     Delivered,
-    /// Given up, kept.
+    /// Given up and kept: a dead letter.
     Dead,
     /// Ended by an operator.
     Cancelled,
 }
 
 impl State {
-    /// All of them.
+    /// All states, in the order of lists.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Refused,
@@ -44,12 +45,12 @@ impl State {
         Self::Cancelled,
     ];
 
-    /// Whether an attempt is still to come, sooner or later.
+    /// Returns `true` if another attempt follows without an operator's retry.
     pub const fn is_waiting(self) -> bool {
         matches!(self, Self::Pending | Self::Refused | Self::Paused)
     }
 
-    /// The state of a delivery whose destination is not configured any more.
+    /// Returns the state if the destination is no longer configured.
     #[must_use]
     pub const fn without_destination(self) -> Self {
         match self {
@@ -63,7 +64,7 @@ impl State {
         }
     }
 
-    /// The word in the API, in lists and in the store.
+    /// Returns the word used in the API and in lists.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -84,42 +85,42 @@ impl fmt::Display for State {
     }
 }
 
-/// Which deliveries an operator means.
+/// Deliveries to which an operator's action applies.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// One alert, or all.
+    /// One alert, or all alerts.
     pub alert: Option<AlertId>,
-    /// One destination, or all.
+    /// One destination, or all destinations.
     pub destination: Option<DestinationName>,
-    /// Only those in this state; all that the action applies to if none. Pending includes refused
-    /// ones and those whose destination is paused.
+    /// One state, or all states that the action can change. Pending includes refused deliveries
+    /// and those whose destination is paused.
     pub state: Option<State>,
 }
 
-/// What an operator does to deliveries. Neither sends anything by itself.
+/// An operator's action on deliveries. Neither sends anything by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dead or cancelled ones become pending; they and pending ones are due now, their age and
-    /// their refusals counted anew, attempts kept. Leased and delivered ones are left alone.
+    /// Makes dead, cancelled and pending deliveries pending and due now. Age and refusals start
+    /// again, attempts are kept. Leased and delivered ones do not change.
     Retry,
-    /// Pending and dead ones end; leased and delivered ones are left alone.
+    /// Cancels pending and dead deliveries. Leased and delivered ones do not change.
     Cancel,
 }
 
-/// How many of the deliveries that an action changed are named.
+/// The largest number of changed deliveries that [`Changes::named`] lists.
 pub const CHANGES_NAMED: usize = 1000;
 
-/// What an action changed.
+/// Deliveries that an action changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// How many deliveries.
+    /// Number of changed deliveries.
     pub changed: u64,
-    /// The first [`CHANGES_NAMED`] of them: whose they are, and where they go.
+    /// Alert and destination of the first [`CHANGES_NAMED`] of them.
     pub named: Vec<(AlertId, DestinationName)>,
 }
 
 impl Changes {
-    /// Adds a piece.
+    /// Adds the deliveries that one transaction changed.
     pub(in crate::store) fn add(&mut self, piece: Vec<(AlertId, DestinationName)>) {
         self.changed += u64::try_from(piece.len()).unwrap_or(u64::MAX);
         let room = CHANGES_NAMED.saturating_sub(self.named.len());
@@ -127,166 +128,195 @@ impl Changes {
     }
 }
 
-/// What routing an alert has made.
+/// Result of routing an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Routed {
-    /// How many deliveries: one for each destination, or none.
+    /// Number of new deliveries: one for each destination, or 0.
     pub made: u64,
-    /// Where the journal keeps it, if it does.
+    /// Journal entry of the action, if one was asked for.
     pub entry: Option<EntryId>,
 }
 
 /// One delivery as an operator sees it.
 #[derive(Clone, Debug)]
 pub struct DeliveryView {
-    /// Where it goes.
+    /// Name of the destination.
     pub destination: DestinationName,
-    /// Where it stands; never [`State::Orphaned`], since the store knows no configuration.
+    /// State of the delivery. Never [`State::Orphaned`], since the store does not know the
+    /// configuration.
     pub state: State,
-    /// Attempts made so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// When it is due, if it waits.
+    /// Time of the next attempt, if the delivery waits.
     pub due_at: Option<Timestamp>,
-    /// When it ended, if it has.
+    /// Time at which the delivery ended, if it has.
     pub finished_at: Option<Timestamp>,
-    /// Why it is dead, or empty.
+    /// Reason for a dead letter, or empty.
     pub dead_reason: String,
-    /// What the destination made of it.
+    /// Object that the destination created for the alert.
     pub reference: Reference,
-    /// Every attempt kept, oldest first; filled only by [`Store::alert`](super::Store::alert).
+    /// Attempts that are kept, oldest first. Filled only by [`Desk::alert`].
     pub log: Vec<AttemptView>,
 }
 
-/// A later version of a message.
+/// An edited version of a known message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// When it reached the relay.
+    /// Time at which the edit reached the relay.
     pub received_at: Timestamp,
-    /// The exact bytes of the inner event.
+    /// Exact bytes of the inner event.
     pub raw: Bytes,
 }
 
-/// How many revisions of one message are kept.
+/// Number of revisions of one message that are kept, the newest ones.
 pub const REVISIONS_KEPT: u32 = 20;
 
-/// How many attempts of one delivery are kept, the newest ones.
+/// Number of attempts of one delivery that are kept, the newest ones.
 pub const ATTEMPTS_KEPT: u32 = 50;
 
 /// One attempt as an operator sees it.
 #[derive(Clone, Debug)]
 pub struct AttemptView {
-    /// When it began.
+    /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// Duration of the attempt.
     pub duration: Duration,
-    /// How the destination answered.
+    /// One of the closed list of attempt classes.
     pub class: String,
-    /// The HTTP status, if there was an answer.
+    /// HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// The beginning of the answer, or what went wrong.
+    /// Start of the answer, or the error.
     pub excerpt: String,
 }
 
 /// One alert as an operator sees it.
 #[derive(Clone, Debug)]
 pub struct AlertView {
-    /// The store's own number; later alerts have larger ones.
+    /// Number of the alert in the store. Later alerts have larger numbers.
     pub seq: i64,
-    /// Its identity.
+    /// Identity of the alert.
     pub id: AlertId,
-    /// When it was posted.
+    /// Time of the post.
     pub posted_at: MessageTs,
-    /// When it reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// Who brought it first.
+    /// Source that brought the message first.
     pub source: Source,
-    /// Everyone who has brought it.
+    /// All sources that have brought the message.
     pub sources: Vec<Source>,
     /// Slack's `event_id`, or empty.
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// Its severity.
+    /// Canonical severity.
     pub level: String,
-    /// What a search looks through.
+    /// Text that a search looks through.
     pub search: String,
-    /// Which attachment of the message it is.
+    /// Index of the attachment that holds the incident.
     pub attachment: u32,
-    /// The raw message; `None` in lists, and once retention has removed it.
+    /// Exact bytes of the inner event; `None` in lists, and once retention has removed them.
     pub raw: Option<Bytes>,
-    /// Later versions of the message that brought nothing new, oldest first, the newest
-    /// [`REVISIONS_KEPT`] of them; filled only by [`Store::alert`](super::Store::alert).
+    /// Revisions of the message, oldest first, the newest [`REVISIONS_KEPT`] of them. Filled only
+    /// by [`Desk::alert`].
     pub revisions: Vec<Revision>,
-    /// Its deliveries. None: it is `unrouted`.
+    /// Deliveries of the alert. If empty, the alert is `unrouted`.
     pub deliveries: Vec<DeliveryView>,
 }
 
-/// Which alerts to list, newest first. Those that retention has emptied are not listed.
+/// Selection of alerts to list. Alerts that retention has emptied are not listed.
 #[derive(Clone, Debug, Default)]
 pub struct AlertQuery {
     /// Only alerts with a delivery in this state.
     pub state: Option<State>,
     /// Only alerts without any delivery.
     pub unrouted: bool,
-    /// The destinations that are configured, for [`State::Orphaned`]; if none is given, all are.
+    /// The configured destinations, which decide on [`State::Orphaned`]. `None` stands for all.
     pub configured: Option<Vec<DestinationName>>,
-    /// Only this severity.
+    /// Only alerts of this severity.
     pub level: Option<String>,
-    /// Only alerts whose id or search text contains this, whatever the case.
+    /// Only alerts whose id or search text contains this text, ignoring case.
     pub text: Option<String>,
-    /// Only alerts before this one: the `seq` of the last row of the page before.
+    /// Only alerts with a smaller [`AlertView::seq`]: that of the last row of the previous page.
     pub before: Option<i64>,
-    /// At most that many rows.
+    /// The largest number of rows to return.
     pub limit: u32,
 }
 
-/// One destination's numbers.
+/// Numbers of one destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationStats {
-    /// Waiting, due or not, without the refused ones.
+    /// Waiting deliveries, due or not, except refused ones.
     pub pending: u64,
-    /// Waiting, after [`REFUSALS`](super::REFUSALS) or more refusals.
+    /// Waiting deliveries after [`REFUSALS`](super::REFUSALS) or more refusals.
     pub refused: u64,
-    /// Being attempted.
+    /// Leased deliveries.
     pub leased: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
-    /// The pause, if an operator has paused it: nothing is leased.
+    /// The pause in force, if the destination is paused.
     pub pause: Option<PauseView>,
-    /// When the oldest unfinished one was accepted.
+    /// Time at which the oldest unfinished delivery was accepted.
     pub oldest_pending: Option<Timestamp>,
 }
 
-/// The store's numbers.
+/// Numbers of a store, for metrics and status.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// For each destination that has unfinished or dead deliveries, or is paused.
+    /// Numbers of each destination that has unfinished or dead deliveries, or is paused.
     pub destinations: Vec<(DestinationName, DestinationStats)>,
     /// Bytes in use.
     pub used_bytes: u64,
-    /// Bytes left until the limit, or on the disk if that is less.
+    /// Bytes left until the limit, or free on the disk if that is less.
     pub free_bytes: u64,
-    /// Why no alert is taken, or empty.
+    /// Reason why messages are refused, or empty.
     pub problem: String,
 }
 
-/// How long finished things are kept. Undelivered alerts are never removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// After every delivery of an alert was delivered or cancelled, or if it was unrouted.
-    pub delivered: Duration,
-    /// After its last delivery died.
-    pub dead: Duration,
-}
+/// The role that shows alerts to operators and applies their actions.
+#[async_trait]
+pub trait Desk: fmt::Debug + Send + Sync {
+    /// Returns one alert with its message, deliveries and attempts. The id may name the channel by
+    /// any id that the channel has had.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError>;
 
-/// How long an identity outlives its message, so that an old message found again is still known.
-pub const IDENTITY_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+    /// Returns a page of alerts, newest first, without raw messages, revisions and attempts.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError>;
 
-/// What one round of pruning removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Messages whose text was removed; their identity stays.
-    pub messages: u64,
-    /// Identities removed.
-    pub identities: u64,
+    /// Applies an operator's action, in transactions of bounded size. Returns what changed. The
+    /// deed, if one is given, is added to the journal with the first transaction, even if nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// The engine failed. Earlier transactions of this call stay, and the same call does the rest.
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<Changes, StoreError>;
+
+    /// Adds a delivery to each of these destinations, due now, to an alert that does not have any
+    /// delivery. An alert with a delivery does not change, nor does one whose message retention has
+    /// removed. The deed, if one is given, is added to the journal even if nothing changes.
+    ///
+    /// # Errors
+    /// The engine failed; nothing was changed.
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+        deed: Option<Deed>,
+    ) -> Result<Routed, StoreError>;
+
+    /// Returns the numbers for metrics and status.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn stats(&self) -> Result<Stats, StoreError>;
 }

@@ -1,24 +1,23 @@
-//! Messages that wait for a store's writer: not more than so many bytes, and none that nobody waits
-//! for any more. Both stores use it.
+//! Bounds the memory of items that wait for the writer of a store. Both engines use it.
 //!
-//! While a disk or a server hangs, callers give up one after the other; what they handed in leaves
-//! memory with them, unless the writer has begun with it.
+//! While a disk or a server hangs, callers give up one after the other. Their items are then dropped
+//! too, unless the writer has taken them.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// How many bytes may wait. One item more may begin to wait, so the largest is not refused for
-/// ever.
+/// Number of waiting bytes from which another item is refused. An item may exceed the limit, so
+/// that the largest one is not refused forever.
 const LIMIT_BYTES: usize = 8 * 1024 * 1024;
 
-/// The bytes that wait for one writer. Cheap to clone.
+/// Number of bytes that wait for one writer. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting(Arc<AtomicUsize>);
 
-/// A caller's end of what waits. Dropped, it takes the item back from a writer that has not begun
-/// with it.
+/// The caller's handle of a waiting item. Dropping it drops the item, unless the writer has taken
+/// it.
 #[derive(Debug)]
 pub(super) struct Queued<T> {
     item: Arc<Mutex<Option<T>>>,
@@ -26,12 +25,12 @@ pub(super) struct Queued<T> {
     bytes: usize,
 }
 
-/// The writer's end of it.
+/// The writer's handle of a waiting item.
 #[derive(Debug)]
 pub(super) struct Handed<T>(Arc<Mutex<Option<T>>>);
 
 impl Waiting {
-    /// Lets an item of that many bytes wait, or returns `None` if enough is waiting.
+    /// Adds an item of that many bytes, or returns `None` if the limit is reached.
     pub(super) fn hold<T>(&self, item: T, bytes: usize) -> Option<Queued<T>> {
         if self.0.load(Ordering::Relaxed) >= LIMIT_BYTES {
             return None;
@@ -42,7 +41,7 @@ impl Waiting {
 }
 
 impl<T> Queued<T> {
-    /// Returns the end that goes to the writer.
+    /// Returns the handle for the writer.
     pub(super) fn hand_over(&self) -> Handed<T> {
         Handed(Arc::clone(&self.item))
     }
@@ -56,7 +55,7 @@ impl<T> Drop for Queued<T> {
 }
 
 impl<T> Handed<T> {
-    /// Takes the item, to write it; `None` if its caller has given up.
+    /// Takes the item, or returns `None` if the caller has given up.
     pub(super) fn take(&self) -> Option<T> {
         take(&self.0)
     }
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_its_caller_gives_up_is_gone_and_makes_room() {
+    fn an_item_whose_caller_gives_up_is_dropped_and_makes_room() {
         let waiting = Waiting::default();
         let full = waiting.hold("first", LIMIT_BYTES).unwrap();
         let handed = full.hand_over();
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_writer_has_begun_with_stays_its_own() {
+    fn an_item_that_the_writer_has_taken_outlives_its_caller() {
         let waiting = Waiting::default();
         let held = waiting.hold("first", 5).unwrap();
         assert_eq!(held.hand_over().take(), Some("first"));

@@ -9,7 +9,7 @@ use crate::{
     logging::{self, chain},
     metrics::Metric,
     secret::Secret,
-    store::{Retention, Store},
+    store::{Desk, Retention, Upkeep},
 };
 
 /// Between two rounds. Less than an accept may take: to set a timer that ends before all others
@@ -78,7 +78,7 @@ fn remove_old_messages(live: Arc<Live>) {
 }
 
 /// Says which deliveries nobody attempts any more.
-pub(super) async fn warn_of_orphans(store: &dyn Store, known: &[DestinationName]) {
+pub(super) async fn warn_of_orphans(store: &dyn Desk, known: &[DestinationName]) {
     match store.stats().await {
         Ok(stats) => {
             for (destination, stats) in &stats.destinations {
@@ -159,7 +159,7 @@ async fn end_pauses(live: &Live, said: &mut bool) {
     }
 }
 
-async fn prune(store: &dyn Store, retention: Retention) {
+async fn prune(store: &dyn Upkeep, retention: Retention) {
     match store.prune(retention).await {
         Ok(pruned) if pruned.messages + pruned.identities == 0 => {}
         Ok(pruned) => tracing::info!(

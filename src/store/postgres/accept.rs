@@ -162,7 +162,7 @@ impl Writer {
 
     fn wake(&self, messages: &[HeldMessage]) {
         for name in destinations(messages) {
-            self.shared.wake(Some(name));
+            self.shared.hints.wake(Some(name));
         }
     }
 

@@ -1,20 +1,26 @@
 //! Leasing what is due.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
+    PostgresStore, answer,
     door::{Haste, Param},
+    hasten, operate, record,
     row::{alert_id, bytes, get, small, time},
+    send,
     shared::Shared,
 };
 use crate::{
     clock::Timestamp,
-    ids::{DestinationName, MessageTs},
+    ids::{AlertId, DestinationName, MessageTs},
     store::{
-        Delivery, Lease, Projection, Refusals, StoreError,
+        Delivery, Hasten, Lease, Outcome, Projection, Queue, Recorded, Refusals, StoreError,
+        Unrecorded,
         stored::{PER_ALERT, source_of},
     },
 };
@@ -74,23 +80,106 @@ const CLAIM_OLDEST: &str = claim!(
     "d.id"
 );
 
-/// Leases up to `n` deliveries. The lease ends by the database's clock, counted from after it was
-/// asked; the holder counts from before, and so is never the later one.
-pub(super) async fn lease_due(
-    shared: &Shared,
-    destination: &DestinationName,
-    n: usize,
-) -> Result<Vec<Lease>, StoreError> {
-    lease(shared, CLAIM, destination, n).await
-}
+#[async_trait]
+impl Queue for PostgresStore {
+    /// The lease ends by the database's clock, counted from after the query began; the holder counts
+    /// from before the query, and so never believes in a lease that has ended.
+    async fn lease_due(
+        &self,
+        destination: &DestinationName,
+        n: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let shared = &self.shared;
+        lease(shared, CLAIM, destination, n).await
+    }
 
-/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
-/// destination at fault.
-pub(super) async fn lease_oldest(
-    shared: &Shared,
-    destination: &DestinationName,
-) -> Result<Option<Lease>, StoreError> {
-    lease(shared, CLAIM_OLDEST, destination, 1).await.map(|mut leases| leases.pop())
+    async fn lease_oldest(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Lease>, StoreError> {
+        let shared = &self.shared;
+        lease(shared, CLAIM_OLDEST, destination, 1).await.map(|mut leases| leases.pop())
+    }
+
+    async fn next_due(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        const SQL: &str = "
+            WITH clock AS (SELECT relay.now_us($1) AS now),
+            t AS (SELECT id FROM relay.destinations WHERE name = $2 AND paused_at IS NULL)
+            SELECT coalesce(
+                (SELECT d.due_at - now FROM relay.deliveries d
+                 WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+                    AND (d.leased_until IS NULL
+                        OR d.leased_until <= (SELECT least(now, $3) FROM clock))
+                 ORDER BY d.due_at, d.id LIMIT 1),
+                (SELECT min(d.leased_until) - least(now, $3) FROM relay.deliveries d
+                 WHERE d.destination = (SELECT id FROM t) AND d.state = 0)
+            ) FROM clock";
+        let shared = &self.shared;
+        let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+        let local = shared.clock.now();
+        let params: [Param<'_>; _] =
+            [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
+        let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
+        let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
+        Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
+    }
+
+    async fn release(&self, lease: Lease) {
+        const SQL: &str = "UPDATE relay.deliveries SET token = NULL, leased_until = NULL
+            WHERE id = $1 AND token = $2 AND state = 0";
+        let shared = &self.shared;
+        let (id, token) = (lease.delivery().id, lease.token().cast_signed());
+        let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
+        match shared.door.run(Haste::Hot, SQL, &params).await {
+            Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
+            Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
+        }
+    }
+
+    async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded> {
+        let (job, answered) = record::Job::new(&lease, outcome.clone());
+        let queues = self.queues().clone().ok_or(StoreError::Closed);
+        let recorded = match queues.and_then(|queues| send(&queues.record, job)) {
+            Ok(()) => answer(answered).await,
+            Err(error) => Err(error),
+        };
+        match recorded {
+            Ok(Recorded::Kept) => {}
+            Ok(Recorded::Anew) => self.shared.wake_all(Some(&lease.delivery().destination)).await,
+            Ok(Recorded::Stale) => self.shared.stale_leases.increment(1),
+            Err(source) => return Err(Unrecorded { lease, outcome, source }),
+        }
+        // Errors have gone back to the caller.
+        Ok(recorded.unwrap_or(Recorded::Stale))
+    }
+
+    fn due_hint(&self, destination: &DestinationName) -> Arc<Notify> {
+        self.shared.hints.of(destination)
+    }
+
+    async fn expire(
+        &self,
+        destination: &DestinationName,
+        max_age: Duration,
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        operate::expire(&self.shared, destination, max_age, reason).await
+    }
+
+    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
+        hasten::hasten(&self.shared, destination, whom).await
+    }
+
+    async fn note_settings(
+        &self,
+        destination: &DestinationName,
+        mark: u16,
+    ) -> Result<u64, StoreError> {
+        hasten::note_settings(&self.shared, destination, mark).await
+    }
 }
 
 async fn lease(
@@ -168,41 +257,4 @@ pub(super) fn delivery(
         raw: bodies.of(id, bytes(row, 12)?),
         projection: Projection { level: get(row, 13)?, search: get(row, 14)? },
     })
-}
-
-/// When the first delivery that is not leased is due; if there is none, when the first lease ends.
-pub(super) async fn next_due(
-    shared: &Shared,
-    destination: &DestinationName,
-) -> Result<Option<Timestamp>, StoreError> {
-    const SQL: &str = "
-        WITH clock AS (SELECT relay.now_us($1) AS now),
-        t AS (SELECT id FROM relay.destinations WHERE name = $2 AND paused_at IS NULL)
-        SELECT coalesce(
-            (SELECT d.due_at - now FROM relay.deliveries d
-             WHERE d.destination = (SELECT id FROM t) AND d.state = 0
-                AND (d.leased_until IS NULL
-                    OR d.leased_until <= (SELECT least(now, $3) FROM clock))
-             ORDER BY d.due_at, d.id LIMIT 1),
-            (SELECT min(d.leased_until) - least(now, $3) FROM relay.deliveries d
-             WHERE d.destination = (SELECT id FROM t) AND d.state = 0)
-        ) FROM clock";
-    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
-    let local = shared.clock.now();
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
-    let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
-    let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
-    Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
-}
-
-/// Gives a lease back.
-pub(super) async fn release(shared: &Shared, lease: &Lease) {
-    const SQL: &str = "UPDATE relay.deliveries SET token = NULL, leased_until = NULL
-        WHERE id = $1 AND token = $2 AND state = 0";
-    let (id, token) = (lease.delivery().id, lease.token().cast_signed());
-    let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
-    match shared.door.run(Haste::Hot, SQL, &params).await {
-        Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
-        Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
-    }
 }

@@ -1,8 +1,10 @@
 //! A destination that is read: its deliveries get numbers, are given by them, and are taken.
 
+use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::{
+    PostgresStore,
     deliver::{Bodies, delivery},
     door::{Haste, Param},
     row::{alert_id, get, time},
@@ -10,7 +12,9 @@ use super::{
 };
 use crate::{
     ids::{AlertId, DestinationName, MessageTs},
-    store::{FEED_PAGE_MAX_BYTES, FeedPage, StoreError, Taken, feed::Entries, stored::clean},
+    store::{
+        FEED_PAGE_MAX_BYTES, FeedPage, Feeds, StoreError, Taken, feed::Entries, stored::clean,
+    },
 };
 
 /// How many deliveries are marked in one transaction: others want to write too.
@@ -104,30 +108,78 @@ const GIVE_UP: &str = "
         FROM found, clock WHERE d.id = found.id RETURNING d.id)
     SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
 
-/// A page.
-pub(super) async fn page(
-    shared: &Shared,
-    destination: &DestinationName,
-    after: i64,
-    limit: usize,
-) -> Result<FeedPage, StoreError> {
-    let (name, now, judged) = (destination.as_str(), shared.now(), shared.lease_time());
-    let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
-    let rows = shared.door.run(Haste::Hot, STATE, &params).await?;
-    let Some(row) = rows.first() else {
-        let end = shared.clock.now().micros();
-        return Ok(Entries::default().page(end));
-    };
-    let end: i64 = get(row, 0)?;
-    if get(row, 1)? || after > end {
-        return Ok(Entries::default().page(end));
+#[async_trait]
+impl Feeds for PostgresStore {
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        let shared = &self.shared;
+        let (name, now, judged) = (destination.as_str(), shared.now(), shared.lease_time());
+        let params: [Param<'_>; _] =
+            [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
+        let rows = shared.door.run(Haste::Hot, STATE, &params).await?;
+        let Some(row) = rows.first() else {
+            let end = shared.clock.now().micros();
+            return Ok(Entries::default().page(end));
+        };
+        let end: i64 = get(row, 0)?;
+        if get(row, 1)? || after > end {
+            return Ok(Entries::default().page(end));
+        }
+        let mut entries = look(shared, destination, after, limit).await?;
+        if get(row, 2)? && entries.has_room() && entries.len() < limit {
+            number(shared, name, after, limit - entries.len()).await?;
+            entries = look(shared, destination, after, limit).await?;
+        }
+        Ok(entries.page(end))
     }
-    let mut entries = look(shared, destination, after, limit).await?;
-    if get(row, 2)? && entries.has_room() && entries.len() < limit {
-        number(shared, name, after, limit - entries.len()).await?;
-        entries = look(shared, destination, after, limit).await?;
+
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        let shared = &self.shared;
+        let (now, name) = (shared.now(), destination.as_str());
+        let params: [Param<'_>; _] =
+            [(&now, Type::INT8), (&name, Type::TEXT), (&up_to, Type::INT8), (&PIECE, Type::INT8)];
+        let rows = shared.door.run(Haste::Hot, TAKEN, &params).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Taken {
+                    alert: alert_id(row, 0)?,
+                    received_at: time(row, 2)?,
+                    posted_at: MessageTs::from_micros(get(row, 3)?),
+                })
+            })
+            .collect()
     }
-    Ok(entries.page(end))
+
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        let shared = &self.shared;
+        let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+        let keys: Vec<String> =
+            alerts.iter().map(|alert| clean(&alert.message.to_string()).into_owned()).collect();
+        let ordinals: Vec<i64> = alerts.iter().map(|alert| i64::from(alert.ordinal)).collect();
+        let params: [Param<'_>; _] = [
+            (&now, Type::INT8),
+            (&name, Type::TEXT),
+            (&keys, Type::TEXT_ARRAY),
+            (&ordinals, Type::INT8_ARRAY),
+            (&reason, Type::TEXT),
+            (&judged, Type::INT8),
+        ];
+        let rows = shared.door.run(Haste::Hot, GIVE_UP, &params).await?;
+        rows.iter().map(|row| alert_id(row, 0)).collect()
+    }
 }
 
 async fn look(
@@ -162,48 +214,4 @@ async fn number(shared: &Shared, name: &str, after: i64, limit: usize) -> Result
     ];
     transaction.query(NUMBER, &params).await?;
     transaction.commit().await
-}
-
-/// Marks a piece of what is pending up to a number.
-pub(super) async fn taken(
-    shared: &Shared,
-    destination: &DestinationName,
-    up_to: i64,
-) -> Result<Vec<Taken>, StoreError> {
-    let (now, name) = (shared.now(), destination.as_str());
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&name, Type::TEXT), (&up_to, Type::INT8), (&PIECE, Type::INT8)];
-    let rows = shared.door.run(Haste::Hot, TAKEN, &params).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Taken {
-                alert: alert_id(row, 0)?,
-                received_at: time(row, 2)?,
-                posted_at: MessageTs::from_micros(get(row, 3)?),
-            })
-        })
-        .collect()
-}
-
-/// Gives up what is pending of these alerts.
-pub(super) async fn give_up(
-    shared: &Shared,
-    destination: &DestinationName,
-    alerts: &[AlertId],
-    reason: &str,
-) -> Result<Vec<AlertId>, StoreError> {
-    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
-    let keys: Vec<String> =
-        alerts.iter().map(|alert| clean(&alert.message.to_string()).into_owned()).collect();
-    let ordinals: Vec<i64> = alerts.iter().map(|alert| i64::from(alert.ordinal)).collect();
-    let params: [Param<'_>; _] = [
-        (&now, Type::INT8),
-        (&name, Type::TEXT),
-        (&keys, Type::TEXT_ARRAY),
-        (&ordinals, Type::INT8_ARRAY),
-        (&reason, Type::TEXT),
-        (&judged, Type::INT8),
-    ];
-    let rows = shared.door.run(Haste::Hot, GIVE_UP, &params).await?;
-    rows.iter().map(|row| alert_id(row, 0)).collect()
 }

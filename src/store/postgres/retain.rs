@@ -1,16 +1,22 @@
 //! Retention: first the text of what is finished goes, much later its identity.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use tokio::sync::oneshot;
 use tokio_postgres::types::Type;
 
 use super::{
+    PostgresStore, accept, answer,
     door::{Haste, Param, Transaction},
-    journal, poster, review,
+    journal, poller, poster, review,
     row::{count, get},
     shared::Shared,
 };
-use crate::store::{IDENTITY_KEPT, Pruned, Retention, StoreError};
+use crate::store::{IDENTITY_KEPT, Pruned, Retention, StoreError, Upkeep};
 
 /// How many messages one look passes, whatever became of them, and how many looks without a find
 /// end a walk; the next one goes on there. An index would lead straight to those that may go, and
@@ -108,39 +114,61 @@ async fn believed_now(shared: &Shared) -> Result<Option<i64>, StoreError> {
     Ok(span.from.is_none().then_some(span.until.micros()))
 }
 
-/// Removes all that retention allows. Several relays may do so at once.
-pub(super) async fn prune(shared: &Shared, retention: Retention) -> Result<Pruned, StoreError> {
-    let Some(now) = believed_now(shared).await? else {
-        return Ok(Pruned::default());
-    };
-    let micros = |kept: Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-    let kept = Kept {
-        now,
-        delivered: micros(retention.delivered),
-        dead: micros(retention.dead),
-        identity: micros(IDENTITY_KEPT),
-    };
-    let mut pruned = Pruned::default();
-    let mut in_vain = 0;
-    while in_vain < LOOKS_IN_VAIN {
-        let seen = look(shared, kept, shared.walked.load(Ordering::Acquire)).await?;
-        in_vain += usize::from(seen.may_go.is_empty() && seen.old.is_empty());
-        for piece in seen.may_go.chunks(PIECE) {
-            pruned.messages += empty(shared, kept, piece).await?;
+#[async_trait]
+impl Upkeep for PostgresStore {
+    /// Several relays may prune at once.
+    async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        let shared = &self.shared;
+        let Some(now) = believed_now(shared).await? else {
+            return Ok(Pruned::default());
+        };
+        let micros = |kept: Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+        let kept = Kept {
+            now,
+            delivered: micros(retention.delivered),
+            dead: micros(retention.dead),
+            identity: micros(IDENTITY_KEPT),
+        };
+        let mut pruned = Pruned::default();
+        let mut in_vain = 0;
+        while in_vain < LOOKS_IN_VAIN {
+            let seen = look(shared, kept, shared.walked.load(Ordering::Acquire)).await?;
+            in_vain += usize::from(seen.may_go.is_empty() && seen.old.is_empty());
+            for piece in seen.may_go.chunks(PIECE) {
+                pruned.messages += empty(shared, kept, piece).await?;
+            }
+            for piece in seen.old.chunks(PIECE) {
+                pruned.identities += forget(shared, piece).await?;
+            }
+            // Behind the last message it begins again, the next time.
+            shared.walked.store(seen.last.unwrap_or(0), Ordering::Release);
+            if seen.last.is_none() {
+                break;
+            }
         }
-        for piece in seen.old.chunks(PIECE) {
-            pruned.identities += forget(shared, piece).await?;
-        }
-        // Behind the last message it begins again, the next time.
-        shared.walked.store(seen.last.unwrap_or(0), Ordering::Release);
-        if seen.last.is_none() {
-            break;
-        }
+        journal::forget(shared, now).await?;
+        poster::forget(shared, now).await?;
+        review::forget(shared, now).await?;
+        Ok(pruned)
     }
-    journal::forget(shared, now).await?;
-    poster::forget(shared, now).await?;
-    review::forget(shared, now).await?;
-    Ok(pruned)
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let (reply, answered) = oneshot::channel();
+        self.submit(accept::Job::Probe(reply))?;
+        answer(answered).await
+    }
+
+    /// Another process polls at once; leases that were not given back end by themselves.
+    async fn close(&self) {
+        self.queues().take();
+        let mut writers = self.writers.lock().await;
+        while writers.join_next().await.is_some() {}
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        if let Err(error) = poller::give_up(&self.shared, None).await {
+            tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
+        }
+        self.shared.door.close();
+    }
 }
 
 /// Passes the next messages behind that one.

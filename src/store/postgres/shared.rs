@@ -1,13 +1,12 @@
 //! What the store's callers and tasks have in common.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
     time::Duration,
 };
 
 use metrics::{Counter, Histogram};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_postgres::types::Type;
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     clock::{Clock, SteadySpan, SteadyTime, Timestamp},
     ids::{AppName, DestinationName},
-    store::{StoreError, waiting::Waiting},
+    store::{StoreError, hints::Hints, waiting::Waiting},
 };
 
 /// How often a transaction that others stood in the way of is tried.
@@ -29,7 +28,7 @@ pub(super) struct Shared {
     pub(super) door: Door,
     pub(super) clock: Clock,
     pub(super) lease: Duration,
-    pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
+    pub(super) hints: Hints,
     /// Whether others are told when something becomes due.
     pub(super) notifies: bool,
     /// This process, among all that share the database.
@@ -82,32 +81,9 @@ impl Shared {
         i64::try_from(self.lease.as_micros()).unwrap_or(i64::MAX)
     }
 
-    pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
-        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hints.entry(destination.clone()).or_default())
-    }
-
-    /// Wakes who waits for that destination, or for any, in this process.
-    pub(super) fn wake(&self, destination: Option<&DestinationName>) {
-        if let Some(destination) = destination {
-            return self.hint(destination).notify_one();
-        }
-        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        hints.values().for_each(|hint| hint.notify_one());
-    }
-
-    /// Wakes who waits for that destination, if anybody here knows it: any role may notify, under
-    /// any name, so a name that was only heard is not kept.
-    pub(super) fn wake_known(&self, destination: &DestinationName) {
-        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hint) = hints.get(destination) {
-            hint.notify_one();
-        }
-    }
-
     /// Wakes who waits for that destination, or for any, in every process that listens.
     pub(super) async fn wake_all(&self, destination: Option<&DestinationName>) {
-        self.wake(destination);
+        self.hints.wake(destination);
         if !self.notifies {
             return;
         }

@@ -2,11 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
+    PostgresStore,
     door::{Haste, Param},
-    operate::find_alert,
+    operate::{self, find_alert},
     pause,
     row::{alert_id, bytes, count, destination, get, small, time},
     shared::Shared,
@@ -15,8 +17,9 @@ use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
     store::{
-        AlertQuery, AlertView, AttemptView, DeliveryView, DestinationStats, REFUSALS, Reference,
-        Revision, State, Stats, StoreError,
+        Action, AlertQuery, AlertView, AttemptView, Changes, Deed, DeliveryView, Desk,
+        DestinationStats, OperatorAction, REFUSALS, Reference, Revision, Routed, Selection, State,
+        Stats, StoreError,
         search::Search,
         stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
     },
@@ -25,57 +28,125 @@ use crate::{
 /// How many rows one look through a list takes.
 const LOOK: i64 = 500;
 
-/// One alert with everything that is known of it.
-pub(super) async fn alert(shared: &Shared, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
-    let Some(seq) = find_alert(shared, Haste::Patient, id).await? else {
-        return Ok(None);
-    };
-    let Some(mut view) = by_seqs(shared, &[seq]).await?.pop() else {
-        return Ok(None);
-    };
-    let raw = "SELECT raw FROM relay.messages WHERE id = $1 / 4096";
-    let rows = shared.door.run(Haste::Patient, raw, &[(&seq, Type::INT8)]).await?;
-    view.raw = rows.first().map(|row| bytes(row, 0)).transpose()?.flatten();
-    view.revisions = revisions(shared, seq).await?;
-    attempts(shared, seq, &mut view.deliveries).await?;
-    Ok(Some(view))
-}
+#[async_trait]
+impl Desk for PostgresStore {
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
+        let shared = &self.shared;
+        let Some(seq) = find_alert(shared, Haste::Patient, id).await? else {
+            return Ok(None);
+        };
+        let Some(mut view) = by_seqs(shared, &[seq]).await?.pop() else {
+            return Ok(None);
+        };
+        let raw = "SELECT raw FROM relay.messages WHERE id = $1 / 4096";
+        let rows = shared.door.run(Haste::Patient, raw, &[(&seq, Type::INT8)]).await?;
+        view.raw = rows.first().map(|row| bytes(row, 0)).transpose()?.flatten();
+        view.revisions = revisions(shared, seq).await?;
+        attempts(shared, seq, &mut view.deliveries).await?;
+        Ok(Some(view))
+    }
 
-/// A page of alerts, newest first. Texts are compared here, not in SQL: what "whatever the case"
-/// means is the same for every engine.
-pub(super) async fn alerts(
-    shared: &Shared,
-    query: &AlertQuery,
-) -> Result<Vec<AlertView>, StoreError> {
-    let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let mut search = query.text.as_deref().map(Search::new);
-    let others = if search.is_some() { other_ids(shared).await? } else { HashMap::new() };
-    let sql = walk(query);
-    let (now, judged) = (shared.now(), shared.lease_time());
-    let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
-    let configured: Option<Vec<&str>> =
-        query.configured.as_ref().map(|all| all.iter().map(DestinationName::as_str).collect());
-    let mut found: Vec<i64> = Vec::new();
-    while found.len() < wanted {
-        let params: [Param<'_>; _] = [
-            (&now, Type::INT8),
-            (&before, Type::INT8),
-            (&query.level, Type::TEXT),
-            (&LOOK, Type::INT8),
-            (&configured, Type::TEXT_ARRAY),
-            (&judged, Type::INT8),
-        ];
-        let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
-        let Some(last) = rows.last() else { break };
-        before = get(last, 3)?;
-        for row in &rows {
-            if matches(row, search.as_mut(), &others)? {
-                found.push(get(row, 3)?);
+    /// Compares texts here and not in SQL, so that letter case means the same to both engines.
+    async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
+        let shared = &self.shared;
+        let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let mut search = query.text.as_deref().map(Search::new);
+        let others = if search.is_some() { other_ids(shared).await? } else { HashMap::new() };
+        let sql = walk(&query);
+        let (now, judged) = (shared.now(), shared.lease_time());
+        let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
+        let configured: Option<Vec<&str>> =
+            query.configured.as_ref().map(|all| all.iter().map(DestinationName::as_str).collect());
+        let mut found: Vec<i64> = Vec::new();
+        while found.len() < wanted {
+            let params: [Param<'_>; _] = [
+                (&now, Type::INT8),
+                (&before, Type::INT8),
+                (&query.level, Type::TEXT),
+                (&LOOK, Type::INT8),
+                (&configured, Type::TEXT_ARRAY),
+                (&judged, Type::INT8),
+            ];
+            let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+            let Some(last) = rows.last() else { break };
+            before = get(last, 3)?;
+            for row in &rows {
+                if matches(row, search.as_mut(), &others)? {
+                    found.push(get(row, 3)?);
+                }
             }
         }
+        found.truncate(wanted);
+        by_seqs(shared, &found).await
     }
-    found.truncate(wanted);
-    by_seqs(shared, &found).await
+
+    /// Counts unfinished and dead deliveries by their indexes, so only a long backlog takes long.
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        const USED: &str = "
+            SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
+            WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
+        let shared = &self.shared;
+        let pause = pause::COLUMNS;
+        let sql = format!(
+            "WITH clock AS (SELECT least(relay.now_us($1), $3) AS now),
+            waiting AS (
+                SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
+                    count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
+                    count(*) FILTER (WHERE d.alert_faults >= $2
+                        AND (d.leased_until > (SELECT now FROM clock)) IS NOT TRUE) AS refused
+                FROM relay.deliveries d WHERE d.state = 0 GROUP BY d.destination),
+            dead AS (
+                SELECT d.destination, count(*) AS number FROM relay.deliveries d
+                WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
+            SELECT t.name, coalesce(w.number - w.leased - w.refused, 0), coalesce(w.leased, 0),
+                coalesce(x.number, 0), m.received_at, coalesce(w.refused, 0), {pause}
+            FROM relay.destinations t
+            LEFT JOIN waiting w ON w.destination = t.id
+            LEFT JOIN dead x ON x.destination = t.id
+            LEFT JOIN relay.messages m ON m.id = w.oldest / 268435456
+            WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
+            ORDER BY t.name"
+        );
+        let (now, judged) = (shared.now(), shared.lease_time());
+        let refusals = i64::from(REFUSALS);
+        let params: [Param<'_>; _] =
+            [(&now, Type::INT8), (&refusals, Type::INT8), (&judged, Type::INT8)];
+        let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+        let one = |row: &Row| {
+            let stats = DestinationStats {
+                pending: count(row, 1)?,
+                leased: count(row, 2)?,
+                dead: count(row, 3)?,
+                oldest_pending: get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros),
+                refused: count(row, 5)?,
+                pause: pause::view(row, 6)?,
+            };
+            Ok((destination(row, 0)?, stats))
+        };
+        let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
+        let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
+        let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
+        let problem = String::new();
+        Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
+    }
+
+    async fn act(
+        &self,
+        selection: Selection,
+        action: Action,
+        deed: Option<OperatorAction>,
+    ) -> Result<Changes, StoreError> {
+        operate::act(self, &selection, action, deed).await
+    }
+
+    async fn route(
+        &self,
+        alert: &AlertId,
+        destinations: &[DestinationName],
+        deed: Option<Deed>,
+    ) -> Result<Routed, StoreError> {
+        operate::route(&self.shared, alert, destinations, deed.as_ref()).await
+    }
 }
 
 /// The rows that may be listed, newest first: key, ordinal, search, seq.
@@ -276,54 +347,4 @@ async fn attempts(
         }
     }
     Ok(())
-}
-
-/// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
-/// so this takes long only while there is a long backlog. There is no limit but the disk.
-pub(super) async fn stats(shared: &Shared) -> Result<Stats, StoreError> {
-    const USED: &str = "
-        SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
-        WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
-    let pause = pause::COLUMNS;
-    let sql = format!(
-        "WITH clock AS (SELECT least(relay.now_us($1), $3) AS now),
-        waiting AS (
-            SELECT d.destination, count(*) AS number, min(d.id) AS oldest,
-                count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
-                count(*) FILTER (WHERE d.alert_faults >= $2
-                    AND (d.leased_until > (SELECT now FROM clock)) IS NOT TRUE) AS refused
-            FROM relay.deliveries d WHERE d.state = 0 GROUP BY d.destination),
-        dead AS (
-            SELECT d.destination, count(*) AS number FROM relay.deliveries d
-            WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
-        SELECT t.name, coalesce(w.number - w.leased - w.refused, 0), coalesce(w.leased, 0),
-            coalesce(x.number, 0), m.received_at, coalesce(w.refused, 0), {pause}
-        FROM relay.destinations t
-        LEFT JOIN waiting w ON w.destination = t.id
-        LEFT JOIN dead x ON x.destination = t.id
-        LEFT JOIN relay.messages m ON m.id = w.oldest / 268435456
-        WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
-        ORDER BY t.name"
-    );
-    let (now, judged) = (shared.now(), shared.lease_time());
-    let refusals = i64::from(REFUSALS);
-    let params: [Param<'_>; _] =
-        [(&now, Type::INT8), (&refusals, Type::INT8), (&judged, Type::INT8)];
-    let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
-    let one = |row: &Row| {
-        let stats = DestinationStats {
-            pending: count(row, 1)?,
-            leased: count(row, 2)?,
-            dead: count(row, 3)?,
-            oldest_pending: get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros),
-            refused: count(row, 5)?,
-            pause: pause::view(row, 6)?,
-        };
-        Ok((destination(row, 0)?, stats))
-    };
-    let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
-    let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
-    let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-    let problem = String::new();
-    Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
 }

@@ -32,7 +32,7 @@ const DEAF: Duration = Duration::from_secs(60);
 pub(super) async fn look(shared: Arc<Shared>) {
     for round in 1_u32.. {
         shared.clock.sleep(LOOK).await;
-        shared.wake(None);
+        shared.hints.wake(None);
         if round.is_multiple_of(RENEW_EVERY) {
             poller::renew(&shared).await;
         }
@@ -84,9 +84,9 @@ async fn listen_once(
             return floods.notify_one();
         }
         match DestinationName::new(heard.payload()) {
-            Ok(destination) => hearing.wake_known(&destination),
+            Ok(destination) => hearing.hints.wake_known(&destination),
             // All of them, or none that can be.
-            Err(_) if heard.payload().is_empty() => hearing.wake(None),
+            Err(_) if heard.payload().is_empty() => hearing.hints.wake(None),
             Err(_) => {}
         }
     };
@@ -94,7 +94,7 @@ async fn listen_once(
     let (client, driver) = timeout(CREATE, connecting).await??;
     let listen = async {
         let listening = client.batch_execute("LISTEN relay_due").await;
-        shared.wake(None);
+        shared.hints.wake(None);
         // The client is kept for as long as the connection lives.
         if listening.is_ok() {
             std::future::pending::<()>().await;

@@ -1,40 +1,41 @@
 //! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
 
+use async_trait::async_trait;
 use rusqlite::{named_params, params};
 
 use super::{
-    SqliteStore, answer, catch_up,
+    SqliteStore, catch_up,
     db::{Db, StoredTs},
     purpose::Purpose,
     relieve,
-    writer::{Mode, Write, item},
+    writer::{Mode, Write, answer, item},
 };
 use crate::{
     clock::Timestamp,
     ids::AppName,
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
-        stored::{PER_ALERT, QUARANTINED, clean, source_number},
+        Accepted, CursorMove, Inbox, NewAlert, NewMessage, REVISIONS_KEPT, Source, StoreError,
+        stored::{PER_ALERT, QUARANTINED, clean, quarantined, source_number},
         waiting::Handed,
     },
 };
 
 /// What became of each message of a batch, in its order.
-pub(super) type Results = Vec<Result<Accepted, StoreError>>;
+type Results = Vec<Result<Accepted, StoreError>>;
 
 /// A batch as it is written.
-pub(super) struct Batch {
-    pub(super) messages: Vec<NewMessage>,
-    pub(super) hold_until: Option<Timestamp>,
-    pub(super) cursor: Option<CursorMove>,
+struct Batch {
+    messages: Vec<NewMessage>,
+    hold_until: Option<Timestamp>,
+    cursor: Option<CursorMove>,
 }
 
 impl Batch {
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.messages.iter().map(|message| message.raw.len()).sum()
     }
 
-    pub(super) fn write(&self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<Results> {
+    fn write(&self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<Results> {
         let due = self.hold_until.unwrap_or_else(|| db.now());
         let mut results = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
@@ -53,17 +54,39 @@ impl Batch {
     }
 }
 
-/// Stores a batch, after room was made for it if space is short.
-pub(super) async fn accept(store: &SqliteStore, batch: Batch) -> Result<Results, StoreError> {
-    let hints = store.shared.hints_of(&batch.messages);
-    let bytes = batch.bytes();
-    let held = store.shared.waiting.hold(batch, bytes).ok_or(StoreError::Busy)?;
-    relieve::make_room(store).await?;
-    let (job, reply) = Write::new(writing(held.hand_over()), move |durable| {
-        hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
-    });
-    store.submit(job.of_bytes(bytes).with(Purpose::Intake));
-    answer(reply).await
+#[async_trait]
+impl Inbox for SqliteStore {
+    async fn accept(
+        &self,
+        batch: Vec<NewMessage>,
+        hold_until: Option<Timestamp>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Results, StoreError> {
+        let batch = Batch { messages: batch, hold_until, cursor };
+        let hints = self.shared.hints.of_messages(&batch.messages);
+        let bytes = batch.bytes();
+        let held = self.shared.waiting.hold(batch, bytes).ok_or(StoreError::Busy)?;
+        relieve::make_room(self).await?;
+        let (job, reply) = Write::new(writing(held.hand_over()), move |durable| {
+            hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
+        });
+        self.submit(job.of_bytes(bytes).with(Purpose::Intake));
+        answer(reply).await
+    }
+
+    fn quarantine(&self, app: &AppName, body: &[u8]) {
+        let (app, body) = (app.clone(), quarantined(body).to_vec());
+        let bytes = body.len();
+        let Some(held) = self.shared.waiting.hold((), bytes) else {
+            return tracing::debug!("an unreadable body is not kept: too much is waiting");
+        };
+        let work = move |db: &mut Db<'_>, _: Mode| {
+            let _until_written = &held;
+            quarantine(db, &app, &body)
+        };
+        let (job, _reply) = Write::new(work, |_durable| ());
+        self.submit(job.of_bytes(bytes).with(Purpose::Intake));
+    }
 }
 
 /// Writes a batch when its turn has come; nothing if its caller has given up by then.
@@ -225,7 +248,7 @@ fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
 }
 
 /// Keeps an unreadable body in place of the oldest.
-pub(super) fn quarantine(db: &Db<'_>, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
+fn quarantine(db: &Db<'_>, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO quarantine (app, received_at, body) VALUES (?1, ?2, ?3)",
         params![app.as_str(), db.now().micros(), body],

@@ -1,13 +1,18 @@
 //! What catch-up keeps: the ids of channels, and which messages no push has brought yet.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::db::{Db, StoredTs};
+use super::{
+    SqliteStore,
+    db::{Db, StoredTs},
+};
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs, TsKey},
     store::{
-        Beginning, CURSOR_AHEAD, CursorMove, LookAlike, NewMessage, Source, former_ids,
+        Beginning, CURSOR_AHEAD, CursorMove, History, LookAlike, NewMessage, Source, StoreError,
+        former_ids,
         stored::{clean, source_number},
         with_new_id,
     },
@@ -15,6 +20,119 @@ use crate::{
 
 /// How many messages one call of `take_unpushed` gives.
 const PIECE: i64 = 1000;
+
+#[async_trait]
+impl History for SqliteStore {
+    async fn cursor(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| cursor(db, &app, &channel)).await
+    }
+
+    async fn newest_seen(
+        &self,
+        app: &AppName,
+        channel: &ChannelId,
+    ) -> Result<Option<MessageTs>, StoreError> {
+        let (app, channel) = (app.clone(), channel.clone());
+        self.view_reader(move |_shared, db| newest_seen(db, &app, &channel)).await
+    }
+
+    async fn read_channels(&self, app: &AppName) -> Result<Vec<ChannelId>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| read_channels(db, &app)).await
+    }
+
+    async fn beginnings(&self, app: &AppName) -> Result<Vec<(String, Beginning)>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| beginnings(db, &app)).await
+    }
+
+    async fn set_beginning(
+        &self,
+        app: &AppName,
+        written: &str,
+        beginning: Beginning,
+    ) -> Result<(), StoreError> {
+        let (app, written) = (app.clone(), written.to_owned());
+        self.write(move |db, _mode| set_beginning(db, &app, &written, beginning)).await
+    }
+
+    async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
+        let cursor = cursor.clone();
+        self.write(move |db, _mode| put_cursor_back(db, &cursor)).await
+    }
+
+    async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| channel_ids(db, &app)).await
+    }
+
+    async fn set_channel_id(
+        &self,
+        app: &AppName,
+        written: &str,
+        id: &ChannelId,
+    ) -> Result<(), StoreError> {
+        let (app, written, id) = (app.clone(), written.to_owned(), id.clone());
+        self.write(move |db, _mode| set_channel_id(db, &app, &written, &id)).await
+    }
+
+    async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
+        let app = app.clone();
+        self.view_reader(move |_shared, db| chains(db, &app)).await
+    }
+
+    async fn replace_channel_id(
+        &self,
+        app: &AppName,
+        old: &ChannelId,
+        new: &ChannelId,
+    ) -> Result<(), StoreError> {
+        let (app, old, new) = (app.clone(), old.clone(), new.clone());
+        self.write(move |db, _mode| replace_channel_id(db, &app, &old, &new)).await
+    }
+
+    async fn look_alikes(
+        &self,
+        app: &AppName,
+        own: &[ChannelId],
+        timestamps: &[MessageTs],
+    ) -> Result<Vec<LookAlike>, StoreError> {
+        let (app, own, timestamps) = (app.clone(), own.to_vec(), timestamps.to_vec());
+        self.view_reader(move |_shared, db| look_alikes(db, &app, &own, &timestamps)).await
+    }
+
+    async fn take_unpushed(
+        &self,
+        app: &AppName,
+        posted_before: MessageTs,
+    ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+        let app = app.clone();
+        self.write(move |db, _mode| take_unpushed(db, &app, posted_before)).await
+    }
+
+    /// Always 1, since no other process can have this store open.
+    async fn poller_term(&self, _app: &AppName) -> Result<Option<u64>, StoreError> {
+        Ok(Some(1))
+    }
+}
+
+/// Up to where a channel's history was read.
+fn cursor(
+    db: &Connection,
+    app: &AppName,
+    channel: &ChannelId,
+) -> rusqlite::Result<Option<MessageTs>> {
+    db.prepare_cached("SELECT ts FROM cursors WHERE app = ?1 AND channel = ?2")?
+        .query_row(params![app.as_str(), clean(channel.as_str())], |row| {
+            row.get(0).map(MessageTs::from_micros)
+        })
+        .optional()
+}
 
 /// What a source's message means for the list of those that no push has brought.
 pub(super) fn note_source(
@@ -48,7 +166,7 @@ pub(super) fn note_source(
 }
 
 /// Takes a piece of an app's messages off that list, the oldest first.
-pub(super) fn take_unpushed(
+fn take_unpushed(
     db: &Db<'_>,
     app: &AppName,
     posted_before: MessageTs,
@@ -101,7 +219,7 @@ pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<
 }
 
 /// Puts a cursor back.
-pub(super) fn put_cursor_back(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
+fn put_cursor_back(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
     db.execute(
         "UPDATE cursors SET ts = ?3, term = ?4
          WHERE app = ?1 AND channel = ?2 AND ts > ?3 AND term <= ?4",
@@ -119,7 +237,7 @@ fn term(cursor: &CursorMove) -> i64 {
     i64::try_from(cursor.term).unwrap_or(i64::MAX)
 }
 
-pub(super) fn newest_seen(
+fn newest_seen(
     db: &Connection,
     app: &AppName,
     channel: &ChannelId,
@@ -143,7 +261,7 @@ pub(super) fn channel_ids(
         .collect()
 }
 
-pub(super) fn set_channel_id(
+fn set_channel_id(
     db: &Db<'_>,
     app: &AppName,
     written: &str,
@@ -174,7 +292,7 @@ pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec
 }
 
 /// Keeps that Slack replaced the id `old` with `new`.
-pub(super) fn replace_channel_id(
+fn replace_channel_id(
     db: &mut Db<'_>,
     app: &AppName,
     old: &ChannelId,
@@ -227,16 +345,13 @@ fn take_over_cursor(
 }
 
 /// The channels that have a cursor.
-pub(super) fn read_channels(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<ChannelId>> {
+fn read_channels(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<ChannelId>> {
     db.prepare_cached("SELECT channel FROM cursors WHERE app = ?1 ORDER BY ts DESC, channel")?
         .query_map([app.as_str()], |row| Ok(ChannelId::new(row.get_ref(0)?.as_str()?)))?
         .collect()
 }
 
-pub(super) fn beginnings(
-    db: &Connection,
-    app: &AppName,
-) -> rusqlite::Result<Vec<(String, Beginning)>> {
+fn beginnings(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<(String, Beginning)>> {
     db.prepare_cached("SELECT written, at, is_sure FROM beginnings WHERE app = ?1")?
         .query_map([app.as_str()], |row| {
             let at = Timestamp::from_micros(row.get(1)?);
@@ -245,7 +360,7 @@ pub(super) fn beginnings(
         .collect()
 }
 
-pub(super) fn set_beginning(
+fn set_beginning(
     db: &Db<'_>,
     app: &AppName,
     written: &str,
@@ -261,7 +376,7 @@ pub(super) fn set_beginning(
 }
 
 /// Finds messages that are known under none of the ids `own`, and under another id of the app's.
-pub(super) fn look_alikes(
+fn look_alikes(
     db: &Connection,
     app: &AppName,
     own: &[ChannelId],

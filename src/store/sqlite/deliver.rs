@@ -6,7 +6,12 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    SqliteStore, answer, db::Db, purpose::Purpose, reader::alert_id, threads::Shared, writer::Write,
+    SqliteStore,
+    db::Db,
+    purpose::Purpose,
+    reader::alert_id,
+    threads::Shared,
+    writer::{Write, answer},
 };
 use crate::{
     clock::Timestamp,
@@ -260,7 +265,7 @@ pub(super) async fn record(
     };
     match recorded {
         Recorded::Kept => {}
-        Recorded::Anew => store.shared.wake(Some(&lease.delivery().destination)),
+        Recorded::Anew => store.shared.hints.wake(Some(&lease.delivery().destination)),
         Recorded::Stale => store.shared.stale_leases.increment(1),
     }
     Ok(recorded)

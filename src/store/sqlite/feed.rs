@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::{AlertId, DestinationName, MessageTs},
-    store::{FeedPage, StoreError, Taken, feed::Entries},
+    store::{FeedPage, Feeds, StoreError, Taken, feed::Entries},
 };
 
 /// How many deliveries are marked in one transaction: others want to write too.
@@ -30,9 +31,38 @@ struct Look {
     missing: usize,
 }
 
+#[async_trait]
+impl Feeds for SqliteStore {
+    async fn feed_page(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        page(self, destination, after, limit).await
+    }
+
+    async fn feed_taken(
+        &self,
+        destination: &DestinationName,
+        up_to: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        taken(self, destination, up_to).await
+    }
+
+    async fn give_up(
+        &self,
+        destination: &DestinationName,
+        alerts: &[AlertId],
+        reason: &'static str,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        give_up(self, destination, alerts, reason).await
+    }
+}
+
 /// A page. Numbers are given by the writer, so each is in the file before the next one is chosen,
 /// and in the order in which readers see them.
-pub(super) async fn page(
+async fn page(
     store: &SqliteStore,
     destination: &DestinationName,
     after: i64,
@@ -151,7 +181,7 @@ fn number(
 
 /// Marks a piece of what is pending up to a number. Most often there is nothing: then nothing is
 /// written either.
-pub(super) async fn taken(
+async fn taken(
     store: &SqliteStore,
     destination: &DestinationName,
     up_to: i64,
@@ -208,7 +238,7 @@ const ANY_AGE: (Timestamp, Timestamp) =
     (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
 
 /// Gives up what is pending of these alerts.
-pub(super) async fn give_up(
+async fn give_up(
     store: &SqliteStore,
     destination: &DestinationName,
     alerts: &[AlertId],

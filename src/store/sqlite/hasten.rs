@@ -32,7 +32,7 @@ pub(super) async fn hasten(
         let changed = store.write_stopping_leases(hurry).await?;
         total += changed;
         if is_last || changed == 0 {
-            store.shared.wake(Some(destination));
+            store.shared.hints.wake(Some(destination));
             return Ok(total);
         }
     }
@@ -104,7 +104,7 @@ pub(super) async fn note_settings(
     let work = move |db: &mut Db<'_>, _: Mode| count_anew(db, &name, mark);
     let changed = store.write_for(Purpose::Finish, work).await?;
     if changed > 0 {
-        store.shared.wake(Some(destination));
+        store.shared.hints.wake(Some(destination));
     }
     Ok(changed)
 }

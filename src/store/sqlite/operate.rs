@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use super::{
-    SqliteStore, answer,
+    SqliteStore,
     db::{Db, StoredTs},
     journal,
     reader::{alert_id, destination_name},
     threads::Shared,
-    writer::{Mode, Write},
+    writer::{Mode, Write, answer},
 };
 use crate::{
     clock::Timestamp,
@@ -57,7 +57,7 @@ pub(super) async fn act(
             Ok((number, named, entry))
         };
         let (shared, meant) = (Arc::clone(&store.shared), selection.destination.clone());
-        let (job, reply) = Write::new(work, move |_durable| shared.wake(meant.as_ref()));
+        let (job, reply) = Write::new(work, move |_durable| shared.hints.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
         let (number, named, entry) = answer(reply).await?;
         deed = entry.map(Deed::More);
@@ -279,7 +279,7 @@ pub(super) async fn route(
     };
     let (job, reply) = Write::new(work, move |_durable| {
         for name in &woken {
-            shared.wake(Some(name));
+            shared.hints.wake(Some(name));
         }
     });
     store.submit(job);

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::{
-    SqliteStore, answer,
+    SqliteStore,
     db::Db,
     journal,
     purpose::Purpose,
     reader::destination_name,
-    writer::{Mode, Write},
+    writer::{Mode, Write, answer},
 };
 use crate::{
     clock::{SteadySpan, Timestamp},
@@ -68,7 +68,7 @@ async fn set_paused(
         };
         deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
     };
-    let (job, reply) = Write::new(work, move |_durable| shared.wake(Some(&woken)));
+    let (job, reply) = Write::new(work, move |_durable| shared.hints.wake(Some(&woken)));
     store.submit(job.stopping_leases());
     answer(reply).await
 }
@@ -133,7 +133,7 @@ async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreEr
     store.submit(job.stopping_leases().with(Purpose::Finish));
     let ended = answer(reply).await?;
     for name in &ended {
-        store.shared.wake(Some(name));
+        store.shared.hints.wake(Some(name));
     }
     Ok(ended)
 }

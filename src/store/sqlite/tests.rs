@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     OpenError, Settings, SqliteStore,
+    db::Db,
     disk::Disk,
     open::beside,
     size::{EVERY, Size},
@@ -25,8 +26,9 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     metrics::{Metric, Metrics},
     store::{
-        Accepted, Action, AlertQuery, NewAlert, NewMessage, Next, Outcome, Pause, Paused, Pauses,
-        Reference, Retention, Selection, Source, Store, StoreError,
+        Accepted, Action, AlertQuery, Desk, Feeds, History, Inbox, NewAlert, NewMessage, Next,
+        Outcome, Pause, Paused, Pauses, Queue, Reference, Retention, Selection, Source, Store,
+        StoreError, Upkeep,
         contract::{Backend, LEASE, MAX_SIZE, attempt, contract},
     },
 };
@@ -258,7 +260,7 @@ async fn commits_are_durable_by_their_settings() {
     let place = Place::new();
     let store = place.try_open().unwrap();
     let pragma = async |name: &'static str| {
-        let look = move |db: &mut super::Db<'_>, _| {
+        let look = move |db: &mut Db<'_>, _| {
             db.connection().pragma_query_value(None, name, |row| {
                 row.get::<_, rusqlite::types::Value>(0).map(|value| format!("{value:?}"))
             })
@@ -382,7 +384,7 @@ async fn the_newest_unreadable_bodies_are_kept() {
         store.quarantine(&app, &vec![number; 100_000]);
     }
     store.probe().await.unwrap();
-    let look = |db: &mut super::Db<'_>, _| {
+    let look = |db: &mut Db<'_>, _| {
         db.connection().query_row(
             "SELECT count(*), hex(substr(min(body), 1, 1)), max(length(body)) FROM quarantine",
             (),
@@ -399,7 +401,7 @@ async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
     let store = place.try_open().unwrap();
     let (path, wal) = (place.path(), beside(&place.path(), "-wal"));
     let start = Clock::system().instant();
-    let look = move |db: &mut super::Db<'_>, _| {
+    let look = move |db: &mut Db<'_>, _| {
         let mut seen = Vec::new();
         for max in [MAX_SIZE, 1000] {
             let size = Size::new(max, wal.clone(), Disk::new(&path, start));
@@ -491,7 +493,7 @@ async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
     let soar = DestinationName::new("soar").unwrap();
     let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
     let sql = |sql: &'static str| {
-        store.write(move |db: &mut super::Db<'_>, _| db.connection().execute_batch(sql))
+        store.write(move |db: &mut Db<'_>, _| db.connection().execute_batch(sql))
     };
     sql("ALTER TABLE attempts RENAME TO gone").await.unwrap();
     let unrecorded = store.record(lease, delivered()).await.unwrap_err();
@@ -506,13 +508,13 @@ async fn an_outcome_that_could_not_be_written_can_be_recorded_later() {
 async fn a_panic_costs_only_its_own_transaction() {
     let place = Place::new();
     let store = place.try_open().unwrap();
-    let panics = |db: &mut super::Db<'_>, _| -> rusqlite::Result<()> {
+    let panics = |db: &mut Db<'_>, _| -> rusqlite::Result<()> {
         db.probe()?;
         panic!("on purpose")
     };
     let error = store.write(panics).await.unwrap_err();
     assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
-    let count = |db: &mut super::Db<'_>, _| {
+    let count = |db: &mut Db<'_>, _| {
         db.connection().query_row("SELECT count(*) FROM probe", (), |row| row.get::<_, i64>(0))
     };
     assert_eq!(store.write(count).await.unwrap(), 0, "it was undone");

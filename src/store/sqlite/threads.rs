@@ -1,7 +1,6 @@
 //! The store's three threads, and what they have in common with its callers.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -13,7 +12,6 @@ use std::{
 
 use metrics::{Counter, Histogram};
 use rusqlite::{Connection, config::DbConfig};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,9 +26,8 @@ use super::{
 };
 use crate::{
     clock::{Clock, SteadySpan, SteadyTime, Timestamp},
-    ids::DestinationName,
     metrics::{Metric, Metrics},
-    store::{NewMessage, waiting::Waiting},
+    store::{hints::Hints, waiting::Waiting},
 };
 
 /// What callers and threads have in common.
@@ -38,7 +35,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) lease: Duration,
     pub(super) leases: Leases,
-    pub(super) hints: Mutex<HashMap<DestinationName, Arc<Notify>>>,
+    pub(super) hints: Hints,
     pub(super) size: Size,
     pub(super) files: Files,
     pub(super) waiting: Waiting,
@@ -70,7 +67,7 @@ impl Shared {
         Self {
             lease: settings.lease,
             leases: Leases::default(),
-            hints: Mutex::default(),
+            hints: Hints::default(),
             size: Size::new(settings.max_size_bytes, files.wal().to_owned(), disk),
             files,
             waiting: Waiting::default(),
@@ -98,37 +95,10 @@ impl Shared {
         steady.look(self.clock.moment(), self.clock.now())
     }
 
-    pub(super) fn hint(&self, destination: &DestinationName) -> Arc<Notify> {
-        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hints.entry(destination.clone()).or_default())
-    }
-
     /// The time of day if it has kept step for some minutes, or nothing.
     pub(super) fn believed_now(&self) -> Option<Timestamp> {
         let span = self.steady_time();
         span.from.is_none().then_some(span.until)
-    }
-
-    /// The hints of all destinations of a batch.
-    pub(super) fn hints_of(&self, batch: &[NewMessage]) -> Vec<Arc<Notify>> {
-        let mut hints: Vec<Arc<Notify>> = Vec::new();
-        let alerts = batch.iter().flat_map(|message| &message.alerts);
-        for destination in alerts.flat_map(|alert| &alert.destinations) {
-            let hint = self.hint(destination);
-            if !hints.iter().any(|known| Arc::ptr_eq(known, &hint)) {
-                hints.push(hint);
-            }
-        }
-        hints
-    }
-
-    /// Wakes who waits for that destination, or for any.
-    pub(super) fn wake(&self, destination: Option<&DestinationName>) {
-        if let Some(destination) = destination {
-            return self.hint(destination).notify_one();
-        }
-        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        hints.values().for_each(|hint| hint.notify_one());
     }
 }
 

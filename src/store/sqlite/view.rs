@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{
     operate::find_alert,
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, AppName, ChannelId, MessageTs},
+    ids::{AlertId, MessageTs},
     store::{
         AlertView, AttemptView, DeliveryView, DestinationStats, REFUSALS, Reference, Revision,
         State, Stats,
-        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, clean, source_of, sources_of},
+        stored::{CANCELLED, DEAD, DELIVERED, PENDING, PER_ALERT, source_of, sources_of},
     },
 };
 
@@ -223,17 +223,4 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
     shared.size.look_at_disk(shared.clock.instant());
     let (used_bytes, free_bytes) = shared.size.used_and_free();
     Ok(Stats { destinations, used_bytes, free_bytes, problem: shared.problem() })
-}
-
-/// Up to where a channel's history was read.
-pub(super) fn cursor(
-    db: &Connection,
-    app: &AppName,
-    channel: &ChannelId,
-) -> rusqlite::Result<Option<MessageTs>> {
-    db.prepare_cached("SELECT ts FROM cursors WHERE app = ?1 AND channel = ?2")?
-        .query_row(params![app.as_str(), clean(channel.as_str())], |row| {
-            row.get(0).map(MessageTs::from_micros)
-        })
-        .optional()
 }

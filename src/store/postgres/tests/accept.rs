@@ -5,7 +5,7 @@ use crate::{
     clock::{Clock, Timestamp},
     ids::{ChannelId, DestinationName, MessageTs},
     store::{
-        Accepted, CursorMove, NewAlert, NewMessage, Pause, Paused, Pauses, Source, Store,
+        Accepted, CursorMove, Inbox, NewAlert, NewMessage, Pause, Paused, Pauses, Queue, Source,
         StoreError, postgres::PostgresStore,
     },
 };

@@ -9,7 +9,8 @@ use crate::{
     clock::{Clock, STEADY_AFTER},
     ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
     store::{
-        Accepted, Lease, NewMessage, Next, Outcome, Recorded, Reference, Retention, Source, Store,
+        Accepted, Desk, History, Inbox, Lease, NewMessage, Next, Outcome, Queue, Recorded,
+        Reference, Retention, Source, Upkeep,
         contract::attempt,
         postgres::record::{Job, record},
     },

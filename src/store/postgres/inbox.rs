@@ -1,0 +1,43 @@
+//! Queues messages for the task that writes them.
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::{
+    PostgresStore,
+    accept::{self, Batch, Results},
+    answer,
+};
+use crate::{
+    clock::Timestamp,
+    ids::AppName,
+    store::{CursorMove, Inbox, NewMessage, StoreError, stored::quarantined},
+};
+
+#[async_trait]
+impl Inbox for PostgresStore {
+    async fn accept(
+        &self,
+        batch: Vec<NewMessage>,
+        hold_until: Option<Timestamp>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Results, StoreError> {
+        let hold = hold_until.map_or(0, |until| self.shared.distance(until));
+        let batch = Batch { messages: batch, hold, cursor };
+        let weight = batch.weight();
+        let held = self.shared.waiting.hold(batch, weight.1).ok_or(StoreError::Busy)?;
+        let (reply, answered) = oneshot::channel();
+        self.submit(accept::Job::Accept { batch: held.hand_over(), weight, reply })?;
+        answer(answered).await
+    }
+
+    fn quarantine(&self, app: &AppName, body: &[u8]) {
+        let (app, body) = (app.clone(), quarantined(body).to_vec());
+        let held = self.shared.waiting.hold((), body.len()).ok_or(StoreError::Busy);
+        let sent =
+            held.and_then(|held| self.submit(accept::Job::Quarantine { app, body, _queued: held }));
+        if let Err(error) = sent {
+            tracing::debug!(%error, "an unreadable body is not kept");
+        }
+    }
+}
