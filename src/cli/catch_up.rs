@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     ids::AppName,
     intake::{
-        catch_up::{self, App, Handle, Poller, PollerParts},
+        catch_up::{CatchUpSettings, PolledApp, Poller, PollerHandle, PollerParts},
         channels::Channels,
         notice::Notices,
     },
@@ -32,8 +32,8 @@ pub(super) struct CatchUp {
     pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
     /// Where the receiver tells each app's poller; a missing one has none.
     pub(super) notices: BTreeMap<AppName, Notices>,
-    apps: Vec<App>,
-    settings: catch_up::Settings,
+    apps: Vec<PolledApp>,
+    settings: CatchUpSettings,
 }
 
 /// Prepares every app, with what the store knows of its channels. Calls nothing yet.
@@ -62,7 +62,7 @@ pub(super) async fn prepare(
             let (notices, receiver) = Notices::new();
             prepared.notices.insert(app.name.clone(), notices);
             let name = app.name.clone();
-            prepared.apps.push(App { name, channels, notices: receiver, api });
+            prepared.apps.push(PolledApp { name, channels, notices: receiver, api });
         }
     }
     Ok(prepared)
@@ -73,7 +73,7 @@ pub(super) async fn prepare(
 pub(super) struct Following {
     pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
     pub(super) notices: BTreeMap<AppName, Notices>,
-    pub(super) handles: Vec<Handle>,
+    pub(super) handles: Vec<PollerHandle>,
     /// Theirs alone: they end with it, or with the process.
     pub(super) shutdown: Shutdown,
 }

@@ -20,7 +20,10 @@ use crate::{
     ids::{AlertId, AppName, ChannelId, DestinationName, MessageKey, MessageTs, TsKey},
     intake::{
         Admission,
-        catch_up::{self, BackfillError, Moment, Purpose},
+        catch_up::{
+            BackfillError, BackfillFailure, BackfillRequest, CatchUpStatus, ChannelStatus,
+            HistoryTime, PollerHandle, Purpose, ReadCounts,
+        },
         events_api::{EventsApi, SigningHealth},
         notes::Notes,
     },
@@ -113,7 +116,7 @@ pub(super) struct Running {
     /// The receiver of pushes.
     pub(super) events_api: EventsApi,
     /// The pollers, one an app.
-    pub(super) catch_up: Vec<catch_up::Handle>,
+    pub(super) catch_up: Vec<PollerHandle>,
 }
 
 impl Running {
@@ -269,17 +272,17 @@ impl Control for Running {
 
     async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
         let history = history(meant).map_err(NoBackfill::Meaningless)?;
-        let is_meant = |handle: &&catch_up::Handle| {
+        let is_meant = |handle: &&PollerHandle| {
             meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
         };
-        let (mut sum, mut is_read) = (catch_up::Found::default(), false);
+        let (mut sum, mut is_read) = (ReadCounts::default(), false);
         let (mut failures, mut unlisted) = (Vec::new(), Vec::new());
         for handle in self.catch_up.iter().filter(is_meant) {
             let app = handle.app();
             match handle.backfill(history.clone()).await {
                 Ok(read) => {
                     is_read |= read.channels > 0;
-                    sum.add(read.found);
+                    sum.add(read.counts);
                     failures.extend(read.failures.iter().map(|one| unread(app, one)));
                 }
                 Err(error @ BackfillError::Reversed) => {
@@ -298,7 +301,7 @@ impl Control for Running {
                         | BackfillError::Stopped
                         | BackfillError::Read(_) => &mut failures,
                     };
-                    list.push(unread(app, &catch_up::Unread { channel: None, error }));
+                    list.push(unread(app, &BackfillFailure { channel: None, error }));
                 }
             }
         }
@@ -307,7 +310,7 @@ impl Control for Running {
             failures.append(&mut unlisted);
         }
         if is_read {
-            let catch_up::Found { found, new, known, marked } = sum;
+            let ReadCounts { found, new, known, marked } = sum;
             return Ok(Backfilled { found, new, known, marked, failures });
         }
         if !failures.is_empty() {
@@ -320,13 +323,13 @@ impl Control for Running {
     }
 }
 
-fn unread(app: &AppName, one: &catch_up::Unread) -> Unread {
+fn unread(app: &AppName, one: &BackfillFailure) -> Unread {
     let channel = one.channel.as_ref().map(ToString::to_string).unwrap_or_default();
     Unread { app: app.to_string(), channel, problem: chain(&one.error) }
 }
 
 /// The history that is meant, or what is wrong with the request.
-fn history(meant: &Backfill) -> Result<catch_up::History, String> {
+fn history(meant: &Backfill) -> Result<BackfillRequest, String> {
     let named = |key: &str, problem: String| format!("{key}: {problem}");
     let since = meant.since.as_deref().map(moment::since).transpose();
     let until = meant.until.as_deref().map(moment::until).transpose();
@@ -340,16 +343,16 @@ fn history(meant: &Backfill) -> Result<catch_up::History, String> {
         }
         (None, _, false) => return Err("since: is needed, such as 24h".into()),
         (since, Some(_), true) => {
-            let beginning = Moment::At(MessageTs::from_micros(0));
+            let beginning = HistoryTime::At(MessageTs::from_micros(0));
             (since.unwrap_or(beginning), Purpose::MarkKnown)
         }
         (Some(since), _, false) => (since, Purpose::Deliver),
     };
-    Ok(catch_up::History { since, until, channel: meant.channel.clone(), purpose })
+    Ok(BackfillRequest { since, until, channel: meant.channel.clone(), purpose })
 }
 
-fn health(status: catch_up::Status, now: Timestamp) -> CatchUp {
-    let channel = |one: catch_up::ChannelStatus| CaughtUp {
+fn health(status: CatchUpStatus, now: Timestamp) -> CatchUp {
+    let channel = |one: ChannelStatus| CaughtUp {
         withheld_in_a_day: one.withheld_in_a_day(now),
         id: one.id,
         name: one.name,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{config, ids::MessageTs, intake::catch_up::Moment};
+use crate::{config, ids::MessageTs, intake::catch_up::HistoryTime};
 
 const WANTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds \
     or milliseconds since 1970, or the timestamp of a message such as 1600689944.000500";
@@ -19,7 +19,7 @@ const ROUNDING: Duration = Duration::from_micros(500);
 ///
 /// # Errors
 /// A sentence that says what is accepted.
-pub(super) fn since(text: &str) -> Result<Moment, String> {
+pub(super) fn since(text: &str) -> Result<HistoryTime, String> {
     let earlier = |ts: MessageTs| ts.micros().saturating_sub(rounding(text));
     parse(text, earlier)
 }
@@ -28,22 +28,22 @@ pub(super) fn since(text: &str) -> Result<Moment, String> {
 ///
 /// # Errors
 /// A sentence that says what is accepted.
-pub(super) fn until(text: &str) -> Result<Moment, String> {
+pub(super) fn until(text: &str) -> Result<HistoryTime, String> {
     let later = |ts: MessageTs| ts.micros().saturating_add(rounding(text));
     parse(text, later)
 }
 
-fn parse(text: &str, shifted: impl Fn(MessageTs) -> i64) -> Result<Moment, String> {
+fn parse(text: &str, shifted: impl Fn(MessageTs) -> i64) -> Result<HistoryTime, String> {
     let text = text.trim();
     if let Some(before) = config::duration(text) {
-        return Ok(Moment::Ago(before));
+        return Ok(HistoryTime::Ago(before));
     }
     let named =
         text.parse::<jiff::Timestamp>().map(|at| MessageTs::from_micros(at.as_microsecond()));
     let number = || text.parse().ok().filter(|ts: &MessageTs| *ts >= SLACK_BEGAN);
     let ts = named.ok().or_else(number);
     let ts = ts.ok_or_else(|| format!("`{text}` is not a moment: {WANTED}"))?;
-    Ok(Moment::At(MessageTs::from_micros(shifted(ts))))
+    Ok(HistoryTime::At(MessageTs::from_micros(shifted(ts))))
 }
 
 fn rounding(text: &str) -> i64 {
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn a_moment_is_read_in_every_form_that_the_message_names() {
-        let at = |micros| Moment::At(MessageTs::from_micros(micros));
+        let at = |micros| HistoryTime::At(MessageTs::from_micros(micros));
         for (text, moment) in [
-            ("24h", Moment::Ago(Duration::from_secs(24 * 3600))),
-            ("0s", Moment::Ago(Duration::ZERO)),
+            ("24h", HistoryTime::Ago(Duration::from_secs(24 * 3600))),
+            ("0s", HistoryTime::Ago(Duration::ZERO)),
             ("1600689944", at(1_600_689_944_000_000)),
             (" 1600689944.000500 ", at(1_600_689_944_000_500)),
             ("1600689944000500", at(1_600_689_944_000_500)),
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn milliseconds_include_every_message_that_is_rounded_to_them() {
-        let at = |micros| Ok(Moment::At(MessageTs::from_micros(micros)));
+        let at = |micros| Ok(HistoryTime::At(MessageTs::from_micros(micros)));
         assert_eq!(since("1600689944000"), at(1_600_689_943_999_500));
         assert_eq!(until("1600689944000"), at(1_600_689_944_000_500));
     }

@@ -22,7 +22,7 @@ pub use self::reload::ConfigFile;
 use self::{live::Live, reload::Reloader};
 use super::{control::Current, open_store::open_store};
 use crate::{
-    clock::Clock, config::Config, ground::Ground, http_server, intake::catch_up::Handle,
+    clock::Clock, config::Config, ground::Ground, http_server, intake::catch_up::PollerHandle,
     metrics::Metrics, ops::Control, shutdown::Shutdown,
 };
 
@@ -155,7 +155,7 @@ impl Relay {
     }
 
     /// What reads history: one for each app with a token.
-    pub fn catch_up(&self) -> Vec<Handle> {
+    pub fn catch_up(&self) -> Vec<PollerHandle> {
         self.live.current.0.load().catch_up.clone()
     }
 

@@ -44,7 +44,7 @@ use crate::{
     code_defender::settings::MatchSettings,
     destination, http_client,
     ids::{AppName, ChannelId},
-    intake::{catch_up, routing::When},
+    intake::{catch_up::CatchUpSettings, routing::When},
     secret::Secret,
     store::Retention,
     text,
@@ -63,7 +63,7 @@ pub struct Config {
     /// The Slack apps, at least one.
     pub apps: Vec<App>,
     /// How history is read.
-    pub catch_up: catch_up::Settings,
+    pub catch_up: CatchUpSettings,
     /// What an incident looks like.
     pub matching: MatchSettings,
     /// Where alerts are kept.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     code_defender::settings::{FieldTitles, MatchSettings, TitlePattern},
-    intake::catch_up,
+    intake::catch_up::CatchUpSettings,
     logging::chain,
     secret::{Form, Secret, SecretError},
     store::{Retention, postgres},
@@ -273,13 +273,13 @@ impl Resolver<'_> {
         bytes
     }
 
-    fn catch_up(&mut self, catch_up: &file::CatchUp) -> catch_up::Settings {
+    fn catch_up(&mut self, catch_up: &file::CatchUp) -> CatchUpSettings {
         let file::CatchUp { every, overlap, settle, first_lookback } = catch_up;
         if every.0 < Duration::from_secs(60) {
             let message = "less than 60s: with many channels Slack's rate limit is reached";
             self.warn("/catch_up/every", message);
         }
-        catch_up::Settings {
+        CatchUpSettings {
             every: self.between("/catch_up/every", every.0, (1, DAY)),
             overlap: self.between("/catch_up/overlap", overlap.0, (0, DAY)),
             settle: self.between("/catch_up/settle", settle.0, (0, 3600)),

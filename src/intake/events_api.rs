@@ -338,8 +338,7 @@ impl Inner {
                 Admitted::NewLayout(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
                 Admitted::NearMiss(incident, doubt) => Next::Keep(endpoint, incident, doubt),
                 Admitted::Refused(reason) => {
-                    let now = (self.ground.clock.now(), self.ground.clock.instant());
-                    self.notes.refused(&endpoint.app, reason, message, now);
+                    self.notes.refused(&endpoint.app, reason, message, &self.ground.clock);
                     Next::ignored(Fate::Ignored(reason))
                 }
                 Admitted::Ignored(reason) => {

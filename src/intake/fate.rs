@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use metrics::Counter;
 
-use super::{admission::Certainty, notes::Notes, trace::Trace};
+use super::{admission::Certainty, notes::Notes};
 use crate::{
-    code_defender::{incident::PARSE_PROBLEMS, verdict::Reason},
+    code_defender::verdict::Reason,
     metrics::{Metric, Metrics},
     store::Accepted,
 };
@@ -162,27 +162,6 @@ impl FateCounters {
         }
         if let ("ignored", reason) = fate.labels() {
             self.notes.count(&self.app, reason, times);
-        }
-    }
-}
-
-/// Parse problem counters of one app. Every series exists from the start.
-#[derive(Debug)]
-pub(super) struct ProblemCounters(Vec<(&'static str, Counter)>);
-
-impl ProblemCounters {
-    pub(super) fn new(app: &str, metrics: &Metrics) -> Self {
-        let counter =
-            |label: &'static str| (label, metrics.counter(Metric::ParseProblems, &[app, label]));
-        Self(PARSE_PROBLEMS.into_iter().map(counter).collect())
-    }
-
-    /// Counts the parse problems of the alerts that are new to the store.
-    pub(super) fn count(&self, trace: &Trace, accepted: Accepted) {
-        for problem in trace.problems_of_new(accepted) {
-            if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == problem) {
-                counter.increment(1);
-            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::posters::{Bot, Ledger};
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     code_defender::verdict::Reason,
     ids::{AppName, ChannelId, MessageTs},
     slack::message::Message,
@@ -133,14 +133,14 @@ impl Notes {
         app: &AppName,
         reason: Reason,
         message: &Message<'_>,
-        (now, instant): (Timestamp, Instant),
+        clock: &Clock,
     ) {
         let (channel, ts) = (&*message.channel, &*message.ts);
         log_ignored(app, reason, message);
         let since = {
             let mut inner = self.inner();
-            inner.note_refused(app, reason, message, now);
-            inner.times_to_say(app, reason, instant)
+            inner.note_refused(app, reason, message, clock.now());
+            inner.times_to_say(app, reason, clock.instant())
         };
         if let Some(times) = since {
             let why = explain(reason);
@@ -278,7 +278,6 @@ pub const fn explain(reason: Reason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
 
     fn app() -> AppName {
         AppName::new("main").unwrap()

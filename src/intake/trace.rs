@@ -1,4 +1,4 @@
-//! Log lines of a message with incidents: accepted, known, or not stored.
+//! Log lines and parse problems of a message with incidents.
 
 use std::{
     fmt::Write,
@@ -6,11 +6,14 @@ use std::{
 };
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use metrics::Counter;
 
 use super::fate::Acceptance;
 use crate::{
+    code_defender::incident::PARSE_PROBLEMS,
     ids::MessageKey,
     logging::chain,
+    metrics::{Metric, Metrics},
     store::{Accepted, NewAlert, NewMessage, StoreError},
 };
 
@@ -164,5 +167,26 @@ impl Trace {
             slack.retry_num = text(arrival.retry_num.as_ref()),
             "alert {ids} is not stored, and Slack will send it again: {error}"
         );
+    }
+}
+
+/// Parse problem counters of one app. Every series exists from the start.
+#[derive(Debug)]
+pub(super) struct ProblemCounters(Vec<(&'static str, Counter)>);
+
+impl ProblemCounters {
+    pub(super) fn new(app: &str, metrics: &Metrics) -> Self {
+        let counter =
+            |label: &'static str| (label, metrics.counter(Metric::ParseProblems, &[app, label]));
+        Self(PARSE_PROBLEMS.into_iter().map(counter).collect())
+    }
+
+    /// Counts the parse problems of the alerts that are new to the store.
+    pub(super) fn count(&self, trace: &Trace, accepted: Accepted) {
+        for problem in trace.problems_of_new(accepted) {
+            if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == problem) {
+                counter.increment(1);
+            }
+        }
     }
 }

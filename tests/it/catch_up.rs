@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slack_soar_relay::{
     clock::{Clock, Timestamp},
-    intake::catch_up::{History, Moment, Purpose},
+    intake::catch_up::{BackfillRequest, HistoryTime, Purpose},
 };
 
 use crate::{
@@ -709,15 +709,15 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     relay.caught_up().await;
     assert_eq!(world.arrived(&relay).await, recent);
     let handle = &relay.relay().catch_up()[0];
-    let history = |since, channel: Option<&str>| History {
-        since: Moment::Ago(since),
+    let history = |since, channel: Option<&str>| BackfillRequest {
+        since: HistoryTime::Ago(since),
         until: None,
         channel: channel.map(str::to_owned),
         purpose: Purpose::Deliver,
     };
-    let found = handle.backfill(history(6 * DAY, Some("C0123456789"))).await.unwrap().found;
+    let found = handle.backfill(history(6 * DAY, Some("C0123456789"))).await.unwrap().counts;
     assert_eq!((found.found, found.new, found.known), (12, 10, 2));
-    let again = handle.backfill(history(6 * DAY, None)).await.unwrap().found;
+    let again = handle.backfill(history(6 * DAY, None)).await.unwrap().counts;
     assert_eq!((again.found, again.new, again.known), (12, 0, 12));
     assert!(handle.backfill(history(DAY, Some("C9999999999"))).await.is_err());
     assert_eq!(world.arrived(&relay).await.len(), old.len() + recent.len());

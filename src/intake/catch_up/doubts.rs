@@ -1,53 +1,54 @@
 //! Channels of which an event said something that only Slack can confirm. Pure; moments are those
 //! of [`Clock::uptime`](crate::clock::Clock::uptime).
 //!
-//! Each has a pause of its own, which grows with every question: a channel that stays archived, or
-//! of which Slack never tells, keeps no other one waiting and is asked about ever more seldom.
+//! Each channel has a pause of its own, which grows with every question. A channel that stays
+//! archived, or about which Slack never answers, is asked about less and less often and keeps no
+//! other channel waiting.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::EXTRA_GAP;
+use super::pace::EXTRA_GAP;
 use crate::ids::ChannelId;
 
-/// The longest pause between two questions about one channel.
+/// Longest pause between two questions about one channel.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The channels that are in doubt.
+/// Channels about which Slack has to be asked.
 #[derive(Debug, Default)]
-pub(super) struct Doubts(BTreeMap<ChannelId, Doubt>);
+pub(super) struct Doubts(BTreeMap<ChannelId, ChannelDoubt>);
 
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct ChannelDoubt {
     at: Duration,
     asked_at: Option<Duration>,
     times: u32,
 }
 
 impl Doubts {
-    /// Notes that an event said something of the channel. Many such events are one reason to ask.
+    /// Adds a channel of which an event said something. Many such events are one reason to ask.
     pub(super) fn add(&mut self, channel: &ChannelId, now: Duration) {
-        let new = Doubt { at: now, asked_at: None, times: 0 };
+        let new = ChannelDoubt { at: now, asked_at: None, times: 0 };
         let doubt = self.0.entry(channel.clone()).or_insert(new);
         let soonest = doubt.asked_at.map_or(now, |asked_at| (asked_at + EXTRA_GAP).max(now));
         doubt.at = doubt.at.min(soonest);
     }
 
-    /// Returns the channel that is to be asked about now, if there is one.
+    /// Returns the channel to ask about now, if there is one.
     pub(super) fn due(&self, now: Duration) -> Option<ChannelId> {
         let due = self.0.iter().filter(|(_, doubt)| doubt.at <= now);
         due.min_by_key(|(_, doubt)| doubt.at).map(|(channel, _)| channel.clone())
     }
 
     /// Returns when the next question is due.
-    pub(super) fn wake(&self) -> Option<Duration> {
+    pub(super) fn next_at(&self) -> Option<Duration> {
         self.0.values().map(|doubt| doubt.at).min()
     }
 
-    /// Asks again later: twice as late as the last time, and not before `least` has passed.
+    /// Plans the next question: after twice the last pause, and not before `least` has passed.
     pub(super) fn ask_later(&mut self, channel: &ChannelId, now: Duration, least: Duration) {
         if let Some(doubt) = self.0.get_mut(channel) {
             let pause = EXTRA_GAP.saturating_mul(1 << doubt.times.min(16)).max(least);
-            *doubt = Doubt {
+            *doubt = ChannelDoubt {
                 at: now + pause.min(LONGEST),
                 asked_at: Some(now),
                 times: doubt.times.saturating_add(1),
@@ -55,17 +56,17 @@ impl Doubts {
         }
     }
 
-    /// Asks about nothing before that moment.
+    /// Postpones every question until `at`.
     pub(super) fn wait_until(&mut self, at: Duration) {
         self.0.values_mut().for_each(|doubt| doubt.at = doubt.at.max(at));
     }
 
-    /// Forgets the channel: Slack has told.
+    /// Removes a channel about which Slack has answered.
     pub(super) fn settle(&mut self, channel: &ChannelId) {
         self.0.remove(channel);
     }
 
-    /// Forgets all other channels.
+    /// Removes all other channels.
     pub(super) fn keep(&mut self, channels: &[ChannelId]) {
         self.0.retain(|channel, _| channels.contains(channel));
     }
@@ -81,12 +82,14 @@ mod tests {
 
     #[test]
     fn each_channel_is_asked_about_with_growing_pauses_of_its_own() {
-        let (mut doubts, [a, b]) = (Doubts::default(), ["C1", "C2"].map(ChannelId::new));
+        let mut doubts = Doubts::default();
+        let [a, b] = ["C1", "C2"].map(ChannelId::new);
         doubts.add(&a, seconds(0));
         doubts.add(&b, seconds(1));
-        let (mut now, mut asked) = (seconds(0), Vec::new());
+        let mut now = seconds(0);
+        let mut asked = Vec::new();
         while now < seconds(4 * 3600) {
-            now = doubts.wake().unwrap().max(now);
+            now = doubts.next_at().unwrap().max(now);
             let channel = doubts.due(now).unwrap();
             if channel == a {
                 asked.push(now.as_secs());
@@ -102,17 +105,18 @@ mod tests {
 
     #[test]
     fn a_new_event_is_asked_about_soon_and_not_at_once_again() {
-        let (mut doubts, channel) = (Doubts::default(), ChannelId::new("C1"));
+        let mut doubts = Doubts::default();
+        let channel = ChannelId::new("C1");
         doubts.add(&channel, seconds(0));
         doubts.ask_later(&channel, seconds(5), seconds(600));
-        assert_eq!(doubts.wake(), Some(seconds(605)));
+        assert_eq!(doubts.next_at(), Some(seconds(605)));
         doubts.add(&channel, seconds(6));
-        assert_eq!(doubts.wake(), Some(seconds(15)));
+        assert_eq!(doubts.next_at(), Some(seconds(15)));
         doubts.add(&channel, seconds(100));
-        assert_eq!(doubts.wake(), Some(seconds(15)));
+        assert_eq!(doubts.next_at(), Some(seconds(15)));
         doubts.wait_until(seconds(60));
-        assert_eq!((doubts.due(seconds(59)), doubts.wake()), (None, Some(seconds(60))));
+        assert_eq!((doubts.due(seconds(59)), doubts.next_at()), (None, Some(seconds(60))));
         doubts.keep(&[]);
-        assert_eq!(doubts.wake(), None);
+        assert_eq!(doubts.next_at(), None);
     }
 }

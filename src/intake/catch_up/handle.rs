@@ -1,4 +1,4 @@
-//! What others ask of a poller: how it is doing, and to read history once more.
+//! Questions to a poller from outside: its status, and a backfill of history.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    Found, ReadError, Status,
-    reader::{Beat, Reader},
-    status::Board,
-    task::{Purpose, Task},
+    open_window::ReadCounts,
+    read::{Beat, ReadError, Reader},
+    status::{Board, CatchUpStatus},
+    task::{Purpose, WindowTask},
     window::{Window, ts},
 };
 use crate::{
@@ -21,65 +21,66 @@ use crate::{
     store::Source,
 };
 
-/// Why history was not read for an operator.
+/// Reason why a backfill did not read history.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// No such channel is read.
-    #[error("`{0}` is none of the app's channels")]
+    /// The channel does not belong to the app.
+    #[error("`{0}` is not one of the app's channels")]
     UnknownChannel(String),
-    /// Slack's time is not known, since it does not answer.
+    /// Slack does not answer, so the time is not known.
     #[error("Slack does not answer")]
     Silent(#[source] ApiError),
-    /// Slack does not say which channels there are.
+    /// Slack does not list the channels.
     #[error("the channels cannot be listed")]
     Unlisted(#[source] ApiError),
-    /// Slack's list of channels has no end.
+    /// Slack's list of channels does not end.
     #[error("the channels cannot be listed")]
     Endless(#[source] Astray),
-    /// The first moment is later than the last.
+    /// The first time is later than the last.
     #[error("`since` is later than `until`")]
     Reversed,
-    /// There is nothing to read.
-    #[error("the bot is in none of the app's channels")]
+    /// The bot is not in any channel of the app.
+    #[error("the bot is not in any of the app's channels")]
     Nowhere,
-    /// The relay is ending.
-    #[error("the relay is ending; what was read is stored")]
+    /// The relay is stopping.
+    #[error("the relay is stopping; run the backfill again when it is back")]
     Stopped,
-    /// It could not be read to its end.
+    /// A channel could not be read to its end.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// What reading history for an operator came to.
+/// Result of a backfill.
 #[derive(Debug, Default)]
-pub struct ReadBack {
-    /// What was found in the channels that were read to their end.
-    pub found: Found,
-    /// How many those are.
+pub struct BackfillReport {
+    /// Numbers of the channels that were read to their end.
+    pub counts: ReadCounts,
+    /// Number of channels that were read to their end.
     pub channels: u64,
-    /// What could not be read.
-    pub failures: Vec<Unread>,
+    /// Channels that could not be read.
+    pub failures: Vec<BackfillFailure>,
 }
 
-/// History that could not be read. What was read of it before is stored.
+/// A part of a backfill that failed. The incidents that were read before are stored.
 #[derive(Debug)]
-pub struct Unread {
-    /// The channel; none, if not even the channels are known.
+pub struct BackfillFailure {
+    /// Channel that could not be read to its end; `None` if the channels could not be listed.
     pub channel: Option<ChannelId>,
-    /// Why.
+    /// Reason of the failure.
     pub error: BackfillError,
 }
 
-/// A moment that an operator names.
+/// A point in history that an operator names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// So long before now, by Slack's clock.
+pub enum HistoryTime {
+    /// Time before now, by Slack's clock.
     Ago(Duration),
-    /// By the timestamps of messages.
+    /// Timestamp of a message.
     At(MessageTs),
 }
 
-impl Moment {
+impl HistoryTime {
+    /// Returns the message timestamp that stands for this time.
     fn by(self, now: Timestamp) -> MessageTs {
         match self {
             Self::Ago(before) => MessageTs::from_micros((now - before).micros()),
@@ -88,62 +89,74 @@ impl Moment {
     }
 }
 
-/// The history that an operator wants read.
+/// History that an operator wants to be read.
 #[derive(Clone, Debug)]
-pub struct History {
-    /// The first moment, itself included.
-    pub since: Moment,
-    /// The last moment, itself included; now, if none is given.
-    pub until: Option<Moment>,
-    /// One channel, by id or by name, or all.
+pub struct BackfillRequest {
+    /// First time, included.
+    pub since: HistoryTime,
+    /// Last time, included; `None` for now.
+    pub until: Option<HistoryTime>,
+    /// Id or name of one channel; `None` for all.
     pub channel: Option<String>,
-    /// What becomes of incidents that are not known.
+    /// Use of the incidents that the store does not know.
     pub purpose: Purpose,
 }
 
-/// What others ask of a poller. Cheap to clone.
+/// Access to a poller from outside. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle {
-    pub(super) reader: Arc<Reader>,
-    pub(super) channels: Arc<Channels>,
-    pub(super) board: Board,
+pub struct PollerHandle {
+    reader: Arc<Reader>,
+    channels: Arc<Channels>,
+    board: Board,
 }
 
-impl Handle {
-    /// What catch-up knows of itself.
-    pub fn status(&self) -> Status {
+impl PollerHandle {
+    pub(super) fn new(reader: Arc<Reader>, channels: Arc<Channels>, board: Board) -> Self {
+        Self { reader, channels, board }
+    }
+
+    /// Returns the state of catch-up.
+    pub fn status(&self) -> CatchUpStatus {
         let mut status = self.board.status().clone();
         status.unresolved.clone_from(&self.channels.known().unresolved);
         status
     }
 
-    /// The app whose history this reads.
+    /// Returns the name of the app whose history is read.
     pub fn app(&self) -> &AppName {
         &self.reader.app
     }
 
-    /// Reads history now, beside the usual readings. Moves no cursor. A channel that cannot be read
-    /// keeps no other from being read.
+    /// Reads history now, beside the poller's own readings, and moves no cursor. A channel that cannot
+    /// be read does not keep the others from being read.
     ///
     /// # Errors
-    /// [`BackfillError`] if no channel could be asked for; what was read before is stored.
-    pub async fn backfill(&self, history: History) -> Result<ReadBack, BackfillError> {
-        let (this, shutdown) = (self.clone(), self.reader.ground.shutdown.clone());
-        // It goes on when whoever asked has gone away.
+    /// [`BackfillError`] if no channel could be asked for, or the relay stops.
+    pub async fn backfill(
+        &self,
+        request: BackfillRequest,
+    ) -> Result<BackfillReport, BackfillError> {
+        let this = self.clone();
+        let shutdown = self.reader.ground.shutdown.clone();
+        // A task of its own, so that the backfill goes on when the client disconnects.
         let reading = shutdown.clone().spawn(async move {
             tokio::select! {
-                result = this.read_back(history) => result,
+                result = this.read_history(request) => result,
                 () = shutdown.stopped() => Err(BackfillError::Stopped),
             }
         });
         reading.await.unwrap_or(Err(BackfillError::Stopped))
     }
 
-    async fn read_back(&self, history: History) -> Result<ReadBack, BackfillError> {
-        let (reader, beat) = (&self.reader, Beat(None));
-        let wanted = history.channel.as_deref().map(|channel| channel.trim_start_matches('#'));
-        let mut sum = ReadBack::default();
-        let channels = self.chosen(wanted, &mut sum.failures).await?;
+    async fn read_history(
+        &self,
+        request: BackfillRequest,
+    ) -> Result<BackfillReport, BackfillError> {
+        let reader = &self.reader;
+        let beat = Beat(None);
+        let wanted = request.channel.as_deref().map(|channel| channel.trim_start_matches('#'));
+        let mut report = BackfillReport::default();
+        let channels = self.choose(wanted, &mut report.failures).await?;
         if reader.api.slack_now().is_none() {
             let call = || reader.api.auth_test();
             reader.patiently(beat, call).await.map_err(BackfillError::Silent)?;
@@ -151,65 +164,70 @@ impl Handle {
         let began = reader.ground.clock.uptime();
         for channel in channels {
             let now = reader.api.moment();
-            // Clocks that disagree must not mark as known what came later.
-            let end = match history.purpose {
+            // An incident after the end must not be marked as known: if the clocks disagree, the
+            // earlier one counts then.
+            let end = match request.purpose {
                 Purpose::Deliver => now.latest,
                 Purpose::MarkKnown => now.earliest,
             };
-            let oldest = history.since.by(now.earliest);
-            let latest = history.until.map_or(ts(end), |until| until.by(end).min(ts(end)));
+            let oldest = request.since.by(now.earliest);
+            let latest = request.until.map_or(ts(end), |until| until.by(end).min(ts(end)));
             if oldest > latest {
                 return Err(BackfillError::Reversed);
             }
-            let task = Task {
+            let task = WindowTask {
                 channel,
                 began,
                 window: Window { oldest, latest },
                 now: ts(now.earliest),
                 source: Source::Backfill,
-                purpose: history.purpose,
+                purpose: request.purpose,
                 cursor: None,
                 counted_to: None,
             };
             let channel = task.channel.clone();
             match reader.read(task, beat).await {
-                Ok(found) => {
-                    sum.found.add(found);
-                    sum.channels += 1;
+                Ok(counts) => {
+                    report.counts.add(counts);
+                    report.channels += 1;
                 }
                 Err(error) => {
-                    let is_tokens = matches!(&error, ReadError::Slack(ApiError::Token(_)));
+                    let is_token = matches!(&error, ReadError::Slack(ApiError::Token(_)));
                     let error = BackfillError::Read(error);
-                    sum.failures.push(Unread { channel: Some(channel), error });
-                    if is_tokens {
-                        // It opens no other channel either.
+                    report.failures.push(BackfillFailure { channel: Some(channel), error });
+                    if is_token {
+                        // Slack rejects the token for every other channel too.
                         break;
                     }
                 }
             }
         }
-        Ok(sum)
+        Ok(report)
     }
 
-    /// The channels that are meant. Only one relay keeps a list of those that the bot is in, and it
-    /// may be another one: Slack is asked, unless what is known here is enough. If Slack does not
-    /// tell, what is known is read all the same, and the rest is among the `failures`.
-    async fn chosen(
+    /// Returns the channels to read. If Slack does not list the channels although they are needed,
+    /// the known ones are returned and the failure is added to `failures`.
+    ///
+    /// # Errors
+    /// [`BackfillError`] if there is no channel to read.
+    async fn choose(
         &self,
         wanted: Option<&str>,
-        failures: &mut Vec<Unread>,
+        failures: &mut Vec<BackfillFailure>,
     ) -> Result<Vec<ChannelId>, BackfillError> {
         let known = self.channels.known();
         let mut all = self.named(&known).await?;
         let is_wanted = |(id, name): &(ChannelId, String)| {
             wanted.is_none_or(|wanted| [id.as_str(), name.as_str()].contains(&wanted))
         };
+        // Only the relay that polls has a list of the channels that the bot is in, and that may be
+        // another relay: Slack is asked unless the known channels are enough.
         let is_enough = wanted.is_some() && all.iter().any(is_wanted);
         if (known.is_every() || !known.unresolved.is_empty()) && !is_enough {
             match self.listed(&known).await {
                 Ok(listed) => all.extend(listed),
                 Err(error) if all.is_empty() || wanted.is_some() => return Err(error),
-                Err(error) => failures.push(Unread { channel: None, error }),
+                Err(error) => failures.push(BackfillFailure { channel: None, error }),
             }
             if all.is_empty() {
                 return Err(BackfillError::Nowhere);
@@ -224,7 +242,7 @@ impl Handle {
         }
     }
 
-    /// The channels of ours that are known, with each name that is.
+    /// Returns the known channels of the app, once for each known name and once without.
     async fn named(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
         let reader = &self.reader;
         let kept = reader.ground.store.channel_ids(&reader.app).await.map_err(ReadError::Store)?;
@@ -236,13 +254,16 @@ impl Handle {
         Ok(named)
     }
 
-    /// The channels of ours that Slack lists.
+    /// Returns the channels of the app that Slack lists, with their names.
     async fn listed(&self, known: &Known) -> Result<Vec<(ChannelId, String)>, BackfillError> {
         let reader = &self.reader;
-        let (mut cursor, mut listed) = (None::<String>, Vec::new());
-        let (mut pages, mut seen) = (Pages::default(), HashSet::new());
+        let mut cursor = None::<String>;
+        let mut listed = Vec::new();
+        let mut pages = Pages::default();
+        let mut seen = HashSet::new();
         loop {
-            let (api, from) = (&reader.api, cursor.as_deref());
+            let api = &reader.api;
+            let from = cursor.as_deref();
             let page = reader.patiently(Beat(None), move || api.channels(from)).await;
             let page = page.map_err(BackfillError::Unlisted)?;
             let mut has_news = false;

@@ -1,4 +1,4 @@
-//! What catch-up knows of itself, for operators.
+//! State of catch-up that operators see.
 
 use std::{
     collections::BTreeMap,
@@ -10,24 +10,24 @@ use crate::{
     ids::{AppName, ChannelId, MessageTs},
 };
 
-/// One app's catch-up.
+/// State of one app's catch-up.
 #[derive(Clone, Debug)]
-pub struct Status {
-    /// The app.
+pub struct CatchUpStatus {
+    /// Name of the app.
     pub app: AppName,
-    /// What is wrong with it as a whole, or empty.
+    /// Problems that concern every channel, or empty.
     pub problem: String,
-    /// The configured names whose channels are not known.
+    /// Configured channel names whose ids are not known.
     pub unresolved: Vec<String>,
-    /// The channels that are read.
+    /// Channels that are read.
     pub channels: Vec<ChannelStatus>,
     problems: BTreeMap<Topic, String>,
 }
 
-/// What can be wrong with an app's catch-up as a whole, each apart from the others.
+/// Subject of a problem that concerns every channel. Each has at most one problem at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
-    /// Slack's Web API may not be called, or does not answer.
+    /// Slack rejects the token, or does not answer.
     Access,
     /// The channels cannot be listed.
     Listing,
@@ -37,28 +37,28 @@ pub(super) enum Topic {
     Store,
 }
 
-/// One channel's catch-up.
+/// State of one channel's catch-up.
 #[derive(Clone, Debug)]
 pub struct ChannelStatus {
-    /// The channel.
+    /// Id under which the channel is read.
     pub id: ChannelId,
-    /// Its name, if it is known.
+    /// Name of the channel, or empty if it is not known.
     pub name: String,
-    /// Up to where its history was read.
+    /// Cursor of the channel.
     pub committed: Option<MessageTs>,
-    /// When it was last read to its end.
+    /// Time at which a window was last read to its end.
     pub last_success: Option<Timestamp>,
-    /// Why it could not be, if it could not the last time; or what Slack reported of it.
+    /// Reason why the last reading failed, or what Slack has reported about the channel; or empty.
     pub problem: String,
-    /// Nothing can be posted in it any more.
+    /// The channel is archived: nothing can be posted in it.
     pub is_archived: bool,
-    /// Incidents that no push has brought, since the start.
+    /// Number of incidents since the start that no push has brought.
     pub missed: u64,
-    /// Those that Slack should have pushed, by the hour since 1970 in which that was found out.
+    /// Incidents that Slack should have pushed, by the hour since 1970 in which they were counted.
     withheld: BTreeMap<i64, u64>,
 }
 
-/// Incidents that Slack did not push are counted for so many hours, the current one included.
+/// Hours for which incidents that Slack did not push are counted, the current one included.
 const HOURS_KEPT: i64 = 25;
 
 impl ChannelStatus {
@@ -69,7 +69,7 @@ impl ChannelStatus {
         self.withheld.retain(|counted, _| hour - counted < HOURS_KEPT);
     }
 
-    /// Returns how many incidents of about the last 24 hours Slack should have pushed.
+    /// Returns the number of incidents in about the last 24 hours that Slack should have pushed.
     pub fn withheld_in_a_day(&self, now: Timestamp) -> u64 {
         let hour = hour(now);
         let recent = self.withheld.iter().filter(|(counted, _)| hour - *counted < HOURS_KEPT);
@@ -81,13 +81,13 @@ fn hour(at: Timestamp) -> i64 {
     at.seconds().div_euclid(3600)
 }
 
-/// The status that the poller keeps and others read. Cheap to clone.
+/// Status that the poller changes and others read. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Board(Arc<Mutex<Status>>);
+pub(super) struct Board(Arc<Mutex<CatchUpStatus>>);
 
 impl Board {
     pub(super) fn new(app: AppName) -> Self {
-        Self(Arc::new(Mutex::new(Status {
+        Self(Arc::new(Mutex::new(CatchUpStatus {
             app,
             problem: String::new(),
             unresolved: Vec::new(),
@@ -96,12 +96,11 @@ impl Board {
         })))
     }
 
-    /// Shows what is wrong, or with an empty text that nothing is. Returns whether it is a problem
-    /// that was not shown before.
+    /// Shows a problem, or removes it if `problem` is empty. Returns whether the problem is new.
     pub(super) fn say(&self, topic: Topic, problem: &str) -> bool {
         let mut status = self.status();
         let is_new =
-            !problem.is_empty() && status.problems.get(&topic).is_none_or(|it| it != problem);
+            !problem.is_empty() && status.problems.get(&topic).is_none_or(|shown| shown != problem);
         if problem.is_empty() {
             status.problems.remove(&topic);
         } else {
@@ -112,16 +111,16 @@ impl Board {
         is_new
     }
 
-    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
+    pub(super) fn status(&self) -> MutexGuard<'_, CatchUpStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is a problem of that kind.
+    /// Returns whether a problem of the topic is shown.
     pub(super) fn shows(&self, topic: Topic) -> bool {
         self.status().problems.contains_key(&topic)
     }
 
-    /// Changes what is known of a channel.
+    /// Changes the status of a channel, which is added if it is new.
     pub(super) fn channel(&self, id: &ChannelId, change: impl FnOnce(&mut ChannelStatus)) {
         let mut status = self.status();
         if let Some(known) = status.channels.iter_mut().find(|known| known.id == *id) {

@@ -1,4 +1,4 @@
-//! A window of one channel that is to be read, and what becomes of what it brings. Pure.
+//! One window of one channel to be read, and the use of what it brings. Pure.
 
 use std::time::Duration;
 
@@ -8,40 +8,42 @@ use crate::{
     store::{CursorMove, Source},
 };
 
-/// What becomes of incidents that are not known.
+/// Use of the incidents that a reading finds and the store does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// They are stored and delivered.
+    /// Store and deliver them.
     Deliver,
-    /// Their identities are kept, since somebody else has brought them: they go nowhere.
+    /// Store only their identities, because they were handled elsewhere: they are never delivered.
     MarkKnown,
 }
 
-/// What to read, and on whose account.
+/// A window to be read.
 #[derive(Clone, Debug)]
-pub(super) struct Task {
+pub(super) struct WindowTask {
     pub(super) channel: ChannelId,
-    /// When the window was begun: ids that Slack has answered for since are in use.
+    /// Start of the reading by the uptime clock. A channel id for which Slack has answered since
+    /// then is in use.
     pub(super) began: Duration,
     pub(super) window: Window,
     pub(super) source: Source,
     pub(super) purpose: Purpose,
-    /// Moves with the last page. What it has seen is filled in then.
+    /// Cursor move that is stored with the last page; the newest message seen is filled in then.
     pub(super) cursor: Option<CursorMove>,
-    /// Messages from later than this are from the future, and say nothing about the past.
+    /// Earliest time that any clock shows. A later message is from the future and does not show how
+    /// far history was read.
     pub(super) now: MessageTs,
-    /// Messages up to here have been counted before.
+    /// Newest message that an earlier reading has counted.
     pub(super) counted_to: Option<MessageTs>,
 }
 
-impl Task {
-    /// Returns whether the message has not been counted by an earlier reading.
+impl WindowTask {
+    /// Returns whether no earlier reading has counted the message.
     pub(super) fn is_fresh(&self, ts: Option<MessageTs>) -> bool {
         ts.is_none_or(|ts| self.counted_to.is_none_or(|counted| ts > counted))
     }
 
-    /// Returns whether an incident at that time may be taken in. Slack was asked for nothing later
-    /// than the window, and what is marked as known is never delivered.
+    /// Returns whether an incident with this timestamp may be stored. An incident that is marked as
+    /// known is never delivered, so one beyond the window, which Slack was not asked for, is left.
     pub(super) fn may_take(&self, ts: Option<MessageTs>) -> bool {
         match self.purpose {
             Purpose::Deliver => true,

@@ -1,22 +1,21 @@
-//! Whose turn it is: channels are read a page at a time, in turn, and one that fails is put aside
-//! with a pause of its own. Pure; moments are those of
-//! [`Clock::uptime`](crate::clock::Clock::uptime).
+//! Order of the channels: a page each, in turn; a channel that fails is put aside with a pause of
+//! its own. Pure; moments are those of [`Clock::uptime`](crate::clock::Clock::uptime).
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::reader::backoff;
+use super::pace::backoff;
 use crate::ids::ChannelId;
 
-/// The pause of a channel whose pages lead nowhere: 1, 2, 4, 8, 10 min.
+/// First pause of a channel whose pages lead nowhere; the pauses are 1, 2, 4, 8 and 10 min.
 const ASTRAY: Duration = Duration::from_secs(60);
 const ASTRAY_MAX: Duration = Duration::from_secs(600);
 
-/// The channels that are read.
+/// Next turns of the channels that are read.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     all: BTreeMap<ChannelId, Turn>,
-    /// Grows with each turn that is given: among channels that are due, the one that has waited
-    /// longest is next.
+    /// Number of turns given. Among the channels that are due, the one whose last turn has the lowest
+    /// number is next.
     number: u64,
 }
 
@@ -31,7 +30,7 @@ struct Turn {
 }
 
 impl Turns {
-    /// Reads these channels from now on, and no others. New ones are due at once.
+    /// Sets the channels to read. New ones are due at once.
     pub(super) fn keep(&mut self, channels: &[ChannelId], now: Duration) {
         self.all.retain(|id, _| channels.contains(id));
         for id in channels {
@@ -41,28 +40,28 @@ impl Turns {
         }
     }
 
-    /// The channel whose turn it is, if one is due.
+    /// Returns the channel whose turn is next, if one is due.
     pub(super) fn next(&self, now: Duration) -> Option<ChannelId> {
         let due = self.all.iter().filter(|(_, turn)| turn.at <= now);
         due.min_by_key(|(_, turn)| (turn.number, turn.at)).map(|(id, _)| id.clone())
     }
 
-    /// How many are due.
+    /// Returns the number of channels that are due.
     pub(super) fn due(&self, now: Duration) -> usize {
         self.all.values().filter(|turn| turn.at <= now).count()
     }
 
-    /// When the next one is due.
-    pub(super) fn wake(&self) -> Option<Duration> {
+    /// Returns when the next channel is due.
+    pub(super) fn next_at(&self) -> Option<Duration> {
         self.all.values().map(|turn| turn.at).min()
     }
 
-    /// A page of the channel was read, and there are more: they wait for the others' turns.
+    /// Records that a page was read and there are more: the channel is due after the others.
     pub(super) fn goes_on(&mut self, channel: &ChannelId, now: Duration) {
         self.set(channel, now, 0);
     }
 
-    /// The channel was read to its end and is due again at that moment.
+    /// Records that the channel was read to its end and is due again at `again`.
     pub(super) fn went_well(&mut self, channel: &ChannelId, again: Duration) {
         self.set(channel, again, 0);
         if let Some(turn) = self.all.get_mut(channel) {
@@ -70,8 +69,8 @@ impl Turns {
         }
     }
 
-    /// The channel failed for the moment: 1, 2, 4 .. 60 s, spread by `jitter`. Returns how often in
-    /// a row.
+    /// Records a passing failure: the pause is 1, 2, 4 .. 60 s, spread by `jitter`. Returns the
+    /// number of failures in a row.
     pub(super) fn failed(&mut self, channel: &ChannelId, now: Duration, jitter: f64) -> u32 {
         let failures = self.failures(channel).saturating_add(1);
         let pause = backoff(failures).mul_f64(0.8 + 0.4 * jitter);
@@ -79,7 +78,7 @@ impl Turns {
         failures
     }
 
-    /// The channel's pages lead nowhere.
+    /// Records that the channel's pages lead nowhere.
     pub(super) fn went_astray(&mut self, channel: &ChannelId, now: Duration) {
         let given_up = self.all.get(channel).map_or(0, |turn| turn.given_up);
         let pause = ASTRAY.saturating_mul(1 << given_up.min(4)).min(ASTRAY_MAX);
@@ -89,18 +88,18 @@ impl Turns {
         }
     }
 
-    /// The channel is not asked for before that moment.
+    /// Puts the channel aside until a moment.
     pub(super) fn put_aside(&mut self, channel: &ChannelId, until: Duration) {
         self.set(channel, until, self.failures(channel).saturating_add(1));
     }
 
-    /// The channel is due now, even if it was put aside or not read at all.
+    /// Makes the channel due now, even if it was put aside or not read at all.
     pub(super) fn take_up(&mut self, channel: &ChannelId, now: Duration) {
         self.set(channel, now, 0);
     }
 
-    /// Every channel that is not put aside is due at that moment, if it was not before.
-    pub(super) fn hurry(&mut self, at: Duration) {
+    /// Makes every channel that is not put aside due at `at`, unless it is due earlier.
+    pub(super) fn bring_forward(&mut self, at: Duration) {
         for turn in self.all.values_mut().filter(|turn| turn.failures == 0) {
             turn.at = turn.at.min(at);
         }
@@ -113,7 +112,7 @@ impl Turns {
     fn set(&mut self, channel: &ChannelId, at: Duration, failures: u32) {
         self.number += 1;
         let turn = self.all.entry(channel.clone()).or_default();
-        (turn.at, turn.number, turn.failures) = (at, self.number, failures);
+        *turn = Turn { at, number: self.number, failures, given_up: turn.given_up };
     }
 }
 
@@ -137,7 +136,7 @@ mod tests {
         turns.keep(&ids, at(0));
         for (failed, pause) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
             assert_eq!(usize::try_from(turns.failed(&ids[0], at(0), 0.5)).unwrap(), failed + 1);
-            assert_eq!(turns.wake(), Some(at(pause)));
+            assert_eq!(turns.next_at(), Some(at(pause)));
         }
         turns.went_well(&ids[0], at(60));
         assert_eq!(turns.failed(&ids[0], at(60), 0.5), 1);
@@ -150,20 +149,20 @@ mod tests {
         for minutes in [1, 2, 4, 8, 10, 10] {
             turns.goes_on(&ids[0], at(0));
             turns.went_astray(&ids[0], at(0));
-            assert_eq!(turns.wake(), Some(at(60 * minutes)));
+            assert_eq!(turns.next_at(), Some(at(60 * minutes)));
         }
         turns.went_well(&ids[0], at(0));
         turns.went_astray(&ids[0], at(0));
-        assert_eq!(turns.wake(), Some(at(60)));
+        assert_eq!(turns.next_at(), Some(at(60)));
     }
 
     #[test]
-    fn a_reason_to_hurry_is_none_for_what_was_put_aside() {
+    fn a_channel_that_was_put_aside_is_not_brought_forward() {
         let (mut turns, ids) = (Turns::default(), ids(2));
         turns.keep(&ids, at(0));
         turns.went_well(&ids[0], at(60));
         turns.went_astray(&ids[1], at(0));
-        turns.hurry(at(10));
+        turns.bring_forward(at(10));
         assert_eq!(turns.next(at(10)), Some(ids[0].clone()));
         assert_eq!(turns.due(at(10)), 1);
         turns.take_up(&ids[1], at(10));
@@ -171,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each channel needs so many pages, fails, or goes astray, as the dice say. A turn takes a
+        /// Each channel has one page after another, waits, fails, or goes astray. A turn takes a
         /// second.
         #[test]
         fn no_channel_waits_for_more_than_one_turn_of_each_other(

@@ -1,78 +1,82 @@
-//! Which part of a channel's history to read, page after page, until nothing of it is left. Pure.
+//! The algorithm of catch-up: chooses the part of a channel's history to read, and follows Slack's
+//! pages until all of that part is read. Pure.
 //!
 //! Slack's documentation says that the newest messages come first, and shows a request that only
-//! works if the oldest do. So nothing is concluded from the order: both ends of the window are
-//! fixed, every page is read, and only then does the cursor move. Where Slack says that there is
-//! more and not where, what lies on either side of the page is read as a window of its own.
+//! works if the oldest do. The algorithm therefore concludes nothing from the order: both ends of
+//! the window are fixed, every page is read, and only then does the cursor move. If Slack says that
+//! there is more and gives no cursor, the parts of the window on either side of the page are read as
+//! windows of their own.
 
 use std::{collections::HashMap, time::Duration};
 
-use super::Settings;
+use super::settings::CatchUpSettings;
 use crate::{
     clock::Timestamp,
     ids::MessageTs,
     slack::web_api::{Astray, LIMITED_PAGE, Moment, PAGE, Pages},
 };
 
-/// How often a window is begun anew because Slack does not know its own cursor any more.
+/// Times that a window is begun again because Slack rejects its own page cursor.
 const RESTARTS: u32 = 3;
 
-/// A cursor that lies further in the future is put back.
+/// Distance from now beyond which a cursor in the future is put back.
 const FUTURE: Duration = Duration::from_secs(300);
 
-/// How far history is read back from a cursor in the future if nothing tells how far it was read.
+/// Time before now to which such a cursor is put back if nothing tells how far history was read.
 const UNKNOWN_BACK: Duration = Duration::from_secs(24 * 3600);
 
-/// The size that pages are kept near. Fewer messages are asked for when they are large.
+/// Wanted size of a page. Fewer messages are requested when messages are large.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// A part of a channel's history, both ends included.
+/// Part of a channel's history, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     pub(super) oldest: MessageTs,
     pub(super) latest: MessageTs,
 }
 
-/// How far a channel's history was read.
+/// Position up to which a channel's history was read.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
-    /// The cursor.
+pub(super) struct ReadProgress {
+    /// Cursor in the store.
     pub(super) committed: Option<MessageTs>,
-    /// The newest message of a window that was read to its end, never one from the future: history
-    /// is known to be read up to there, whatever the clocks showed.
+    /// Newest message of a window that was read to its end, never one from the future. History was
+    /// read up to there whatever the clocks showed.
     pub(super) seen: Option<MessageTs>,
 }
 
-/// What to read of a channel, and what it means for the cursor.
+/// Window to read, and its effect on the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct WindowPlan {
     pub(super) window: Window,
-    /// Where the cursor is once the window is read. None while it is in doubt what time it is and
-    /// there is no cursor yet: the first one decides what is never read.
+    /// Position of the cursor after the window is read. `None` while the time is in doubt and the
+    /// channel does not have a cursor: the first cursor decides which history is never read.
     pub(super) commit: Option<MessageTs>,
-    /// Where a cursor in the future is put back to, before anything is read.
+    /// Position to which a cursor in the future is put back before anything is read.
     pub(super) put_back: Option<MessageTs>,
 }
 
-impl Plan {
-    /// Reads from the overlap before what was read, or `also_from` if that is before it, to now.
+impl WindowPlan {
+    /// Plans a window from the overlap before the cursor, or from `gap_from` if that is earlier, to
+    /// now.
     ///
-    /// The end of the window is the latest time that any clock shows, since reading further than
-    /// there is anything does no harm. The cursor moves by the earliest time only. So a clock that
-    /// is ahead moves no cursor, and one that is behind leaves nothing unread.
+    /// The window ends at the latest time that any clock shows, since reading beyond the newest
+    /// message does no harm. The cursor moves to the earliest time only. A clock that is ahead
+    /// therefore moves no cursor, and one that is behind leaves nothing unread.
     ///
-    /// `waited` is how long a channel without a cursor has waited for the time to be known.
+    /// `waited` is the time that a channel without a cursor has waited for a time to be believed.
     pub(super) fn new(
-        place: Place,
-        also_from: Option<MessageTs>,
+        place: ReadProgress,
+        gap_from: Option<MessageTs>,
         moment: Moment,
         waited: Duration,
-        settings: Settings,
+        settings: CatchUpSettings,
     ) -> Self {
         let now = ts(moment.earliest);
         let (mut put_back, mut commit) = (None, Some(back(now, settings.settle)));
         let start = match place.committed {
             Some(committed) if committed <= now => back(committed, settings.overlap),
+            // The cursor is in the future: start from what was really seen, or a day back.
             Some(committed) => {
                 let seen = place.seen.filter(|seen| *seen <= now);
                 let unknown = settings.first_lookback.max(UNKNOWN_BACK);
@@ -91,7 +95,7 @@ impl Plan {
                 ts(moment.latest - settings.first_lookback)
             }
         };
-        let oldest = also_from.map_or(start, |also| also.min(start));
+        let oldest = gap_from.map_or(start, |also| also.min(start));
         let window = Window { oldest, latest: ts(moment.latest).max(oldest) };
         // A cursor that stays ahead of now by a little is left where it is.
         let kept = if put_back.is_some() { None } else { place.committed };
@@ -111,28 +115,28 @@ fn back(at: MessageTs, by: Duration) -> MessageTs {
     ts(Timestamp::from_micros(at.micros()) - by)
 }
 
-/// What a page says about the rest of the window.
+/// Facts of a page that tell how the window goes on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Page {
-    /// How many messages it has.
+pub(super) struct PageFacts {
+    /// Number of messages.
     pub(super) count: usize,
-    /// The first and the last of their timestamps.
+    /// Earliest and latest timestamp.
     pub(super) ends: Option<(MessageTs, MessageTs)>,
-    /// Whether one of its timestamps was not seen before in this window.
+    /// At least one timestamp was not seen before in this window.
     pub(super) has_news: bool,
     pub(super) next_cursor: Option<String>,
     pub(super) has_more: bool,
-    /// The size of the answer.
+    /// Size of the answer.
     pub(super) bytes: usize,
 }
 
-impl Page {
+impl PageFacts {
     fn is_last(&self) -> bool {
         self.next_cursor.is_none() && !self.has_more
     }
 
-    /// Whether Slack gives this app 15 messages a minute and no more. Nothing can be told from a
-    /// page that is the last one, or for which no more were asked.
+    /// Returns whether Slack limits this app to 15 messages a minute. Returns `None` if the page does
+    /// not tell: it is the last one, or no more than 15 messages were requested.
     pub(super) fn is_limited(&self, limit: usize) -> Option<bool> {
         if limit <= LIMITED_PAGE {
             return None;
@@ -144,38 +148,41 @@ impl Page {
     }
 }
 
-/// Whether there is more to ask for.
+/// Progress of a window after a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum WindowStep {
+    /// There is another page to request.
     More,
+    /// The window was read to its end.
     Last,
 }
 
-/// Whether a message was seen before.
+/// Earlier appearance of a message in the same window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// Never since the window was begun.
+    /// The message was not seen before.
     First,
-    /// Before Slack forgot its cursors and the window was begun anew.
-    Anew,
+    /// The message was seen before Slack rejected its cursor and the window was begun again.
+    Again,
+    /// The message was seen on an earlier page.
     Known,
 }
 
-/// The reading of one window.
+/// Pages of one window: what was read and what is left.
 #[derive(Clone, Debug)]
-pub(super) struct Reading {
+pub(super) struct HistoryPages {
     whole: Window,
-    /// What is left; the last one is being read.
+    /// Parts that are left; the last one is being read.
     left: Vec<Window>,
     cursor: Option<String>,
     restarts: u32,
     pages: Pages,
-    /// The messages of the window, each with the number of restarts when it was last seen.
+    /// Messages seen, each with the number of restarts at the last appearance.
     seen: HashMap<MessageTs, u32>,
     limit: usize,
 }
 
-impl Reading {
+impl HistoryPages {
     pub(super) fn new(whole: Window) -> Self {
         Self {
             whole,
@@ -188,64 +195,67 @@ impl Reading {
         }
     }
 
-    /// What to ask for.
+    /// Returns the window and the page cursor to request.
     pub(super) fn request(&self) -> (Window, Option<&str>) {
         (self.left.last().copied().unwrap_or(self.whole), self.cursor.as_deref())
     }
 
-    /// How many messages to ask for.
+    /// Returns the number of messages to request.
     pub(super) const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The answer was too large. Returns whether fewer messages can be asked for.
+    /// Requests fewer messages after an answer that was too large. Returns `false` if a single message
+    /// was requested already.
     pub(super) fn shrink(&mut self) -> bool {
         let is_smaller = self.limit > 1;
         self.limit = (self.limit / 4).max(1);
         is_smaller
     }
 
-    /// Takes note of a message.
+    /// Records a message.
     pub(super) fn see(&mut self, ts: MessageTs) -> Sight {
         match self.seen.insert(ts, self.restarts) {
             None => Sight::First,
-            Some(pass) if pass < self.restarts => Sight::Anew,
+            Some(pass) if pass < self.restarts => Sight::Again,
             Some(_) => Sight::Known,
         }
     }
 
-    /// Takes note of the page that was asked for.
+    /// Records a page and finds the next part to read.
     ///
     /// # Errors
-    /// [`Astray`]: the pages lead nowhere. The window is not read.
-    pub(super) fn take(&mut self, page: &Page) -> Result<Next, Astray> {
+    /// [`Astray`] if the pages do not lead to an end; the window counts as not read.
+    pub(super) fn advance(&mut self, page: &PageFacts) -> Result<WindowStep, Astray> {
         self.fit(page);
         if !page.is_last() {
             self.pages.follow(page.next_cursor.as_deref(), page.has_news)?;
         }
         if page.next_cursor.is_some() {
             self.cursor.clone_from(&page.next_cursor);
-            return Ok(Next::More);
+            return Ok(WindowStep::More);
         }
         self.cursor = None;
         let read = self.left.pop();
+        // More, but no cursor: what lies on either side of this page is still to be read.
         if let (true, Some(window)) = (page.has_more, read) {
             let ends = page.ends.ok_or(Astray::Nowhere)?;
             self.left.extend(beside(window, page.count, ends));
         }
-        Ok(if self.left.is_empty() { Next::Last } else { Next::More })
+        Ok(if self.left.is_empty() { WindowStep::Last } else { WindowStep::More })
     }
 
-    /// Asks for as many messages as made a page of the wanted size, at most four times as many as
-    /// before.
-    fn fit(&mut self, page: &Page) {
+    /// Chooses the number of messages that would have made a page of the wanted size, at most four
+    /// times the number before.
+    fn fit(&mut self, page: &PageFacts) {
         if let Some(bytes) = page.bytes.checked_div(page.count) {
             let fitting = PAGE_BYTES / bytes.max(1);
             self.limit = fitting.clamp(1, PAGE.min(self.limit * 4));
         }
     }
 
-    /// Begins anew, since the cursor is not known any more; not for ever.
+    /// Begins the window again because Slack rejected the page cursor. Returns `false` after the last
+    /// allowed restart.
     pub(super) fn restart(&mut self) -> bool {
         self.restarts += 1;
         self.left = vec![self.whole];
@@ -255,9 +265,9 @@ impl Reading {
     }
 }
 
-/// What lies on either side of a page, which spans `first` to `last`. A side begins with the page's
-/// own message, so that nothing is asked for between two neighbours; unless the page has no other:
-/// then the same page would come again.
+/// Returns the parts of a window on either side of a page that spans `first` to `last`. Each side
+/// includes the page's outermost message, so that nothing between two neighbours is missed; not if
+/// that is the page's only message, since the same page would be read again.
 fn beside(
     window: Window,
     count: usize,
@@ -278,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    const SETTINGS: Settings = Settings {
+    const SETTINGS: CatchUpSettings = CatchUpSettings {
         every: Duration::from_secs(60),
         overlap: Duration::from_secs(600),
         settle: Duration::from_secs(30),
@@ -302,29 +312,29 @@ mod tests {
         clocks(100_000, 100_000, Some(100_000))
     }
 
-    fn place(committed: Option<i64>, seen: Option<i64>) -> Place {
-        Place { committed: committed.map(at), seen: seen.map(at) }
+    fn place(committed: Option<i64>, seen: Option<i64>) -> ReadProgress {
+        ReadProgress { committed: committed.map(at), seen: seen.map(at) }
     }
 
-    fn plan(place: Place, also_from: Option<i64>, moment: Moment) -> Plan {
-        Plan::new(place, also_from.map(at), moment, Duration::ZERO, SETTINGS)
+    fn plan(place: ReadProgress, gap_from: Option<i64>, moment: Moment) -> WindowPlan {
+        WindowPlan::new(place, gap_from.map(at), moment, Duration::ZERO, SETTINGS)
     }
 
     #[test]
     fn the_first_window_looks_back_and_the_next_ones_overlap() {
-        let first = plan(Place::default(), None, now());
+        let first = plan(ReadProgress::default(), None, now());
         assert_eq!(first.window, Window { oldest: at(13_600), latest: at(100_000) });
         assert_eq!(first.commit, Some(at(99_970)));
         let next = plan(place(Some(99_970), None), None, now());
         assert_eq!((next.window.oldest, next.put_back), (at(99_370), None));
-        let from_now = Settings { first_lookback: Duration::ZERO, ..SETTINGS };
+        let from_now = CatchUpSettings { first_lookback: Duration::ZERO, ..SETTINGS };
         let waited = Duration::from_secs(7);
-        let first = Plan::new(Place::default(), None, now(), waited, from_now);
+        let first = WindowPlan::new(ReadProgress::default(), None, now(), waited, from_now);
         assert_eq!(first.window.oldest, at(99_993), "what came while the time was in doubt");
     }
 
     #[test]
-    fn a_minute_that_slack_left_out_is_read_too() {
+    fn a_rate_limited_minute_is_read_too() {
         let early = plan(place(Some(99_970), None), Some(90_000), now());
         assert_eq!(early.window.oldest, at(90_000));
         let covered = plan(place(Some(99_970), None), Some(99_900), now());
@@ -339,7 +349,7 @@ mod tests {
 
     #[test]
     fn while_the_time_is_in_doubt_no_channel_gets_its_first_cursor() {
-        let plan = plan(Place::default(), None, clocks(100_000, 900_000, None));
+        let plan = plan(ReadProgress::default(), None, clocks(100_000, 900_000, None));
         assert_eq!((plan.window.oldest, plan.commit), (at(813_600), None));
     }
 
@@ -366,23 +376,25 @@ mod tests {
 
     #[test]
     fn fifteen_of_two_hundred_with_more_to_come_is_the_limited_profile() {
-        let page = |count, has_more| Page { count, has_more, ..Page::default() }.is_limited(PAGE);
+        let page = |count, has_more| {
+            PageFacts { count, has_more, ..PageFacts::default() }.is_limited(PAGE)
+        };
         assert_eq!(page(15, true), Some(true));
         assert_eq!(page(15, false), None, "there may just be fifteen");
         assert_eq!(page(14, true), Some(false));
         assert_eq!(page(16, false), Some(false));
         assert_eq!(page(200, true), Some(false));
         assert_eq!(page(0, false), None);
-        let few = Page { count: 15, has_more: true, ..Page::default() };
+        let few = PageFacts { count: 15, has_more: true, ..PageFacts::default() };
         assert_eq!(few.is_limited(15), None, "no more were asked for");
     }
 
     #[test]
     fn pages_of_large_messages_get_smaller_and_grow_again() {
-        let mut reading = Reading::new(Window { oldest: at(1), latest: at(9) });
+        let mut reading = HistoryPages::new(Window { oldest: at(1), latest: at(9) });
         assert!(reading.shrink() && reading.limit() == 50);
         assert!(reading.shrink() && reading.limit() == 12);
-        let page = |count, bytes| Page { count, bytes, ..Page::default() };
+        let page = |count, bytes| PageFacts { count, bytes, ..PageFacts::default() };
         reading.fit(&page(12, 12 * 240_000));
         assert_eq!(reading.limit(), 4);
         reading.fit(&page(4, 4_000));
@@ -395,41 +407,41 @@ mod tests {
     }
 
     #[test]
-    fn more_without_a_page_or_a_place_leads_nowhere() {
-        let mut reading = Reading::new(Window { oldest: at(1), latest: at(9) });
-        let lost = Page { has_more: true, ..Page::default() };
-        assert_eq!(reading.take(&lost), Err(Astray::Nowhere));
+    fn more_messages_without_a_cursor_or_a_timestamp_lead_nowhere() {
+        let mut reading = HistoryPages::new(Window { oldest: at(1), latest: at(9) });
+        let lost = PageFacts { has_more: true, ..PageFacts::default() };
+        assert_eq!(reading.advance(&lost), Err(Astray::Nowhere));
     }
 
     #[test]
     fn a_cursor_that_comes_back_does_not_end_the_window_as_read() {
-        let mut reading = Reading::new(Window { oldest: at(1), latest: at(9) });
-        let page = |cursor: &str| Page {
+        let mut reading = HistoryPages::new(Window { oldest: at(1), latest: at(9) });
+        let page = |cursor: &str| PageFacts {
             next_cursor: Some(cursor.into()),
             has_news: true,
-            ..Page::default()
+            ..PageFacts::default()
         };
-        assert_eq!(reading.take(&page("a=")), Ok(Next::More));
-        assert_eq!(reading.take(&page("b=")), Ok(Next::More));
-        assert_eq!(reading.take(&page("a=")), Err(Astray::Circle));
+        assert_eq!(reading.advance(&page("a=")), Ok(WindowStep::More));
+        assert_eq!(reading.advance(&page("b=")), Ok(WindowStep::More));
+        assert_eq!(reading.advance(&page("a=")), Err(Astray::Circle));
     }
 
     #[test]
-    fn a_window_is_not_begun_anew_for_ever() {
-        let mut reading = Reading::new(Window { oldest: at(1), latest: at(9) });
+    fn a_window_is_begun_again_three_times_at_most() {
+        let mut reading = HistoryPages::new(Window { oldest: at(1), latest: at(9) });
         let again: Vec<bool> = (0..4).map(|_| reading.restart()).collect();
         assert_eq!(again, [true, true, true, false]);
     }
 
     #[test]
-    fn a_message_is_new_again_when_the_window_is_begun_anew() {
-        let mut reading = Reading::new(Window { oldest: at(1), latest: at(9) });
+    fn a_message_counts_as_seen_again_after_the_window_is_begun_again() {
+        let mut reading = HistoryPages::new(Window { oldest: at(1), latest: at(9) });
         assert_eq!((reading.see(at(3)), reading.see(at(3))), (Sight::First, Sight::Known));
         reading.restart();
-        assert_eq!((reading.see(at(3)), reading.see(at(3))), (Sight::Anew, Sight::Known));
+        assert_eq!((reading.see(at(3)), reading.see(at(3))), (Sight::Again, Sight::Known));
     }
 
-    /// Which end of a window Slack's first page is at.
+    /// End of a window at which Slack's first page is.
     #[derive(Clone, Copy, Debug)]
     enum Anchor {
         Newest,
@@ -445,7 +457,7 @@ mod tests {
     }
 
     impl Slack {
-        fn ask(&self, window: Window, cursor: Option<&str>) -> (Vec<i64>, Page) {
+        fn ask(&self, window: Window, cursor: Option<&str>) -> (Vec<i64>, PageFacts) {
             let inside =
                 |second: &&i64| at(**second) >= window.oldest && at(**second) <= window.latest;
             let mut inside: Vec<i64> = self.all.iter().filter(inside).copied().collect();
@@ -456,12 +468,12 @@ mod tests {
             let given: Vec<i64> = inside.iter().skip(skip).take(self.page).copied().collect();
             let has_more = skip + given.len() < inside.len();
             let ends = given.iter().min().zip(given.iter().max());
-            let page = Page {
+            let page = PageFacts {
                 count: given.len(),
                 ends: ends.map(|(first, last)| (at(*first), at(*last))),
                 next_cursor: (has_more && self.cursors).then(|| (skip + given.len()).to_string()),
                 has_more,
-                ..Page::default()
+                ..PageFacts::default()
             };
             (given, page)
         }
@@ -478,7 +490,7 @@ mod tests {
             let anchor = if newest_first { Anchor::Newest } else { Anchor::Oldest };
             let slack = Slack { all: seconds.iter().copied().collect(), anchor, page, cursors };
             let window = Window { oldest: at(20), latest: at(180) };
-            let (mut reading, mut found, mut asked) = (Reading::new(window), BTreeSet::new(), 0);
+            let (mut reading, mut found, mut asked) = (HistoryPages::new(window), BTreeSet::new(), 0);
             loop {
                 let (part, cursor) = reading.request();
                 let (given, mut page) = slack.ask(part, cursor);
@@ -488,7 +500,7 @@ mod tests {
                 found.extend(given);
                 asked += 1;
                 prop_assert!(asked < 200);
-                if reading.take(&page).unwrap() == Next::Last {
+                if reading.advance(&page).unwrap() == WindowStep::Last {
                     break;
                 }
             }
@@ -509,30 +521,30 @@ mod tests {
                 1..40,
             ),
         ) {
-            let mut reading = Reading::new(Window { oldest: at(20), latest: at(60) });
+            let mut reading = HistoryPages::new(Window { oldest: at(20), latest: at(60) });
             let (mut asked, mut barren) = (0, 0);
             for (times, cursor, has_more) in answers.iter().cycle() {
                 asked += 1;
                 // 40 messages, each of which may be preceded by nine pages without any.
                 prop_assert!(asked <= 41 * 10, "it goes on for ever");
-                let mut page = Page {
+                let mut page = PageFacts {
                     count: times.len(),
                     ends: times.iter().min().zip(times.iter().max()).map(|(a, b)| (at(*a), at(*b))),
                     next_cursor: cursor.map(|cursor| cursor.to_string()),
                     has_more: *has_more,
-                    ..Page::default()
+                    ..PageFacts::default()
                 };
                 for second in times {
                     page.has_news |= reading.see(at(*second)) != Sight::Known;
                 }
                 barren = if page.has_news { 0 } else { barren + 1 };
-                match reading.take(&page) {
-                    Ok(Next::Last) => {
+                match reading.advance(&page) {
+                    Ok(WindowStep::Last) => {
                         // Sides of a page may be empty: then nothing is left of the window.
                         prop_assert!(cursor.is_none());
                         break;
                     }
-                    Ok(Next::More) => prop_assert!(page.is_last() || barren < 10),
+                    Ok(WindowStep::More) => prop_assert!(page.is_last() || barren < 10),
                     Err(Astray::Circle) => {
                         prop_assert!(cursor.is_some());
                         break;
@@ -585,10 +597,10 @@ mod tests {
             overlap in 0_u64..900,
         ) {
             use crate::slack::web_api::Clocks;
-            let settings = Settings { overlap: Duration::from_secs(overlap), ..SETTINGS };
+            let settings = CatchUpSettings { overlap: Duration::from_secs(overlap), ..SETTINGS };
             let begin = 1_000_000;
             let (mut clocks, mut place, mut found) =
-                (Clocks::default(), Place::default(), BTreeSet::new());
+                (Clocks::default(), ReadProgress::default(), BTreeSet::new());
             let mut began = None;
             for minute in 0..80_u64 {
                 let up = Duration::from_secs(minute * 60);
@@ -607,7 +619,7 @@ mod tests {
                 clocks.note(Timestamp::from_seconds(true_now + error(true)), own, up);
                 let began_at = *began.get_or_insert(up);
                 let waited = up.saturating_sub(began_at);
-                let plan = Plan::new(place, None, clocks.now(own, up), waited, settings);
+                let plan = WindowPlan::new(place, None, clocks.now(own, up), waited, settings);
                 let inside = |ts: &MessageTs| {
                     (plan.window.oldest..=plan.window.latest).contains(ts) && *ts <= at(true_now)
                 };

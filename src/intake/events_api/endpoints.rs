@@ -13,9 +13,10 @@ use crate::{
     ids::AppName,
     intake::{
         Admission,
-        fate::{Fate, FateCounters, ProblemCounters},
+        fate::{Fate, FateCounters},
         notes::Notes,
         notice::{Notice, Notices},
+        trace::ProblemCounters,
     },
     metrics::{Metric, Metrics},
     secret::Secret,

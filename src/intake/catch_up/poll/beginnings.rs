@@ -1,33 +1,34 @@
-//! When the history of each channel was first to be read. The store remembers it: however often
-//! the relay is restarted before a channel can be read, what was posted meanwhile is read then, and
-//! what is older than a first reading goes back is never read by itself.
+//! Times at which channels were first to be read. The store remembers them: however often the relay
+//! is restarted before a channel can be read, messages posted meanwhile are read then, and messages
+//! older than the first lookback are never read without a backfill.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use super::{Poller, window::Place};
+use super::Poller;
 use crate::{
     clock::Timestamp,
     ids::{ChannelId, MessageTs},
+    intake::catch_up::window::ReadProgress,
     slack::web_api::Moment,
     store::{Beginning, StoreError},
 };
 
-/// A beginning that Slack's time did not confirm is believed if it is not older than this: the
-/// clock of a machine without a battery begins in 1970.
+/// Age up to which a beginning is believed that Slack's time did not confirm: the clock of a machine
+/// without a battery begins in 1970.
 const UNCONFIRMED: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Slack tells the time in whole seconds, so a beginning may seem to be as much later than now.
+/// Resolution of Slack's time: a beginning may seem to be later than now by as much.
 pub(super) const SLACKS_SECOND: Duration = Duration::from_secs(1);
 
-/// What is kept under ids and configured names. No beginning is kept for a channel that was read
-/// before beginnings were.
-pub(super) type Beginnings = BTreeMap<String, Option<Beginning>>;
-
 impl Poller {
-    /// Keeps for each channel of ours that there is to be read something of it from now on, unless
-    /// that is kept. A channel whose id is not found yet counts by its name.
+    /// Stores a beginning for each channel of the app that does not have one. A channel whose id is
+    /// not found yet has one by name.
+    ///
+    /// # Errors
+    /// The store failed.
     pub(super) async fn note_beginnings(&mut self) -> Result<(), StoreError> {
-        let (store, app) = (self.reader.ground.store.clone(), self.reader.app.clone());
+        let store = self.reader.ground.store.clone();
+        let app = self.reader.app.clone();
         if self.beginnings.is_none() {
             let kept = store.beginnings(&app).await?;
             let kept = kept.into_iter().map(|(written, beginning)| (written, Some(beginning)));
@@ -38,7 +39,8 @@ impl Poller {
             if self.knows_beginning(id.as_str()) {
                 continue;
             }
-            let is_new = self.place(&id, moment).await?.committed.is_none();
+            // A channel that was read before beginnings were stored has a cursor, and needs none.
+            let is_new = self.progress(&id, moment).await?.committed.is_none();
             self.keep_beginning(id.as_str(), is_new.then(|| now(moment))).await?;
         }
         for name in self.channels.known().unresolved.clone() {
@@ -59,25 +61,28 @@ impl Poller {
         beginning: Option<Beginning>,
     ) -> Result<(), StoreError> {
         if let Some(beginning) = beginning {
-            let (store, app) = (&self.reader.ground.store, &self.reader.app);
-            store.set_beginning(app, written, beginning).await?;
+            let reader = &self.reader;
+            reader.ground.store.set_beginning(&reader.app, written, beginning).await?;
         }
         let known = self.beginnings.get_or_insert_default();
         known.insert(written.to_owned(), beginning);
         Ok(())
     }
 
-    /// Returns when the channel's history was first to be read, under whichever of its ids or
-    /// names; `None` if nothing is known of it.
+    /// Returns the time at which the channel's history was first to be read, under any of its ids and
+    /// names; `None` if that is not known.
+    ///
+    /// # Errors
+    /// The store failed.
     pub(super) async fn beginning(
         &mut self,
         channel: &ChannelId,
-        place: Place,
+        progress: ReadProgress,
         moment: Moment,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let (store, app) = (&self.reader.ground.store, &self.reader.app);
+        let reader = &self.reader;
         let known = self.channels.known();
-        let names = store.channel_ids(app).await?;
+        let names = reader.ground.store.channel_ids(&reader.app).await?;
         let names = names.iter().filter(|(_, id)| id == channel).map(|(name, _)| name.as_str());
         let ids = known.chain(channel).iter().map(ChannelId::as_str);
         let kept = self.beginnings.iter().flatten();
@@ -91,8 +96,9 @@ impl Poller {
             one.at <= now + SLACKS_SECOND && (one.is_sure || now.since(one.at) <= UNCONFIRMED)
         };
         let first = kept.iter().filter(is_possible).min_by_key(|one| one.at).copied();
+        // Slack's time is known now: it confirms the beginning, or makes one.
         let is_unsure = first.is_none_or(|first| !first.is_sure);
-        if is_unsure && place.committed.is_none() && self.beginnings.is_some() {
+        if is_unsure && progress.committed.is_none() && self.beginnings.is_some() {
             let at = first.map_or(now, |first| first.at);
             let sure = Beginning { at, is_sure: true };
             self.keep_beginning(channel.as_str(), Some(sure)).await?;
@@ -107,9 +113,13 @@ fn now(moment: Moment) -> Beginning {
     Beginning { at, is_sure: moment.believed.is_some() }
 }
 
-/// Returns how far back the overlap may reach: where the first reading of the channel began.
-pub(super) fn floor(beginning: Timestamp, first_lookback: Duration, place: Place) -> MessageTs {
+/// Returns the earliest message that the overlap may reach: where the first reading began.
+pub(super) fn floor(
+    beginning: Timestamp,
+    first_lookback: Duration,
+    progress: ReadProgress,
+) -> MessageTs {
     let floor = MessageTs::from_micros((beginning - first_lookback).micros());
-    // Never beyond what was read.
-    place.committed.map_or(floor, |committed| floor.min(committed))
+    // Never later than what was read.
+    progress.committed.map_or(floor, |committed| floor.min(committed))
 }

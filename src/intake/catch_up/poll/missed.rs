@@ -5,19 +5,20 @@ use std::time::Duration;
 use super::Poller;
 use crate::{ids::MessageTs, logging::chain, metrics::Metric};
 
-/// An incident that no push has brought by then was missed: Slack's last retry comes after 5 min.
+/// Age at which an incident that no push has brought counts as missed. Slack's last retry comes after
+/// 5 minutes.
 const MISSED_AFTER: Duration = Duration::from_secs(600);
 
 impl Poller {
-    /// Counts what catch-up brought and no push has, once it is old enough.
+    /// Counts the incidents that catch-up has found and that are old enough to be missed pushes.
     pub(super) async fn count_missed(&self) {
         let ground = &self.reader.ground;
         let Some(now) = self.reader.api.moment().believed else {
             return;
         };
-        // By Slack's clock, since messages are.
+        // By Slack's clock, like the timestamps of messages.
         let ready_at = now - ground.clock.now().since(self.reader.ready_at);
-        // Exactly so old is old enough.
+        // One microsecond more, so that a message of exactly that age is included.
         let before = MessageTs::from_micros((now - MISSED_AFTER).micros().saturating_add(1));
         loop {
             let taken = match ground.store.take_unpushed(&self.reader.app, before).await {
@@ -25,7 +26,7 @@ impl Poller {
                 Ok(taken) => taken,
                 Err(error) => {
                     let error = chain(&error);
-                    tracing::error!(error, "the store does not say what was missed");
+                    tracing::error!(error, "missed pushes could not be read from the store");
                     return;
                 }
             };

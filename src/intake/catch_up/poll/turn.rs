@@ -1,61 +1,38 @@
-//! A channel's turn: the next page of its window, and what comes of it.
+//! A channel's turn: reads the next page of its window, and finishes or gives up the window.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    EXTRA_GAP, Found, Poller, ReadError, SLOW_RETRY,
+    BegunWindow, ChannelRead, Poller,
     beginnings::{SLACKS_SECOND, floor},
-    moved,
-    reader::{Beat, Open, TRIES},
-    task::{Purpose, Task},
-    window::{Place, Plan, ts},
     with_cure,
 };
 use crate::{
     clock::Timestamp,
     ids::{ChannelId, MessageTs},
+    intake::catch_up::{
+        open_window::{OpenWindow, ReadCounts},
+        pace::{EXTRA_GAP, SLOW_RETRY, TRIES},
+        read::{Beat, ReadError, UNKNOWN_CHANNEL},
+        task::{Purpose, WindowTask},
+        window::{ReadProgress, WindowPlan, ts},
+    },
     logging::chain,
     slack::web_api::ApiError,
     store::{CursorMove, Source, StoreError},
 };
 
-/// How long the status shows that a cursor was found in the future.
+/// Time for which the status shows that a cursor was found in the future.
 const PUT_BACK_SHOWN: Duration = Duration::from_secs(3600);
-
-/// What the poller remembers of a channel from one page to the next.
-#[derive(Debug, Default)]
-pub(super) struct Read {
-    pub(super) begun: Option<Begun>,
-    /// Up to where messages have been counted.
-    counted: Option<MessageTs>,
-    /// Since when the channel waits for its first cursor.
-    waits_since: Option<Duration>,
-    /// Where the store should have moved the cursor.
-    pub(super) moved_to: Option<MessageTs>,
-    /// What is shown until then, though the channel is read.
-    shown: Option<(String, Duration)>,
-}
-
-/// A window that is being read.
-#[derive(Debug)]
-pub(super) struct Begun {
-    open: Open,
-    at: Duration,
-    /// What it covers of what Slack left out.
-    also_from: Option<MessageTs>,
-    /// Up to where its messages are counted once it is read.
-    counts_to: MessageTs,
-    /// The time is in doubt: Slack's next answer may tell more.
-    is_doubtful: bool,
-}
 
 impl Poller {
     /// Reads the next page of a channel.
     pub(super) async fn turn(&mut self, channel: &ChannelId, term: Option<u64>) {
-        let (reader, heartbeat) = (Arc::clone(&self.reader), self.heartbeat.clone());
+        let reader = Arc::clone(&self.reader);
+        let heartbeat = self.heartbeat.clone();
         let mut read = self.reads.remove(channel).unwrap_or_default();
         let result = match self.begin(channel, term, &mut read).await {
-            Ok(begun) => reader.step(&mut begun.open, Beat(Some(&heartbeat))).await,
+            Ok(begun) => reader.step(&mut begun.window, Beat(Some(&heartbeat))).await,
             Err(error) => Err(ReadError::Store(error)),
         };
         match result {
@@ -63,46 +40,58 @@ impl Poller {
                 self.note_heard(true);
                 self.turns.goes_on(channel, self.uptime());
             }
-            Ok(Some(found)) => {
+            Ok(Some(counts)) => {
                 self.note_heard(true);
-                self.finish(channel, found, &mut read);
+                self.finish(channel, counts, &mut read);
             }
-            Err(error) => self.note_failure(channel, &error, &mut read),
+            Err(error) => {
+                if self.note_failure(channel, &error).await
+                    && let Some(begun) = read.open.take()
+                {
+                    reader.abandon(begun.window).await;
+                }
+            }
         }
         self.reads.insert(channel.clone(), read);
     }
 
-    /// The window that is being read of the channel, begun now if there is none.
+    /// Returns the window that is being read of the channel, begun now if there is none.
+    ///
+    /// # Errors
+    /// The store failed.
     async fn begin<'r>(
         &mut self,
         channel: &ChannelId,
         term: Option<u64>,
-        read: &'r mut Read,
-    ) -> Result<&'r mut Begun, StoreError> {
-        if let Some(begun) = read.begun.take() {
-            return Ok(read.begun.insert(begun));
+        read: &'r mut ChannelRead,
+    ) -> Result<&'r mut BegunWindow, StoreError> {
+        if let Some(begun) = read.open.take() {
+            return Ok(read.open.insert(begun));
         }
         let reader = Arc::clone(&self.reader);
-        let (now, moment) = (self.uptime(), reader.api.moment());
-        let place = self.place(channel, moment).await?;
-        if term.is_some() && place.committed < read.moved_to.take() {
+        let now = self.uptime();
+        let moment = reader.api.moment();
+        let progress = self.progress(channel, moment).await?;
+        if term.is_some() && progress.committed < read.moved_to.take() {
             // The store has logged why.
             let problem = "the store did not move the cursor: compare the clocks of this machine \
                            and of the database";
             read.shown = Some((problem.to_owned(), now + self.settings.every));
         }
-        let beginning = self.beginning(channel, place, moment).await?;
+        let beginning = self.beginning(channel, progress, moment).await?;
         let waited = now.saturating_sub(*read.waits_since.get_or_insert(now));
         let waited = beginning.map_or(waited, |beginning| moment.earliest.since(beginning));
-        // What has been read here is not read once more because another channel fails.
-        let also_from = self.also_from.filter(|_| !self.also_read.contains(channel));
-        let mut plan = Plan::new(place, also_from, moment, waited, self.settings);
-        // What is older is none of ours to bring.
+        // A channel in which the rate-limited minute was read is not read from there again because
+        // another channel fails.
+        let gap_from = self.gap_from.filter(|_| !self.gap_read.contains(channel));
+        let mut plan = WindowPlan::new(progress, gap_from, moment, waited, self.settings);
+        // The overlap does not reach behind the start of the first reading: older incidents were
+        // handled before the relay was set up.
         let lookback = self.settings.first_lookback;
-        let floor = beginning.map(|beginning| floor(beginning, lookback, place));
+        let floor = beginning.map(|beginning| floor(beginning, lookback, progress));
         let now_at_most = ts(moment.earliest + SLACKS_SECOND);
         let floor = floor.filter(|floor| *floor <= now_at_most);
-        if let (Some(floor), None) = (floor, also_from) {
+        if let (Some(floor), None) = (floor, gap_from) {
             plan.window.oldest = plan.window.oldest.max(floor);
         }
         let cursor = |to| {
@@ -119,11 +108,11 @@ impl Poller {
             && let Some(cursor) = cursor(back)
         {
             reader.ground.store.put_cursor_back(&cursor).await?;
-            self.tell_of_put_back(channel, place, back, read);
+            self.tell_of_put_back(channel, progress, back, read);
         }
-        // A count that a wrong clock has moved into the future tells nothing.
+        // A count from the future, left by a wrong clock, does not show what was counted.
         let counted = read.counted.filter(|counted| *counted <= ts(moment.latest));
-        let task = Task {
+        let task = WindowTask {
             channel: channel.clone(),
             began: now,
             window: plan.window,
@@ -131,24 +120,27 @@ impl Poller {
             purpose: Purpose::Deliver,
             cursor: plan.commit.and_then(cursor),
             now: ts(moment.earliest),
-            counted_to: counted.or(place.committed.filter(|to| *to <= ts(moment.latest))),
+            counted_to: counted.or(progress.committed.filter(|to| *to <= ts(moment.latest))),
         };
         self.begun_at = now;
-        let counts_to = ts(moment.believed.unwrap_or(moment.earliest));
-        let is_doubtful = plan.commit.is_none();
-        let open = Open::new(task);
-        Ok(read.begun.insert(Begun { open, at: now, also_from, counts_to, is_doubtful }))
+        Ok(read.open.insert(BegunWindow {
+            window: OpenWindow::new(task),
+            at: now,
+            gap_from,
+            counts_to: ts(moment.believed.unwrap_or(moment.earliest)),
+            is_doubtful: plan.commit.is_none(),
+        }))
     }
 
     fn tell_of_put_back(
         &self,
         channel: &ChannelId,
-        place: Place,
+        progress: ReadProgress,
         back: MessageTs,
-        read: &mut Read,
+        read: &mut ChannelRead,
     ) {
         let shown = |ts: MessageTs| Timestamp::from_micros(ts.micros());
-        let was = place.committed.map(shown).unwrap_or_default();
+        let was = progress.committed.map(shown).unwrap_or_default();
         let problem = format!(
             "a wrong clock had left the cursor in the future, at {was}: it was put back, and \
              history is read again from {}",
@@ -163,28 +155,29 @@ impl Poller {
         read.shown = Some((problem, self.uptime() + PUT_BACK_SHOWN));
     }
 
-    /// A channel was read to its end.
-    fn finish(&mut self, channel: &ChannelId, found: Found, read: &mut Read) {
-        let Some(Begun { open, at, also_from, counts_to, is_doubtful }) = read.begun.take() else {
+    /// Finishes a window that was read to its end.
+    fn finish(&mut self, channel: &ChannelId, counts: ReadCounts, read: &mut ChannelRead) {
+        let Some(begun) = read.open.take() else {
             return;
         };
+        let BegunWindow { window, at, gap_from, counts_to, is_doubtful } = begun;
         self.lost.remove(channel);
         read.counted = read.counted.max(Some(counts_to));
-        if found.new > 0 {
+        if counts.new > 0 {
             tracing::info!(
                 app = %self.reader.app,
                 %channel,
-                new = found.new,
+                new = counts.new,
                 "catch-up found {} incidents in {channel} that were not known",
-                found.new
+                counts.new
             );
         }
         let now = self.uptime();
         let every = self.settings.every;
         let pause = if is_doubtful { every.min(EXTRA_GAP) } else { every };
         self.turns.went_well(channel, (at + pause).max(now));
-        self.note_also_read(channel, also_from);
-        if let Some(cursor) = &open.task.cursor {
+        self.note_gap_read(channel, gap_from);
+        if let Some(cursor) = &window.task.cursor {
             read.waits_since = None;
             read.moved_to = Some(cursor.to);
         }
@@ -192,7 +185,7 @@ impl Poller {
         let problem = read.shown.as_ref().map_or("", |(problem, _)| problem);
         let read_at = self.time_to_show();
         self.board.channel(channel, |status| {
-            if let Some(cursor) = &open.task.cursor {
+            if let Some(cursor) = &window.task.cursor {
                 status.committed = Some(cursor.to);
             }
             status.last_success = Some(read_at);
@@ -201,58 +194,62 @@ impl Poller {
         self.show_last_success(channel, read_at);
     }
 
-    /// What Slack left out has been read in the channel, or cannot be; in the last one, it is done.
-    fn note_also_read(&mut self, channel: &ChannelId, also_from: Option<MessageTs>) {
-        if self.also_from.is_none() {
+    /// Records that the rate-limited minutes from `gap_from` on were read in the channel, or cannot
+    /// be read there. After the last channel the gap is closed.
+    fn note_gap_read(&mut self, channel: &ChannelId, gap_from: Option<MessageTs>) {
+        if self.gap_from.is_none() {
             return;
         }
-        if self.also_from == also_from {
-            self.also_read.insert(channel.clone());
+        if self.gap_from == gap_from {
+            self.gap_read.insert(channel.clone());
         }
-        if self.ours().iter().all(|channel| self.also_read.contains(channel)) {
-            self.also_from = None;
+        if self.ours().iter().all(|channel| self.gap_read.contains(channel)) {
+            self.gap_from = None;
         }
     }
 
-    /// Puts the channel aside, and tells operators once of each new problem.
-    fn note_failure(&mut self, channel: &ChannelId, error: &ReadError, read: &mut Read) {
+    /// Plans the channel's next turn after a failure, and tells operators once of each new problem.
+    /// Returns whether the window is given up; otherwise the same page is read again.
+    async fn note_failure(&mut self, channel: &ChannelId, error: &ReadError) -> bool {
         let now = self.uptime();
         let jitter = self.reader.ground.clock.jitter();
-        match error {
+        let gives_up = match error {
             ReadError::Slack(ApiError::Throttled { wait }) => {
                 self.history_at = now.saturating_add(*wait);
-                return;
+                return false;
             }
-            ReadError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error),
+            ReadError::Slack(error @ ApiError::Token(_)) => {
+                self.lose_access(error).await;
+                return true;
+            }
             ReadError::Slack(ApiError::Configuration { code, .. }) => {
                 self.note_heard(true);
-                if code.as_str() == moved::UNKNOWN {
+                if code.as_str() == UNKNOWN_CHANNEL {
                     self.lose(channel);
                 }
-                read.begun = None;
                 self.turns.put_aside(channel, now + SLOW_RETRY);
-                self.note_also_read(channel, self.also_from);
+                self.note_gap_read(channel, self.gap_from);
+                true
             }
             ReadError::Slack(ApiError::Transient(_)) => {
                 self.note_heard(false);
-                // The window goes on where it was, unless that never works.
-                if self.turns.failed(channel, now, jitter).is_multiple_of(TRIES) {
-                    read.begun = None;
-                }
+                // A page that never comes may be due to the window, so another one is begun.
+                self.turns.failed(channel, now, jitter).is_multiple_of(TRIES)
             }
             ReadError::Store(_) => {
                 self.note_heard(true);
-                // The page may not have been stored, and it is not asked for again in this window.
-                read.begun = None;
+                // The page may not have been stored, and this window does not read it again.
                 self.turns.failed(channel, now, jitter);
+                true
             }
             ReadError::Slack(ApiError::Ours(_)) | ReadError::Astray(_) | ReadError::TooLarge => {
                 self.note_heard(true);
-                read.begun = None;
                 self.turns.went_astray(channel, now);
+                true
             }
-        }
+        };
         self.show_failure(channel, error);
+        gives_up
     }
 
     fn show_failure(&self, channel: &ChannelId, error: &ReadError) {

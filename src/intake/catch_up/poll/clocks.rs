@@ -1,15 +1,15 @@
-//! What the poller shows of time: when a channel was last read, and whether the clocks agree.
+//! Compares our clock with Slack's, and chooses the times that operators are shown.
 
 use std::time::Duration;
 
-use super::{Poller, status::Topic};
-use crate::{clock::Timestamp, ids::ChannelId, metrics::Metric};
+use super::Poller;
+use crate::{clock::Timestamp, ids::ChannelId, intake::catch_up::status::Topic, metrics::Metric};
 
-/// A clock of ours that is further ahead is not shown to be the time.
+/// Distance by which our clock may be ahead and still be shown as the time.
 const AHEAD: Duration = Duration::from_secs(900);
 
 impl Poller {
-    /// Our time of day, or the time that is believed if ours is far ahead of it.
+    /// Returns our time of day, or the believed time if ours is far ahead.
     pub(super) fn time_to_show(&self) -> Timestamp {
         let own = self.reader.ground.clock.now();
         let moment = self.reader.api.moment();
@@ -23,11 +23,12 @@ impl Poller {
         gauge.set(at.seconds_f64());
     }
 
-    /// Tells operators if the clocks contradict each other, and takes back what a clock that has
-    /// been set back has shown.
+    /// Tells operators if the clocks contradict each other, and corrects times that a wrong clock has
+    /// shown and that are now in the future.
     pub(super) fn watch_clocks(&self) {
         let reader = &self.reader;
-        let (own, moment) = (reader.ground.clock.now(), reader.api.moment());
+        let own = reader.ground.clock.now();
+        let moment = reader.api.moment();
         if let (Some(believed), Some(_)) = (moment.believed, moment.skew_seconds) {
             let skew = Duration::from_secs(own.since(believed).as_secs()).as_secs_f64()
                 - Duration::from_secs(believed.since(own).as_secs()).as_secs_f64();
@@ -37,14 +38,14 @@ impl Poller {
             let skew = moment.skew_seconds.unwrap_or_default();
             let side = if skew < 0 { "behind" } else { "ahead of" };
             format!(
-                "this machine's clock is {} s {side} Slack's: nothing later than the earlier one \
-                 is taken for read, and at 300 s every push is refused",
+                "this machine's clock is {} s {side} Slack's: the cursor moves by the earlier of the \
+                 two, and at 300 s every push is refused",
                 skew.abs()
             )
         } else {
             String::new()
         };
-        // The seconds change while the problem stays.
+        // The seconds change while the problem stays, so the text alone does not show a new problem.
         let is_shown = self.board.shows(Topic::Clock);
         if self.board.say(Topic::Clock, &problem) && !is_shown {
             tracing::error!(app = %reader.app, "{problem}");

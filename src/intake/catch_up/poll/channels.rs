@@ -1,47 +1,28 @@
-//! Finds the channels behind configured names, once; or those that the bot is in, now and then, if
-//! every channel is ours. An id that was found stays in the store: a channel that is renamed stays
-//! the same, and other relays that share the store need not find it.
+//! Finds the ids of the channels that are configured by name, once; or, if the app takes every
+//! channel, the channels that the bot is in, now and then. An id that was found is stored: a channel
+//! that is renamed stays the same, and other relays that share the store need not find it again.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::{
-    Poller, SLOW_RETRY,
-    reader::{TRIES, backoff},
-    status::Topic,
-    window::{Place, ts},
-    with_cure,
-};
+use super::{Poller, with_cure};
 use crate::{
     ids::{ChannelId, MessageTs},
+    intake::catch_up::{
+        listing::ChannelWalk,
+        pace::{SLOW_RETRY, TRIES, backoff},
+        status::Topic,
+        window::{ReadProgress, ts},
+    },
     logging::chain,
     metrics::Metric,
-    slack::web_api::{ApiError, Astray, Channel, ChannelPage, Moment, Pages},
+    slack::web_api::{ApiError, Astray, Channel, Moment},
     store::StoreError,
 };
 
-/// So many channels that were read before the start and are not listed now are looked for.
+/// Most channels that were read before the start, are not listed now, and are looked for.
 const LOST: usize = 20;
 
-/// The walk through the list of channels, a page at a time, and when it goes on.
-#[derive(Debug)]
-pub(super) struct Listing {
-    at: Duration,
-    failures: u32,
-    walk: Walk,
-}
-
-/// What one walk has come to.
-#[derive(Debug, Default)]
-struct Walk {
-    cursor: Option<String>,
-    pages: Pages,
-    seen: HashSet<String>,
-    members: Vec<ChannelId>,
-    /// Those of them of which nothing in the list says that they are lost ones.
-    strangers: Vec<ChannelId>,
-}
-
-/// Why a walk stopped.
+/// Reason why a walk through the list of channels stopped.
 #[derive(Debug, thiserror::Error)]
 enum ListError {
     #[error(transparent)]
@@ -50,46 +31,16 @@ enum ListError {
     Astray(#[from] Astray),
 }
 
-impl Listing {
-    pub(super) fn new(at: Duration) -> Self {
-        Self { at, failures: 0, walk: Walk::default() }
-    }
-
-    /// Begins a walk now that sees every channel.
-    pub(super) fn begin_anew(&mut self, at: Duration) {
-        self.walk = Walk::default();
-        self.at = at;
-    }
-
-    pub(super) fn note_stranger(&mut self, channel: ChannelId) {
-        self.walk.strangers.push(channel);
-    }
-}
-
-impl Walk {
-    /// Takes note of a page. Returns whether there is another.
-    fn follow(&mut self, page: &ChannelPage) -> Result<bool, Astray> {
-        let before = self.seen.len();
-        self.seen.extend(page.channels.iter().map(|channel| channel.id.clone()));
-        if page.next_cursor.is_some() {
-            let has_news = self.seen.len() > before;
-            self.pages.follow(page.next_cursor.as_deref(), has_news)?;
-        }
-        self.cursor.clone_from(&page.next_cursor);
-        Ok(self.cursor.is_some())
-    }
-}
-
 impl Poller {
-    /// When the channels of the workspace are listed, if there is still one to find, one that the
-    /// bot may have joined, or one that is lost.
+    /// Returns when the next page of the list of channels is due; `None` if there is no channel to
+    /// find, none that the bot may have joined, and none that is lost.
     pub(super) fn listing_at(&self) -> Option<Duration> {
         let known = self.channels.known();
         let is_complete = known.unresolved.is_empty() && !known.is_every() && self.lost.is_empty();
         (!is_complete).then_some(self.listing.at)
     }
 
-    /// Reads a page of the list, if it is time to. Channels that are known are read meanwhile.
+    /// Reads a page of the list of channels if one is due.
     pub(super) async fn find_channels(&mut self) {
         let Some(at) = self.listing_at() else {
             self.board.say(Topic::Listing, "");
@@ -103,7 +54,7 @@ impl Poller {
             Ok(false) => {
                 let walk = std::mem::take(&mut self.listing.walk);
                 if self.channels.known().is_every() {
-                    self.now_member_of(walk).await;
+                    self.set_members(walk).await;
                 } else {
                     self.suspect(walk.strangers);
                 }
@@ -111,15 +62,16 @@ impl Poller {
                 self.board.say(Topic::Listing, "");
                 self.complain_of_unresolved();
             }
-            Err(error) => self.list_failed(&error),
+            Err(error) => self.list_failed(&error).await,
         }
     }
 
-    /// Every channel that the bot is in is ours. One that is listed for the first time may be one
-    /// that was read under another id, before this process began or since.
-    async fn now_member_of(&mut self, walk: Walk) {
+    /// Applies a complete list for an app that takes every channel.
+    async fn set_members(&mut self, walk: ChannelWalk) {
         let reader = Arc::clone(&self.reader);
-        let Walk { members, mut strangers, .. } = walk;
+        let ChannelWalk { members, mut strangers, .. } = walk;
+        // A channel that is listed for the first time may have been read under another id, before
+        // this process began.
         if self.member_of.is_none()
             && let Ok(read) = reader.ground.store.read_channels(&reader.app).await
         {
@@ -134,15 +86,16 @@ impl Poller {
         self.member_of = Some(members);
     }
 
-    fn list_failed(&mut self, error: &ListError) {
+    async fn list_failed(&mut self, error: &ListError) {
         let now = self.uptime();
-        let (mut cure, mut walks_on) = ("", false);
+        let mut cure = "";
+        let mut walks_on = false;
         let pause = match error {
             ListError::Slack(ApiError::Throttled { wait }) => {
                 self.listing.at = now.saturating_add(*wait);
                 return;
             }
-            ListError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error),
+            ListError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error).await,
             ListError::Slack(error @ ApiError::Configuration { .. }) => {
                 cure = error.cure();
                 SLOW_RETRY
@@ -153,7 +106,7 @@ impl Poller {
                 walks_on = !self.listing.failures.is_multiple_of(TRIES);
                 backoff(self.listing.failures)
             }
-            // The next walk begins anew.
+            // The list begins again: this page may never be answered.
             ListError::Slack(ApiError::Ours(_)) => {
                 self.listing.failures = self.listing.failures.saturating_add(1);
                 backoff(self.listing.failures)
@@ -161,7 +114,7 @@ impl Poller {
             ListError::Astray(_) => SLOW_RETRY,
         };
         if !walks_on {
-            self.listing.walk = Walk::default();
+            self.listing.walk = ChannelWalk::default();
         }
         self.listing.at = now + pause;
         let problem = with_cure(&chain(error), cure);
@@ -172,7 +125,8 @@ impl Poller {
         }
     }
 
-    /// Goes through a page, as far as something is left to find. Returns whether there is another.
+    /// Reads a page and looks for the channels that are missing. Returns whether there is another page
+    /// to read.
     async fn list_page(&mut self) -> Result<bool, ListError> {
         let reader = Arc::clone(&self.reader);
         let page = reader.api.channels(self.listing.walk.cursor.as_deref()).await?;
@@ -184,7 +138,7 @@ impl Poller {
             if self.channels.known().unresolved.contains(&channel.name) {
                 self.learn(&channel.name, &id).await;
             }
-            self.find_again(channel).await;
+            self.match_lost(channel).await;
             if lists_members && channel.is_member && !self.listing.walk.members.contains(&id) {
                 self.name_metrics(&id);
                 self.listing.walk.members.push(id);
@@ -203,19 +157,23 @@ impl Poller {
         }
     }
 
-    /// What was found counts from now on, after a restart, and for other relays.
+    /// Applies an id that was found, and stores it for other relays and for the next start.
     pub(super) async fn learn(&mut self, written: &str, id: &ChannelId) {
         self.unkept.push((written.to_owned(), id.clone()));
         if let Err(error) = self.keep_unkept().await {
             let error = chain(&error);
-            tracing::error!(error, "the id of {written} is not kept yet; it is tried again");
+            tracing::error!(error, "the id of {written} could not be stored; it is tried again");
         }
         if self.channels.learn(written, id) {
             self.begin_with(written, id);
         }
     }
 
-    /// Nobody finds out again that an id has changed: what the store refused is offered again.
+    /// Stores the ids that were found and are not stored yet. Nothing finds them a second time, so
+    /// they are kept until the store takes them.
+    ///
+    /// # Errors
+    /// The store failed.
     pub(super) async fn keep_unkept(&mut self) -> Result<(), StoreError> {
         let reader = Arc::clone(&self.reader);
         while let Some((written, id)) = self.unkept.first() {
@@ -225,7 +183,10 @@ impl Poller {
         Ok(())
     }
 
-    /// Takes over what other relays have found out.
+    /// Applies the channel ids that other relays have found.
+    ///
+    /// # Errors
+    /// The store failed.
     pub(super) async fn recall(&mut self) -> Result<(), StoreError> {
         let reader = Arc::clone(&self.reader);
         for (written, id) in self.channels.recall(&*reader.ground.store, &reader.app).await? {
@@ -235,21 +196,26 @@ impl Poller {
         Ok(())
     }
 
+    /// Shows a channel under the id that was found.
     pub(super) fn begin_with(&self, written: &str, id: &ChannelId) {
         self.name_metrics(id);
         self.board.status().channels.retain(|status| status.id.as_str() != written);
         tracing::info!(app = %self.reader.app, channel = %id, "channel {written} is {id}");
     }
 
-    /// Up to where the channel's history was read, be it under an id that it had before. What was
-    /// really seen counts only if the cursor lies after the earliest clock.
-    pub(super) async fn place(
+    /// Returns how far the channel's history was read, also under a former id or a configured name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) async fn progress(
         &self,
         channel: &ChannelId,
         moment: Moment,
-    ) -> Result<Place, StoreError> {
-        let (store, app) = (&self.reader.ground.store, &self.reader.app);
-        let (mut committed, mut ids) = (store.cursor(app, channel).await?, vec![channel.clone()]);
+    ) -> Result<ReadProgress, StoreError> {
+        let store = &self.reader.ground.store;
+        let app = &self.reader.app;
+        let mut committed = store.cursor(app, channel).await?;
+        let mut ids = vec![channel.clone()];
         if committed.is_none() {
             let known = store.channel_ids(app).await?;
             let before = known.iter().filter(|(_, id)| id == channel);
@@ -258,18 +224,21 @@ impl Poller {
                 committed = committed.max(store.cursor(app, id).await?);
             }
         }
+        // What was really seen matters only if the cursor lies after the earliest clock.
         let mut seen: Option<MessageTs> = None;
         if committed.is_some_and(|committed| committed > ts(moment.earliest)) {
             for id in &ids {
                 seen = seen.max(store.newest_seen(app, id).await?);
             }
         }
-        Ok(Place { committed, seen })
+        Ok(ReadProgress { committed, seen })
     }
 
-    /// An alert rule on a series that does not exist yet never fires.
+    /// Creates the channel's series at 0, since an alert rule never fires on a series that does not
+    /// exist yet.
     fn name_metrics(&self, id: &ChannelId) {
-        let (app, metrics) = (self.reader.app.as_str(), &self.reader.ground.metrics);
+        let app = self.reader.app.as_str();
+        let metrics = &self.reader.ground.metrics;
         for cause in ["push", "downtime"] {
             metrics.counter(Metric::MissedPush, &[app, id.as_str(), cause]).increment(0);
         }
@@ -281,7 +250,7 @@ impl Poller {
             tracing::error!(
                 app = %self.reader.app,
                 "no channel of app {} is named {name}; until it is found, incidents of every \
-                 channel are taken. If it is a private channel, invite the bot into it",
+                 channel are accepted. If it is a private channel, invite the bot into it",
                 self.reader.app
             );
         }
