@@ -1,121 +1,145 @@
-//! The alert, version 1: what templates, destinations and the API see. Additive changes only.
+//! The alert, version 1, which templates, destinations and the API see.
+//!
+//! Fields may be added; none changes or goes.
 
 pub mod mapping;
+pub mod reference;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::code_defender::{incident, risk_level::RiskLevel};
+use crate::code_defender::{
+    incident::{self, PARSE_PROBLEMS},
+    risk_level::RiskLevel,
+};
 
-/// The `schema` of every alert of this version.
+/// Name of this version of the alert, the value of `schema` in each.
 pub const SCHEMA: &str = "slack-soar-relay/alert/v1";
 
-/// One Code Defender incident. Absent texts are empty, never missing, never null.
-#[derive(Clone, Debug, Serialize)]
+/// One Code Defender incident, as it is sent to destinations.
+///
+/// Every key is always present. A text that the message does not have is empty, never null.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Alert {
-    /// [`SCHEMA`].
+    /// Name of this version of the alert.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: &'static str,
-    /// `app:channel:ts:ordinal`: the idempotency key.
+    /// Identity of the alert, `app:channel:ts:ordinal`; also the idempotency key of each request.
     pub id: String,
-    /// The `ts` in microseconds, as text; `-1`, `-2` ... behind it from the second incident on.
+    /// Timestamp of the message in microseconds, as digits. The second incident of a message has
+    /// `-1` appended, the third `-2`, and so on.
     pub ticket_id: String,
-    /// `Code Defender High Alert`.
+    /// Name for lists of cases, such as `Code Defender High Alert`.
     pub name: String,
-    /// `PerimeterX`: playbooks trigger on it.
+    /// Vendor of the product, always `PerimeterX`: playbooks trigger on this value.
     pub vendor: &'static str,
-    /// `Code Defender`: playbooks trigger on it.
+    /// Name of the product, always `Code Defender`: playbooks trigger on this value.
     pub product: &'static str,
-    /// The attachment's title.
+    /// Title of the attachment.
     pub title: String,
-    /// The first line of the details, trimmed.
+    /// First line of the details, trimmed.
     pub category: String,
-    /// The attachment's text, entities decoded, links replaced by their URL, not trimmed.
+    /// Text of the attachment with entities decoded and each link replaced by its URL, not trimmed.
     pub details: String,
-    /// The risk level.
+    /// Severity of the incident.
     pub severity: Severity,
-    /// When it was posted, in milliseconds since the epoch.
+    /// Time of the message, in milliseconds since the epoch.
     pub start_time_ms: i64,
-    /// One millisecond later.
+    /// Time of the message plus one millisecond: some receivers need an end after the start.
     pub end_time_ms: i64,
-    /// The script.
+    /// Script that the incident is about.
     pub script: Script,
-    /// Where the script runs.
+    /// Domain of the page that loads the script.
     pub host_domain: HostDomain,
-    /// The incident in Code Defender's console, or empty.
+    /// URL of the incident in Code Defender's console, or empty.
     pub deep_link: String,
-    /// Whether somebody pressed a test button.
+    /// `true` for a test that was sent from Code Defender's console or by `send-test`.
     pub is_test: bool,
-    /// Where in Slack it came from.
+    /// Origin of the alert in Slack.
     pub slack: Slack,
-    /// What could not be read, by name.
+    /// Names of the parts that could not be read.
+    #[schemars(extend("items" = {"type": "string", "enum": PARSE_PROBLEMS}))]
     pub parse_problems: Vec<&'static str>,
-    /// The attachment as Slack sent it.
+    /// Attachment as Slack sent it, whatever its shape.
+    #[schemars(with = "serde_json::Value")]
     pub attachment: Box<RawValue>,
 }
 
 impl Alert {
-    /// What a search looks through; the same as that of the incident it is made of.
+    /// Returns the text that searches look through, equal to that of the alert's incident.
     pub fn search_text(&self) -> String {
         let Self { category, script, host_domain, title, .. } = self;
         incident::search_text([category, &script.url, &host_domain.name, title])
     }
 }
 
-/// The risk level in three forms.
-#[derive(Clone, Debug, Serialize)]
+/// Severity as text, level and number.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Severity {
-    /// As Slack sent it.
+    /// Text of the message's field.
     pub raw: String,
-    /// informative, low, medium, high or critical.
+    /// Level that the text names; `high` if it does not name one.
+    #[schemars(extend("enum" = LEVELS))]
     pub level: &'static str,
-    /// -1, 40, 60, 80 or 100.
+    /// Number of the level, as SOAR playbooks know it: -1, 40, 60, 80 or 100.
     pub priority: i32,
-    /// Whether `raw` was one of the known levels; if not, the alert is treated as high.
+    /// `false` if the text does not name a known level.
     pub recognised: bool,
 }
 
-/// The script in three forms.
-#[derive(Clone, Debug, Serialize)]
+/// Levels from the least to the most severe.
+const LEVELS: [&str; 5] = [
+    RiskLevel::Informative.as_str(),
+    RiskLevel::Low.as_str(),
+    RiskLevel::Medium.as_str(),
+    RiskLevel::High.as_str(),
+    RiskLevel::Critical.as_str(),
+];
+
+/// Script as text, URL and host.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Script {
-    /// As Slack sent it.
+    /// Text of the message's field.
     pub raw: String,
-    /// Without code span, link markup and entities.
+    /// Text without code spans, link markup and entities; a scheme is not added.
     pub url: String,
-    /// The URL's host, or empty.
+    /// Host of the URL, or empty.
     pub host: String,
 }
 
-/// The page's domain in two forms.
-#[derive(Clone, Debug, Serialize)]
+/// Domain of the page, as text and name.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HostDomain {
-    /// As Slack sent it.
+    /// Text of the message's field.
     pub raw: String,
-    /// The host of the link, else the text.
+    /// Host of the link in the text, or the text if it is not a link.
     pub name: String,
 }
 
-/// Where in Slack an alert came from.
-#[derive(Clone, Debug, Serialize)]
+/// Origin of an alert in Slack.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Slack {
-    /// The configured name of the app.
+    /// Name of the app in the configuration.
     pub app: String,
-    /// Slack's `team_id`, or empty.
+    /// Id of the workspace, or empty.
     pub team: String,
-    /// The channel's id when the message was posted.
+    /// Id of the channel when the message was posted.
     pub channel: String,
-    /// The id in [`Alert::id`]: the first one that is known of the channel.
+    /// First known id of the channel, as in the alert's `id`: Slack may change a channel's id.
     pub channel_first: String,
-    /// The message's timestamp.
+    /// Timestamp of the message, with six decimals.
     pub ts: String,
-    /// Slack's `event_id`; empty if it did not come by push.
+    /// Id of Slack's event; empty if the message was read from the channel's history.
     pub event_id: String,
-    /// push, `catch_up` or backfill.
+    /// Way by which the message arrived.
+    #[schemars(extend("enum" = ["push", "catch_up", "backfill"]))]
     pub source: &'static str,
-    /// Which bot posted it.
+    /// Id of the bot that posted the message, or empty.
     pub bot_id: String,
 }
 
-/// How urgent a level is, in the numbers of the article, which playbooks know.
+/// Returns the number of a level, as SOAR playbooks know it.
 ///
 /// ```
 /// use slack_soar_relay::{alert::priority, code_defender::risk_level::RiskLevel};

@@ -25,6 +25,7 @@ mod reference;
 pub mod render;
 mod review;
 mod sample;
+pub mod schema;
 pub mod send_test;
 pub mod serve;
 pub mod setup;
@@ -100,8 +101,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print the manifest of the Slack app that the configuration needs.
     Manifest(manifest::Manifest),
-    /// Print the JSON Schema of the configuration file.
-    Schema,
+    /// Print the JSON Schema of the configuration file, or of alerts.
+    Schema(schema::Schema),
     /// Print the request that a destination would be sent for a message.
     Render(render::Render),
     /// Show on one screen how the running relay is; exit with 1 if it needs a person.
@@ -184,10 +185,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Setup(setup) => setup.run(common),
         Command::Check(check) => check.run(&common.path()),
-        Command::Schema => {
-            say_json(&config::schema())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Schema(schema) => schema.run(),
         Command::Doctor(doctor) => doctor.run(common),
         Command::Manifest(manifest) => manifest.run(common),
         Command::Render(render) => render.run(common),

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command, sync::LazyLock};
 
 use regex::Regex;
 use slack_soar_relay::{
-    cli, config,
+    alert, cli, config,
     destination::{preset::Preset, reference},
     intake, metrics,
     ops::view::{ConcernKind, WaitKind},
@@ -44,6 +44,19 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Returns the code blocks of a language, without the indentation of a list that they are in.
+pub(crate) fn code_blocks(text: &str, language: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    let blocks = text.split(&start).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks
+        .map(|block| {
+            let indent = block.len() - block.trim_start_matches(' ').len();
+            let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
+            lines.map(|line| format!("{line}\n")).collect()
+        })
+        .collect()
+}
+
 #[test]
 fn every_link_to_a_file_leads_somewhere() {
     let mut found = 0;
@@ -72,12 +85,14 @@ fn every_configuration_in_a_document_loads() {
         let is_database = name.starts_with("DATABASE");
         Some(if is_database { database } else { "https://soar.example.com/hook" }.to_owned())
     };
+    // Files that only the host of the relay has.
+    let file = Regex::new(r"\{file: /[^}]+\}").unwrap();
     let mut loaded = 0;
     for (path, text) in documents() {
-        for block in text.split("```yaml\n").skip(1) {
-            let block = block.split("```").next().unwrap();
+        for block in code_blocks(&text, "yaml") {
             if block.starts_with("slack:") || block.contains("\nslack:") {
-                let result = config::parse(block, root(), &env);
+                let block = file.replace_all(&block, "{env: FILE}");
+                let result = config::parse(&block, root(), &env);
                 assert!(result.is_ok(), "{}: {:#?}", path.display(), result.err());
                 loaded += 1;
             }
@@ -90,8 +105,7 @@ fn every_configuration_in_a_document_loads() {
 fn every_command_in_a_document_is_one_that_exists() {
     let mut tried = 0;
     for (path, text) in documents() {
-        for block in text.split("```sh\n").skip(1) {
-            let block = block.split("```").next().unwrap();
+        for block in code_blocks(&text, "sh") {
             for line in block.lines() {
                 let line = line.trim_start();
                 let Some(arguments) = line
@@ -152,12 +166,22 @@ fn the_readme_names_the_two_commands_and_the_changelog_this_version() {
     assert!(changelog.contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
 }
 
+#[test]
+fn the_image_is_built_with_every_file_that_the_build_reads() {
+    let sent = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    for file in [".cargo", "Cargo.lock", "Cargo.toml", "build.rs", "src"] {
+        assert!(root().join(file).exists(), "{file}");
+        assert!(sent.lines().any(|line| line == format!("!{file}")), "{file}");
+    }
+}
+
 /// `UPDATE_DOCS=1 cargo test documents` writes them.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the person who runs the tests asks for it")]
 fn the_generated_pages_are_current() {
     let update = std::env::var_os("UPDATE_DOCS").is_some();
     for (page, text) in [
+        ("alert.md", alert::reference::reference()),
         ("configuration.md", config::reference()),
         ("metrics.md", metrics::reference()),
         ("cli.md", cli::reference()),

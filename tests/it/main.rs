@@ -22,6 +22,7 @@ mod events_api;
 mod faulty_file;
 mod feed;
 mod first_setup;
+mod guides;
 mod harness;
 mod history;
 mod imports;
