@@ -18,7 +18,7 @@ app.kubernetes.io/name: {{ include "relay.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* What never changes, so that upgrades keep working. */}}
+{{/* Labels that never change, so that upgrades keep working. */}}
 {{- define "relay.selectorLabels" -}}
 {{ include "relay.instanceLabels" . }}
 app.kubernetes.io/component: relay
@@ -39,12 +39,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Not empty if the store is PostgreSQL. */}}
+{{/* Returns a text that is not empty if the store is PostgreSQL. */}}
 {{- define "relay.postgres" -}}
 {{- if (default dict .Values.config.store).postgres }}true{{ end }}
 {{- end }}
 
-{{/* The configuration file: what the user wrote, and what belongs to the pod. */}}
+{{/* The configuration file: the user's keys, and those that belong to the pod. */}}
 {{- define "relay.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- $server := dict
@@ -64,7 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml $config }}
 {{- end }}
 
-{{/* What the graceful stop takes: the drain delay, and at most 20 s for all that follows it. */}}
+{{/* Time of a graceful stop: the drain delay, and at most 20 s after it. */}}
 {{- define "relay.gracePeriod" -}}
 {{- $server := default dict .Values.config.server }}
 {{- $delay := default "5s" $server.drain_delay }}
@@ -142,7 +142,7 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{/* What the schema cannot say. */}}
+{{/* Checks that the schema cannot express. */}}
 {{- define "relay.validate" -}}
 {{- $store := default dict .Values.config.store }}
 {{- if and $store.postgres $store.sqlite }}

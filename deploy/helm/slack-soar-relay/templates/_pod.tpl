@@ -34,7 +34,7 @@ spec:
           containerPort: 9090
       securityContext:
         {{- include "relay.containerSecurity" . | nindent 8 }}
-      # Not readiness: a relay that starts on a full disk delivers, and must not be killed for it.
+      # Liveness, not readiness: a relay that starts on a full disk still delivers, and must not be killed.
       startupProbe:
         httpGet:
           path: /livez
@@ -74,7 +74,7 @@ spec:
         sizeLimit: {{ .Values.persistence.size }}
     {{- end }}
   {{- if include "relay.postgres" . }}
-  # On nodes and in zones of their own, where there are several.
+  # Spread over nodes and zones, if there are several.
   topologySpreadConstraints:
     {{- range (list "kubernetes.io/hostname" "topology.kubernetes.io/zone") }}
     - topologyKey: {{ . }}
