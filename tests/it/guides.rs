@@ -90,5 +90,5 @@ async fn every_alert_that_is_sent_fits_its_schema() {
         assert!(faults.is_empty(), "{faults:?} in {alert:#}");
         sent += 1;
     }
-    assert!(sent > 5, "{sent}");
+    assert!(sent >= 5, "{sent}");
 }

@@ -34,7 +34,7 @@ spec:
           containerPort: 9090
       securityContext:
         {{- include "relay.containerSecurity" . | nindent 8 }}
-      # Liveness, not readiness: a relay that starts on a full disk still delivers, and must not be killed.
+      # Liveness and not readiness: a relay that starts on a full disk still delivers.
       startupProbe:
         httpGet:
           path: /livez
