@@ -23,6 +23,7 @@ mod actions;
 mod alerts;
 mod backfill;
 mod feed;
+mod operator;
 mod pause;
 mod review;
 mod route;

@@ -1,83 +1,27 @@
 //! Acting on alerts and destinations. What was done, and by whom, is one line in the log and one
 //! entry in the store.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
-    extract::{FromRequestParts, Path, State},
-    http::{header::USER_AGENT, request},
+    extract::{Path, State},
 };
 use serde::Deserialize;
 
 use super::{
-    Answer, Api, NoBody, OPERATOR, Params, Shared,
+    Answer, Api, NoBody, Params, Shared,
     alerts::{UNROUTED, severity, state},
+    operator::{Operator, log, note},
     route,
 };
 use crate::{
     code_defender::risk_level::RiskLevel,
-    http_server::Peer,
     ids::DestinationName,
-    logging::chain,
     ops::{
         NoTest, Problem,
         view::{Attempt, Changed, Reference, TestReport},
     },
-    store::{Action, DeliveryView, OperatorAction, Selection, State as DeliveryState},
+    store::{Action, DeliveryView, Selection, State as DeliveryState},
 };
-
-/// Who asks: an address, how it proved that it may, and the name that it gives itself.
-pub(super) struct Who(String);
-
-/// As much of a name is kept.
-const NAME_CHARS: usize = 64;
-
-impl FromRequestParts<Arc<Api>> for Who {
-    type Rejection = Problem;
-
-    async fn from_request_parts(
-        parts: &mut request::Parts,
-        api: &Arc<Api>,
-    ) -> Result<Self, Problem> {
-        let address = parts.extensions.get::<Peer>().map(|peer| peer.address().to_string());
-        let address = address.unwrap_or_else(|| "unknown".to_owned());
-        let proof = api.auth.proof();
-        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let name = header(OPERATOR).or_else(|| header(USER_AGENT)).unwrap_or_default();
-        let name: String = name.chars().take(NAME_CHARS).collect();
-        let comma = if name.is_empty() { "" } else { ", " };
-        Ok(Self(format!("{address} ({proof}{comma}{name})")))
-    }
-}
-
-impl Who {
-    pub(super) fn deed(&self, action: &'static str, selection: String) -> OperatorAction {
-        OperatorAction { who: self.0.clone(), action, selection }
-    }
-}
-
-/// One line an action: who did what to which, and what changed.
-pub(super) fn log(deed: &OperatorAction, changed: u64) {
-    let OperatorAction { who, action, selection } = deed;
-    tracing::info!(
-        audit = true,
-        who,
-        action,
-        selection,
-        changed,
-        "operator at {who}: {action} {selection}, {changed} changed"
-    );
-}
-
-/// Logs and keeps an action in which the store had no part. That it was done is true even if it
-/// cannot be kept.
-pub(super) async fn note(api: &Api, deed: OperatorAction, changed: u64) {
-    log(&deed, changed);
-    if let Err(error) = api.ground.store.note(deed, changed).await {
-        tracing::error!(error = chain(&error), "an operator's action cannot be kept in the store");
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,28 +32,28 @@ pub(super) struct Where {
 /// `POST /alerts/{id}/retry`
 pub(super) async fn retry(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(id): Path<String>,
     Params(query): Params<Where>,
     _: NoBody,
 ) -> Answer<Changed> {
-    act_on_one(&api, &who, Action::Retry, &id, query).await
+    act_on_one(&api, &operator, Action::Retry, &id, query).await
 }
 
 /// `POST /alerts/{id}/cancel`
 pub(super) async fn cancel(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(id): Path<String>,
     Params(query): Params<Where>,
     _: NoBody,
 ) -> Answer<Changed> {
-    act_on_one(&api, &who, Action::Cancel, &id, query).await
+    act_on_one(&api, &operator, Action::Cancel, &id, query).await
 }
 
 async fn act_on_one(
     api: &Api,
-    who: &Who,
+    operator: &Operator,
     action: Action,
     id: &str,
     query: Where,
@@ -121,7 +65,7 @@ async fn act_on_one(
             Some(name) => Some(api.configured_one(name)?),
             None => None,
         };
-        return route::one(api, who, &alert, only.as_ref()).await;
+        return route::one(api, operator, &alert, only.as_ref()).await;
     }
     let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
@@ -130,7 +74,7 @@ async fn act_on_one(
     }
     let selection = Selection { alert: Some(alert), destination, state: None };
     let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
-    let deed = who.deed(verb(action), format!("alert {id}{suffix}"));
+    let deed = operator.deed(verb(action), format!("alert {id}{suffix}"));
     let changes = api.ground.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changes.changed);
     let mut after = api.alert(id).await?.deliveries;
@@ -191,30 +135,35 @@ pub(super) struct Which {
 /// `POST /alerts/retry?state=dead|cancelled|pending|refused|unrouted[&destination=]`
 pub(super) async fn retry_all(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Params(which): Params<Which>,
     _: NoBody,
 ) -> Answer<Changed> {
-    act_on_all(&api, &who, Action::Retry, which).await
+    act_on_all(&api, &operator, Action::Retry, which).await
 }
 
 /// `POST /alerts/cancel?state=dead|pending|refused[&destination=]`
 pub(super) async fn cancel_all(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Params(which): Params<Which>,
     _: NoBody,
 ) -> Answer<Changed> {
-    act_on_all(&api, &who, Action::Cancel, which).await
+    act_on_all(&api, &operator, Action::Cancel, which).await
 }
 
-async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answer<Changed> {
+async fn act_on_all(
+    api: &Api,
+    operator: &Operator,
+    action: Action,
+    which: Which,
+) -> Answer<Changed> {
     if action == Action::Retry && which.state == UNROUTED {
         let only = match &which.destination {
             Some(name) => Some(api.configured_one(name)?),
             None => None,
         };
-        return route::all(api, who, only.as_ref()).await;
+        return route::all(api, operator, only.as_ref()).await;
     }
     if which.state == UNROUTED {
         return Err(Problem::bad_request("an unrouted alert waits for nothing: retry it instead"));
@@ -245,7 +194,7 @@ async fn act_on_all(api: &Api, who: &Who, action: Action, which: Which) -> Answe
     }
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };
-    let deed = who.deed(verb(action), format!("all {wanted}{suffix}"));
+    let deed = operator.deed(verb(action), format!("all {wanted}{suffix}"));
     let changes = api.ground.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changes.changed);
     Ok(Json(Changed::new(&changes)))
@@ -260,7 +209,7 @@ pub(super) struct TestQuery {
 /// `POST /destinations/{name}/test`
 pub(super) async fn test(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(name): Path<String>,
     Params(query): Params<TestQuery>,
     _: NoBody,
@@ -274,7 +223,7 @@ pub(super) async fn test(
              without a destination) is given to its reader"
         )),
     })?;
-    let deed = who.deed("test", format!("destination {name}"));
+    let deed = operator.deed("test", format!("destination {name}"));
     note(&api, deed, u64::from(tested.delivered)).await;
     Ok(Json(TestReport {
         destination: name,

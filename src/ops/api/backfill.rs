@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Answer, Meant, Shared,
-    actions::{Who, note},
+    operator::{Operator, note},
 };
 use crate::ops::{
     self, Backfill, Backfilled, NoBackfill, Problem,
@@ -27,7 +27,7 @@ pub(super) struct History {
 /// JSON in the body: answers when it has been read.
 pub(super) async fn backfill(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Meant(history): Meant<History>,
 ) -> Answer<BackfillReport> {
     let _long = api.long_request()?;
@@ -38,7 +38,7 @@ pub(super) async fn backfill(
     let from = meant.since.as_deref().unwrap_or("the beginning");
     let to = meant.until.as_deref().unwrap_or("now");
     let action = if meant.mark_known { "mark known" } else { "backfill" };
-    let deed = who.deed(action, format!("{place} since {from} until {to}"));
+    let deed = operator.deed(action, format!("{place} since {from} until {to}"));
     note(&api, deed, read.new + read.marked).await;
     let Backfilled { found, new, known, marked, failures } = read;
     let unread =

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     Answer, Api, Meant, NoBody, NoQuery, Params, Shared,
-    actions::{Who, log},
+    operator::{Operator, log},
 };
 use crate::{
     ops::{
@@ -39,7 +39,7 @@ pub(super) struct PauseRequest {
 /// `POST /destinations/{name}/pause[?for=2h&reason=...]`, or both in a body of JSON
 pub(super) async fn pause(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(name): Path<String>,
     Meant(asked): Meant<PauseRequest>,
 ) -> Answer<PauseState> {
@@ -50,28 +50,33 @@ pub(super) async fn pause(
         let detail = format!("reason: has at most {REASON_CHARS} characters");
         return Err(Problem::bad_request(detail));
     }
-    set_paused(&api, &who, &name, Paused::Yes(Pause { length, reason })).await
+    set_paused(&api, &operator, &name, Paused::Yes(Pause { length, reason })).await
 }
 
 /// `POST /destinations/{name}/resume`
 pub(super) async fn resume(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(name): Path<String>,
     Params(NoQuery {}): Params<NoQuery>,
     _: NoBody,
 ) -> Answer<PauseState> {
-    set_paused(&api, &who, &name, Paused::No).await
+    set_paused(&api, &operator, &name, Paused::No).await
 }
 
-async fn set_paused(api: &Api, who: &Who, name: &str, paused: Paused) -> Answer<PauseState> {
+async fn set_paused(
+    api: &Api,
+    operator: &Operator,
+    name: &str,
+    paused: Paused,
+) -> Answer<PauseState> {
     let destination = api.destination(name).await?;
     let before = api.pause_of(&destination).await?;
     let deed = match &paused {
-        Paused::Yes(pause) => who.deed("pause", described(name, pause)),
+        Paused::Yes(pause) => operator.deed("pause", described(name, pause)),
         Paused::No => {
             api.control.hurry(Some(&destination));
-            who.deed("resume", format!("destination {name}"))
+            operator.deed("resume", format!("destination {name}"))
         }
     };
     api.ground.store.set_paused(&destination, paused, Some(deed.clone())).await?;

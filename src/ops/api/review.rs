@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::{
     Answer, Api, NoBody, NoQuery, Params, Shared,
-    actions::{Who, log, note},
     alerts::json_of,
+    operator::{Operator, log, note},
 };
 use crate::{
     ids::AlertId,
@@ -74,7 +74,7 @@ pub(super) async fn near_miss(
 /// `POST /near-misses/{id}/adopt`
 pub(super) async fn adopt(
     State(api): Shared,
-    who: Who,
+    operator: Operator,
     Path(id): Path<String>,
     Params(NoQuery {}): Params<NoQuery>,
     _: NoBody,
@@ -100,7 +100,7 @@ pub(super) async fn adopt(
         Some(Err(error)) => return Err(error.into()),
     };
     api.ground.store.mark_adopted(found.seq).await?;
-    let deed = who.deed("adopt", format!("near miss {}", found.id));
+    let deed = operator.deed("adopt", format!("near miss {}", found.id));
     if changed > 0 {
         note(&api, deed, changed).await;
     } else {

@@ -7,7 +7,7 @@ use axum::Json;
 
 use super::{
     Answer, Api,
-    actions::{Who, log, note},
+    operator::{Operator, log, note},
 };
 use crate::{
     ids::{AlertId, DestinationName},
@@ -33,11 +33,12 @@ enum Fate {
 /// Routes one alert, to one destination only if that is meant.
 pub(super) async fn one(
     api: &Api,
-    who: &Who,
+    operator: &Operator,
     alert: &AlertView,
     only: Option<&DestinationName>,
 ) -> Answer<Changed> {
-    let deed = |to: &str| who.deed("retry", format!("unrouted alert {}, routed to {to}", alert.id));
+    let deed =
+        |to: &str| operator.deed("retry", format!("unrouted alert {}, routed to {to}", alert.id));
     let new_entry = |to: &str| Deed::New(deed(to));
     let (names, made) = match route(api, alert, only, new_entry).await? {
         Fate::Routed(names, made, _) => (names, made),
@@ -51,9 +52,13 @@ pub(super) async fn one(
 
 /// Routes every unrouted alert whose message is kept. Each is kept with the journal's entry of them
 /// all: after a failure it says how far this came.
-pub(super) async fn all(api: &Api, who: &Who, only: Option<&DestinationName>) -> Answer<Changed> {
+pub(super) async fn all(
+    api: &Api,
+    operator: &Operator,
+    only: Option<&DestinationName>,
+) -> Answer<Changed> {
     let suffix = only.map(|name| format!(" at {name}")).unwrap_or_default();
-    let deed = who.deed("retry", format!("all unrouted{suffix}"));
+    let deed = operator.deed("retry", format!("all unrouted{suffix}"));
     let mut journal = Deed::New(deed.clone());
     let mut changed = Changed { routed: Some(Routed::default()), ..Changed::default() };
     let ended = route_all(api, only, &mut journal, &mut changed).await;

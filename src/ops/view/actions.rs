@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Pause, Reference};
+use super::{
+    alert::{Attempt, Reference},
+    status::Pause,
+};
 use crate::{
     ids::{AlertId, DestinationName},
     store::{CHANGES_NAMED, Changes},

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Concern, Counted, Ignored, Refused};
+use super::{
+    alert::Attempt,
+    concern::Concern,
+    review::{Counted, Ignored, Refused},
+};
 use crate::{clock::Timestamp, ops, store};
 
 /// The answer of `GET /api/v1/status`.
