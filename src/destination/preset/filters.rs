@@ -1,12 +1,11 @@
 //! What templates can do to a value beside minijinja's own filters: what receivers ask for.
 
+use jiff::Timestamp;
 use minijinja::{Environment, Error, ErrorKind, value::Value};
 use uuid::Uuid;
 
 /// Ends a text that was too long for the receiver.
 pub(super) const CUT_MARK: &str = " [... cut]";
-
-const DAY_MS: i64 = 86_400_000;
 
 /// Returns whether the text is a page for people: the login or the error page of something that
 /// stands before the receiver, whatever its status says.
@@ -63,21 +62,11 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     kept
 }
 
-/// Milliseconds since the epoch as `2020-09-21T12:05:44.000Z`.
+/// Formats milliseconds since the epoch as `2020-09-21T12:05:44.000Z`.
 fn iso(millis: i64) -> String {
-    let (days, rest) = (millis.div_euclid(DAY_MS), millis.rem_euclid(DAY_MS));
-    // Years that begin in March: <https://howardhinnant.github.io/date_algorithms.html>.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let march = (5 * day + 2) / 153;
-    let month = if march < 10 { march + 3 } else { march - 9 };
-    let year = era * 400 + year + i64::from(month <= 2);
-    let day = day - (153 * march + 2) / 5 + 1;
-    let (hours, minutes) = (rest / 3_600_000, rest / 60_000 % 60);
-    let (seconds, millis) = (rest / 1_000 % 60, rest % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+    // A year beyond 9999 or before -9999 is not worth a failed delivery.
+    let limit = if millis < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    format!("{:.3}", Timestamp::from_millisecond(millis).unwrap_or(limit))
 }
 
 /// The UUID (version 5, in the URL namespace) of the text: the same for the same text.
