@@ -29,9 +29,9 @@ use crate::{
     },
     logging::chain,
     ops::{
-        Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
-        DestinationHealth, FeedItem, FeedKey, FeedWish, NoAdoption, NoBackfill, NoItems, NoRouting,
-        NoTest, Refusal, Routing, Signing, Tested, Unread,
+        Backfill, Configuration, Control, Controls, DestinationHealth, FeedItem, FeedKey, FeedWish,
+        NoAdoption, NoBackfill, NoItems, NoRouting, NoTest, Routing, Tested,
+        view::{BackfillReport, Breaker, CatchUp, Channel, Refused, Signing, Unread},
     },
     secret::Secret,
     store::{AlertView, NearMiss, NewMessage, Posters, Reference, Source, StoreError},
@@ -80,7 +80,7 @@ impl Served {
                 name,
                 breaker: worker
                     .open_breaker()
-                    .map(|open| Breaker { since: open.since, probe_at: open.probe_at }),
+                    .map(|open| Breaker { since: open.since, next_try_at: open.probe_at }),
                 quiet_until: worker.quiet_until(),
                 is_read: false,
                 last_failure: worker.last_failure(),
@@ -178,7 +178,7 @@ impl Control for Running {
         self.notes.ignored_of(app)
     }
 
-    fn refused(&self, app: &AppName) -> Vec<Refusal> {
+    fn refused(&self, app: &AppName) -> Vec<Refused> {
         review::refused(&self.notes, app)
     }
 
@@ -255,22 +255,25 @@ impl Control for Running {
         Ok(Tested { alert, attempt, delivered: result.is_ok(), reference })
     }
 
-    fn signing(&self) -> Vec<Signing> {
-        let signing = |(app, health): (AppName, SigningHealth)| Signing {
-            app,
-            verified_at: health.verified_at,
+    fn signing(&self) -> Vec<(AppName, Signing)> {
+        let signing = |health: SigningHealth| Signing {
+            last_verified_at: health.verified_at,
             rejected: health.rejected,
             strangers: health.strangers,
         };
-        self.events_api.signing().into_iter().map(signing).collect()
+        self.events_api.signing().into_iter().map(|(app, health)| (app, signing(health))).collect()
     }
 
-    fn catch_up(&self) -> Vec<CatchUp> {
+    fn catch_up(&self) -> Vec<(AppName, CatchUp)> {
         let now = self.clock.now();
-        self.catch_up.iter().map(|handle| health(handle.status(), now)).collect()
+        let status = |handle: &PollerHandle| {
+            let status = handle.status();
+            (status.app.clone(), catch_up_of(status, now))
+        };
+        self.catch_up.iter().map(status).collect()
     }
 
-    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
+    async fn backfill(&self, meant: &Backfill) -> Result<BackfillReport, NoBackfill> {
         let history = history(meant).map_err(NoBackfill::Meaningless)?;
         let is_meant = |handle: &&PollerHandle| {
             meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
@@ -311,7 +314,7 @@ impl Control for Running {
         }
         if is_read {
             let ReadCounts { found, new, known, marked } = sum;
-            return Ok(Backfilled { found, new, known, marked, failures });
+            return Ok(BackfillReport { found, new, known, marked, failures });
         }
         if !failures.is_empty() {
             let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
@@ -351,19 +354,19 @@ fn history(meant: &Backfill) -> Result<BackfillRequest, String> {
     Ok(BackfillRequest { since, until, channel: meant.channel.clone(), purpose })
 }
 
-fn health(status: CatchUpStatus, now: Timestamp) -> CatchUp {
-    let channel = |one: ChannelStatus| CaughtUp {
-        withheld_in_a_day: one.withheld_in_a_day(now),
-        id: one.id,
+fn catch_up_of(status: CatchUpStatus, now: Timestamp) -> CatchUp {
+    let channel = |one: ChannelStatus| Channel {
+        missed_pushes_in_a_day: one.withheld_in_a_day(now),
+        id: one.id.to_string(),
         name: one.name,
-        committed: one.committed,
-        last_success: one.last_success,
+        committed: one.committed.map(|ts| Timestamp::from_micros(ts.micros())),
+        last_success_at: one.last_success,
+        lag_seconds: one.last_success.map(|at| now.since(at).as_secs()),
         problem: one.problem,
-        is_archived: one.is_archived,
-        missed: one.missed,
+        archived: one.is_archived,
+        missed_pushes: one.missed,
     };
     CatchUp {
-        app: status.app,
         problem: status.problem,
         unresolved: status.unresolved,
         channels: status.channels.into_iter().map(channel).collect(),
@@ -374,77 +377,10 @@ fn health(status: CatchUpStatus, now: Timestamp) -> CatchUp {
 #[derive(Debug)]
 pub(super) struct Current(pub(super) ArcSwap<Running>);
 
-#[async_trait]
-impl Control for Current {
-    fn apps(&self) -> Vec<AppName> {
-        self.0.load().apps()
-    }
-
-    fn configuration(&self) -> Configuration {
-        self.0.load().configuration()
-    }
-
-    fn destinations(&self) -> Vec<DestinationHealth> {
-        self.0.load().destinations()
-    }
-
-    fn duration(&self, text: &str) -> Option<Duration> {
-        config::duration(text)
-    }
-
-    fn matcher(&self) -> Arc<Matcher> {
-        self.0.load().matcher()
-    }
-
-    fn hurry(&self, destination: Option<&DestinationName>) {
-        self.0.load().hurry(destination);
-    }
-
-    fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting> {
-        self.0.load().route(alert)
-    }
-
-    fn feeds(&self) -> Vec<FeedKey> {
-        self.0.load().feeds()
-    }
-
-    async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems> {
-        self.0.load_full().read(feed, wish).await
-    }
-
-    async fn test(
-        &self,
-        destination: &DestinationName,
-        severity: RiskLevel,
-    ) -> Result<Tested, NoTest> {
-        self.0.load_full().test(destination, severity).await
-    }
-
-    fn signing(&self) -> Vec<Signing> {
-        self.0.load().signing()
-    }
-
-    fn catch_up(&self) -> Vec<CatchUp> {
-        self.0.load().catch_up()
-    }
-
-    fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64> {
-        self.0.load().ignored(app)
-    }
-
-    fn refused(&self, app: &AppName) -> Vec<Refusal> {
-        self.0.load().refused(app)
-    }
-
-    fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption> {
-        self.0.load().adopt(near_miss)
-    }
-
-    async fn write_counts(&self, store: &dyn Posters) -> Result<(), StoreError> {
-        self.0.load_full().write_counts(store).await
-    }
-
-    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill> {
-        self.0.load_full().backfill(meant).await
+impl Current {
+    /// Returns the source that the API asks for the configuration in use.
+    pub(super) fn controls(self: &Arc<Self>) -> Controls {
+        let this = Arc::clone(self);
+        Controls::new(move || this.0.load_full())
     }
 }

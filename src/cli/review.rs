@@ -4,22 +4,22 @@ use crate::{
     ids::AppName,
     intake::{
         Admission,
-        notes::{Notes, Refused},
+        notes::{self, Notes},
     },
-    ops::{NoAdoption, Refusal},
+    ops::{NoAdoption, view::Refused},
     store::{NearMiss, NewMessage, Source},
 };
 
 /// Returns the messages of an app with the title of incidents that were not taken.
-pub(super) fn refused(notes: &Notes, app: &AppName) -> Vec<Refusal> {
-    let refusal = |one: Refused| Refusal {
-        reason: one.reason.label(),
-        channel: one.channel,
+pub(super) fn refused(notes: &Notes, app: &AppName) -> Vec<Refused> {
+    let refused = |one: notes::Refused| Refused {
+        reason: one.reason.label().to_owned(),
+        channel: one.channel.to_string(),
         count: one.count,
         last: one.last,
         last_ts: one.last_ts,
     };
-    notes.refused_of(app).into_iter().map(refusal).collect()
+    notes.refused_of(app).into_iter().map(refused).collect()
 }
 
 /// Makes of a near miss what the store is given for its alerts.

@@ -20,10 +20,10 @@ use tokio::{
 
 pub use self::reload::ConfigFile;
 use self::{live::Live, reload::Reloader};
-use super::{control::Current, open_store::open_store};
+use super::open_store::open_store;
 use crate::{
     clock::Clock, config::Config, ground::Ground, http_server, intake::catch_up::PollerHandle,
-    metrics::Metrics, ops::Control, shutdown::Shutdown,
+    metrics::Metrics, shutdown::Shutdown,
 };
 
 /// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
@@ -113,8 +113,7 @@ impl Relay {
         let ground = Ground { store, clock, metrics, shutdown: Shutdown::new() };
         let server = config.server.clone();
         let live = Live::start(ground.clone(), config).await?;
-        let control: Arc<dyn Control> = Arc::<Current>::clone(&live.current);
-        listeners::start_ops(&ground, ops, &server, control)?;
+        listeners::start_ops(&ground, ops, &server, live.current.controls())?;
         listeners::start_public(&ground, public, &server, live.events_api.clone());
         housekeeping::start(Arc::clone(&live));
         let relay = Self {

@@ -14,9 +14,10 @@ use axum::{
 };
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Control, Problem, auth::Auth, health::Health};
+use super::{Control, Controls, Problem, auth::Auth, health::Health, openapi};
 use crate::{clock::Timestamp, ground::Ground, http_server::Peer};
 
 mod actions;
@@ -46,7 +47,7 @@ pub const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 #[derive(Debug)]
 struct Api {
     ground: Ground,
-    control: Arc<dyn Control>,
+    controls: Controls,
     auth: Auth,
     health: Arc<Health>,
     started_at: Timestamp,
@@ -54,6 +55,11 @@ struct Api {
 }
 
 impl Api {
+    /// Returns the running parts of the configuration in use.
+    fn control(&self) -> Arc<dyn Control> {
+        self.controls.current()
+    }
+
     /// A place for a request that takes its time.
     fn long_request(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.long_requests.try_acquire().map_err(|_all_taken| {
@@ -68,14 +74,15 @@ type Shared = State<Arc<Api>>;
 /// The routes.
 pub(super) fn router(
     ground: Ground,
-    control: Arc<dyn Control>,
+    controls: Controls,
     auth: Auth,
     health: Arc<Health>,
 ) -> Router {
     let started_at = ground.clock.now();
     let long_requests = Semaphore::new(MAX_LONG_REQUESTS);
-    let api = Arc::new(Api { ground, control, auth, health, started_at, long_requests });
+    let api = Arc::new(Api { ground, controls, auth, health, started_at, long_requests });
     let routes = Router::new()
+        .route("/openapi.json", get(openapi_json))
         .route("/status", get(status::status))
         .route("/alerts", get(alerts::list))
         .route("/alerts/retry", post(actions::retry_all))
@@ -121,6 +128,11 @@ async fn keep_private(request: Request, next: Next) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// `GET /openapi.json`
+async fn openapi_json(Params(NoQuery {}): Params<NoQuery>) -> Answer<Value> {
+    Ok(Json(openapi::document()))
 }
 
 async fn nothing_here(uri: Uri) -> Problem {

@@ -1,5 +1,9 @@
-//! What the API knows of the running parts, and asks of them. `cli` implements it, since only the
-//! composition root sees them all.
+//! The running parts, as the API sees them.
+//!
+//! `cli` implements [`Control`], since only the composition root sees all parts. The trait exists for
+//! that direction alone (`ops` may not use `intake`, `delivery` or `config`) and has one
+//! implementation, which stands for one configuration. [`Controls`] gives the one in use, so a
+//! request that asks once sees one configuration throughout.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -9,12 +13,35 @@ use crate::{
     alert::Alert,
     clock::Timestamp,
     code_defender::{matcher::Matcher, risk_level::RiskLevel},
-    ids::{AlertId, AppName, ChannelId, DestinationName, MessageTs},
+    ids::{AlertId, AppName, DestinationName},
+    ops::view::{self, BackfillReport},
     secret::Secret,
     store::{AlertView, Attempt, NearMiss, NewMessage, Posters, Reference, StoreError},
 };
 
-/// The running relay, as far as the API needs it.
+/// Source of the [`Control`] in use. Cheap to clone.
+#[derive(Clone)]
+pub struct Controls(Arc<dyn Fn() -> Arc<dyn Control> + Send + Sync>);
+
+impl Controls {
+    /// Returns a source that calls `current` each time.
+    pub fn new(current: impl Fn() -> Arc<dyn Control> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(current))
+    }
+
+    /// Returns the control of the configuration in use.
+    pub fn current(&self) -> Arc<dyn Control> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Controls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Controls").field(&self.current()).finish()
+    }
+}
+
+/// The relay as it runs by one configuration.
 #[async_trait]
 pub trait Control: Send + Sync + fmt::Debug {
     /// The Slack apps.
@@ -47,7 +74,7 @@ pub trait Control: Send + Sync + fmt::Debug {
     fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64>;
 
     /// Returns the messages of an app with the title of incidents that were not taken.
-    fn refused(&self, app: &AppName) -> Vec<Refusal>;
+    fn refused(&self, app: &AppName) -> Vec<view::Refused>;
 
     /// Makes of a near miss what the store would be given for its alerts.
     ///
@@ -80,32 +107,17 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// [`NoItems`].
     async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems>;
 
-    /// How requests to each app are signed.
-    fn signing(&self) -> Vec<Signing>;
+    /// Returns the state of request signing for each app.
+    fn signing(&self) -> Vec<(AppName, view::Signing)>;
 
-    /// How reading history goes; one for each app that has a token.
-    fn catch_up(&self) -> Vec<CatchUp>;
+    /// Returns the state of catch-up for each app that has a token.
+    fn catch_up(&self) -> Vec<(AppName, view::CatchUp)>;
 
-    /// Reads history now, as an operator asks.
+    /// Reads history now.
     ///
     /// # Errors
-    /// [`NoBackfill`]; what was read before is stored.
-    async fn backfill(&self, meant: &Backfill) -> Result<Backfilled, NoBackfill>;
-}
-
-/// Messages with the title of incidents that were not taken, of one channel for one reason.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The reason, as in metrics.
-    pub reason: &'static str,
-    /// The channel.
-    pub channel: ChannelId,
-    /// The number since the start.
-    pub count: u64,
-    /// When the newest reached the relay.
-    pub last: Timestamp,
-    /// Slack's timestamp of the newest.
-    pub last_ts: String,
+    /// Returns [`NoBackfill`]. Messages that were read before the failure are stored.
+    async fn backfill(&self, request: &Backfill) -> Result<BackfillReport, NoBackfill>;
 }
 
 /// Why a near miss does not become an alert.
@@ -135,53 +147,6 @@ pub enum NoRouting {
     Unreadable,
 }
 
-/// How requests to one app are signed.
-#[derive(Clone, Debug)]
-pub struct Signing {
-    /// The app.
-    pub app: AppName,
-    /// When a request last verified, since the start.
-    pub verified_at: Option<Timestamp>,
-    /// Well-formed, recent requests with a wrong signature since then.
-    pub rejected: u64,
-    /// Requests without such headers, since the start.
-    pub strangers: u64,
-}
-
-/// How one app's catch-up is doing.
-#[derive(Clone, Debug)]
-pub struct CatchUp {
-    /// The app.
-    pub app: AppName,
-    /// Why history is not read, or empty.
-    pub problem: String,
-    /// Configured names whose channels are not known.
-    pub unresolved: Vec<String>,
-    /// Its channels.
-    pub channels: Vec<CaughtUp>,
-}
-
-/// How the history of one channel is being read.
-#[derive(Clone, Debug)]
-pub struct CaughtUp {
-    /// The channel.
-    pub id: ChannelId,
-    /// Its name, or empty.
-    pub name: String,
-    /// Up to where it was read.
-    pub committed: Option<MessageTs>,
-    /// When it was last read to its end.
-    pub last_success: Option<Timestamp>,
-    /// Why it could not be read, or empty.
-    pub problem: String,
-    /// Nothing can be posted in it any more.
-    pub is_archived: bool,
-    /// Incidents that no push has brought, since the start.
-    pub missed: u64,
-    /// Those of the last 24 hours that Slack should have pushed.
-    pub withheld_in_a_day: u64,
-}
-
 /// Which history an operator means.
 #[derive(Clone, Debug)]
 pub struct Backfill {
@@ -195,42 +160,6 @@ pub struct Backfill {
     pub channel: Option<String>,
     /// One app; all, if none is named.
     pub app: Option<String>,
-}
-
-/// What was in it.
-#[derive(Clone, Debug, Default)]
-pub struct Backfilled {
-    /// Messages with incidents.
-    pub found: u64,
-    /// Those that were not known.
-    pub new: u64,
-    /// Those that were.
-    pub known: u64,
-    /// Those that were marked as known.
-    pub marked: u64,
-    /// What could not be read.
-    pub failures: Vec<Unread>,
-}
-
-/// History that could not be read to its end.
-#[derive(Clone, Debug)]
-pub struct Unread {
-    /// The app whose history it is.
-    pub app: String,
-    /// The channel's id; empty if the app's channels are not known.
-    pub channel: String,
-    /// Why.
-    pub problem: String,
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { app, channel, problem } = self;
-        match channel.as_str() {
-            "" => write!(f, "app {app}: {problem}"),
-            channel => write!(f, "channel {channel} of app {app}: {problem}"),
-        }
-    }
 }
 
 /// Why history was not read to its end.
@@ -268,7 +197,7 @@ pub struct DestinationHealth {
     /// Its name.
     pub name: DestinationName,
     /// The breaker, if it is open: one alert at a time is tried.
-    pub breaker: Option<Breaker>,
+    pub breaker: Option<view::Breaker>,
     /// Until when the destination has asked to be left alone, if it is.
     pub quiet_until: Option<Timestamp>,
     /// Whether readers come to it, and nothing is sent.
@@ -279,15 +208,6 @@ pub struct DestinationHealth {
     pub last_read: Option<Timestamp>,
     /// What is wrong although alerts are delivered, or empty.
     pub problem: String,
-}
-
-/// An open breaker.
-#[derive(Clone, Copy, Debug)]
-pub struct Breaker {
-    /// When it opened.
-    pub since: Timestamp,
-    /// When the next alert may be tried.
-    pub probe_at: Timestamp,
 }
 
 /// A destination that is read, and what opens it.

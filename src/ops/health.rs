@@ -14,7 +14,7 @@ use axum::{
 };
 use tokio::sync::Mutex;
 
-use super::Control;
+use super::Controls;
 use crate::{
     clock::{Moment, Timestamp},
     ground::Ground,
@@ -41,7 +41,7 @@ const STATES: [&str; 6] = ["pending", "refused", "leased", "dead", "paused", "or
 pub(super) struct Health {
     ground: Ground,
     /// Names the configured destinations; any other with unfinished deliveries is orphaned.
-    control: Arc<dyn Control>,
+    controls: Controls,
     probed: Mutex<Option<(Moment, Result<(), String>)>>,
     /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
     gauged: Mutex<BTreeSet<DestinationName>>,
@@ -83,8 +83,8 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
 }
 
 impl Health {
-    pub(super) fn new(ground: Ground, control: Arc<dyn Control>) -> Self {
-        Self { ground, control, probed: Mutex::new(None), gauged: Mutex::default() }
+    pub(super) fn new(ground: Ground, controls: Controls) -> Self {
+        Self { ground, controls, probed: Mutex::new(None), gauged: Mutex::default() }
     }
 
     /// Whether the relay should be sent anything, or why not.
@@ -121,7 +121,7 @@ impl Health {
         metrics.gauge(Metric::StoreUsed, &[]).set(count(stats.used_bytes));
         metrics.gauge(Metric::StoreFree, &[]).set(count(stats.free_bytes));
         let configured: BTreeSet<_> =
-            self.control.destinations().into_iter().map(|one| one.name).collect();
+            self.controls.current().destinations().into_iter().map(|one| one.name).collect();
         let mut gauged = self.gauged.lock().await;
         gauged.extend(configured.iter().cloned());
         gauged.extend(stats.destinations.iter().map(|(name, _)| name.clone()));
@@ -139,7 +139,7 @@ impl Health {
                 return tracing::debug!(error = chain(&error), "near misses cannot be counted");
             }
         };
-        for app in self.control.apps() {
+        for app in self.controls.current().apps() {
             let number = unread.iter().find(|(name, _)| *name == app).map_or(0, |(_, n)| *n);
             self.ground.metrics.gauge(Metric::NearMisses, &[app.as_str()]).set(count(number));
         }

@@ -8,6 +8,7 @@ pub mod auth;
 mod concerns;
 mod control;
 pub mod health;
+pub mod openapi;
 mod problem;
 pub mod view;
 mod waiting;
@@ -21,15 +22,14 @@ use crate::ground::Ground;
 
 pub use self::{
     control::{
-        Backfill, Backfilled, Breaker, CatchUp, CaughtUp, Configuration, Control,
-        DestinationHealth, FeedItem, FeedKey, FeedWish, NoAdoption, NoBackfill, NoItems, NoRouting,
-        NoTest, Refusal, Refused, Routing, Signing, Tested, Unread,
+        Backfill, Configuration, Control, Controls, DestinationHealth, FeedItem, FeedKey, FeedWish,
+        NoAdoption, NoBackfill, NoItems, NoRouting, NoTest, Refused, Routing, Tested,
     },
     problem::Problem,
 };
 
 /// Returns the routes of the ops listener.
-pub fn router(ground: Ground, control: Arc<dyn Control>, auth: Auth) -> Router {
-    let health = Arc::new(health::Health::new(ground.clone(), Arc::clone(&control)));
-    health::router(Arc::clone(&health)).merge(api::router(ground, control, auth, health))
+pub fn router(ground: Ground, controls: Controls, auth: Auth) -> Router {
+    let health = Arc::new(health::Health::new(ground.clone(), controls.clone()));
+    health::router(Arc::clone(&health)).merge(api::router(ground, controls, auth, health))
 }

@@ -65,7 +65,7 @@ fn held(
             "the breaker has been open for {since}: one alert at a time is tried, this one not \
              before that succeeds or it is the oldest"
         );
-        return (Kind::Breaker, Some(breaker.probe_at), reason);
+        return (Kind::Breaker, Some(breaker.next_try_at), reason);
     }
     let due_at = delivery.due_at;
     if let Some(until) = health.quiet_until {

@@ -1,19 +1,23 @@
 //! What the documents claim and a machine can check.
 
-use std::{fs, path::PathBuf, process::Command, sync::LazyLock};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, sync::LazyLock};
 
 use regex::Regex;
 use slack_soar_relay::{
     alert, cli, config,
     destination::{preset::Preset, reference},
     intake, metrics,
-    ops::view::{ConcernKind, WaitKind},
+    ops::{
+        openapi,
+        view::{ConcernKind, WaitKind},
+    },
     store::State,
     trouble,
 };
 
 use crate::{
     conformance::service_account,
+    harness::{Setup, http},
     source::{files, root},
 };
 
@@ -185,6 +189,7 @@ fn the_generated_pages_are_current() {
         ("configuration.md", config::reference()),
         ("metrics.md", metrics::reference()),
         ("cli.md", cli::reference()),
+        ("http-api.md", openapi::page()),
     ] {
         let path = root().join("docs").join(page);
         if update {
@@ -193,6 +198,53 @@ fn the_generated_pages_are_current() {
         let found = fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(found, text, "docs/{page} is old: UPDATE_DOCS=1 cargo test documents");
     }
+}
+
+/// The methods and paths of the OpenAPI document.
+fn documented() -> Vec<(String, String)> {
+    let document = openapi::document();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let of_path = |(path, methods): (&String, &serde_json::Value)| {
+        let methods = methods.as_object().unwrap().keys();
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.flat_map(of_path).collect()
+}
+
+#[tokio::test]
+async fn every_documented_path_is_routed() {
+    let relay = Setup::default().start().await;
+    let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+    let mut tried = 0;
+    for (method, path) in documented() {
+        let is_public = path == "/healthz" || path.starts_with("/slack");
+        let listener = if is_public { relay.relay().public } else { relay.relay().ops };
+        let path = path.replace("{app}", "main").replace("{id}", "1").replace("{name}", "soar");
+        let answer = http::request(listener, &method, &path, &headers, b"").await;
+        assert_ne!(answer.status, 405, "{method} {path}");
+        // A path that is routed refuses another method; one that is not is not found.
+        let other = http::request(listener, "DELETE", &path, &headers, b"").await;
+        assert_eq!(other.status, 405, "{path}");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+#[test]
+fn every_routed_path_is_documented() {
+    let documented: BTreeSet<String> = documented().into_iter().map(|(_, path)| path).collect();
+    let route = Regex::new(r#"\.route\(\s*"([^"]+)""#).unwrap();
+    let mut found = 0;
+    for file in files("src", "rs") {
+        let prefix = if file.starts_with("src/ops/api") { "/api/v1" } else { "" };
+        let text = fs::read_to_string(root().join(&file)).unwrap();
+        for path in route.captures_iter(&text).map(|captures| captures[1].to_owned()) {
+            found += 1;
+            let path = format!("{prefix}{path}");
+            assert!(documented.contains(&path), "{path} is not in src/ops/openapi/operations.rs");
+        }
+    }
+    assert!(found > 20, "{found}");
 }
 
 /// `UPDATE_DOCS=1 cargo test documents` writes them.

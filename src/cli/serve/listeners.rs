@@ -1,6 +1,6 @@
 //! Starts the two listeners: the public one for Slack, and the one for operators.
 
-use std::{convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use hyper::{
     Request,
@@ -15,7 +15,7 @@ use crate::{
     ground::Ground,
     http_server::{self, Peer, WhenFull},
     intake::events_api::EventsApi,
-    ops::{self, Control, auth::Auth},
+    ops::{self, Controls, auth::Auth},
 };
 
 /// Connections at once on each listener. Together with the store's files and the connections to
@@ -54,7 +54,7 @@ pub(super) fn start_ops(
     ground: &Ground,
     listener: TcpListener,
     server: &Server,
-    control: Arc<dyn Control>,
+    controls: Controls,
 ) -> anyhow::Result<()> {
     let auth = Auth::new(server.ops_token.clone(), listener.local_addr()?);
     if matches!(auth, Auth::Off) {
@@ -63,7 +63,7 @@ pub(super) fn start_ops(
              `server.ops_token`"
         );
     }
-    let router = TowerToHyperService::new(ops::router(ground.clone(), control, auth));
+    let router = TowerToHyperService::new(ops::router(ground.clone(), controls, auth));
     let service = move |peer: Peer| {
         let router = router.clone();
         service_fn(move |mut request: Request<Incoming>| {

@@ -70,7 +70,7 @@ async fn act_on_one(
     let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
     if action == Action::Retry {
-        api.control.hurry(destination.as_ref());
+        api.control().hurry(destination.as_ref());
     }
     let selection = Selection { alert: Some(alert), destination, state: None };
     let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
@@ -190,7 +190,7 @@ async fn act_on_all(
         None => None,
     };
     if action == Action::Retry {
-        api.control.hurry(destination.as_ref());
+        api.control().hurry(destination.as_ref());
     }
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };
@@ -215,7 +215,7 @@ pub(super) async fn test(
     _: NoBody,
 ) -> Answer<TestReport> {
     let severity = query.severity.as_deref().map_or(Ok(RiskLevel::High), severity)?;
-    let tested = api.control.test(&parsed(&name)?, severity).await;
+    let tested = api.control().test(&parsed(&name)?, severity).await;
     let tested = tested.map_err(|why| match why {
         NoTest::Unknown => unknown_destination(&name),
         NoTest::Read => Problem::conflict(format!(
@@ -238,7 +238,7 @@ impl Api {
     /// A destination of the configuration.
     fn configured_one(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
-        let all = self.control.destinations();
+        let all = self.control().destinations();
         let is_configured = all.iter().any(|one| one.name == destination);
         if is_configured { Ok(destination) } else { Err(unknown_destination(name)) }
     }

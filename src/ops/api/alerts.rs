@@ -111,7 +111,7 @@ pub(super) async fn show(
         Ok(alert) => (Some(alert), String::new()),
         Err(problem) => (None, problem),
     };
-    let healths = api.control.destinations();
+    let healths = api.control().destinations();
     let configured: Vec<DestinationName> = healths.iter().map(|one| one.name.clone()).collect();
     // Only for what is paused the store is asked once more.
     let is_paused = |one: &DeliveryView| one.state == DeliveryState::Paused;
@@ -149,7 +149,7 @@ pub(super) async fn show(
 impl Api {
     /// The names of the configured destinations.
     pub(super) fn configured(&self) -> Vec<DestinationName> {
-        self.control.destinations().into_iter().map(|one| one.name).collect()
+        self.control().destinations().into_iter().map(|one| one.name).collect()
     }
 
     /// The alert with that id. A text that is no id is the id of no alert.
@@ -172,7 +172,7 @@ fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
         team: &view.team,
         bot_id: "",
     };
-    let alert = alert_of_stored(raw, view.attachment, &origin, &api.control.matcher());
+    let alert = alert_of_stored(raw, view.attachment, &origin, &api.control().matcher());
     let alert = alert.map_err(|error| error.to_string())?;
     to_raw_value(&alert).map_err(|error| error.to_string())
 }

@@ -7,10 +7,7 @@ use super::{
     Answer, Meant, Shared,
     operator::{Operator, note},
 };
-use crate::ops::{
-    self, Backfill, Backfilled, NoBackfill, Problem,
-    view::{BackfillReport, Unread},
-};
+use crate::ops::{Backfill, NoBackfill, Problem, view::BackfillReport};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,18 +30,14 @@ pub(super) async fn backfill(
     let _long = api.long_request()?;
     let History { since, until, mark_known, channel, app } = history;
     let meant = Backfill { since, until, mark_known, channel, app };
-    let read = api.control.backfill(&meant).await.map_err(refused)?;
+    let report = api.control().backfill(&meant).await.map_err(refused)?;
     let place = meant.channel.as_deref().unwrap_or("every channel");
     let from = meant.since.as_deref().unwrap_or("the beginning");
     let to = meant.until.as_deref().unwrap_or("now");
     let action = if meant.mark_known { "mark known" } else { "backfill" };
     let deed = operator.deed(action, format!("{place} since {from} until {to}"));
-    note(&api, deed, read.new + read.marked).await;
-    let Backfilled { found, new, known, marked, failures } = read;
-    let unread =
-        |one: ops::Unread| Unread { app: one.app, channel: one.channel, problem: one.problem };
-    let failures = failures.into_iter().map(unread).collect();
-    Ok(Json(BackfillReport { found, new, known, marked, failures }))
+    note(&api, deed, report.new + report.marked).await;
+    Ok(Json(report))
 }
 
 fn refused(why: NoBackfill) -> Problem {

@@ -65,7 +65,7 @@ pub(super) async fn read(
         peer.verified();
     }
     let _long = if wait.is_zero() { None } else { Some(api.long_request()?) };
-    let found = api.control.read(feed, FeedWish { after, limit, wait }).await;
+    let found = api.control().read(feed, FeedWish { after, limit, wait }).await;
     let found = found.map_err(|why| no_items(why, after))?;
     let next = found.last().map_or(after, |last| last.seq);
     let items = found.into_iter().map(|item| {
@@ -82,7 +82,7 @@ pub(super) async fn read(
 impl Api {
     /// The feeds whose token the request carries. One that was just rotated is read again first.
     fn opened_by(&self, headers: &HeaderMap) -> Vec<FeedKey> {
-        let mut feeds = self.control.feeds();
+        let mut feeds = self.control().feeds();
         let is_open = |feed: &FeedKey| {
             carries(&feed.token, headers)
                 || feed.token.refresh_if_touched().unwrap_or(false) && carries(&feed.token, headers)
@@ -94,7 +94,7 @@ impl Api {
 
 /// Why nothing is opened. Without any feed it is as for everything else that is not there.
 fn refusal(api: &Api, request: &request::Parts) -> Problem {
-    if api.control.feeds().is_empty() {
+    if api.control().feeds().is_empty() {
         let open = api.auth.check(&request.method, &request.uri, &request.headers);
         return open.map_or_else(
             |problem| problem,

@@ -75,7 +75,7 @@ async fn set_paused(
     let deed = match &paused {
         Paused::Yes(pause) => operator.deed("pause", described(name, pause)),
         Paused::No => {
-            api.control.hurry(Some(&destination));
+            api.control().hurry(Some(&destination));
             operator.deed("resume", format!("destination {name}"))
         }
     };
@@ -108,7 +108,7 @@ impl Api {
     }
 
     fn length(&self, text: &str) -> Result<Duration, Problem> {
-        let length = self.control.duration(text);
+        let length = self.control().duration(text);
         let length = length.filter(|length| !length.is_zero() && *length <= LONGEST);
         length.ok_or_else(|| {
             Problem::bad_request(format!(

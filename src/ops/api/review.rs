@@ -80,7 +80,7 @@ pub(super) async fn adopt(
     _: NoBody,
 ) -> Answer<Adopted> {
     let found = find(&api, &id).await?;
-    let message = api.control.adopt(&found).map_err(|why| match why {
+    let message = api.control().adopt(&found).map_err(|why| match why {
         NoAdoption::Unknown(app) => {
             Problem::conflict(format!("app {app} is not configured any more"))
         }

@@ -126,7 +126,7 @@ async fn route(
     deed: impl FnOnce(&str) -> Deed,
 ) -> Result<Fate, Problem> {
     let id = &alert.id;
-    let mut routing = match api.control.route(alert) {
+    let mut routing = match api.control().route(alert) {
         Ok(routing) => routing,
         Err(NoRouting::Gone) => {
             return Ok(Fate::Left(format!(
@@ -147,7 +147,7 @@ async fn route(
         return Ok(Fate::Left(refusal(id, &routing)));
     }
     for name in &routing.wanted_by {
-        api.control.hurry(Some(name));
+        api.control().hurry(Some(name));
     }
     let deed = deed(&list(&routing.wanted_by));
     let routed = api.ground.store.route(id, &routing.wanted_by, Some(deed)).await?;

@@ -6,8 +6,7 @@ use axum::{Json, extract::State};
 
 use super::{Answer, Api, NoQuery, Params, Shared};
 use crate::{
-    clock::Timestamp,
-    ids::DestinationName,
+    ids::{AppName, DestinationName},
     logging::chain,
     ops::{
         DestinationHealth,
@@ -35,14 +34,14 @@ pub(super) async fn status(
     let stats = stats.unwrap_or_else(|problem| Stats { problem, ..Stats::default() });
     let unrouted = if has_store { api.unrouted().await } else { None };
     let now = api.ground.clock.now();
-    let apps = apps(&api, has_store, now).await;
+    let apps = apps(&api, has_store).await;
     let review = if has_store {
         within(api.ground.store.to_review()).await
     } else {
         Ok(ToReview::default())
     };
     let review = review.unwrap_or_default();
-    let mut ignored = by_name(api.control.ignored(""));
+    let mut ignored = by_name(api.control().ignored(""));
     for (reason, count) in apps.iter().flat_map(|app| &app.ignored) {
         *ignored.entry(reason.clone()).or_default() += count;
     }
@@ -55,7 +54,7 @@ pub(super) async fn status(
         concerns: Vec::new(),
         ready: ready.is_ok(),
         not_ready_reason: ready.err().unwrap_or_default(),
-        configuration: api.control.configuration().into(),
+        configuration: api.control().configuration().into(),
         store: StoreUse {
             used_bytes: stats.used_bytes,
             free_bytes: stats.free_bytes,
@@ -66,7 +65,7 @@ pub(super) async fn status(
         ignored,
         near_misses: review.near_misses.into(),
         quarantine: review.quarantine.into(),
-        destinations: destinations(&api.control.destinations(), &stats),
+        destinations: destinations(&api.control().destinations(), &stats),
     };
     status.concerns = concerns(&status, now);
     status.healthy = !status.concerns.iter().any(|concern| concern.needs_person);
@@ -97,31 +96,36 @@ async fn within<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result
 }
 
 /// Returns how each Slack app is doing; without what the store knows of it if that does not answer.
-async fn apps(api: &Api, has_store: bool, now: Timestamp) -> Vec<App> {
-    let (store, control) = (api.ground.store.as_ref(), &api.control);
+async fn apps(api: &Api, has_store: bool) -> Vec<App> {
+    let store = api.ground.store.as_ref();
+    let control = api.control();
     if has_store && let Err(error) = within(control.write_counts(store)).await {
         // The status is needed most when the store takes nothing; it shows the numbers of before.
         tracing::debug!(error, "the newest counts are not in the store");
     }
-    let (signing, mut read) = (control.signing(), control.catch_up());
+    let mut signing = control.signing();
+    let mut catch_ups = control.catch_up();
     let mut apps = Vec::new();
     for name in control.apps() {
-        let at = read.iter().position(|one| one.app == name);
-        let catch_up = at.map(|at| view::CatchUp::new(read.swap_remove(at), now));
+        let catch_up = take(&mut catch_ups, &name);
         let bots = if has_store { within(store.posters(&name)).await } else { Ok(Vec::new()) };
         let bots = bots.unwrap_or_default().into_iter().map(view::Bot::new).collect();
-        let signing = signing.iter().find(|one| one.app == name);
-        let signing = signing.map_or_else(view::Signing::default, view::Signing::new);
         apps.push(App {
-            signing,
+            signing: take(&mut signing, &name).unwrap_or_default(),
             catch_up,
             bots,
             ignored: by_name(control.ignored(name.as_str())),
-            refused: control.refused(&name).into_iter().map(view::Refused::new).collect(),
+            refused: control.refused(&name),
             name: name.to_string(),
         });
     }
     apps
+}
+
+/// Removes and returns the value of an app.
+fn take<T>(values: &mut Vec<(AppName, T)>, app: &AppName) -> Option<T> {
+    let at = values.iter().position(|(name, _)| name == app)?;
+    Some(values.swap_remove(at).1)
 }
 
 fn by_name(counts: BTreeMap<&'static str, u64>) -> view::Ignored {
@@ -154,7 +158,7 @@ fn destination(
         paused: stats.pause.is_some(),
         pause: stats.pause.map(view::Pause::from),
         breaker_open: breaker.is_some(),
-        breaker: breaker.map(view::Breaker::from),
+        breaker,
         quiet_until: health.and_then(|health| health.quiet_until),
         read: health.is_some_and(|health| health.is_read),
         pending: stats.pending,

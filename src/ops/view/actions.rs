@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What a retry or cancel did, of one alert or of many.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Changed {
     /// How many deliveries it changed.
     pub changed: u64,
@@ -30,7 +31,7 @@ pub struct Changed {
 }
 
 /// A delivery that was changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ChangedDelivery {
     /// The alert.
     pub alert_id: String,
@@ -69,7 +70,7 @@ impl Changed {
 }
 
 /// What a retry made of unrouted alerts, by the configuration in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Routed {
     /// Alerts that are routed now.
     pub alerts: u64,
@@ -96,7 +97,7 @@ impl Routed {
 }
 
 /// The answer of `POST /api/v1/destinations/{name}/pause|resume`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PauseState {
     /// Its name.
     pub destination: String,
@@ -108,7 +109,7 @@ pub struct PauseState {
 }
 
 /// The answer of `POST /api/v1/destinations/{name}/test`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct TestReport {
     /// The destination.
     pub destination: String,

@@ -1,5 +1,6 @@
 //! Alerts, their deliveries and the attempts at them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// The answer of `GET /api/v1/alerts`, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Page {
     /// The alerts.
     pub alerts: Vec<Row>,
@@ -20,7 +21,7 @@ pub struct Page {
 }
 
 /// An alert in a list.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Row {
     /// Its id.
     pub id: String,
@@ -41,7 +42,7 @@ pub struct Row {
 }
 
 /// The answer of `GET /api/v1/alerts/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Detail {
     /// What a list says of it too; here with every attempt.
     #[serde(flatten)]
@@ -51,26 +52,29 @@ pub struct Detail {
     /// Slack's `team_id`, or empty.
     pub team: String,
     /// The alert, version 1, as it would be sent now; null if it cannot be made.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub alert: Option<Box<RawValue>>,
     /// Why `alert` is null, or empty.
     pub alert_problem: String,
     /// The message as Slack sent it; a text if it is no JSON; null once retention has removed it.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub raw: Option<Box<RawValue>>,
     /// Later versions of the message, oldest first.
     pub revisions: Vec<Revision>,
 }
 
 /// A later version of a message.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Revision {
     /// When it reached the relay.
     pub received_at: Timestamp,
     /// As Slack sent it.
+    #[schemars(with = "serde_json::Value")]
     pub raw: Box<RawValue>,
 }
 
 /// An alert's way to one destination.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Delivery {
     /// Where it goes.
     pub destination: String,
@@ -95,7 +99,7 @@ pub struct Delivery {
 }
 
 /// What a destination made of an alert.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Reference {
     /// The case's id, or empty.
     pub id: String,
@@ -104,7 +108,7 @@ pub struct Reference {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Attempt {
     /// When it began.
     pub started_at: Timestamp,

@@ -1,9 +1,12 @@
 //! Answer to a backfill.
 
+use std::fmt;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The answer of `POST /api/v1/backfill`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct BackfillReport {
     /// Messages with incidents.
     pub found: u64,
@@ -20,7 +23,7 @@ pub struct BackfillReport {
 }
 
 /// History that could not be read to its end. What was read of it is counted and stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Unread {
     /// The app.
     pub app: String,
@@ -28,4 +31,14 @@ pub struct Unread {
     pub channel: String,
     /// Why.
     pub problem: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { app, channel, problem } = self;
+        match channel.as_str() {
+            "" => write!(f, "app {app}: {problem}"),
+            channel => write!(f, "channel {channel} of app {app}: {problem}"),
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! What a person should know of a relay.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::trouble::{Bad, Trouble};
 
 /// Something that a person should know, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Concern {
     /// A [`ConcernKind`]'s word.
     pub kind: String,

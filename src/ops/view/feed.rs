@@ -1,10 +1,11 @@
 //! Answer to a reader of a feed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The answer of `GET /api/v1/feed`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct FeedPage {
     /// The items, in the order of their numbers.
     pub items: Vec<FeedItem>,
@@ -13,10 +14,11 @@ pub struct FeedPage {
 }
 
 /// An item of a feed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct FeedItem {
     /// Its number, larger than that of every item before it.
     pub seq: i64,
     /// The alert, version 1.
+    #[schemars(with = "serde_json::Value")]
     pub alert: Box<RawValue>,
 }

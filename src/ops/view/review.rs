@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{clock::Timestamp, ops, store};
+use crate::{clock::Timestamp, store};
 
 /// How much of an unreadable body a list shows.
 const EXCERPT_CHARS: usize = 300;
 
 /// How much there is, and how much of it no operator has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Counted {
     /// Neither listed nor adopted.
     pub unread: u64,
@@ -26,7 +27,7 @@ impl From<store::Counted> for Counted {
 }
 
 /// Messages with the title of incidents that were not taken, of one channel for one reason.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Refused {
     /// `channel`, `no_bot`, `bot_not_allowed` or `unfurl`.
     pub reason: String,
@@ -40,18 +41,11 @@ pub struct Refused {
     pub last_ts: String,
 }
 
-impl Refused {
-    pub(in crate::ops) fn new(refused: ops::Refusal) -> Self {
-        let ops::Refusal { reason, channel, count, last, last_ts } = refused;
-        Self { reason: reason.to_owned(), channel: channel.to_string(), count, last, last_ts }
-    }
-}
-
 /// Events that were ignored since the start, by reason.
 pub type Ignored = BTreeMap<String, u64>;
 
 /// The answer of `GET /api/v1/near-misses`, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMisses {
     /// The near misses.
     pub near_misses: Vec<NearMiss>,
@@ -60,7 +54,7 @@ pub struct NearMisses {
 }
 
 /// A message that may be an incident.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMiss {
     /// The id that its alert would have.
     pub id: String,
@@ -102,17 +96,18 @@ impl NearMiss {
 }
 
 /// The answer of `GET /api/v1/near-misses/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMissDetail {
     /// What a list says of it too.
     #[serde(flatten)]
     pub near_miss: NearMiss,
     /// The message as Slack sent it.
+    #[schemars(with = "serde_json::Value")]
     pub raw: Box<RawValue>,
 }
 
 /// The answer of `POST /api/v1/near-misses/{id}/adopt`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Adopted {
     /// The alerts that are new; 0 if it was an alert already.
     pub changed: u64,
@@ -121,14 +116,14 @@ pub struct Adopted {
 }
 
 /// The answer of `GET /api/v1/quarantine`, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Quarantine {
     /// The bodies.
     pub quarantine: Vec<Quarantined>,
 }
 
 /// An authentic body that could not be read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Quarantined {
     /// Its number.
     pub id: i64,

@@ -1,5 +1,6 @@
 //! What the API answers of the relay as a whole.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
 use crate::{clock::Timestamp, ops, store};
 
 /// The answer of `GET /api/v1/status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Status {
     /// The relay's version.
     pub version: String,
@@ -54,7 +55,7 @@ pub struct Status {
 }
 
 /// Which configuration is in use.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Configuration {
     /// Whether it is the newest one.
     pub is_newest: bool,
@@ -78,7 +79,7 @@ impl From<ops::Configuration> for Configuration {
 }
 
 /// How full the store is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct StoreUse {
     /// In use.
     pub used_bytes: u64,
@@ -90,7 +91,7 @@ pub struct StoreUse {
 }
 
 /// A Slack app.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct App {
     /// Its name.
     pub name: String,
@@ -112,7 +113,7 @@ pub struct App {
 
 /// How requests to an app are signed. On a path that several apps share, a request that verifies
 /// with none of their secrets counts for each.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Signing {
     /// When a request last verified; null if none has since the start.
     pub last_verified_at: Option<Timestamp>,
@@ -123,18 +124,8 @@ pub struct Signing {
     pub strangers: u64,
 }
 
-impl Signing {
-    pub(in crate::ops) fn new(signing: &ops::Signing) -> Self {
-        Self {
-            last_verified_at: signing.verified_at,
-            rejected: signing.rejected,
-            strangers: signing.strangers,
-        }
-    }
-}
-
 /// A bot that has posted incidents in a channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Bot {
     /// Slack's id of the bot, or empty.
     pub bot_id: String,
@@ -156,7 +147,7 @@ impl Bot {
 }
 
 /// How an app's history is read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct CatchUp {
     /// Why it is not read at the moment, or empty.
     pub problem: String,
@@ -167,7 +158,7 @@ pub struct CatchUp {
 }
 
 /// How a channel's history is read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Channel {
     /// Its id.
     pub id: String,
@@ -190,30 +181,9 @@ pub struct Channel {
     pub missed_pushes_in_a_day: u64,
 }
 
-impl CatchUp {
-    pub(in crate::ops) fn new(catch_up: ops::CatchUp, now: Timestamp) -> Self {
-        let channel = |one: ops::CaughtUp| Channel {
-            id: one.id.to_string(),
-            name: one.name,
-            committed: one.committed.map(|ts| Timestamp::from_micros(ts.micros())),
-            last_success_at: one.last_success,
-            lag_seconds: one.last_success.map(|at| now.since(at).as_secs()),
-            problem: one.problem,
-            archived: one.is_archived,
-            missed_pushes: one.missed,
-            missed_pushes_in_a_day: one.withheld_in_a_day,
-        };
-        Self {
-            problem: catch_up.problem,
-            unresolved: catch_up.unresolved,
-            channels: catch_up.channels.into_iter().map(channel).collect(),
-        }
-    }
-}
-
 /// A destination.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact that the API states")]
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Destination {
     /// Its name.
     pub name: String,
@@ -261,7 +231,7 @@ pub struct Destination {
 }
 
 /// A pause in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Pause {
     /// When it began.
     pub since: Timestamp,
@@ -279,16 +249,10 @@ impl From<store::PauseView> for Pause {
 }
 
 /// An open breaker: one alert at a time is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Breaker {
     /// When it opened.
     pub since: Timestamp,
     /// When the next alert may be tried.
     pub next_try_at: Timestamp,
-}
-
-impl From<ops::Breaker> for Breaker {
-    fn from(breaker: ops::Breaker) -> Self {
-        Self { since: breaker.since, next_try_at: breaker.probe_at }
-    }
 }

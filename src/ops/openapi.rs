@@ -1,0 +1,210 @@
+//! The description of every path of both listeners as an OpenAPI 3.1 document. `GET
+//! /api/v1/openapi.json` answers the document, and docs/http-api.md is generated from it.
+//!
+//! The paths stand in a table, [`OPERATIONS`], and the bodies are derived from the types of
+//! [`view`](super::view) with `schemars`, which also derives the schema of the configuration. A
+//! second derive for the same purpose, such as `utoipa`, would double the annotations of each type;
+//! a test compares the table with the router instead.
+
+mod operations;
+mod page;
+
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use self::operations::OPERATIONS;
+pub use self::page::page;
+use super::Problem;
+
+/// Media type of a problem document.
+const PROBLEM: &str = "application/problem+json";
+
+/// A method of a path.
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    listener: Listener,
+    /// One sentence without a full stop.
+    summary: &'static str,
+    query: &'static [Parameter],
+    headers: &'static [Parameter],
+    request: Request,
+    answer: Answer,
+    /// Statuses other than 200, each with its meaning.
+    refusals: &'static [(u16, &'static str)],
+}
+
+/// A listener, and how its requests prove that they are allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    /// `server.listen`.
+    Public,
+    /// `server.ops_listen`, for everyone who reaches it.
+    Health,
+    /// `server.ops_listen`, with the `ops_token`.
+    Api,
+    /// `server.ops_listen`, with the `feed_token` of a destination.
+    Feed,
+}
+
+impl Listener {
+    const fn tag(self) -> &'static str {
+        match self {
+            Self::Public => "Public listener",
+            Self::Health => "Health and metrics",
+            Self::Api => "API for operators",
+            Self::Feed => "Feed",
+        }
+    }
+
+    /// Returns whether refusals are problem documents. The others are plain text or empty.
+    const fn has_problems(self) -> bool {
+        matches!(self, Self::Api | Self::Feed)
+    }
+}
+
+/// A parameter of the query or a header.
+struct Parameter {
+    name: &'static str,
+    is_required: bool,
+    meaning: &'static str,
+}
+
+/// The body of a request.
+enum Request {
+    /// No body.
+    Empty,
+    /// The parameters of the query may be sent as an object instead.
+    QueryAsJson,
+    /// JSON of the sender's own form, with a description.
+    Json(&'static str),
+}
+
+/// The body of an answer with status 200.
+enum Answer {
+    /// A type of [`view`](super::view).
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Text or JSON, with a description.
+    Other(&'static str, &'static str),
+    /// No body.
+    Empty,
+}
+
+/// Returns the OpenAPI document.
+pub fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut schemas = settings.into_generator();
+    let problem = schemas.subschema_for::<Problem>().to_value();
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let described = described(operation, &problem, &mut schemas);
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(operation.method.to_ascii_lowercase(), described);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "slack-soar-relay",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": {
+                "ops_token": {"type": "http", "scheme": "bearer"},
+                "feed_token": {"type": "http", "scheme": "bearer"},
+                "slack": {"type": "apiKey", "in": "header", "name": "X-Slack-Signature"},
+            },
+        },
+    })
+}
+
+fn described(operation: &Operation, problem: &Value, schemas: &mut SchemaGenerator) -> Value {
+    let listener = operation.listener;
+    let mut responses = Map::new();
+    responses.insert("200".to_owned(), success(&operation.answer, schemas));
+    for (status, meaning) in operation.refusals {
+        let mut response = json!({"description": meaning});
+        if listener.has_problems() {
+            response["content"] = json!({PROBLEM: {"schema": problem}});
+        }
+        responses.insert(status.to_string(), response);
+    }
+    let security = match listener {
+        Listener::Public if operation.method == "POST" => json!([{"slack": []}]),
+        Listener::Public | Listener::Health => json!([]),
+        Listener::Api => json!([{"ops_token": []}]),
+        Listener::Feed => json!([{"feed_token": []}]),
+    };
+    let mut value = json!({
+        "tags": [listener.tag()],
+        "summary": operation.summary,
+        "parameters": parameters(operation),
+        "security": security,
+        "responses": responses,
+    });
+    match operation.request {
+        Request::Empty => {}
+        Request::QueryAsJson => {
+            value["requestBody"] = json!({
+                "description": "The parameters of the query as an object, in place of the query.",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            });
+        }
+        Request::Json(description) => {
+            value["requestBody"] = json!({
+                "description": description,
+                "required": true,
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            });
+        }
+    }
+    value
+}
+
+fn success(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {
+    match answer {
+        Answer::Json(schema) => json!({
+            "description": "Success",
+            "content": {"application/json": {"schema": schema(schemas).to_value()}},
+        }),
+        Answer::Other(media_type, description) => json!({
+            "description": description,
+            "content": {*media_type: {}},
+        }),
+        Answer::Empty => json!({"description": "Success, without a body"}),
+    }
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let in_path = operation.path.split('/').filter_map(|part| {
+        let name = part.strip_prefix('{')?.strip_suffix('}')?;
+        let meaning = match name {
+            "app" => "Name of a configured app.",
+            "name" => "Name of a destination.",
+            _ => "Id as a list shows it, percent-encoded where needed.",
+        };
+        Some(parameter("path", name, true, meaning))
+    });
+    let query = operation.query.iter().map(|one| described_parameter("query", one));
+    let headers = operation.headers.iter().map(|one| described_parameter("header", one));
+    in_path.chain(query).chain(headers).collect()
+}
+
+fn described_parameter(place: &str, one: &Parameter) -> Value {
+    parameter(place, one.name, one.is_required, one.meaning)
+}
+
+fn parameter(place: &str, name: &str, is_required: bool, meaning: &str) -> Value {
+    json!({
+        "name": name,
+        "in": place,
+        "required": is_required,
+        "description": meaning,
+        "schema": {"type": "string"},
+    })
+}
