@@ -1,7 +1,7 @@
-//! Time, jitter and random tokens: the only door through which the program meets chance.
+//! Time, jitter and random tokens: the only source of time and chance in the program.
 //!
-//! Everything that waits or looks at a clock is handed a [`Clock`]; tests hand in one that they
-//! move by hand. Nothing else may call `SystemTime::now`, `Instant::now` or a `sleep`.
+//! Code that waits or looks at a clock takes a [`Clock`]; tests pass one that they move by hand.
+//! Nothing else may call `SystemTime::now`, `Instant::now` or a `sleep`.
 
 use std::{
     borrow::Cow,
@@ -19,7 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::sync::Notify;
 
-/// A moment: microseconds since 1970-01-01T00:00:00Z.
+/// A time of day: microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -38,44 +38,44 @@ impl JsonSchema for Timestamp {
 }
 
 impl Timestamp {
-    /// The moment that many microseconds after the epoch.
+    /// Returns the time that many microseconds after the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// The moment that many whole seconds after the epoch.
+    /// Returns the time that many whole seconds after the epoch.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000))
     }
 
-    /// Microseconds since the epoch.
+    /// Returns microseconds since the epoch.
     pub const fn micros(self) -> i64 {
         self.0
     }
 
-    /// Whole milliseconds since the epoch, rounded down.
+    /// Returns whole milliseconds since the epoch, rounded down.
     pub const fn millis(self) -> i64 {
         self.0.div_euclid(1_000)
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns whole seconds since the epoch, rounded down.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
-    /// Seconds since the epoch, for a metric.
+    /// Returns seconds since the epoch, for a metric.
     #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a metric is a float")]
     pub fn seconds_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// Returns a duration in its largest unit: `42s`, `7m`, `3h`, `12d`.
+/// Formats a duration in its largest unit: `42s`, `7m`, `3h`, `12d`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -100,7 +100,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// As it is displayed.
+/// Serializes the form that is displayed.
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -131,18 +131,18 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// A point on a clock that nobody can set: time that has passed since the process began. Waits are
-/// measured with it, so that a correction of the time of day neither prolongs nor shortens them.
+/// A point on the monotonic clock: the time since the process began. Waits are measured with it, so
+/// that a correction of the time of day neither prolongs nor shortens them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The moment at which that much time has passed.
+    /// Returns the moment at which that much time has passed.
     pub const fn from_start(passed: Duration) -> Self {
         Self(passed)
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -156,14 +156,14 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// How long a time of day must keep step with the clock that nobody can set before anything that
-/// cannot be undone depends on it.
+/// Time for which a time of day must keep step with the monotonic clock before anything that cannot
+/// be undone depends on it.
 pub const STEADY_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// Looks closer together than this count as one.
+/// Distance below which looks count as one.
 const LOOK_APART: Duration = Duration::from_secs(10);
 
-/// Tells by repeated looks how far a time of day may be believed.
+/// Tells from repeated looks how far a time of day may be believed.
 ///
 /// A clock that is set wrong for a minute must not age anything by days. Of all the looks in the
 /// last [`STEADY_AFTER`] each says what time it would be now, had the clock kept step since then;
@@ -185,23 +185,24 @@ const LOOK_APART: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct SteadyTime {
     began: Option<Moment>,
-    /// The looks of the last [`STEADY_AFTER`] and the one before them, oldest first. Each holds the
+    /// Looks of the last [`STEADY_AFTER`] and the one before them, oldest first. Each holds the
     /// time of day at which the process would have begun by that look, in microseconds.
     looks: VecDeque<(Moment, i64)>,
 }
 
-/// The times of day that can be compared with one another.
+/// The range of times of day that may be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SteadySpan {
-    /// Nothing from before this time may be called old yet; `None` once the looks cover
-    /// [`STEADY_AFTER`], and anything may.
+    /// Time before which nothing may be called old yet; `None` once the looks cover
+    /// [`STEADY_AFTER`].
     pub from: Option<Timestamp>,
-    /// The time of day, as far as it is believed.
+    /// Time of day, as far as it is believed.
     pub until: Timestamp,
 }
 
 impl SteadyTime {
-    /// Looks at a clock that shows `wall` at the moment `now`, and returns what may be believed.
+    /// Looks at a clock that shows `wall` at the moment `now`. Returns the range that may be
+    /// believed.
     pub fn look(&mut self, now: Moment, wall: Timestamp) -> SteadySpan {
         let passed = |moment: Moment| i64::try_from(moment.0.as_micros()).unwrap_or(i64::MAX);
         let began = *self.began.get_or_insert(now);
@@ -221,8 +222,8 @@ impl SteadyTime {
         SteadySpan { from: (!is_steady).then(|| at(began)), until: at(now) }
     }
 
-    /// Returns the time of day at the moment `now` as far as the looks so far let it be believed,
-    /// or `None` before the first of them. A step back since the last look is not known yet.
+    /// Returns the time of day at `now`, as far as the looks so far let it be believed, or `None`
+    /// before the first look. A step back since the last look is not known yet.
     pub fn until(&self, now: Moment) -> Option<Timestamp> {
         let passed = i64::try_from(now.0.as_micros()).unwrap_or(i64::MAX);
         let lowest = self.looks.iter().map(|(_, start)| *start).min()?;
@@ -230,7 +231,7 @@ impl SteadyTime {
     }
 }
 
-/// The time of day, waiting, and chance. Cheap to clone.
+/// Source of time, waits and chance. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -243,22 +244,22 @@ enum Source {
 #[derive(Debug)]
 struct Manual {
     now: AtomicI64,
-    /// Microseconds by which it was advanced.
+    /// Microseconds by which the clock was advanced.
     passed: AtomicU64,
     moved: Notify,
 }
 
-/// When the process first looked at a clock.
+/// Time at which the process first looked at a clock.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still until [`Clock::advance`]. Its jitter is always 0.5.
+    /// Returns a clock that stands still until [`Clock::advance`], with a jitter of 0.5 each time.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Manual {
             now: AtomicI64::new(start.micros()),
@@ -267,8 +268,8 @@ impl Clock {
         })))
     }
 
-    /// Lets time pass on a manual clock, and wakes whoever waits for a moment that is now past.
-    /// The machine's clock is left alone.
+    /// Lets time pass on a manual clock and wakes every wait that is over. Does nothing on the
+    /// machine's clock.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
             let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
@@ -280,14 +281,14 @@ impl Clock {
     }
 
     /// Sets a manual clock to another time of day without letting time pass, as a correction of the
-    /// machine's clock does. The machine's clock is left alone.
+    /// machine's clock does. Does nothing on the machine's clock.
     pub fn jump(&self, to: Timestamp) {
         if let Source::Manual(manual) = &self.0 {
             manual.now.store(to.micros(), Ordering::SeqCst);
         }
     }
 
-    /// The time of day.
+    /// Returns the time of day.
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -299,19 +300,19 @@ impl Clock {
         }
     }
 
-    /// The time that was set by hand, or `None` if this is the machine's clock. A store that shares
+    /// Returns the time that was set by hand, or `None` on the machine's clock. A store that shares
     /// its data with other machines uses its engine's clock, unless time is set by hand.
     pub fn set_by_hand(&self) -> Option<Timestamp> {
         matches!(self.0, Source::Manual(_)).then(|| self.now())
     }
 
-    /// A moment to measure from, unmoved by a correction of the time of day.
+    /// Returns an instant to measure from, unmoved by a correction of the time of day.
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
 
-    /// The moment that it is, unmoved by a correction of the time of day.
+    /// Returns the current moment, unmoved by a correction of the time of day.
     pub fn moment(&self) -> Moment {
         match &self.0 {
             Source::System => Moment(self.instant().saturating_duration_since(*START)),
@@ -321,7 +322,7 @@ impl Clock {
         }
     }
 
-    /// The time that has passed, as [`Clock::moment`] counts it.
+    /// Returns the time that has passed, as [`Clock::moment`] counts.
     pub fn uptime(&self) -> Duration {
         self.moment().since(Moment::default())
     }
@@ -331,7 +332,7 @@ impl Clock {
         self.sleep(at.since(self.now())).await;
     }
 
-    /// Waits that long.
+    /// Waits for that long.
     pub async fn sleep(&self, duration: Duration) {
         self.sleep_to(self.moment() + duration).await;
     }
@@ -353,7 +354,7 @@ impl Clock {
         }
     }
 
-    /// A number from `0.0` up to, not including, `1.0`, to spread retries.
+    /// Returns a number from `0.0` up to, not including, `1.0`, to spread retries.
     pub fn jitter(&self) -> f64 {
         match &self.0 {
             Source::System => fastrand::f64(),
@@ -361,13 +362,13 @@ impl Clock {
         }
     }
 
-    /// A random number that two leases do not share. Not for secrets.
+    /// Returns a random number that no two leases share. Not for secrets.
     pub fn token(&self) -> u64 {
         fastrand::u64(1..)
     }
 }
 
-/// Lets something be done at most once in a while, such as logging what strangers can cause.
+/// A limit for work that is done at most once in a while, such as logging what strangers can cause.
 #[derive(Debug)]
 pub struct Seldom {
     every: Duration,
@@ -375,12 +376,12 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// Returns one that is due at once, and then not before that much time has passed.
+    /// Returns a limit that is due at once, and then again after each `pause`.
     pub const fn every(every: Duration) -> Self {
         Self { every, last: Mutex::new(None) }
     }
 
-    /// Returns whether it is due at this moment; if so, the caller does it now.
+    /// Returns `true` if the work is due now; the caller then does it.
     pub fn is_due(&self, now: Instant) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= self.every);
@@ -441,7 +442,7 @@ mod tests {
         }
     }
 
-    /// A clock that is off by `seconds` from a moment on.
+    /// Returns a clock that is off by `seconds` from a moment on.
     type Schedule = Vec<(u64, i64)>;
 
     fn walk(schedule: &Schedule) -> Vec<(Moment, Timestamp, SteadySpan)> {

@@ -1,8 +1,8 @@
-//! The one door through which requests leave: every client is built here, with the same TLS, the
-//! same limits, and the same refusal to talk to link-local and metadata addresses.
+//! The one way out for requests: every client is built here, with the same TLS, the same limits,
+//! and the same refusal of link-local and metadata addresses.
 //!
-//! Never follows a redirect, never takes a proxy from the environment, keeps no cookies. The time
-//! limit of a whole request belongs to the caller, who knows what one attempt is.
+//! Clients never follow a redirect, never take a proxy from the environment, and keep no cookies.
+//! The time limit of a whole request belongs to the caller, who knows the length of an attempt.
 
 use std::{
     fmt, fs, io,
@@ -26,24 +26,26 @@ use url::Host;
 
 mod lookup;
 
-/// What every request says it is.
+/// Value of `User-Agent` in every request.
 pub const USER_AGENT: &str = concat!("slack-soar-relay/", env!("CARGO_PKG_VERSION"));
 
-/// Below the 60 s after which many load balancers close an idle connection without a word.
+/// Time after which an idle connection is closed: below the 60 s after which many load balancers
+/// drop one silently.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
-/// How to reach the other side.
+/// Settings of a client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// For name lookup, TCP, proxy and TLS together.
+    /// Time limit for name look-up, TCP, proxy and TLS together.
     pub connect_timeout: Duration,
-    /// `http://[user:password@]host:port`; it sees the host of an https request, not its content.
+    /// Proxy, `http://[user:password@]host:port`; it sees the host of an https request, not the
+    /// content.
     pub proxy: Option<String>,
-    /// PEM certificates that are trusted beside the public roots.
+    /// File with PEM certificates that are trusted beside the public roots.
     pub ca_file: Option<PathBuf>,
-    /// PEM certificate chain to show to the server; needs `client_key_file`.
+    /// File with the PEM certificate chain to show to the server; needs `client_key_file`.
     pub client_cert_file: Option<PathBuf>,
-    /// PEM private key of the client certificate.
+    /// File with the PEM private key of the client certificate.
     pub client_key_file: Option<PathBuf>,
 }
 
@@ -71,42 +73,42 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Why a client cannot be built. Names files, never their contents.
+/// Reason why a client cannot be built. Names files, never their contents.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// A PEM file cannot be read.
     #[error("cannot read {}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain a usable certificate or private key.
     #[error("{} holds no usable {what} in PEM form", path.display())]
     Pem {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// `certificate` or `private key`.
+        /// The missing part: `certificate` or `private key`.
         what: &'static str,
     },
     /// Only one of certificate and key is given.
     #[error("client_cert_file and client_key_file belong together: give both or neither")]
     HalfIdentity,
-    /// The proxy is no `http://` or `https://` URL, or its address is refused. Not shown: it may
-    /// hold a password.
+    /// The proxy is not an `http://` or `https://` URL, or its address is refused. Not shown, since
+    /// the URL may contain a password.
     #[error("the proxy is not a usable http:// or https:// URL")]
     Proxy,
-    /// Certificate and key do not fit, or the protocol cannot be set up.
+    /// Certificate and key do not match, or TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
-    /// The client library refused.
+    /// The HTTP library refused the settings.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
 }
 
-/// An address that no request may go to: on a cloud machine it hands out the machine's credentials.
+/// Error of a request to an address that hands out a cloud machine's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is a link-local or metadata address, which is never contacted")]
 pub struct RefusedAddress(IpAddr);
@@ -114,7 +116,7 @@ pub struct RefusedAddress(IpAddr);
 /// Builds a client.
 ///
 /// # Errors
-/// [`ClientError`] if a file or the proxy is unusable.
+/// Returns [`ClientError`] if a file or the proxy is not usable.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn build(settings: &Settings) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
@@ -172,11 +174,11 @@ pub fn is_untrusted(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The addresses of a host, each of which may be contacted: a public name may point anywhere. Ends
+/// Returns the addresses of a host, after a check of each: a public name may point anywhere. Ends
 /// within five seconds, whatever the resolver does, and never waits for another name.
 ///
 /// # Errors
-/// What the system's resolver said, that it said nothing in time, or [`RefusedAddress`].
+/// Returns the error of the system's resolver, a time-out, or [`RefusedAddress`].
 pub async fn resolve(
     host: &str,
     port: u16,
@@ -196,7 +198,8 @@ fn check_address(address: IpAddr) -> Result<(), RefusedAddress> {
     if refused { Err(RefusedAddress(address)) } else { Ok(()) }
 }
 
-/// 100.100.100.200 is Alibaba Cloud's metadata service; all the others live in 169.254.0.0/16.
+/// Returns whether an IPv4 address is link-local (169.254.0.0/16, where nearly all metadata
+/// services are) or 100.100.100.200, Alibaba Cloud's metadata service.
 fn refused_v4(address: Ipv4Addr) -> bool {
     address.is_link_local() || address == Ipv4Addr::new(100, 100, 100, 200)
 }
@@ -221,7 +224,7 @@ fn refused_v6(address: Ipv6Addr) -> bool {
         || address.to_ipv4().or(nat64).is_some_and(refused_v4)
 }
 
-/// The system's resolver, whose answers are checked.
+/// The system's resolver, with a check of its answers.
 struct GuardedResolver;
 
 impl Resolve for GuardedResolver {
@@ -241,10 +244,10 @@ fn proxy_from(text: &str) -> Result<reqwest::Proxy, ClientError> {
     reqwest::Proxy::all(url).map_err(|_may_hold_a_password| ClientError::Proxy)
 }
 
-/// How TLS is spoken, to other servers than HTTP ones as well.
+/// Returns the TLS settings, also for servers that do not speak HTTP.
 ///
 /// # Errors
-/// [`ClientError`] if a file is unusable.
+/// Returns [`ClientError`] if a file is not usable.
 pub fn tls(settings: &Settings) -> Result<ClientConfig, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = &settings.ca_file {

@@ -1,19 +1,20 @@
-//! The names of things: apps, destinations, channels, messages and alerts.
+//! Identifiers: names of apps and destinations, ids of channels, messages and alerts.
 //!
-//! Every id is a type of its own, so that a channel cannot be passed where a destination belongs.
+//! Each identifier is a type of its own, so that a channel cannot be passed where a destination
+//! belongs.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Why a text is not an id.
+/// Reason why a text is not an identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not `[a-z0-9][a-z0-9-]{0,62}`.
+    /// The text does not match `[a-z0-9][a-z0-9-]{0,62}`.
     #[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9 and -, not starting with -")]
     Name(String),
-    /// Not seconds, a dot and decimals.
+    /// The text is not seconds, a dot and decimals.
     #[error("`{0}` is not a Slack timestamp such as 1600689944.000500")]
     Timestamp(String),
-    /// Not `app:channel:ts:ordinal`.
+    /// The text is not `app:channel:ts:ordinal`.
     #[error("`{0}` is not an alert id such as main:C0123456789:1600689944.000500:0")]
     Alert(String),
 }
@@ -28,7 +29,7 @@ macro_rules! name {
             /// Checks the text against `[a-z0-9][a-z0-9-]{0,62}`.
             ///
             /// # Errors
-            /// [`IdError::Name`] if it does not match.
+            /// Returns [`IdError::Name`] if the text does not match.
             pub fn new(text: &str) -> Result<Self, IdError> {
                 let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
                 let rest = |b: u8| plain(b) || b == b'-';
@@ -38,7 +39,7 @@ macro_rules! name {
                 if valid { Ok(Self(text.into())) } else { Err(IdError::Name(text.to_owned())) }
             }
 
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -67,7 +68,7 @@ macro_rules! name {
 }
 
 name!(
-    /// The configured name of a Slack app; the first part of every alert id.
+    /// The configured name of a Slack app, which is the first part of every alert id.
     AppName
 );
 name!(
@@ -75,18 +76,18 @@ name!(
     DestinationName
 );
 
-/// A Slack conversation id such as `C0123456789`. Whatever Slack sends is accepted, but for a
-/// colon, which becomes `_` since it separates the parts of an alert id.
+/// A Slack conversation id such as `C0123456789`. Every text that Slack sends is accepted, except
+/// that a colon becomes `_`, since it separates the parts of an alert id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(Arc<str>);
 
 impl ChannelId {
-    /// The id as Slack sent it.
+    /// Returns the id for the text that Slack sent.
     pub fn new(text: &str) -> Self {
         if text.contains(':') { Self(text.replace(':', "_").into()) } else { Self(text.into()) }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,17 +117,18 @@ impl fmt::Debug for ChannelId {
 pub struct MessageTs(i64);
 
 impl MessageTs {
-    /// The timestamp that many microseconds after the epoch; a negative one becomes zero.
+    /// Returns the timestamp that many microseconds after the epoch; a negative number becomes
+    /// zero.
     pub const fn from_micros(micros: i64) -> Self {
         Self(if micros < 0 { 0 } else { micros })
     }
 
-    /// Microseconds since the epoch.
+    /// Returns microseconds since the epoch.
     pub const fn micros(self) -> i64 {
         self.0
     }
 
-    /// Milliseconds since the epoch, rounded half to even.
+    /// Returns milliseconds since the epoch, rounded half to even.
     ///
     /// ```
     /// use slack_soar_relay::ids::MessageTs;
@@ -138,7 +140,7 @@ impl MessageTs {
     }
 }
 
-/// `value / by`, a half rounded to the even neighbour; `value` and `by` are not negative.
+/// Returns `value / by`, a half rounded to the even neighbour. Neither may be negative.
 ///
 /// ```
 /// use slack_soar_relay::ids::div_half_even;
@@ -152,9 +154,9 @@ pub const fn div_half_even(value: i64, by: i64) -> i64 {
     if double > by || (double == by && whole % 2 == 1) { whole + 1 } else { whole }
 }
 
-/// Reads seconds, milliseconds (13 digits before the dot) or microseconds (16 digits), as a program
-/// between Slack and the relay may have written them. Blanks around are ignored, and digits beyond
-/// the microsecond are cut off, so every form of a timestamp is the same identity.
+/// Parses seconds, milliseconds (13 digits before the dot) or microseconds (16 digits), as a
+/// program between Slack and the relay may have written them. Surrounding blanks are ignored, and
+/// digits beyond the microsecond are cut off, so every form of a timestamp is the same identity.
 impl FromStr for MessageTs {
     type Err = IdError;
 
@@ -189,12 +191,12 @@ impl fmt::Display for MessageTs {
     }
 }
 
-/// What stands for the `ts` in a message's identity.
+/// The `ts` in a message's identity, or its substitute.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TsKey {
     /// Slack's own timestamp, unique in its channel.
     Ts(MessageTs),
-    /// The first eight bytes of the SHA-256 of a message without a readable timestamp.
+    /// First eight bytes of the SHA-256 of a message without a readable timestamp.
     Digest([u8; 8]),
 }
 
@@ -224,11 +226,11 @@ impl FromStr for TsKey {
 /// The identity of a Slack message: `app:channel:ts`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MessageKey {
-    /// The configured name of the app that received it.
+    /// Configured name of the app that received the message.
     pub app: AppName,
-    /// The channel it was posted in.
+    /// Channel of the message.
     pub channel: ChannelId,
-    /// Its timestamp, or what stands for it.
+    /// Timestamp of the message, or its substitute.
     pub ts: TsKey,
 }
 
@@ -262,9 +264,9 @@ impl FromStr for MessageKey {
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AlertId {
-    /// The message that holds the incident.
+    /// Message that holds the incident.
     pub message: MessageKey,
-    /// Which of the message's matching attachments it is, from 0.
+    /// Position among the message's matching attachments, from 0.
     pub ordinal: u32,
 }
 

@@ -1,7 +1,7 @@
-//! Log lines: text for a person, JSON for a machine, always on standard error.
+//! Log lines on standard error: text for a person, JSON for a machine.
 //!
-//! Whoever logs never waits: lines go to a buffer of bounded size, and one thread writes them. If
-//! nobody reads standard error, lines are dropped and counted, and the relay goes on.
+//! Logging never waits: lines go to a buffer of bounded size, and one thread writes them. If
+//! nothing reads standard error, lines are dropped and counted, and the relay goes on.
 
 pub mod escape;
 mod json;
@@ -26,13 +26,13 @@ use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt, registry, util::SubscriberInitExt,
 };
 
-/// How long a line may wait for others. Under load it spares a system call for nearly every one.
+/// Longest wait of a line for others. Under load this saves a system call for nearly every line.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Lines beyond this are dropped until some are written.
+/// Bytes of waiting lines beyond which lines are dropped.
 const WAITING_MAX_BYTES: usize = 1024 * 1024;
 
-/// The longest wait for somebody to read what is left at the end of the process.
+/// Longest wait for the last lines to be written at the end of the process.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 static LINES: Lines = Lines {
@@ -42,12 +42,12 @@ static LINES: Lines = Lines {
     dropped: AtomicU64::new(0),
 };
 
-/// How log lines look.
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For a person.
+    /// Text for a person.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -63,11 +63,11 @@ impl FromStr for Format {
     }
 }
 
-/// Sends the log of the whole process to standard error, panics included. `level` is `info`, or a
+/// Sends the log of the whole process, panics included, to standard error. `level` is `info`, or a
 /// filter such as `info,slack_soar_relay::delivery=debug`.
 ///
 /// # Errors
-/// The level is not one, or logging has already begun.
+/// Fails if the level cannot be parsed, or logging has already begun.
 pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter: Targets = level.parse()?;
     let write = |line: &[u8]| LINES.add(line);
@@ -80,7 +80,7 @@ pub fn init(format: Format, level: &str, colour: bool) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-/// The hook of the standard library would wait for whoever reads standard error.
+/// Logs a panic. The hook of the standard library would wait until standard error is read.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let message = info.payload_as_str().unwrap_or("no message");
@@ -91,8 +91,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     );
 }
 
-/// Has what still waits written, before the process ends and before anything else goes to standard
-/// error. Waits a moment for it and no longer: perhaps nobody reads.
+/// Writes the waiting lines, before the process ends and before anything else goes to standard
+/// error. Gives up after a moment, since nothing may be reading.
 pub fn flush() {
     LINES.flush(FLUSH_LIMIT);
 }
@@ -102,8 +102,8 @@ pub fn dropped_lines() -> u64 {
     LINES.dropped.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard error at once: a JSON line has `level`, a text is as it is. For what
-/// must be said where there may be no log.
+/// Writes a line to standard error at once: as a JSON line with `level`, or as plain text. Used
+/// where logging may not have begun.
 pub fn say(format: Format, level: &str, line: &str) {
     match format {
         Format::Text => complain(line),
@@ -126,7 +126,7 @@ pub fn complain(line: &str) {
     }
 }
 
-/// The lines that wait to be written, in their order.
+/// Lines that wait to be written, in order.
 struct Lines {
     waiting: Mutex<Waiting>,
     has_come: Condvar,
@@ -136,9 +136,9 @@ struct Lines {
 
 struct Waiting {
     bytes: Vec<u8>,
-    /// Lines were taken out, and are not written yet.
+    /// `true` while lines that were taken out are being written.
     is_writing: bool,
-    /// Somebody waits for them to be written.
+    /// `true` while a thread waits in [`flush`].
     is_wanted_now: bool,
 }
 
@@ -167,7 +167,7 @@ impl Lines {
         }
     }
 
-    /// Returns whether the lines were taken.
+    /// Writes the waiting lines. Returns `false` if standard error does not take them.
     fn write_out(&self) -> bool {
         let lines = {
             let mut waiting = self.waiting();
@@ -186,8 +186,8 @@ impl Lines {
         is_written
     }
 
-    /// Says once how many lines were dropped, as soon as somebody reads again. Returns how many
-    /// have been told of.
+    /// Writes a line that tells how many lines were dropped, once something reads again. Returns
+    /// the number of dropped lines that have been reported.
     fn tell_dropped(&self, said: u64) -> u64 {
         let dropped = self.dropped.load(Ordering::Relaxed);
         let lines = dropped - said;
@@ -225,7 +225,7 @@ impl Lines {
     }
 }
 
-/// An error with its causes, in one line.
+/// Formats an error with its causes in one line.
 ///
 /// ```
 /// let error = std::io::Error::other("no space left");

@@ -7,44 +7,44 @@ use std::{fmt, sync::Arc};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-/// What a metric counts or measures.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Seconds, in buckets.
+    /// A distribution of seconds, in buckets.
     Histogram,
 }
 
 macro_rules! metrics {
     ($($variant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
-        /// The name of a metric. What it means is in its help text.
+        /// The name of a metric. The help text says what the metric means.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "the help text beside each says it")]
         pub enum Metric { $($variant),+ }
 
         impl Metric {
-            /// Every metric, in the order in which they are documented.
+            /// Every metric, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The full name.
+            /// Returns the name with the prefix.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => concat!("slack_soar_relay_", $name)),+ }
             }
 
-            /// One sentence for whoever reads the number.
+            /// Returns one sentence that describes the metric.
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help),+ }
             }
 
-            /// Whether it counts or measures.
+            /// Returns the kind of the metric.
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$variant => Kind::$kind),+ }
             }
 
-            /// The names of its labels, in the order in which values are given.
+            /// Returns the names of the labels, in the order in which values are given.
             pub const fn labels(self) -> &'static [&'static str] {
                 match self { $(Self::$variant => &[$($label),*]),+ }
             }
@@ -111,7 +111,7 @@ metrics! {
         "Always 1; the labels say what is running.";
 }
 
-/// The reference of the metrics, as Markdown.
+/// Returns the reference of the metrics as Markdown.
 pub fn reference() -> String {
     let mut page = METRICS_HEAD.to_owned();
     for metric in Metric::ALL {
@@ -141,7 +141,8 @@ ages: subtract them from `time()`. Histograms are in seconds.
 | --- | --- | --- | --- |
 ";
 
-/// Buckets in seconds, from a commit on a fast disk to Slack's 3-second limit and beyond.
+/// Upper bounds of the buckets in seconds, from a commit on a fast disk to beyond Slack's limit of
+/// 3 seconds.
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 3.0, 10.0,
     60.0, 300.0, 3600.0,
@@ -164,7 +165,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Every metric known by its help text, no series yet.
+    /// Returns a registry that describes every metric and has no series yet.
     ///
     /// # Panics
     /// Never: the buckets are a constant that is not empty.
@@ -185,28 +186,30 @@ impl Metrics {
         Self(Arc::new(recorder))
     }
 
-    /// The counter with these label values; it is exported from now on, at 0 at first.
+    /// Returns the counter with these label values. The series is exported from now on, at 0 at
+    /// first.
     pub fn counter(&self, metric: Metric, values: &[&str]) -> Counter {
         self.0.register_counter(&key(metric, values), &METADATA)
     }
 
-    /// The gauge with these label values; it is exported from now on, at 0 at first.
+    /// Returns the gauge with these label values. The series is exported from now on, at 0 at
+    /// first.
     pub fn gauge(&self, metric: Metric, values: &[&str]) -> Gauge {
         self.0.register_gauge(&key(metric, values), &METADATA)
     }
 
-    /// The histogram with these label values.
+    /// Returns the histogram with these label values.
     pub fn histogram(&self, metric: Metric, values: &[&str]) -> Histogram {
         self.0.register_histogram(&key(metric, values), &METADATA)
     }
 
-    /// All series in Prometheus' text format.
+    /// Returns every series in Prometheus' text format.
     pub fn render(&self) -> String {
         self.0.handle().render()
     }
 
-    /// Moves measured values into their buckets. Between two calls each value takes 8 bytes, so
-    /// a loop calls this every few seconds.
+    /// Moves recorded values into their buckets. Each value takes 8 bytes until then, so a loop
+    /// calls this function every few seconds.
     pub fn upkeep(&self) {
         self.0.handle().run_upkeep();
     }

@@ -1,12 +1,12 @@
 //! Secrets: values that never appear in a log line, an error or an answer.
 //!
-//! Blanks, line ends and byte order marks around a value are left out: editors, `echo` and consoles
-//! add them. Anything of that kind inside a value is an error, since no key has it on purpose.
+//! Blanks, line ends and byte order marks around a value are removed: editors, `echo` and consoles
+//! add them. Such a character inside a value is an error, since no key contains one on purpose.
 //!
 //! A secret comes from the environment (fixed for the life of the process) or from a file, which
-//! is read again by [`Secret::refresh`], so that a rotated value is used without a restart.
-//! Whoever finds a value refused asks for [`Secret::refresh_if_touched`], which costs one look at
-//! the file's metadata while nothing has changed.
+//! [`Secret::refresh`] reads again, so that a rotated value is used without a restart. Code whose
+//! value was refused calls [`Secret::refresh_if_touched`], which looks only at the file's metadata
+//! while nothing has changed.
 
 use std::{
     fmt, fs, io,
@@ -20,54 +20,54 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-/// Why a secret has no value.
+/// Reason why a secret does not have a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
     #[error("cannot read the secret file {}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// There is a value, and it is empty: an empty key would verify anything signed with it.
+    /// The value is empty: an empty key would verify anything signed with it.
     #[error("the secret {0} is empty")]
     Empty(String),
-    /// The value cannot be the one that was meant.
+    /// The value has a flaw, so it cannot be the intended one.
     #[error("the secret {name} {flaw}")]
     Flawed {
-        /// The variable or file.
+        /// Name of the variable or file.
         name: String,
-        /// What is wrong with the value.
+        /// Flaw of the value.
         flaw: Flaw,
     },
 }
 
-/// What is wrong with a secret's value. Tells the place, never the value.
+/// A flaw of a secret's value. Tells the place, never the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// It is saved in an encoding that we do not read.
+    /// The value is not UTF-8.
     #[error("is not UTF-8 text: byte {0} (save it as UTF-8; PowerShell writes UTF-16 by itself)")]
     NotUtf8(usize),
     /// A control or format character, such as a line break or a zero-width space.
     #[error("has the control or invisible character U+{code:04X} inside, at character {at}")]
     Control {
-        /// The character's code point.
+        /// Code point of the character.
         code: u32,
-        /// Where it stands, from 1.
+        /// Position of the character, from 1.
         at: usize,
     },
-    /// A blank in a value that is one word.
+    /// A blank in a value that must be one word.
     #[error("has a blank inside, at character {0}")]
     Blank(usize),
-    /// Quotes belong to the shell or to YAML, not to the value.
+    /// Quotes around the value, which belong to the shell or to YAML.
     #[error("has quotes around it: leave them out")]
     Quotes,
 }
 
-/// The characters that a secret may have inside.
+/// The characters that a secret may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// One word: a key, a token, a URL.
@@ -78,7 +78,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Returns the value without what surrounds it.
+    /// Returns the value without surrounding blanks and marks.
     fn clean<'v>(self, name: &str, value: &'v str) -> Result<&'v str, SecretError> {
         let value = value.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         if value.is_empty() {
@@ -109,8 +109,8 @@ impl Form {
     }
 }
 
-/// Byte order marks, zero-width characters and marks of direction, which come along when a value is
-/// copied from a page.
+/// Returns whether a character is a byte order mark, a zero-width character or a mark of direction,
+/// which come along when a value is copied from a page.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{ad}')
@@ -123,17 +123,17 @@ fn is_quoted(value: &str) -> bool {
     PAIRS.into_iter().any(|pair| inside(pair).is_some())
 }
 
-/// A value that nobody may see. Cheap to clone; all clones see a refreshed value.
+/// A value that is never shown. Cheap to clone; all clones see a refreshed value.
 #[derive(Clone)]
 pub struct Secret(Arc<Inner>);
 
 struct Inner {
     origin: Origin,
     value: ArcSwap<String>,
-    /// The value before this one.
+    /// Value before the last change.
     former: ArcSwapOption<String>,
     version: AtomicU64,
-    /// The file as it was when it was last read. Its lock makes readings follow one another.
+    /// Identity of the file when it was last read. The lock makes readings follow one another.
     read_at: Mutex<Option<Stamp>>,
 }
 
@@ -143,7 +143,8 @@ enum Origin {
     File(PathBuf, Form),
 }
 
-/// By this a file is known to be the same as before: a swapped symbolic link shows another inode.
+/// Metadata that tells whether a file is the same as before: a swapped symbolic link leads to
+/// another inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -165,10 +166,11 @@ impl Stamp {
 }
 
 impl Secret {
-    /// A value of our own that does not change and is taken as it is; `name` may be shown.
+    /// Returns a secret with a value of our own that does not change and is not checked; `name` may
+    /// be shown.
     ///
     /// # Errors
-    /// [`SecretError::Empty`] if there is nothing in it.
+    /// Returns [`SecretError::Empty`] if the value is empty.
     pub fn fixed(name: &str, value: &str) -> Result<Self, SecretError> {
         if value.is_empty() {
             return Err(SecretError::Empty(name.to_owned()));
@@ -176,18 +178,18 @@ impl Secret {
         Ok(Self::with(Origin::Fixed(name.to_owned()), value.to_owned()))
     }
 
-    /// The value of an environment variable.
+    /// Returns the secret of an environment variable.
     ///
     /// # Errors
-    /// [`SecretError`] if it is empty or flawed.
+    /// Returns [`SecretError`] if the value is empty or flawed.
     pub fn variable(name: &str, value: &str, form: Form) -> Result<Self, SecretError> {
         Self::fixed(name, form.clean(name, value)?)
     }
 
-    /// The contents of a file.
+    /// Reads a secret from a file.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read, is empty or flawed.
+    /// Returns [`SecretError`] if the file cannot be read, is empty or is flawed.
     pub fn file(path: &Path, form: Form) -> Result<Self, SecretError> {
         let stamp = Stamp::of(path);
         let secret = Self::with(Origin::File(path.to_owned(), form), read(path, form)?);
@@ -206,7 +208,7 @@ impl Secret {
         matches!(&self.0.origin, Origin::File(file, its) if file == path && *its == form)
     }
 
-    /// Returns where the value comes from: the name of a variable, or a path. Shows nothing of it.
+    /// Returns the name of the variable or the path of the file; never the value.
     pub fn name(&self) -> String {
         match &self.0.origin {
             Origin::Fixed(name) => name.clone(),
@@ -214,38 +216,38 @@ impl Secret {
         }
     }
 
-    /// The value itself: for the request that needs it, and for nothing else.
+    /// Returns the value, for the request that needs it and for nothing else.
     pub fn reveal(&self) -> Arc<String> {
         self.0.value.load_full()
     }
 
-    /// A number that grows each time the value changes: whoever derives something from the value
-    /// keeps the number beside it.
+    /// Returns a number that grows each time the value changes. Code that derives something from
+    /// the value keeps the number beside it.
     pub fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)
     }
 
     /// Returns whether this secret and another one have the same value, or one of them still has
-    /// what the other had before its last change.
+    /// the value that the other had before its last change.
     pub fn goes_with(&self, other: &Self) -> bool {
         let values = |secret: &Self| [Some(secret.reveal()), secret.0.former.load_full()];
         let (own, others) = (values(self), values(other));
         own.iter().flatten().any(|value| others.iter().flatten().any(|other| value == other))
     }
 
-    /// Reads a secret file again. Returns whether the value changed; the old one stays in use
-    /// when the file cannot be read.
+    /// Reads a secret file again. Returns whether the value changed; the old value stays in use if
+    /// the file cannot be read.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read, is empty or flawed.
+    /// Returns [`SecretError`] if the file cannot be read, is empty or is flawed.
     pub fn refresh(&self) -> Result<bool, SecretError> {
         self.read_again(|_unread, _now| true)
     }
 
-    /// As [`Secret::refresh`], if the file is not the one that was read last.
+    /// Calls [`Secret::refresh`] if the file is not the one that was read last.
     ///
     /// # Errors
-    /// [`SecretError`] if the file cannot be read, is empty or flawed.
+    /// Returns [`SecretError`] if the file cannot be read, is empty or is flawed.
     pub fn refresh_if_touched(&self) -> Result<bool, SecretError> {
         self.read_again(|before, now| before != now)
     }
@@ -287,7 +289,7 @@ fn read(path: &Path, form: Form) -> Result<String, SecretError> {
     }
 }
 
-/// Two secrets are the same if they come from the same place.
+/// Secrets are equal if they come from the same place.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.origin == other.0.origin

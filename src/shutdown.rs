@@ -1,5 +1,5 @@
-//! Starting tasks and ending them: the one door for `spawn`, the two steps of a graceful stop, and
-//! the heartbeats by which `/livez` knows that the loops still turn.
+//! Starts and stops tasks: the one door for `spawn`, the two steps of a graceful stop, and the
+//! heartbeats from which `/livez` learns that the loops run.
 //!
 //! First step, *draining*: not ready, still accepting. Second step, *stopping*: nothing new.
 
@@ -18,7 +18,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// Shared by everything that runs until the process ends. Cheap to clone.
+/// Handle that everything shares that runs until the process ends. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     draining: CancellationToken,
@@ -28,7 +28,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing is ending yet.
+    /// Returns a handle for a process that is not stopping.
     pub fn new() -> Self {
         Self::default()
     }
@@ -42,8 +42,8 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// For tasks that may be stopped before the others: [`Shutdown::stop`] of what this returns
-    /// stops only them, and ours stops them too.
+    /// Returns a handle for tasks that may be stopped before the others: stopping the child stops
+    /// its tasks alone, stopping this handle stops them too.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -53,38 +53,38 @@ impl Shutdown {
         }
     }
 
-    /// First step: readiness goes off, connections are closed after their answer.
+    /// Takes the first step: readiness goes off, connections are closed after their answer.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// Second step: nothing new is accepted or started.
+    /// Takes the second step: nothing new is accepted or started.
     pub fn stop(&self) {
         self.draining.cancel();
         self.stopping.cancel();
     }
 
-    /// Whether the first step has been taken.
+    /// Returns whether the first step was taken.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
 
-    /// Whether the second step has been taken.
+    /// Returns whether the second step was taken.
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Ends when the first step is taken.
+    /// Completes when the first step is taken.
     pub fn drained(&self) -> WaitForCancellationFutureOwned {
         self.draining.clone().cancelled_owned()
     }
 
-    /// Ends when the second step is taken.
+    /// Completes when the second step is taken.
     pub fn stopped(&self) -> WaitForCancellationFutureOwned {
         self.stopping.clone().cancelled_owned()
     }
 
-    /// Ends when every task has ended; call it after [`Shutdown::stop`].
+    /// Completes when every task has ended. Call [`Shutdown::stop`] first.
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -98,7 +98,7 @@ impl Shutdown {
         heartbeat
     }
 
-    /// The loops that have been silent for longer than `limit`.
+    /// Returns the names of the loops that have been silent for longer than `limit`.
     pub fn silent_loops(&self, now: Instant, limit: Duration) -> Vec<String> {
         let all = self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
@@ -116,7 +116,7 @@ impl Shutdown {
     }
 }
 
-/// One loop's sign of life.
+/// The sign of life of one loop.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     start: Instant,
@@ -124,7 +124,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Says that the loop still turns.
+    /// Notes that the loop still runs.
     pub fn beat(&self, now: Instant) {
         let since_start = now.saturating_duration_since(self.start).as_millis();
         self.last_ms.store(u64::try_from(since_start).unwrap_or(u64::MAX), Ordering::Relaxed);

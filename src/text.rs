@@ -1,7 +1,6 @@
-//! What people write: text files, decoded or with the place where they cannot be, and words that
-//! are nearly one that is known.
+//! Text that people write: decodes files, and finds the known word that a misspelt one is close to.
 
-/// A file is not UTF-8 text.
+/// Error of text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not UTF-8 text: byte 0x{byte:02X} at line {}, column {}", position.0, position.1)]
 pub struct NotUtf8 {
@@ -11,10 +10,10 @@ pub struct NotUtf8 {
     byte: u8,
 }
 
-/// Decodes UTF-8, without the byte order mark that some editors put before it.
+/// Decodes UTF-8 and removes the byte order mark that some editors put before it.
 ///
 /// # Errors
-/// [`NotUtf8`]: the place of the first byte that is not UTF-8.
+/// Returns [`NotUtf8`] with the position of the first byte that is not UTF-8.
 ///
 /// ```
 /// use slack_soar_relay::text::decode;
@@ -39,7 +38,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotUtf8> {
     }
 }
 
-/// Returns the known word that somebody may have meant, if one is near.
+/// Returns the known word that is closest to `word`, if one is close.
 ///
 /// ```
 /// use slack_soar_relay::text::nearest;
@@ -53,7 +52,7 @@ pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Opti
     (far(&nearest) <= 1 + word.len().max(nearest.len()) / 3).then_some(nearest)
 }
 
-/// How many letters must be changed, added or left out to get from one word to the other.
+/// Returns how many letters must be changed, added or removed to turn one word into the other.
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (done, letter) in from.chars().enumerate() {

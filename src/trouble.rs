@@ -1,35 +1,34 @@
-//! What can go wrong or stand still, and where an operator sees it. The modules that know list
-//! theirs; docs/operations.md shows the lists, and a test provokes each. Pure.
+//! Everything that can go wrong or stand still, and where an operator sees it. Each module lists
+//! its own; docs/operations.md shows the lists, and a test provokes each entry. Pure.
 
-/// Something that goes wrong or stands still.
+/// A condition that goes wrong or stands still.
 #[derive(Clone, Copy, Debug)]
 pub struct Trouble {
-    /// The word for it in the API.
+    /// Word of the condition in the API.
     pub word: &'static str,
-    /// What is so, in one sentence.
+    /// Description, one sentence.
     pub what: &'static str,
-    /// The log line that says it at the default level: ERROR, WARN or INFO, a blank, and a part of
-    /// the message.
+    /// Log line at the default level: ERROR, WARN or INFO, a blank, and a part of the message.
     pub log: &'static str,
-    /// A part of what the command line says of it.
+    /// Part of the command line's output.
     pub said: &'static str,
-    /// The series that shows it, without the prefix of all; its labels are a part of them.
+    /// Series that shows the condition, without the common prefix, with some of its labels.
     pub series: &'static str,
-    /// Which values of the series are bad.
+    /// Values of the series that are bad.
     pub bad: Bad,
 }
 
-/// Which values of a series are bad.
+/// The values of a series that are bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bad {
-    /// Those above 0.
+    /// Every value above 0.
     AboveZero,
-    /// 0.
+    /// The value 0.
     Zero,
 }
 
 impl Bad {
-    /// Whether a value is bad.
+    /// Returns whether a value is bad.
     pub fn is(self, value: f64) -> bool {
         match self {
             Self::AboveZero => value > 0.0,
@@ -60,20 +59,20 @@ pub fn table(said: &str, troubles: impl IntoIterator<Item = Trouble>) -> String 
     table
 }
 
-/// What can become of an event, and where an operator sees it.
+/// The outcome of an event, and where an operator sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// The label `outcome` of the counter `events_total`.
+    /// Label `outcome` of the counter `events_total`.
     pub outcome: &'static str,
-    /// Its label `reason`, or empty.
+    /// Label `reason` of the same counter, or empty.
     pub reason: &'static str,
-    /// What is so, in one sentence.
+    /// Description, one sentence.
     pub what: &'static str,
-    /// The log line that says it: its level, a blank, and a part of the message.
+    /// Log line: level, a blank, and a part of the message.
     pub log: &'static str,
-    /// The value of the status that is not empty and not 0, as a path with dots; or empty.
+    /// Value of the status that is neither empty nor 0, as a path with dots; or empty.
     pub status: &'static str,
-    /// A part of what the doctor says, or empty.
+    /// Part of the doctor's output, or empty.
     pub doctor: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! The composition root: puts the parts together, starts them, and ends them in order.
+//! The composition root: builds the parts, starts them, and stops them in order.
 //!
 //! `serve`, `demo` and the tests start the same [`Relay`].
 
@@ -26,21 +26,23 @@ use crate::{
     metrics::Metrics, shutdown::Shutdown,
 };
 
-/// Two threads carry far more than Slack ever sends, and a small pod has no more cores.
+/// Most threads of the runtime. Two carry far more than Slack ever sends, and a small pod does not
+/// have more cores.
 const MAX_THREADS: usize = 2;
 
-/// For what blocks: a reload, standard output, and the look-up of the database's host, of which
-/// each connection that is being made may wait for one.
+/// Most threads for blocking work: reloads, standard output, and the look-up of the database's
+/// host, for which each new connection may wait.
 const MAX_BLOCKING_THREADS: usize = 64;
 
-/// Requests in flight and attempts end within this; what has not is attempted again after a start.
+/// Time within which requests in flight and attempts end. An attempt that has not ended is made
+/// again after the next start.
 const GRACE: Duration = Duration::from_secs(16);
 
-/// Between two looks at what is unfinished.
+/// Time between two looks at unfinished deliveries.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs until SIGTERM or Ctrl-C; a second one ends the process at once.
-/// SIGHUP reads the configuration again.
+/// Runs until SIGTERM or Ctrl-C; a second one ends the process at once. SIGHUP reads the
+/// configuration again.
 pub(super) fn run(config: Config, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let code = runtime.block_on(async {
@@ -68,10 +70,10 @@ pub(super) fn run(config: Config, file: ConfigFile) -> anyhow::Result<ExitCode> 
     code
 }
 
-/// The runtime of `serve` and `demo`.
+/// Returns the runtime of `serve` and `demo`.
 ///
 /// # Errors
-/// The system gives no threads.
+/// Fails if the system does not give any threads.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     let threads = available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
     let mut builder =
@@ -89,9 +91,9 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
 /// A running relay.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where Slack calls.
+    /// Address of the public listener.
     pub public: SocketAddr,
-    /// Where operators and Kubernetes call.
+    /// Address of the ops listener.
     pub ops: SocketAddr,
     ground: Ground,
     drain_delay: Duration,
@@ -103,7 +105,7 @@ impl Relay {
     /// Opens the store, binds the listeners and starts everything.
     ///
     /// # Errors
-    /// What could not be opened, bound or built; nothing runs then.
+    /// Fails if a part could not be opened, bound or built; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let store = open_store(&config.store, &clock, &metrics).await?;
@@ -135,7 +137,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Keeps to what a file says from now on: the one that the configuration was loaded from.
+    /// Reloads the configuration from now on whenever a file changes that it was loaded from.
     pub fn follow(&mut self, file: ConfigFile) {
         let reloader = Reloader::new(Arc::clone(&self.live), file);
         reloader.start();
@@ -145,7 +147,7 @@ impl Relay {
     /// Reads the configuration file again and takes it into use.
     ///
     /// # Errors
-    /// Everything that is wrong with it; the configuration in use stays.
+    /// Returns every mistake of the file; the configuration in use stays.
     pub async fn reload(&self) -> Result<(), String> {
         match &self.reloader {
             Some(reloader) => reloader.reload().await,
@@ -153,12 +155,12 @@ impl Relay {
         }
     }
 
-    /// What reads history: one for each app with a token.
+    /// Returns the handles of the pollers, one for each app with a token.
     pub fn catch_up(&self) -> Vec<PollerHandle> {
         self.live.current.0.load().catch_up.clone()
     }
 
-    /// Returns the internal loops that have shown no sign of life for longer than that.
+    /// Returns the names of the internal loops that have been silent for longer than `limit`.
     pub fn silent_loops(&self, limit: Duration) -> Vec<String> {
         self.ground.shutdown.silent_loops(self.ground.clock.instant(), limit)
     }
@@ -179,12 +181,12 @@ impl Relay {
         }
     }
 
-    /// The first step of its end: not ready, still accepting.
+    /// Takes the first step of a stop: not ready, still accepting.
     pub fn drain(&self) {
         self.ground.shutdown.drain();
     }
 
-    /// Ends in order: not ready, still accepting; nothing new; attempts end; the store closes.
+    /// Stops in order: not ready, still accepting; nothing new; attempts end; the store closes.
     pub async fn stop(self) {
         self.drain();
         self.ground.clock.sleep(self.drain_delay).await;

@@ -124,7 +124,8 @@ impl Worker {
         Handle::new(Arc::clone(&self.attempts))
     }
 
-    /// Works until [`Shutdown::stop`](crate::shutdown::Shutdown::stop); attempts in flight then end within their time limit.
+    /// Works until [`Shutdown::stop`](crate::shutdown::Shutdown::stop); attempts in flight then
+    /// end within their time limit.
     pub async fn run(mut self) {
         let stopped = self.attempts.shutdown.stopped();
         tokio::pin!(stopped);

@@ -1,9 +1,9 @@
-//! Looks names up without ever letting one name wait for another.
+//! Looks up names without ever letting one name wait for another.
 //!
-//! The system's resolver is asked, so that `/etc/hosts`, search domains and whatever else the
-//! machine is configured with hold here too. It blocks, for half a minute and more when a server
-//! does not answer, so each look-up has a thread of its own, and each name at most a few of them: a
-//! name that nobody answers for costs only those who wait for that name.
+//! The system's resolver answers, so that `/etc/hosts`, search domains and the machine's other
+//! settings apply. The resolver blocks, for half a minute and more when a server does not answer,
+//! so each look-up has a thread of its own, and each name at most a few threads: a name that is
+//! never answered costs only the callers that wait for that name.
 
 use std::{
     collections::HashMap,
@@ -19,27 +19,27 @@ use tokio::{
     time::timeout,
 };
 
-/// How many look-ups of one name may be under way. More than one, so that the first look-up after a
-/// server has come back need not wait for those that it never answered.
+/// Most look-ups of one name at once. More than one, so that the first look-up after a server has
+/// come back does not wait for those that were never answered.
 const AT_ONCE: usize = 4;
 
-/// Nobody waits longer for an answer; the look-up itself ends when the system gives up.
+/// Longest wait for an answer; the look-up itself ends when the system gives up.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The resolver of glibc needs some 70 KB.
+/// Stack of a look-up's thread; the resolver of glibc needs some 70 KB.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// The addresses of a host.
+/// Returns the addresses of a host.
 ///
 /// # Errors
-/// What the system's resolver said, or [`io::ErrorKind::TimedOut`].
+/// Returns the error of the system's resolver, or [`io::ErrorKind::TimedOut`].
 pub(super) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(LIMIT));
     let ask = |host: &str, port| (host, port).to_socket_addrs().map(Iterator::collect);
     NAMES.look_up(host, port, ask).await
 }
 
-/// The names that are being looked up.
+/// Names that are being looked up.
 #[derive(Debug)]
 struct Names {
     places: Mutex<HashMap<String, Arc<Semaphore>>>,

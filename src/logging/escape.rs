@@ -1,5 +1,5 @@
-//! Texts that others wrote, made fit for a log line or a terminal: whatever a terminal obeys or a
-//! reader cannot see is shown as an escape.
+//! Makes text of others fit for a log line or a terminal: every character that a terminal obeys or
+//! a reader cannot see is shown as an escape.
 
 /// Returns whether a terminal would obey the character, or a reader would not see it: controls (C0,
 /// C1), line and paragraph separators, marks of writing direction, and characters without width.
@@ -63,7 +63,8 @@ pub(super) fn push(line: &mut String, text: &str, also: &[u8]) {
     line.push_str(rest);
 }
 
-/// JSON has escapes of 16 bits: two of them for a character beyond U+FFFF.
+/// Appends the escapes of a character: JSON has escapes of 16 bits, so a character beyond U+FFFF
+/// takes two.
 fn push_code(line: &mut String, c: char) {
     for unit in c.encode_utf16(&mut [0; 2]) {
         let digit = |shift: u16| char::from_digit(u32::from(*unit >> shift & 0xF), 16);

@@ -1,4 +1,4 @@
-//! One JSON object a line. The format of `tracing-subscriber` says the same at several times the
+//! One JSON object per line. The format of `tracing-subscriber` says the same at several times the
 //! cost, and each accepted alert is a line.
 
 use std::fmt::{self, Write};
@@ -18,7 +18,8 @@ use tracing_subscriber::{
 
 use super::escape;
 
-/// `timestamp`, `level`, the event's fields, `target`. There are no spans. It gets whole lines.
+/// Formatter that writes `timestamp`, `level`, the event's fields and `target`, without spans. The
+/// writer gets whole lines.
 pub(super) struct Json<W>(pub(super) W);
 
 impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for Json<W> {
@@ -38,7 +39,7 @@ impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for Json<W> {
     }
 }
 
-/// Returns a line with a message alone, for what is said before there is a log.
+/// Returns a line with a message alone, for use before logging has begun.
 pub(super) fn line(level: &str, message: &str) -> String {
     let mut line = String::from("{\"timestamp\":\"");
     SystemTime.format_time(&mut Writer::new(&mut line)).unwrap_or_default();
@@ -100,7 +101,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// The inside of a JSON string, without harmful characters.
+/// Writer for the inside of a JSON string, which escapes harmful characters.
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {

@@ -1,5 +1,5 @@
-//! Log lines for a person. Everything in them is escaped here, whoever wrote it: no text of Slack
-//! or of a receiver can begin a line of its own or give orders to a terminal.
+//! Log lines for a person. Every text in them is escaped, so text of Slack or of a receiver can
+//! neither begin a line of its own nor give orders to a terminal.
 
 use std::fmt::{self, Write};
 
@@ -18,10 +18,10 @@ use tracing_subscriber::{
 
 use super::escape;
 
-/// Time, level, message, then each field as `name=value`. There are no spans.
+/// Formatter that writes time, level, message, and each field as `name=value`, without spans.
 pub(super) struct Text<W> {
     pub(super) colour: bool,
-    /// Gets whole lines.
+    /// Writer that gets whole lines.
     pub(super) write: W,
 }
 

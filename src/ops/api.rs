@@ -1,5 +1,5 @@
-//! `/api/v1`: look at alerts, and act on them. Each request passes [`Auth`] first; errors are
-//! problem documents; each action leaves one line in the log.
+//! `/api/v1`: shows alerts and acts on them. Each request passes [`Auth`] first; errors are problem
+//! documents; each action leaves one line in the log.
 
 use std::sync::Arc;
 
@@ -30,18 +30,17 @@ mod review;
 mod route;
 mod status;
 
-/// An action says everything in its address, or in a few words; a body beyond this is not even
-/// looked at.
+/// Longest body that is read. The query or a few words of JSON say everything.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// Requests at once that take their time: readers that wait for items, and reading history. With
-/// more of them there would be no connections left for others.
+/// Most requests at once that take long: readers that wait for items, and backfills. More of them
+/// would leave no connections for others.
 const MAX_LONG_REQUESTS: usize = 64;
 
-/// Where all of it is.
+/// Path that every route begins with.
 const PREFIX: &str = "/api/v1";
 
-/// Says who asks, if they like: the user who runs a command of ours. Nobody checks it.
+/// Header in which a client may name its user. The name is not verified.
 pub const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 
 #[derive(Debug)]
@@ -60,7 +59,7 @@ impl Api {
         self.controls.current()
     }
 
-    /// A place for a request that takes its time.
+    /// Takes one of the places for requests that take long.
     fn long_request(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.long_requests.try_acquire().map_err(|_all_taken| {
             let detail = format!("{MAX_LONG_REQUESTS} requests wait here already; ask again later");
@@ -71,7 +70,7 @@ impl Api {
 
 type Shared = State<Arc<Api>>;
 
-/// The routes.
+/// Returns the routes of the API.
 pub(super) fn router(
     ground: Ground,
     controls: Controls,
@@ -121,7 +120,7 @@ async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
     }
 }
 
-/// An alert is nobody else's business, and never something to be rendered.
+/// Forbids caches to keep an answer, and browsers to guess its type.
 async fn keep_private(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -144,7 +143,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// The query of a request. An unknown key is an error: `?stat=dead` must not mean everything.
+/// Parameters of the query. An unknown key is an error: `?stat=dead` must not select everything.
 struct Params<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -157,7 +156,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// What is meant, in the query or in a body of JSON.
+/// Parameters of the query, or the same as a JSON object in the body.
 struct Meant<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Meant<T> {
@@ -183,7 +182,7 @@ async fn read(body: Body) -> Bytes {
     body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
 }
 
-/// A body with nothing in it: an action says everything in its address.
+/// An empty body: the path and the query say everything.
 struct NoBody;
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
@@ -201,7 +200,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
 
 type Answer<T> = Result<Json<T>, Problem>;
 
-/// A query with nothing in it.
+/// A query without any parameters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoQuery {}

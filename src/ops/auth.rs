@@ -1,8 +1,9 @@
-//! Who may use the API.
+//! Access to the API.
 //!
-//! With a token: whoever has it. Without one: whoever is on this machine, and then a browser on
-//! this machine must not be talked into it, so `Host` must be loopback (a rebound name is not) and
-//! writes must be JSON (which a form of another site cannot send). Anywhere else there is no API.
+//! With a token, each request must carry it. Without one, the API is open to this machine only: a
+//! browser on this machine must not be tricked into using it, so `Host` must be loopback (a rebound
+//! name is not) and writes must be JSON (which a form of another site cannot send). On any other
+//! address there is no API.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,19 +14,19 @@ use subtle::ConstantTimeEq;
 use super::Problem;
 use crate::secret::Secret;
 
-/// How the API is guarded.
+/// Proof that requests to the API need that they are allowed.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// `Authorization: Bearer` with this token.
+    /// By `Authorization: Bearer` with this token.
     Token(Secret),
-    /// Open to this machine.
+    /// By coming from this machine.
     Loopback,
-    /// There is no API.
+    /// Not at all: the API is off.
     Off,
 }
 
 impl Auth {
-    /// The guard of an API that listens on that address.
+    /// Returns the guard of an API that listens on `listens_on`.
     pub fn new(token: Option<Secret>, listens_on: SocketAddr) -> Self {
         match token {
             Some(token) => Self::Token(token),
@@ -34,7 +35,7 @@ impl Auth {
         }
     }
 
-    /// Names how whoever passed has proven that they may, for the journal.
+    /// Returns the name of the proof, for the journal.
     pub(super) const fn proof(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
@@ -43,10 +44,10 @@ impl Auth {
         }
     }
 
-    /// Whether a request may pass.
+    /// Checks that a request is allowed.
     ///
     /// # Errors
-    /// The answer, if it may not.
+    /// Returns the answer to a request that is not allowed.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         match self {
             Self::Token(token) => check_token(token, headers),
@@ -66,7 +67,7 @@ fn check_token(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
 }
 
-/// Whether a request carries that token, compared in constant time.
+/// Returns whether a request carries the token, compared in constant time.
 pub(super) fn carries(token: &Secret, headers: &HeaderMap) -> bool {
     let given = single(headers, &header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -94,8 +95,8 @@ fn check_loopback(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(),
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
-/// Returns whether a request says that its content is JSON, which no page of another site can have
-/// a browser say without asking first.
+/// Returns whether a request declares JSON, which a page of another site cannot make a browser do
+/// without a preflight request.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     single(headers, &header::CONTENT_TYPE).is_some_and(|value| {
         let essence = value.split(';').next().unwrap_or_default().trim();
@@ -103,7 +104,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A header that is there exactly once.
+/// Returns the value of a header that occurs exactly once.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).into_iter();
     match (values.next(), values.next()) {
@@ -112,7 +113,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     }
 }
 
-/// Whether `host[:port]` is this machine.
+/// Returns whether `host[:port]` is loopback.
 fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

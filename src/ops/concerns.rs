@@ -1,5 +1,5 @@
-//! What a person should know of a relay, judged by its status. Pure. The API answers it, `status`
-//! and `doctor` show it: all three say the same.
+//! Judges a status: the conditions that a person should know. Pure. The API, `status` and `doctor`
+//! all show these concerns, so all three say the same.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::view::{
 };
 use crate::clock::{Timestamp, rough};
 
-/// An alert that has waited for longer has not only to wait for its turn.
+/// Age from which a waiting alert is a concern.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Returns everything that is of concern, the most urgent first.
+/// Returns every concern, the most urgent first.
 pub(super) fn concerns(status: &Status, now: Timestamp) -> Vec<Concern> {
     let mut all: Vec<Concern> = Vec::new();
     all.extend(readiness(status));
@@ -43,7 +43,7 @@ fn readiness(status: &Status) -> Option<Concern> {
     Some(Kind::NotReady.concern("", format!("takes no alerts: {reason}"), advice.to_owned()))
 }
 
-/// Requests that look like Slack's are refused, and none has verified since.
+/// Returns the concern that requests have a wrong signature and none has verified since.
 fn signing(app: &App, now: Timestamp) -> Option<Concern> {
     let Signing { last_verified_at, rejected, .. } = &app.signing;
     if *rejected == 0 {
@@ -146,7 +146,7 @@ fn paused(pause: &Pause, waiting: u64, now: Timestamp) -> String {
     format!("was paused {since} ago{reason}, {end}: {waiting}")
 }
 
-/// Says when a pause ends, for the middle of a sentence.
+/// Returns when a pause ends, for the middle of a sentence.
 pub(super) fn pause_end(pause: &Pause, now: Timestamp) -> String {
     match pause.until {
         None => "it has no end".to_owned(),
@@ -168,7 +168,7 @@ fn failing(one: &Destination, waiting: u64, now: Timestamp) -> String {
     format!("fails{since}, its breaker is open{next}: {}{}", wait(waiting), last(one))
 }
 
-/// Returns what the newest failure asks of a person.
+/// Returns the advice that fits the newest failure.
 fn mend(one: &Destination) -> &'static str {
     let failure = one.last_failure.as_ref();
     match failure.map(|failure| (failure.class.as_str(), failure.status)) {
@@ -194,7 +194,8 @@ fn mend(one: &Destination) -> &'static str {
     }
 }
 
-/// Alerts wait for long, and nothing that is said elsewhere holds them back.
+/// Returns a description of alerts that have waited for long without another concern that explains
+/// it.
 fn behind(one: &Destination, waiting: u64, now: Timestamp) -> Option<String> {
     let oldest = one.oldest_pending_at.filter(|at| now.since(*at) > LONG)?;
     let is_explained =
@@ -212,7 +213,7 @@ fn behind(one: &Destination, waiting: u64, now: Timestamp) -> Option<String> {
     Some(format!("{waiting}, the oldest for {age}{}", last(one)))
 }
 
-/// The newest failure, for the end of a sentence.
+/// Returns the newest failure, for the end of a sentence.
 fn last(one: &Destination) -> String {
     let Some(failure) = &one.last_failure else {
         return String::new();
@@ -223,7 +224,7 @@ fn last(one: &Destination) -> String {
     format!("; the last answer: {}{status}{excerpt}", failure.class)
 }
 
-/// As much of an answer is repeated.
+/// Characters of an answer that are repeated.
 const EXCERPT: usize = 120;
 
 fn unrouted(status: &Status) -> Option<Concern> {
@@ -236,7 +237,7 @@ fn unrouted(status: &Status) -> Option<Concern> {
     Some(Kind::Unrouted.concern("", message, advice))
 }
 
-/// What may be an incident, or could not be read, and nobody has looked at.
+/// Returns the concerns about near misses and quarantined bodies that nobody has looked at.
 fn unread(status: &Status) -> Vec<Concern> {
     let mut all = Vec::new();
     let near_misses = status.near_misses.unread;
@@ -255,7 +256,7 @@ fn unread(status: &Status) -> Vec<Concern> {
     all
 }
 
-/// What has the title of incidents and was refused, by channel.
+/// Returns the concerns about refused messages with an incident's title, by channel.
 fn not_taken(app: &App) -> Vec<Concern> {
     let concern = |one: &Refused| {
         let Refused { reason, channel, count, last_ts, .. } = one;

@@ -1,7 +1,7 @@
 //! The running parts, as the API sees them.
 //!
-//! `cli` implements [`Control`], since only the composition root sees all parts. The trait exists for
-//! that direction alone (`ops` may not use `intake`, `delivery` or `config`) and has one
+//! `cli` implements [`Control`], since only the composition root sees all parts. The trait exists
+//! for that direction alone (`ops` may not use `intake`, `delivery` or `config`) and has one
 //! implementation, which stands for one configuration. [`Controls`] gives the one in use, so a
 //! request that asks once sees one configuration throughout.
 
@@ -44,67 +44,69 @@ impl fmt::Debug for Controls {
 /// The relay as it runs by one configuration.
 #[async_trait]
 pub trait Control: Send + Sync + fmt::Debug {
-    /// The Slack apps.
+    /// Returns the names of the Slack apps.
     fn apps(&self) -> Vec<AppName>;
 
-    /// The configured destinations, in the order of the configuration.
+    /// Returns the configured destinations, in the order of the configuration.
     fn destinations(&self) -> Vec<DestinationHealth>;
 
-    /// How the newest configuration fared.
+    /// Returns whether the newest configuration is in use.
     fn configuration(&self) -> Configuration;
 
-    /// Reads a duration as the configuration writes it, such as `2h`.
+    /// Parses a duration in the form of the configuration, such as `2h`.
     fn duration(&self, text: &str) -> Option<Duration>;
 
-    /// How incidents are read.
+    /// Returns the matcher of the configuration in use.
     fn matcher(&self) -> Arc<Matcher>;
 
-    /// An operator wants these destinations tried now, whatever their breakers say; all of them,
-    /// if none is named.
+    /// Makes workers try their destinations now, whatever their breakers say: one destination's, or
+    /// every one's if `None`.
     fn hurry(&self, destination: Option<&DestinationName>);
 
-    /// Adds what is counted in memory to the store, so that it gives the newest numbers.
+    /// Writes the counts that are kept in memory to the store, so that the store has the newest
+    /// numbers.
     ///
     /// # Errors
-    /// The store failed.
+    /// Fails if the store fails.
     async fn write_counts(&self, store: &dyn Posters) -> Result<(), StoreError>;
 
-    /// Returns the events of an app that were ignored since the start, by reason; of no app, if the
-    /// name is empty.
+    /// Returns the number of events of an app that were ignored since the start, by reason; an
+    /// empty name stands for events that belong to no app.
     fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64>;
 
     /// Returns the messages of an app with the title of incidents that were not taken.
     fn refused(&self, app: &AppName) -> Vec<view::Refused>;
 
-    /// Makes of a near miss what the store would be given for its alerts.
+    /// Makes a near miss the message that the store accepts as alerts.
     ///
     /// # Errors
-    /// [`NoAdoption`].
+    /// Returns [`NoAdoption`].
     fn adopt(&self, near_miss: &NearMiss) -> Result<NewMessage, NoAdoption>;
 
-    /// Returns which destinations want a stored alert by the configuration in use. Changes nothing.
+    /// Returns which destinations want a stored alert by the configuration in use. Does not change
+    /// anything.
     ///
     /// # Errors
-    /// [`NoRouting`].
+    /// Returns [`NoRouting`].
     fn route(&self, alert: &AlertView) -> Result<Routing, NoRouting>;
 
-    /// Sends an unmistakable test alert to one destination, past the store.
+    /// Sends an unmistakable test alert to one destination, without the store.
     ///
     /// # Errors
-    /// [`NoTest`]; nothing was sent.
+    /// Returns [`NoTest`] if nothing was sent.
     async fn test(
         &self,
         destination: &DestinationName,
         severity: RiskLevel,
     ) -> Result<Tested, NoTest>;
 
-    /// The destinations that are read.
+    /// Returns the configured feeds.
     fn feeds(&self) -> Vec<FeedKey>;
 
-    /// What such a destination has for a reader.
+    /// Marks items as delivered and returns those that follow.
     ///
     /// # Errors
-    /// [`NoItems`].
+    /// Returns [`NoItems`].
     async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems>;
 
     /// Returns the state of request signing for each app.
@@ -120,10 +122,10 @@ pub trait Control: Send + Sync + fmt::Debug {
     async fn backfill(&self, request: &Backfill) -> Result<BackfillReport, NoBackfill>;
 }
 
-/// Why a near miss does not become an alert.
+/// Reason why a near miss does not become an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAdoption {
-    /// Its app is not configured any more.
+    /// The near miss's app is no longer configured.
     Unknown(AppName),
     /// The stored message is unreadable.
     Unreadable,
@@ -132,142 +134,142 @@ pub enum NoAdoption {
 /// The destinations that want an alert, and those that do not.
 #[derive(Clone, Debug, Default)]
 pub struct Routing {
-    /// Those that want it, in the order of the configuration.
+    /// Destinations that want the alert, in the order of the configuration.
     pub wanted_by: Vec<DestinationName>,
-    /// The others, each with the key of its `when` that refuses the alert.
+    /// Other destinations, each with the key of its `when` that refuses the alert.
     pub refused_by: Vec<(DestinationName, &'static str)>,
 }
 
-/// Why it cannot be said who wants an alert.
+/// Reason why an alert cannot be routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRouting {
     /// Retention has removed the message.
     Gone,
-    /// The stored message holds no such incident.
+    /// The stored message does not hold such an incident.
     Unreadable,
 }
 
-/// Which history an operator means.
+/// The part of history that an operator asks for.
 #[derive(Clone, Debug)]
 pub struct Backfill {
-    /// From when on: a duration before now or a moment. May be missing if `mark_known` is set.
+    /// Beginning: a duration before now, or a time. May be absent if `mark_known` is set.
     pub since: Option<String>,
-    /// Up to when: as `since`; now, if it is missing.
+    /// End, in the same forms; now, if absent.
     pub until: Option<String>,
-    /// Only notes that the incidents are known, and delivers none; needs `until`.
+    /// `true` notes incidents as known and delivers none; needs `until`.
     pub mark_known: bool,
-    /// One channel, by id or name; all, if none is named.
+    /// Id or name of one channel; every channel, if absent.
     pub channel: Option<String>,
-    /// One app; all, if none is named.
+    /// Name of one app; every app, if absent.
     pub app: Option<String>,
 }
 
-/// Why history was not read to its end.
+/// Reason why history was not read to its end.
 #[derive(Clone, Debug)]
 pub enum NoBackfill {
-    /// The request cannot be meant so.
+    /// The request contradicts itself or cannot be parsed.
     Meaningless(String),
-    /// There is no such app or channel, or none that can be read.
+    /// No app can read such a channel.
     Nothing(String),
     /// Slack or the store failed.
     Failed(String),
 }
 
-/// Which configuration is in use.
+/// The configuration in use.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Since when.
+    /// Time at which the configuration was taken into use.
     pub in_use_since: Timestamp,
-    /// The newest one, if it was refused: the one before it stays in use.
+    /// The newest configuration, if it was refused.
     pub refused: Option<Refused>,
 }
 
-/// A configuration that is not in use.
+/// A configuration that was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// When it was refused.
+    /// Time of the refusal.
     pub at: Timestamp,
-    /// Everything that is wrong with it, for the person who can mend it.
+    /// Every mistake of the configuration, as text for a person.
     pub reason: String,
 }
 
-/// How a destination's worker is doing.
+/// The health of one destination.
 #[derive(Clone, Debug)]
 pub struct DestinationHealth {
-    /// Its name.
+    /// Name of the destination.
     pub name: DestinationName,
-    /// The breaker, if it is open: one alert at a time is tried.
+    /// The breaker, if it is open.
     pub breaker: Option<view::Breaker>,
-    /// Until when the destination has asked to be left alone, if it is.
+    /// Time until which the destination has asked for no requests.
     pub quiet_until: Option<Timestamp>,
-    /// Whether readers come to it, and nothing is sent.
+    /// `true` if the destination is a feed.
     pub is_read: bool,
-    /// The newest attempt that failed since the start.
+    /// Newest failed attempt since the start.
     pub last_failure: Option<Attempt>,
-    /// When a reader last asked since the start, if it is one that is read.
+    /// Time at which a reader of the feed last asked since the start.
     pub last_read: Option<Timestamp>,
-    /// What is wrong although alerts are delivered, or empty.
+    /// Fault that does not stop deliveries, or empty.
     pub problem: String,
 }
 
-/// A destination that is read, and what opens it.
+/// A feed and its token.
 #[derive(Clone, Debug)]
 pub struct FeedKey {
-    /// Its name.
+    /// Name of the feed.
     pub name: DestinationName,
-    /// Its token.
+    /// Token that opens the feed.
     pub token: Secret,
 }
 
-/// What a reader asks for.
+/// A reader's request.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedWish {
-    /// The number of the last item that it has taken, with every one before it.
+    /// Number of the last item that the reader has taken, with every item before it.
     pub after: i64,
-    /// The most items that it wants.
+    /// Most items of the answer.
     pub limit: usize,
-    /// How long it waits while there is none.
+    /// Time to wait while there is no item.
     pub wait: Duration,
 }
 
 /// An item of a feed.
 #[derive(Debug)]
 pub struct FeedItem {
-    /// Its number, larger than that of every item before it.
+    /// Number of the item, larger than that of every item before it.
     pub seq: i64,
-    /// The alert.
+    /// Alert of the item.
     pub alert: Alert,
 }
 
-/// Why a feed gives nothing.
+/// Reason why a feed does not answer.
 #[derive(Debug)]
 pub enum NoItems {
-    /// There is no such feed any more.
+    /// The feed is no longer configured.
     Gone,
-    /// No number beyond this one has been given.
+    /// Numbers beyond this one have not been given to any item.
     Beyond(i64),
     /// The store failed.
     Store(StoreError),
 }
 
-/// Why there was no test.
+/// Reason why no test alert was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTest {
-    /// There is no such destination.
+    /// The destination is not configured.
     Unknown,
-    /// Nothing is sent to it: it is read.
+    /// The destination is a feed, so nothing is sent to it.
     Read,
 }
 
-/// What became of a test.
+/// Result of a test.
 #[derive(Clone, Debug)]
 pub struct Tested {
-    /// The id under which the test alert went.
+    /// Id of the test alert.
     pub alert: AlertId,
-    /// How the attempt went.
+    /// The attempt itself.
     pub attempt: Attempt,
-    /// Whether the destination took it.
+    /// `true` if the destination accepted the alert.
     pub delivered: bool,
-    /// What the destination made of it.
+    /// Case that the destination made of the alert.
     pub reference: Reference,
 }

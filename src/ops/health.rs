@@ -1,7 +1,8 @@
-//! `/livez`, `/readyz`, `/healthz` and `/metrics`: never a token, never a word about a destination.
+//! `/livez`, `/readyz`, `/healthz` and `/metrics`: without a token, and without a word about a
+//! destination.
 //!
-//! Alive means that the internal loops turn. Ready means that the store takes a durable write now;
-//! a dead destination or a silent Slack is no reason to take the relay out of service.
+//! The relay is alive while its internal loops run. It is ready while the store takes a durable
+//! write; a destination that is down or a silent Slack does not take the relay out of service.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -24,30 +25,30 @@ use crate::{
     store::DestinationStats,
 };
 
-/// A loop that has not turned for so long is dead; each turns at least every 10 s.
+/// Silence after which a loop counts as dead. Each loop shows a sign of life at least every 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long the answer of a durable probe is good.
+/// Time for which the result of a durable probe is used again.
 const PROBE_CACHED: Duration = Duration::from_secs(5);
 
-/// A probe of the kubelet does not wait longer than this.
+/// Longest duration of a probe, below the timeout of a kubelet's.
 const PROBE_BUDGET: Duration = Duration::from_millis(1_500);
 
-/// The states that are counted for each destination.
+/// States of deliveries that have a gauge for each destination.
 const STATES: [&str; 6] = ["pending", "refused", "leased", "dead", "paused", "orphaned"];
 
-/// Health, and the answer of the newest probe. The API asks it too.
+/// Health of the relay, with the result of the newest probe. The API asks it too.
 #[derive(Debug)]
 pub(super) struct Health {
     ground: Ground,
     /// Names the configured destinations; any other with unfinished deliveries is orphaned.
     controls: Controls,
     probed: Mutex<Option<(Moment, Result<(), String>)>>,
-    /// The destinations that have gauges: one that has nothing left is not forgotten, but at 0.
+    /// Destinations that have gauges. A destination without deliveries stays, at 0.
     gauged: Mutex<BTreeSet<DestinationName>>,
 }
 
-/// The routes.
+/// Returns the routes for health and metrics.
 pub(super) fn router(health: Arc<Health>) -> Router {
     Router::new()
         .route("/livez", get(livez))
@@ -87,7 +88,7 @@ impl Health {
         Self { ground, controls, probed: Mutex::new(None), gauged: Mutex::default() }
     }
 
-    /// Whether the relay should be sent anything, or why not.
+    /// Returns whether the relay should receive requests, or the reason why not.
     pub(super) async fn ready(&self) -> Result<(), String> {
         if self.ground.shutdown.is_draining() {
             return Err("draining".to_owned());
@@ -107,7 +108,7 @@ impl Health {
         result
     }
 
-    /// Gauges that the store knows are read when somebody asks for them.
+    /// Updates the gauges whose values are in the store. Called when metrics are read.
     async fn refresh_gauges(&self) {
         let stats = match self.ground.store.stats().await {
             Ok(stats) => stats,

@@ -1,7 +1,7 @@
-//! What operators and Kubernetes see, on a listener of their own: health, metrics, and the API.
+//! The listener for operators and Kubernetes: health, metrics, and the API.
 //!
-//! `cli` builds [`router`]; what the API needs of the running parts it asks through [`Control`],
-//! which `cli` implements. Nothing here sends an alert by itself, but for a test on demand.
+//! `cli` builds [`router`] and implements [`Control`], through which the API asks the running
+//! parts. Nothing here sends an alert by itself, except a test on demand.
 
 pub mod api;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! Errors as the API tells them: problem documents (RFC 9457, <https://www.rfc-editor.org/rfc/rfc9457>).
+//! Errors of the API: problem documents (RFC 9457, <https://www.rfc-editor.org/rfc/rfc9457>).
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{logging::chain, store::StoreError};
 
-/// A problem document's media type.
+/// Media type of a problem document.
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// One error: a status, and a sentence for the person who can do something about it.
+/// One error: a status, and a sentence for the person who can act on it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Problem {
-    /// `about:blank`: the status says what kind of problem it is.
+    /// `about:blank`: the status says which kind of problem it is.
     #[serde(rename = "type")]
     kind: String,
-    /// The status in words.
+    /// Name of the status.
     title: String,
-    /// The HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// What is wrong, and what to do.
+    /// Description of the error, and advice.
     pub detail: String,
 }
 
 impl Problem {
-    /// A problem with that status.
+    /// Returns a problem with that status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank".to_owned(),
@@ -50,7 +50,7 @@ impl Problem {
     }
 }
 
-/// The log gets the causes, the client a fixed sentence.
+/// Logs the error with its causes; the client gets a fixed sentence.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = chain(&error), "the store failed an operator's request");

@@ -1,4 +1,4 @@
-//! Says what an unfinished delivery waits for. Pure.
+//! Decides which reason makes an unfinished delivery wait. Pure.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::{
     store::{DeliveryView, PauseView, REFUSALS, State},
 };
 
-/// A due time that is no further away is now: the worker looks once a second or so.
+/// Time within which a delivery counts as due now, since workers look about once a second.
 const NOW: Duration = Duration::from_secs(1);
 
-/// Returns what the delivery waits for, or `None` if it is delivered or cancelled. `health` is
-/// `None` if its destination is not configured any more.
+/// Returns the reason for which the delivery waits, or `None` if it is delivered or cancelled.
+/// `health` is `None` if its destination is no longer configured.
 pub(super) fn waiting(
     delivery: &DeliveryView,
     health: Option<&DestinationHealth>,
@@ -47,7 +47,7 @@ pub(super) fn waiting(
     Some(Waiting { kind: kind.as_str().to_owned(), next_try_at, reason })
 }
 
-/// What holds back a delivery of a destination that is neither paused nor gone.
+/// Returns the reason for a destination that is configured and not paused.
 fn held(
     delivery: &DeliveryView,
     health: &DestinationHealth,

@@ -214,7 +214,8 @@ fn documented() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_documented_path_is_routed() {
     let relay = Setup::default().start().await;
-    let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+    let headers = [("Host", "127.0.0.1"), ("Content-Type", "application/json")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut tried = 0;
     for (method, path) in documented() {
         let is_public = path == "/healthz" || path.starts_with("/slack");

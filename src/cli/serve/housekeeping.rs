@@ -1,5 +1,4 @@
-//! What is done every few seconds or minutes: secrets are read again, pauses end, old messages are
-//! removed.
+//! Periodic work: reads secrets again, ends pauses, and removes old messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +11,21 @@ use crate::{
     store::{Desk, Retention, Upkeep},
 };
 
-/// Between two rounds. Less than an accept may take: to set a timer that ends before all others
-/// costs tokio a system call, and each accept sets one. This one always ends before them.
+/// Time between two rounds. Shorter than an accept may take: setting a timer that ends before all
+/// others costs Tokio a system call, and each accept sets one. This timer always ends before those.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Every so many rounds secrets are read again.
+/// Rounds between two readings of the secrets.
 const SECRETS_EVERY: u64 = 10;
 
-/// Every so many rounds the pauses that have reached their end are ended.
+/// Rounds between two looks for pauses that have ended.
 const RESUME_EVERY: u64 = 5;
 
-/// From the beginning of one removal of what retention allows to that of the next.
+/// Time from the beginning of one removal to the beginning of the next.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// Turns until the relay ends. Retention has a task of its own: after a shorter one it may take
-/// minutes, and meanwhile secrets are read again.
+/// Starts the periodic work, which runs until the relay stops. Retention has a task of its own: it
+/// may take minutes after it was shortened, and secrets are read again meanwhile.
 pub(super) fn start(live: Arc<Live>) {
     remove_old_messages(Arc::clone(&live));
     let shutdown = live.ground.shutdown.clone();
@@ -77,7 +76,7 @@ fn remove_old_messages(live: Arc<Live>) {
     });
 }
 
-/// Says which deliveries nobody attempts any more.
+/// Warns of deliveries that no worker attempts any more.
 pub(super) async fn warn_of_orphans(store: &dyn Desk, known: &[DestinationName]) {
     match store.stats().await {
         Ok(stats) => {
@@ -97,12 +96,12 @@ pub(super) async fn warn_of_orphans(store: &dyn Desk, known: &[DestinationName])
     }
 }
 
-/// The secrets that cannot be read again, each with the reason that was logged.
+/// Secrets that cannot be read again, each with the reason that was logged.
 #[derive(Default)]
 struct Complaints(Vec<(Secret, String)>);
 
 impl Complaints {
-    /// Returns whether that is news of the secret.
+    /// Notes the reason for a secret. Returns `true` if the reason differs from the one before.
     fn is_news(&mut self, secret: &Secret, reason: Option<&str>) -> bool {
         let before = self.0.iter().position(|(known, _)| known == secret);
         let before = before.map(|at| self.0.swap_remove(at).1);
@@ -139,7 +138,8 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
     }
 }
 
-/// `said` is whether the log says already that it fails.
+/// Ends the pauses whose time is over. `said` tells whether the log already has the current
+/// failure.
 async fn end_pauses(live: &Live, said: &mut bool) {
     match live.ground.store.end_pauses().await {
         Ok(ended) => {

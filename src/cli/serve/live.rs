@@ -1,8 +1,8 @@
-//! What runs by the configuration in use, and how another takes its place: all or nothing.
+//! The parts that run by the configuration in use, and their replacement: all or nothing.
 //!
-//! The receiver looks at one snapshot for each request. A worker whose destination is the same as
-//! before goes on, breaker and all; the others end after their attempts in flight, and new ones
-//! begin. The store, the listeners and what is in them stay.
+//! The receiver takes one snapshot for each request. A worker whose destination is unchanged goes
+//! on, with its breaker; the others stop after their attempts in flight, and new ones start. The
+//! store and the listeners stay.
 
 use std::sync::Arc;
 
@@ -45,35 +45,35 @@ pub(super) struct Live {
     pub(super) events_api: EventsApi,
     pub(super) current: Arc<Current>,
     configuration: Arc<ArcSwap<Configuration>>,
-    /// What workers read incidents with.
+    /// Matcher of the workers.
     matcher: Arc<ArcSwap<Matcher>>,
-    /// What pollers judge messages with.
+    /// Admission rules of the pollers.
     admission: Arc<ArcSwap<Admission>>,
-    /// Counts of what was let through and left out, by bot and reason.
+    /// Counts of admitted and ignored messages, by bot and reason.
     notes: Arc<Notes>,
-    /// When the process was first ready.
+    /// Time at which the process was first ready.
     ready_at: Timestamp,
-    /// Its lock makes reloads follow one another.
+    /// Configuration in use. The lock makes reloads follow one another.
     in_use: Mutex<InUse>,
 }
 
-/// The configuration in use, and what reads history by it.
+/// The configuration in use, and the pollers that run by it.
 #[derive(Debug)]
 struct InUse {
     config: Config,
     following: Following,
 }
 
-/// What a reload changed.
+/// The changes of a reload.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) destinations: Diff,
     pub(super) apps: Diff,
-    /// Other top-level keys of the file.
+    /// Other top-level keys of the file that changed.
     pub(super) keys: Vec<&'static str>,
 }
 
-/// The names of what came, changed and went.
+/// Names that were added, changed and removed.
 #[derive(Debug, Default)]
 pub(super) struct Diff {
     pub(super) added: Vec<String>,
@@ -81,14 +81,14 @@ pub(super) struct Diff {
     pub(super) removed: Vec<String>,
 }
 
-/// A destination that can be spoken to, and what its worker is to do.
+/// A configured destination, and its client if the destination is new or changed.
 type Prepared<'c> = (&'c config::Destination, Option<Arc<Destination>>);
 
 impl Live {
     /// Builds everything and starts the workers.
     ///
     /// # Errors
-    /// A destination cannot be built; nothing has begun then.
+    /// Fails if a destination cannot be built; nothing has started then.
     pub(super) async fn start(ground: Ground, config: Config) -> anyhow::Result<Arc<Self>> {
         name_every_metric(&config, &ground.metrics);
         let matcher = Arc::new(Matcher::new(config.matching.clone()));
@@ -124,10 +124,10 @@ impl Live {
         }))
     }
 
-    /// Puts another configuration in the place of the one in use.
+    /// Replaces the configuration in use.
     ///
     /// # Errors
-    /// What stands in the way; everything runs on as before then.
+    /// Fails if the new configuration cannot be used; everything runs on as before.
     pub(super) async fn replace(&self, config: Config) -> anyhow::Result<Changes> {
         let mut in_use = self.in_use.lock().await;
         let ground = &self.ground;
@@ -170,7 +170,8 @@ impl Live {
         Ok(changes)
     }
 
-    /// Notes that a configuration was refused. Returns whether that is news.
+    /// Notes that a configuration was refused. Returns `true` if the reason differs from the one
+    /// before.
     pub(super) fn note_refused(&self, reason: &str) -> bool {
         let before = self.configuration.load_full();
         let refused = Refused { at: self.ground.clock.now(), reason: reason.to_owned() };
@@ -180,27 +181,28 @@ impl Live {
         before.refused.as_ref().is_none_or(|refused| refused.reason != reason)
     }
 
-    /// Whether the newest configuration is not the one in use, and since when.
+    /// Returns the refusal of the newest configuration, if it was refused.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.configuration.load().refused.clone()
     }
 
-    /// Every secret of the configuration in use.
+    /// Returns every secret of the configuration in use.
     pub(super) async fn secrets(&self) -> Vec<Secret> {
         self.in_use.lock().await.config.secrets.clone()
     }
 
-    /// How long the configuration in use keeps what is finished.
+    /// Returns the retention of the configuration in use.
     pub(super) async fn retention(&self) -> Retention {
         self.in_use.lock().await.config.retention
     }
 
-    /// The configured destinations.
+    /// Returns the names of the configured destinations.
     pub(super) fn destinations(&self) -> Vec<DestinationName> {
         self.current.0.load().served.iter().map(|one| one.destination.name().clone()).collect()
     }
 
-    /// A rotated secret may be what a destination behind an open breaker was waiting for.
+    /// Makes the destinations with this secret probe now: a rotated secret may be the cure for an
+    /// open breaker.
     pub(super) fn hurry_those_with(&self, secret: &Secret) {
         for served in &self.current.0.load().served {
             if served.secrets.contains(secret) {
@@ -210,7 +212,7 @@ impl Live {
     }
 }
 
-/// Everything about the destinations that can fail. Those that are the same as before need nothing.
+/// Builds the clients of new and changed destinations, which is all that can fail.
 fn prepare<'c>(
     config: &'c Config,
     before: &[Served],
@@ -227,7 +229,7 @@ fn prepare<'c>(
     config.destinations.iter().map(prepare).collect()
 }
 
-/// Ends the workers whose destinations are gone or changed, and starts those that are new.
+/// Stops the workers whose destinations are gone or changed, and starts those of new ones.
 fn hire(
     prepared: Vec<Prepared<'_>>,
     before: &[Served],
@@ -250,7 +252,7 @@ fn hire(
     prepared.into_iter().filter_map(hire).collect()
 }
 
-/// Starts a worker that sends, or what waits to be read.
+/// Starts the worker of a destination, or its feed.
 fn start(
     one: &config::Destination,
     destination: &Arc<Destination>,
@@ -356,7 +358,7 @@ fn admission(config: &Config, matcher: &Arc<Matcher>, channels: &AppChannels) ->
     Arc::new(Admission::new(Arc::clone(matcher), channels.clone(), routes))
 }
 
-/// Whether history goes on to be read as before: by the same pollers, with what they have counted.
+/// Returns whether the same pollers can go on, with their counts.
 fn follows_the_same(in_use: &Config, new: &Config) -> bool {
     in_use.apps == new.apps && in_use.catch_up == new.catch_up && in_use.slack_api == new.slack_api
 }
@@ -374,7 +376,7 @@ fn follow(
     })
 }
 
-/// Keeps the counts of bots in the store until the relay ends.
+/// Writes the counts of bots to the store until the relay stops.
 fn count_posters(notes: &Arc<Notes>, ground: &Ground) {
     let notes = Arc::clone(notes);
     let store = Arc::clone(&ground.store);

@@ -1,6 +1,6 @@
-//! Takes a new configuration into use while the relay runs: at once when asked (SIGHUP), and when a
-//! file that it was made of has other contents. One that is refused changes nothing; the reason is
-//! in the log, in `config_last_reload_successful` and in `/api/v1/status`.
+//! Takes a new configuration into use while the relay runs: at once on SIGHUP, and when a file
+//! changes that the configuration was made of. A refused configuration changes nothing; the reason
+//! is in the log, in `config_last_reload_successful` and in `/api/v1/status`.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,24 +16,24 @@ use crate::{
     metrics::Metric,
 };
 
-/// Between two looks at the files.
+/// Time between two looks at the files.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A refused configuration is tried again so often: what was wrong may lie outside of its files, in
-/// a secret that was missing.
+/// Time after which a refused configuration is tried again: the cause may lie outside of its files,
+/// such as a missing secret.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Looks up an environment variable.
+/// Function that looks up an environment variable.
 type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// The file that the configuration in use was loaded from.
 #[derive(Clone)]
 pub struct ConfigFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The environment that its secrets may come from.
+    /// Environment that secrets may come from.
     pub env: Environment,
-    /// The files that were read when it was loaded.
+    /// Files that were read when the configuration was loaded.
     pub sources: Sources,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Debug for ConfigFile {
     }
 }
 
-/// Keeps the relay at what its configuration file says.
+/// Watches the configuration file and reloads it.
 #[derive(Debug)]
 pub(super) struct Reloader {
     live: Arc<Live>,
@@ -53,7 +53,7 @@ pub(super) struct Reloader {
 #[derive(Debug)]
 struct Watched {
     file: ConfigFile,
-    /// When it was last read. Not a time of day, which may be set.
+    /// Time of the last reading; not a time of day, which may be set.
     read_at: Moment,
 }
 
@@ -63,7 +63,7 @@ impl Reloader {
         Arc::new(Self { live, watched: Mutex::new(Watched { file, read_at }) })
     }
 
-    /// Looks at the files until the relay ends.
+    /// Looks at the files until the relay stops.
     pub(super) fn start(self: &Arc<Self>) {
         let this = Arc::clone(self);
         let ground = &self.live.ground;
@@ -92,7 +92,7 @@ impl Reloader {
     /// Reads the file and takes it into use.
     ///
     /// # Errors
-    /// Everything that is wrong with it; the configuration in use stays.
+    /// Returns every mistake of the file; the configuration in use stays.
     pub(super) async fn reload(&self) -> Result<(), String> {
         self.reload_from(&mut *self.watched.lock().await, true).await
     }
@@ -132,7 +132,8 @@ impl Reloader {
         }
     }
 
-    /// Compiling presets and reading certificates is no work for a thread that answers Slack.
+    /// Loads the configuration on a thread for blocking work: compiling presets and reading
+    /// certificates takes too long for a thread that answers Slack.
     async fn load(&self, file: &ConfigFile) -> Result<Loaded, String> {
         let (path, env) = (file.path.clone(), Arc::clone(&file.env));
         let known = self.live.secrets().await;
@@ -162,7 +163,7 @@ impl Reloader {
     }
 }
 
-/// What a reload changed, in words.
+/// Describes the changes of a reload in words.
 fn described(changes: &Changes) -> String {
     let Changes { destinations, apps, keys } = changes;
     let mut words = Vec::new();

@@ -5,8 +5,8 @@ use crate::{
     metrics::{Metric, Metrics},
 };
 
-/// An alert rule on a series that does not exist yet never fires, so the series exist from the
-/// start.
+/// Creates the series that exist from the start, since an alert rule on a series that does not
+/// exist never fires.
 pub(super) fn name_every_metric(config: &Config, metrics: &Metrics) {
     let commit = option_env!("RELAY_COMMIT").unwrap_or("unknown");
     metrics.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), commit]).set(1.0);
@@ -17,7 +17,7 @@ pub(super) fn name_every_metric(config: &Config, metrics: &Metrics) {
     name_metrics_of(&config.apps, metrics);
 }
 
-/// The series of these apps; those that exist stay as they are.
+/// Creates the series of these apps. Series that exist keep their values.
 pub(super) fn name_metrics_of(apps: &[App], metrics: &Metrics) {
     for app in apps {
         for channel in &app.channels {

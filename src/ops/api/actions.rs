@@ -1,5 +1,5 @@
-//! Acting on alerts and destinations. What was done, and by whom, is one line in the log and one
-//! entry in the store.
+//! Actions on alerts and tests of destinations. Each action leaves one line in the log and one
+//! entry in the store's journal.
 
 use axum::{
     Json,
@@ -96,8 +96,10 @@ async fn act_on_one(
     }
 }
 
-/// Nothing was changed: fine if what is asked for is so already (somebody else was faster), an
-/// error if it cannot be so.
+/// Checks an action that did not change any delivery.
+///
+/// # Errors
+/// Returns a conflict unless another operator has already done what was asked for.
 fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Problem> {
     let list = |wanted: DeliveryState| {
         let names = deliveries.iter().filter(|one| one.state == wanted);
@@ -127,7 +129,7 @@ fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Pro
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
-    /// Needed: "all" is never meant by leaving something out.
+    /// Required, so that leaving it out never means every delivery.
     state: String,
     destination: Option<String>,
 }
@@ -235,7 +237,7 @@ pub(super) async fn test(
 }
 
 impl Api {
-    /// A destination of the configuration.
+    /// Returns the name of a configured destination.
     fn configured_one(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
         let all = self.control().destinations();
@@ -243,7 +245,7 @@ impl Api {
         if is_configured { Ok(destination) } else { Err(unknown_destination(name)) }
     }
 
-    /// A destination of the configuration, or one that was in it and has something left.
+    /// Returns the name of a destination that is configured or has deliveries left.
     pub(super) async fn destination(&self, name: &str) -> Result<DestinationName, Problem> {
         let destination = parsed(name)?;
         if self.configured_one(name).is_ok() {

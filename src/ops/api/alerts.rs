@@ -1,4 +1,4 @@
-//! Looking at alerts.
+//! Lists of alerts, and one alert in detail.
 
 use std::str::FromStr;
 
@@ -23,11 +23,11 @@ use crate::{
     store::{AlertQuery, AlertView, DeliveryView, State as DeliveryState},
 };
 
-/// Rows of a page, if nothing is said, and at most.
+/// Default and maximum of the rows of a page.
 const LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 500;
 
-/// The word for alerts without deliveries, where others have a state.
+/// Word for alerts without deliveries, in place of a state.
 pub(super) const UNROUTED: &str = "unrouted";
 
 #[derive(Deserialize)]
@@ -72,7 +72,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
     Ok(Json(Page { alerts: found.iter().map(|view| Row::new(view, &configured)).collect(), next }))
 }
 
-/// Nothing, if nothing is written: as a form sends a field that was left empty.
+/// Parses a number. An empty text stands for an absent one, as a form sends an empty field.
 pub(super) fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
     let text = text.filter(|text| !text.is_empty());
     let parse = |text: &str| {
@@ -81,7 +81,7 @@ pub(super) fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option
     text.map(parse).transpose()
 }
 
-/// The state that a word names.
+/// Returns the state with that name.
 pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
     let known = DeliveryState::ALL;
     known.into_iter().find(|state| state.as_str() == word).ok_or_else(|| {
@@ -91,7 +91,7 @@ pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
     })
 }
 
-/// The severity that a word names.
+/// Returns the severity with that name.
 pub(super) fn severity(word: &str) -> Result<RiskLevel, Problem> {
     RiskLevel::parse(word).ok_or_else(|| {
         Problem::bad_request(format!(
@@ -147,12 +147,12 @@ pub(super) async fn show(
 }
 
 impl Api {
-    /// The names of the configured destinations.
+    /// Returns the names of the configured destinations.
     pub(super) fn configured(&self) -> Vec<DestinationName> {
         self.control().destinations().into_iter().map(|one| one.name).collect()
     }
 
-    /// The alert with that id. A text that is no id is the id of no alert.
+    /// Returns an alert. A text that is not an id is the id of an unknown alert.
     pub(super) async fn alert(&self, id: &str) -> Result<AlertView, Problem> {
         let id: AlertId =
             id.parse().map_err(|error| Problem::not_found(format!("no such alert: {error}")))?;
@@ -161,7 +161,7 @@ impl Api {
     }
 }
 
-/// The alert as a destination would get it now.
+/// Maps a stored message to the alert that a destination would get now.
 fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
     let raw = view.raw.as_ref().ok_or("the message is gone, as retention says")?;
     let origin = Origin {
@@ -177,7 +177,7 @@ fn derived(api: &Api, view: &AlertView) -> Result<Box<RawValue>, String> {
     to_raw_value(&alert).map_err(|error| error.to_string())
 }
 
-/// The bytes as the JSON they are, or else as a text.
+/// Returns the bytes as the JSON that they hold, or else as a JSON string.
 pub(super) fn json_of(raw: &[u8]) -> Box<RawValue> {
     let text = slack::readable(raw).into_owned();
     RawValue::from_string(text).unwrap_or_else(|_no_json| {

@@ -1,4 +1,4 @@
-//! Reading history once more, because an operator asks for it.
+//! `POST /backfill`: reads history because an operator asks for it.
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ pub(super) struct History {
 }
 
 /// `POST /backfill?since=24h[&until=TIME][&channel=C][&app=NAME][&mark_known=true]`, or the same as
-/// JSON in the body: answers when it has been read.
+/// JSON in the body. Answers once all of it has been read.
 pub(super) async fn backfill(
     State(api): Shared,
     operator: Operator,

@@ -1,5 +1,5 @@
-//! `GET /feed`: what a destination that is read has for its reader. Each has a token of its own,
-//! and only that opens it.
+//! `GET /feed`: the items that a feed has for its reader. Each feed has a token of its own, and no
+//! other token opens it.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ use crate::{
     store::FEED_PAGE_MAX_ITEMS,
 };
 
-/// Items of a page, if nothing is said, and at most.
+/// Default and maximum of the items of a page.
 const LIMIT: usize = 100;
 const MAX_LIMIT: usize = FEED_PAGE_MAX_ITEMS;
 
-/// The longest that a reader may wait: less than most proxies do.
+/// Longest wait of a reader; most proxies wait longer.
 const MAX_WAIT: Duration = Duration::from_secs(50);
 
 #[derive(Deserialize)]
@@ -80,7 +80,8 @@ pub(super) async fn read(
 }
 
 impl Api {
-    /// The feeds whose token the request carries. One that was just rotated is read again first.
+    /// Returns the feeds whose token the request carries. A token file that was just rotated is
+    /// read again first.
     fn opened_by(&self, headers: &HeaderMap) -> Vec<FeedKey> {
         let mut feeds = self.control().feeds();
         let is_open = |feed: &FeedKey| {
@@ -92,7 +93,7 @@ impl Api {
     }
 }
 
-/// Why nothing is opened. Without any feed it is as for everything else that is not there.
+/// Returns the refusal of a request that does not open any feed.
 fn refusal(api: &Api, request: &request::Parts) -> Problem {
     if api.control().feeds().is_empty() {
         let open = api.auth.check(&request.method, &request.uri, &request.headers);
@@ -109,7 +110,7 @@ fn refusal(api: &Api, request: &request::Parts) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail)
 }
 
-/// The feed that is meant.
+/// Returns the feed that a request names, or the only one that its token opens.
 fn one_of<'f>(opened: &'f [FeedKey], named: Option<&str>) -> Result<&'f DestinationName, Problem> {
     let list = || opened.iter().map(|feed| feed.name.as_str()).collect::<Vec<_>>().join(", ");
     match (opened, named) {
@@ -127,7 +128,7 @@ fn one_of<'f>(opened: &'f [FeedKey], named: Option<&str>) -> Result<&'f Destinat
     }
 }
 
-/// Nothing, if nothing is written.
+/// Parses a number of seconds such as `20s`. An empty text stands for no wait.
 fn seconds(text: Option<&str>) -> Result<Duration, Problem> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(Duration::ZERO);

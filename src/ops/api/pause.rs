@@ -1,4 +1,4 @@
-//! Pausing and resuming a destination.
+//! Pauses and resumes a destination.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use crate::{
     store::{Pause, Paused},
 };
 
-/// The longest pause with an end. What is to last longer has none.
+/// Longest pause with an end; a longer one is set without an end.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The longest reason, in characters.
+/// Longest reason of a pause, in characters.
 const REASON_CHARS: usize = 200;
 
-/// How long the pause lasts, and why; both may be missing.
+/// Length and reason of a pause; both may be absent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PauseRequest {
-    /// A duration such as `2h`; empty is none.
+    /// Duration such as `2h`; an empty text is an absent one.
     #[serde(rename = "for")]
     length: Option<String>,
     reason: Option<String>,
@@ -85,7 +85,7 @@ async fn set_paused(
     Ok(Json(PauseState { destination: name.to_owned(), paused: after.is_some(), pause: after }))
 }
 
-/// The object of the action, as it is logged and kept.
+/// Describes the object of the action for the log and the journal.
 fn described(name: &str, pause: &Pause) -> String {
     let mut text = format!("destination {name}");
     if let Some(length) = pause.length {

@@ -1,5 +1,5 @@
-//! What is not an alert and somebody must look at: near misses, and bodies that could not be read.
-//! A list marks what it shows as read if a person asked for it.
+//! Near misses and quarantined bodies, which somebody must look at. A list marks the entries that
+//! it shows as read if a person asked for it.
 
 use std::convert::Infallible;
 
@@ -26,11 +26,11 @@ use crate::{
     store,
 };
 
-/// Near misses in one answer, unless another number is asked for.
+/// Default and maximum of the near misses of a page.
 const LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 500;
 
-/// As many bodies are kept.
+/// Most bodies that the store keeps.
 const BODIES: u32 = 100;
 
 #[derive(Deserialize)]
@@ -142,9 +142,9 @@ async fn find(api: &Api, id: &str) -> Result<store::NearMiss, Problem> {
     found.ok_or_else(|| Problem::not_found(format!("there is no near miss {id}")))
 }
 
-/// What was seen counts as seen, but a store that takes nothing must not hide it.
-/// Whether a request for a list comes from somebody who reads it. A page of another site, or a
-/// monitor, can ask too, but does not say `Content-Type: application/json`.
+/// The kind of client that asks for a list. A page of another site, or a monitor, can ask too, but
+/// does not send `Content-Type: application/json`, so only a person's request marks entries as
+/// read.
 pub(super) struct Reading {
     is_a_persons: bool,
 }

@@ -1,5 +1,5 @@
-//! Routing what no destination wanted when it was accepted, by the configuration in use. An alert
-//! that was routed to any destination stays as it is: routing is decided once.
+//! Routes unrouted alerts again, by the configuration in use. An alert that was routed to any
+//! destination stays as it is: routing is decided once.
 
 use std::collections::BTreeMap;
 
@@ -18,19 +18,19 @@ use crate::{
     store::{AlertQuery, AlertView, Deed, EntryId},
 };
 
-/// Unrouted alerts that are looked at together.
+/// Unrouted alerts that are read from the store at once.
 const PAGE: u32 = 200;
 
-/// What became of one unrouted alert.
+/// Result of routing one unrouted alert.
 enum Fate {
-    /// These destinations get it, so many deliveries were made for that, and the journal has it
-    /// under this number.
+    /// The alert is routed to these destinations, with the number of new deliveries and the entry
+    /// in the journal.
     Routed(Vec<DestinationName>, u64, Option<EntryId>),
-    /// It stays unrouted, and why.
+    /// The alert stays unrouted, for this reason.
     Left(String),
 }
 
-/// Routes one alert, to one destination only if that is meant.
+/// Routes one alert, to the destination `only` if given.
 pub(super) async fn one(
     api: &Api,
     operator: &Operator,
@@ -50,8 +50,8 @@ pub(super) async fn one(
     Ok(Json(changed))
 }
 
-/// Routes every unrouted alert whose message is kept. Each is kept with the journal's entry of them
-/// all: after a failure it says how far this came.
+/// Routes every unrouted alert whose message is kept. Each step is stored together with the journal
+/// entry, so that the entry tells after a failure how many alerts were routed.
 pub(super) async fn all(
     api: &Api,
     operator: &Operator,
@@ -100,8 +100,7 @@ async fn route_all(
     }
 }
 
-/// Adds an alert that was routed, unless somebody else was faster, by another configuration
-/// perhaps.
+/// Adds a routed alert to the answer, unless another operator had already routed it.
 fn add(changed: &mut Changed, alert: &AlertId, names: Vec<DestinationName>, made: u64) {
     if made == 0 {
         return;
@@ -117,8 +116,8 @@ fn list(names: &[DestinationName]) -> String {
     names.iter().map(DestinationName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Routes an alert by the configuration in use; `deed` is asked for the journal's entry, with the
-/// names of the destinations.
+/// Routes an alert by the configuration in use. `deed` returns the journal entry for the names of
+/// the destinations.
 async fn route(
     api: &Api,
     alert: &AlertView,
@@ -154,7 +153,7 @@ async fn route(
     Ok(Fate::Routed(routing.wanted_by, routed.made, routed.entry))
 }
 
-/// Says which part of each destination's `when` stands in the way.
+/// Returns which key of each destination's `when` refuses the alert.
 fn refusal(id: &AlertId, routing: &Routing) -> String {
     let refused: Vec<String> = routing
         .refused_by

@@ -1,4 +1,4 @@
-//! `GET /status`: everything that a person looks at first. It answers while the store does not.
+//! `GET /status`: everything that a person looks at first. Answers even while the store does not.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     store::{AlertQuery, DestinationStats, Stats, StoreError, ToReview},
 };
 
-/// A store that takes longer does not say anything: whoever asks wants an answer.
+/// Longest wait for the store; the status is then answered without it.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Unrouted alerts are counted up to this many.
+/// Maximum up to which unrouted alerts are counted.
 const UNROUTED_COUNTED: u32 = 500;
 
 /// `GET /status`
@@ -85,7 +85,7 @@ impl Api {
     }
 }
 
-/// What the store answers, or why it does not.
+/// Returns the answer of the store, or why there is none.
 async fn within<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
     match tokio::time::timeout(STORE_PATIENCE, asked).await {
         Ok(answer) => answer.map_err(|error| chain(&error)),
@@ -95,7 +95,7 @@ async fn within<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result
     }
 }
 
-/// Returns how each Slack app is doing; without what the store knows of it if that does not answer.
+/// Returns the state of each Slack app, without the numbers of the store if `has_store` is `false`.
 async fn apps(api: &Api, has_store: bool) -> Vec<App> {
     let store = api.ground.store.as_ref();
     let control = api.control();
@@ -132,7 +132,7 @@ fn by_name(counts: BTreeMap<&'static str, u64>) -> view::Ignored {
     counts.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
 }
 
-/// The configured destinations in their order, then those that left the configuration.
+/// Returns the configured destinations in their order, then those that are no longer configured.
 fn destinations(configured: &[DestinationHealth], stats: &Stats) -> Vec<Destination> {
     let known = |name: &DestinationName| configured.iter().any(|one| one.name == *name);
     let orphaned = stats.destinations.iter().filter(|(name, _)| !known(name));

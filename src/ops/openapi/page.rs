@@ -13,8 +13,8 @@ router.
 - The **public listener** (`server.listen`) is for Slack, the **ops listener** (`server.ops_listen`)
   for everything else.
 - Paths below `/api/v1` take `Authorization: Bearer` with the `ops_token`, the feed with the
-  `feed_token` of its destination. Without an `ops_token` the API answers on a loopback address only,
-  to a loopback `Host`, and each POST needs `Content-Type: application/json`.
+  `feed_token` of its destination. Without an `ops_token` the API answers on a loopback address
+  only, to a loopback `Host`, and each POST needs `Content-Type: application/json`.
 - An unknown parameter is an error. Absent texts are `\"\"`, times are RFC 3339.
 - Errors below `/api/v1` are problem documents (RFC 9457, `application/problem+json`) of the type
   `about:blank`: `status` says which kind of problem it is, `detail` what to do.

@@ -1,4 +1,4 @@
-//! What the API answers to actions.
+//! Answers of the API to actions.
 
 use std::collections::BTreeMap;
 
@@ -14,40 +14,40 @@ use crate::{
     store::{CHANGES_NAMED, Changes},
 };
 
-/// What a retry or cancel did, of one alert or of many.
+/// Result of a retry or a cancellation, of one alert or of many.
 #[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Changed {
-    /// How many deliveries it changed.
+    /// Number of deliveries that changed.
     pub changed: u64,
-    /// Which deliveries it changed, at most [`CHANGES_NAMED`](crate::store::CHANGES_NAMED) of them.
+    /// Deliveries that changed, at most [`CHANGES_NAMED`](crate::store::CHANGES_NAMED) of them.
     #[serde(default)]
     pub deliveries: Vec<ChangedDelivery>,
-    /// How many more it changed.
+    /// Number of changed deliveries that `deliveries` does not list.
     #[serde(default)]
     pub not_named: u64,
-    /// What a retry made of unrouted alerts; absent if there was none among those meant.
+    /// Result of routing unrouted alerts again; absent if no unrouted alert was selected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed: Option<Routed>,
 }
 
-/// A delivery that was changed.
+/// A delivery that changed.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ChangedDelivery {
-    /// The alert.
+    /// Id of the alert.
     pub alert_id: String,
-    /// Where it goes.
+    /// Name of the destination.
     pub destination: String,
 }
 
 impl Changed {
-    /// Makes the answer of what the store has changed.
+    /// Returns the answer that states the changes of the store.
     pub fn new(changes: &Changes) -> Self {
         let mut answer = Self::default();
         answer.add(changes.changed, &changes.named);
         answer
     }
 
-    /// Adds what else was changed: so many, and these among them.
+    /// Adds `changed` deliveries, the first of which are `named`.
     pub fn add(&mut self, changed: u64, named: &[(AlertId, DestinationName)]) {
         let room = CHANGES_NAMED.saturating_sub(self.deliveries.len());
         self.changed += changed;
@@ -69,21 +69,21 @@ impl Changed {
     }
 }
 
-/// What a retry made of unrouted alerts, by the configuration in use.
+/// Result of routing unrouted alerts again, by the configuration in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Routed {
-    /// Alerts that are routed now.
+    /// Number of alerts that are routed now.
     pub alerts: u64,
-    /// How many of them go to each destination.
+    /// Number of newly routed alerts, by destination.
     pub by_destination: BTreeMap<String, u64>,
-    /// Alerts that stay unrouted.
+    /// Number of alerts that stay unrouted.
     pub left: u64,
-    /// Why one of those stays unrouted, or empty.
+    /// Reason why one of those alerts stays unrouted, or empty.
     pub reason: String,
 }
 
 impl Routed {
-    /// Adds what was made of others.
+    /// Adds the result for other alerts.
     pub fn add(&mut self, other: Self) {
         self.alerts += other.alerts;
         self.left += other.left;
@@ -96,30 +96,30 @@ impl Routed {
     }
 }
 
-/// The answer of `POST /api/v1/destinations/{name}/pause|resume`.
+/// Answer of `POST /api/v1/destinations/{name}/pause` and `resume`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct PauseState {
-    /// Its name.
+    /// Name of the destination.
     pub destination: String,
-    /// Whether it is paused now.
+    /// `true` if the destination is paused now.
     pub paused: bool,
-    /// The pause, if it is.
+    /// Pause in force; null if the destination is not paused.
     #[serde(default)]
     pub pause: Option<Pause>,
 }
 
-/// The answer of `POST /api/v1/destinations/{name}/test`.
+/// Answer of `POST /api/v1/destinations/{name}/test`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct TestReport {
-    /// The destination.
+    /// Name of the destination.
     pub destination: String,
-    /// The id under which the test alert went; it is not stored.
+    /// Id of the test alert, which is not stored.
     pub alert_id: String,
-    /// Whether the destination took it.
+    /// `true` if the destination accepted the alert.
     pub delivered: bool,
-    /// What the destination made of it.
+    /// Case that the destination made of the alert.
     pub reference: Reference,
-    /// How the attempt went.
+    /// The attempt itself.
     #[serde(flatten)]
     pub attempt: Attempt,
 }

@@ -11,52 +11,53 @@ use crate::{
     store::{self, AlertView, AttemptView, DeliveryView},
 };
 
-/// The answer of `GET /api/v1/alerts`, newest first.
+/// Answer of `GET /api/v1/alerts`, newest first.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Page {
-    /// The alerts.
+    /// Alerts of this page.
     pub alerts: Vec<Row>,
-    /// The `before` of the next page, if there is one.
+    /// Value of `before` for the next page; null on the last page.
     pub next: Option<i64>,
 }
 
 /// An alert in a list.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Row {
-    /// Its id.
+    /// Id of the alert.
     pub id: String,
-    /// informative, low, medium, high or critical.
+    /// Severity: informative, low, medium, high or critical.
     pub severity: String,
     /// Category, script, host and title.
     pub summary: String,
-    /// When it was posted in Slack.
+    /// Time at which the message was posted in Slack.
     pub posted_at: Timestamp,
-    /// When it reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// Who brought it first: push, `catch_up` or backfill.
+    /// Source that brought the message first: push, `catch_up` or backfill.
     pub source: String,
-    /// Everyone who has brought it.
+    /// Every source that has brought the message.
     pub sources: Vec<String>,
-    /// One for each destination. None: no destination wanted it.
+    /// One delivery for each destination; empty if the alert is unrouted.
     pub deliveries: Vec<Delivery>,
 }
 
-/// The answer of `GET /api/v1/alerts/{id}`.
+/// Answer of `GET /api/v1/alerts/{id}`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Detail {
-    /// What a list says of it too; here with every attempt.
+    /// Keys of the list, here with every attempt.
     #[serde(flatten)]
     pub row: Row,
     /// Slack's `event_id`, or empty.
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// The alert, version 1, as it would be sent now; null if it cannot be made.
+    /// Alert, version 1, as it would be sent now; null if the message cannot be mapped.
     #[schemars(with = "Option<serde_json::Value>")]
     pub alert: Option<Box<RawValue>>,
-    /// Why `alert` is null, or empty.
+    /// Reason why `alert` is null, or empty.
     pub alert_problem: String,
-    /// The message as Slack sent it; a text if it is no JSON; null once retention has removed it.
+    /// Message as Slack sent it; a string if the message is not JSON; null once retention has
+    /// removed the message.
     #[schemars(with = "Option<serde_json::Value>")]
     pub raw: Option<Box<RawValue>>,
     /// Later versions of the message, oldest first.
@@ -66,59 +67,60 @@ pub struct Detail {
 /// A later version of a message.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Revision {
-    /// When it reached the relay.
+    /// Time at which the version reached the relay.
     pub received_at: Timestamp,
-    /// As Slack sent it.
+    /// Version as Slack sent it.
     #[schemars(with = "serde_json::Value")]
     pub raw: Box<RawValue>,
 }
 
-/// An alert's way to one destination.
+/// The delivery of an alert to one destination.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Where it goes.
+    /// Name of the destination.
     pub destination: String,
-    /// pending, refused, leased, dead, paused, orphaned, delivered or cancelled.
+    /// State: pending, refused, leased, dead, paused, orphaned, delivered or cancelled.
     pub state: String,
-    /// Attempts made so far.
+    /// Number of attempts so far.
     pub attempt_count: u32,
-    /// When it is tried next, if it waits.
+    /// Time of the next attempt; null if none is due.
     pub due_at: Option<Timestamp>,
-    /// When it ended, if it has.
+    /// Time at which the delivery ended; null while it is unfinished.
     pub finished_at: Option<Timestamp>,
-    /// Why it is dead, or empty.
+    /// Reason why the delivery is dead, or empty.
     pub dead_reason: String,
-    /// What the destination made of it.
+    /// Case that the destination made of the alert.
     pub reference: Reference,
-    /// What it waits for and until when; null if it has ended. Not in lists.
+    /// Reason why the delivery waits, and until when; null once the delivery has ended, and in
+    /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
-    /// Every attempt kept, oldest first; not in lists.
+    /// Every attempt that is kept, oldest first; null in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
 }
 
-/// What a destination made of an alert.
+/// The case that a destination made of an alert.
 #[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Reference {
-    /// The case's id, or empty.
+    /// Id of the case, or empty.
     pub id: String,
-    /// A link to it, or empty.
+    /// Link to the case, or empty.
     pub url: String,
 }
 
-/// One attempt.
+/// One attempt at a delivery.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it began.
+    /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// delivered, duplicate, `destination_fault`, auth, throttled, refused or timeout.
+    /// Class: delivered, duplicate, `destination_fault`, auth, throttled, refused or timeout.
     pub class: String,
-    /// The HTTP status, if there was an answer.
+    /// HTTP status; null if there was no answer.
     pub status: Option<u16>,
-    /// The beginning of the answer, or what went wrong.
+    /// Beginning of the answer, or the error.
     pub excerpt: String,
 }
 

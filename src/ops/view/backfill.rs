@@ -5,31 +5,31 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The answer of `POST /api/v1/backfill`.
+/// Answer of `POST /api/v1/backfill`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct BackfillReport {
     /// Messages with incidents.
     pub found: u64,
-    /// Those that were not known.
+    /// Messages that were not known before.
     pub new: u64,
-    /// Those that were.
+    /// Messages that were known before.
     pub known: u64,
-    /// Those that were not and are now, without being delivered to anybody.
+    /// Messages that were not known and are known now, without a delivery.
     #[serde(default)]
     pub marked: u64,
-    /// What could not be read to its end; left out if all was.
+    /// History that could not be read to its end; absent if all of it was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Unread>,
 }
 
-/// History that could not be read to its end. What was read of it is counted and stored.
+/// History that could not be read to its end. The messages that were read are counted and stored.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Unread {
-    /// The app.
+    /// Name of the app.
     pub app: String,
-    /// The channel; empty if the app's channels could not be listed.
+    /// Id of the channel; empty if the app's channels could not be listed.
     pub channel: String,
-    /// Why.
+    /// Reason of the failure.
     pub problem: String,
 }
 

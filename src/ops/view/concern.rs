@@ -1,64 +1,64 @@
-//! What a person should know of a relay.
+//! Concerns: the conditions of a relay that a person should know.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::trouble::{Bad, Trouble};
 
-/// Something that a person should know, and what to do about it.
+/// A condition that a person should know, and advice about it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Concern {
-    /// A [`ConcernKind`]'s word.
+    /// Word of the [`ConcernKind`].
     pub kind: String,
-    /// Whether the relay needs a person for it: it does not go away by itself, or alerts wait.
+    /// `true` if a person has to act: the condition does not go away by itself, or alerts wait.
     pub needs_person: bool,
-    /// The part that it concerns, such as a destination or an app; or empty.
+    /// Part of the relay, such as a destination or an app; or empty.
     pub about: String,
-    /// What is so.
+    /// Description of the condition.
     pub message: String,
-    /// What to do, and the command that helps.
+    /// Advice, with the command that helps.
     pub advice: String,
 }
 
-/// What a concern can be about, the most urgent first.
+/// Every kind of concern, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConcernKind {
-    /// The relay takes no alerts.
+    /// The relay does not take alerts.
     NotReady,
-    /// No request with a good signature comes, and others do.
+    /// Requests have a wrong signature, and none has verified since.
     Signing,
     /// The newest configuration was refused.
     Configuration,
-    /// A destination fails.
+    /// A destination fails and its breaker is open.
     BreakerOpen,
-    /// A destination refuses alerts, and has accepted none since.
+    /// A destination refuses alerts and has accepted none since.
     Refused,
     /// Alerts were given up.
     Dead,
     /// A destination is paused.
     Paused,
-    /// Alerts are for a destination that is not configured any more.
+    /// Alerts are for a destination that is no longer configured.
     Orphaned,
-    /// Alerts that no destination wanted.
+    /// No destination's `when` took an alert.
     Unrouted,
     /// Messages that may be incidents, and that no operator has seen.
     NearMisses,
-    /// Authentic bodies that could not be read, and that no operator has seen.
+    /// Authentic bodies that could not be parsed, and that no operator has seen.
     Quarantine,
-    /// History is not read.
+    /// History cannot be read.
     CatchUp,
-    /// Slack did not push incidents that it should have pushed.
+    /// Slack did not push incidents that catch-up found.
     MissedPush,
-    /// Alerts of a destination wait for long, and nobody has to act yet.
+    /// Alerts of a destination have waited for long, and no person has to act yet.
     Behind,
-    /// A destination takes alerts, and something about it is wrong.
+    /// A destination accepts alerts, and something about it is wrong.
     Destination,
-    /// Messages with the title of incidents were not taken.
+    /// Messages with an incident's title were not taken.
     NotTaken,
 }
 
 impl ConcernKind {
-    /// All of them.
+    /// Every kind, the most urgent first.
     pub const ALL: [Self; 16] = [
         Self::NotReady,
         Self::Signing,
@@ -78,7 +78,7 @@ impl ConcernKind {
         Self::NotTaken,
     ];
 
-    /// The word in the API.
+    /// Returns the word of the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotReady => "not_ready",
@@ -100,12 +100,12 @@ impl ConcernKind {
         }
     }
 
-    /// Whether the relay needs a person for it.
+    /// Returns whether a person has to act.
     pub const fn needs_person(self) -> bool {
         !matches!(self, Self::Behind | Self::Destination | Self::NotTaken)
     }
 
-    /// Makes a concern of this kind.
+    /// Returns a concern of this kind.
     pub(in crate::ops) fn concern(self, about: &str, message: String, advice: String) -> Concern {
         Concern {
             kind: self.as_str().to_owned(),
@@ -116,7 +116,7 @@ impl ConcernKind {
         }
     }
 
-    /// Says what is so, in one sentence.
+    /// Returns one sentence that describes the condition.
     const fn what(self) -> &'static str {
         match self {
             Self::NotReady => {
@@ -153,7 +153,7 @@ impl ConcernKind {
         }
     }
 
-    /// Says where an operator sees it.
+    /// Returns the places where an operator sees the condition.
     pub const fn trouble(self) -> Trouble {
         let (log, said, series) = match self {
             Self::NotReady => (

@@ -1,4 +1,4 @@
-//! What is not an alert and somebody must look at.
+//! Near misses and quarantined bodies, which an operator reviews.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde_json::value::RawValue;
 
 use crate::{clock::Timestamp, store};
 
-/// How much of an unreadable body a list shows.
+/// Characters of a quarantined body that a list shows.
 const EXCERPT_CHARS: usize = 300;
 
-/// How much there is, and how much of it no operator has seen.
+/// Number of entries, and how many of them no operator has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Counted {
-    /// Neither listed nor adopted.
+    /// Entries that were neither listed nor adopted.
     pub unread: u64,
-    /// Kept.
+    /// Entries that are kept.
     pub total: u64,
 }
 
@@ -26,55 +26,55 @@ impl From<store::Counted> for Counted {
     }
 }
 
-/// Messages with the title of incidents that were not taken, of one channel for one reason.
+/// Messages with an incident's title that were not taken, for one channel and one reason.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Refused {
-    /// `channel`, `no_bot`, `bot_not_allowed` or `unfurl`.
+    /// Reason: `channel`, `no_bot`, `bot_not_allowed` or `unfurl`.
     pub reason: String,
-    /// The channel.
+    /// Id of the channel.
     pub channel: String,
-    /// The number since the start.
+    /// Number of messages since the start.
     pub count: u64,
-    /// When the newest reached the relay.
+    /// Time at which the newest message reached the relay.
     pub last: Timestamp,
-    /// Slack's timestamp of the newest.
+    /// Slack's timestamp of the newest message.
     pub last_ts: String,
 }
 
-/// Events that were ignored since the start, by reason.
+/// Number of events that were ignored since the start, by reason.
 pub type Ignored = BTreeMap<String, u64>;
 
-/// The answer of `GET /api/v1/near-misses`, newest first.
+/// Answer of `GET /api/v1/near-misses`, newest first.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMisses {
-    /// The near misses.
+    /// Near misses of this page.
     pub near_misses: Vec<NearMiss>,
-    /// The `before` of the next page, if there is one.
+    /// Value of `before` for the next page; null on the last page.
     pub next: Option<i64>,
 }
 
-/// A message that may be an incident.
+/// A message that resembles an incident and is not an alert.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMiss {
-    /// The id that its alert would have.
+    /// Id that the alert would have.
     pub id: String,
-    /// Why it is not an alert: title, evidence, reply, quoted, bot, `other_bot` or `too_many`.
+    /// Reason: title, evidence, reply, quoted, bot, `other_bot` or `too_many`.
     pub reason: String,
-    /// The channel.
+    /// Id of the channel.
     pub channel: String,
-    /// Slack's id of the bot that posted it, or empty.
+    /// Slack's id of the bot that posted the message, or empty.
     pub bot_id: String,
     /// Slack's id of the bot's app, or empty.
     pub app_id: String,
     /// Category, script, host and title, as far as they could be read.
     pub summary: String,
-    /// When it was posted in Slack.
+    /// Time at which the message was posted in Slack.
     pub posted_at: Timestamp,
-    /// When it reached the relay.
+    /// Time at which the message reached the relay.
     pub received_at: Timestamp,
-    /// Whether it was adopted as an alert.
+    /// `true` if the near miss was adopted as an alert.
     pub adopted: bool,
-    /// Whether nobody had seen it before this answer.
+    /// `true` if no operator had seen the near miss before this answer.
     pub unread: bool,
 }
 
@@ -95,47 +95,47 @@ impl NearMiss {
     }
 }
 
-/// The answer of `GET /api/v1/near-misses/{id}`.
+/// Answer of `GET /api/v1/near-misses/{id}`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct NearMissDetail {
-    /// What a list says of it too.
+    /// Keys of the list.
     #[serde(flatten)]
     pub near_miss: NearMiss,
-    /// The message as Slack sent it.
+    /// Message as Slack sent it.
     #[schemars(with = "serde_json::Value")]
     pub raw: Box<RawValue>,
 }
 
-/// The answer of `POST /api/v1/near-misses/{id}/adopt`.
+/// Answer of `POST /api/v1/near-misses/{id}/adopt`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Adopted {
-    /// The alerts that are new; 0 if it was an alert already.
+    /// Number of new alerts; 0 if the message was an alert already.
     pub changed: u64,
-    /// The ids of its alerts.
+    /// Ids of the message's alerts.
     pub alert_ids: Vec<String>,
 }
 
-/// The answer of `GET /api/v1/quarantine`, newest first.
+/// Answer of `GET /api/v1/quarantine`, newest first.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// The bodies.
+    /// Bodies that are kept.
     pub quarantine: Vec<Quarantined>,
 }
 
-/// An authentic body that could not be read.
+/// An authentic body that could not be parsed.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// Its number.
+    /// Number of the body.
     pub id: i64,
-    /// The app that received it.
+    /// Name of the app that received the body.
     pub app: String,
-    /// When it reached the relay.
+    /// Time at which the body reached the relay.
     pub received_at: Timestamp,
-    /// How much of it is kept.
+    /// Number of bytes that are kept.
     pub bytes: u64,
-    /// Its text: in a list its beginning, alone all that is kept.
+    /// Text of the body: the beginning in a list, all that is kept otherwise.
     pub body: String,
-    /// Whether nobody had seen it before this answer.
+    /// `true` if no operator had seen the body before this answer.
     pub unread: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the API answers of the relay as a whole.
+//! Answer of the API about the relay as a whole.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,60 +10,60 @@ use super::{
 };
 use crate::{clock::Timestamp, ops, store};
 
-/// The answer of `GET /api/v1/status`.
+/// Answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Status {
-    /// The relay's version.
+    /// Version of the relay.
     pub version: String,
-    /// The relay's time of day, for ages.
+    /// Time of day at the relay, for ages.
     #[serde(default)]
     pub now: Option<Timestamp>,
-    /// When it was started.
+    /// Time at which the relay was started.
     pub started_at: Timestamp,
-    /// How long it has been running.
+    /// Seconds since the start.
     pub uptime_seconds: u64,
-    /// Nothing needs a person: no concern says so.
+    /// `true` if no concern needs a person.
     #[serde(default)]
     pub healthy: bool,
-    /// What a person should know, the most urgent first.
+    /// Conditions that a person should know, the most urgent first.
     #[serde(default)]
     pub concerns: Vec<Concern>,
-    /// As `/readyz` says.
+    /// `true` if `/readyz` answers 200.
     pub ready: bool,
-    /// Why it is not ready, or empty.
+    /// Reason why the relay is not ready, or empty.
     pub not_ready_reason: String,
-    /// Which configuration is in use.
+    /// Configuration in use.
     pub configuration: Configuration,
-    /// How full the store is.
+    /// Space that the store takes.
     pub store: StoreUse,
-    /// Alerts that no destination wanted, counted up to 500; null if the store does not say.
+    /// Number of unrouted alerts, counted up to 500; null if the store does not answer.
     #[serde(default)]
     pub unrouted: Option<u64>,
-    /// The Slack apps.
+    /// Configured Slack apps.
     pub apps: Vec<App>,
-    /// Events that were ignored since the start, of all apps.
+    /// Number of events that were ignored since the start, of all apps.
     #[serde(default)]
     pub ignored: Ignored,
-    /// Messages that may be incidents.
+    /// Messages that resemble an incident.
     #[serde(default)]
     pub near_misses: Counted,
-    /// Bodies that could not be read.
+    /// Bodies that could not be parsed.
     #[serde(default)]
     pub quarantine: Counted,
-    /// The configured destinations, and others that have unfinished or dead deliveries.
+    /// Configured destinations, and others that have unfinished or dead deliveries.
     pub destinations: Vec<Destination>,
 }
 
-/// Which configuration is in use.
+/// The configuration in use.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Whether it is the newest one.
+    /// `true` if no newer configuration was refused.
     pub is_newest: bool,
-    /// Since when it is in use.
+    /// Time at which the configuration was taken into use.
     pub in_use_since: Timestamp,
-    /// When a newer one was refused.
+    /// Time at which a newer configuration was refused.
     pub refused_at: Option<Timestamp>,
-    /// Why it was, or empty.
+    /// Reason of the refusal, or empty.
     pub refused_reason: String,
 }
 
@@ -78,14 +78,14 @@ impl From<ops::Configuration> for Configuration {
     }
 }
 
-/// How full the store is.
+/// Space that the store takes.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct StoreUse {
-    /// In use.
+    /// Bytes in use.
     pub used_bytes: u64,
-    /// Left until `max_size`, or on the disk if that is less.
+    /// Bytes left until `max_size`, or on the disk if that is less.
     pub free_bytes: u64,
-    /// Why no alert is taken, or empty.
+    /// Reason why alerts are not taken, or empty.
     #[serde(default)]
     pub problem: String,
 }
@@ -93,34 +93,34 @@ pub struct StoreUse {
 /// A Slack app.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct App {
-    /// Its name.
+    /// Name of the app.
     pub name: String,
-    /// How requests to it are signed.
+    /// State of request signing.
     #[serde(default)]
     pub signing: Signing,
-    /// How its history is read; null if it has no token.
+    /// State of catch-up; null if the app does not have a token.
     pub catch_up: Option<CatchUp>,
-    /// The bots that have posted incidents, the newest first.
+    /// Bots that have posted incidents, the newest first.
     #[serde(default)]
     pub bots: Vec<Bot>,
-    /// Events that were ignored since the start.
+    /// Number of events that were ignored since the start, by reason.
     #[serde(default)]
     pub ignored: Ignored,
-    /// Messages with the title of incidents that were not taken since the start.
+    /// Messages with an incident's title that were not taken since the start.
     #[serde(default)]
     pub refused: Vec<Refused>,
 }
 
-/// How requests to an app are signed. On a path that several apps share, a request that verifies
-/// with none of their secrets counts for each.
+/// State of request signing for one app. On a path that several apps share, a request that does not
+/// verify with any of their secrets counts for each app.
 #[derive(Clone, Debug, Default, JsonSchema, Serialize, Deserialize)]
 pub struct Signing {
-    /// When a request last verified; null if none has since the start.
+    /// Time at which a request last verified; null if none has since the start.
     pub last_verified_at: Option<Timestamp>,
-    /// Requests with well-formed, recent headers and a wrong signature since then: if there are any
-    /// and nothing verifies, the signing secret is another one than Slack's.
+    /// Requests since then with well-formed, recent headers and a wrong signature. If there are any
+    /// and nothing verifies, the signing secret differs from Slack's.
     pub rejected: u64,
-    /// Requests without such headers, since the start: scanners, and no reason to act.
+    /// Requests without such headers since the start: scanners, and not a reason to act.
     pub strangers: u64,
 }
 
@@ -131,11 +131,11 @@ pub struct Bot {
     pub bot_id: String,
     /// Slack's id of the bot's app, or empty.
     pub app_id: String,
-    /// The channel; its first id, if Slack has changed it.
+    /// Id of the channel; its first id, if Slack has changed it.
     pub channel: String,
-    /// The number of incidents.
+    /// Number of incidents.
     pub incidents: u64,
-    /// When the newest of them reached the relay.
+    /// Time at which the newest incident reached the relay.
     pub last: Timestamp,
 }
 
@@ -146,63 +146,64 @@ impl Bot {
     }
 }
 
-/// How an app's history is read.
+/// State of catch-up for one app.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct CatchUp {
-    /// Why it is not read at the moment, or empty.
+    /// Reason why history cannot be read at the moment, or empty.
     pub problem: String,
     /// Configured names whose channels are not known.
     pub unresolved: Vec<String>,
-    /// Its channels.
+    /// Channels that are read.
     pub channels: Vec<Channel>,
 }
 
-/// How a channel's history is read.
+/// State of catch-up for one channel.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Channel {
-    /// Its id.
+    /// Id of the channel.
     pub id: String,
-    /// Its name, or empty.
+    /// Name of the channel, or empty.
     pub name: String,
-    /// Up to where its history was read.
+    /// Position up to which history was read.
     pub committed: Option<Timestamp>,
-    /// When it was last read to its end.
+    /// Time at which history was last read to its end.
     pub last_success_at: Option<Timestamp>,
-    /// How long ago that was.
+    /// Seconds since that time.
     pub lag_seconds: Option<u64>,
-    /// Why it could not be read the last time, or empty.
+    /// Reason why history could not be read the last time, or empty.
     pub problem: String,
-    /// Nothing can be posted in it any more.
+    /// `true` if the channel is archived.
     pub archived: bool,
-    /// Incidents that Slack did not push, since the start.
+    /// Number of incidents that Slack did not push, since the start.
     pub missed_pushes: u64,
-    /// Those of the last 24 hours that Slack should have pushed: the relay was there.
+    /// Number of incidents of the last 24 hours that Slack should have pushed, since the relay was
+    /// running.
     #[serde(default)]
     pub missed_pushes_in_a_day: u64,
 }
 
-/// A destination.
+/// A destination and the state of its deliveries.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact that the API states")]
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Destination {
-    /// Its name.
+    /// Name of the destination.
     pub name: String,
-    /// Whether it is in the configuration; if not, its deliveries are orphaned.
+    /// `true` if the destination is configured; otherwise its deliveries are orphaned.
     pub configured: bool,
-    /// Whether an operator has paused it.
+    /// `true` if an operator has paused the destination.
     pub paused: bool,
-    /// The pause, if it is paused.
+    /// Pause in force; null if the destination is not paused.
     #[serde(default)]
     pub pause: Option<Pause>,
-    /// Whether only probes are sent.
+    /// `true` if the breaker is open, so that only probes are sent.
     pub breaker_open: bool,
-    /// The breaker, if it is open.
+    /// Open breaker; null if the breaker is closed.
     #[serde(default)]
     pub breaker: Option<Breaker>,
-    /// Until when it has asked to be left alone, if it has.
+    /// Time until which the destination has asked for no requests.
     #[serde(default)]
     pub quiet_until: Option<Timestamp>,
-    /// Whether readers come to it, and nothing is sent.
+    /// `true` if the destination is a feed, which readers ask.
     #[serde(default)]
     pub read: bool,
     /// Deliveries that wait, without the refused ones.
@@ -214,18 +215,19 @@ pub struct Destination {
     pub leased: u64,
     /// Deliveries that were given up.
     pub dead: u64,
-    /// When the oldest unfinished one was accepted.
+    /// Time at which the alert of the oldest unfinished delivery was accepted.
     pub oldest_pending_at: Option<Timestamp>,
-    /// Everything that an operator should look at, also what is wrong although alerts are
-    /// delivered, such as a recipient that a mail server refuses; or empty.
+    /// Messages of every concern about this destination, or empty.
     #[serde(default)]
     pub problem: String,
-    /// What is wrong although alerts are delivered, or empty.
+    /// Fault that does not stop deliveries, such as a recipient that a mail server refuses; or
+    /// empty.
     #[serde(default)]
     pub notice: String,
-    /// The newest attempt that failed since the start.
+    /// Newest failed attempt since the start.
     pub last_failure: Option<Attempt>,
-    /// When a reader last asked since the start; null if none has, or if it is not read.
+    /// Time at which a reader last asked since the start; null if none has, or if the destination
+    /// is not a feed.
     #[serde(default)]
     pub last_read_at: Option<Timestamp>,
 }
@@ -233,11 +235,11 @@ pub struct Destination {
 /// A pause in force.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Pause {
-    /// When it began.
+    /// Time at which the pause began.
     pub since: Timestamp,
-    /// When it ends by itself; null if it does not.
+    /// Time at which the pause ends by itself; null if it does not.
     pub until: Option<Timestamp>,
-    /// The operator's reason, or empty.
+    /// Reason that the operator gave, or empty.
     pub reason: String,
 }
 
@@ -251,8 +253,8 @@ impl From<store::PauseView> for Pause {
 /// An open breaker: one alert at a time is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Breaker {
-    /// When it opened.
+    /// Time at which the breaker opened.
     pub since: Timestamp,
-    /// When the next alert may be tried.
+    /// Time at which the next alert may be tried.
     pub next_try_at: Timestamp,
 }

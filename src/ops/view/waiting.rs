@@ -1,4 +1,4 @@
-//! What an unfinished delivery waits for.
+//! Reasons for which an unfinished delivery waits.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,44 +8,44 @@ use crate::{
     trouble::{Bad, Trouble},
 };
 
-/// What an unfinished delivery waits for, and until when.
+/// Reason for which an unfinished delivery waits, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Waiting {
-    /// A [`WaitKind`]'s word.
+    /// Word of the [`WaitKind`].
     pub kind: String,
-    /// When it is tried next, as far as that is known: not before then.
+    /// Earliest time of the next attempt; null if it is not known.
     pub next_try_at: Option<Timestamp>,
     /// One sentence for a person.
     pub reason: String,
 }
 
-/// Every way in which a delivery can stand still.
+/// Every reason for which a delivery can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitKind {
     /// An attempt is under way.
     Attempt,
-    /// Nothing is in its way: it is tried as soon as it is its turn.
+    /// Only other deliveries are before this one.
     Turn,
-    /// The next try after one that failed.
+    /// The last attempt failed, and the next one is not due yet.
     Retry,
-    /// The destination asked to be left alone for a time.
+    /// The destination asked for no requests for a time.
     Asked,
-    /// The next try after it was refused again and again, without evidence against the alert.
+    /// The destination refused the alert repeatedly, without evidence against the alert.
     Refused,
     /// The destination's breaker is open.
     Breaker,
     /// An operator has paused the destination.
     Pause,
-    /// A reader of the feed.
+    /// No reader of the feed has passed the item.
     Reader,
-    /// An operator: its destination is not configured any more.
+    /// The destination is no longer configured; an operator has to act.
     Orphaned,
-    /// An operator: it was given up.
+    /// The delivery was given up; an operator has to act.
     Dead,
 }
 
 impl WaitKind {
-    /// All of them.
+    /// Every reason, in the order of the documentation.
     pub const ALL: [Self; 10] = [
         Self::Attempt,
         Self::Turn,
@@ -59,7 +59,7 @@ impl WaitKind {
         Self::Dead,
     ];
 
-    /// The word in the API.
+    /// Returns the word of the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Attempt => "attempt",
@@ -75,7 +75,7 @@ impl WaitKind {
         }
     }
 
-    /// Says what is so, in one sentence.
+    /// Returns one sentence that describes the reason.
     const fn what(self) -> &'static str {
         match self {
             Self::Attempt => "An attempt is under way.",
@@ -95,7 +95,7 @@ impl WaitKind {
         }
     }
 
-    /// Says where an operator sees it.
+    /// Returns the places where an operator sees the reason.
     pub const fn trouble(self) -> Trouble {
         let (log, said, series) = match self {
             Self::Attempt => {
