@@ -1,9 +1,9 @@
-//! What an operator waits for when there are 100,000 alerts in the store: lists, filters, searches
-//! and one alert, asked of a relay over loopback.
+//! Waiting times of an operator with 100,000 alerts in the store: lists, filters, searches and one
+//! alert, asked of a relay over loopback.
 //!
 //! `cargo bench --bench operate`. The store is filled through its own `accept` and `record`. The
-//! run fails if the median of any request is over the 100 ms that are promised. Beside it stands
-//! what the relay itself worked for the request: on a busy machine the rest is waiting for others.
+//! run fails if the median of any request is over the promised 100 ms. Beside the time stands the CPU
+//! time of the relay for the request: on a busy machine the rest is waiting for other processes.
 //!
 //! Before that the store is copied while 1,000 alerts a second come in; the run fails if the copy
 //! is not sound or lacks an alert that was acknowledged before.
@@ -182,7 +182,7 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-/// What all threads of this process have worked.
+/// Returns the CPU time of all threads of this process.
 fn worked() -> Duration {
     let of = |task: fs::DirEntry| {
         let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
@@ -192,7 +192,7 @@ fn worked() -> Duration {
     Duration::from_nanos(tasks.filter_map(of).sum())
 }
 
-/// How long it took, how much of that was work, and how large the answer is.
+/// Returns the time of a request, the CPU time in it, and the size of the answer.
 fn ask(relay: SocketAddr, path: &str) -> (Duration, Duration, usize) {
     let before = worked();
     let started = Instant::now();

@@ -1,7 +1,7 @@
-//! What one event costs before anything is stored: verify, read, parse, judge, map.
+//! Cost of one event before anything is stored: verify, read, parse, judge, map.
 //!
 //! `cargo bench --bench pure`. Both bodies have the size and the shape of what Slack sends: one
-//! line, slashes escaped, many fields that nobody asks for.
+//! line, slashes escaped, many unused fields.
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! What one request costs before it is sent, for every preset that comes with the program.
+//! Cost of one request before it is sent, for every built-in preset.
 //!
 //! `cargo bench --bench render`. At most 60 us each: a hundredth of what a loopback request takes.
 

@@ -1,4 +1,4 @@
-//! What a claim costs before a short and a long backlog in PostgreSQL, turn by turn.
+//! Cost of a claim before a short and a long backlog in PostgreSQL, turn by turn.
 
 use std::{sync::Arc, time::Instant};
 

@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 pub(crate) const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
-/// What is posted.
+/// Kind of event that is posted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// Authentic, and ignored.

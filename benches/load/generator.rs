@@ -36,12 +36,12 @@ impl Latencies {
         self.0.extend(others.0);
     }
 
-    /// In milliseconds.
+    /// Latencies in milliseconds.
     pub(crate) fn p99(&self) -> f64 {
         self.percentile(99)
     }
 
-    /// In milliseconds.
+    /// Latencies in milliseconds.
     pub(crate) fn median(&self) -> f64 {
         self.percentile(50)
     }
@@ -83,7 +83,8 @@ fn dealt(kind: Kind, number: u64) -> Vec<Vec<Vec<u8>>> {
     hands
 }
 
-/// As fast as 32 connections to each server go: how many requests, and how many a second.
+/// Posts on 32 connections to each server as fast as possible; returns the number of requests, and
+/// the rate per second.
 pub(crate) async fn closed(to: &[SocketAddr], kind: Kind, seconds: u64) -> (u64, f64) {
     let ahead: Vec<_> = to
         .iter()
@@ -109,7 +110,7 @@ pub(crate) async fn closed(to: &[SocketAddr], kind: Kind, seconds: u64) -> (u64,
     (sent, sent as f64 / started.elapsed().as_secs_f64())
 }
 
-/// So many requests on 32 connections.
+/// Posts that many requests on 32 connections.
 pub(crate) async fn count(to: SocketAddr, kind: Kind, number: u64) {
     let mut connections = JoinSet::new();
     for requests in dealt(kind, number) {
@@ -123,7 +124,8 @@ pub(crate) async fn count(to: SocketAddr, kind: Kind, number: u64) {
     connections.join_all().await;
 }
 
-/// What was sent at a fixed rate: how long each answer took, and when each alert was sent.
+/// Result of posting at a fixed rate: the time of each answer, and the time at which each alert was
+/// sent.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) latencies: Latencies,

@@ -42,7 +42,7 @@ use generator::{Latencies, Sink};
 use postgres::{Postgres, Store};
 use server::Server;
 
-/// What the table shows of one measure.
+/// One line of the table.
 struct Row {
     name: &'static str,
     unit: &'static str,
@@ -153,7 +153,7 @@ async fn one_round(place: &Place<'_>, seconds: u64, table: &mut Table) {
 /// Bounds of a measure that has none.
 const NONE: [&str; 2] = ["", ""];
 
-/// Where stores are made.
+/// Folder for the stores.
 struct Place<'a> {
     dir: &'a Path,
     postgres: Option<&'a Postgres>,
@@ -229,8 +229,8 @@ async fn delivery_side(place: &Place<'_>, seconds: u64, disk_p99: f64, table: &m
     table.add(name, "x the disk's p99", bounds, latencies.p99() / disk_p99);
 }
 
-/// What two relays on one database take together, by what one takes. `None` if a relay cannot be
-/// started so.
+/// Rate of two relays on one database, relative to that of one. `None` if a relay cannot be started
+/// like this.
 async fn two_relays(
     place: &Place<'_>,
     seconds: u64,
@@ -267,8 +267,8 @@ async fn full_store(place: &Place<'_>, alerts: u64, seconds: u64, table: &mut Ta
     table.add("RSS peak under full load, full store", "MB", ["80", "40"], relay.memory("VmHWM"));
 }
 
-/// What one small durable write costs here, without anything around it, at 200 a second: as rare
-/// as the requests that it is compared with, so that the machine is as sleepy.
+/// Cost of one small durable write on this machine, without anything around it, at 200 a second: as
+/// rare as the requests that it is compared with, so that the machine is as sleepy.
 fn fdatasync_p99(dir: &Path, seconds: u64) -> f64 {
     // What others have left to be written would be written meanwhile.
     assert!(Command::new("sync").status().unwrap().success());

@@ -9,7 +9,7 @@ use crate::{
 
 const DESTINATIONS: usize = 10;
 
-/// As many as the relay opens connections to one destination by default.
+/// Number of connections that the relay opens to one destination by default.
 const CONCURRENCY: u32 = 4;
 
 /// One stall of the disk is met by all deliveries of an event, so that few events make a p99: both

@@ -1,4 +1,4 @@
-//! How soon a destination that has come back is used again.
+//! Time until a destination that has come back is used again.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Where the relay under test keeps its alerts: a file, or a throw-away PostgreSQL.
+//! Store of the relay under test: a file, or a throw-away PostgreSQL.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::server::{Core, on_core};
 
-/// One store.
+/// Store of one relay.
 pub(crate) enum Store {
     Sqlite,
     /// The URL of a database.
@@ -16,7 +16,7 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// As the configuration names it.
+    /// YAML of the store for the configuration.
     pub(crate) fn yaml(&self) -> &'static str {
         match self {
             Self::Sqlite => "{sqlite: {max_size: 8GiB}}",

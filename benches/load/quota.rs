@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Of each 10 ms a process may run for so long.
+/// Time that a process may run in each 10 ms.
 const RUN_US: u32 = 3_000;
 const PERIOD_US: u32 = 10_000;
 

@@ -24,7 +24,7 @@ pub(crate) const BARE: &str = "--serve-bare";
 /// The unit of the CPU times in `/proc`, on every Linux that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// So many requests come before those that are measured: a server in service is warm.
+/// Number of requests before the measured ones: a server in service is warm.
 pub(crate) const WARM_UP: u64 = 20_000;
 
 /// A server in a process of its own; it ends with this value.
@@ -174,7 +174,8 @@ impl Server {
         Self { child, quota: None, address: public.parse().unwrap(), started_ms }
     }
 
-    /// As fast as it goes, once warm: requests a second, and CPU seconds per 10,000 requests.
+    /// Measures a warm server at full speed: requests a second, and CPU seconds per 10,000
+    /// requests.
     pub(crate) async fn under(&self, kind: Kind, seconds: u64) -> (f64, f64) {
         generator::count(self.address, kind, WARM_UP).await;
         let before = self.cpu_seconds();

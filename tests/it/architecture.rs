@@ -1,4 +1,4 @@
-//! Who may use whom, and the limits that no lint knows, checked on the source.
+//! Allowed dependencies between modules, and limits that no lint checks.
 
 use std::collections::BTreeSet;
 
@@ -138,7 +138,7 @@ fn the_checks_find_what_they_forbid() {
 #[test]
 fn the_checks_pass_over_comments_strings_and_tests() {
     let text = r##"
-        //! Not `crate::cli`.
+        //! Not a path: `crate::cli`.
         use crate::{clock::{Clock, Timestamp}, ids, logging::chain, store::Source};
         pub use self::open::OpenError;
         pub(in crate::store) fn f<'a>() -> &'a str { /* crate::cli */ "crate::cli" }

@@ -723,7 +723,7 @@ async fn a_backfill_reads_once_more_through_the_same_pipeline() {
     assert_eq!(world.arrived(&relay).await.len(), old.len() + recent.len());
     relay.clock.advance(15 * MINUTE);
     relay.caught_up().await;
-    assert_eq!(relay.metric(&missed("downtime")).await, 2.0, "a backfill is no missed push");
+    assert_eq!(relay.metric(&missed("downtime")).await, 2.0, "a backfill is not a missed push");
 }
 
 #[tokio::test]

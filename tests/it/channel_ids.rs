@@ -275,7 +275,8 @@ async fn a_lost_channel_is_read_on_from_where_it_was_though_every_channel_is_rea
     }
 }
 
-/// What Slack may say instead of describing a channel. None of it says that the id is unknown.
+/// Answers that Slack may give instead of describing a channel. None of them says that the id is
+/// unknown.
 const UNTOLD: [&str; 5] = [
     "missing_scope",
     "team_access_not_granted",

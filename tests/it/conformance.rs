@@ -1,6 +1,6 @@
-//! What every preset must do, whatever its receiver: presets x cases. The presets are those of the
-//! folder and one of a `presets_dir`; the answers are the examples that each preset carries. A new
-//! preset is picked up without a change here.
+//! Requirements for every preset, whatever its receiver: presets x cases. The presets are those of
+//! the folder and one of a `presets_dir`; the answers are the examples of each preset. A new preset
+//! is picked up without a change here.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +59,7 @@ fn presets() -> Vec<Arc<Preset>> {
     built_in.chain([own]).filter(over_http).collect()
 }
 
-/// What is said of an answer in the examples of the preset.
+/// Class of an answer in the preset's examples.
 fn examples(preset: &Preset, means: Meaning, lookup: bool) -> Vec<&Example> {
     let said = preset.examples().iter();
     said.filter(|one| one.means == means && one.lookup == lookup).collect()
@@ -69,7 +69,7 @@ fn taken(preset: &Preset) -> Mood {
     answer(examples(preset, Meaning::Delivered, false)[0])
 }
 
-/// What the look-up of the preset is answered when the alert is not there, if it asks.
+/// Answer to the preset's look-up, if it has one, while the alert is not there.
 fn not_there(preset: &Preset) -> Vec<Mood> {
     examples(preset, Meaning::Delivered, true).into_iter().take(1).map(answer).collect()
 }
@@ -212,7 +212,7 @@ fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
     found.into_iter().filter_map(Value::as_str).collect()
 }
 
-/// What receivers are documented to take, by preset: names, types, choices, lengths.
+/// Fields that receivers are documented to accept, by preset: names, types, choices, lengths.
 static CONTRACTS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
     let files = fs::read_dir(root().join("tests/data/receivers")).unwrap();
     let contract = |file: fs::DirEntry| {
@@ -489,7 +489,7 @@ fn values_are_spelled_as_the_receivers_own_libraries_spell_them() {
     }
 }
 
-/// What `ConvertIntoSimulatedCase` of Google's content hub makes of the older body: keys lose their
+/// Applies `ConvertIntoSimulatedCase` of Google's content hub to the older body: keys lose their
 /// capital, and the keys inside the two maps of an event stay.
 fn transformed(value: &Value) -> Value {
     let Value::Object(fields) = value else {

@@ -1,4 +1,4 @@
-//! What the documents claim and a machine can check.
+//! Claims of the documents that a machine can check.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, sync::LazyLock};
 

@@ -54,7 +54,7 @@ fn ids(numbers: std::ops::Range<u32>) -> Vec<String> {
     numbers.map(id).collect()
 }
 
-/// Whether a line of the log about that alert has these words.
+/// Returns whether a line of the log about that alert has these words.
 fn logged(alert: &str, words: &str) -> bool {
     let is_it = |line: &Value| {
         line["alert_id"] == alert

@@ -30,7 +30,7 @@ struct Demo {
     keys: ChildStdin,
     lines: Receiver<String>,
     config: String,
-    /// How the commands to be copied into another terminal begin.
+    /// Beginning of the commands that are to be copied into another terminal.
     program: String,
 }
 

@@ -1,4 +1,4 @@
-//! What operators and Kubernetes see.
+//! Endpoints that operators and Kubernetes see.
 
 use slack_soar_relay::metrics::Metric;
 

@@ -652,7 +652,7 @@ async fn the_command_line_says_where_unrouted_alerts_go() {
     let (code, out, err) = run(&[&id(0)]).await;
     assert!(code == 1 && err.contains("when.channels"), "{out}{err}");
     let (code, out, _) = run(&["--all-unrouted"]).await;
-    assert_eq!(code, 0, "as with `--all-dead`, nothing to do is no failure");
+    assert_eq!(code, 0, "as with `--all-dead`, nothing to do is not a failure");
     assert!(out.contains("3 stay unrouted: no destination takes alert"), "{out}");
     relay.reload(mended).await.unwrap();
     let (code, out, err) = run(&[&id(0)]).await;

@@ -135,10 +135,10 @@ fn dns_server(address: &str) -> Arc<AtomicUsize> {
     dropped
 }
 
-/// Where it listens.
+/// Address of the server.
 const SERVER: &str = "127.66.77.88";
 
-/// As root only: the process gets a `resolv.conf` of its own, and port 53 is taken.
+/// Runs as root only: the process gets a `resolv.conf` of its own, and port 53 is taken.
 #[tokio::test]
 async fn destinations_whose_names_nobody_answers_for_delay_no_other() {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {

@@ -198,7 +198,7 @@ async fn provoked(outcome: &Outcome) -> World {
     }
 }
 
-/// Whether a value of the status says that something is so.
+/// Returns whether a value of the status is set.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null => false,

@@ -56,7 +56,7 @@ impl Process {
         Self::start_by(command(), dir, env)
     }
 
-    /// As [`Process::start`], by a command that ends in that of the relay.
+    /// Starts a relay by a command that ends in the command of the relay.
     pub(crate) fn start_by(command: Command, dir: &Path, env: &[(String, String)]) -> Self {
         let (mut process, lines) = Self::start_unread(command, dir, env);
         // A log that nobody reads must not stop the relay.
@@ -82,7 +82,7 @@ impl Process {
         Self::start_by(other, dir, env)
     }
 
-    /// As [`Process::start_by`]; nobody reads the log, unless the caller does.
+    /// Starts a relay like [`Process::start_by`]; the log is not read, unless the caller does.
     fn start_unread(
         mut command: Command,
         dir: &Path,
@@ -123,7 +123,7 @@ impl Process {
         loop {
             let line = tokio::time::timeout(PATIENCE, self.log.recv()).await;
             let line = line.expect("the log does not say it").expect("the log has ended");
-            let json: Value = serde_json::from_str(&line).expect("a line of the log is no JSON");
+            let json: Value = serde_json::from_str(&line).expect("a line of the log is not JSON");
             if line.contains(text) {
                 let ends = is_last(&json);
                 found.push(json);
@@ -276,12 +276,12 @@ fn a_corrupt_store_is_said_clearly_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &[]);
     let store = dir.path().join("relay.db");
-    std::fs::write(&store, "this is no database, whatever its name says").unwrap();
+    std::fs::write(&store, "this is not a database, whatever its name says").unwrap();
     let config = dir.path().join("relay.yaml");
     let (code, _, err) = run(&["serve", "--config", config.to_str().unwrap()]);
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("relay.db"), "{err}");
-    assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is no database"));
+    assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is not a database"));
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ async fn a_signing_secret_that_is_none_is_named_with_where_it_stands() {
 #[tokio::test]
 async fn a_damaged_store_is_named() {
     let world = World::new().await;
-    std::fs::write(world.dir.path().join("relay.db"), "this is no database at all").unwrap();
+    std::fs::write(world.dir.path().join("relay.db"), "this is not a database at all").unwrap();
     world.fails_with(&["store:", "not a SQLite database"]).await;
 }
 
@@ -212,7 +212,7 @@ async fn beside_a_running_relay_a_wrong_signing_secret_shows() {
     let headers = slack::signed(SECRET, relay.clock.now(), &body);
     assert_eq!(http::post(relay.public(), "/slack/events", &headers, &body).await.status, 200);
     relay.settled().await;
-    assert_eq!(world.doctor().await.0, 0, "a stranger's request is no fault of ours");
+    assert_eq!(world.doctor().await.0, 0, "a stranger's request is not a fault");
 }
 
 #[tokio::test]

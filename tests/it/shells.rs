@@ -17,7 +17,7 @@ fn shell(shell: &str, script: &Path) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// What is typed, and what a shell must offer for its last word.
+/// A typed line, and the words that a shell must offer for its last word.
 const TYPED: [(&str, &[&str]); 6] = [
     ("al", &["alerts"]),
     ("alerts re", &["retry"]),

@@ -28,10 +28,10 @@ struct Platform {
     params: Vec<(String, String)>,
 }
 
-/// How a run ended.
+/// Result of a run.
 struct Run {
     ok: bool,
-    /// What the platform was given; nothing, if the run did not get so far.
+    /// Alerts that the platform was given; `None` if the run ended before.
     alerts: Vec<Value>,
     log: String,
 }

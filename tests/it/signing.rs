@@ -1,4 +1,4 @@
-//! Whose a signed request is, and what is said of those that are not signed as they should be.
+//! The app that a signed request belongs to, and the reports of requests that do not verify.
 
 use std::{io::Write, net::TcpStream, time::Duration};
 

@@ -16,7 +16,7 @@ pub(crate) struct Source {
     pub(crate) path: String,
     /// Every line, tests and comments included.
     pub(crate) lines: Vec<String>,
-    /// How many lines stand outside `#[cfg(test)]`.
+    /// Number of lines outside `#[cfg(test)]`.
     pub(crate) lines_without_tests: usize,
     /// The tokens outside `#[cfg(test)]`.
     pub(crate) code: Vec<String>,
@@ -73,7 +73,7 @@ impl Source {
         path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// Whether `super` is the root of the crate here.
+    /// Returns whether `super` is the root of the crate in this file.
     pub(crate) fn is_top(&self) -> bool {
         let module = self.module();
         self.path == format!("src/{module}.rs") || self.path == format!("src/{module}/mod.rs")
@@ -216,7 +216,7 @@ pub(crate) fn beyond(allowed: &[&str], offences: &[String]) -> Vec<String> {
 
 /// One name of a `use`.
 pub(crate) struct Use {
-    /// Whether others can find the name here.
+    /// `true` for `pub use`: other files find the name here.
     pub(crate) public: bool,
     /// The path written out.
     pub(crate) path: Vec<String>,

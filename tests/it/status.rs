@@ -1,5 +1,5 @@
-//! What an operator sees: `status`, `destinations`, `alerts show` and `doctor`, as the real binary,
-//! beside a relay in each state.
+//! The output of `status`, `destinations`, `alerts show` and `doctor`, as the real binary, beside a
+//! relay in each state.
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
@@ -30,8 +30,8 @@ pub(crate) async fn ask(relay: &TestRelay, arguments: &[&str]) -> (i32, String, 
     run(&[arguments, &["--server", &server]].concat(), relay.dir()).await
 }
 
-/// What `status` prints and its exit code. Every line fits a terminal of 80 columns, unless it is
-/// one word.
+/// Returns the output of `status` and its exit code. Every line fits a terminal of 80 columns,
+/// unless it is one word.
 async fn status(relay: &TestRelay) -> (i32, String) {
     let (code, out, err) = ask(relay, &["status"]).await;
     assert_eq!(err, "", "{out}");

@@ -42,7 +42,10 @@ const WORDS_OF_DOC: usize = 3;
 
 #[test]
 fn doc_comments_and_messages_are_plain_english() {
-    let sources = Source::below("src");
+    let folders = ["src", "tests", "benches", "examples"];
+    let mut sources: Vec<_> = folders.into_iter().flat_map(Source::below).collect();
+    // The examples below are what the test is about.
+    sources.retain(|source| source.path != "tests/it/words.rs");
     let found: Vec<_> = sources.iter().flat_map(|s| [docs(s), messages(s)].concat()).collect();
     let offences = beyond(STILL_TO_MEND, &found);
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));

@@ -17,12 +17,12 @@ use crate::{
     objects::{Object, Typed, objects, template},
 };
 
-/// Of the whole image: as a registry keeps it, and as it lies on a node.
+/// Size of the whole image, as a registry keeps it and as it is on a node.
 const MAX_IMAGE_BYTES: u64 = 20_000_000;
 
 const MAX_IDLE_KB: u64 = 20_000;
 
-/// What the image runs as.
+/// User and group that the image runs as.
 const USER: u32 = 65532;
 
 /// A container with the chart's configuration, which goes when the test ends.
@@ -98,7 +98,7 @@ impl Container {
         line.unwrap_or_else(|| panic!("no {key}")).split_whitespace().next().unwrap().to_owned()
     }
 
-    /// As the kubelet ends a pod. Returns how long it took and the exit code.
+    /// Stops the container as the kubelet ends a pod. Returns the time it took and the exit code.
     fn stop(&self) -> (Duration, String) {
         let started = Instant::now();
         run(podman().args(["stop", "--time=30", &self.name])).unwrap();

@@ -21,7 +21,7 @@ pub(crate) const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 /// No step takes so long, unless something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What `tests/deploy/run` says about the place of a tool.
+/// Returns the path of a tool, which `tests/deploy/run` passes in the environment.
 pub(crate) fn tool(name: &str) -> PathBuf {
     env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: use tests/run deploy")).into()
 }
@@ -148,12 +148,12 @@ pub(crate) struct Soar {
     tickets: Arc<(Mutex<BTreeSet<String>>, Condvar)>,
 }
 
-/// How the SOAR treats a request.
+/// Answer of the SOAR to a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
-    /// It answers 200.
+    /// Answers with 200.
     Takes,
-    /// It never answers.
+    /// Never sends an answer.
     Hangs,
 }
 

@@ -1,5 +1,5 @@
-//! What the chart and the plain manifests promise. That every object parses as its type, with no
-//! field left over, is checked wherever they are rendered.
+//! Promises of the chart and the plain manifests. Rendering checks that every object parses as its
+//! type, with no field left over.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What the relay takes at most to end after its drain delay (docs/kubernetes.md).
+/// Longest time from the end of the drain delay to the end of the relay (docs/kubernetes.md).
 const END_SECONDS: i64 = 20;
 
 fn each(check: impl Fn(&str, &[Object])) {
@@ -35,7 +35,7 @@ fn relay_pod(objects: &[Object]) -> (&PodSpec, &Value) {
     objects.iter().find(|object| is_relay(object)).unwrap().pod().unwrap()
 }
 
-/// Whether labels satisfy a selector.
+/// Returns whether labels satisfy a selector.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let mut wanted = selector.as_object().unwrap().iter();
     !selector.as_object().unwrap().is_empty() && wanted.all(|(key, value)| labels[key] == *value)

@@ -1,4 +1,4 @@
-//! What Helm and kustomize render, as Kubernetes' own types.
+//! Objects that Helm and kustomize render, as Kubernetes' own types.
 
 use std::{path::Path, process::Command};
 
@@ -42,7 +42,7 @@ pub(crate) enum Typed {
     DisruptionBudget(PodDisruptionBudget),
     HttpRoute,
     Namespace,
-    /// Of another project: no type here says what may be in it.
+    /// Object of another project, whose fields no type here describes.
     Foreign,
 }
 
@@ -94,7 +94,7 @@ impl Object {
         text(&self.value, "/kind")
     }
 
-    /// What it says of a pod, with the pod's labels.
+    /// Pod template of the object, with the pod's labels.
     pub(crate) fn pod(&self) -> Option<(&PodSpec, &Value)> {
         match &self.typed {
             Typed::StatefulSet(set) => {

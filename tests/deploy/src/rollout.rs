@@ -20,12 +20,13 @@ use crate::harness::{
     ticket, tool, until_listening,
 };
 
-/// How often the kubelet asks for readiness is 2 s; here the end of a drain would come too soon.
+/// Time between two probes. The kubelet's 2 s would be too long here: a drain would end before the
+/// next probe.
 const PROBE: Duration = Duration::from_millis(250);
 
 const CLIENTS: usize = 4;
 
-/// What each client waits between two requests: 200 a second in all.
+/// Pause of each client between two requests: 200 a second in all.
 const PACE: Duration = Duration::from_millis(20);
 
 struct Relay {
@@ -45,7 +46,7 @@ impl Relay {
         Self { process: Process(child), config }
     }
 
-    /// As a rollout does it: SIGTERM, wait for the end, start again.
+    /// Restarts a relay as a rollout does: SIGTERM, wait for the end, start.
     fn restart(mut self) -> Self {
         self.process.signal("-TERM");
         assert_eq!(self.process.0.wait().unwrap().code(), Some(0));
@@ -53,7 +54,7 @@ impl Relay {
     }
 }
 
-/// Where a relay listens.
+/// Address of a relay.
 #[derive(Clone, Copy)]
 struct Place {
     public: SocketAddr,

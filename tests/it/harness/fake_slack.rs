@@ -41,13 +41,13 @@ pub(crate) enum Anchor {
     Oldest,
 }
 
-/// What goes wrong with one call.
+/// Failure of one call.
 #[derive(Clone, Debug)]
 pub(crate) enum Trouble {
     /// 429, with `Retry-After` or without.
     TooMany(Option<u64>),
     Status(u16),
-    /// `"ok": false`.
+    /// Answer with `"ok": false`.
     Error(&'static str),
     NotJson,
     Hang,
@@ -65,10 +65,10 @@ pub(crate) enum Trouble {
     Body(String),
 }
 
-/// What is wrong with the history of one channel, call after call.
+/// Failures of the history of one channel, call after call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sick {
-    /// `"ok": false`.
+    /// Answer with `"ok": false`.
     Error(&'static str),
     /// Each page leads to the other.
     TwoCursors,
@@ -99,7 +99,7 @@ pub(crate) struct State {
     clock: Clock,
     /// Slack's clock minus the relay's.
     pub(crate) skew_seconds: i64,
-    /// Why each token is none any more, or nothing.
+    /// Reason for which every token is refused, or `None`.
     tokens: BTreeMap<String, Option<&'static str>>,
     pub(crate) scopes: Vec<&'static str>,
     pub(crate) channels: Vec<Channel>,
@@ -108,7 +108,7 @@ pub(crate) struct State {
     pub(crate) limited: bool,
     /// Pages say that there is more and not where.
     pub(crate) without_cursors: bool,
-    /// How many channels of a page are looked at; those that do not fit are left out afterwards.
+    /// Number of channels that a page is cut from; those that do not match are left out afterwards.
     pub(crate) list_page: usize,
     generation: u32,
     pub(crate) sick: BTreeMap<&'static str, Sick>,
@@ -385,7 +385,7 @@ impl State {
         Some(free.since(now).as_secs().max(1))
     }
 
-    /// What does not fit is left out after the page is cut, so a page may be short or empty.
+    /// Filters channels after the page is cut, so a page may be short or empty.
     fn list(&self, query: &BTreeMap<String, String>) -> Answer {
         match query.get("team_id").map(String::as_str) {
             None if self.org_wide => return refused("missing_argument"),

@@ -1,5 +1,5 @@
-//! What stands between the relay and Slack in a company's network: a proxy that tunnels, and a
-//! server whose certificate a private authority issued.
+//! Servers between the relay and Slack in a company's network: a proxy that tunnels, and a server
+//! whose certificate a private authority issued.
 
 use std::{
     net::SocketAddr,

@@ -57,7 +57,7 @@ fn bytes_of(method: &str, path: &str, headers: &[(String, String)], body: &[u8])
     [head.as_bytes(), body].concat()
 }
 
-/// As [`post`]; `None` if nobody listens, or the connection breaks.
+/// Posts like [`post`]; returns `None` if no server listens, or the connection breaks.
 pub(crate) async fn try_post(
     to: SocketAddr,
     path: &str,

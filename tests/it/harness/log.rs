@@ -30,7 +30,7 @@ pub(crate) fn begin() {
     });
 }
 
-/// What has been kept.
+/// Returns the lines logged since [`keep`].
 pub(crate) fn lines() -> Vec<Value> {
     let text = LINES.with_borrow(|lines| String::from_utf8(lines.clone().unwrap()).unwrap());
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

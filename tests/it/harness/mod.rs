@@ -41,7 +41,7 @@ pub(crate) struct TestRelay {
     relay: Option<Relay>,
 }
 
-/// What a test changes of the configuration.
+/// Changes of a test to the usual configuration.
 #[derive(Default)]
 pub(crate) struct Setup {
     /// YAML of the destinations' list.
@@ -104,7 +104,7 @@ impl Setup {
         self
     }
 
-    /// What the environment holds for the configuration.
+    /// Sets a variable of the environment for the configuration.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -227,7 +227,7 @@ impl TestRelay {
         &self.yaml
     }
 
-    /// Where its files are.
+    /// Returns the folder of the relay's files.
     pub(crate) fn dir(&self) -> &std::path::Path {
         self.dir.path()
     }

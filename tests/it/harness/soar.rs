@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::PATIENCE;
 
-/// How it answers.
+/// Answer of the SOAR.
 #[derive(Clone, Debug)]
 pub(crate) enum Mood {
     Status(u16),
@@ -27,7 +27,7 @@ pub(crate) enum Mood {
     Wants(&'static str),
     /// 200 to the alert with this id, and to others the status with the body.
     TakesOnly(String, u16, String),
-    /// Never.
+    /// Never sends an answer.
     Hang,
     /// Closes the connection.
     Reset,
@@ -35,7 +35,7 @@ pub(crate) enum Mood {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
-    /// Whether the answer was a success.
+    /// `true` if the answer was a success.
     taken: bool,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Value,
@@ -83,7 +83,7 @@ impl FakeSoar {
         Self::new([Mood::Status(200)]).await
     }
 
-    /// Where it listens.
+    /// Returns the URL of the SOAR.
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -40,7 +40,7 @@ impl World {
         self.setup().start().await
     }
 
-    /// What the SOAR was sent, sorted: each id as often as it was.
+    /// Returns the ids that the SOAR was sent, sorted, each as often as it was sent.
     pub(crate) async fn arrived(&self, relay: &TestRelay) -> Vec<String> {
         relay.settled().await;
         sorted(self.soar.ids())
@@ -108,7 +108,7 @@ pub(crate) async fn catch_up_status(relay: &TestRelay) -> Value {
     relay.api("GET", "/status").await.1["apps"][0]["catch_up"].clone()
 }
 
-/// What the status says of one channel.
+/// Returns the entry of one channel in the status.
 pub(crate) async fn channel_status(relay: &TestRelay, channel: &str) -> Value {
     let status = catch_up_status(relay).await;
     let channels = status["channels"].as_array().unwrap();

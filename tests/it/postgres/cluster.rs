@@ -150,7 +150,7 @@ impl Cluster {
         self.control(&["-w", "start"]);
     }
 
-    /// As if its machine had lost power.
+    /// Stops the server as a loss of power would.
     pub(crate) fn stop(&self) {
         if self.data().join("postmaster.pid").exists() {
             self.control(&["-m", "immediate", "-w", "stop"]);

@@ -95,7 +95,7 @@ async fn nothing_is_lost_or_doubled_by_kills_and_two_outages_of_the_database(pla
     assert_eq!(stored(&place.cluster).await, expected, "seed {seed}");
 }
 
-/// As Slack does: again until somebody takes it.
+/// Posts an event as Slack does: again, until a relay takes it.
 async fn deliver(processes: &[Process; 2], n: u32, random: &mut fastrand::Rng) {
     until("somebody takes the event", async || {
         processes[random.usize(..2)].post(n).await == Some(200)
