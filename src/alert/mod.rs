@@ -27,8 +27,8 @@ pub struct Alert {
     pub schema: &'static str,
     /// Identity of the alert, `app:channel:ts:ordinal`; also the idempotency key of each request.
     pub id: String,
-    /// Timestamp of the message in microseconds, as digits. The second incident of a message has
-    /// `-1` appended, the third `-2`, and so on.
+    /// Timestamp of the message in microseconds, as digits; a digest if the message does not have a
+    /// readable one. The second incident of a message has `-1` appended, the third `-2`, and so on.
     pub ticket_id: String,
     /// Name for lists of cases, such as `Code Defender High Alert`.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Alert {
     pub severity: Severity,
     /// Time of the message, in milliseconds since the epoch.
     pub start_time_ms: i64,
-    /// Time of the message plus one millisecond: some receivers need an end after the start.
+    /// Time of the message plus one millisecond, as in the article about the published connector.
     pub end_time_ms: i64,
     /// Script that the incident is about.
     pub script: Script,
