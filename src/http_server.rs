@@ -1,26 +1,24 @@
-//! The accept loop and its limits. `cli` runs one for Slack and one for operators.
+//! The accept loop of both listeners and its limits: `cli` runs one for Slack and one for operators.
 //!
-//! `axum::serve` 0.8 installs no timer, so a client that sends half a head keeps its connection for
-//! ever; this loop closes it. HTTP/1.1 only: Slack and probes speak it, and a slow HTTP/2 preface
-//! would be one more thing to time.
+//! `axum::serve` 0.8 does not set a timer, so a client that sends half of a head keeps its
+//! connection forever; this loop closes it. Only HTTP/1.1 is spoken: Slack and probes use it, and
+//! the slow preface of HTTP/2 would be one more thing to time.
 //!
-//! A listener that is full closes one connection for each new one (`house`), so strangers who hold
-//! connections do not keep others out.
+//! A listener that is full closes one connection for each new one (`connections`), so strangers who
+//! hold connections do not keep others out.
 
-mod house;
-mod watched;
+mod connections;
+mod tracking;
 
-use std::{
-    convert::Infallible, error::Error, future::Future, io, net::SocketAddr, pin::pin, sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use axum::{Router, body::Body};
 use hyper::{
     Request, Response,
-    body::{Body, Incoming},
+    body::Incoming,
     header::{self, HeaderValue},
     server::conn::http1,
-    service::{Service, service_fn},
+    service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Counter;
@@ -28,10 +26,12 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
+use tower::Service;
 
+pub use self::connections::WhenFull;
 use self::{
-    house::{House, Limits, Phase, Visit},
-    watched::{Answer, InProgress, Watched},
+    connections::{Connection, ConnectionTable, Phase, TimeLimits},
+    tracking::{RequestGuard, TrackedBody, TrackedStream},
 };
 use crate::{
     clock::{Clock, Seldom},
@@ -39,119 +39,99 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Bytes of a request's head. hyper answers 431 beyond it.
+/// Limit of a request's head. hyper answers 431 beyond it.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// Bytes read ahead of a connection; at least a head must fit.
+/// Limit of hyper's read buffer; at least a head must fit.
 const READ_BUFFER_BYTES: usize = 48 * 1024;
 
-/// Connections that wait to be accepted. The kernel drops the handshakes of others, whose clients
-/// then wait for a second or more; it also caps the number (`net.core.somaxconn`).
+/// Connections that may wait to be accepted. The kernel drops the handshakes of others, whose
+/// clients then wait for a second or more; it also caps this number (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// How long requests in flight may take once nothing new is accepted.
+/// Time for requests in progress to finish once nothing new is accepted.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How long the loop waits after a failed `accept` (too many open files, say), unless a connection
-/// ends before.
+/// Pause after a failed `accept` (too many open files, for example), unless a connection closes
+/// before.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often time limits are looked at.
+/// Interval at which time limits are checked.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the same trouble is logged: strangers can cause it at will.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+/// Interval between log lines about the same trouble: strangers can cause it at will.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits {
-    // Slack and proxies read at once, and a browser on a bad line reads something.
-    write_stall: Duration::from_secs(10),
-    longest_request: Duration::from_secs(600),
-    old_age: Duration::from_secs(600),
-};
-
-/// What happens when a listener has as many connections as it may have, and all of them are busy
-/// with verified requests. Others are closed to make room in either case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// The new connection waits until one of them ends.
-    Wait,
-    /// The oldest of them is closed.
-    Evict,
-}
-
-/// What differs from one listener to another.
+/// Settings of one listener.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// What the listener is called in metrics and in the log.
+pub struct ListenerSettings {
+    /// Name of the listener in metrics and in the log.
     pub name: &'static str,
-    /// For reading a request's head, and for a connection that waits for its next request.
+    /// Time to read a request's head, and for a connection to wait for its next request.
     pub idle_timeout: Duration,
-    /// Connections at once.
+    /// Number of connections at once.
     pub max_connections: usize,
-    /// What happens beyond that.
+    /// What happens when that many verified requests are in progress.
     pub when_full: WhenFull,
 }
 
-/// Who is at the other end of a connection. Cheap to clone.
+/// The other end of a connection, as an extension of every request. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peer {
     address: SocketAddr,
-    visit: Arc<Visit>,
+    connection: Arc<Connection>,
 }
 
 impl Peer {
-    /// The address the connection comes from; a proxy's, if there is one in front.
+    /// Returns the address from which the connection comes: the proxy's, if there is one in front.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Says that the request in progress comes from somebody we know, so that its connection is
-    /// not closed to make room for others. Does not extend to the connection's next request: a
+    /// Marks the sender of the request in progress as authenticated, so that its connection is not
+    /// closed to make room for others. The next request on the connection is unverified again: a
     /// proxy sends everybody's over the same one.
-    pub fn verified(&self) {
-        self.visit.enter(Phase::Verified);
+    pub fn mark_verified(&self) {
+        self.connection.enter(Phase::Verified);
     }
 }
 
-/// An accept loop.
+/// An accept loop that serves one [`Router`].
 #[derive(Debug)]
 pub struct Server {
-    settings: Settings,
-    limits: Limits,
-    house: House,
+    settings: ListenerSettings,
+    limits: TimeLimits,
+    connections: ConnectionTable,
     clock: Clock,
     shutdown: Shutdown,
     evicted: Counter,
-    said_full: Seldom,
-    said_failed: Seldom,
+    full_warning: Seldom,
+    accept_warning: Seldom,
 }
 
 impl Server {
-    /// Returns a loop that accepts nothing yet.
-    pub fn new(settings: Settings, clock: Clock, metrics: &Metrics, shutdown: Shutdown) -> Self {
+    /// Creates a loop that accepts nothing yet.
+    pub fn new(
+        settings: ListenerSettings,
+        clock: Clock,
+        metrics: &Metrics,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             evicted: metrics.counter(Metric::ConnectionsEvicted, &[settings.name]),
             settings,
-            limits: LIMITS,
-            house: House::new(SWEEP_EVERY),
+            limits: TimeLimits::DEFAULT,
+            connections: ConnectionTable::new(SWEEP_EVERY),
             clock,
             shutdown,
-            said_full: Seldom::every(SAID_EVERY),
-            said_failed: Seldom::every(SAID_EVERY),
+            full_warning: Seldom::every(WARN_EVERY),
+            accept_warning: Seldom::every(WARN_EVERY),
         }
     }
 
-    /// Accepts connections until [`Shutdown::stop`], each with a service of its own, then lets
-    /// requests in flight finish.
-    pub async fn serve<S, B>(self, listener: TcpListener, service: impl Fn(Peer) -> S)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        S: Send + 'static,
-        S::Future: Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    /// Accepts connections until [`Shutdown::stop`], then lets requests in progress finish. Every
+    /// request carries its [`Peer`] as an extension.
+    pub async fn serve(self, listener: TcpListener, router: Router) {
         let mut protocol = http1::Builder::new();
         protocol
             .timer(TokioTimer::new())
@@ -159,36 +139,36 @@ impl Server {
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(READ_BUFFER_BYTES);
         while let Some((stream, address)) = self.next_connection(&listener).await {
-            let (clock, shutdown) = (self.clock.clone(), self.shutdown.clone());
-            let visit = Arc::new(Visit::new(self.limits, clock, shutdown));
-            let place = self.house.let_in(&visit);
-            let service = service(Peer { address, visit: Arc::clone(&visit) });
-            let guest = Arc::clone(&visit);
-            let service =
-                service_fn(move |request| attend(InProgress::begin(&guest), service.call(request)));
-            let stream = TokioIo::new(Watched::new(stream, Arc::clone(&visit)));
-            let connection = protocol.serve_connection(stream, service);
-            let (stopped, clock) = (self.shutdown.stopped(), self.clock.clone());
+            let connection =
+                Arc::new(Connection::new(self.limits, self.clock.clone(), self.shutdown.clone()));
+            let entry = self.connections.insert(&connection);
+            let stream = TokioIo::new(TrackedStream::new(stream, Arc::clone(&connection)));
+            let peer = Peer { address, connection: Arc::clone(&connection) };
+            let router = router.clone();
+            let service = service_fn(move |request| respond(router.clone(), peer.clone(), request));
+            let http = protocol.serve_connection(stream, service);
+            let stopped = self.shutdown.stopped();
+            let clock = self.clock.clone();
             self.shutdown.spawn(async move {
-                let _place = place;
-                let mut connection = pin!(connection);
-                let mut told_to_leave = pin!(visit.told_to_leave());
+                let _entry = entry;
+                let mut http = pin!(http);
+                let mut close_requested = pin!(connection.close_requested());
                 tokio::select! {
                     biased;
-                    ended = connection.as_mut() => return log_end(ended),
-                    () = told_to_leave.as_mut() => return,
-                    () = stopped => connection.as_mut().graceful_shutdown(),
+                    ended = http.as_mut() => return log_end(ended),
+                    () = close_requested.as_mut() => return,
+                    () = stopped => http.as_mut().graceful_shutdown(),
                 }
                 tokio::select! {
-                    ended = connection => log_end(ended),
-                    () = told_to_leave => {}
+                    ended = http => log_end(ended),
+                    () = close_requested => {}
                     () = clock.sleep(GRACE) => {}
                 }
             });
         }
     }
 
-    /// Accepts a connection and makes room for it. `None` once nothing new is to be accepted.
+    /// Accepts a connection and makes room for it. Returns `None` once the server stops.
     async fn next_connection(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         let stopped = self.shutdown.stopped();
         let next = async {
@@ -211,54 +191,54 @@ impl Server {
                     Ok(()) => return (stream, address),
                     Err(error) => tracing::debug!(%error, "a connection ended before it began"),
                 },
-                Ok(Err(error)) => self.accept_failed(&error).await,
-                Err(_nobody_came) => {}
+                Ok(Err(error)) => self.recover_from_accept(&error).await,
+                Err(_elapsed) => {}
             }
         }
     }
 
-    /// Without file descriptors `accept` fails at once, again and again, and what would free one is
-    /// the end of a connection.
-    async fn accept_failed(&self, error: &io::Error) {
+    async fn recover_from_accept(&self, error: &io::Error) {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
             return;
         }
-        let is_making_room = self.evict();
-        if self.said_failed.is_due(self.clock.instant()) {
+        // Without file descriptors `accept` fails at once, again and again. Closing a connection
+        // frees one.
+        let is_evicting = self.evict();
+        if self.accept_warning.is_due(self.clock.instant()) {
             tracing::warn!(
                 %error,
                 listener = self.settings.name,
-                connections = self.house.present(),
-                "cannot accept connections on the {} listener; {} (said once a minute)",
+                connections = self.connections.open(),
+                "cannot accept connections on the {} listener; {} (logged once a minute)",
                 self.settings.name,
-                if is_making_room { "others are closed to make room" } else { "trying again" },
+                if is_evicting { "others are closed to make room" } else { "trying again" },
             );
         }
-        drop(timeout(ACCEPT_PAUSE, self.house.somebody_left()).await);
+        drop(timeout(ACCEPT_PAUSE, self.connections.connection_closed()).await);
     }
 
     async fn make_room(&self) {
-        while self.house.present() >= self.settings.max_connections {
-            if self.said_full.is_due(self.clock.instant()) {
+        while self.connections.open() >= self.settings.max_connections {
+            if self.full_warning.is_due(self.clock.instant()) {
                 tracing::warn!(
                     listener = self.settings.name,
-                    "the {} listener has {} connections, as many as it may have: for each new one \
-                     the one that has been idle longest is closed (said once a minute)",
+                    "the {} listener has {} connections, its limit: for each new one, the one that \
+                     has been idle longest is closed (logged once a minute)",
                     self.settings.name,
                     self.settings.max_connections,
                 );
             }
-            if !self.house.is_somebody_leaving() {
+            if !self.connections.is_one_closing() {
                 self.evict();
             }
-            if timeout(SWEEP_EVERY, self.house.somebody_left()).await.is_err() {
+            if timeout(SWEEP_EVERY, self.connections.connection_closed()).await.is_err() {
                 self.sweep();
             }
         }
     }
 
     fn evict(&self) -> bool {
-        let is_evicted = self.house.evict(self.settings.when_full);
+        let is_evicted = self.connections.evict(self.settings.when_full);
         if is_evicted {
             self.evicted.increment(1);
         }
@@ -266,36 +246,39 @@ impl Server {
     }
 
     fn sweep(&self) {
-        self.house.sweep(self.clock.instant());
+        self.connections.sweep(self.clock.instant());
     }
 }
 
-/// Sees a request through. The last answer of an old connection, or of one that the process is
-/// about to close, says that it is.
-async fn attend<B>(
-    progress: InProgress,
-    answer: impl Future<Output = Result<Response<B>, Infallible>>,
-) -> Result<Response<Answer<B>>, Infallible> {
-    // hyper would answer request after request into its own buffer.
-    progress.visit().answers_are_read().await;
-    let mut response = answer.await?;
-    if progress.visit().ends_with_this_answer() {
+/// Answers one request, and tracks its progress for the connection table.
+async fn respond(
+    mut router: Router,
+    peer: Peer,
+    mut request: Request<Incoming>,
+) -> Result<Response<TrackedBody<Body>>, Infallible> {
+    let guard = RequestGuard::begin(&peer.connection);
+    // hyper reads ahead, and would collect the answers to pipelined requests in its own buffer.
+    guard.connection().answers_read().await;
+    request.extensions_mut().insert(peer);
+    // A router is always ready, so `poll_ready` need not be asked.
+    let mut response = router.call(request).await?;
+    if guard.connection().ends_with_this_answer() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| Answer::new(body, progress)))
+    Ok(response.map(|body| TrackedBody::new(body, guard)))
 }
 
-/// Slow, broken and hostile clients are the internet's normal noise.
+/// Logs how a connection ended. Slow, broken and hostile clients are normal on the internet.
 fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection ended early");
     }
 }
 
-/// Binds a listener.
+/// Binds a listener to an address.
 ///
 /// # Errors
-/// What the system said, with the address.
+/// The system's error, with the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

@@ -116,7 +116,7 @@ impl Relay {
         let server = config.server.clone();
         let live = Live::start(ground.clone(), config).await?;
         listeners::start_ops(&ground, ops, &server, live.current.controls())?;
-        listeners::start_public(&ground, public, &server, live.events_api.clone());
+        listeners::start_public(&ground, public, &server, &live.events_api);
         housekeeping::start(Arc::clone(&live));
         let relay = Self {
             public: addresses.0,

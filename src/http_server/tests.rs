@@ -1,9 +1,8 @@
-//! The accept loop over real sockets, with a service that answers when it is told to.
+//! The accept loop over real sockets, with a router that answers when the test permits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-use http_body_util::Full;
+use axum::{Extension, http::Uri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -14,15 +13,20 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server with a few places, whose requests are verified at once if their path says so, and are
-/// answered when [`Running::may_answer`] has a permit for them.
+/// A server for a few connections. Requests are verified at once if their path says so, and answered
+/// as [`Running::allow_answers`] permits.
 struct Running {
     address: SocketAddr,
-    house: House,
+    connections: ConnectionTable,
     shutdown: Shutdown,
-    may_answer: Arc<Semaphore>,
-    begun: Arc<Semaphore>,
-    answers: Arc<AtomicUsize>,
+    permits: Arc<Permits>,
+}
+
+/// Control over the answers of a [`Running`] server.
+struct Permits {
+    may_answer: Semaphore,
+    begun: Semaphore,
+    answers: AtomicUsize,
 }
 
 impl Drop for Running {
@@ -31,9 +35,19 @@ impl Drop for Running {
     }
 }
 
-fn start(max_connections: usize, limits: Limits, answer_bytes: usize) -> Running {
+impl Running {
+    async fn requests_have_begun(&self, number: u32) {
+        self.permits.begun.acquire_many(number).await.unwrap().forget();
+    }
+
+    fn allow_answers(&self, number: usize) {
+        self.permits.may_answer.add_permits(number);
+    }
+}
+
+fn start(max_connections: usize, limits: TimeLimits, answer_bytes: usize) -> Running {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let settings = Settings {
+    let settings = ListenerSettings {
         name: "public",
         idle_timeout: PATIENCE,
         max_connections,
@@ -42,34 +56,28 @@ fn start(max_connections: usize, limits: Limits, answer_bytes: usize) -> Running
     let shutdown = Shutdown::new();
     let mut server = Server::new(settings, Clock::system(), &Metrics::new(), shutdown.clone());
     server.limits = limits;
-    let (may_answer, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let permits = Arc::new(Permits {
+        may_answer: Semaphore::new(0),
+        begun: Semaphore::new(0),
+        answers: AtomicUsize::new(0),
+    });
     let running = Running {
         address: listener.local_addr().unwrap(),
-        house: server.house.clone(),
+        connections: server.connections.clone(),
         shutdown: shutdown.clone(),
-        may_answer: Arc::clone(&may_answer),
-        begun: Arc::clone(&begun),
-        answers: Arc::default(),
+        permits: Arc::clone(&permits),
     };
-    let answers = Arc::clone(&running.answers);
-    let service = move |peer: Peer| {
-        let (may_answer, begun) = (Arc::clone(&may_answer), Arc::clone(&begun));
-        let answers = Arc::clone(&answers);
-        service_fn(move |request: Request<Incoming>| {
-            let (may_answer, begun) = (Arc::clone(&may_answer), Arc::clone(&begun));
-            let (peer, answers) = (peer.clone(), Arc::clone(&answers));
-            async move {
-                if request.uri().path() == "/verified" {
-                    peer.verified();
-                }
-                begun.add_permits(1);
-                may_answer.acquire().await.unwrap().forget();
-                answers.fetch_add(1, Ordering::SeqCst);
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; answer_bytes]))))
+    let router =
+        Router::new().fallback(move |Extension(peer): Extension<Peer>, uri: Uri| async move {
+            if uri.path() == "/verified" {
+                peer.mark_verified();
             }
-        })
-    };
-    shutdown.spawn(server.serve(listener, service));
+            permits.begun.add_permits(1);
+            permits.may_answer.acquire().await.unwrap().forget();
+            permits.answers.fetch_add(1, Ordering::SeqCst);
+            "x".repeat(answer_bytes)
+        });
+    shutdown.spawn(server.serve(listener, router));
     running
 }
 
@@ -78,7 +86,7 @@ async fn send(stream: &mut TcpStream, path: &str) {
     stream.write_all(request.as_bytes()).await.unwrap();
 }
 
-/// Everything until the connection is closed.
+/// Reads until the connection is closed.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let all = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
@@ -86,7 +94,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// One answer with a short body.
+/// Reads one answer with a short body.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = vec![0; 4096];
     let read = timeout(PATIENCE, stream.read(&mut bytes)).await;
@@ -96,39 +104,39 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn a_verified_request_is_answered_however_many_come_after_it() {
-    let running = start(4, LIMITS, 1);
+    let running = start(4, TimeLimits::DEFAULT, 1);
     let mut slack = TcpStream::connect(running.address).await.unwrap();
     send(&mut slack, "/verified").await;
-    running.begun.acquire().await.unwrap().forget();
+    running.requests_have_begun(1).await;
     let mut unverified = TcpStream::connect(running.address).await.unwrap();
     send(&mut unverified, "/").await;
-    running.begun.acquire().await.unwrap().forget();
+    running.requests_have_begun(1).await;
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(TcpStream::connect(running.address).await.unwrap());
         let mut newest = TcpStream::connect(running.address).await.unwrap();
         send(&mut newest, "/").await;
-        running.begun.acquire().await.unwrap().forget();
+        running.requests_have_begun(1).await;
     }
     assert_eq!(rest(&mut unverified).await, "", "the oldest of the others made room");
-    running.may_answer.add_permits(1_000);
+    running.allow_answers(1_000);
     assert!(answer(&mut slack).await.starts_with("HTTP/1.1 200 OK"));
 }
 
 #[tokio::test]
 async fn verified_is_the_request_and_not_the_connection() {
-    let running = start(2, LIMITS, 1);
-    running.may_answer.add_permits(1);
+    let running = start(2, TimeLimits::DEFAULT, 1);
+    running.allow_answers(1);
     let mut proxy = TcpStream::connect(running.address).await.unwrap();
     send(&mut proxy, "/verified").await;
     assert!(answer(&mut proxy).await.starts_with("HTTP/1.1 200 OK"));
     send(&mut proxy, "/").await;
-    running.begun.acquire_many(2).await.unwrap().forget();
+    running.requests_have_begun(2).await;
     let mut others = Vec::new();
     for _ in 0..2 {
         let mut other = TcpStream::connect(running.address).await.unwrap();
         send(&mut other, "/verified").await;
-        running.begun.acquire().await.unwrap().forget();
+        running.requests_have_begun(1).await;
         others.push(other);
     }
     assert_eq!(rest(&mut proxy).await, "");
@@ -136,8 +144,8 @@ async fn verified_is_the_request_and_not_the_connection() {
 
 #[tokio::test]
 async fn an_old_connection_ends_with_an_answer_that_says_so() {
-    let running = start(4, Limits { old_age: Duration::ZERO, ..LIMITS }, 1);
-    running.may_answer.add_permits(1);
+    let running = start(4, TimeLimits { old_age: Duration::ZERO, ..TimeLimits::DEFAULT }, 1);
+    running.allow_answers(1);
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     send(&mut stream, "/").await;
     let all = rest(&mut stream).await;
@@ -149,29 +157,29 @@ async fn an_old_connection_ends_with_an_answer_that_says_so() {
 async fn a_client_that_reads_nothing_is_cut_off_and_not_answered_ahead() {
     const REQUESTS: usize = 1_000;
     let write_stall = Duration::from_millis(100);
-    let running = start(4, Limits { write_stall, ..LIMITS }, 100_000);
-    running.may_answer.add_permits(REQUESTS);
+    let running = start(4, TimeLimits { write_stall, ..TimeLimits::DEFAULT }, 100_000);
+    running.allow_answers(REQUESTS);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(running.address).await.unwrap();
     let requests = "GET / HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(REQUESTS);
     stream.write_all(requests.as_bytes()).await.unwrap();
-    running.begun.acquire().await.unwrap().forget();
-    let has_left = async {
-        while running.house.present() > 0 {
-            running.house.somebody_left().await;
+    running.requests_have_begun(1).await;
+    let is_closed = async {
+        while running.connections.open() > 0 {
+            running.connections.connection_closed().await;
         }
     };
-    timeout(PATIENCE, has_left).await.expect("it stays for ever");
+    timeout(PATIENCE, is_closed).await.expect("it stays open");
     // Each answer fills more than what the kernel takes for a peer with so small a window.
-    let answers = running.answers.load(Ordering::SeqCst);
-    assert!(answers < REQUESTS / 4, "{answers} answers were made for nobody");
+    let answers = running.permits.answers.load(Ordering::SeqCst);
+    assert!(answers < REQUESTS / 4, "{answers} answers were made that nobody reads");
 }
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_cut_off() {
     let longest_request = Duration::from_millis(100);
-    let running = start(4, Limits { longest_request, ..LIMITS }, 1);
+    let running = start(4, TimeLimits { longest_request, ..TimeLimits::DEFAULT }, 1);
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     send(&mut stream, "/verified").await;
     assert_eq!(rest(&mut stream).await, "");

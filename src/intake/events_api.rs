@@ -1,57 +1,54 @@
-//! `POST /slack/events`: the Events API of Slack, from the request's head to the answer.
+//! `POST /slack/events`: Slack's Events API, from the request's head to the answer.
 //!
-//! This is the path that must never lose an alert and never waste a microsecond, so it stands on
-//! hyper itself. Slack gets 200 only after the commit; when we cannot store, 503, and Slack sends
-//! the event again. Whatever is authentic and unwanted is answered 200 and counted: anything but
-//! 2xx counts against the app at Slack (<https://docs.slack.dev/apis/events-api>).
+//! Slack is answered 200 only after the commit. When an alert cannot be stored the answer is 503,
+//! and Slack sends the event again. Authentic events that are not wanted are answered 200 and
+//! counted: anything but 2xx counts against the app at Slack
+//! (<https://docs.slack.dev/apis/events-api>).
 
-mod answer;
 mod body;
+mod commit;
 mod endpoints;
-mod keep;
+mod headers;
+mod ingress;
 mod limits;
 mod refusal;
 mod signing;
-mod strays;
+mod warnings;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{HeaderMap, HeaderName},
+use axum::{
+    Json, Router,
+    extract::{FromRef, Request, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use metrics::{Counter, Gauge, Histogram};
 
 use self::{
-    answer::{echo, not_allowed, reuse, status},
-    endpoints::{Counters, Door, Doors, Endpoint, Owner, SHORT_PATH},
+    body::SignedBody,
+    commit::{Committer, Work},
+    endpoints::{Counters, Endpoint, Endpoints, Owner, ReceivingApp, SHORT_PATH},
+    ingress::Ingress,
     limits::Limits,
-    refusal::refuse,
-    strays::Strays,
+    warnings::Warnings,
 };
 pub use self::{
-    body::SignedBody,
-    endpoints::{App, MAX_SHORT_PATH_SECRETS, is_short_path_served},
+    endpoints::{AppSettings, MAX_SHORT_PATH_SECRETS, is_short_path_served},
+    headers::TEST_MARK,
     signing::SigningHealth,
 };
 use crate::{
-    clock::{Seldom, Timestamp},
-    code_defender::verdict::{Doubt, Vouched},
+    clock::Timestamp,
     ground::Ground,
     ids::{AppName, ChannelId},
     intake::{
-        Admission, Admitted, IncidentMessage, Post,
+        Admission, Admitted, Post,
         fate::Fate,
         notes::{Notes, log_ignored, log_ignored_event},
         notice::Notice,
-        trace::{Arrival, RETRY_NUM, RETRY_REASON},
     },
     metrics::Metric,
     slack::{
@@ -63,7 +60,7 @@ use crate::{
     store::Source,
 };
 
-/// The reasons for a retry that Slack documents; any other is counted as `unknown_error`.
+/// Reasons for a retry that Slack documents. Any other is counted as `unknown_error`.
 const RETRY_REASONS: [&str; 6] = [
     "http_timeout",
     "too_many_redirects",
@@ -73,319 +70,269 @@ const RETRY_REASONS: [&str; 6] = [
     "unknown_error",
 ];
 
-/// Marks a signed request that an operator's test makes and Slack does not: no push is counted.
-pub const TEST_MARK: HeaderName = HeaderName::from_static("x-slack-soar-relay-test");
-
-/// The receiver. Cheap to clone: one clone a connection.
+/// The receiver of the Events API. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EventsApi(Arc<Inner>);
+pub struct EventsApi(Arc<Receiver>);
 
 #[derive(Debug)]
-struct Inner {
-    /// Of the configuration in use. A request ends with the one that it began with.
-    doors: ArcSwap<Doors>,
-    ground: Ground,
-    /// Counts of what was let through and left out, by bot and reason.
-    notes: Arc<Notes>,
-    limits: Limits,
-    strays: Strays,
+struct Receiver {
+    ingress: Arc<Ingress>,
+    committer: Committer,
     ack_seconds: Histogram,
     event_age: Histogram,
     clock_skew: Gauge,
     retries: Vec<(&'static str, Counter)>,
-    said_crowded: Seldom,
-    said_busy: Seldom,
 }
 
 impl EventsApi {
-    /// A receiver for these apps.
+    /// Creates a receiver for these apps. Accepted and ignored messages are counted in `notes`.
     pub fn new(
-        apps: Vec<App>,
+        apps: Vec<AppSettings>,
         admission: &Arc<Admission>,
         notes: Arc<Notes>,
         ground: Ground,
     ) -> Self {
+        let endpoints = Endpoints::new(apps, admission, &notes, &ground, None);
         let metrics = &ground.metrics;
-        let doors = ArcSwap::from_pointee(Doors::new(apps, admission, &notes, &ground, None));
         let retries = RETRY_REASONS
             .iter()
             .map(|reason| (*reason, metrics.counter(Metric::SlackRetries, &[reason])))
             .collect();
-        Self(Arc::new(Inner {
-            doors,
-            limits: Limits::new(),
-            strays: Strays::new(metrics, &notes),
+        Self(Arc::new(Receiver {
+            ingress: Arc::new(Ingress {
+                endpoints: ArcSwap::from_pointee(endpoints),
+                limits: Limits::new(),
+                warnings: Warnings::new(),
+                ground: ground.clone(),
+            }),
             ack_seconds: metrics.histogram(Metric::Ack, &[]),
             event_age: metrics.histogram(Metric::EventAge, &[]),
             clock_skew: metrics.gauge(Metric::ClockSkew, &[]),
             retries,
-            said_crowded: Seldom::every(Duration::from_secs(60)),
-            said_busy: Seldom::every(Duration::from_secs(60)),
-            notes,
-            ground,
+            committer: Committer { ground, notes },
         }))
     }
 
-    /// From now on it receives for these apps. Requests under way end as they began.
-    pub fn replace(&self, apps: Vec<App>, admission: &Arc<Admission>) {
-        let before = self.0.doors.load_full();
-        let doors = Doors::new(apps, admission, &self.0.notes, &self.0.ground, Some(&before));
-        self.0.doors.store(Arc::new(doors));
+    /// Replaces the apps. Requests in progress end with the apps they began with.
+    pub fn replace(&self, apps: Vec<AppSettings>, admission: &Arc<Admission>) {
+        let Receiver { ingress, committer: Committer { ground, notes }, .. } = &*self.0;
+        let before = ingress.endpoints.load_full();
+        let endpoints = Endpoints::new(apps, admission, notes, ground, Some(&before));
+        ingress.endpoints.store(Arc::new(endpoints));
     }
 
-    /// Returns how requests to each app are signed.
+    /// Returns the signing health of each app.
     pub fn signing(&self) -> Vec<(AppName, SigningHealth)> {
-        self.0.doors.load().signing()
+        self.0.ingress.endpoints.load().signing()
     }
 
-    /// The public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
-    /// Calls `verified` as soon as the request's signature holds.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-        verified: impl FnOnce(),
-    ) -> Response<Full<Bytes>> {
-        self.0.route(request, verified).await
-    }
-}
-
-/// What is to be done about an authentic body.
-enum Next<'d> {
-    Answer(Option<Fate>, Response<Full<Bytes>>),
-    Store(&'d Arc<Endpoint>, IncidentMessage),
-    /// It is to be stored, unless another bot is the one that reports incidents.
-    Weigh(&'d Arc<Endpoint>, IncidentMessage, Vouched),
-    Keep(&'d Arc<Endpoint>, IncidentMessage, Doubt),
-    ChangeId(&'d Arc<Endpoint>, ChannelId, ChannelId),
-}
-
-impl Next<'_> {
-    fn ignored(fate: Fate) -> Self {
-        Self::Answer(Some(fate), status(StatusCode::OK))
+    /// Returns the public listener's whole surface: `/slack/events`, `/healthz`, and nothing else.
+    pub fn router(&self) -> Router {
+        // Endpoints change with the configuration, so the app in the path is looked up by
+        // `SignedBody`.
+        let endpoint = || post(receive).fallback(other_method);
+        Router::new()
+            .route("/healthz", get(async || {}))
+            .route(SHORT_PATH, endpoint())
+            .route(&format!("{SHORT_PATH}/{{app}}"), endpoint())
+            .fallback(unknown_path)
+            .with_state(self.clone())
     }
 }
 
-impl Inner {
-    async fn route(
-        &self,
-        request: Request<Incoming>,
-        verified: impl FnOnce(),
-    ) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        if path == "/healthz" {
-            return match *request.method() {
-                Method::GET | Method::HEAD => status(StatusCode::OK),
-                _ => not_allowed("GET, HEAD"),
-            };
-        }
-        let doors = self.doors.load_full();
-        let is_post = request.method() == Method::POST;
-        let Some(door) = doors.find(path) else {
-            let now = self.ground.clock.now();
-            if is_post
-                && (path.starts_with(SHORT_PATH) || body::may_be_slacks(request.headers(), now))
-            {
-                self.strays.note_path(path, self.ground.clock.instant());
+impl FromRef<EventsApi> for Arc<Ingress> {
+    fn from_ref(api: &EventsApi) -> Self {
+        Self::clone(&api.0.ingress)
+    }
+}
+
+async fn receive(State(api): State<EventsApi>, body: SignedBody) -> Response {
+    let started = body.arrival().started;
+    let response = api.0.answer(body).await;
+    api.0.ack_seconds.record(api.0.since(started));
+    response
+}
+
+/// Answers a request with another method than POST.
+async fn other_method(State(ingress): State<Arc<Ingress>>, uri: Uri) -> StatusCode {
+    if ingress.endpoint(uri.path()).is_some() {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else {
+        StatusCode::NOT_FOUND
+    }
+}
+
+async fn unknown_path(State(ingress): State<Arc<Ingress>>, request: Request) -> Response {
+    let (head, _body) = request.into_parts();
+    ingress.reject_unknown(&head).into_response()
+}
+
+/// What an authentic body asks for.
+enum Action<'e> {
+    /// Prove that the URL is ours.
+    Echo(String),
+    /// Count the event; nothing is stored.
+    Count(Fate),
+    Commit(&'e Arc<ReceivingApp>, Box<Work>),
+}
+
+impl Receiver {
+    async fn answer(&self, body: SignedBody) -> Response {
+        let endpoint = Arc::clone(body.endpoint());
+        let Some(_permit) = self.ingress.limits.request_permit() else {
+            self.ingress.warnings.overload(endpoint.path(), self.committer.ground.clock.instant());
+            endpoint.count_refused(Fate::Overload);
+            endpoint.notify_refused();
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        self.note_timing(&body);
+        let (counters, action) = self.judge(&endpoint, &body);
+        // Counted before anything waits: the peer may go away meanwhile.
+        counters.received(body.is_test()).increment(1);
+        // The body is dropped here, since what is stored shares its bytes.
+        let arrival = body.into_arrival();
+        let fate = match action {
+            // docs.slack.dev/reference/events/url_verification
+            Action::Echo(challenge) => {
+                return Json(serde_json::json!({ "challenge": challenge })).into_response();
             }
-            return status(StatusCode::NOT_FOUND);
+            Action::Count(fate) => {
+                counters.fates.count(fate);
+                fate
+            }
+            Action::Commit(app, work) => self.committer.commit(app, *work, arrival).await,
         };
-        if !is_post {
-            return not_allowed("POST");
+        if matches!(fate, Fate::Store | Fate::Unsettled) {
+            endpoint.notify_refused();
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        let started = self.ground.clock.instant();
-        let (head, mut body) = request.into_parts();
-        let (headers, verifier) = (&head.headers, &door.verifier);
-        let now = self.ground.clock.now();
-        let received = SignedBody::receive(headers, &mut body, verifier, now, &self.limits).await;
-        let signed = match received {
-            Ok(signed) => signed,
-            Err(refusal) => return self.turn_away(&refusal, door, body),
-        };
-        verified();
-        let arrival = Arrival::new(started, headers);
-        let mut response = self.receive(door, signed, arrival, headers).await;
-        reuse(head.headers, &mut response);
-        self.ack_seconds.record(self.since(started));
-        response
+        StatusCode::OK.into_response()
     }
 
-    async fn receive(
-        &self,
-        door: &Door,
-        body: SignedBody,
-        arrival: Arrival,
-        headers: &HeaderMap,
-    ) -> Response<Full<Bytes>> {
-        let _place = match self.limits.request() {
-            Ok(place) => place,
-            Err(refusal) => {
-                if self.said_busy.is_due(self.ground.clock.instant()) {
-                    tracing::warn!(
-                        path = door.path(),
-                        "as many requests of Slack's are in progress as may be at once: others \
-                         are answered 503, and Slack sends them again (said once a minute)"
-                    );
-                }
-                door.count_refused(refusal.fate());
-                door.tell_refused();
-                return refuse(&refusal, door);
-            }
-        };
-        self.note_timing(headers, &body);
-        // The relay's own secret proves nothing about Slack's.
-        let is_test = headers.contains_key(&TEST_MARK);
-        let (counters, next) = self.judge(door, &body, is_test);
-        // Before anything waits: the peer may be gone by the time that it has.
-        counters.received(is_test).increment(1);
-        // What is stored shares its bytes.
-        drop(body);
-        let (fate, response) = match next {
-            Next::Answer(fate, response) => (fate, response),
-            Next::Store(endpoint, incident) => {
-                (None, self.store(endpoint, incident, arrival).await)
-            }
-            Next::Weigh(endpoint, incident, vouched) => {
-                (None, self.weigh(endpoint, incident, vouched, arrival).await)
-            }
-            Next::Keep(endpoint, incident, doubt) => {
-                (None, self.keep(endpoint, incident, doubt, arrival).await)
-            }
-            Next::ChangeId(endpoint, old, new) => {
-                (None, self.change_id(endpoint, old, new, arrival).await)
-            }
-        };
-        if let Some(fate) = fate {
-            counters.fates.count(fate);
-        }
-        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            door.tell_refused();
-        }
-        response
-    }
-
-    /// Decides about a body, and says who counts it. What it builds is gone before anything waits:
-    /// a request that waits is small.
-    fn judge<'d>(
-        &self,
-        door: &'d Door,
-        body: &SignedBody,
-        is_test: bool,
-    ) -> (&'d Counters, Next<'d>) {
+    /// Decides what to do about a body, and which counters it belongs to. What is parsed here is
+    /// dropped before anything waits, so a request that waits is small.
+    fn judge<'e>(&self, endpoint: &'e Endpoint, body: &SignedBody) -> (&'e Counters, Action<'e>) {
         let text = slack::readable(body.bytes());
         let envelope = envelope::parse(&text);
         let teams = envelope.as_ref().ok().and_then(Envelope::teams);
-        let endpoint = match door.owner(body.signed(), teams, self.ground.clock.uptime()) {
-            Owner::App(endpoint) => endpoint,
+        let clock = &self.committer.ground.clock;
+        let warnings = &self.ingress.warnings;
+        let app = match endpoint.owner(body.signed(), teams, clock.uptime()) {
+            Owner::App(app) => app,
             Owner::Nobody => {
-                let team = teams.map_or("", Teams::first);
-                self.strays.note_team(team, self.ground.clock.instant());
-                return (door.counters_without_owner(body.signed()), Next::ignored(Fate::Team));
+                warnings.foreign_team(teams.map_or("", Teams::first), clock.instant());
+                let counters = endpoint.counters_without_owner(body.signed());
+                return (counters, Action::Count(Fate::Team));
             }
             Owner::Unsettled => {
-                let team = teams.map_or("", Teams::first);
-                self.strays.note_unsettled(team, self.ground.clock.instant());
-                let answer = status(StatusCode::SERVICE_UNAVAILABLE);
-                let next = Next::Answer(Some(Fate::Unsettled), answer);
-                return (door.counters_without_owner(body.signed()), next);
+                warnings.unsettled(teams.map_or("", Teams::first), clock.instant());
+                let counters = endpoint.counters_without_owner(body.signed());
+                return (counters, Action::Count(Fate::Unsettled));
             }
         };
-        if !is_test {
-            self.note_signed(endpoint);
+        // A test is signed with the relay's own secret, which proves nothing about Slack's.
+        if !body.is_test() {
+            self.ingress.note_signed(app);
         }
-        let next = match envelope {
-            Ok(Envelope::UrlVerification { challenge }) => Next::Answer(None, echo(&challenge)),
-            Ok(Envelope::Event(callback)) => self.event(endpoint, &callback, body),
+        let action = match envelope {
+            Ok(Envelope::UrlVerification { challenge }) => Action::Echo(challenge.into_owned()),
+            Ok(Envelope::Event(callback)) => self.event(app, &callback, body),
             Ok(Envelope::AppRateLimited { minute, .. }) => {
-                endpoint.rate_limited.increment(1);
+                app.rate_limited.increment(1);
                 tracing::warn!(
-                    app = %endpoint.app,
+                    app = %app.name,
                     minute,
                     "Slack withheld events of app {} in one minute: its rate limit",
-                    endpoint.app
+                    app.name
                 );
                 let minute = Timestamp::from_seconds(minute);
-                endpoint.notices.tell(Notice::RateLimited { minute });
-                Next::ignored(Fate::Type)
+                app.notices.tell(Notice::RateLimited { minute });
+                Action::Count(Fate::Type)
             }
             Ok(Envelope::Unknown) => {
-                log_ignored_event(&endpoint.app, "type");
-                Next::ignored(Fate::Type)
+                log_ignored_event(&app.name, "type");
+                Action::Count(Fate::Type)
             }
             Err(_unparsable) => {
-                self.ground.store.quarantine(&endpoint.app, body.bytes());
-                let (bytes, now) = (body.bytes().len(), self.ground.clock.instant());
-                self.strays.note_unparsable(&endpoint.app, bytes, now);
-                Next::ignored(Fate::Unparsable)
+                self.committer.ground.store.quarantine(&app.name, body.bytes());
+                warnings.unparsable(&app.name, body.bytes().len(), clock.instant());
+                Action::Count(Fate::Unparsable)
             }
         };
-        (&endpoint.counters, next)
+        (&app.counters, action)
     }
 
-    fn event<'d>(
+    fn event<'e>(
         &self,
-        endpoint: &'d Arc<Endpoint>,
+        app: &'e Arc<ReceivingApp>,
         callback: &Callback<'_>,
         body: &SignedBody,
-    ) -> Next<'d> {
+    ) -> Action<'e> {
+        let clock = &self.committer.ground.clock;
         if callback.event_time > 0 {
-            let now = self.ground.clock.now();
             let sent = Timestamp::from_seconds(callback.event_time);
-            self.event_age.record(now.since(sent).as_secs_f64());
+            self.event_age.record(clock.now().since(sent).as_secs_f64());
         }
         match &callback.event {
-            Event::Message(message) => match self.admit(endpoint, callback, message, body) {
-                Admitted::Incident(incident) => Next::Store(endpoint, incident),
-                Admitted::NewLayout(incident, vouched) => Next::Weigh(endpoint, incident, vouched),
-                Admitted::NearMiss(incident, doubt) => Next::Keep(endpoint, incident, doubt),
+            Event::Message(message) => match self.admit(app, callback, message, body) {
+                Admitted::Incident(incident) => {
+                    Action::Commit(app, Box::new(Work::Store(incident)))
+                }
+                Admitted::NewLayout(incident, vouched) => {
+                    Action::Commit(app, Box::new(Work::Weigh(incident, vouched)))
+                }
+                Admitted::NearMiss(incident, doubt) => {
+                    Action::Commit(app, Box::new(Work::Keep(incident, doubt)))
+                }
                 Admitted::Refused(reason) => {
-                    self.notes.refused(&endpoint.app, reason, message, &self.ground.clock);
-                    Next::ignored(Fate::Ignored(reason))
+                    self.committer.notes.refused(&app.name, reason, message, clock);
+                    Action::Count(Fate::Ignored(reason))
                 }
                 Admitted::Ignored(reason) => {
-                    log_ignored(&endpoint.app, reason, message);
-                    Next::ignored(Fate::Ignored(reason))
+                    log_ignored(&app.name, reason, message);
+                    Action::Count(Fate::Ignored(reason))
                 }
             },
             Event::Lifecycle(kind) => {
-                tracing::warn!(app = %endpoint.app, kind = kind.label(), "Slack reports a change");
+                tracing::warn!(app = %app.name, kind = kind.label(), "Slack reports a change");
                 let change = lifecycle::change(*kind, callback.raw);
                 if let Change::IdChanged { old, new } = &change {
-                    return Next::ChangeId(endpoint, ChannelId::new(old), ChannelId::new(new));
+                    let (old, new) = (ChannelId::new(old), ChannelId::new(new));
+                    return Action::Commit(app, Box::new(Work::ChangeId { old, new }));
                 }
-                endpoint.notices.tell(Notice::Changed(change));
-                Next::ignored(Fate::Lifecycle)
+                app.notices.tell(Notice::Changed(change));
+                Action::Count(Fate::Lifecycle)
             }
             Event::Other => {
-                log_ignored_event(&endpoint.app, "type");
-                Next::ignored(Fate::Type)
+                log_ignored_event(&app.name, "type");
+                Action::Count(Fate::Type)
             }
         }
     }
 
     fn admit(
         &self,
-        endpoint: &Endpoint,
+        app: &ReceivingApp,
         callback: &Callback<'_>,
         message: &Message<'_>,
         body: &SignedBody,
     ) -> Admitted {
         let post = Post {
-            app: &endpoint.app,
+            app: &app.name,
             source: Source::Push,
             event_id: &callback.event_id,
             team: &callback.team_id,
             event_time: callback.event_time,
-            received_at: self.ground.clock.now(),
+            received_at: self.committer.ground.clock.now(),
         };
-        endpoint.admission.admit(message, callback.raw, post, || body.share(callback.raw))
+        app.admission.admit(message, callback.raw, post, || body.share(callback.raw))
     }
 
-    fn note_timing(&self, headers: &HeaderMap, body: &SignedBody) {
-        let skew = self.ground.clock.now().seconds() - body.sent_at().seconds();
+    fn note_timing(&self, body: &SignedBody) {
+        let skew = self.committer.ground.clock.now().seconds() - body.signed().sent_at.seconds();
         self.clock_skew.set(seconds(skew));
-        if headers.contains_key(&RETRY_NUM) {
-            let reason = headers.get(&RETRY_REASON).and_then(|value| value.to_str().ok());
-            let known = self.retries.iter().find(|(name, _)| Some(*name) == reason);
+        if let Some(reason) = body.arrival().retry_reason() {
+            let known = self.retries.iter().find(|(name, _)| *name == reason);
             if let Some((_, counter)) = known.or_else(|| self.retries.last()) {
                 counter.increment(1);
             }
@@ -393,11 +340,11 @@ impl Inner {
     }
 
     fn since(&self, started: Instant) -> f64 {
-        self.ground.clock.instant().saturating_duration_since(started).as_secs_f64()
+        self.committer.ground.clock.instant().saturating_duration_since(started).as_secs_f64()
     }
 }
 
-/// Skew is a handful of seconds, which a float holds exactly.
+/// Converts seconds of skew to a float, which holds them exactly: skew is a handful.
 fn seconds(whole: i64) -> f64 {
     i32::try_from(whole).map_or(f64::MAX, f64::from)
 }

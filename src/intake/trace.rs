@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Header with the number of a Slack retry.
-pub(super) const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
+const RETRY_NUM: HeaderName = HeaderName::from_static("x-slack-retry-num");
 
 /// Header with the reason of a Slack retry.
-pub(super) const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
+const RETRY_REASON: HeaderName = HeaderName::from_static("x-slack-retry-reason");
 
 /// Header in which proxies and load balancers pass the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,6 +56,12 @@ impl Arrival {
             retry_reason: header(&RETRY_REASON),
             request_id: header(&REQUEST_ID),
         }
+    }
+
+    /// Returns Slack's reason for a retry, empty if unreadable; `None` for a first attempt.
+    pub(super) fn retry_reason(&self) -> Option<&str> {
+        let number = self.retry_num.as_ref();
+        number.map(|_retry| text(self.retry_reason.as_ref()).unwrap_or_default())
     }
 
     /// Returns the proxy's id of the request if it is short and holds no unusual characters.

@@ -112,7 +112,7 @@ async fn guard(State(api): Shared, request: Request, next: Next) -> Response {
     match api.auth.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => {
             if let Some(peer) = request.extensions().get::<Peer>() {
-                peer.verified();
+                peer.mark_verified();
             }
             next.run(request).await
         }

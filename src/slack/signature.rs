@@ -78,7 +78,7 @@ impl Signed {
 
     /// Returns whether that secret is rotated with the one that made the signature, and one of the
     /// two has not followed yet.
-    pub fn goes_with(&self, secret: &Secret) -> bool {
+    pub fn is_rotated_with(&self, secret: &Secret) -> bool {
         self.secret.goes_with(secret)
     }
 }

@@ -23,7 +23,10 @@ const MAY_USE: &[(&str, &str)] = &[
     ("store", "clock ids metrics"),
     ("destination", "alert clock http_client ids metrics secret text"),
     ("ground", "clock metrics shutdown store"),
-    ("intake", "clock code_defender ground ids metrics secret shutdown slack store trouble"),
+    (
+        "intake",
+        "clock code_defender ground http_server ids metrics secret shutdown slack store trouble",
+    ),
     ("delivery", "alert clock code_defender destination ground ids metrics shutdown slack store"),
     (
         "ops",

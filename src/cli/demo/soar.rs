@@ -1,7 +1,6 @@
 //! The pretend SOAR: it takes notes of what it is sent, and can be stopped and started.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,14 +9,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
 use crate::{
     clock::Clock,
-    http_server::{self, WhenFull},
+    http_server::{self, ListenerSettings, WhenFull},
     metrics::Metrics,
     shutdown::Shutdown,
 };
@@ -55,23 +58,21 @@ impl Switch {
         drop(self.notes.blocking_send(Note::Switched { stopped }));
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(self, request: Request) -> Response {
         match request.uri().path() {
             "/stop" => self.set(true).await,
             "/start" => self.set(false).await,
             _ if self.stopped.load(Ordering::SeqCst) => {
                 drop(self.notes.send(Note::Refused).await);
-                let mut response = Response::new(Full::from(STOPPED));
-                *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
-                return response;
+                return (StatusCode::SERVICE_UNAVAILABLE, STOPPED).into_response();
             }
             _ => drop(self.notes.send(noted(request).await).await),
         }
-        Response::new(Full::from("{}"))
+        "{}".into_response()
     }
 }
 
-async fn noted(request: Request<Incoming>) -> Note {
+async fn noted(request: Request) -> Note {
     let mut head = format!("{} {}", request.method(), request.uri().path());
     for (name, value) in request.headers() {
         head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
@@ -91,14 +92,8 @@ pub(super) fn start(end: &Shutdown) -> anyhow::Result<(SocketAddr, Switch, mpsc:
     let (notes, received) = mpsc::channel(64);
     let switch = Switch { stopped: Arc::default(), notes };
     let answering = switch.clone();
-    let service = move |_peer| {
-        let switch = answering.clone();
-        service_fn(move |request| {
-            let switch = switch.clone();
-            async move { Ok::<_, Infallible>(switch.answer(request).await) }
-        })
-    };
-    let settings = http_server::Settings {
+    let router = Router::new().fallback(move |request: Request| answering.answer(request));
+    let settings = ListenerSettings {
         name: "soar",
         idle_timeout: Duration::from_secs(75),
         max_connections: 64,
@@ -106,6 +101,6 @@ pub(super) fn start(end: &Shutdown) -> anyhow::Result<(SocketAddr, Switch, mpsc:
     };
     let metrics = Metrics::new();
     let server = http_server::Server::new(settings, Clock::system(), &metrics, end.clone());
-    end.spawn(server.serve(listener, service));
+    end.spawn(server.serve(listener, router));
     Ok((address, switch, received))
 }

@@ -1,19 +1,11 @@
 //! Starts the two listeners: the public one for Slack, and the one for operators.
 
-use std::convert::Infallible;
-
-use hyper::{
-    Request,
-    body::Incoming,
-    service::{Service, service_fn},
-};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use crate::{
     config::Server,
     ground::Ground,
-    http_server::{self, Peer, WhenFull},
+    http_server::{self, ListenerSettings, WhenFull},
     intake::events_api::EventsApi,
     ops::{self, Controls, auth::Auth},
 };
@@ -28,22 +20,15 @@ pub(super) fn start_public(
     ground: &Ground,
     listener: TcpListener,
     server: &Server,
-    api: EventsApi,
+    api: &EventsApi,
 ) {
-    let service = move |peer: Peer| {
-        let api = api.clone();
-        service_fn(move |request| {
-            let (api, peer) = (api.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(api.answer(request, || peer.verified()).await) }
-        })
-    };
-    let settings = http_server::Settings {
+    let settings = ListenerSettings {
         name: "public",
         idle_timeout: server.idle_timeout,
         max_connections: PUBLIC_CONNECTIONS,
         when_full: WhenFull::Wait,
     };
-    ground.shutdown.spawn(http(ground, settings).serve(listener, service));
+    ground.shutdown.spawn(http(ground, settings).serve(listener, api.router()));
 }
 
 /// Serves health, metrics and the API until the relay stops.
@@ -63,25 +48,18 @@ pub(super) fn start_ops(
              `server.ops_token`"
         );
     }
-    let router = TowerToHyperService::new(ops::router(ground.clone(), controls, auth));
-    let service = move |peer: Peer| {
-        let router = router.clone();
-        service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            router.call(request)
-        })
-    };
-    let settings = http_server::Settings {
+    let router = ops::router(ground.clone(), controls, auth);
+    let settings = ListenerSettings {
         name: "ops",
         idle_timeout: server.idle_timeout,
         max_connections: OPS_CONNECTIONS,
         when_full: WhenFull::Evict,
     };
-    ground.shutdown.spawn(http(ground, settings).serve(listener, service));
+    ground.shutdown.spawn(http(ground, settings).serve(listener, router));
     Ok(())
 }
 
-fn http(ground: &Ground, settings: http_server::Settings) -> http_server::Server {
+fn http(ground: &Ground, settings: ListenerSettings) -> http_server::Server {
     let Ground { clock, metrics, shutdown, .. } = ground;
     http_server::Server::new(settings, clock.clone(), metrics, shutdown.clone())
 }

@@ -418,8 +418,8 @@ fn warn_of_what_waits_for_a_restart(in_use: &Config, new: &Config) {
     }
 }
 
-fn app(app: &config::App, notices: &AppNotices) -> events_api::App {
-    events_api::App {
+fn app(app: &config::App, notices: &AppNotices) -> events_api::AppSettings {
+    events_api::AppSettings {
         name: app.name.clone(),
         signing_secrets: app.signing_secrets.clone(),
         team: app.team.clone(),

@@ -1,84 +1,78 @@
-//! The body of a request that Slack signed.
+//! The extractor of a request body that Slack signed.
 
-use std::time::Duration;
+use std::sync::Arc;
 
+use axum::{
+    body::{Body, HttpBody},
+    extract::{FromRef, FromRequest, Request},
+    http::HeaderMap,
+};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::{
-    body::{Body, Incoming},
-    header::{HeaderMap, HeaderName},
-};
 
-use super::{limits::Limits, refusal::Refusal};
+use super::{
+    endpoints::Endpoint,
+    headers::{SignatureHeaders, TEST_MARK},
+    ingress::{BODY_DEADLINE, Ingress},
+    limits::Limits,
+    refusal::{MAX_BODY_BYTES, MAX_HEADERS, Refusal, Rejection},
+};
 use crate::{
     clock::Timestamp,
-    slack::signature::{Claim, SignatureError, Signed, Verifier},
+    http_server::Peer,
+    intake::trace::Arrival,
+    slack::signature::{SignatureError, Signed, Verifier},
 };
 
-/// Slack's own Bolt for JavaScript takes this much (slackapi/bolt-js 5.1.0).
-pub(super) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
-
-/// A body that is not here by then eats the 3 s that Slack gives us.
-pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Slack sends about a dozen.
-pub(super) const MAX_HEADERS: usize = 64;
-
-const SIGNATURE: HeaderName = HeaderName::from_static("x-slack-signature");
-const TIMESTAMP: HeaderName = HeaderName::from_static("x-slack-request-timestamp");
-
-/// A request body that Slack signed. The only way to get one is to verify a request.
+/// A request body that Slack signed, with what is needed of the request's head. Extraction is the
+/// only way to get one, and verifies the signature over the raw body.
 #[derive(Debug)]
-pub struct SignedBody {
+pub(super) struct SignedBody {
     bytes: Bytes,
     signed: Signed,
+    endpoint: Arc<Endpoint>,
+    arrival: Arrival,
+    is_test: bool,
+}
+
+impl<S> FromRequest<S> for SignedBody
+where
+    Arc<Ingress>: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        let ingress = Arc::<Ingress>::from_ref(state);
+        let started = ingress.ground.clock.instant();
+        let (head, mut body) = request.into_parts();
+        let Some(endpoint) = ingress.endpoint(head.uri.path()) else {
+            return Err(ingress.reject_unknown(&head));
+        };
+        let now = ingress.ground.clock.now();
+        let received =
+            receive(&head.headers, &mut body, &endpoint.verifier, now, &ingress.limits).await;
+        let (bytes, signed) = match received {
+            Ok(verified) => verified,
+            Err(refusal) => return Err(ingress.reject(&refusal, &endpoint, body)),
+        };
+        // From here on the connection is not closed to make room for strangers.
+        if let Some(peer) = head.extensions.get::<Peer>() {
+            peer.mark_verified();
+        }
+        let arrival = Arrival::new(started, &head.headers);
+        let is_test = head.headers.contains_key(&TEST_MARK);
+        Ok(Self { bytes, signed, endpoint, arrival, is_test })
+    }
 }
 
 impl SignedBody {
-    /// Reads the body within its limits, and verifies it.
-    pub(super) async fn receive(
-        headers: &HeaderMap,
-        body: &mut Incoming,
-        verifier: &Verifier,
-        now: Timestamp,
-        limits: &Limits,
-    ) -> Result<Self, Refusal> {
-        if headers.len() > MAX_HEADERS {
-            return Err(Refusal::Headers);
-        }
-        let malformed = Refusal::Signature(SignatureError::Malformed);
-        let (Some(timestamp), Some(signature)) =
-            (single(headers, &TIMESTAMP), single(headers, &SIGNATURE))
-        else {
-            return Err(malformed);
-        };
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > MAX_BODY_BYTES {
-            return Err(Refusal::TooLarge);
-        }
-        // Before anything is read or hashed.
-        let claim = Claim::read(now, timestamp, signature).map_err(Refusal::Signature)?;
-        let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, limits))
-            .await
-            .map_err(|_elapsed| Refusal::Slow)??;
-        let version = verifier.version();
-        let signed = match verifier.verify(&claim, &bytes) {
-            // The secret may have been rotated a moment ago: look before we say no.
-            Err(SignatureError::Wrong) if verifier.read_again(version) => {
-                verifier.verify(&claim, &bytes)
-            }
-            verified => verified,
-        }
-        .map_err(Refusal::Signature)?;
-        Ok(Self { bytes, signed })
-    }
-
-    /// The exact bytes that were signed.
-    pub fn bytes(&self) -> &[u8] {
+    /// Returns the exact bytes that were signed.
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A part of its text, without a copy unless the text was repaired.
+    /// Returns a part of the body's text. Copies only if the text was repaired.
     pub(super) fn share(&self, part: &str) -> Bytes {
         if self.bytes.as_ptr_range().contains(&part.as_ptr()) {
             self.bytes.slice_ref(part.as_bytes())
@@ -87,51 +81,81 @@ impl SignedBody {
         }
     }
 
-    /// When Slack signed it.
-    pub fn sent_at(&self) -> Timestamp {
-        self.signed.sent_at
-    }
-
-    /// Proof of whose secret it was signed with.
-    pub(super) fn signed(&self) -> &Signed {
+    /// Returns the proof of which secret signed the body, and when.
+    pub(super) const fn signed(&self) -> &Signed {
         &self.signed
     }
+
+    /// Returns the endpoint to which the request was posted.
+    pub(super) const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Returns when and how the request arrived.
+    pub(super) const fn arrival(&self) -> &Arrival {
+        &self.arrival
+    }
+
+    /// Drops the body, and returns when and how the request arrived.
+    pub(super) fn into_arrival(self) -> Arrival {
+        self.arrival
+    }
+
+    /// Returns whether the request is an operator's test instead of a push.
+    pub(super) const fn is_test(&self) -> bool {
+        self.is_test
+    }
 }
 
-/// Returns whether the headers are as those of a request that Slack has just signed.
-pub(super) fn may_be_slacks(headers: &HeaderMap, now: Timestamp) -> bool {
-    let (Some(timestamp), Some(signature)) =
-        (single(headers, &TIMESTAMP), single(headers, &SIGNATURE))
-    else {
-        return false;
-    };
-    Claim::read(now, timestamp, signature).is_ok()
+/// Reads a body within its limits and verifies its signature.
+async fn receive(
+    headers: &HeaderMap,
+    body: &mut Body,
+    verifier: &Verifier,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<(Bytes, Signed), Refusal> {
+    if headers.len() > MAX_HEADERS {
+        return Err(Refusal::Headers);
+    }
+    let signature_headers = SignatureHeaders::find(headers)?;
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > MAX_BODY_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    // The headers are checked before anything is read or hashed.
+    let claim = signature_headers.claim(now)?;
+    let bytes = tokio::time::timeout(BODY_DEADLINE, read(body, limits))
+        .await
+        .map_err(|_elapsed| Refusal::Slow)??;
+    let version = verifier.version();
+    let signed = match verifier.verify(&claim, &bytes) {
+        // The secret may have been rotated a moment ago, so its file is read again first.
+        Err(SignatureError::Wrong) if verifier.read_again(version) => {
+            verifier.verify(&claim, &bytes)
+        }
+        verified => verified,
+    }?;
+    Ok((bytes, signed))
 }
 
-/// A doubled header is nobody's honest request.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then_some(first.as_bytes())
-}
-
-/// Reads a body. Most come whole with their head: those are neither copied nor counted.
-async fn read(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Refusal> {
-    let Some(first) = next(body).await? else {
+/// Reads a body. Most arrive whole with their head; those are neither copied nor counted.
+async fn read(body: &mut Body, limits: &Limits) -> Result<Bytes, Refusal> {
+    let Some(first) = next_data(body).await? else {
         return Ok(Bytes::new());
     };
     if body.is_end_stream() {
         return if first.len() > MAX_BODY_BYTES { Err(Refusal::TooLarge) } else { Ok(first) };
     }
-    // A copy: what hyper lends out keeps the whole of its read buffer in memory.
+    // Copied because the data that hyper lends out keeps the whole of its read buffer in memory.
     let mut bytes = BytesMut::from(first.as_ref());
     drop(first);
-    let mut held = limits.hold(bytes.len());
+    let mut reservation = limits.reserve(bytes.len());
     loop {
         let data = tokio::select! {
             biased;
-            () = held.cut() => return Err(Refusal::Crowded),
-            data = next(body) => data?,
+            () = reservation.revoked() => return Err(Refusal::Crowded),
+            data = next_data(body) => data?,
         };
         let Some(data) = data else {
             return Ok(bytes.freeze());
@@ -140,13 +164,13 @@ async fn read(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Refusal> {
         if length > MAX_BODY_BYTES {
             return Err(Refusal::TooLarge);
         }
-        held.grow(length)?;
+        reservation.grow(length)?;
         bytes.extend_from_slice(&data);
     }
 }
 
-/// The next data of a body; `None` at its end.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+/// Returns the next data of a body, or `None` at its end.
+async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_broken_off| Refusal::Slow)?;
         if let Ok(data) = frame.into_data() {

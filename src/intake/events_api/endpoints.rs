@@ -1,4 +1,5 @@
-//! Which app a request is for: by its path, by the secret that signed it, and by its workspace.
+//! The paths of the Events API, and the app that a request is for: by its path, by the secret that
+//! signed it, and by its workspace.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,7 +8,7 @@ use std::{
 
 use metrics::Counter;
 
-use super::signing::{Signing, SigningHealth};
+use super::signing::{SigningHealth, SigningStats};
 use crate::{
     ground::Ground,
     ids::AppName,
@@ -27,34 +28,37 @@ use crate::{
     store::Source,
 };
 
-/// The path that serves every app.
+/// Path that serves every app.
 pub(super) const SHORT_PATH: &str = "/slack/events";
 
-/// The most distinct secrets that the short path tries: a stranger's body is hashed once for each.
+/// Number of distinct secrets that the short path tries at most: a stranger's body is hashed once
+/// for each.
 pub const MAX_SHORT_PATH_SECRETS: usize = 16;
 
-/// Secret files of one Slack app that are rotated one after the other differ for no longer, even
-/// where the relay was started in between: an event for an app whose secret may not have followed
-/// yet is refused so long, and Slack sends it again after a minute, and after five.
+/// Longest time for which the secret files of one Slack app may differ while they are rotated one
+/// after the other, even if the relay was started in between.
+///
+/// During this time an event for an app whose secret may still change is refused. Slack sends the
+/// event again after a minute, and after five.
 const SETTLING: Duration = Duration::from_secs(600);
 
-/// One Slack app that may send us events.
+/// Settings of one Slack app that sends events.
 #[derive(Clone, Debug)]
-pub struct App {
-    /// Its configured name.
+pub struct AppSettings {
+    /// Configured name of the app.
     pub name: AppName,
-    /// Its signing secret, and the previous one while it is rotated.
+    /// Signing secret, and the previous one while it is rotated.
     pub signing_secrets: Vec<Secret>,
-    /// The workspace or organisation whose events it takes; every one if there is none.
+    /// Workspace or organisation whose events the app takes; `None` for all.
     pub team: Option<String>,
-    /// Where its poller hears of what it should know.
+    /// Channel to the app's poller.
     pub notices: Notices,
 }
 
-/// What is known of one app, and its counters.
+/// One configured app with its counters.
 #[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) app: AppName,
+pub(super) struct ReceivingApp {
+    pub(super) name: AppName,
     team: Option<String>,
     secrets: Vec<Secret>,
     pub(super) admission: Arc<Admission>,
@@ -62,10 +66,10 @@ pub(super) struct Endpoint {
     pub(super) rate_limited: Counter,
     pub(super) counters: Counters,
     pub(super) problems: ProblemCounters,
-    pub(super) signing: Arc<Signing>,
+    pub(super) signing: Arc<SigningStats>,
 }
 
-/// Counters of requests under the name of an app, or under none.
+/// Counters of requests under the name of an app, or under an empty name.
 #[derive(Debug)]
 pub(super) struct Counters {
     received: Counter,
@@ -73,32 +77,40 @@ pub(super) struct Counters {
     pub(super) fates: FateCounters,
 }
 
-/// A path, and the apps that may be posted to there.
+/// A path to which Slack posts, and the apps it serves.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Endpoint {
     path: String,
     pub(super) verifier: Verifier,
-    endpoints: Vec<Arc<Endpoint>>,
-    /// For requests of which no app can be told.
+    apps: Vec<Arc<ReceivingApp>>,
+    /// Counters of requests that belong to no app.
     unclaimed: Arc<Counters>,
-    /// The version of the secrets that was found last, and when.
-    changed: Mutex<(u64, Duration)>,
+    settling: Mutex<Settling>,
 }
 
-/// Whose a signed request is.
+/// Version of the secrets that was seen last, and the uptime at which it was new.
 #[derive(Debug)]
-pub(super) enum Owner<'d> {
-    /// That app's.
-    App(&'d Arc<Endpoint>),
-    /// It is for a workspace that no app with that secret takes events of.
+struct Settling {
+    version: u64,
+    since: Duration,
+}
+
+/// App to which a signed request belongs.
+#[derive(Debug)]
+pub(super) enum Owner<'e> {
+    App(&'e Arc<ReceivingApp>),
+    /// No app with that secret takes events of the request's workspace.
     Nobody,
-    /// It is for the workspace of an app whose secret may not have been rotated yet.
+    /// An app takes events of the workspace, but its secret may not have been rotated yet.
     Unsettled,
 }
 
-/// Every path that leads to an app.
+/// All endpoints of a configuration.
 #[derive(Debug)]
-pub(super) struct Doors(Vec<Door>);
+pub(super) struct Endpoints {
+    all: Vec<Arc<Endpoint>>,
+    unclaimed: Arc<Counters>,
+}
 
 impl Counters {
     fn new(app: &str, metrics: &Metrics, notes: &Arc<Notes>) -> Self {
@@ -108,37 +120,36 @@ impl Counters {
             fates: FateCounters::new(app, metrics, notes),
         }
     }
-}
 
-impl Counters {
-    /// Returns the counter for a signed request: of Slack's, or of an operator's test.
-    pub(super) fn received(&self, is_test: bool) -> &Counter {
+    /// Returns the counter for a signed request: a push, or an operator's test.
+    pub(super) const fn received(&self, is_test: bool) -> &Counter {
         if is_test { &self.tests } else { &self.received }
     }
 }
 
-impl Endpoint {
+impl ReceivingApp {
     fn new(
-        app: App,
+        settings: AppSettings,
         admission: Arc<Admission>,
-        notes: &Arc<Notes>,
         metrics: &Metrics,
-        signing: Arc<Signing>,
+        notes: &Arc<Notes>,
+        signing: Arc<SigningStats>,
     ) -> Self {
-        let name = app.name.as_str();
+        let name = settings.name.as_str();
+        // Alert rules need the series from the start.
         for source in [Source::CatchUp, Source::Backfill] {
             metrics.counter(Metric::EventsReceived, &[name, source.as_str()]).increment(0);
         }
         Self {
             admission,
-            team: app.team,
-            secrets: app.signing_secrets,
-            notices: app.notices,
+            team: settings.team,
+            secrets: settings.signing_secrets,
+            notices: settings.notices,
             rate_limited: metrics.counter(Metric::AppRateLimited, &[name]),
             counters: Counters::new(name, metrics, notes),
             problems: ProblemCounters::new(name, metrics),
             signing,
-            app: app.name,
+            name: settings.name,
         }
     }
 
@@ -146,95 +157,104 @@ impl Endpoint {
         self.secrets.iter().any(|secret| signed.is_by(secret))
     }
 
-    fn goes_with(&self, signed: &Signed) -> bool {
-        self.secrets.iter().any(|secret| signed.goes_with(secret))
+    fn is_rotated_with(&self, signed: &Signed) -> bool {
+        self.secrets.iter().any(|secret| signed.is_rotated_with(secret))
     }
 }
 
-impl Door {
+impl Endpoint {
     fn new(
         path: String,
-        endpoints: Vec<Arc<Endpoint>>,
+        apps: Vec<Arc<ReceivingApp>>,
         unclaimed: &Arc<Counters>,
-        now: Duration,
+        uptime: Duration,
     ) -> Self {
-        // Apps may share one secret: its file is read once, and its value tried once.
+        // Apps may share a secret: its file is read once, and its value tried once.
         let mut secrets: Vec<Secret> = Vec::new();
-        for secret in endpoints.iter().flat_map(|endpoint| &endpoint.secrets) {
+        for secret in apps.iter().flat_map(|app| &app.secrets) {
             if !secrets.contains(secret) {
                 secrets.push(secret.clone());
             }
         }
         let verifier = Verifier::new(secrets);
-        let changed = Mutex::new((verifier.version(), now));
-        Self { path, verifier, endpoints, unclaimed: Arc::clone(unclaimed), changed }
+        let settling = Mutex::new(Settling { version: verifier.version(), since: uptime });
+        Self { path, verifier, apps, unclaimed: Arc::clone(unclaimed), settling }
     }
 
-    /// Returns whose a signed request is. If it is of a type that names no workspace, it belongs to
-    /// the first app with that secret; if it names none though its type does, to the only one.
+    /// Returns the app to which a signed request belongs.
+    ///
+    /// A type of body that does not name a workspace belongs to the first app with that secret. A
+    /// body that names none although its type does belongs to the only app with that secret.
     pub(super) fn owner(
         &self,
         signed: &Signed,
         teams: Option<&Teams<'_>>,
-        now: Duration,
+        uptime: Duration,
     ) -> Owner<'_> {
         let version = self.verifier.version();
         let mut found = self.find(signed, teams);
-        // Another file may have followed the one that made the signature hold.
+        // Another file may have changed after the one whose secret made the signature.
         if found.is_none() && self.verifier.read_again(version) {
             found = self.find(signed, teams);
         }
         match (found, teams) {
-            (Some(endpoint), _) => Owner::App(endpoint),
-            (None, Some(teams)) if self.is_settling(now) && self.serves_another(teams) => {
+            (Some(app), _) => Owner::App(app),
+            (None, Some(teams)) if self.is_settling(uptime) && self.serves_another(teams) => {
                 Owner::Unsettled
             }
             (None, _) => Owner::Nobody,
         }
     }
 
-    fn find(&self, signed: &Signed, teams: Option<&Teams<'_>>) -> Option<&Arc<Endpoint>> {
+    fn find(&self, signed: &Signed, teams: Option<&Teams<'_>>) -> Option<&Arc<ReceivingApp>> {
         match teams {
             None => self.holders(signed).next(),
             Some(teams) if teams.is_empty() => self.only_holder(signed),
-            Some(teams) => of_team(|| self.holders(signed), teams)
-                .or_else(|| of_team(|| self.followers(signed), teams)),
+            // While the files of one Slack app differ for a moment, the request may belong to an
+            // app whose own secret has not changed yet.
+            Some(teams) => for_team(|| self.holders(signed), teams)
+                .or_else(|| for_team(|| self.rotated_with(signed), teams)),
         }
     }
 
-    fn only_holder(&self, signed: &Signed) -> Option<&Arc<Endpoint>> {
+    /// Returns the apps with the secret that made the signature.
+    fn holders(&self, signed: &Signed) -> impl Iterator<Item = &Arc<ReceivingApp>> {
+        let is_only = self.apps.len() == 1;
+        self.apps.iter().filter(move |app| is_only || app.holds(signed))
+    }
+
+    fn only_holder(&self, signed: &Signed) -> Option<&Arc<ReceivingApp>> {
         let mut holders = self.holders(signed);
         holders.next().filter(|_| holders.next().is_none())
     }
 
-    /// The apps whose secret is rotated with the one that made the signature, while the files
-    /// differ for a moment: they are the same Slack app's.
-    fn followers(&self, signed: &Signed) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.iter().filter(|endpoint| endpoint.goes_with(signed))
+    /// Returns the apps whose secret is rotated together with the one that made the signature.
+    fn rotated_with(&self, signed: &Signed) -> impl Iterator<Item = &Arc<ReceivingApp>> {
+        self.apps.iter().filter(|app| app.is_rotated_with(signed))
     }
 
-    /// Returns whether the secrets were read or changed a short while ago.
-    fn is_settling(&self, now: Duration) -> bool {
+    /// Returns whether the secrets were loaded or changed a short while ago.
+    fn is_settling(&self, uptime: Duration) -> bool {
         let version = self.verifier.version();
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if changed.0 != version {
-            *changed = (version, now);
+        let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if settling.version != version {
+            *settling = Settling { version, since: uptime };
         }
-        now.saturating_sub(changed.1) < SETTLING
+        uptime.saturating_sub(settling.since) < SETTLING
     }
 
     /// Returns whether one of several apps takes the events of that workspace.
     fn serves_another(&self, teams: &Teams<'_>) -> bool {
-        self.endpoints.len() > 1
-            && self.endpoints.iter().any(|endpoint| {
+        self.apps.len() > 1
+            && self.apps.iter().any(|app| {
                 let is_named =
                     |team: &String| teams.name_workspace(team) || teams.name_organisation(team);
-                endpoint.team.as_ref().is_some_and(is_named)
+                app.team.as_ref().is_some_and(is_named)
             })
     }
 
-    /// Returns the counters for a signed request that is for no app: those of the only app with
-    /// that secret, if there is just one.
+    /// Returns the counters for a signed request that belongs to no app: those of the app with that
+    /// secret if there is only one.
     pub(super) fn counters_without_owner(&self, signed: &Signed) -> &Counters {
         self.only_holder(signed).map_or(&self.unclaimed, |only| &only.counters)
     }
@@ -243,99 +263,102 @@ impl Door {
         &self.path
     }
 
-    /// Tells the pollers that something was answered 503, which Slack may not send again.
-    pub(super) fn tell_refused(&self) {
-        for endpoint in &self.endpoints {
-            endpoint.notices.tell(Notice::Refused);
+    pub(super) fn apps(&self) -> &[Arc<ReceivingApp>] {
+        &self.apps
+    }
+
+    /// Tells the pollers that an event was answered 503, which Slack may not send again.
+    pub(super) fn notify_refused(&self) {
+        for app in &self.apps {
+            app.notices.tell(Notice::Refused);
         }
     }
 
-    /// How requests to the apps of this path are signed.
-    pub(super) fn signing(&self) -> impl Iterator<Item = (&AppName, &Signing)> {
-        self.endpoints.iter().map(|endpoint| (&endpoint.app, &*endpoint.signing))
-    }
-
-    /// Counts a request that is refused before anybody knows whose it is.
+    /// Counts a request that is refused before its app is known.
     pub(super) fn count_refused(&self, fate: Fate) {
-        match self.endpoints.as_slice() {
+        match self.apps.as_slice() {
             [only] => only.counters.fates.count(fate),
             _ => self.unclaimed.fates.count(fate),
         }
     }
-
-    /// The apps that have the secret which made the signature.
-    fn holders(&self, signed: &Signed) -> impl Iterator<Item = &Arc<Endpoint>> {
-        let is_only = self.endpoints.len() == 1;
-        self.endpoints.iter().filter(move |endpoint| is_only || endpoint.holds(signed))
-    }
 }
 
-/// Returns the app that takes the events of a workspace that is named, or else of an organisation.
-/// An app without `team` takes those of all.
-fn of_team<'d, I: Iterator<Item = &'d Arc<Endpoint>>>(
+/// Returns the app that takes the events of a workspace named by the request, or else of its
+/// organisation. An app without `team` takes those of all.
+fn for_team<'e, I: Iterator<Item = &'e Arc<ReceivingApp>>>(
     apps: impl Fn() -> I,
     teams: &Teams<'_>,
-) -> Option<&'d Arc<Endpoint>> {
+) -> Option<&'e Arc<ReceivingApp>> {
     let is_workspace = |team: &String| teams.name_workspace(team);
     let is_organisation = |team: &String| teams.name_organisation(team);
     apps()
-        .find(|endpoint| endpoint.team.as_ref().is_none_or(is_workspace))
-        .or_else(|| apps().find(|endpoint| endpoint.team.as_ref().is_some_and(is_organisation)))
+        .find(|app| app.team.as_ref().is_none_or(is_workspace))
+        .or_else(|| apps().find(|app| app.team.as_ref().is_some_and(is_organisation)))
 }
 
-impl Doors {
-    /// Every path that leads to these apps. What is known of their requests is taken over from the
-    /// doors `before`.
+impl Endpoints {
+    /// Creates the endpoints of these apps. Signing statistics are taken over from the endpoints
+    /// `before`.
     pub(super) fn new(
-        apps: Vec<App>,
+        apps: Vec<AppSettings>,
         admission: &Arc<Admission>,
         notes: &Arc<Notes>,
         ground: &Ground,
         before: Option<&Self>,
     ) -> Self {
-        let now = ground.clock.uptime();
-        let unclaimed = Arc::new(Counters::new("", &ground.metrics, notes));
-        let endpoint = |app: App| {
-            let signing = before.and_then(|doors| doors.signing_of(&app.name));
+        let uptime = ground.clock.uptime();
+        let metrics = &ground.metrics;
+        let unclaimed = Arc::new(Counters::new("", metrics, notes));
+        let receiving = |app: AppSettings| {
+            let signing = before.and_then(|endpoints| endpoints.signing_of(&app.name));
             let signing = signing.unwrap_or_default();
-            Arc::new(Endpoint::new(app, Arc::clone(admission), notes, &ground.metrics, signing))
+            Arc::new(ReceivingApp::new(app, Arc::clone(admission), metrics, notes, signing))
         };
-        let endpoints: Vec<_> = apps.into_iter().map(endpoint).collect();
-        let own = |endpoint: &Arc<Endpoint>| {
-            let path = format!("{SHORT_PATH}/{}", endpoint.app);
-            Door::new(path, vec![Arc::clone(endpoint)], &unclaimed, now)
+        let apps: Vec<_> = apps.into_iter().map(receiving).collect();
+        let endpoint = |path: String, apps: Vec<Arc<ReceivingApp>>| {
+            Arc::new(Endpoint::new(path, apps, &unclaimed, uptime))
         };
-        let mut doors: Vec<Door> = endpoints.iter().map(own).collect();
-        let secrets = endpoints.iter().flat_map(|endpoint| endpoint.secrets.clone());
+        let own = |app: &Arc<ReceivingApp>| {
+            endpoint(format!("{SHORT_PATH}/{}", app.name), vec![Arc::clone(app)])
+        };
+        let mut all: Vec<Arc<Endpoint>> = apps.iter().map(own).collect();
+        let secrets = apps.iter().flat_map(|app| app.secrets.clone());
         if is_short_path_served(&secrets.collect::<Vec<_>>()) {
-            doors.insert(0, Door::new(SHORT_PATH.to_owned(), endpoints, &unclaimed, now));
+            all.insert(0, endpoint(SHORT_PATH.to_owned(), apps));
         }
-        Self(doors)
+        Self { all, unclaimed }
     }
 
-    fn signing_of(&self, app: &AppName) -> Option<Arc<Signing>> {
-        let all = self.0.iter().flat_map(|door| &door.endpoints);
-        let mut of_app = all.filter(|endpoint| endpoint.app == *app);
-        of_app.next().map(|endpoint| Arc::clone(&endpoint.signing))
+    fn apps(&self) -> impl Iterator<Item = &Arc<ReceivingApp>> {
+        self.all.iter().flat_map(|endpoint| &endpoint.apps)
     }
 
-    /// How requests to each app are signed.
+    fn signing_of(&self, app: &AppName) -> Option<Arc<SigningStats>> {
+        self.apps().find(|known| known.name == *app).map(|app| Arc::clone(&app.signing))
+    }
+
+    /// Returns the signing health of each app.
     pub(super) fn signing(&self) -> Vec<(AppName, SigningHealth)> {
         let mut all: Vec<(AppName, SigningHealth)> = Vec::new();
-        for (app, signing) in self.0.iter().flat_map(Door::signing) {
-            if all.iter().all(|(known, _)| known != app) {
-                all.push((app.clone(), signing.health()));
+        for app in self.apps() {
+            if all.iter().all(|(known, _)| *known != app.name) {
+                all.push((app.name.clone(), app.signing.health()));
             }
         }
         all
     }
 
-    pub(super) fn find(&self, path: &str) -> Option<&Door> {
-        self.0.iter().find(|door| door.path == path)
+    pub(super) fn find(&self, path: &str) -> Option<&Arc<Endpoint>> {
+        self.all.iter().find(|endpoint| endpoint.path == path)
+    }
+
+    /// Counts a request that is not for a configured app.
+    pub(super) fn count_unclaimed(&self, fate: Fate) {
+        self.unclaimed.fates.count(fate);
     }
 }
 
-/// Returns whether apps with these signing secrets can be told apart on the short path.
+/// Returns whether the short path is served for apps with these signing secrets.
 pub fn is_short_path_served(secrets: &[Secret]) -> bool {
     let mut values: Vec<_> = secrets.iter().map(Secret::reveal).collect();
     values.sort_unstable();

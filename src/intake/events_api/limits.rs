@@ -1,9 +1,11 @@
-//! How much may be under way at once. Nobody holds anything for what was only announced: a request
-//! takes a place when its signature holds, and a body takes room for what has arrived of it.
+//! Limits on what may be in progress at once.
 //!
-//! Until a signature holds, a body may be anybody's. Where such bodies fill the room for them, the
-//! oldest gives way, whichever of them grows, and the newest never does: strangers who send half of
-//! something keep nobody else out.
+//! Nothing is held for what was only announced: a request counts once its signature is verified,
+//! and a body takes memory for the bytes that have arrived.
+//!
+//! Until its signature is verified, a body may be anybody's. When such bodies fill their budget,
+//! the oldest is cut off, whichever of them grows, and never the newest: strangers who send half of
+//! a body keep nobody else out.
 
 use std::{
     collections::BTreeMap,
@@ -14,144 +16,145 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::refusal::Refusal;
 
-/// Verified requests at once.
+/// Verified requests in progress at once.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Slack's events have a few KiB. Bodies up to this have room of their own.
+/// Size up to which bodies have a budget of their own. Slack's events are a few KiB long.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 
-/// Room for small bodies that have arrived in part. Most bodies arrive whole, and take none.
-const SMALL_ROOM_BYTES: usize = 4 * 1024 * 1024;
+/// Budget of small bodies that have arrived in part. Most bodies arrive whole, and use none of it.
+const SMALL_BUDGET_BYTES: usize = 4 * 1024 * 1024;
 
-/// The same for larger ones: at least one of the largest always fits. The buffers that they grow in
+/// Budget of larger bodies: at least one of the largest always fits. The buffers in which they grow
 /// take up to twice as much.
-const LARGE_ROOM_BYTES: usize = 5 * 1024 * 1024;
+const LARGE_BUDGET_BYTES: usize = 5 * 1024 * 1024;
 
-/// What is left.
+/// Limits on requests and on unverified bodies, with what is in use of them.
 #[derive(Debug)]
 pub(super) struct Limits {
     requests: Semaphore,
-    bodies: Mutex<Bodies>,
+    bodies: Mutex<PartialBodies>,
 }
 
 impl Limits {
     pub(super) const fn new() -> Self {
         Self {
             requests: Semaphore::const_new(MAX_IN_FLIGHT),
-            bodies: Mutex::new(Bodies {
-                small: Room::new(SMALL_ROOM_BYTES),
-                large: Room::new(LARGE_ROOM_BYTES),
-                next: 0,
+            bodies: Mutex::new(PartialBodies {
+                small: ByteBudget::new(SMALL_BUDGET_BYTES),
+                large: ByteBudget::new(LARGE_BUDGET_BYTES),
+                next_number: 0,
             }),
         }
     }
 
-    /// A place for a verified request.
-    pub(super) fn request(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        self.requests.try_acquire().map_err(|_all_taken| Refusal::Overload)
+    /// Returns a permit for a verified request, or `None` if too many are in progress.
+    pub(super) fn request_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.requests.try_acquire().ok()
     }
 
-    /// Takes room for that much of a body, at the cost of older ones.
-    pub(super) fn hold(&self, bytes: usize) -> Held<'_> {
-        let (cut, is_cut) = oneshot::channel();
+    /// Reserves memory for the part of a body that has arrived, at the cost of older bodies.
+    pub(super) fn reserve(&self, bytes: usize) -> Reservation<'_> {
+        let (revoke, is_revoked) = oneshot::channel();
         let mut bodies = self.bodies();
-        bodies.next += 1;
-        let number = bodies.next;
-        bodies.put(number, Part { bytes, _cut: cut });
-        Held { limits: self, number, is_cut }
+        bodies.next_number += 1;
+        let number = bodies.next_number;
+        bodies.insert(number, PartialBody { bytes, _revoke: revoke });
+        Reservation { limits: self, number, is_revoked }
     }
 
-    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+    fn bodies(&self) -> MutexGuard<'_, PartialBodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The room that a body takes. Dropped, it is free.
+/// Memory reserved for a body, released when dropped.
 #[derive(Debug)]
-pub(super) struct Held<'l> {
+pub(super) struct Reservation<'l> {
     limits: &'l Limits,
     number: u64,
-    is_cut: oneshot::Receiver<()>,
+    is_revoked: oneshot::Receiver<()>,
 }
 
-impl Held<'_> {
-    /// Takes room for what the body has grown to. The oldest gives way, be it this one.
+impl Reservation<'_> {
+    /// Enlarges the reservation to a new size of the body. If there is not enough memory, the
+    /// oldest body is cut off, even if that is this one.
     pub(super) fn grow(&self, bytes: usize) -> Result<(), Refusal> {
         let mut bodies = self.limits.bodies();
-        let part = bodies.take(self.number).ok_or(Refusal::Crowded)?;
-        let is_kept = bodies.put(self.number, Part { bytes, ..part });
+        let body = bodies.remove(self.number).ok_or(Refusal::Crowded)?;
+        let is_kept = bodies.insert(self.number, PartialBody { bytes, ..body });
         if is_kept { Ok(()) } else { Err(Refusal::Crowded) }
     }
 
-    /// Ends when the room is needed for newer bodies.
-    pub(super) async fn cut(&mut self) {
-        // The other end is dropped with the part, and sends nothing.
-        drop((&mut self.is_cut).await);
+    /// Waits until newer bodies take the memory.
+    pub(super) async fn revoked(&mut self) {
+        // The other end is dropped with the partial body, and never sends.
+        drop((&mut self.is_revoked).await);
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.limits.bodies().take(self.number);
+        self.limits.bodies().remove(self.number);
     }
 }
 
 #[derive(Debug)]
-struct Bodies {
-    small: Room<Part>,
-    large: Room<Part>,
-    next: u64,
+struct PartialBodies {
+    small: ByteBudget<PartialBody>,
+    large: ByteBudget<PartialBody>,
+    next_number: u64,
 }
 
-/// What has arrived of a body. Its reader hears when this is dropped.
+/// Size of a body that has arrived in part. Dropped, the body's reader is told to stop.
 #[derive(Debug)]
-struct Part {
+struct PartialBody {
     bytes: usize,
-    _cut: oneshot::Sender<()>,
+    _revoke: oneshot::Sender<()>,
 }
 
-impl Bodies {
-    /// Puts a part in. Returns whether it stays.
-    fn put(&mut self, number: u64, part: Part) -> bool {
-        let is_small = part.bytes <= SMALL_BODY_BYTES;
-        let room = if is_small { &mut self.small } else { &mut self.large };
-        room.put(number, part.bytes, part)
+impl PartialBodies {
+    /// Inserts a body. Returns whether there is memory for it.
+    fn insert(&mut self, number: u64, body: PartialBody) -> bool {
+        let is_small = body.bytes <= SMALL_BODY_BYTES;
+        let budget = if is_small { &mut self.small } else { &mut self.large };
+        budget.insert(number, body.bytes, body)
     }
 
-    fn take(&mut self, number: u64) -> Option<Part> {
-        self.small.take(number).or_else(|| self.large.take(number))
+    fn remove(&mut self, number: u64) -> Option<PartialBody> {
+        self.small.remove(number).or_else(|| self.large.remove(number))
     }
 }
 
-/// A number of bytes, and what takes them, by age: lower numbers are older.
+/// A number of bytes, and the items that use them, by age: lower numbers are older.
 #[derive(Debug)]
-struct Room<T> {
+struct ByteBudget<T> {
     limit: usize,
     used: usize,
-    parts: BTreeMap<u64, (usize, T)>,
+    items: BTreeMap<u64, (usize, T)>,
 }
 
-impl<T> Room<T> {
+impl<T> ByteBudget<T> {
     const fn new(limit: usize) -> Self {
-        Self { limit, used: 0, parts: BTreeMap::new() }
+        Self { limit, used: 0, items: BTreeMap::new() }
     }
 
-    /// Puts a part in, and drops the oldest ones until all fit or the newest is alone. Returns
-    /// whether the part stays.
-    fn put(&mut self, number: u64, bytes: usize, part: T) -> bool {
+    /// Inserts an item, and drops the oldest ones until all fit or the newest is alone. Returns
+    /// whether the inserted item stays.
+    fn insert(&mut self, number: u64, bytes: usize, item: T) -> bool {
         self.used += bytes;
-        self.parts.insert(number, (bytes, part));
-        while self.used > self.limit && self.parts.len() > 1 {
-            let oldest = self.parts.keys().next().copied();
-            oldest.and_then(|oldest| self.take(oldest));
+        self.items.insert(number, (bytes, item));
+        while self.used > self.limit && self.items.len() > 1 {
+            let oldest = self.items.keys().next().copied();
+            oldest.and_then(|oldest| self.remove(oldest));
         }
-        self.parts.contains_key(&number)
+        self.items.contains_key(&number)
     }
 
-    fn take(&mut self, number: u64) -> Option<T> {
-        let (bytes, part) = self.parts.remove(&number)?;
+    fn remove(&mut self, number: u64) -> Option<T> {
+        let (bytes, item) = self.items.remove(&number)?;
         self.used -= bytes;
-        Some(part)
+        Some(item)
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Begin(usize),
-        /// The n-th of those that are there grows to so much.
+        /// Lets the n-th item grow to a size.
         Grow(usize, usize),
         End(usize),
     }
@@ -181,73 +184,74 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_room_keeps_within_its_limit_and_drops_the_oldest_first_and_never_the_newest(
+        fn a_budget_stays_within_its_limit_and_drops_the_oldest_first_and_never_the_newest(
             steps in prop::collection::vec(step(), 1..200)
         ) {
-            let mut room = Room::new(LIMIT);
+            let mut budget = ByteBudget::new(LIMIT);
             for (number, step) in (0..).zip(steps) {
-                let before: Vec<u64> = room.parts.keys().copied().collect();
+                let before: Vec<u64> = budget.items.keys().copied().collect();
                 let named = |at: usize| before.get(at).copied();
-                let (put, stays) = match step {
-                    Step::Begin(bytes) => (number, room.put(number, bytes, ())),
+                let (inserted, stays) = match step {
+                    Step::Begin(bytes) => (number, budget.insert(number, bytes, ())),
                     Step::Grow(at, bytes) => {
                         let Some(grows) = named(at) else { continue };
-                        room.take(grows);
-                        (grows, room.put(grows, bytes, ()))
+                        budget.remove(grows);
+                        (grows, budget.insert(grows, bytes, ()))
                     }
                     Step::End(at) => {
-                        named(at).map(|ended| room.take(ended));
+                        named(at).map(|ended| budget.remove(ended));
                         continue;
                     }
                 };
-                let sum: usize = room.parts.values().map(|(bytes, ())| bytes).sum();
-                prop_assert_eq!(sum, room.used);
-                prop_assert!(room.used <= LIMIT);
-                prop_assert_eq!(room.parts.contains_key(&put), stays);
+                let sum: usize = budget.items.values().map(|(bytes, ())| bytes).sum();
+                prop_assert_eq!(sum, budget.used);
+                prop_assert!(budget.used <= LIMIT);
+                prop_assert_eq!(budget.items.contains_key(&inserted), stays);
                 let mut all = before.clone();
-                all.extend((!before.contains(&put)).then_some(put));
-                prop_assert!(room.parts.contains_key(all.last().unwrap()), "the newest went");
-                let gone = all.iter().take_while(|one| !room.parts.contains_key(one)).count();
-                let stay = all[gone..].iter().all(|one| room.parts.contains_key(one));
-                prop_assert!(stay, "a newer one went");
+                all.extend((!before.contains(&inserted)).then_some(inserted));
+                prop_assert!(budget.items.contains_key(all.last().unwrap()), "the newest was dropped");
+                let gone = all.iter().take_while(|one| !budget.items.contains_key(one)).count();
+                let stay = all[gone..].iter().all(|one| budget.items.contains_key(one));
+                prop_assert!(stay, "a newer one was dropped");
             }
         }
     }
 
     #[test]
-    fn small_bodies_and_large_ones_do_not_take_each_others_room() {
+    fn small_and_large_bodies_do_not_use_each_others_budget() {
         let limits = Limits::new();
-        let small = limits.hold(SMALL_BODY_BYTES);
-        let large: Vec<Held<'_>> = (0..4).map(|_| limits.hold(4 * 1024 * 1024)).collect();
+        let small = limits.reserve(SMALL_BODY_BYTES);
+        let large: Vec<Reservation<'_>> = (0..4).map(|_| limits.reserve(4 * 1024 * 1024)).collect();
         let grown: Vec<bool> = large.iter().map(|one| one.grow(4_000_000).is_ok()).collect();
         assert_eq!(grown, [false, false, false, true], "one of the largest fits");
         assert!(small.grow(SMALL_BODY_BYTES).is_ok());
-        let many: Vec<Held<'_>> = (0..64).map(|_| limits.hold(SMALL_BODY_BYTES)).collect();
+        let many: Vec<Reservation<'_>> =
+            (0..64).map(|_| limits.reserve(SMALL_BODY_BYTES)).collect();
         assert!(small.grow(SMALL_BODY_BYTES).is_err());
         assert!(many.iter().all(|one| one.grow(1).is_ok()));
         assert!(large.last().unwrap().grow(4_000_000).is_ok());
     }
 
     #[test]
-    fn an_older_body_that_grows_gives_way_and_the_newest_stays() {
+    fn an_older_body_that_grows_is_cut_off_and_the_newest_stays() {
         let limits = Limits::new();
-        let old = limits.hold(1);
+        let old = limits.reserve(1);
         assert!(old.grow(3_000_000).is_ok());
-        let newest = limits.hold(2_500_000);
+        let newest = limits.reserve(2_500_000);
         assert!(newest.grow(2_500_001).is_ok());
-        let old = limits.hold(1);
-        let newest = limits.hold(2_500_000);
+        let old = limits.reserve(1);
+        let newest = limits.reserve(2_500_000);
         assert!(old.grow(70_000).is_ok());
         assert!(old.grow(3_000_000).is_err(), "it is the oldest");
         assert!(newest.grow(4_000_000).is_ok(), "the newest is whole");
     }
 
     #[tokio::test]
-    async fn who_has_no_room_any_more_hears_of_it() {
+    async fn the_reader_of_a_body_that_was_cut_off_is_told() {
         let limits = Limits::new();
-        let mut first = limits.hold(4 * 1024 * 1024);
-        let others = limits.hold(4 * 1024 * 1024);
-        first.cut().await;
+        let mut first = limits.reserve(4 * 1024 * 1024);
+        let others = limits.reserve(4 * 1024 * 1024);
+        first.revoked().await;
         drop((first, others));
         assert_eq!(limits.bodies().large.used, 0);
     }

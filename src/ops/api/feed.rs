@@ -62,7 +62,7 @@ pub(super) async fn read(
     }
     let wait = seconds(wish.wait.as_deref())?;
     if let Some(peer) = request.extensions.get::<Peer>() {
-        peer.verified();
+        peer.mark_verified();
     }
     let _long = if wait.is_zero() { None } else { Some(api.long_request()?) };
     let found = api.control().read(feed, FeedWish { after, limit, wait }).await;

@@ -1,4 +1,4 @@
-//! A connection's stream and answers, watched for a peer that does not read.
+//! Tracking of a connection's writes and requests for the connection table.
 
 use std::{
     io::{self, IoSlice},
@@ -10,36 +10,38 @@ use std::{
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
-use super::house::{Phase, Visit};
+use super::connections::{Connection, Phase};
 
-/// Bytes that are read at once. hyper's buffers grow with it, and there are hundreds of them.
+/// Most bytes taken by one read. hyper's buffers grow with this size, and there are hundreds of
+/// them.
 const READ_BYTES: u64 = 8 * 1024;
 
-/// A stream that notes when its peer takes nothing of what is written.
+/// A stream that notes when the peer takes nothing of what is written.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct TrackedStream<S> {
     stream: Take<S>,
-    visit: Arc<Visit>,
+    connection: Arc<Connection>,
 }
 
-impl<S: AsyncRead> Watched<S> {
-    pub(super) fn new(stream: S, visit: Arc<Visit>) -> Self {
-        Self { stream: stream.take(READ_BYTES), visit }
+impl<S: AsyncRead> TrackedStream<S> {
+    pub(super) fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self { stream: stream.take(READ_BYTES), connection }
     }
 }
 
-impl<S> Watched<S> {
+impl<S> TrackedStream<S> {
     fn note<T>(&self, context: &Context<'_>, written: Poll<T>) -> Poll<T> {
         if written.is_pending() {
-            self.visit.stalled();
-        } else if self.visit.moved() {
+            self.connection.note_stalled();
+        } else if self.connection.note_written() {
+            // The request that waits for the peer is polled by this same task.
             context.waker().wake_by_ref();
         }
         written
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -50,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -82,41 +84,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// A request in progress, from its head to the end of its answer.
+/// A request in progress, from its head to the end of its answer. Dropped, the connection is idle.
 #[derive(Debug)]
-pub(super) struct InProgress(Arc<Visit>);
+pub(super) struct RequestGuard(Arc<Connection>);
 
-impl InProgress {
-    pub(super) fn begin(visit: &Arc<Visit>) -> Self {
-        visit.enter(Phase::Unverified);
-        Self(Arc::clone(visit))
+impl RequestGuard {
+    pub(super) fn begin(connection: &Arc<Connection>) -> Self {
+        connection.enter(Phase::Unverified);
+        Self(Arc::clone(connection))
     }
 
-    pub(super) fn visit(&self) -> &Visit {
+    pub(super) fn connection(&self) -> &Connection {
         &self.0
     }
 }
 
-impl Drop for InProgress {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.enter(Phase::Idle);
     }
 }
 
-/// The body of an answer. While there is more of it, the request is in progress.
+/// Body of an answer. The request is in progress until the body is dropped.
 #[derive(Debug)]
-pub(super) struct Answer<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
-    _request: InProgress,
+    _request: RequestGuard,
 }
 
-impl<B> Answer<B> {
-    pub(super) const fn new(body: B, request: InProgress) -> Self {
+impl<B> TrackedBody<B> {
+    pub(super) const fn new(body: B, request: RequestGuard) -> Self {
         Self { body, _request: request }
     }
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
