@@ -1,4 +1,4 @@
-//! The accept loop of both listeners and its limits: `cli` runs one for Slack and one for operators.
+//! The accept loop and its limits. `cli` runs one loop for Slack and one for operators.
 //!
 //! `axum::serve` 0.8 does not set a timer, so a client that sends half of a head keeps its
 //! connection forever; this loop closes it. Only HTTP/1.1 is spoken: Slack and probes use it, and

@@ -362,7 +362,9 @@ mod tests {
         }
 
         #[test]
-        fn of_two_in_the_same_state_the_older_one_is_closed(all in prop::collection::vec(snapshot(), 1..40)) {
+        fn of_two_in_the_same_state_the_older_one_is_closed(
+            all in prop::collection::vec(snapshot(), 1..40)
+        ) {
             let Some(gone) = chosen(&all, WhenFull::Wait) else { return Ok(()) };
             for other in &all {
                 if (other.phase, other.is_unread) == (gone.phase, gone.is_unread) {
@@ -387,7 +389,9 @@ mod tests {
         fn a_new_connection_stays_while_others_do_not_read_their_answers(
             others in prop::collection::vec(60_000..10_000_000_u64, 1..40), new in 0..50_000_u64
         ) {
-            let unread = |age_micros| ConnectionSnapshot { phase: Phase::Idle, age_micros, is_unread: true };
+            let unread = |age_micros| {
+                ConnectionSnapshot { phase: Phase::Idle, age_micros, is_unread: true }
+            };
             let mut all: Vec<ConnectionSnapshot> = others.into_iter().map(unread).collect();
             all.push(ConnectionSnapshot { phase: Phase::Idle, age_micros: new, is_unread: false });
             let gone = chosen(&all, WhenFull::Wait).map(|gone| gone.is_unread);

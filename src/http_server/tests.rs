@@ -13,8 +13,8 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server for a few connections. Requests are verified at once if their path says so, and answered
-/// as [`Running::allow_answers`] permits.
+/// A server for a few connections. Requests are verified at once if their path says so, and
+/// answered as [`Running::allow_answers`] permits.
 struct Running {
     address: SocketAddr,
     connections: ConnectionTable,

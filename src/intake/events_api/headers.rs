@@ -7,7 +7,8 @@ use crate::{
     slack::signature::{Claim, SignatureError},
 };
 
-/// Header of a signed request that an operator's test makes; such a request is not counted as a push.
+/// Header of a signed request that an operator's test makes. Such a request does not count as a
+/// push.
 pub const TEST_MARK: HeaderName = HeaderName::from_static("x-slack-soar-relay-test");
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-slack-signature");

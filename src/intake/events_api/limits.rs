@@ -209,7 +209,8 @@ mod tests {
                 prop_assert_eq!(budget.items.contains_key(&inserted), stays);
                 let mut all = before.clone();
                 all.extend((!before.contains(&inserted)).then_some(inserted));
-                prop_assert!(budget.items.contains_key(all.last().unwrap()), "the newest was dropped");
+                let newest = all.last().unwrap();
+                prop_assert!(budget.items.contains_key(newest), "the newest was dropped");
                 let gone = all.iter().take_while(|one| !budget.items.contains_key(one)).count();
                 let stay = all[gone..].iter().all(|one| budget.items.contains_key(one));
                 prop_assert!(stay, "a newer one was dropped");

@@ -22,7 +22,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub struct SigningHealth {
     /// Time of the last request with a valid signature.
     pub verified_at: Option<Timestamp>,
-    /// Number of well-formed, recent requests with a wrong signature since then, or since the start.
+    /// Number of well-formed, recent requests with a wrong signature since then, or since the
+    /// start.
     pub rejected: u64,
     /// Number of requests without well-formed, recent headers since the start.
     pub strangers: u64,
@@ -51,8 +52,8 @@ impl Default for SigningStats {
 }
 
 impl SigningStats {
-    /// Notes a valid signature. Returns the number of wrong ones since the last valid one if that is
-    /// worth a log line: this is the first valid one, or there was a warning.
+    /// Notes a valid signature. Returns the number of wrong ones since the last valid one if that
+    /// is worth a log line: this is the first valid one, or there was a warning.
     pub(super) fn note_verified(&self, now: Timestamp) -> Option<u64> {
         let before = self.verified_at.swap(now.micros(), Ordering::Relaxed);
         let is_first = before == i64::MIN;
