@@ -34,7 +34,7 @@ use slack_soar_relay::{
     metrics::Metrics,
     store::{
         Attempt, Inbox, NewAlert, NewMessage, Next, Outcome, Queue, Reference, Source, Upkeep,
-        sqlite::{Settings, SqliteStore, backup},
+        sqlite::{SqliteSettings, SqliteStore, backup},
     },
 };
 
@@ -124,7 +124,7 @@ async fn copy_under_load(store: &SqliteStore, path: &Path) -> bool {
 /// 100,000 alerts: 1 % dead, 4 % pending, 0.1 % unrouted, the others delivered.
 async fn fill(path: &Path) -> bool {
     let started = Instant::now();
-    let settings = Settings {
+    let settings = SqliteSettings {
         path: path.to_owned(),
         max_size_bytes: 8 * 1024 * 1024 * 1024,
         lease: Duration::from_secs(90),

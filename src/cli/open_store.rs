@@ -12,7 +12,7 @@ use crate::{
     store::{
         Store,
         postgres::{self, PostgresStore},
-        sqlite::{self, SqliteStore},
+        sqlite::{SqliteSettings, SqliteStore},
     },
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn open_store(
         let settings = postgres_settings(postgres, config)?;
         return Ok(Arc::new(PostgresStore::open(settings, clock.clone(), metrics).await?));
     }
-    let settings = sqlite::Settings {
+    let settings = SqliteSettings {
         path: config.path.clone(),
         max_size_bytes: config.max_size_bytes,
         lease: config.lease,

@@ -542,7 +542,7 @@ async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
     let path = folder.path().join("relay.db");
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
     let from = {
-        let settings = crate::store::sqlite::Settings {
+        let settings = crate::store::sqlite::SqliteSettings {
             path: path.clone(),
             max_size_bytes: 1 << 30,
             lease: LEASE,

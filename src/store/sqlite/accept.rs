@@ -5,10 +5,11 @@ use rusqlite::{named_params, params};
 
 use super::{
     SqliteStore, catch_up,
-    db::{Db, StoredTs},
-    purpose::Purpose,
-    relieve,
-    writer::{Mode, Write, answer, item},
+    db::Db,
+    error::item,
+    evict,
+    job::{Mode, Purpose, Write, answer},
+    row::StoredTs,
 };
 use crate::{
     clock::Timestamp,
@@ -66,7 +67,7 @@ impl Inbox for SqliteStore {
         let hints = self.shared.hints.of_messages(&batch.messages);
         let bytes = batch.bytes();
         let held = self.shared.waiting.hold(batch, bytes).ok_or(StoreError::Busy)?;
-        relieve::make_room(self).await?;
+        evict::make_room(self).await?;
         let (job, reply) = Write::new(writing(held.hand_over()), move |durable| {
             hints.iter().filter(|_| durable).for_each(|hint| hint.notify_one());
         });

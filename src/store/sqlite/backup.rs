@@ -11,7 +11,11 @@ use std::{
 use rusqlite::InterruptHandle;
 use tempfile::NamedTempFile;
 
-use super::open::{self, OpenError};
+use super::{
+    error::OpenError,
+    open,
+    paths::{beside, directory},
+};
 
 /// Why there is no copy. Nothing was changed, and no half of a copy is left.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +72,7 @@ pub fn backup(
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
-    let directory = open::directory(to);
+    let directory = directory(to);
     let Whole { partial, copied, file: _held } = copy(store, directory, begins)?;
     partial.persist_noclobber(to).map_err(|error| {
         let exists = error.error.kind() == io::ErrorKind::AlreadyExists;
@@ -88,7 +92,7 @@ pub fn backup_to(
     out: &mut dyn io::Write,
     begins: impl FnOnce(InterruptHandle),
 ) -> Result<Copied, BackupError> {
-    let Whole { partial, copied, file: _held } = copy(store, open::directory(store), begins)?;
+    let Whole { partial, copied, file: _held } = copy(store, directory(store), begins)?;
     let mut stream = || {
         io::copy(&mut File::open(&partial)?, out)?;
         out.flush()
@@ -155,7 +159,7 @@ pub(super) fn remove_partial(directory: &Path) -> io::Result<()> {
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_ok() {
             tracing::info!(path = %path.display(), "a partial copy of a killed backup is removed");
-            drop(fs::remove_file(open::beside(&path, JOURNAL)));
+            drop(fs::remove_file(beside(&path, JOURNAL)));
             drop(fs::remove_file(&path));
         }
     }

@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::{
     SqliteStore,
-    db::{Db, StoredTs},
+    db::{Db, chains},
+    row::StoredTs,
 };
 use crate::{
     clock::Timestamp,
@@ -273,22 +274,6 @@ fn set_channel_id(
         params![app.as_str(), clean(written), clean(id.as_str())],
     )
     .map(drop)
-}
-
-/// The ids that channels of the app have had.
-pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec<ChannelId>>> {
-    let mut chains: Vec<Vec<ChannelId>> = Vec::new();
-    let mut statement = db
-        .prepare_cached("SELECT channel, place FROM chains WHERE app = ?1 ORDER BY first, place")?;
-    let mut rows = statement.query([app.as_str()])?;
-    while let Some(row) = rows.next()? {
-        let id = ChannelId::new(row.get_ref(0)?.as_str()?);
-        match (row.get::<_, i64>(1)?, chains.last_mut()) {
-            (0, _) | (_, None) => chains.push(vec![id]),
-            (_, Some(chain)) => chain.push(id),
-        }
-    }
-    Ok(chains)
 }
 
 /// Keeps that Slack replaced the id `old` with `new`.

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    catch_up, disk,
-    open::{self, OpenError},
-};
+use super::{catch_up, disk, error::OpenError, open, paths::directory};
 use crate::ids::{AppName, ChannelId};
 
 /// More problems than this say nothing new.
@@ -24,7 +21,7 @@ pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
         let rows = statement.query_map((), |row| row.get::<_, String>(0))?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
     };
-    let mut found = read().map_err(|source| open::engine(path, source))?;
+    let mut found = read().map_err(|source| OpenError::engine(path, source))?;
     found.retain(|line| line != "ok");
     Ok(Some(found))
 }
@@ -34,7 +31,7 @@ pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
 /// # Errors
 /// The disk cannot be asked.
 pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
-    disk::available(open::directory(path))
+    disk::available(directory(path))
 }
 
 /// The ids that the relay has found behind the configured channels of an app.
@@ -45,5 +42,5 @@ pub fn known_channels(path: &Path, app: &AppName) -> Result<Vec<(String, Channel
     let Some(db) = open::look(path)? else {
         return Ok(Vec::new());
     };
-    catch_up::channel_ids(&db, app).map_err(|source| open::engine(path, source))
+    catch_up::channel_ids(&db, app).map_err(|source| OpenError::engine(path, source))
 }

@@ -1,16 +1,13 @@
 //! The writer's connection, with what it knows by heart.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{
-    CachedStatement, Connection, ToSql, params,
-    types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, Value, ValueRef},
-};
+use rusqlite::{CachedStatement, Connection, params};
 
-use super::{catch_up, open::BUSY_TIMEOUT, writer::is_items_own};
+use super::error::is_items_own;
 use crate::{
     clock::Timestamp,
-    ids::{AppName, ChannelId, DestinationName, MessageTs, TsKey},
+    ids::{AppName, ChannelId, DestinationName},
     store::stored::clean,
 };
 
@@ -215,7 +212,7 @@ impl<'w> Db<'w> {
             .collect::<rusqlite::Result<_>>()?;
         let mut all = HashMap::new();
         for app in apps.iter().filter_map(|app| AppName::new(app).ok()) {
-            for chain in catch_up::chains(self.connection, &app)? {
+            for chain in chains(self.connection, &app)? {
                 let mut numbers = Vec::with_capacity(chain.len());
                 for id in &chain {
                     numbers.push(self.channel(&app, id)?);
@@ -253,48 +250,18 @@ impl<'w> Db<'w> {
     }
 }
 
-/// A message's timestamp as it is stored: the integer, or the bytes of the digest.
-pub(super) struct StoredTs(pub(super) TsKey);
-
-impl ToSql for StoredTs {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match &self.0 {
-            TsKey::Ts(ts) => ToSqlOutput::Owned(Value::Integer(ts.micros())),
-            TsKey::Digest(digest) => ToSqlOutput::Borrowed(ValueRef::Blob(digest)),
-        })
-    }
-}
-
-impl FromSql for StoredTs {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        if let Ok(micros) = value.as_i64() {
-            return Ok(Self(TsKey::Ts(MessageTs::from_micros(micros))));
+/// The ids that channels of the app have had.
+pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec<ChannelId>>> {
+    let mut chains: Vec<Vec<ChannelId>> = Vec::new();
+    let mut statement = db
+        .prepare_cached("SELECT channel, place FROM chains WHERE app = ?1 ORDER BY first, place")?;
+    let mut rows = statement.query([app.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let id = ChannelId::new(row.get_ref(0)?.as_str()?);
+        match (row.get::<_, i64>(1)?, chains.last_mut()) {
+            (0, _) | (_, None) => chains.push(vec![id]),
+            (_, Some(chain)) => chain.push(id),
         }
-        let digest = <[u8; 8]>::try_from(value.as_blob()?)
-            .map_err(|wrong_length| FromSqlError::Other(wrong_length.into()))?;
-        Ok(Self(TsKey::Digest(digest)))
     }
-}
-
-/// Undoes the transaction, if there is one and SQLite has not done so already.
-pub(super) fn roll_back(connection: &Connection) {
-    if !connection.is_autocommit()
-        && let Err(error) = connection.execute("ROLLBACK", ())
-    {
-        tracing::error!(%error, "the store could not undo a transaction");
-    }
-}
-
-/// Copies the log into the file and gives its space back, as far as no reader is in the way: the
-/// writer does not wait for one.
-pub(super) fn empty_log(connection: &Connection) {
-    let empty = || {
-        connection.busy_timeout(Duration::ZERO)?;
-        let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_busy| Ok(()));
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        emptied
-    };
-    if let Err(error) = empty() {
-        tracing::debug!(%error, "the store's log cannot be emptied now");
-    }
+    Ok(chains)
 }

@@ -8,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     SqliteStore,
     db::Db,
-    purpose::Purpose,
-    reader::alert_id,
-    threads::Shared,
-    writer::{Write, answer},
+    job::Purpose,
+    job::{Write, answer},
+    row::alert_id,
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,

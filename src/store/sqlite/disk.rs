@@ -18,10 +18,7 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::{
-    files::{BALLAST, OWNER_ONLY},
-    open::{beside, directory},
-};
+use super::paths::{BALLAST, OWNER_ONLY, beside, directory};
 
 /// How much the ballast takes, and how much must be free for it to be made again.
 const BALLAST_BYTES: u64 = 2 * 1024 * 1024;

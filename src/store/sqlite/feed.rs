@@ -9,10 +9,10 @@ use super::{
     SqliteStore,
     db::Db,
     deliver::{LastBody, delivery},
+    job::Mode,
     operate,
-    reader::alert_id,
-    threads::Shared,
-    writer::Mode,
+    row::alert_id,
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,

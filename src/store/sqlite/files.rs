@@ -12,17 +12,11 @@ use std::{
     },
 };
 
-use super::open::{OpenError, beside, failed};
+use super::{
+    error::OpenError,
+    paths::{LOCK, OWNER_ONLY, SHARED_MEMORY, WAL, beside},
+};
 use crate::store::StoreError;
-
-/// What is in the store is nobody else's business, whatever the umask.
-pub(super) const OWNER_ONLY: u32 = 0o600;
-
-/// The files beside the database, by what is added to its name.
-const WAL: &str = "-wal";
-const SHARED_MEMORY: &str = "-shm";
-const LOCK: &str = ".lock";
-pub(super) const BALLAST: &str = ".ballast";
 
 /// The two locks on a store, held until this is dropped or the process ends.
 ///
@@ -57,7 +51,7 @@ impl Locks {
 }
 
 fn lock(store: &Path, path: &Path) -> Result<File, OpenError> {
-    let failed = |source: io::Error| failed(store)(source.into());
+    let failed = |source: io::Error| OpenError::failed(store, source);
     let mut options = File::options();
     options.create(true).truncate(false).read(true).write(true).mode(OWNER_ONLY);
     let file = options.open(path).map_err(failed)?;

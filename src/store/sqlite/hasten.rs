@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{SqliteStore, db::Db, operate::PIECE, purpose::Purpose, threads::Shared, writer::Mode};
+use super::{SqliteStore, db::Db, job::Mode, job::Purpose, operate::PIECE, shared::Shared};
 use crate::{
     ids::DestinationName,
     store::{Hasten, StoreError, stored::HELD_MAX_US},

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, Row, Rows, params};
 
 use super::{
-    db::StoredTs,
-    threads::Shared,
+    row::StoredTs,
+    shared::Shared,
     view::{Waiting, by_seq, deliveries, number_of, state_of},
 };
 use crate::{

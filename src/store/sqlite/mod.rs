@@ -5,10 +5,8 @@
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use tokio::runtime::Handle;
@@ -16,7 +14,8 @@ use tokio::runtime::Handle;
 use self::{
     db::Memory,
     open::Opened,
-    threads::{Queues, Shared, start},
+    shared::Shared,
+    threads::{Queues, start},
     writer::Writer,
 };
 use crate::{clock::Clock, metrics::Metrics};
@@ -26,27 +25,35 @@ mod ask;
 mod backup;
 mod catch_up;
 pub mod checkup;
+mod connect;
 mod db;
 mod deliver;
 mod desk;
 mod disk;
+mod error;
+mod evict;
+mod eviction;
 mod export;
 mod feed;
 mod files;
 mod hasten;
+mod job;
 mod journal;
 mod leases;
 mod list;
 mod open;
 mod operate;
+mod paths;
 mod pause;
 mod poster;
-mod purpose;
 mod queue;
 mod reader;
-mod relieve;
+mod restriction;
 mod retain;
 mod review;
+mod row;
+mod settings;
+mod shared;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -57,20 +64,10 @@ mod writer;
 
 pub use self::{
     backup::{BackupError, Copied, backup, backup_to},
+    error::OpenError,
     export::Export,
-    open::OpenError,
+    settings::SqliteSettings,
 };
-
-/// Where the store is, and its limits.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The file. SQLite keeps others beside it, and the relay a `.lock`.
-    pub path: PathBuf,
-    /// How large it may become, write-ahead log included.
-    pub max_size_bytes: u64,
-    /// How long a lease lasts.
-    pub lease: Duration,
-}
 
 /// A store in a SQLite file, open. Dropped without [`Upkeep::close`](crate::store::Upkeep::close) it leaves the file as a crash
 /// would: nothing that was acknowledged is lost.
@@ -91,7 +88,11 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with the file or its place, and what to do about it.
-    pub fn open(settings: &Settings, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
+    pub fn open(
+        settings: &SqliteSettings,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, OpenError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Failed {
             path: settings.path.clone(),
             source,

@@ -6,16 +6,17 @@ use std::{
     error::Error,
     fs::{self, File},
     io::{self, Read},
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use rusqlite::Connection;
 
 use super::{
+    connect::{connect_reader, connect_writer},
     disk,
+    error::{OpenError, is_out_of_space},
     files::{Files, Locks, close_to_others},
-    writer::is_out_of_space,
+    paths::{beside, directory},
 };
 
 /// The oldest SQLite without the bug that could corrupt a database in WAL mode when two
@@ -28,75 +29,6 @@ const APPLICATION_ID: i32 = 0x5353_5231;
 /// Step `n` leads from schema `n` to schema `n + 1`; the file's `user_version` says where it is.
 const MIGRATIONS: &[&str] =
     &[include_str!("../migrations/sqlite-1.sql"), include_str!("../migrations/sqlite-2.sql")];
-
-/// How long a statement waits for a lock that somebody else, such as a backup, holds.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How large the write-ahead log grows before it is copied into the file. That takes milliseconds
-/// during which nothing is committed: at this size fewer than one commit in a hundred meets it, at
-/// SQLite's own 4 MB too many. A small store has a small log.
-const WAL_BYTES: u64 = 16 * 1024 * 1024;
-const WAL_SHARE: u64 = 8;
-
-/// SQLite's own 4,096 would hold two messages of the usual size, and leave a third of it empty.
-const PAGE_BYTES: u64 = 8192;
-
-/// Why the store was not opened. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file's directory does not exist.
-    #[error(
-        "the store's directory {} does not exist: create it, or mount the volume it should be on",
-        .0.display()
-    )]
-    NoDirectory(PathBuf),
-    /// The lock beside the file is held.
-    #[error("another relay is using the store {}", .0.display())]
-    InUse(PathBuf),
-    /// SQLite's write-ahead log does not work there.
-    #[error("the store {} is on {kind}, and only a local disk will do: move it", path.display())]
-    NotLocal {
-        /// The file.
-        path: PathBuf,
-        /// The kind of file system.
-        kind: &'static str,
-    },
-    /// It is not a sound store.
-    #[error(
-        "the store {} cannot be used: {problem}; restore a backup, or move the file and those \
-         beside it away to start empty, knowing that the alerts in it are then not delivered",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A newer relay has changed its layout.
-    #[error(
-        "the store {} was written by a newer version of the relay (layout {found}, this version \
-         knows {known}): run that version, or restore a backup from before it",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its layout.
-        found: i64,
-        /// The newest layout that this version knows.
-        known: i64,
-    },
-    /// The system or SQLite failed.
-    #[error("cannot open the store {}", path.display())]
-    Failed {
-        /// The file.
-        path: PathBuf,
-        /// What failed.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
 
 /// What an open store holds on to.
 pub(super) struct Opened {
@@ -128,7 +60,10 @@ fn is_full_disk(error: &(dyn Error + Send + Sync + 'static)) -> bool {
 fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         let version = rusqlite::version();
-        return Err(failed(path)(format!("SQLite {version} is too old, 3.51.3 is needed").into()));
+        return Err(OpenError::failed(
+            path,
+            format!("SQLite {version} is too old, 3.51.3 is needed"),
+        ));
     }
     let directory = directory(path);
     if !directory.is_dir() {
@@ -140,13 +75,13 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     locks.take_database(path)?;
     if !is_new {
         // Connecting to write already changes a file that is not in WAL mode: first only a look.
-        let look = connect_reader(path).map_err(|source| engine(path, source))?;
+        let look = connect_reader(path).map_err(|source| OpenError::engine(path, source))?;
         layout(path, &look)?;
         check_length(path, &look)?;
     }
     close_to_others(path);
-    let writer =
-        connect_writer(path, max_size_bytes, is_new).map_err(|source| engine(path, source))?;
+    let writer = connect_writer(path, max_size_bytes, is_new)
+        .map_err(|source| OpenError::engine(path, source))?;
     prepare_schema(path, &writer)?;
     let reader = || {
         let reader = connect_reader(path)?;
@@ -154,9 +89,9 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
         reader.query_row("SELECT count(*) FROM sqlite_schema", (), |_count| Ok(()))?;
         Ok(reader)
     };
-    let reader = || reader().map_err(|source| engine(path, source));
+    let reader = || reader().map_err(|source| OpenError::engine(path, source));
     let readers = [reader()?, reader()?];
-    let files = Files::of(path).map_err(|source| failed(path)(source.into()))?;
+    let files = Files::of(path).map_err(|source| OpenError::failed(path, source))?;
     Ok(Opened { writer, readers, files, locks })
 }
 
@@ -165,50 +100,19 @@ pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     if !check_file(path)? {
         return Ok(None);
     }
-    let db = connect_reader(path).map_err(|source| engine(path, source))?;
+    let db = connect_reader(path).map_err(|source| OpenError::engine(path, source))?;
     layout(path, &db)?;
     Ok(Some(db))
 }
 
 /// The same for a store that must be there.
 pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
-    look(path)?.ok_or_else(|| failed(path)("there is no store yet".into()))
-}
-
-/// Where the file is.
-pub(super) fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    }
-}
-
-/// The path with something behind it: SQLite's `-wal`, our `.lock`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-pub(super) fn failed(path: &Path) -> impl Fn(Box<dyn Error + Send + Sync>) -> OpenError {
-    |source| OpenError::Failed { path: path.to_owned(), source }
-}
-
-pub(super) fn engine(path: &Path, source: rusqlite::Error) -> OpenError {
-    let damage = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt];
-    match source.sqlite_error_code() {
-        Some(code) if damage.contains(&code) => damaged(path, &source.to_string()),
-        Some(_) | None => failed(path)(source.into()),
-    }
-}
-
-fn damaged(path: &Path, problem: &str) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), problem: problem.to_owned() }
+    look(path)?.ok_or_else(|| OpenError::failed(path, "there is no store yet"))
 }
 
 fn refuse_network(path: &Path, directory: &Path) -> Result<(), OpenError> {
     let stat = rustix::fs::statfs(directory)
-        .map_err(|errno| failed(path)(io::Error::from(errno).into()))?;
+        .map_err(|errno| OpenError::failed(path, io::Error::from(errno)))?;
     match network_file_system(stat.f_type & 0xFFFF_FFFF) {
         Some(kind) => Err(OpenError::NotLocal { path: path.to_owned(), kind }),
         None => Ok(()),
@@ -242,18 +146,18 @@ fn check_file(path: &Path) -> Result<bool, OpenError> {
         return if length(&beside(path, "-wal")) == 0 {
             Ok(false)
         } else {
-            Err(damaged(path, "the file is missing or empty, but its log (-wal) is not"))
+            Err(OpenError::damaged(path, "the file is missing or empty, but its log (-wal) is not"))
         };
     }
     let mut header = [0; 16];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match read {
         Ok(()) if header == *b"SQLite format 3\0" => Ok(true),
-        Ok(()) => Err(damaged(path, "it is not a SQLite database")),
+        Ok(()) => Err(OpenError::damaged(path, "it is not a SQLite database")),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(damaged(path, "it is not a SQLite database"))
+            Err(OpenError::damaged(path, "it is not a SQLite database"))
         }
-        Err(error) => Err(failed(path)(error.into())),
+        Err(error) => Err(OpenError::failed(path, error)),
     }
 }
 
@@ -264,60 +168,12 @@ fn length(path: &Path) -> u64 {
 /// SQLite does not miss a part of the last page before it is read. Pages may be in the log only.
 fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-    let whole: u64 =
-        db.query_row(sql, (), |row| row.get(0)).map_err(|source| engine(path, source))?;
+    let whole: u64 = db
+        .query_row(sql, (), |row| row.get(0))
+        .map_err(|source| OpenError::engine(path, source))?;
     if length(path) < whole && length(&beside(path, "-wal")) == 0 {
-        return Err(damaged(path, "its end is missing"));
+        return Err(OpenError::damaged(path, "its end is missing"));
     }
-    Ok(())
-}
-
-fn connect_writer(path: &Path, max_size_bytes: u64, is_new: bool) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // These two have no effect once there is a table, but the second one would write, and there may
-    // be no space for it.
-    if is_new {
-        db.pragma_update(None, "page_size", PAGE_BYTES)?;
-        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    }
-    let journal: String =
-        db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    db.pragma_update(None, "synchronous", "FULL")?;
-    let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    // Durability hangs on these two, so what SQLite made of them is looked at.
-    if journal != "wal" || synchronous != 2 {
-        let found = format!("journal_mode is {journal}, synchronous is {synchronous}");
-        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(found)));
-    }
-    limit_wal(&db, WAL_BYTES.min(max_size_bytes / WAL_SHARE))?;
-    common(&db)?;
-    Ok(db)
-}
-
-fn limit_wal(db: &Connection, bytes: u64) -> rusqlite::Result<()> {
-    let page: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    db.pragma_update(None, "wal_autocheckpoint", (bytes / page).max(1))?;
-    db.pragma_update(None, "journal_size_limit", bytes)
-}
-
-fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    common(&db)?;
-    Ok(db)
-}
-
-fn common(db: &Connection) -> rusqlite::Result<()> {
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    db.pragma_update(None, "mmap_size", 0)?;
-    db.pragma_update(None, "temp_store", "MEMORY")?;
-    db.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
@@ -325,16 +181,19 @@ fn common(db: &Connection) -> rusqlite::Result<()> {
 fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
     let number = |pragma: &str| {
         db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-            .map_err(|source| engine(path, source))
+            .map_err(|source| OpenError::engine(path, source))
     };
     let objects: i64 = db
         .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(|source| engine(path, source))?;
+        .map_err(|source| OpenError::engine(path, source))?;
     let (id, found) = (number("application_id")?, number("user_version")?);
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let new = objects == 0 && id == 0 && found == 0;
     if !new && id != i64::from(APPLICATION_ID) {
-        return Err(damaged(path, "it is a SQLite database, but not a store of this relay"));
+        return Err(OpenError::damaged(
+            path,
+            "it is a SQLite database, but not a store of this relay",
+        ));
     }
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
@@ -343,12 +202,15 @@ fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
 }
 
 fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
-    migrate(db, layout(path, db)?).map_err(|source| engine(path, source))?;
+    migrate(db, layout(path, db)?).map_err(|source| OpenError::engine(path, source))?;
     // What an operator has added, such as the statistics of ANALYZE, does no harm.
-    if columns(db).map_err(|source| engine(path, source))?.is_superset(&expected_columns(path)?) {
+    if columns(db)
+        .map_err(|source| OpenError::engine(path, source))?
+        .is_superset(&expected_columns(path)?)
+    {
         Ok(())
     } else {
-        Err(damaged(path, "its tables are not those of this version"))
+        Err(OpenError::damaged(path, "its tables are not those of this version"))
     }
 }
 
@@ -369,7 +231,7 @@ fn expected_columns(path: &Path) -> Result<BTreeSet<String>, OpenError> {
         migrate(&db, 0)?;
         columns(&db)
     };
-    model().map_err(|source| engine(path, source))
+    model().map_err(|source| OpenError::engine(path, source))
 }
 
 fn columns(db: &Connection) -> rusqlite::Result<BTreeSet<String>> {

@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use super::{
     SqliteStore,
-    db::{Db, StoredTs},
+    db::Db,
+    job::{Mode, Write, answer},
     journal,
-    reader::{alert_id, destination_name},
-    threads::Shared,
-    writer::{Mode, Write, answer},
+    row::StoredTs,
+    row::{alert_id, destination_name},
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,

@@ -8,10 +8,10 @@ use rusqlite::{Connection, params};
 use super::{
     SqliteStore,
     db::Db,
+    job::Purpose,
+    job::{Mode, Write, answer},
     journal,
-    purpose::Purpose,
-    reader::destination_name,
-    writer::{Mode, Write, answer},
+    row::destination_name,
 };
 use crate::{
     clock::{SteadySpan, Timestamp},

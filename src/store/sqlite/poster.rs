@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::params;
 
-use super::{SqliteStore, db::Db, purpose::Purpose};
+use super::{SqliteStore, db::Db, job::Purpose};
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId},

@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, named_params, params};
 
-use super::{
-    SqliteStore, db::Db, journal, poster, purpose::Purpose, relieve, review, threads::Shared,
-};
+use super::{SqliteStore, db::Db, job::Purpose, journal, poster, review, shared::Shared};
 use crate::{
     clock::Timestamp,
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
@@ -25,20 +23,8 @@ const PIECE: usize = 64;
 /// How many pages one transaction gives back to the file system.
 const PAGES: u32 = 256;
 
-/// Removes all that may go, a piece at a time. A clock that was set a short while ago is not
-/// believed: what it calls old would be gone for good.
-pub(super) async fn prune(store: &SqliteStore, retention: Retention) -> Result<Pruned, StoreError> {
-    // A full store is no reason not to go on; whoever wants to write is told.
-    drop(relieve::make_room(store).await);
-    let mut pruned = Pruned::default();
-    if let Some(now) = store.shared.believed_now() {
-        pruned = remove_old(store, now, retention).await?;
-    }
-    while store.write_for(Purpose::Room, |db, _mode| shrink(db)).await? {}
-    Ok(pruned)
-}
-
-async fn remove_old(
+/// Removes everything that is older than its retention at this time.
+pub(super) async fn remove_old(
     store: &SqliteStore,
     now: Timestamp,
     retention: Retention,
@@ -183,7 +169,7 @@ fn forget(db: &Db<'_>, now: Timestamp, after: i64) -> rusqlite::Result<(u64, Opt
 }
 
 /// Gives unused pages back, as long as they are more than a tenth; returns whether it did.
-fn shrink(db: &Db<'_>) -> rusqlite::Result<bool> {
+pub(super) fn shrink(db: &Db<'_>) -> rusqlite::Result<bool> {
     let pages =
         |pragma: &str| db.connection().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     if pages("freelist_count")? <= pages("page_count")? / 10 {

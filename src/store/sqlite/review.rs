@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, db::Db, purpose::Purpose};
+use super::{SqliteStore, db::Db, job::Purpose, row::app_name};
 use crate::{
     clock::Timestamp,
-    ids::{AlertId, AppName, MessageKey, MessageTs},
+    ids::{AlertId, MessageKey, MessageTs},
     store::{
         Counted, NEAR_MISS_KEPT, NEAR_MISSES, NearMiss, NewNearMiss, Quarantined, Review,
         StoreError, ToReview, stored::clean,
@@ -87,7 +87,9 @@ impl Review for SqliteStore {
                     "SELECT substr(key, 1, instr(key, ':') - 1) AS app, count(*) FROM near_misses
                      WHERE read = 0 GROUP BY app ORDER BY app",
                 )?
-                .query_map((), |row| Ok((app(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned())))?
+                .query_map((), |row| {
+                    Ok((app_name(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+                })?
                 .collect::<rusqlite::Result<_>>()?;
             let (near_misses, quarantine) = (count("near_misses")?, count("quarantine")?);
             Ok(ToReview { near_misses, quarantine, unread_of })
@@ -148,13 +150,6 @@ fn near_miss(row: &Row<'_>) -> rusqlite::Result<NearMiss> {
     })
 }
 
-fn app(row: &Row<'_>, column: usize) -> rusqlite::Result<AppName> {
-    let name: String = row.get(column)?;
-    AppName::new(&name).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
-    })
-}
-
 fn quarantined(db: &Connection, limit: u32) -> rusqlite::Result<Vec<Quarantined>> {
     db.prepare_cached(
         "SELECT id, app, received_at, read, body FROM quarantine ORDER BY id DESC LIMIT ?1",
@@ -162,7 +157,7 @@ fn quarantined(db: &Connection, limit: u32) -> rusqlite::Result<Vec<Quarantined>
     .query_map([limit], |row| {
         Ok(Quarantined {
             id: row.get(0)?,
-            app: app(row, 1)?,
+            app: app_name(row, 1)?,
             received_at: Timestamp::from_micros(row.get(2)?),
             is_read: row.get(3)?,
             body: Bytes::from(row.get::<_, Vec<u8>>(4)?),

@@ -15,10 +15,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{
-    OpenError, Settings, SqliteStore,
+    OpenError, SqliteSettings, SqliteStore,
     db::Db,
     disk::Disk,
-    open::beside,
+    paths::beside,
     size::{EVERY, Size},
 };
 use crate::{
@@ -91,7 +91,7 @@ fn open(
     clock: Clock,
 ) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(
-        &Settings { path: path.to_owned(), max_size_bytes, lease: LEASE },
+        &SqliteSettings { path: path.to_owned(), max_size_bytes, lease: LEASE },
         clock,
         metrics,
     )

@@ -8,8 +8,8 @@ use rusqlite::{Connection, params};
 use super::{
     operate::find_alert,
     pause,
-    reader::{alert_id, destination_name},
-    threads::Shared,
+    row::{alert_id, destination_name},
+    shared::Shared,
 };
 use crate::{
     clock::Timestamp,

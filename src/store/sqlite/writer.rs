@@ -4,23 +4,21 @@
 //! fails through its own fault is found by doing the transaction again, each job by itself.
 
 use std::{
-    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, SyncSender, TrySendError},
-    },
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     thread,
 };
 
-use rusqlite::{Connection, ErrorCode, ffi};
-use tokio::{runtime::Handle, sync::oneshot};
+use rusqlite::Connection;
+use tokio::runtime::Handle;
 
 use super::{
-    db::{Db, Memory, empty_log, roll_back},
-    purpose::{Purpose, Which, only_what_is_kept},
-    threads::Shared,
+    connect::{empty_log, roll_back},
+    db::{Db, Memory},
+    error::{engine_shared, is_items_own, is_out_of_space, item, panicked},
+    job::{Fault, Job, Mode, Purpose},
+    restriction::{Which, only_what_is_kept},
+    shared::Shared,
 };
 use crate::store::StoreError;
 
@@ -31,131 +29,6 @@ pub(super) const QUEUE: usize = 4096;
 /// The most jobs, and about the most bytes, that share a transaction.
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// How a transaction is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// All together; the first fault ends it.
-    Together,
-    /// Each job, and each message in it, behind a savepoint of its own.
-    Apart,
-}
-
-/// Something to be written.
-pub(super) trait Job: Send {
-    /// Does it inside a transaction; may be called again after that was rolled back.
-    fn run(&mut self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<()>;
-
-    /// Says how it went: `Ok` once it is durable.
-    fn done(self: Box<Self>, result: Result<(), StoreError>);
-
-    /// About how much it writes.
-    fn bytes(&self) -> usize;
-
-    /// Whether no lease may be granted between its start and its commit.
-    fn stops_leases(&self) -> bool;
-
-    /// What it is for.
-    fn purpose(&self) -> Purpose;
-}
-
-/// A job made of two functions: `run` writes, `after` hears whether that is durable, and the
-/// caller gets what `run` returned.
-pub(super) struct Write<T, R, A> {
-    run: R,
-    after: A,
-    value: Option<T>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-    bytes: usize,
-    stops_leases: bool,
-    purpose: Purpose,
-}
-
-/// What comes back from the writer; an error if its thread dropped the job.
-pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
-
-pub(super) async fn answer<T>(reply: Reply<T>) -> Result<T, StoreError> {
-    reply.await.unwrap_or(Err(StoreError::Closed))
-}
-
-impl<T, R, A> Write<T, R, A>
-where
-    T: Send,
-    R: FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send,
-    A: FnOnce(bool) + Send,
-{
-    pub(super) fn new(run: R, after: A) -> (Self, Reply<T>) {
-        let (reply, receiver) = oneshot::channel();
-        let write = Self {
-            run,
-            after,
-            value: None,
-            reply,
-            bytes: 0,
-            stops_leases: false,
-            purpose: Purpose::Action,
-        };
-        (write, receiver)
-    }
-
-    pub(super) fn of_bytes(self, bytes: usize) -> Self {
-        Self { bytes, ..self }
-    }
-
-    pub(super) fn stopping_leases(self) -> Self {
-        Self { stops_leases: true, ..self }
-    }
-
-    pub(super) fn with(self, purpose: Purpose) -> Self {
-        Self { purpose, ..self }
-    }
-}
-
-impl<T, R, A> Job for Write<T, R, A>
-where
-    T: Send,
-    R: FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send,
-    A: FnOnce(bool) + Send,
-{
-    fn run(&mut self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<()> {
-        self.value = Some((self.run)(db, mode)?);
-        Ok(())
-    }
-
-    fn done(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { run, after, value, reply, .. } = *self;
-        // What it wrote is part of the buffer that the caller reads its next request into.
-        drop(run);
-        after(result.is_ok());
-        let value = result.and_then(|()| value.ok_or(StoreError::Closed));
-        // Whoever no longer waits does not want to know.
-        drop(reply.send(value));
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn stops_leases(&self) -> bool {
-        self.stops_leases
-    }
-
-    fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-}
-
-/// Puts a job in the queue, or tells it why not.
-pub(super) fn submit(queue: Option<&SyncSender<Box<dyn Job>>>, job: Box<dyn Job>) {
-    let Some(queue) = queue else {
-        return job.done(Err(StoreError::Closed));
-    };
-    match queue.try_send(job) {
-        Ok(()) => {}
-        Err(TrySendError::Full(job)) => job.done(Err(StoreError::Busy)),
-        Err(TrySendError::Disconnected(job)) => job.done(Err(StoreError::Closed)),
-    }
-}
 
 /// The writing thread.
 pub(super) struct Writer {
@@ -280,7 +153,7 @@ impl Writer {
     fn after_commit(&self, jobs: &[Box<dyn Job>]) {
         let may_end = |purpose| matches!(purpose, Purpose::Action | Purpose::Finish);
         if jobs.iter().any(|job| may_end(job.purpose())) {
-            self.shared.relief.wake();
+            self.shared.eviction.wake();
         }
         if self.shared.gives_back.swap(false, Ordering::AcqRel) {
             empty_log(&self.connection);
@@ -350,51 +223,4 @@ fn answer_all(jobs: Vec<Box<dyn Job>>, result: rusqlite::Result<Vec<Fault>>) {
             }
         }
     }
-}
-
-/// Which job was not done, or is not kept, and why.
-pub(super) type Fault = (usize, StoreError);
-
-/// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
-pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
-    let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
-    error.sqlite_error_code().is_some_and(|code| own.contains(&code))
-        || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
-}
-
-/// Whether nothing more fits on the disk. SQLite has a name of its own only for the usual case.
-pub(super) fn is_out_of_space(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| {
-        error.code == ErrorCode::DiskFull
-            || [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE].contains(&error.extended_code)
-    })
-}
-
-pub(super) fn item(error: rusqlite::Error) -> StoreError {
-    StoreError::Item(error.into())
-}
-
-pub(super) fn engine(error: rusqlite::Error) -> StoreError {
-    engine_shared(&Arc::new(error))
-}
-
-fn engine_shared(error: &Arc<rusqlite::Error>) -> StoreError {
-    if is_out_of_space(error) {
-        StoreError::Full
-    } else {
-        StoreError::Engine(Box::new(Arc::clone(error)))
-    }
-}
-
-/// What a caught panic said, as an error of the engine.
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> rusqlite::Error {
-    let said = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    rusqlite::Error::SqliteFailure(
-        ffi::Error::new(ffi::SQLITE_INTERNAL),
-        Some(format!("panic in the store: {said}")),
-    )
 }

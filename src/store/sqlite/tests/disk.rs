@@ -97,7 +97,7 @@ async fn what_is_not_delivered_never_goes_before_its_time() {
 async fn a_walk_that_found_nothing_is_not_begun_again_for_what_ends_no_delivery() {
     let place = Place::new();
     let store = place.open_at(&noon(), 2 * MIB);
-    let rests = || store.shared.relief.rests(store.shared.clock.instant());
+    let rests = || store.shared.eviction.rests(store.shared.clock.instant());
     let mut number = 0;
     while store.accept(vec![large(number, &["soar"])], None, None).await.is_ok() {
         number += 1;

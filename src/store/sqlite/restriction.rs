@@ -4,23 +4,9 @@ use std::sync::Arc;
 
 use super::{
     files::Files,
-    writer::{Fault, Job},
+    job::{Fault, Job, Purpose},
 };
 use crate::store::StoreError;
-
-/// How much a job's outcome depends on the disk and on the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Takes something in, so there must be space that is not the ballast's, and the files must be
-    /// where a start would find them.
-    Intake,
-    /// An operator's action, for which the files must be there too; it may use the ballast.
-    Action,
-    /// Ends something: it goes on for as long as anything can be written.
-    Finish,
-    /// Removes something, or gives space back. As [`Purpose::Finish`], but it ends no delivery.
-    Room,
-}
 
 /// Which jobs of a batch are done.
 #[derive(Clone, Debug)]
