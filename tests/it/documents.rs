@@ -56,7 +56,7 @@ pub(crate) fn code_blocks(text: &str, language: &str) -> Vec<String> {
         .map(|block| {
             let indent = block.len() - block.trim_start_matches(' ').len();
             let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
-            lines.map(|line| format!("{line}\n")).collect()
+            lines.flat_map(|line| [line, "\n"]).collect()
         })
         .collect()
 }

@@ -133,7 +133,7 @@ fn resolve(
     path: &[String],
 ) -> Option<(Module, Option<String>)> {
     let (first, rest) = path.split_first()?;
-    let child = [&**from, &[first.clone()]].concat();
+    let child = [from, std::slice::from_ref(first)].concat();
     let mut at = match first.as_str() {
         "crate" | "slack_soar_relay" => Vec::new(),
         "self" => from.clone(),
