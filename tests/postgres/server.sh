@@ -1,7 +1,7 @@
 # Throw-away PostgreSQL servers: sourced by `tests/run`.
 #
 # A server runs as an unprivileged user, since PostgreSQL refuses root: as `postgres` if this is
-# root, else as whoever runs the tests. Its files and its socket are in a temporary folder.
+# root, else as the user who runs the tests. Its files and its socket are in a temporary folder.
 
 find_postgres() {
     find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -1

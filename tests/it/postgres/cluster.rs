@@ -1,4 +1,4 @@
-//! Throw-away PostgreSQL servers, made by `initdb` for one test. They run as an unprivileged user,
+//! Temporary PostgreSQL servers, created by `initdb` for one test. They run as an unprivileged user,
 //! since PostgreSQL refuses root.
 
 use std::{
@@ -13,7 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-/// A server, gone with the test.
+/// A server that stops when this value is dropped.
 pub(crate) struct Cluster {
     folder: TempDir,
     port: u16,
@@ -29,7 +29,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
-/// A command that runs as the owner of the server's files.
+/// Returns a command that runs as the owner of the server's files.
 fn as_owner(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
@@ -53,7 +53,7 @@ fn succeed(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// A folder that the server's user may write to.
+/// Creates a folder that the server's user can write to.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -63,7 +63,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// A port that is free now.
+/// Returns a port that is free at the moment.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -78,7 +78,7 @@ impl Cluster {
         cluster
     }
 
-    /// From now on it offers TLS; returns the certificate that signed its own.
+    /// Lets the server offer TLS. Returns the certificate of its authority.
     pub(crate) fn speak_tls(&self) -> String {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -102,7 +102,7 @@ impl Cluster {
         authority.pem()
     }
 
-    /// A standby that follows this server. From now on a commit waits for it.
+    /// Starts a synchronous standby of this server.
     pub(crate) fn standby(&self) -> Self {
         let standby = Self { folder: folder(), port: free_port() };
         let from = format!("host=127.0.0.1 port={} user=postgres", self.port);
@@ -122,7 +122,7 @@ impl Cluster {
         self.folder.path().join("data")
     }
 
-    /// Settings beside those of `initdb`, in place of any before.
+    /// Writes the configuration file, with more settings.
     fn configure(&self, more: &str) {
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
@@ -150,7 +150,7 @@ impl Cluster {
         self.control(&["-w", "start"]);
     }
 
-    /// Stops the server as a loss of power would.
+    /// Stops the server as a power failure would.
     pub(crate) fn stop(&self) {
         if self.data().join("postmaster.pid").exists() {
             self.control(&["-m", "immediate", "-w", "stop"]);
@@ -165,7 +165,7 @@ impl Cluster {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The first column of every row of an answer.
+    /// Runs SQL. Returns the first column of every row.
     pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();
@@ -227,13 +227,13 @@ impl Pooler {
 }
 
 /// A server, by itself or behind a pooler.
-pub(crate) struct Place {
-    // Dropped first, while the server still answers.
+pub(crate) struct TestServer {
+    // Dropped before the server, which it is connected to.
     pooler: Option<Pooler>,
     pub(crate) cluster: Cluster,
 }
 
-impl Place {
+impl TestServer {
     pub(crate) fn direct() -> Self {
         Self { pooler: None, cluster: Cluster::new() }
     }
@@ -243,7 +243,7 @@ impl Place {
         Self { pooler: Some(Pooler::new(&cluster)), cluster }
     }
 
-    /// The same server's standby, from now on, with a pooler of its own if this has one.
+    /// Starts a synchronous standby, with a pooler of its own if this server has one.
     pub(crate) fn standby(&self) -> Self {
         let cluster = self.cluster.standby();
         Self { pooler: self.pooler.as_ref().map(|_| Pooler::new(&cluster)), cluster }
@@ -257,7 +257,7 @@ impl Place {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port())
     }
 
-    /// Both hosts, of which the relay takes the one that is written to.
+    /// Returns a URL with both hosts; the relay uses the one that accepts writes.
     pub(crate) fn url_with(&self, other: &Self) -> String {
         let (first, second) = (self.port(), other.port());
         format!("postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres")

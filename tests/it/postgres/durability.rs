@@ -1,4 +1,4 @@
-//! A server that may forget what it has acknowledged.
+//! A server that may lose commits that it acknowledged.
 
 use super::{Relays, cluster::Cluster, until};
 use crate::{harness::soar::FakeSoar, process::command};

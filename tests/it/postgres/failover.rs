@@ -1,8 +1,8 @@
-//! A primary with a synchronous standby: what was acknowledged is on both.
+//! A primary with a synchronous standby: acknowledged alerts are on both.
 
 use slack_soar_relay::clock::Clock;
 
-use super::{Relays, both_ways, cluster::Place, ids, stored, until};
+use super::{Relays, both_ways, cluster::TestServer, ids, stored, until};
 use crate::{harness::soar::FakeSoar, process::until_all};
 
 both_ways! {
@@ -10,7 +10,7 @@ both_ways! {
     a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged,
 }
 
-async fn nothing_acknowledged_is_lost_when_the_standby_takes_over(primary: Place) {
+async fn nothing_acknowledged_is_lost_when_the_standby_takes_over(primary: TestServer) {
     const ALERTS: u32 = 200;
     let standby = primary.standby();
     let soar = FakeSoar::ok().await;
@@ -35,19 +35,19 @@ async fn nothing_acknowledged_is_lost_when_the_standby_takes_over(primary: Place
     until_all(&soar, &ids(0..ALERTS)).await;
 }
 
-async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged(primary: Place) {
+async fn a_commit_that_stops_waiting_for_its_standby_is_not_acknowledged(primary: TestServer) {
     let standby = primary.standby();
     let soar = FakeSoar::ok().await;
     let relays = Relays::new(primary.url(), &soar);
     let relay = relays.start();
     until("the event is taken", async || relay.post(0).await == Some(200)).await;
     standby.cluster.stop();
-    // The server says so in a warning, and that it has committed.
+    // The server warns, and then reports that it has committed.
     let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
         WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'";
     let start = Clock::system().now();
     let answers = async {
-        // The second time they are known, and still not on the standby.
+        // The second time the alerts are known, and still not on the standby.
         for n in [1, 2, 3, 1, 2, 3] {
             assert_eq!(relay.post(n).await, Some(503), "event {n}");
         }

@@ -1,9 +1,9 @@
-//! `migrate-store`: a relay goes from its file to the database, and loses nothing on the way.
+//! `migrate-store`: a relay moves from its file to the database without losing anything.
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Relays, api, both_ways, cluster::Place, ids, stored};
+use super::{Relays, api, both_ways, cluster::TestServer, ids, stored};
 use crate::{
     harness::{
         slack,
@@ -17,7 +17,7 @@ both_ways! {
     near_misses_and_the_bots_that_post_incidents_move_too,
 }
 
-/// A folder with the same configuration, and the store in a file.
+/// Creates a folder with the same configuration, except that the store is a file.
 fn on_file(relays: &Relays) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let yaml = std::fs::read_to_string(relays.folder().join("relay.yaml")).unwrap();
@@ -40,9 +40,9 @@ fn migrate(relays: &Relays, on_file: &TempDir) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
-async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered(place: Place) {
+async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered(server: TestServer) {
     let soar = FakeSoar::new([Mood::Status(503)]).await;
-    let relays = Relays::new(place.url(), &soar);
+    let relays = Relays::new(server.url(), &soar);
     let on_file = on_file(&relays);
     let migrate = || migrate(&relays, &on_file);
 
@@ -57,10 +57,10 @@ async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered(place: Place
     assert!(code == Some(0) && said.contains("20 deliveries"), "{said}");
     let (code, said) = migrate();
     assert!(code == Some(1) && said.contains("already holds 20 messages"), "{said}");
-    assert_eq!(stored(&place.cluster).await.len(), 20);
+    assert_eq!(stored(&server.cluster).await.len(), 20);
 
-    // As a retry by hand does: the test need not wait for the next attempt.
-    place.cluster.sql("UPDATE relay.deliveries SET due_at = 0").await;
+    // Due now, as after a retry by hand, so that the test does not wait for the next attempt.
+    server.cluster.sql("UPDATE relay.deliveries SET due_at = 0").await;
     soar.becomes(Mood::Status(200));
     let new = relays.start();
     assert_eq!(new.post(3).await, Some(200), "known, and taken once");
@@ -68,9 +68,9 @@ async fn a_relay_moves_to_postgresql_with_what_it_has_not_delivered(place: Place
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
 
-async fn near_misses_and_the_bots_that_post_incidents_move_too(place: Place) {
+async fn near_misses_and_the_bots_that_post_incidents_move_too(server: TestServer) {
     let soar = FakeSoar::ok().await;
-    let relays = Relays::new(place.url(), &soar);
+    let relays = Relays::new(server.url(), &soar);
     let on_file = on_file(&relays);
     let mut old = Process::start(on_file.path(), &relays.env);
     assert_eq!(old.post(1).await, Some(200));

@@ -1,5 +1,5 @@
-//! Several relays on one PostgreSQL, as real processes, while things are killed. Each test makes
-//! its own servers; `tests/run postgres` installs what that takes.
+//! Several relays on one PostgreSQL, as real processes, while relays and servers are killed. Each
+//! test starts its own servers; `tests/run postgres` installs the packages.
 
 mod cluster;
 mod durability;
@@ -24,36 +24,37 @@ use crate::{
     process::Process,
 };
 
-/// Each of these is a test on a server, and one behind a pooler.
+/// Makes two tests of each function: on a server, and behind a pooler.
 macro_rules! both_ways {
     ($($test:ident),+ $(,)?) => {
         mod direct {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Place::direct()).await;
+                super::$test(super::TestServer::direct()).await;
             })+
         }
         mod pooled {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Place::pooled()).await;
+                super::$test(super::TestServer::pooled()).await;
             })+
         }
     };
 }
 use both_ways;
 
-/// Attempts at once, of each relay.
+/// Concurrent attempts of each relay.
 const CONCURRENCY: usize = 4;
 
-/// A folder with the configuration of relays on a database.
+/// A folder with the configuration of relays that share a database.
 struct Relays {
     folder: tempfile::TempDir,
     env: Vec<(String, String)>,
 }
 
 impl Relays {
-    /// Leases last as short as they may, so that what a killed relay held is soon free.
+    /// Writes a configuration. Leases are as short as allowed, so that those of a killed relay end
+    /// soon.
     fn new(database: String, soar: &FakeSoar) -> Self {
         let yaml = format!(
             "server: {{listen: 127.0.0.1:0, ops_listen: 127.0.0.1:0, drain_delay: 0s}}\n\
@@ -69,7 +70,7 @@ impl Relays {
         Self { folder, env }
     }
 
-    /// Relays trust this certificate too.
+    /// Lets relays trust this certificate.
     fn trust(&mut self, authority: &str) {
         std::fs::write(self.folder().join("ca.pem"), authority).unwrap();
         let path = self.folder().join("relay.yaml");
@@ -79,12 +80,12 @@ impl Relays {
         std::fs::write(path, yaml).unwrap();
     }
 
-    /// Relays read a channel's history.
+    /// Lets relays read the history of the usual channel.
     fn catch_up(&mut self, slack: &FakeSlack) {
         self.catch_up_in(slack, &format!("[{CHANNEL}]"));
     }
 
-    /// Relays read the history of these channels (YAML).
+    /// Lets relays read the history of these channels (YAML).
     fn catch_up_in(&mut self, slack: &FakeSlack, channels: &str) {
         let path = self.folder().join("relay.yaml");
         let yaml = std::fs::read_to_string(&path).unwrap();
@@ -95,7 +96,7 @@ impl Relays {
         self.env.push(("TOKEN".to_owned(), TOKEN.to_owned()));
     }
 
-    /// More top-level YAML.
+    /// Adds top-level YAML to the configuration.
     fn more(&mut self, yaml: &str) {
         let path = self.folder().join("relay.yaml");
         let before = std::fs::read_to_string(&path).unwrap();
@@ -111,7 +112,7 @@ impl Relays {
     }
 }
 
-/// A value of a process's `/metrics`.
+/// Returns a value from a process's `/metrics`.
 async fn metric(process: &Process, series: &str) -> f64 {
     let text = http::get(process.ops, "/metrics").await.text();
     let series = format!("slack_soar_relay_{series} ");
@@ -119,7 +120,7 @@ async fn metric(process: &Process, series: &str) -> f64 {
     line.map_or(0.0, |line| line[series.len()..].parse().unwrap())
 }
 
-/// Asks the API of a process as somebody on this machine.
+/// Calls the API of a process from this machine.
 async fn api(process: &Process, method: &str, path: &str) -> Value {
     let headers = [
         ("Host".to_owned(), "localhost".to_owned()),
@@ -131,7 +132,7 @@ async fn api(process: &Process, method: &str, path: &str) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
 }
 
-/// Asks again and again until it is so.
+/// Repeats a check until it succeeds.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Clock::system().now();
     while !is_so().await {
@@ -140,7 +141,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The alerts that the database holds.
+/// Returns the ids of the alerts in the database.
 async fn stored(cluster: &Cluster) -> BTreeSet<String> {
     let ids = "SELECT key || ':' || ordinal FROM relay.alerts";
     cluster.sql(ids).await.into_iter().collect()

@@ -1,4 +1,4 @@
-//! TLS to the database: verified, with the operator's own authority.
+//! TLS to the database, verified by the operator's own authority.
 
 use super::{Relays, cluster::Cluster, until};
 use crate::{harness::soar::FakeSoar, process::command};
