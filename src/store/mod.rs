@@ -21,6 +21,7 @@ mod poster;
 pub mod postgres;
 mod review;
 mod search;
+mod sql;
 pub mod sqlite;
 mod stored;
 pub mod transfer;

@@ -13,7 +13,6 @@ const STILL_IN_A_RING: &[&str] = &[
     "src/http_server",
     "src/intake/events_api",
     "src/ops/",
-    "src/store/postgres/",
 ];
 
 /// A module's path below the root of the crate.

@@ -15,7 +15,7 @@ use crate::{
     ids::{AppName, ChannelId},
     logging::chain,
     store::{
-        postgres::checkup::{Checkup, Found},
+        postgres::checkup::{Checkup, ServerReport},
         sqlite::checkup,
     },
 };
@@ -59,7 +59,7 @@ pub(super) async fn known_channels(
 
 async fn database(postgres: &config::Postgres, store: &config::Store) -> Vec<Finding> {
     let looked =
-        async { anyhow::Ok(Checkup::new(postgres_settings(postgres, store)?)?.look().await?) };
+        async { anyhow::Ok(Checkup::new(postgres_settings(postgres, store)?)?.report().await?) };
     let found = match looked.await {
         Ok(found) => found,
         Err(error) => {
@@ -71,7 +71,7 @@ async fn database(postgres: &config::Postgres, store: &config::Store) -> Vec<Fin
     vec![Finding::ok("store", reached), durability(&found, postgres.allow_unsafe), write(&found)]
 }
 
-fn durability(found: &Found, is_allowed: bool) -> Finding {
+fn durability(found: &ServerReport, is_allowed: bool) -> Finding {
     const CHECK: &str = "durability";
     let Some((name, value)) = found.unsafe_setting() else {
         let settings = found.settings.iter().map(|(name, value)| format!("{name}={value}"));
@@ -86,7 +86,7 @@ fn durability(found: &Found, is_allowed: bool) -> Finding {
     }
 }
 
-fn write(found: &Found) -> Finding {
+fn write(found: &ServerReport) -> Finding {
     const CHECK: &str = "commit";
     match found.write {
         Some(took) => {

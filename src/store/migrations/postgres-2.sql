@@ -1,8 +1,8 @@
--- Layout 2 adds to layout 1; `postgres-1.sql` explains the numbers.
+-- Layout 2 adds to layout 1; `postgres-1.sql` explains numbers and names.
 
--- The ids that a channel has had. Those with the same `first` are one channel's, oldest first by
--- `place`; an id that Slack never changed is not here. Whoever changes them holds the advisory lock
--- 5071129380421576193 alone; whoever takes messages in shares it.
+-- Ids of channels whose id Slack has changed. Ids with the same `first` belong to one channel and
+-- are ordered by `place`, oldest first. A change of this table holds the advisory lock
+-- 5071129380421576193 exclusively; an accept shares the lock.
 CREATE TABLE relay.chains (
     app text COLLATE "C" NOT NULL,
     channel text COLLATE "C" NOT NULL,
@@ -11,9 +11,9 @@ CREATE TABLE relay.chains (
     PRIMARY KEY (app, channel)
 );
 
--- Changes that were heard of before: `written` is an id then, all in capitals, and not a name. What
--- leads to the same newest id, by one step or by several, is one channel. The order in which its ids
--- came was not kept: the one with the oldest message is the first, since alerts are named by it.
+-- Changes that layout 1 knew of: there `written` is an id (in capitals) instead of a name. All ids
+-- that lead to the same newest id, in one step or several, belong to one channel. Their order was
+-- not stored: the id with the oldest message becomes the first, since alerts are named by it.
 WITH RECURSIVE links AS (
     SELECT app, written AS old, id COLLATE "C" AS new FROM relay.channel_ids
     WHERE written ~ '^[CDG][A-Z0-9]{6,}$' AND written <> id COLLATE "C"),
@@ -40,15 +40,15 @@ SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FR
 WINDOW ids AS (PARTITION BY app, newest ORDER BY is_newest, since IS NULL, since, channel)
 ON CONFLICT DO NOTHING;
 
--- A message's keys under all ids of its channel, if Slack ever changed it.
+-- Returns the keys of a message under all ids of its channel; none if Slack never changed the id.
 CREATE FUNCTION relay.keys_of(given text) RETURNS TABLE (key text, place int4)
     LANGUAGE sql STABLE AS $$
     SELECT o.app || ':' || o.channel || ':' || split_part(given, ':', 3), o.place
     FROM relay.chains c JOIN relay.chains o ON o.app = c.app AND o.first = c.first
     WHERE c.app = split_part(given, ':', 1) AND c.channel = split_part(given, ':', 2) $$;
 
--- The key under which each message is known, be it under another id of its channel: its own if
--- that is known, else that of the oldest id that is. Of a new one, the key under the first id.
+-- Returns the key under which each message is known: its own, else the one under the oldest id of
+-- its channel that is known. A new message gets the key under the channel's first id.
 CREATE FUNCTION relay.identify(keys text[]) RETURNS text[] LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(5071129380421576193);
@@ -66,7 +66,7 @@ BEGIN
         FROM unnest(keys) WITH ORDINALITY AS k (key, place) ORDER BY k.place);
 END $$;
 
--- What operators did, from the API.
+-- The journal of operators' actions.
 CREATE TABLE relay.actions (
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at int8 NOT NULL,
@@ -75,9 +75,9 @@ CREATE TABLE relay.actions (
     selection text NOT NULL,
     changed int8 NOT NULL
 );
--- When the history of a channel was first to be read, by an id or a configured name of the channel:
--- nothing from before `first_lookback` before that is read by itself. `is_sure` is false while Slack
--- had not confirmed the time.
+-- Time at which the history of a channel was first to be read, by an id or the configured name of
+-- the channel. Catch-up does not read further back than `first_lookback` before that time.
+-- `is_sure` is false until Slack has confirmed the time.
 CREATE TABLE relay.beginnings (
     app text NOT NULL,
     written text NOT NULL,
@@ -85,26 +85,27 @@ CREATE TABLE relay.beginnings (
     is_sure bool NOT NULL,
     PRIMARY KEY (app, written)
 );
--- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
+-- `seen` is the newest message that catch-up has found in the channel, whatever the clocks showed.
 ALTER TABLE relay.cursors ADD COLUMN seen int8;
--- `wait` is how long the delivery was to wait when `due_at` was set: a `due_at` further away than
--- that is the work of a clock that has been set back since. `because` says what it waits for: 0 a
--- destination at fault, 1 the time that the destination asked for, 2 the next try after a refusal.
--- `accepted`: the destination has accepted another alert since this one was first refused.
--- `evidence` counts the refusals of requests that began after that. They begin anew with
--- `alert_faults`, the number of refusals.
+-- `wait` is the wait that was decided when `due_at` was set: if `due_at` is further away than that,
+-- the clock has been set back since. `because` is the reason to wait: 0 the destination was at
+-- fault, 1 the destination asked for the time, 2 the alert was refused. `accepted`: the destination
+-- has accepted another alert since this one was first refused. `evidence` counts the refusals of
+-- requests that began after that acceptance. Both are reset with `alert_faults`, the number of
+-- refusals.
 ALTER TABLE relay.deliveries
     ADD COLUMN wait int8 NOT NULL DEFAULT 0,
-    ADD COLUMN because int2 NOT NULL DEFAULT 0,
+    ADD COLUMN because int2 NOT NULL DEFAULT :DESTINATION_FAULT,
     ADD COLUMN accepted bool NOT NULL DEFAULT false,
     ADD COLUMN evidence int4 NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_refused ON relay.deliveries (destination, accepted, alert_faults)
-    WHERE state = 0 AND alert_faults > 0;
+    WHERE state = :PENDING AND alert_faults > 0;
 
--- `settings` is a mark of the destination's settings and secrets, under which refusals are counted.
+-- `settings` is a mark of the destination's settings and secrets. When it changes, refusals are
+-- counted anew.
 ALTER TABLE relay.destinations ADD COLUMN settings int8;
 
--- The bots that have posted incidents. `last` is when the newest of them was received.
+-- Bots that have posted incidents. `last` is the time at which the newest incident was received.
 CREATE TABLE relay.posters (
     app text COLLATE "C" NOT NULL,
     channel text COLLATE "C" NOT NULL,
@@ -114,14 +115,14 @@ CREATE TABLE relay.posters (
     last int8 NOT NULL,
     PRIMARY KEY (app, channel, bot_id, app_id)
 );
--- `paused_until` is when a pause ends by itself, `pause_length` after how long that was to be: an end
--- further away than that is the work of a clock that has been set back since.
+-- `paused_until` is the time at which a pause ends by itself, `pause_length` the length that was
+-- asked for: if the end is further away than that, the clock has been set back since.
 ALTER TABLE relay.destinations
     ADD COLUMN paused_until int8,
     ADD COLUMN pause_length int8,
     ADD COLUMN pause_reason text NOT NULL DEFAULT '';
 
--- Messages that may hold incidents and are not alerts. `key` is that of the message, `reason` a word.
+-- Near misses. `key` is the key of the message, `reason` one word.
 CREATE TABLE relay.near_misses (
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     key text COLLATE "C" NOT NULL UNIQUE,
@@ -137,16 +138,16 @@ CREATE TABLE relay.near_misses (
     read bool NOT NULL DEFAULT false,
     raw bytea NOT NULL
 );
--- Whether an operator has seen the body.
+-- `read` is true once an operator has seen the body.
 ALTER TABLE relay.quarantine ADD COLUMN read bool NOT NULL DEFAULT false;
 
--- The numbers by which rows belong together; `src/store/numbering.rs` has the same ones.
+-- How rows are numbered.
 CREATE FUNCTION relay.alert_seq(message int8, place int8) RETURNS int8 LANGUAGE sql IMMUTABLE
-    AS 'SELECT message * 4096 + place';
+    AS 'SELECT message * :PER_MESSAGE + place';
 CREATE FUNCTION relay.delivery_id(alert int8, destination int4) RETURNS int8 LANGUAGE sql IMMUTABLE
-    AS 'SELECT alert * 65536 + destination';
+    AS 'SELECT alert * :PER_ALERT + destination';
 CREATE FUNCTION relay.message_of(alert int8) RETURNS int8 LANGUAGE sql IMMUTABLE
-    AS 'SELECT alert / 4096';
+    AS 'SELECT alert / :PER_MESSAGE';
 
 -- Stores a batch of messages in one call, whose plans the server keeps for each connection.
 --
@@ -166,8 +167,6 @@ CREATE FUNCTION relay.accept_batch(given int8,
     revisions_kept int8, notifies bool,
     OUT new_alerts bool[], OUT revised int4[]) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    push CONSTANT int4 := 0;
-    catch_up CONSTANT int4 := 1;
     now int8 := relay.now_us(given);
     ids int8[] := ARRAY(
         SELECT nextval('relay.message_id') FROM generate_series(1, cardinality(keys)));
@@ -233,7 +232,7 @@ BEGIN
     END IF;
 
     revised := ARRAY[]::int4[];
-    IF inserted = cardinality(messages) AND catch_up <> ALL (origins) THEN
+    IF inserted = cardinality(messages) AND :CATCH_UP <> ALL (origins) THEN
         RETURN;
     END IF;
     -- Rows are locked in the order of their keys, the same in every relay.
@@ -250,17 +249,17 @@ BEGIN
             UPDATE relay.alerts a SET sources = a.sources | (1 << origins[nth])
                 WHERE a.key = identities[nth] AND a.sources & (1 << origins[nth]) = 0;
             is_first := FOUND;
-            IF origins[nth] = push THEN
+            IF origins[nth] = :PUSH THEN
                 DELETE FROM relay.unpushed u WHERE u.key = identities[nth];
             END IF;
         END IF;
-        IF origins[nth] = catch_up AND (NOT has_known[nth] OR (is_first AND NOT has_new[nth])) THEN
+        IF origins[nth] = :CATCH_UP AND (NOT has_known[nth] OR (is_first AND NOT has_new[nth])) THEN
             INSERT INTO relay.unpushed (key, app, channel, posted_at)
             SELECT identities[nth], split_part(keys[nth], ':', 1), split_part(keys[nth], ':', 2),
                 posted[nth]
             WHERE NOT EXISTS (
                 SELECT FROM relay.alerts a
-                WHERE a.key = identities[nth] AND a.sources & (1 << push) <> 0)
+                WHERE a.key = identities[nth] AND a.sources & (1 << :PUSH) <> 0)
             ON CONFLICT (key) DO NOTHING;
         END IF;
         IF edit_times[nth] IS NOT NULL AND NOT has_new[nth]

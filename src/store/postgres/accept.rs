@@ -1,8 +1,8 @@
 //! Accepting messages: one task writes all that waits in one transaction.
 //!
 //! A thousand waiting messages share one commit, and a single one does not wait for others. The
-//! function `relay.accept_batch` stores a batch and finds out by itself what is known, so a batch of
-//! messages alone takes one round trip, commit included.
+//! function `relay.accept_batch` stores a batch and finds out by itself what is known, so a batch
+//! without other writes takes one round trip, commit included.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,14 +14,16 @@ use tokio_postgres::types::Type;
 
 use super::{
     batch::{BatchColumns, HeldMessage},
-    catch_up::move_cursor,
-    door::{Haste, Param, Transaction, is_worth_another_try},
-    shared::{Shared, TRIES, copy, gather},
+    cursor::move_cursor,
+    database::{Param, Priority, Transaction},
+    error::is_retryable,
+    shared::{Shared, TRIES, Weight, copy, gather},
 };
 use crate::{
     ids::{AppName, DestinationName},
     store::{
         Accepted, CursorMove, MESSAGE_MAX_BYTES, NewMessage, StoreError,
+        sql::PER_MESSAGE,
         stored::QUARANTINED,
         waiting::{Handed, Queued},
     },
@@ -31,14 +33,13 @@ use crate::{
 pub(super) type Results = Vec<Result<Accepted, StoreError>>;
 
 /// The most messages, and about the most bytes, that share a transaction.
-const MESSAGES: usize = 512;
-const BYTES: usize = 8 * 1024 * 1024;
+const TRANSACTION: Weight = Weight { items: 512, bytes: 8 * 1024 * 1024 };
 
 /// A request to the task that writes messages.
 pub(super) enum Job {
     Accept {
         batch: Handed<Batch>,
-        weight: (usize, usize),
+        weight: Weight,
         reply: oneshot::Sender<Result<Results, StoreError>>,
     },
     Quarantine {
@@ -59,17 +60,18 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Returns the number of messages and about how many bytes they write.
-    pub(super) fn weight(&self) -> (usize, usize) {
-        (self.messages.len(), self.messages.iter().map(|one| one.raw.len()).sum())
+    pub(super) fn weight(&self) -> Weight {
+        let bytes = self.messages.iter().map(|message| message.raw.len()).sum();
+        Weight { items: self.messages.len(), bytes }
     }
 }
 
 impl Job {
-    fn weight(&self) -> (usize, usize) {
+    fn weight(&self) -> Weight {
         match self {
             Self::Accept { weight, .. } => *weight,
-            Self::Quarantine { body, .. } => (1, body.len()),
-            Self::Probe(_) => (1, 0),
+            Self::Quarantine { body, .. } => Weight { items: 1, bytes: body.len() },
+            Self::Probe(_) => Weight { items: 1, bytes: 0 },
         }
     }
 }
@@ -79,16 +81,13 @@ impl Job {
 struct TooLarge;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the message has more than {0} alerts")]
-struct TooMany(usize);
-
-/// The most alerts of one message: the layout has numbers for no more.
-const ALERTS: usize = 4096;
+#[error("the message has more than {PER_MESSAGE} alerts")]
+struct TooManyAlerts;
 
 /// Writes until every sender is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
     let mut writer = Writer { shared, destinations: HashMap::new() };
-    while let Some(jobs) = gather(&mut queue, (MESSAGES, BYTES), Job::weight).await {
+    while let Some(jobs) = gather(&mut queue, TRANSACTION, Job::weight).await {
         writer.write(jobs).await;
     }
 }
@@ -219,7 +218,7 @@ impl Writer {
         let mut tries = 1;
         loop {
             match self.transaction(messages, other).await {
-                Err(error) if tries < TRIES && is_worth_another_try(&error) => tries += 1,
+                Err(error) if tries < TRIES && is_retryable(&error) => tries += 1,
                 result => return result,
             }
         }
@@ -234,14 +233,14 @@ impl Writer {
         if messages.is_empty() && other.is_empty() {
             return Ok(Vec::new());
         }
-        let Shared { door, clock, notifies, .. } = self.shared.as_ref();
+        let Shared { database, clock, notifies, .. } = self.shared.as_ref();
         let columns = BatchColumns::new(messages, &self.destinations, self.shared.now(), *notifies);
         let start = clock.instant();
         let rows = if other.is_empty() {
             // Settings, call and commit are sent together, in one round trip.
-            door.run(Haste::Batch, BatchColumns::ACCEPT, &columns.params()).await?
+            database.run(Priority::Batch, BatchColumns::ACCEPT, &columns.params()).await?
         } else {
-            let mut transaction = door.begin(Haste::Batch).await?;
+            let mut transaction = database.begin(Priority::Batch).await?;
             let mut rows = Vec::new();
             if !messages.is_empty() {
                 rows = transaction.query(BatchColumns::ACCEPT, &columns.params()).await?;
@@ -301,7 +300,8 @@ impl Writer {
                 INSERT INTO relay.quarantine (app, received_at, body)
                 VALUES ($1, relay.now_us($2), $3) RETURNING id)
              DELETE FROM relay.quarantine USING new WHERE quarantine.id <= new.id - $4";
-        let (app, now) = (app.as_str(), self.shared.now());
+        let app = app.as_str();
+        let now = self.shared.now();
         let params: [Param<'_>; _] = [
             (&app, Type::TEXT),
             (&now, Type::INT8),
@@ -320,7 +320,9 @@ fn unusable(HeldMessage { message, .. }: &HeldMessage) -> Option<StoreError> {
     if message.raw.len() > MESSAGE_MAX_BYTES {
         return Some(StoreError::Item(TooLarge.into()));
     }
-    (message.alerts.len() > ALERTS).then(|| StoreError::Item(TooMany(ALERTS).into()))
+    // The layout has no numbers for more.
+    let alerts = i64::try_from(message.alerts.len()).unwrap_or(i64::MAX);
+    (alerts > PER_MESSAGE).then(|| StoreError::Item(TooManyAlerts.into()))
 }
 
 /// Returns the destinations of the messages' alerts, each once.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use tokio_postgres::{Row, types::Type};
 
-use super::{door::Param, row::get};
+use super::{database::Param, row::get};
 use crate::{
     ids::DestinationName,
     store::{

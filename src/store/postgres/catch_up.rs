@@ -1,31 +1,31 @@
-//! What catch-up keeps: its cursors, the ids of channels; and the list of what no push has brought.
+//! State of catch-up: cursors, ids of channels, and the list of messages that no push has brought.
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param, Transaction},
+    database::{Param, Priority},
     poller,
     row::get,
+    store::PostgresStore,
 };
 use crate::{
     clock::Timestamp,
     ids::{AppName, ChannelId, MessageTs},
     store::{
-        Beginning, CURSOR_AHEAD, CursorMove, History, LookAlike, StoreError, former_ids,
-        stored::clean, with_new_id,
+        Beginning, CursorMove, History, LookAlike, StoreError, former_ids, stored::clean,
+        with_new_id,
     },
 };
 
-/// Waits until no accept is under way, and keeps new ones waiting until the transaction ends: each
-/// accept sees all ids of its messages' channels. `postgres-2.sql` names the number too.
+/// Waits for the accepts that are under way, and makes later ones wait until the transaction ends, so
+/// that each accept sees all ids of a channel. `postgres-2.sql` uses the same lock.
 const CHAINS_LOCK: &str = "SELECT pg_advisory_xact_lock(5071129380421576193)";
 
-/// How many messages one call of `take_unpushed` gives.
+/// The most messages that one call of `take_unpushed` returns.
 const PIECE: i64 = 1000;
 
-/// What is known of an app's channels.
+/// Selects the channel ids of an app by the text in the configuration.
 pub(super) const CHANNEL_IDS: &str =
     "SELECT written, id FROM relay.channel_ids WHERE app = $1 ORDER BY written";
 
@@ -41,9 +41,10 @@ impl History for PostgresStore {
     ) -> Result<Option<MessageTs>, StoreError> {
         const SQL: &str = "SELECT ts FROM relay.cursors WHERE app = $1 AND channel = $2";
         let shared = &self.shared;
-        let (app, channel) = (app.as_str(), clean(channel.as_str()));
+        let app = app.as_str();
+        let channel = clean(channel.as_str());
         let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
     }
 
@@ -55,9 +56,10 @@ impl History for PostgresStore {
         const SQL: &str = "SELECT seen FROM relay.cursors
             WHERE app = $1 AND channel = $2 AND seen IS NOT NULL";
         let shared = &self.shared;
-        let (app, channel) = (app.as_str(), clean(channel.as_str()));
+        let app = app.as_str();
+        let channel = clean(channel.as_str());
         let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
     }
 
@@ -66,7 +68,7 @@ impl History for PostgresStore {
             "SELECT channel FROM relay.cursors WHERE app = $1 ORDER BY ts DESC, channel";
         let shared = &self.shared;
         let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         rows.iter().map(|row| Ok(ChannelId::new(get(row, 0)?))).collect()
     }
 
@@ -74,7 +76,7 @@ impl History for PostgresStore {
         const SQL: &str = "SELECT written, at, is_sure FROM relay.beginnings WHERE app = $1";
         let shared = &self.shared;
         let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         rows.iter()
             .map(|row| {
                 let at = Timestamp::from_micros(get(row, 1)?);
@@ -94,34 +96,37 @@ impl History for PostgresStore {
             ON CONFLICT (app, written) DO UPDATE SET at = excluded.at, is_sure = excluded.is_sure
             WHERE excluded.is_sure AND NOT b.is_sure";
         let shared = &self.shared;
-        let (app, written, at) = (app.as_str(), clean(written), beginning.at.micros());
+        let app = app.as_str();
+        let written = clean(written);
+        let at = beginning.at.micros();
         let params: [Param<'_>; _] = [
             (&app, Type::TEXT),
             (&written, Type::TEXT),
             (&at, Type::INT8),
             (&beginning.is_sure, Type::BOOL),
         ];
-        shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+        shared.database.run(Priority::Background, SQL, &params).await.map(drop)
     }
 
-    /// Does nothing while a newer term polls.
+    /// Changes nothing if another relay polls under a newer term.
     async fn put_cursor_back(&self, cursor: &CursorMove) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE relay.cursors SET ts = $3, term = $4
             WHERE app = $1 AND channel = $2 AND ts > $3 AND term <= $4
             AND NOT EXISTS (SELECT FROM relay.pollers p WHERE p.app = $1 AND p.term > $4)";
         let shared = &self.shared;
-        let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
+        let app = cursor.app.as_str();
+        let channel = clean(cursor.channel.as_str());
         let ts = cursor.to.micros();
         let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
         let params: [Param<'_>; _] =
             [(&app, Type::TEXT), (&channel, Type::TEXT), (&ts, Type::INT8), (&term, Type::INT8)];
-        shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+        shared.database.run(Priority::Background, SQL, &params).await.map(drop)
     }
 
     async fn channel_ids(&self, app: &AppName) -> Result<Vec<(String, ChannelId)>, StoreError> {
         let shared = &self.shared;
         let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
-        let rows = shared.door.run(Haste::Patient, CHANNEL_IDS, &params).await?;
+        let rows = shared.database.run(Priority::Background, CHANNEL_IDS, &params).await?;
         rows.iter().map(|row| Ok((get(row, 0)?, ChannelId::new(get(row, 1)?)))).collect()
     }
 
@@ -135,16 +140,18 @@ impl History for PostgresStore {
             INSERT INTO relay.channel_ids (app, written, id) VALUES ($1, $2, $3)
             ON CONFLICT (app, written) DO UPDATE SET id = excluded.id";
         let shared = &self.shared;
-        let (app, written, id) = (app.as_str(), clean(written), clean(id.as_str()));
+        let app = app.as_str();
+        let written = clean(written);
+        let id = clean(id.as_str());
         let params: [Param<'_>; _] =
             [(&app, Type::TEXT), (&written, Type::TEXT), (&id, Type::TEXT)];
-        shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+        shared.database.run(Priority::Background, SQL, &params).await.map(drop)
     }
 
     async fn chains(&self, app: &AppName) -> Result<Vec<Vec<ChannelId>>, StoreError> {
         let shared = &self.shared;
         let params: [Param<'_>; _] = [(&app.as_str(), Type::TEXT)];
-        read_chains(&shared.door.run(Haste::Patient, CHAINS, &params).await?)
+        read_chains(&shared.database.run(Priority::Background, CHAINS, &params).await?)
     }
 
     /// Accepts wait for this transaction, so nothing in it may take long.
@@ -154,7 +161,7 @@ impl History for PostgresStore {
         old: &ChannelId,
         new: &ChannelId,
     ) -> Result<(), StoreError> {
-        // The channel is read on from where it was under its older ids.
+        // Reading continues where the history of the older ids ended.
         const TAKE_OVER: &str = "
             UPDATE relay.cursors c SET ts = least(c.ts, former.ts)
             FROM (SELECT max(ts) AS ts FROM relay.cursors WHERE app = $1 AND channel = ANY ($3))
@@ -173,8 +180,9 @@ impl History for PostgresStore {
             ON CONFLICT (app, written) DO UPDATE SET id = excluded.id";
         let shared = &self.shared;
         let name = app.as_str();
-        let (old_id, new_id) = (clean(old.as_str()), clean(new.as_str()));
-        let mut transaction = shared.door.begin(Haste::Batch).await?;
+        let old_id = clean(old.as_str());
+        let new_id = clean(new.as_str());
+        let mut transaction = shared.database.begin(Priority::Batch).await?;
         transaction.query(CHAINS_LOCK, &[]).await?;
         let rows = transaction.query(CHAINS, &[(&name, Type::TEXT)]).await?;
         let before = read_chains(&rows)?;
@@ -233,7 +241,7 @@ impl History for PostgresStore {
             (&micros, Type::INT8_ARRAY),
             (&texts, Type::TEXT_ARRAY),
         ];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         rows.iter()
             .map(|row| {
                 let ts = MessageTs::from_micros(get(row, 0)?);
@@ -253,10 +261,11 @@ impl History for PostgresStore {
                 ORDER BY posted_at LIMIT $3 FOR UPDATE SKIP LOCKED)
             RETURNING channel, posted_at";
         let shared = &self.shared;
-        let (app, before) = (app.as_str(), posted_before.micros());
+        let app = app.as_str();
+        let before = posted_before.micros();
         let params: [Param<'_>; _] =
             [(&app, Type::TEXT), (&before, Type::INT8), (&PIECE, Type::INT8)];
-        let rows = shared.door.run(Haste::Patient, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         let mut taken = rows
             .iter()
             .map(|row| Ok((ChannelId::new(get(row, 0)?), MessageTs::from_micros(get(row, 1)?))))
@@ -265,7 +274,7 @@ impl History for PostgresStore {
         Ok(taken)
     }
 
-    /// The right to poll ends 10 s after the process last renewed it.
+    /// The right to poll ends 10 s after it was last renewed.
     async fn poller_term(&self, app: &AppName) -> Result<Option<u64>, StoreError> {
         poller::term(&self.shared, app).await
     }
@@ -285,53 +294,4 @@ fn read_chains(rows: &[Row]) -> Result<Vec<Vec<ChannelId>>, StoreError> {
         }
     }
     Ok(chains)
-}
-
-/// Moves a cursor forward, unless a newer term polls: its holder cannot begin while this looks. By
-/// the database's clock it is never moved into the future.
-pub(super) async fn move_cursor(
-    transaction: &mut Transaction<'_>,
-    now: Option<i64>,
-    cursor: &CursorMove,
-) -> Result<(), StoreError> {
-    const NOW: &str = "SELECT relay.now_us($1)";
-    const TERM: &str = "SELECT term FROM relay.pollers WHERE app = $1 FOR SHARE";
-    const SQL: &str = "
-        INSERT INTO relay.cursors AS c (app, channel, ts, term, seen) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (app, channel) DO UPDATE
-        SET ts = greatest(c.ts, excluded.ts), term = excluded.term,
-            seen = greatest(c.seen, excluded.seen)
-        WHERE excluded.term >= c.term AND c.ts >= $6";
-    let (app, channel) = (cursor.app.as_str(), clean(cursor.channel.as_str()));
-    let ts = cursor.to.micros();
-    let term = i64::try_from(cursor.term).unwrap_or(i64::MAX);
-    let rows = transaction.query(TERM, &[(&app, Type::TEXT)]).await?;
-    if let Some(row) = rows.first()
-        && get::<i64>(row, 0)? > term
-    {
-        tracing::warn!(app, %channel, term, "another relay polls now: the cursor was not moved");
-        return Ok(());
-    }
-    let rows = transaction.query(NOW, &[(&now, Type::INT8)]).await?;
-    let now = rows.first().map(|row| get::<i64>(row, 0)).transpose()?.unwrap_or(0);
-    if ts > (Timestamp::from_micros(now) + CURSOR_AHEAD).micros() {
-        tracing::error!(
-            app,
-            %channel,
-            "the cursor of {channel} is not moved into the future: look at the clocks of this \
-             machine and of the database"
-        );
-        return Ok(());
-    }
-    let seen = cursor.seen.map(MessageTs::micros);
-    let from = cursor.from.micros();
-    let params: [Param<'_>; _] = [
-        (&app, Type::TEXT),
-        (&channel, Type::TEXT),
-        (&ts, Type::INT8),
-        (&term, Type::INT8),
-        (&seen, Type::INT8),
-        (&from, Type::INT8),
-    ];
-    transaction.query(SQL, &params).await.map(drop)
 }

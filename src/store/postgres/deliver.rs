@@ -1,4 +1,4 @@
-//! Leasing what is due.
+//! Leases of due deliveries, and the queue's other calls.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,12 +8,11 @@ use tokio::sync::Notify;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    PostgresStore, answer,
-    door::{Haste, Param},
-    hasten, operate, record,
+    database::{Param, Priority},
+    operate, record, reschedule,
     row::{alert_id, bytes, get, small, time},
-    send,
-    shared::Shared,
+    shared::{Shared, reply_of},
+    store::PostgresStore,
 };
 use crate::{
     clock::Timestamp,
@@ -21,12 +20,13 @@ use crate::{
     store::{
         Delivery, Hasten, Lease, Outcome, Projection, Queue, Recorded, Refusals, StoreError,
         Unrecorded,
+        sql::PER_MESSAGE,
         stored::{PER_ALERT, source_of},
     },
 };
 
-/// Leases what `due` finds of the destination `t`, and returns it in that order. A body comes with
-/// the first of its message's rows only.
+/// Statement that leases the deliveries of destination `t` which the query `$due` selects, and
+/// returns them in the given order. Only the first row of each message contains the body.
 macro_rules! claim {
     ($due:literal, $order:literal) => {
         concat!(
@@ -48,8 +48,8 @@ SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since +
             $order,
             ") = 1 THEN m.raw END,
     a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted, t.settings
-FROM mine d JOIN relay.alerts a ON a.seq = d.id / 65536
-JOIN relay.messages m ON m.id = d.id / 268435456 CROSS JOIN t
+FROM mine d JOIN relay.alerts a ON a.seq = d.id / :PER_ALERT
+JOIN relay.messages m ON m.id = d.id / :PER_ALERT / :PER_MESSAGE CROSS JOIN t
 ORDER BY ",
             $order
         )
@@ -59,22 +59,24 @@ ORDER BY ",
 pub(super) const CLAIM: &str = claim!(
     "
     SELECT d.id FROM relay.deliveries d
-    WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+    WHERE d.destination = (SELECT id FROM t) AND d.state = :PENDING
         AND d.due_at <= (SELECT now FROM clock)
         AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM judged))
     ORDER BY d.due_at, d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
     "d.due_at, d.id"
 );
 
-/// The numbers of all that wait are in an index, so the oldest few are found without their rows.
+/// Leases the oldest delivery. The oldest 64 are found in the index of pending deliveries; most of
+/// them can be leased, so the query reads few rows.
 const CLAIM_OLDEST: &str = claim!(
     "
     SELECT d.id FROM relay.deliveries d
     WHERE d.id IN (
             SELECT o.id FROM relay.deliveries o
-            WHERE o.destination = (SELECT id FROM t) AND o.state = 0 ORDER BY o.id LIMIT 64)
-        AND d.state = 0
-        AND (d.due_at <= (SELECT now FROM clock) OR (d.attempts > 0 AND d.because = 0))
+            WHERE o.destination = (SELECT id FROM t) AND o.state = :PENDING ORDER BY o.id LIMIT 64)
+        AND d.state = :PENDING
+        AND (d.due_at <= (SELECT now FROM clock)
+            OR (d.attempts > 0 AND d.because = :DESTINATION_FAULT))
         AND (d.leased_until IS NULL OR d.leased_until <= (SELECT now FROM judged))
     ORDER BY d.id LIMIT $3 FOR UPDATE SKIP LOCKED",
     "d.id"
@@ -82,8 +84,8 @@ const CLAIM_OLDEST: &str = claim!(
 
 #[async_trait]
 impl Queue for PostgresStore {
-    /// The lease ends by the database's clock, counted from after the query began; the holder counts
-    /// from before the query, and so never believes in a lease that has ended.
+    /// The lease ends by the database's clock and begins within the query. The holder counts from
+    /// before the query, so it stops relying on the lease before the lease ends.
     async fn lease_due(
         &self,
         destination: &DestinationName,
@@ -110,30 +112,33 @@ impl Queue for PostgresStore {
             t AS (SELECT id FROM relay.destinations WHERE name = $2 AND paused_at IS NULL)
             SELECT coalesce(
                 (SELECT d.due_at - now FROM relay.deliveries d
-                 WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+                 WHERE d.destination = (SELECT id FROM t) AND d.state = :PENDING
                     AND (d.leased_until IS NULL
                         OR d.leased_until <= (SELECT least(now, $3) FROM clock))
                  ORDER BY d.due_at, d.id LIMIT 1),
                 (SELECT min(d.leased_until) - least(now, $3) FROM relay.deliveries d
-                 WHERE d.destination = (SELECT id FROM t) AND d.state = 0)
+                 WHERE d.destination = (SELECT id FROM t) AND d.state = :PENDING)
             ) FROM clock";
         let shared = &self.shared;
-        let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+        let now = shared.now();
+        let name = destination.as_str();
+        let judged = shared.lease_time();
         let local = shared.clock.now();
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
-        let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
+        let rows = shared.database.run(Priority::Urgent, SQL, &params).await?;
         let distance: Option<i64> = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
         Ok(distance.map(|distance| Timestamp::from_micros(local.micros().saturating_add(distance))))
     }
 
     async fn release(&self, lease: Lease) {
         const SQL: &str = "UPDATE relay.deliveries SET token = NULL, leased_until = NULL
-            WHERE id = $1 AND token = $2 AND state = 0";
+            WHERE id = $1 AND token = $2 AND state = :PENDING";
         let shared = &self.shared;
-        let (id, token) = (lease.delivery().id, lease.token().cast_signed());
+        let id = lease.delivery().id;
+        let token = lease.token().cast_signed();
         let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
-        match shared.door.run(Haste::Hot, SQL, &params).await {
+        match shared.database.run(Priority::Urgent, SQL, &params).await {
             Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
             Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
         }
@@ -141,9 +146,8 @@ impl Queue for PostgresStore {
 
     async fn record(&self, lease: Lease, outcome: Outcome) -> Result<Recorded, Unrecorded> {
         let (job, answered) = record::Job::new(&lease, outcome.clone());
-        let queues = self.queues().clone().ok_or(StoreError::Closed);
-        let recorded = match queues.and_then(|queues| send(&queues.record, job)) {
-            Ok(()) => answer(answered).await,
+        let recorded = match self.submit_outcome(job) {
+            Ok(()) => reply_of(answered).await,
             Err(error) => Err(error),
         };
         match recorded {
@@ -152,7 +156,7 @@ impl Queue for PostgresStore {
             Ok(Recorded::Stale) => self.shared.stale_leases.increment(1),
             Err(source) => return Err(Unrecorded { lease, outcome, source }),
         }
-        // Errors have gone back to the caller.
+        // Errors were returned above.
         Ok(recorded.unwrap_or(Recorded::Stale))
     }
 
@@ -169,8 +173,12 @@ impl Queue for PostgresStore {
         operate::expire(&self.shared, destination, max_age, reason).await
     }
 
-    async fn hasten(&self, destination: &DestinationName, whom: Hasten) -> Result<u64, StoreError> {
-        hasten::hasten(&self.shared, destination, whom).await
+    async fn hasten(
+        &self,
+        destination: &DestinationName,
+        which: Hasten,
+    ) -> Result<u64, StoreError> {
+        reschedule::make_due(&self.shared, destination, which).await
     }
 
     async fn note_settings(
@@ -178,7 +186,7 @@ impl Queue for PostgresStore {
         destination: &DestinationName,
         mark: u16,
     ) -> Result<u64, StoreError> {
-        hasten::note_settings(&self.shared, destination, mark).await
+        reschedule::note_settings(&self.shared, destination, mark).await
     }
 }
 
@@ -189,10 +197,13 @@ async fn lease(
     n: usize,
 ) -> Result<Vec<Lease>, StoreError> {
     let expires_at = shared.clock.moment() + shared.lease;
-    // The sign is lost and found again: PostgreSQL knows no unsigned numbers.
+    // PostgreSQL has no unsigned integers, so the token is stored as a signed one.
     let token = shared.clock.token();
-    let (name, now, lease) = (destination.as_str(), shared.now(), shared.lease_us());
-    let (limit, signed) = (i64::try_from(n).unwrap_or(i64::MAX), token.cast_signed());
+    let name = destination.as_str();
+    let now = shared.now();
+    let lease = shared.lease_us();
+    let limit = i64::try_from(n).unwrap_or(i64::MAX);
+    let signed = token.cast_signed();
     let judged = shared.lease_time();
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
@@ -202,7 +213,7 @@ async fn lease(
         (&lease, Type::INT8),
         (&judged, Type::INT8),
     ];
-    let rows = shared.door.run(Haste::Hot, claim, &params).await?;
+    let rows = shared.database.run(Priority::Urgent, claim, &params).await?;
     let mut bodies = Bodies::default();
     rows.iter()
         .map(|row| {
@@ -212,17 +223,17 @@ async fn lease(
         .collect()
 }
 
-/// The bodies that rows have brought, by the numbers of their messages.
+/// Bodies of the rows so far, by the numbers of their messages.
 #[derive(Default)]
 pub(super) struct Bodies(HashMap<i64, Bytes>);
 
-/// The number of a message's first delivery is the message's own times this.
-const PER_MESSAGE: i64 = 4096 * PER_ALERT;
+/// The numbers of a message's deliveries, divided by this, are the number of the message.
+const DELIVERIES_PER_MESSAGE: i64 = PER_MESSAGE * PER_ALERT;
 
 impl Bodies {
-    /// Returns the body of a delivery's message, which comes with the first row of the message.
+    /// Returns the body of a delivery's message, from this row or from an earlier row of the message.
     fn of(&mut self, delivery: i64, body: Option<Bytes>) -> Bytes {
-        let known = self.0.entry(delivery / PER_MESSAGE).or_default();
+        let known = self.0.entry(delivery / DELIVERIES_PER_MESSAGE).or_default();
         if let Some(body) = body {
             *known = body;
         }
@@ -230,7 +241,7 @@ impl Bodies {
     }
 }
 
-/// Makes a delivery of the first seventeen columns of a row.
+/// Returns the delivery in the first seventeen columns of a row.
 pub(super) fn delivery(
     row: &Row,
     destination: &DestinationName,

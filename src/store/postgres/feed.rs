@@ -1,14 +1,14 @@
-//! A destination that is read: its deliveries get numbers, are given by them, and are taken.
+//! Feeds: deliveries get numbers, readers get pages of them, and passed numbers count as delivered.
 
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::{
-    PostgresStore,
+    database::{Param, Priority},
     deliver::{Bodies, delivery},
-    door::{Haste, Param},
     row::{alert_id, get, time},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::{
     ids::{AlertId, DestinationName, MessageTs},
@@ -17,20 +17,21 @@ use crate::{
     },
 };
 
-/// How many deliveries are marked in one transaction: others want to write too.
+/// The most deliveries that one transaction changes, so that other writers do not wait for long.
 const PIECE: i64 = 1000;
 
-/// Who numbers waits for whoever numbers the same feed, until that has committed: so whoever sees a
-/// number sees all before it. The first number is of no meaning, and nobody else's.
+/// Lets one transaction at a time number a feed's deliveries, so that a reader who sees a number sees
+/// all numbers before it. The first argument is arbitrary and used for nothing else.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1182090308, id) FROM relay.destinations \
     WHERE name = $1";
 
-/// The end of the feed, whether it is paused, and whether anything waits for a number.
+/// Selects the end of the feed, whether it is paused, and whether a delivery waits for a number.
 pub(super) const STATE: &str = "
     WITH clock AS (SELECT relay.now_us($1) AS now)
     SELECT greatest(t.numbered, clock.now), t.paused_at IS NOT NULL, EXISTS (
         SELECT 1 FROM relay.deliveries d
-        WHERE d.destination = t.id AND d.state = 0 AND d.due_at <= clock.now AND d.number IS NULL
+        WHERE d.destination = t.id AND d.state = :PENDING AND d.due_at <= clock.now
+            AND d.number IS NULL
             AND (d.leased_until IS NULL OR d.leased_until <= least(clock.now, $3)))
     FROM relay.destinations t, clock WHERE t.name = $2";
 
@@ -39,7 +40,7 @@ const NUMBER: &str = "
     t AS (SELECT id, numbered FROM relay.destinations WHERE name = $2 AND paused_at IS NULL),
     waiting AS (
         SELECT d.id, d.due_at FROM relay.deliveries d
-        WHERE d.destination = (SELECT id FROM t) AND d.state = 0
+        WHERE d.destination = (SELECT id FROM t) AND d.state = :PENDING
             AND d.due_at <= (SELECT now FROM clock) AND d.number IS NULL
             AND (d.leased_until IS NULL
                 OR d.leased_until <= (SELECT least(now, $5) FROM clock))
@@ -55,7 +56,8 @@ const NUMBER: &str = "
     FROM (SELECT max(number) AS number FROM done) AS last
     WHERE name = $2 AND last.number IS NOT NULL";
 
-/// `before` is how many bytes the rows before have. A body comes with its message's first row only.
+/// Selects a page. `before` is the size of the bodies in the rows before; only the first row of each
+/// message contains the body.
 pub(super) const PAGE: &str = "
     SELECT * FROM (
     SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,
@@ -64,13 +66,13 @@ pub(super) const PAGE: &str = "
         a.level, coalesce(a.search, ''), d.evidence::int8, d.accepted, d.number,
         sum(octet_length(m.raw)) OVER (ORDER BY d.number) - octet_length(m.raw) AS before
     FROM relay.destinations t CROSS JOIN LATERAL (
-        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = 0
+        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = :PENDING
             AND p.number > $2 ORDER BY p.number LIMIT $3)
         UNION ALL
-        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = 1
+        (SELECT * FROM relay.deliveries p WHERE p.destination = t.id AND p.state = :DELIVERED
             AND p.number > $2 ORDER BY p.number LIMIT $3)) d
-    JOIN relay.alerts a ON a.seq = d.id / 65536
-    JOIN relay.messages m ON m.id = d.id / 268435456
+    JOIN relay.alerts a ON a.seq = d.id / :PER_ALERT
+    JOIN relay.messages m ON m.id = d.id / :PER_ALERT / :PER_MESSAGE
     WHERE t.name = $1 AND t.paused_at IS NULL ORDER BY d.number LIMIT $3) page
     WHERE before < $4 ORDER BY number";
 
@@ -79,34 +81,34 @@ pub(super) const TAKEN: &str = "
     given AS (
         SELECT d.id FROM relay.deliveries d
         WHERE d.destination = (SELECT id FROM relay.destinations WHERE name = $2)
-            AND d.state = 0 AND d.number <= $3
+            AND d.state = :PENDING AND d.number <= $3
         ORDER BY d.number LIMIT $4 FOR UPDATE),
     done AS (
         UPDATE relay.deliveries d
-        SET state = 1, finished_at = clock.now, token = NULL, leased_until = NULL
+        SET state = :DELIVERED, finished_at = clock.now, token = NULL, leased_until = NULL
         FROM given, clock WHERE d.id = given.id RETURNING d.id, d.number)
     SELECT a.key, a.ordinal, m.received_at, m.posted_at
-    FROM done JOIN relay.alerts a ON a.seq = done.id / 65536
-    JOIN relay.messages m ON m.id = done.id / 268435456 ORDER BY done.number";
+    FROM done JOIN relay.alerts a ON a.seq = done.id / :PER_ALERT
+    JOIN relay.messages m ON m.id = done.id / :PER_ALERT / :PER_MESSAGE ORDER BY done.number";
 
 const GIVE_UP: &str = "
     WITH clock AS (SELECT relay.now_us($1) AS now),
-    meant AS (
-        SELECT a.seq * 65536 + t.id AS id
+    selected AS (
+        SELECT a.seq * :PER_ALERT + t.id AS id
         FROM unnest($3, $4) AS g (key, ordinal)
         JOIN relay.alerts a ON a.key = g.key AND a.ordinal = g.ordinal
         JOIN relay.destinations t ON t.name = $2),
     found AS (
-        SELECT d.id FROM relay.deliveries d JOIN meant ON meant.id = d.id
-        WHERE d.state = 0
+        SELECT d.id FROM relay.deliveries d JOIN selected ON selected.id = d.id
+        WHERE d.state = :PENDING
             AND (d.leased_until IS NULL
                 OR d.leased_until <= (SELECT least(now, $6) FROM clock))
         ORDER BY d.id FOR UPDATE OF d),
-    buried AS (
+    ended AS (
         UPDATE relay.deliveries d
-        SET state = 2, finished_at = clock.now, dead_reason = $5, token = NULL
+        SET state = :DEAD, finished_at = clock.now, dead_reason = $5, token = NULL
         FROM found, clock WHERE d.id = found.id RETURNING d.id)
-    SELECT a.key, a.ordinal FROM buried JOIN relay.alerts a ON a.seq = buried.id / 65536";
+    SELECT a.key, a.ordinal FROM ended JOIN relay.alerts a ON a.seq = ended.id / :PER_ALERT";
 
 #[async_trait]
 impl Feeds for PostgresStore {
@@ -117,10 +119,12 @@ impl Feeds for PostgresStore {
         limit: usize,
     ) -> Result<FeedPage, StoreError> {
         let shared = &self.shared;
-        let (name, now, judged) = (destination.as_str(), shared.now(), shared.lease_time());
+        let name = destination.as_str();
+        let now = shared.now();
+        let judged = shared.lease_time();
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
-        let rows = shared.door.run(Haste::Hot, STATE, &params).await?;
+        let rows = shared.database.run(Priority::Urgent, STATE, &params).await?;
         let Some(row) = rows.first() else {
             let end = shared.clock.now().micros();
             return Ok(Entries::default().page(end));
@@ -143,10 +147,11 @@ impl Feeds for PostgresStore {
         up_to: i64,
     ) -> Result<Vec<Taken>, StoreError> {
         let shared = &self.shared;
-        let (now, name) = (shared.now(), destination.as_str());
+        let now = shared.now();
+        let name = destination.as_str();
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&name, Type::TEXT), (&up_to, Type::INT8), (&PIECE, Type::INT8)];
-        let rows = shared.door.run(Haste::Hot, TAKEN, &params).await?;
+        let rows = shared.database.run(Priority::Urgent, TAKEN, &params).await?;
         rows.iter()
             .map(|row| {
                 Ok(Taken {
@@ -165,7 +170,9 @@ impl Feeds for PostgresStore {
         reason: &'static str,
     ) -> Result<Vec<AlertId>, StoreError> {
         let shared = &self.shared;
-        let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+        let now = shared.now();
+        let name = destination.as_str();
+        let judged = shared.lease_time();
         let keys: Vec<String> =
             alerts.iter().map(|alert| clean(&alert.message.to_string()).into_owned()).collect();
         let ordinals: Vec<i64> = alerts.iter().map(|alert| i64::from(alert.ordinal)).collect();
@@ -177,7 +184,7 @@ impl Feeds for PostgresStore {
             (&reason, Type::TEXT),
             (&judged, Type::INT8),
         ];
-        let rows = shared.door.run(Haste::Hot, GIVE_UP, &params).await?;
+        let rows = shared.database.run(Priority::Urgent, GIVE_UP, &params).await?;
         rows.iter().map(|row| alert_id(row, 0)).collect()
     }
 }
@@ -188,12 +195,14 @@ async fn look(
     after: i64,
     limit: usize,
 ) -> Result<Entries, StoreError> {
-    let (name, limit) = (destination.as_str(), i64::try_from(limit).unwrap_or(i64::MAX));
+    let name = destination.as_str();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let bytes = i64::try_from(FEED_PAGE_MAX_BYTES).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] =
         [(&name, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8), (&bytes, Type::INT8)];
-    let rows = shared.door.run(Haste::Hot, PAGE, &params).await?;
-    let (mut entries, mut bodies) = (Entries::default(), Bodies::default());
+    let rows = shared.database.run(Priority::Urgent, PAGE, &params).await?;
+    let mut entries = Entries::default();
+    let mut bodies = Bodies::default();
     for row in &rows {
         entries.push(get(row, 17)?, delivery(row, destination, &mut bodies)?);
     }
@@ -201,9 +210,10 @@ async fn look(
 }
 
 async fn number(shared: &Shared, name: &str, after: i64, limit: usize) -> Result<(), StoreError> {
-    let (now, judged) = (shared.now(), shared.lease_time());
+    let now = shared.now();
+    let judged = shared.lease_time();
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut transaction = shared.door.begin(Haste::Hot).await?;
+    let mut transaction = shared.database.begin(Priority::Urgent).await?;
     transaction.query(LOCK, &[(&name, Type::TEXT)]).await?;
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),

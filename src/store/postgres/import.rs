@@ -1,33 +1,32 @@
-//! Taking in a whole store, in one transaction, where there is nothing yet.
+//! Importing a whole store in one transaction, into a database without messages.
 
 use tokio_postgres::types::Type;
 
 use super::{
-    PostgresStore,
-    door::{Haste, Transaction},
+    database::{Database, Priority, Transaction},
     row::count,
 };
-use crate::store::transfer::{Table, TransferError};
+use crate::store::transfer::{error::TransferError, table::Table};
 
-/// The transaction that takes everything in. Dropped unfinished it leaves nothing.
+/// The transaction of an import. Dropping it before it is finished leaves the database as it was.
 #[derive(Debug)]
 pub(in crate::store) struct Import<'a>(Transaction<'a>);
 
 impl<'a> Import<'a> {
-    /// Begins, and keeps relays from adding anything meanwhile.
-    pub(in crate::store) async fn begin(store: &'a PostgresStore) -> Result<Self, TransferError> {
-        let mut transaction = store.shared.door.begin(Haste::Patient).await?;
-        transaction.take_time().await?;
+    /// Begins the import, and keeps relays from adding messages until it ends.
+    pub(super) async fn begin(database: &'a Database) -> Result<Self, TransferError> {
+        let mut transaction = database.begin(Priority::Background).await?;
+        transaction.lift_limits().await?;
         transaction.batch("LOCK TABLE relay.messages IN EXCLUSIVE MODE").await?;
         let rows = transaction.query("SELECT count(*) FROM relay.messages", &[]).await?;
-        let there = rows.first().map_or(Ok(0), |row| count(row, 0))?;
-        if there > 0 {
-            return Err(TransferError::NotEmpty(there));
+        let messages = rows.first().map_or(Ok(0), |row| count(row, 0))?;
+        if messages > 0 {
+            return Err(TransferError::NotEmpty(messages));
         }
         Ok(Self(transaction))
     }
 
-    /// Writes the rows of a JSON array; returns how many.
+    /// Writes the rows of a JSON array. Returns the number of rows.
     pub(in crate::store) async fn write(
         &mut self,
         table: &Table,
@@ -38,11 +37,11 @@ impl<'a> Import<'a> {
         Ok(written.first().map_or(Ok(0), |row| count(row, 0))?)
     }
 
-    /// Makes everything durable; new messages get higher numbers.
+    /// Commits. New messages get higher numbers than the imported ones.
     pub(in crate::store) async fn finish(mut self) -> Result<(), TransferError> {
-        let numbers = "SELECT setval('relay.message_id', max(id)) FROM relay.messages
+        let next_id = "SELECT setval('relay.message_id', max(id)) FROM relay.messages
             HAVING max(id) IS NOT NULL";
-        self.0.query(numbers, &[]).await?;
-        self.0.commit().await.map_err(TransferError::Unsure)
+        self.0.query(next_id, &[]).await?;
+        self.0.commit().await.map_err(TransferError::Unconfirmed)
     }
 }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    PostgresStore,
     accept::{self, Batch, Results},
-    answer,
+    shared::reply_of,
+    store::PostgresStore,
 };
 use crate::{
     clock::Timestamp,
@@ -25,14 +25,15 @@ impl Inbox for PostgresStore {
         let hold = hold_until.map_or(0, |until| self.shared.distance(until));
         let batch = Batch { messages: batch, hold, cursor };
         let weight = batch.weight();
-        let held = self.shared.waiting.hold(batch, weight.1).ok_or(StoreError::Busy)?;
+        let held = self.shared.waiting.hold(batch, weight.bytes).ok_or(StoreError::Busy)?;
         let (reply, answered) = oneshot::channel();
         self.submit(accept::Job::Accept { batch: held.hand_over(), weight, reply })?;
-        answer(answered).await
+        reply_of(answered).await
     }
 
     fn quarantine(&self, app: &AppName, body: &[u8]) {
-        let (app, body) = (app.clone(), quarantined(body).to_vec());
+        let app = app.clone();
+        let body = quarantined(body).to_vec();
         let held = self.shared.waiting.hold((), body.len()).ok_or(StoreError::Busy);
         let sent =
             held.and_then(|held| self.submit(accept::Job::Quarantine { app, body, _queued: held }));

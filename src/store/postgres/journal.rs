@@ -1,13 +1,13 @@
-//! What operators did.
+//! The journal of operators' actions.
 
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param, Transaction},
+    database::{Param, Priority, Transaction},
     row::{count, get, time},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::store::{
     Deed, EntryId, JOURNAL_ENTRIES, JOURNAL_KEPT, Journal, JournalEntry, OperatorAction,
@@ -17,7 +17,7 @@ use crate::store::{
 #[async_trait]
 impl Journal for PostgresStore {
     async fn note(&self, deed: OperatorAction, changed: u64) -> Result<(), StoreError> {
-        let mut transaction = self.shared.door.begin(Haste::Patient).await?;
+        let mut transaction = self.shared.database.begin(Priority::Background).await?;
         keep(&self.shared, &mut transaction, &Deed::New(deed), changed).await?;
         transaction.commit().await
     }
@@ -26,7 +26,8 @@ impl Journal for PostgresStore {
         const SQL: &str = "SELECT at, who, action, selection, changed FROM relay.actions
             ORDER BY id DESC LIMIT $1";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.shared.door.run(Haste::Patient, SQL, &[(&limit, Type::INT8)]).await?;
+        let rows =
+            self.shared.database.run(Priority::Background, SQL, &[(&limit, Type::INT8)]).await?;
         let entry = |row| {
             Ok(JournalEntry {
                 at: time(row, 0)?,
@@ -40,7 +41,7 @@ impl Journal for PostgresStore {
     }
 }
 
-/// Keeps in this transaction what a call has changed; returns under which number.
+/// Writes a journal entry, or adds to one, in this transaction. Returns the number of the entry.
 pub(super) async fn keep(
     shared: &Shared,
     transaction: &mut Transaction<'_>,
@@ -54,7 +55,8 @@ pub(super) async fn keep(
     match deed {
         Deed::New(OperatorAction { who, action, selection }) => {
             let now = shared.now();
-            let (who, selection) = (clean(who), clean(selection));
+            let who = clean(who);
+            let selection = clean(selection);
             let params: [Param<'_>; _] = [
                 (&now, Type::INT8),
                 (&who, Type::TEXT),
@@ -73,12 +75,12 @@ pub(super) async fn keep(
     }
 }
 
-/// Removes entries that are too old, or too many.
+/// Removes entries that are too old, and the oldest beyond the limit.
 pub(super) async fn forget(shared: &Shared, now: i64) -> Result<(), StoreError> {
     const SQL: &str = "DELETE FROM relay.actions WHERE at < $1::int8 - $2::int8
         OR id <= (SELECT max(id) FROM relay.actions) - $3";
     let kept = i64::try_from(JOURNAL_KEPT.as_micros()).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&kept, Type::INT8), (&JOURNAL_ENTRIES, Type::INT8)];
-    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+    shared.database.run(Priority::Background, SQL, &params).await.map(drop)
 }

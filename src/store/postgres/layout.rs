@@ -1,27 +1,27 @@
-//! The tables: made and brought up to date when a relay starts, by one at a time.
+//! Layout of the tables: created and migrated when a relay starts.
 
 use super::{
-    OpenError,
-    door::{Door, Haste},
+    database::{Database, Priority},
+    error::OpenError,
     row::get,
 };
 use crate::store::StoreError;
 
-/// What was done, in order. The layout's version is how many of these were.
+/// All migrations, in order. The version of a layout is the number of migrations that were applied.
 const MIGRATIONS: &[&str] =
     &[include_str!("../migrations/postgres-1.sql"), include_str!("../migrations/postgres-2.sql")];
 
-/// Two relays that start at once take turns. The number is of no meaning, and nobody else's.
+/// Lets one relay at a time migrate. The number is arbitrary and used for nothing else.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310593858020254319)";
 
-/// Brings the tables up to date. What is up to date is only looked at, so a role that may change
-/// no tables can use what another has prepared.
-pub(super) async fn prepare(door: &Door) -> Result<(), OpenError> {
-    if is_current(version(door).await?)? {
+/// Migrates the tables to the newest layout. Changes nothing if they have it, so a role without the
+/// privilege to change tables can use those that another role has migrated.
+pub(super) async fn migrate(database: &Database) -> Result<(), OpenError> {
+    if is_current(database).await? {
         return Ok(());
     }
-    let mut transaction = door.begin(Haste::Patient).await?;
-    transaction.take_time().await?;
+    let mut transaction = database.begin(Priority::Background).await?;
+    transaction.lift_limits().await?;
     transaction.query(LOCK, &[]).await?;
     let has_schema = "SELECT to_regnamespace('relay') IS NOT NULL, to_regclass('relay.layout') \
         IS NOT NULL";
@@ -31,47 +31,52 @@ pub(super) async fn prepare(door: &Door) -> Result<(), OpenError> {
         None => (false, false),
     };
     if !has_schema {
-        transaction.batch("CREATE SCHEMA relay").await.map_err(needs_rights)?;
+        transaction.batch("CREATE SCHEMA relay").await.map_err(migration_error)?;
     }
-    let mut done = 0;
+    let mut version = 0;
     if has_layout {
         let rows = transaction.query("SELECT version FROM relay.layout FOR UPDATE", &[]).await?;
-        done = rows.first().map_or(Ok(0), |row| get::<i32>(row, 0))?;
+        version = rows.first().map_or(Ok(0), |row| get::<i32>(row, 0))?;
     }
-    if is_current(done)? {
+    // Another relay may have migrated while this one waited for the lock.
+    if is_newest(version)? {
         return Ok(());
     }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(done).unwrap_or(0)) {
-        transaction.batch(migration).await.map_err(needs_rights)?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+        transaction.batch(migration).await.map_err(migration_error)?;
     }
     transaction.commit().await?;
-    tracing::info!(from = done, "the tables in PostgreSQL are up to date");
+    tracing::info!(from = version, "the tables in PostgreSQL are up to date");
     Ok(())
 }
 
-/// Whether there are tables that this version can use.
-pub(super) async fn is_there(door: &Door) -> Result<bool, OpenError> {
-    is_current(version(door).await?)
+/// Returns whether the tables have the newest layout.
+///
+/// # Errors
+/// [`OpenError::Newer`] if they have a layout that this version does not know.
+pub(super) async fn is_current(database: &Database) -> Result<bool, OpenError> {
+    is_newest(version(database).await?)
 }
 
-async fn version(door: &Door) -> Result<i32, OpenError> {
-    let there = "SELECT to_regclass('relay.layout') IS NOT NULL";
-    let rows = door.run(Haste::Patient, there, &[]).await?;
-    let is_there = rows.first().map_or(Ok(false), |row| get(row, 0))?;
-    if !is_there {
+/// Returns the version of the layout, 0 if there are no tables.
+async fn version(database: &Database) -> Result<i32, OpenError> {
+    let exists = "SELECT to_regclass('relay.layout') IS NOT NULL";
+    let rows = database.run(Priority::Background, exists, &[]).await?;
+    let has_layout = rows.first().map_or(Ok(false), |row| get(row, 0))?;
+    if !has_layout {
         return Ok(0);
     }
-    let rows = door.run(Haste::Patient, "SELECT version FROM relay.layout", &[]).await?;
+    let rows = database.run(Priority::Background, "SELECT version FROM relay.layout", &[]).await?;
     Ok(rows.first().map_or(Ok(0), |row| get::<i32>(row, 0))?)
 }
 
-/// Whether nothing is to be done.
-fn is_current(version: i32) -> Result<bool, OpenError> {
+fn is_newest(version: i32) -> Result<bool, OpenError> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     if version > newest { Err(OpenError::Newer(version)) } else { Ok(version == newest) }
 }
 
-fn needs_rights(error: StoreError) -> OpenError {
+/// Returns the error of a migration, with advice if the role lacks a privilege.
+fn migration_error(error: StoreError) -> OpenError {
     let denied = |error: &tokio_postgres::Error| {
         error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
     };

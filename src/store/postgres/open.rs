@@ -1,115 +1,72 @@
-//! Opening: what can be wrong, and waiting for a server that is not there yet.
+//! Opening: waits for a server that is not up yet, and checks the database.
 
 use std::time::Duration;
 
 use tokio_postgres::{Error, error::SqlState};
 
 use super::{
-    door::{Door, Haste, Trouble},
+    database::{Database, Priority},
+    error::{ConnectionError, OpenError},
     row::get,
 };
 use crate::{clock::Clock, store::StoreError};
 
-/// For how long, and how often, a server that is not there yet is looked for.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(500);
+/// Time for which a start waits for a server that is not up.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Why the store in PostgreSQL could not be opened. No message holds the URL or its password.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL cannot be read.
-    #[error(
-        "store.postgres.url is not a URL such as \
-         postgresql://relay:password@db.example.com/relay?sslmode=require"
-    )]
-    Url,
-    /// The server may forget a commit.
-    #[error(
-        "PostgreSQL may lose what it has acknowledged: {0}; switch it on, or say \
-         `allow_unsafe: true` if alerts may be lost"
-    )]
-    Unsafe(String),
-    /// The database cannot hold every text.
-    #[error(
-        "the database has the encoding {0}, in which not every alert can be stored; \
-         make it with: CREATE DATABASE relay ENCODING 'UTF8' TEMPLATE template0"
-    )]
-    Encoding(String),
-    /// The tables are of a newer version of the relay.
-    #[error(
-        "the tables were made by a newer version of the relay (layout {0}); \
-         start that version"
-    )]
-    Newer(i32),
-    /// The role may not make the tables.
-    #[error(
-        "the database role may not make the relay's tables; \
-         let its owner run: CREATE SCHEMA relay AUTHORIZATION <the role>"
-    )]
-    Rights(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server refused, or could not be reached.
-    #[error("PostgreSQL cannot be used as a store")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
+/// Time between two attempts to reach the server.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        if let StoreError::Engine(source) = error {
-            return Self::Failed(source);
-        }
-        Self::Failed(error.into())
-    }
-}
-
-/// Waits for the server to answer. What waiting does not mend ends it.
-pub(super) async fn wait_for(door: &Door) -> Result<(), OpenError> {
+/// Waits until the server answers. Fails at once if the server refused the relay.
+pub(super) async fn wait_for(database: &Database) -> Result<(), OpenError> {
     let clock = Clock::system();
-    let end = clock.now() + PATIENCE;
+    let end = clock.now() + MAX_WAIT;
     loop {
-        let Err(error) = door.run(Haste::Patient, "SELECT 1", &[]).await else {
+        let Err(error) = database.run(Priority::Background, "SELECT 1", &[]).await else {
             return Ok(());
         };
         let StoreError::Engine(source) = &error else {
             return Err(error.into());
         };
-        let is_pause = matches!(source.downcast_ref(), Some(Trouble::Pause));
-        if !is_pause {
+        let is_backing_off = matches!(source.downcast_ref(), Some(ConnectionError::BackingOff));
+        if !is_backing_off {
             if is_final(source.as_ref()) || clock.now() >= end {
                 return Err(error.into());
             }
             let error = crate::logging::chain(source.as_ref());
-            tracing::warn!(error, "PostgreSQL is not there yet");
+            tracing::warn!(error, "PostgreSQL is not up yet");
         }
-        clock.sleep(PAUSE).await;
+        clock.sleep(RETRY_EVERY).await;
     }
 }
 
-/// Refuses a database in which an alert could not be stored for a letter of it.
-pub(super) async fn check_encoding(door: &Door) -> Result<(), OpenError> {
+/// Refuses a database whose encoding cannot represent every text.
+pub(super) async fn check_encoding(database: &Database) -> Result<(), OpenError> {
     let sql = "SELECT current_setting('server_encoding')";
-    let rows = door.run(Haste::Patient, sql, &[]).await?;
+    let rows = database.run(Priority::Background, sql, &[]).await?;
     let encoding: String = rows.first().map_or(Ok(String::new()), |row| get(row, 0))?;
     if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding(encoding)) }
 }
 
-/// Whether the server was reached and refused: a wrong password, an unknown database, a setting.
+/// Returns whether the server was reached and refused: a wrong password, an unknown database, an
+/// unsafe setting.
 fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<Error>() {
             return match error.code() {
-                Some(code) => !is_passing(code),
+                Some(code) => !is_transient(code),
                 None => is_tls(error),
             };
         }
         cause = error.source();
     }
-    // The hook that looks at the server's settings has no source.
+    // The pool's hook that checks the server's settings reports its error as text only.
     crate::logging::chain(error).contains("may lose what it has acknowledged")
 }
 
-/// The server starts, ends, is full, or is a standby.
-fn is_passing(code: &SqlState) -> bool {
+/// Returns whether the server is starting, stopping, out of resources, or a standby.
+fn is_transient(code: &SqlState) -> bool {
     ["57", "53", "08", "25"].iter().any(|class| code.code().starts_with(class))
 }
 

@@ -1,13 +1,13 @@
-//! Pausing destinations, and the ends of pauses.
+//! Pauses of destinations.
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param},
+    database::{Param, Priority},
     row::{destination, get},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::{
     clock::Timestamp,
@@ -15,10 +15,11 @@ use crate::{
     store::{OperatorAction, Pause, PauseView, Paused, Pauses, StoreError, stored::clean},
 };
 
-/// The columns of a pause in `relay.destinations t`, as [`view`] reads them.
+/// The columns of `relay.destinations t` that [`view`] reads.
 pub(super) const COLUMNS: &str = "t.paused_at, t.paused_until, t.pause_reason";
 
-/// Reads the pause whose columns begin at that one.
+/// Returns the pause from [`COLUMNS`], the first of which has this index, or `None` if the
+/// destination is not paused.
 pub(super) fn view(row: &Row, column: usize) -> Result<Option<PauseView>, StoreError> {
     let Some(since) = get::<Option<i64>>(row, column)? else {
         return Ok(None);
@@ -46,7 +47,7 @@ impl Pauses for PostgresStore {
     }
 }
 
-/// Stops the destination's clock, or lets it go on.
+/// Pauses or resumes a destination, and writes the action to the journal.
 async fn set_paused(
     shared: &Shared,
     destination: &DestinationName,
@@ -58,8 +59,8 @@ async fn set_paused(
             paused_until = relay.now_us($1) + $6, pause_length = $6, pause_reason = $7
         WHERE id = $2 AND (paused_at IS NULL OR $6 IS NOT NULL OR pause_length IS NOT NULL
             OR pause_reason <> $7)";
-    // The clock may have been set back meanwhile: a pause makes nothing older. The last two
-    // conditions give the parameters that only a beginning needs their types.
+    // `greatest`: the clock may have been set back during the pause, which must not age deliveries.
+    // The last two conditions only give types to parameters that this statement does not need.
     const END: &str = "UPDATE relay.destinations
         SET paused_for = paused_for + greatest(0, relay.now_us($1) - paused_at),
             paused_at = NULL, paused_until = NULL, pause_length = NULL, pause_reason = ''
@@ -89,13 +90,13 @@ async fn set_paused(
         (&length, Type::INT8),
         (&reason, Type::TEXT),
     ];
-    shared.door.run(Haste::Hot, &sql, &params).await?;
+    shared.database.run(Priority::Urgent, &sql, &params).await?;
     shared.wake_all(Some(destination)).await;
     Ok(())
 }
 
-/// Resumes what was paused until now. Most often there is nothing, and nothing is written. The row
-/// lock of an update lets one of several processes end each pause.
+/// Resumes the destinations whose pause has ended; returns their names. The row lock of the update
+/// lets one of several relays end each pause.
 async fn end_pauses(shared: &Shared) -> Result<Vec<DestinationName>, StoreError> {
     const MISDATED: &str = "UPDATE relay.destinations SET paused_until = $1 + pause_length
         WHERE paused_until > $1 + pause_length";
@@ -110,8 +111,9 @@ async fn end_pauses(shared: &Shared) -> Result<Vec<DestinationName>, StoreError>
             SELECT relay.now_us($1), $4, $5, replace($6, '*', name), 1 FROM ended)
         SELECT name FROM ended";
     let span = shared.steady_time().await?;
+    // An end further away than the pause is long was written before the clock was set back.
     let until = span.until.micros();
-    shared.door.run(Haste::Patient, MISDATED, &[(&until, Type::INT8)]).await?;
+    shared.database.run(Priority::Background, MISDATED, &[(&until, Type::INT8)]).await?;
     let from = span.from.map_or(i64::MIN, Timestamp::micros);
     let now = shared.now();
     let deed = OperatorAction::end_of_pause("*");
@@ -123,7 +125,7 @@ async fn end_pauses(shared: &Shared) -> Result<Vec<DestinationName>, StoreError>
         (&deed.action, Type::TEXT),
         (&deed.selection, Type::TEXT),
     ];
-    let rows = shared.door.run(Haste::Patient, ENDED, &params).await?;
+    let rows = shared.database.run(Priority::Background, ENDED, &params).await?;
     let ended: Vec<_> = rows.iter().map(|row| destination(row, 0)).collect::<Result<_, _>>()?;
     for name in &ended {
         shared.wake_all(Some(name)).await;

@@ -1,23 +1,24 @@
-//! Who polls Slack: for each app one process at a time, by a row that has to be renewed.
+//! The right to poll Slack, which one process at a time has for each app.
 //!
-//! The row ends by the database's clock. Each new holder gets a higher term, and what an older one
-//! still writes is refused by it.
+//! The right is a row that the holder renews and that ends by the database's clock. Each new holder
+//! gets a higher term; writes under an older term are refused.
 
 use std::{sync::PoisonError, time::Duration};
 
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Haste, Param},
+    database::{Param, Priority},
     row::get,
     shared::Shared,
 };
 use crate::{ids::AppName, store::StoreError};
 
-/// How long a process that says nothing is still believed to poll.
+/// Time after which the right of a process that does not renew it ends.
 const HELD: Duration = Duration::from_secs(10);
 
-/// A row that ends later than one of now would is from before the database's clock was set back.
+/// Takes or renews the right. A row that ends later than a new one would was written before the
+/// database's clock was set back; it counts as ended.
 const RENEW: &str = "
 WITH clock AS (SELECT relay.now_us($1) AS now)
 INSERT INTO relay.pollers AS p (app, holder, term, ends_at)
@@ -28,7 +29,8 @@ WHERE p.holder = excluded.holder OR p.ends_at <= (SELECT now FROM clock)
     OR p.ends_at > excluded.ends_at
 RETURNING p.term";
 
-/// The term under which this process polls for the app, from now on if nobody does.
+/// Returns the term under which this process polls for the app; takes the right if it is free.
+/// Returns `None` while another process has it.
 pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, StoreError> {
     {
         let mut polled = shared.polled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +38,8 @@ pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, 
             polled.push(app.clone());
         }
     }
-    let (now, name) = (shared.now(), app.as_str());
+    let now = shared.now();
+    let name = app.as_str();
     let held = i64::try_from(HELD.as_micros()).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
@@ -44,12 +47,12 @@ pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, 
         (&shared.holder, Type::INT8),
         (&held, Type::INT8),
     ];
-    let rows = shared.door.run(Haste::Hot, RENEW, &params).await?;
+    let rows = shared.database.run(Priority::Urgent, RENEW, &params).await?;
     let term = rows.first().map(|row| get::<i64>(row, 0)).transpose()?;
     Ok(term.and_then(|term| u64::try_from(term).ok()))
 }
 
-/// Says again that this process polls, for each app that it polls for.
+/// Renews the rights that this process holds.
 pub(super) async fn renew(shared: &Shared) {
     const SQL: &str = "
         UPDATE relay.pollers SET ends_at = relay.now_us($1) + $2
@@ -62,18 +65,19 @@ pub(super) async fn renew(shared: &Shared) {
     let now = shared.now();
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&held, Type::INT8), (&shared.holder, Type::INT8)];
-    if let Err(error) = shared.door.run(Haste::Hot, SQL, &params).await {
+    if let Err(error) = shared.database.run(Priority::Urgent, SQL, &params).await {
         tracing::debug!(%error, "the right to poll is not renewed");
     }
 }
 
-/// Lets another process poll at once, for that app or for all.
+/// Gives up the right for this app, or for all, so that another process can take it at once.
 pub(super) async fn give_up(shared: &Shared, app: Option<&AppName>) -> Result<(), StoreError> {
     const SQL: &str = "
         UPDATE relay.pollers SET ends_at = relay.now_us($1)
         WHERE holder = $2 AND app = coalesce($3, app)";
-    let (now, app) = (shared.now(), app.map(AppName::as_str));
+    let now = shared.now();
+    let app = app.map(AppName::as_str);
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&shared.holder, Type::INT8), (&app, Type::TEXT)];
-    shared.door.run(Haste::Hot, SQL, &params).await.map(drop)
+    shared.database.run(Priority::Urgent, SQL, &params).await.map(drop)
 }

@@ -1,13 +1,13 @@
-//! Which bots have posted incidents.
+//! Bots that have posted incidents.
 
 use async_trait::async_trait;
 use tokio_postgres::types::Type;
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param},
+    database::{Param, Priority},
     row::{count, get, time},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::{
     ids::{AppName, ChannelId},
@@ -24,7 +24,7 @@ impl Posters for PostgresStore {
             SET incidents = p.incidents + excluded.incidents,
                 last = greatest(p.last, excluded.last)";
         let mut posters = posters;
-        // Every relay takes the rows in one order, so that none waits for another in a circle.
+        // All relays lock the rows in the same order, so they cannot deadlock.
         posters.sort_by(|one, other| {
             let key = |poster: &Poster| {
                 let Poster { app, channel, bot_id, app_id, .. } = poster;
@@ -32,10 +32,12 @@ impl Posters for PostgresStore {
             };
             key(one).cmp(&key(other))
         });
-        let mut transaction = self.shared.door.begin(Haste::Patient).await?;
+        let mut transaction = self.shared.database.begin(Priority::Background).await?;
         for poster in &posters {
-            let (app, channel) = (poster.app.as_str(), clean(poster.channel.as_str()));
-            let (bot_id, app_id) = (clean(&poster.bot_id), clean(&poster.app_id));
+            let app = poster.app.as_str();
+            let channel = clean(poster.channel.as_str());
+            let bot_id = clean(&poster.bot_id);
+            let app_id = clean(&poster.app_id);
             let incidents = i64::try_from(poster.incidents).unwrap_or(i64::MAX);
             let last = poster.last.micros();
             let params: [Param<'_>; _] = [
@@ -55,7 +57,8 @@ impl Posters for PostgresStore {
         const SQL: &str = "SELECT channel, bot_id, app_id, incidents, last FROM relay.posters
             WHERE app = $1 ORDER BY last DESC, channel, bot_id, app_id";
         let name = app.as_str();
-        let rows = self.shared.door.run(Haste::Patient, SQL, &[(&name, Type::TEXT)]).await?;
+        let rows =
+            self.shared.database.run(Priority::Background, SQL, &[(&name, Type::TEXT)]).await?;
         let poster = |row| {
             Ok(Poster {
                 app: app.clone(),
@@ -70,10 +73,10 @@ impl Posters for PostgresStore {
     }
 }
 
-/// Removes bots that have posted nothing for long.
+/// Removes bots whose last incident is too old.
 pub(super) async fn forget(shared: &Shared, now: i64) -> Result<(), StoreError> {
     const SQL: &str = "DELETE FROM relay.posters WHERE last < $1::int8 - $2::int8";
     let kept = i64::try_from(POSTER_KEPT.as_micros()).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] = [(&now, Type::INT8), (&kept, Type::INT8)];
-    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+    shared.database.run(Priority::Background, SQL, &params).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Writing down what became of attempts.
+//! Recording the outcomes of attempts: one task writes all that wait in one transaction.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,9 +6,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Haste, Param, is_worth_another_try},
+    database::{Param, Priority},
+    error::is_retryable,
     row::get,
-    shared::{Shared, TRIES, copy, gather},
+    shared::{Shared, TRIES, Weight, copy, gather},
 };
 use crate::store::{
     ATTEMPTS_KEPT, Because, Lease, Next, Outcome, Recorded, Reference, Refusals, StoreError,
@@ -16,9 +17,9 @@ use crate::store::{
 };
 
 /// The most outcomes that share a transaction.
-const OUTCOMES: usize = 512;
+const TRANSACTION: Weight = Weight { items: 512, bytes: usize::MAX };
 
-/// An outcome to be written, for a lease as it was given.
+/// A request to write an outcome, with the lease as it was granted.
 pub(super) struct Job {
     pub(super) id: i64,
     pub(super) token: u64,
@@ -29,7 +30,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Makes the job that writes the outcome of that lease, and what hears how it went.
+    /// Returns a job for the outcome of this lease, and the receiver of the result.
     pub(super) fn new(
         lease: &Lease,
         outcome: Outcome,
@@ -47,11 +48,12 @@ impl Job {
     }
 }
 
-/// Writes outcomes, as many at once as wait, until every sender is gone.
+/// Writes outcomes until every sender is gone.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
-    while let Some(jobs) = gather(&mut queue, (OUTCOMES, usize::MAX), |_| (1, 0)).await {
+    while let Some(jobs) = gather(&mut queue, TRANSACTION, |_| Weight { items: 1, bytes: 0 }).await
+    {
         match record(&shared, &jobs).await {
-            // One of them cannot be written: each by itself.
+            // The server refuses one of the outcomes for good, so each is written by itself.
             Err(StoreError::Item(_)) if jobs.len() > 1 => {
                 for job in jobs {
                     let own = record(&shared, std::slice::from_ref(&job)).await;
@@ -85,14 +87,15 @@ o AS MATERIALIZED (
 done AS (
     UPDATE relay.deliveries d SET attempts = d.attempts + 1,
         (state, alert_faults, evidence, due_at, wait, because, finished_at, dead_reason) = (
-            -- Under other settings, or counted anew since, a refusal proves nothing.
-            SELECT CASE WHEN anew THEN 0 ELSE o.state END,
+            -- `anew`: a refusal under other settings, or from before the counts were reset, is no
+            -- evidence.
+            SELECT CASE WHEN anew THEN :PENDING ELSE o.state END,
                 d.alert_faults + CASE WHEN anew THEN 0 ELSE o.refusals END,
                 d.evidence + CASE WHEN anew THEN 0 ELSE o.evidence END,
                 CASE WHEN anew THEN clock.now ELSE coalesce(clock.now + o.wait, d.due_at) END,
                 CASE WHEN anew THEN 0 ELSE coalesce(o.wait, d.wait) END,
-                CASE WHEN anew THEN 0 ELSE o.because END,
-                CASE WHEN NOT anew AND o.state <> 0 THEN clock.now END,
+                CASE WHEN anew THEN :DESTINATION_FAULT ELSE o.because END,
+                CASE WHEN NOT anew AND o.state <> :PENDING THEN clock.now END,
                 CASE WHEN NOT anew THEN o.reason END
             FROM (SELECT o.is_refusal AND (t.settings IS DISTINCT FROM o.settings
                 OR d.alert_faults <> o.count_before OR d.evidence <> o.evidence_before) AS anew
@@ -100,11 +103,11 @@ done AS (
         reference_id = o.reference_id, reference_url = o.reference_url,
         token = NULL, leased_until = NULL
     FROM o, clock, relay.destinations t
-    WHERE d.id = o.id AND d.token = o.token AND d.state = 0 AND t.id = d.destination
+    WHERE d.id = o.id AND d.token = o.token AND d.state = :PENDING AND t.id = d.destination
     RETURNING d.id, d.attempts, o.token, d.destination,
-        o.state = 1 AND t.settings IS NOT DISTINCT FROM o.settings AS is_evidence,
-        o.is_refusal AND d.state = 0
-            AND (o.state <> 0 OR d.alert_faults = o.count_before) AS anew),
+        o.state = :DELIVERED AND t.settings IS NOT DISTINCT FROM o.settings AS is_evidence,
+        o.is_refusal AND d.state = :PENDING
+            AND (o.state <> :PENDING OR d.alert_faults = o.count_before) AS anew),
 log AS (
     INSERT INTO relay.attempts (delivery, number, started_at, duration, class, status, excerpt)
     SELECT done.id, done.attempts, o.started_at, o.duration, o.class, o.status, o.excerpt
@@ -112,51 +115,53 @@ log AS (
 derived AS (
     UPDATE relay.alerts a SET level = o.level, search = o.search
     FROM done JOIN o ON o.id = done.id AND o.token = done.token
-    WHERE a.seq = o.id / 65536 AND o.level IS NOT NULL AND a.search IS NOT NULL),
--- A row that somebody else holds, or that is recorded here, hears of the next acceptance: evidence
--- that comes late kills nothing too early, and nobody waits for others in a circle.
-hearers AS (
+    WHERE a.seq = o.id / :PER_ALERT AND o.level IS NOT NULL AND a.search IS NOT NULL),
+-- An acceptance is evidence for the refused deliveries of the destination. A row that is locked or
+-- recorded here gets the evidence with the next acceptance: late evidence ends nothing too early,
+-- and skipping locked rows avoids deadlocks.
+refused AS (
     SELECT d.id FROM relay.deliveries d
     WHERE d.destination IN (SELECT done.destination FROM done WHERE done.is_evidence)
-        AND NOT d.accepted AND d.state = 0 AND d.alert_faults > 0
+        AND NOT d.accepted AND d.state = :PENDING AND d.alert_faults > 0
         AND d.id NOT IN (SELECT o.id FROM o)
     LIMIT 1000 FOR UPDATE SKIP LOCKED),
-heard AS (
-    UPDATE relay.deliveries d SET accepted = true FROM hearers WHERE d.id = hearers.id)
+marked AS (
+    UPDATE relay.deliveries d SET accepted = true FROM refused WHERE d.id = refused.id)
 SELECT id, token, attempts, anew FROM done";
 
-/// Removes the oldest attempts of a delivery.
+/// Removes the attempts of a delivery up to this number.
 const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
 
-/// Writes outcomes in one transaction; returns what was made of each. Rows are changed in the order
-/// of their numbers, as everywhere: nobody waits for others in a circle.
+/// Writes outcomes in one transaction; returns the result of each. Rows are changed in the order of
+/// their numbers, as in every other statement, so transactions rarely deadlock.
 pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<Recorded>, StoreError> {
     let columns = Columns::new(shared, jobs);
     let params = columns.params();
     let mut tries = 1;
     let rows = loop {
-        match shared.door.run(Haste::Batch, RECORD, &params).await {
-            Err(error) if tries < TRIES && is_worth_another_try(&error) => tries += 1,
+        match shared.database.run(Priority::Batch, RECORD, &params).await {
+            Err(error) if tries < TRIES && is_retryable(&error) => tries += 1,
             result => break result?,
         }
     };
     let mut done: HashMap<(i64, i64), Recorded> = HashMap::new();
     for row in &rows {
-        let (id, attempts) = (get(row, 0)?, get::<i32>(row, 2)?);
+        let id = get(row, 0)?;
+        let attempts = get::<i32>(row, 2)?;
         let recorded = if get(row, 3)? { Recorded::Anew } else { Recorded::Kept };
         done.insert((id, get(row, 1)?), recorded);
         let oldest = attempts.saturating_sub(i32::try_from(ATTEMPTS_KEPT).unwrap_or(i32::MAX));
         if oldest > 0 {
             let params: [Param<'_>; _] = [(&id, Type::INT8), (&oldest, Type::INT4)];
-            // Attempts that are kept for too long do no harm; the next one removes them.
-            drop(shared.door.run(Haste::Batch, TRIM, &params).await);
+            // A failure does no harm: the next outcome removes the attempts.
+            drop(shared.database.run(Priority::Batch, TRIM, &params).await);
         }
     }
     let recorded = |job: &Job| done.get(&(job.id, job.token.cast_signed())).copied();
     Ok(jobs.iter().map(|job| recorded(job).unwrap_or(Recorded::Stale)).collect())
 }
 
-/// Outcomes as the arrays of one statement.
+/// The parameters of [`RECORD`]: one array for each column.
 #[derive(Default)]
 struct Columns<'a> {
     now: Option<i64>,
@@ -191,7 +196,7 @@ impl<'a> Columns<'a> {
         for job in jobs {
             let Job { id, token, refusals, outcome: Outcome { attempt, next, projection }, .. } =
                 job;
-            columns.leased(job);
+            columns.push_lease(job);
             columns.id.push(*id);
             columns.token.push(token.cast_signed());
             let (state, reason, reference) = match next {
@@ -200,9 +205,9 @@ impl<'a> Columns<'a> {
                 Next::Retry { .. } => (PENDING, None, None),
             };
             columns.state.push(i32::try_from(state).unwrap_or_default());
-            columns.waits(next, *refusals);
+            columns.push_wait(next, *refusals);
             columns.reason.push(reason);
-            columns.reference(reference);
+            columns.push_reference(reference);
             columns.started_at.push(attempt.started_at.micros());
             let duration = i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX);
             columns.duration.push(duration);
@@ -216,8 +221,8 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    /// Adds what must not have changed since the lease was given for a refusal to count.
-    fn leased(&mut self, job: &Job) {
+    /// Adds the values that must be as they were at the lease for a refusal to count.
+    fn push_lease(&mut self, job: &Job) {
         let small = |number| i32::try_from(number).unwrap_or(i32::MAX);
         self.settings.push(job.settings);
         self.count_before.push(small(job.refusals.count));
@@ -225,7 +230,7 @@ impl<'a> Columns<'a> {
         self.is_refusal.push(job.outcome.next.is_refusal());
     }
 
-    fn waits(&mut self, next: &Next, refusals: Refusals) {
+    fn push_wait(&mut self, next: &Next, refusals: Refusals) {
         let (wait, because) = match next {
             Next::Retry { wait, because } => (Some(*wait), Some(*because)),
             Next::Delivered(_) | Next::Dead { .. } => (None, None),
@@ -239,7 +244,7 @@ impl<'a> Columns<'a> {
         self.because.push(i32::try_from(because).unwrap_or_default());
     }
 
-    fn reference(&mut self, reference: Option<&'a Reference>) {
+    fn push_reference(&mut self, reference: Option<&'a Reference>) {
         self.reference_id.push(reference.map(|reference| clean(&reference.id)));
         self.reference_url.push(reference.map(|reference| clean(&reference.url)));
     }

@@ -1,95 +1,103 @@
-//! Retention: first the text of what is finished goes, much later its identity.
+//! Retention: removes the text of finished alerts first, and their identities much later.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio_postgres::types::Type;
 
 use super::{
-    PostgresStore, accept, answer,
-    door::{Haste, Param, Transaction},
-    journal, poller, poster, review,
+    accept,
+    database::{Param, Priority, Transaction},
+    journal, poster, review,
     row::{count, get},
-    shared::Shared,
+    shared::{Shared, reply_of},
+    store::PostgresStore,
 };
 use crate::store::{IDENTITY_KEPT, Pruned, Retention, StoreError, Upkeep};
 
-/// How many messages one look passes, whatever became of them, and how many looks without a find
-/// end a walk; the next one goes on there. An index would lead straight to those that may go, and
-/// make each new alert dearer.
-const LOOK: usize = 2048;
-const LOOKS_IN_VAIN: usize = 8;
+/// The messages that one step of a walk reads. Walking needs no index, which would make each accept
+/// slower.
+const STEP: usize = 2048;
 
-/// How many messages one transaction empties: others want to write too.
+/// Steps without a message to remove after which a walk ends. The next walk continues there.
+const IDLE_STEPS: usize = 8;
+
+/// The most messages that one transaction empties, so that other writers do not wait for long.
 const PIECE: usize = 256;
 
-/// No delivery of the message is pending or ended too lately; without any it counts from when the
-/// message was received. `$1` is the time, `$2` and `$3` how long delivered and dead ones are kept.
-macro_rules! may_go {
+/// Condition that no delivery of message `m` is pending or finished too recently. A message without
+/// deliveries counts from the time it was received. `$1` is the time; `$2` and `$3` are the
+/// retention of delivered and of dead deliveries.
+macro_rules! may_be_emptied {
     () => {
         "NOT EXISTS (
             SELECT 1 FROM relay.deliveries d
-            WHERE d.id >= m.id * 268435456 AND d.id < (m.id + 1) * 268435456
-            AND (d.state = 0 OR d.finished_at >
-                (SELECT now FROM clock) - CASE d.state WHEN 2 THEN $3 ELSE $2 END))
+            WHERE d.id >= m.id * :PER_MESSAGE * :PER_ALERT
+                AND d.id < (m.id + 1) * :PER_MESSAGE * :PER_ALERT
+            AND (d.state = :PENDING OR d.finished_at >
+                (SELECT now FROM clock) - CASE d.state WHEN :DEAD THEN $3 ELSE $2 END))
         AND (m.received_at <= (SELECT now FROM clock) - $2 OR EXISTS (
             SELECT 1 FROM relay.deliveries d
-            WHERE d.id >= m.id * 268435456 AND d.id < (m.id + 1) * 268435456))"
+            WHERE d.id >= m.id * :PER_MESSAGE * :PER_ALERT
+                AND d.id < (m.id + 1) * :PER_MESSAGE * :PER_ALERT))"
     };
 }
 
-/// The next messages behind `$5`: whether each may be emptied, and whether its identity may go.
-const LOOK_AT: &str = concat!(
+/// Reads the next messages after number `$5`: whether the identity may be removed, and whether the
+/// message may be emptied.
+const STEP_SQL: &str = concat!(
     "WITH clock AS (SELECT relay.now_us($1) AS now)
      SELECT m.id, m.raw IS NULL AND m.received_at <= (SELECT now FROM clock) - $4,
         m.raw IS NOT NULL AND m.received_at <= (SELECT now FROM clock) - least($2, $3) AND ",
-    may_go!(),
+    may_be_emptied!(),
     " FROM relay.messages m WHERE m.id > $5 ORDER BY m.id LIMIT $6"
 );
 
-/// Whoever wants to give one of these messages a delivery waits, and then finds it emptied; and who
-/// has just done so is waited for.
+/// Makes `route`, which adds deliveries to a message, and this transaction wait for each other.
 const LOCK_MESSAGES: &str = "SELECT FROM relay.messages WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
 
-/// Whoever wants to change one of these deliveries waits, and then finds none.
-const LOCK: &str = "
+/// Makes transactions that change one of these deliveries wait; they then do not find it.
+const LOCK_DELIVERIES: &str = "
     SELECT d.id FROM unnest($1) AS m (id) JOIN relay.deliveries d
-        ON d.id >= m.id * 268435456 AND d.id < (m.id + 1) * 268435456
+        ON d.id >= m.id * :PER_MESSAGE * :PER_ALERT
+            AND d.id < (m.id + 1) * :PER_MESSAGE * :PER_ALERT
     ORDER BY d.id FOR UPDATE OF d";
 
-const STILL: &str = concat!(
+/// Returns which of the messages may still be emptied, now that they are locked.
+const CHECK_AGAIN: &str = concat!(
     "WITH clock AS (SELECT relay.now_us($1) AS now)
      SELECT m.id FROM relay.messages m WHERE m.id = ANY ($4) AND m.raw IS NOT NULL AND ",
-    may_go!(),
+    may_be_emptied!(),
     " ORDER BY m.id FOR UPDATE OF m"
 );
 
+/// Removes the texts, deliveries, attempts and revisions of messages. The identities stay.
 const EMPTY: &str = "
     WITH gone AS (SELECT id FROM unnest($1) AS m (id)),
     a AS (DELETE FROM relay.attempts l USING gone
-          WHERE l.delivery >= gone.id * 268435456 AND l.delivery < (gone.id + 1) * 268435456),
+          WHERE l.delivery >= gone.id * :PER_MESSAGE * :PER_ALERT
+              AND l.delivery < (gone.id + 1) * :PER_MESSAGE * :PER_ALERT),
     d AS (DELETE FROM relay.deliveries d USING gone
-          WHERE d.id >= gone.id * 268435456 AND d.id < (gone.id + 1) * 268435456),
+          WHERE d.id >= gone.id * :PER_MESSAGE * :PER_ALERT
+              AND d.id < (gone.id + 1) * :PER_MESSAGE * :PER_ALERT),
     r AS (DELETE FROM relay.revisions r USING gone WHERE r.message = gone.id),
     s AS (UPDATE relay.alerts a SET search = NULL FROM gone
-          WHERE a.seq >= gone.id * 4096 AND a.seq < (gone.id + 1) * 4096)
+          WHERE a.seq >= gone.id * :PER_MESSAGE AND a.seq < (gone.id + 1) * :PER_MESSAGE)
     UPDATE relay.messages m SET raw = NULL FROM gone WHERE m.id = gone.id";
 
-const FORGET: &str = "
+/// Removes the identities of messages that are empty.
+const REMOVE: &str = "
     WITH old AS (
         SELECT m.id FROM relay.messages m WHERE m.id = ANY ($1) AND m.raw IS NULL
         ORDER BY m.id FOR UPDATE SKIP LOCKED),
     a AS (DELETE FROM relay.alerts a USING old
-          WHERE a.seq >= old.id * 4096 AND a.seq < (old.id + 1) * 4096),
+          WHERE a.seq >= old.id * :PER_MESSAGE AND a.seq < (old.id + 1) * :PER_MESSAGE),
     r AS (DELETE FROM relay.revisions r USING old WHERE r.message = old.id),
     m AS (DELETE FROM relay.messages m USING old WHERE m.id = old.id RETURNING m.id)
     SELECT count(*) FROM m";
 
-/// How long things are kept, in microseconds, counted back from `now`.
+/// Retention periods in microseconds, counted back from `now`.
 #[derive(Clone, Copy)]
 struct Kept {
     now: i64,
@@ -98,18 +106,20 @@ struct Kept {
     identity: i64,
 }
 
-/// What one look has passed.
+/// Messages that one step has read.
 #[derive(Default)]
-struct Seen {
-    /// The last message, unless there is none behind it.
+struct StepResult {
+    /// Number of the last message, or `None` if there are no messages after it.
     last: Option<i64>,
-    may_go: Vec<i64>,
-    old: Vec<i64>,
+    /// Messages that may be emptied.
+    finished: Vec<i64>,
+    /// Messages whose identities may be removed.
+    expired: Vec<i64>,
 }
 
-/// The database's time of day if it has kept step for some minutes, or nothing: what a clock that
-/// was set a short while ago calls old would be gone for good.
-async fn believed_now(shared: &Shared) -> Result<Option<i64>, StoreError> {
+/// Returns the database's time of day if its clock has been steady for some minutes. By a clock that
+/// was set a short while ago, texts might be removed too early, for good.
+async fn steady_now(shared: &Shared) -> Result<Option<i64>, StoreError> {
     let span = shared.steady_time().await?;
     Ok(span.from.is_none().then_some(span.until.micros()))
 }
@@ -119,7 +129,7 @@ impl Upkeep for PostgresStore {
     /// Several relays may prune at once.
     async fn prune(&self, retention: Retention) -> Result<Pruned, StoreError> {
         let shared = &self.shared;
-        let Some(now) = believed_now(shared).await? else {
+        let Some(now) = steady_now(shared).await? else {
             return Ok(Pruned::default());
         };
         let micros = |kept: Duration| i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
@@ -130,19 +140,19 @@ impl Upkeep for PostgresStore {
             identity: micros(IDENTITY_KEPT),
         };
         let mut pruned = Pruned::default();
-        let mut in_vain = 0;
-        while in_vain < LOOKS_IN_VAIN {
-            let seen = look(shared, kept, shared.walked.load(Ordering::Acquire)).await?;
-            in_vain += usize::from(seen.may_go.is_empty() && seen.old.is_empty());
-            for piece in seen.may_go.chunks(PIECE) {
+        let mut idle_steps = 0;
+        while idle_steps < IDLE_STEPS {
+            let step = step(shared, kept, shared.walked.load(Ordering::Acquire)).await?;
+            idle_steps += usize::from(step.finished.is_empty() && step.expired.is_empty());
+            for piece in step.finished.chunks(PIECE) {
                 pruned.messages += empty(shared, kept, piece).await?;
             }
-            for piece in seen.old.chunks(PIECE) {
-                pruned.identities += forget(shared, piece).await?;
+            for piece in step.expired.chunks(PIECE) {
+                pruned.identities += remove(shared, piece).await?;
             }
-            // Behind the last message it begins again, the next time.
-            shared.walked.store(seen.last.unwrap_or(0), Ordering::Release);
-            if seen.last.is_none() {
+            // After the last message the next walk begins with the first.
+            shared.walked.store(step.last.unwrap_or(0), Ordering::Release);
+            if step.last.is_none() {
                 break;
             }
         }
@@ -155,25 +165,19 @@ impl Upkeep for PostgresStore {
     async fn probe(&self) -> Result<(), StoreError> {
         let (reply, answered) = oneshot::channel();
         self.submit(accept::Job::Probe(reply))?;
-        answer(answered).await
+        reply_of(answered).await
     }
 
-    /// Another process polls at once; leases that were not given back end by themselves.
+    /// Gives up the right to poll, so another process can take it at once. Leases that were not
+    /// released end by themselves.
     async fn close(&self) {
-        self.queues().take();
-        let mut writers = self.writers.lock().await;
-        while writers.join_next().await.is_some() {}
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        if let Err(error) = poller::give_up(&self.shared, None).await {
-            tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
-        }
-        self.shared.door.close();
+        self.shut_down().await;
     }
 }
 
-/// Passes the next messages behind that one.
-async fn look(shared: &Shared, kept: Kept, after: i64) -> Result<Seen, StoreError> {
-    let limit = i64::try_from(LOOK).unwrap_or(i64::MAX);
+/// Reads the next messages after this number.
+async fn step(shared: &Shared, kept: Kept, after: i64) -> Result<StepResult, StoreError> {
+    let limit = i64::try_from(STEP).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] = [
         (&kept.now, Type::INT8),
         (&kept.delivered, Type::INT8),
@@ -182,34 +186,34 @@ async fn look(shared: &Shared, kept: Kept, after: i64) -> Result<Seen, StoreErro
         (&after, Type::INT8),
         (&limit, Type::INT8),
     ];
-    let rows = shared.door.run(Haste::Patient, LOOK_AT, &params).await?;
-    let mut seen = Seen::default();
+    let rows = shared.database.run(Priority::Background, STEP_SQL, &params).await?;
+    let mut step = StepResult::default();
     for row in &rows {
         let id = get(row, 0)?;
         if get(row, 1)? {
-            seen.old.push(id);
+            step.expired.push(id);
         }
         if get(row, 2)? {
-            seen.may_go.push(id);
+            step.finished.push(id);
         }
-        seen.last = Some(id);
+        step.last = Some(id);
     }
-    seen.last = seen.last.filter(|_| rows.len() == LOOK);
-    Ok(seen)
+    step.last = step.last.filter(|_| rows.len() == STEP);
+    Ok(step)
 }
 
-/// Empties messages, if they may still go; returns how many went.
+/// Empties messages if that is still allowed; returns their number.
 async fn empty(shared: &Shared, kept: Kept, found: &[i64]) -> Result<u64, StoreError> {
-    let mut transaction = shared.door.begin(Haste::Patient).await?;
+    let mut transaction = shared.database.begin(Priority::Background).await?;
     transaction.query(LOCK_MESSAGES, &[(&found, Type::INT8_ARRAY)]).await?;
-    transaction.query(LOCK, &[(&found, Type::INT8_ARRAY)]).await?;
-    let gone = still(kept, &mut transaction, found).await?;
+    transaction.query(LOCK_DELIVERIES, &[(&found, Type::INT8_ARRAY)]).await?;
+    let gone = check_again(kept, &mut transaction, found).await?;
     transaction.query(EMPTY, &[(&gone, Type::INT8_ARRAY)]).await?;
     transaction.commit().await?;
     Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
 }
 
-async fn still(
+async fn check_again(
     kept: Kept,
     transaction: &mut Transaction<'_>,
     found: &[i64],
@@ -220,12 +224,13 @@ async fn still(
         (&kept.dead, Type::INT8),
         (&found, Type::INT8_ARRAY),
     ];
-    let rows = transaction.query(STILL, &params).await?;
+    let rows = transaction.query(CHECK_AGAIN, &params).await?;
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
-/// Removes identities that are old enough; returns how many went.
-async fn forget(shared: &Shared, old: &[i64]) -> Result<u64, StoreError> {
-    let rows = shared.door.run(Haste::Patient, FORGET, &[(&old, Type::INT8_ARRAY)]).await?;
+/// Removes the identities of messages; returns the number of messages.
+async fn remove(shared: &Shared, old: &[i64]) -> Result<u64, StoreError> {
+    let rows =
+        shared.database.run(Priority::Background, REMOVE, &[(&old, Type::INT8_ARRAY)]).await?;
     rows.first().map_or(Ok(0), |row| count(row, 0))
 }

@@ -1,13 +1,13 @@
-//! What is not an alert and somebody must look at.
+//! Near misses and quarantined bodies, which a person should review.
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param},
+    database::{Param, Priority},
     row::{alert_id_of, app, bytes, count, get, time},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::{
     ids::{AlertId, MessageTs},
@@ -33,9 +33,12 @@ impl Review for PostgresStore {
         let NewNearMiss { message, reason, bot_id, app_id } = &near_miss;
         let key = message.key.to_string();
         let key = clean(&key);
-        let (posted_at, received_at) = (message.posted_at.micros(), message.received_at.micros());
-        let (event_id, team) = (clean(&message.event_id), clean(&message.team));
-        let (bot_id, app_id) = (clean(bot_id), clean(app_id));
+        let posted_at = message.posted_at.micros();
+        let received_at = message.received_at.micros();
+        let event_id = clean(&message.event_id);
+        let team = clean(&message.team);
+        let bot_id = clean(bot_id);
+        let app_id = clean(app_id);
         let summary = clean(message.alerts.first().map_or("", |alert| &alert.search));
         let raw = &message.raw[..];
         let params: [Param<'_>; _] = [
@@ -50,7 +53,7 @@ impl Review for PostgresStore {
             (&summary, Type::TEXT),
             (&raw, Type::BYTEA),
         ];
-        let mut transaction = self.shared.door.begin(Haste::Patient).await?;
+        let mut transaction = self.shared.database.begin(Priority::Background).await?;
         let is_new = !transaction.query(INSERT, &params).await?.is_empty();
         let kept = i64::from(NEAR_MISSES);
         transaction.query(DROP, &[(&kept, Type::INT8)]).await?;
@@ -67,9 +70,10 @@ impl Review for PostgresStore {
             "SELECT {COLUMNS}, ''::bytea FROM relay.near_misses
              WHERE id < $1 ORDER BY id DESC LIMIT $2"
         );
-        let (before, limit) = (before.unwrap_or(i64::MAX), i64::from(limit));
+        let before = before.unwrap_or(i64::MAX);
+        let limit = i64::from(limit);
         let params: [Param<'_>; _] = [(&before, Type::INT8), (&limit, Type::INT8)];
-        let rows = self.shared.door.run(Haste::Patient, &sql, &params).await?;
+        let rows = self.shared.database.run(Priority::Background, &sql, &params).await?;
         rows.iter().map(near_miss).collect()
     }
 
@@ -77,20 +81,22 @@ impl Review for PostgresStore {
         let sql = format!("SELECT {COLUMNS}, raw FROM relay.near_misses WHERE key = $1");
         let key = id.message.to_string();
         let key = clean(&key);
-        let rows = self.shared.door.run(Haste::Patient, &sql, &[(&key, Type::TEXT)]).await?;
+        let rows =
+            self.shared.database.run(Priority::Background, &sql, &[(&key, Type::TEXT)]).await?;
         rows.first().map(near_miss).transpose()
     }
 
     async fn mark_adopted(&self, seq: i64) -> Result<(), StoreError> {
         const SQL: &str = "UPDATE relay.near_misses SET adopted = true, read = true WHERE id = $1";
-        self.shared.door.run(Haste::Patient, SQL, &[(&seq, Type::INT8)]).await.map(drop)
+        self.shared.database.run(Priority::Background, SQL, &[(&seq, Type::INT8)]).await.map(drop)
     }
 
     async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, StoreError> {
         const SQL: &str = "SELECT id, app, received_at, read, body FROM relay.quarantine
             ORDER BY id DESC LIMIT $1";
         let limit = i64::from(limit);
-        let rows = self.shared.door.run(Haste::Patient, SQL, &[(&limit, Type::INT8)]).await?;
+        let rows =
+            self.shared.database.run(Priority::Background, SQL, &[(&limit, Type::INT8)]).await?;
         let quarantined = |row| {
             Ok(Quarantined {
                 id: get(row, 0)?,
@@ -104,7 +110,7 @@ impl Review for PostgresStore {
     }
 
     async fn mark_read(&self, near_misses: &[i64], quarantined: &[i64]) -> Result<(), StoreError> {
-        let mut transaction = self.shared.door.begin(Haste::Patient).await?;
+        let mut transaction = self.shared.database.begin(Priority::Background).await?;
         for (sql, ids) in [
             ("UPDATE relay.near_misses SET read = true WHERE id = ANY ($1)", near_misses),
             ("UPDATE relay.quarantine SET read = true WHERE id = ANY ($1)", quarantined),
@@ -122,9 +128,9 @@ impl Review for PostgresStore {
                 (SELECT count(*) FROM relay.quarantine)";
         const BY_APP: &str = "SELECT split_part(key, ':', 1) AS app, count(*)
             FROM relay.near_misses WHERE NOT read GROUP BY app ORDER BY app";
-        let rows = self.shared.door.run(Haste::Patient, SQL, &[]).await?;
+        let rows = self.shared.database.run(Priority::Background, SQL, &[]).await?;
         let row = rows.first().ok_or(StoreError::Busy)?;
-        let by_app = self.shared.door.run(Haste::Patient, BY_APP, &[]).await?;
+        let by_app = self.shared.database.run(Priority::Background, BY_APP, &[]).await?;
         let unread_of = by_app.iter().map(|row| Ok((app(row, 0)?, count(row, 1)?)));
         Ok(ToReview {
             near_misses: Counted { unread: count(row, 0)?, total: count(row, 1)? },
@@ -152,10 +158,10 @@ fn near_miss(row: &Row) -> Result<NearMiss, StoreError> {
     })
 }
 
-/// Removes near misses that are too old.
+/// Removes near misses that are older than their retention.
 pub(super) async fn forget(shared: &Shared, now: i64) -> Result<(), StoreError> {
     const SQL: &str = "DELETE FROM relay.near_misses WHERE received_at < $1::int8 - $2::int8";
     let kept = i64::try_from(NEAR_MISS_KEPT.as_micros()).unwrap_or(i64::MAX);
     let params: [Param<'_>; _] = [(&now, Type::INT8), (&kept, Type::INT8)];
-    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+    shared.database.run(Priority::Background, SQL, &params).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Where a store in PostgreSQL is, and what may be asked of it.
+//! Settings of a store in PostgreSQL.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,20 +6,21 @@ use rustls::ClientConfig;
 
 use super::connect::{Connector, Url};
 
-/// Where the database is, and what may be asked of it.
+/// The database's address and the limits for its use.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it is. A pooler that shares connections by transaction may stand in between.
+    /// Address of the database, or of a pooler in transaction mode in front of it.
     pub url: Url,
-    /// Where it can be listened to, without such a pooler; `None`: relays only look every second.
+    /// Address for `LISTEN`, without such a pooler. With `None` relays look for deliveries of other
+    /// relays every second only.
     pub listen_url: Option<Url>,
-    /// What is trusted, if the server speaks TLS.
+    /// TLS configuration for servers that offer TLS.
     pub tls: Arc<ClientConfig>,
-    /// How many connections this relay opens at most, the listening one not counted.
+    /// The most connections of this relay, not counting the listening one.
     pub max_connections: usize,
-    /// Start on a server that may forget what it has acknowledged.
+    /// Accept a server that may lose a commit that it acknowledged.
     pub allow_unsafe: bool,
-    /// How long a lease lasts.
+    /// Duration of a delivery's lease.
     pub lease: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What the store's callers and tasks have in common.
+//! State and helpers that the files of the store share.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
@@ -6,11 +6,11 @@ use std::{
 };
 
 use metrics::{Counter, Histogram};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Door, Haste, Param},
+    database::{Database, Param, Priority},
     row::get,
 };
 use crate::{
@@ -19,69 +19,71 @@ use crate::{
     store::{StoreError, hints::Hints, waiting::Waiting},
 };
 
-/// How often a transaction that others stood in the way of is tried.
+/// Number of attempts at a transaction that deadlocks or cannot be serialised.
 pub(super) const TRIES: usize = 3;
 
-/// What callers and tasks have in common.
+/// State that callers and tasks share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) door: Door,
+    pub(super) database: Database,
     pub(super) clock: Clock,
     pub(super) lease: Duration,
     pub(super) hints: Hints,
-    /// Whether others are told when something becomes due.
+    /// Other relays are notified when a delivery becomes due.
     pub(super) notifies: bool,
-    /// This process, among all that share the database.
+    /// Random number of this process, which tells the holders of the right to poll apart.
     pub(super) holder: i64,
-    /// The apps for which this process was asked to poll.
+    /// Apps for which this process asked for the right to poll.
     pub(super) polled: Mutex<Vec<AppName>>,
-    /// What waits for the writer of the messages.
+    /// Bytes that wait for the task that writes messages.
     pub(super) waiting: Waiting,
-    /// The message up to which retention has walked.
+    /// Number of the last message that retention has looked at.
     pub(super) walked: AtomicI64,
-    /// The database's time of day, as far as retention may believe it.
+    /// Readings of the database's clock, which decide whether retention may rely on it.
     pub(super) steady: Mutex<SteadyTime>,
     pub(super) commit_seconds: Histogram,
     pub(super) stale_leases: Counter,
 }
 
 impl Shared {
-    /// The time for a statement: `None`, for the database's own clock, unless it is set by hand.
+    /// Returns the time to pass to `relay.now_us`: `None` for the database's own clock, or the time of
+    /// a clock that a test has set.
     pub(super) fn now(&self) -> Option<i64> {
         self.clock.set_by_hand().map(Timestamp::micros)
     }
 
-    /// Looks at the database's clock, and returns which times of day may age anything.
+    /// Reads the database's clock. Returns the times of day by which deliveries may expire.
     pub(super) async fn steady_time(&self) -> Result<SteadySpan, StoreError> {
         let now = self.now();
         let params: [Param<'_>; _] = [(&now, Type::INT8)];
-        let rows = self.door.run(Haste::Patient, "SELECT relay.now_us($1)", &params).await?;
+        let rows =
+            self.database.run(Priority::Background, "SELECT relay.now_us($1)", &params).await?;
         let shown = rows.first().ok_or(StoreError::Busy)?;
         let shown = Timestamp::from_micros(get(shown, 0)?);
         let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(steady.look(self.clock.moment(), shown))
     }
 
-    /// Returns the latest time at which leases are judged: the database's clock counts up to there,
-    /// so one that jumps ahead ends no lease that is still held. A lease begins by the clock
-    /// itself, since a relay that starts after the jump believes nothing else.
+    /// Returns an upper limit for the time by which the ends of leases are judged, so that a jump of
+    /// the database's clock does not end a lease that is held. New leases begin by the clock itself,
+    /// since a relay that starts after the jump knows no other time.
     pub(super) fn lease_time(&self) -> i64 {
         let steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.until(self.clock.moment()).map_or(i64::MAX, Timestamp::micros)
     }
 
-    /// How far away a moment is. The database adds it to its own time, so that a clock that goes
-    /// wrong here does not matter.
+    /// Returns the distance of a time from now, in microseconds. The database adds it to its own
+    /// time, so a wrong clock of this machine does no harm.
     pub(super) fn distance(&self, at: Timestamp) -> i64 {
         at.micros().saturating_sub(self.clock.now().micros())
     }
 
-    /// The lease's length in microseconds.
+    /// Returns the duration of a lease in microseconds.
     pub(super) fn lease_us(&self) -> i64 {
         i64::try_from(self.lease.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Wakes who waits for that destination, or for any, in every process that listens.
+    /// Wakes the workers of one destination, or of all, here and in every process that listens.
     pub(super) async fn wake_all(&self, destination: Option<&DestinationName>) {
         self.hints.wake(destination);
         if !self.notifies {
@@ -89,19 +91,20 @@ impl Shared {
         }
         let name = destination.map_or("", DestinationName::as_str);
         let params: [Param<'_>; _] = [(&name, Type::TEXT)];
-        let told = self.door.run(Haste::Hot, "SELECT pg_notify('relay_due', $1)", &params);
-        if let Err(error) = told.await {
-            tracing::debug!(%error, "other relays are not told; they look by themselves");
+        let notified =
+            self.database.run(Priority::Urgent, "SELECT pg_notify('relay_due', $1)", &params);
+        if let Err(error) = notified.await {
+            tracing::debug!(%error, "other relays are not notified; they look every second");
         }
     }
 
-    /// The destination's number; it gets one if it has none.
+    /// Returns the number of a destination, which gets one if it is new.
     pub(super) async fn destination(&self, name: &DestinationName) -> Result<i32, StoreError> {
         let name = name.as_str();
         let find = "SELECT id FROM relay.destinations WHERE name = $1";
         let insert = "INSERT INTO relay.destinations (name) VALUES ($1) ON CONFLICT DO NOTHING";
         for sql in [find, insert, find] {
-            let rows = self.door.run(Haste::Hot, sql, &[(&name, Type::TEXT)]).await?;
+            let rows = self.database.run(Priority::Urgent, sql, &[(&name, Type::TEXT)]).await?;
             if let Some(row) = rows.first() {
                 return get(row, 0);
             }
@@ -110,27 +113,33 @@ impl Shared {
     }
 }
 
-/// Waits for a job and takes what waits behind it, up to a number and a size. `None` when every
-/// sender is gone.
-///
-/// What is about to be put in the queue is taken too: everything else that can run does so first,
-/// for as long as that brings more. Half as many commits carry the same load; a lone job waits for
-/// nobody.
+/// Number of items and bytes that a job writes.
+#[derive(Clone, Copy)]
+pub(super) struct Weight {
+    pub(super) items: usize,
+    pub(super) bytes: usize,
+}
+
+/// Waits for a job, and returns it with the jobs that wait behind it, up to a limit. Returns `None`
+/// when every sender is gone.
 pub(super) async fn gather<J>(
     queue: &mut mpsc::Receiver<J>,
-    limit: (usize, usize),
-    weight: impl Fn(&J) -> (usize, usize),
+    limit: Weight,
+    weight: impl Fn(&J) -> Weight,
 ) -> Option<Vec<J>> {
     let first = queue.recv().await?;
-    let (mut number, mut bytes) = weight(&first);
+    let mut total = weight(&first);
     let mut jobs = vec![first];
     loop {
+        // Tasks that are ready to run may be about to send a job, so they run first: half as many
+        // commits carry the same load, and a single job does not wait.
         tokio::task::yield_now().await;
         let before = jobs.len();
-        while number < limit.0 && bytes < limit.1 {
+        while total.items < limit.items && total.bytes < limit.bytes {
             let Ok(job) = queue.try_recv() else { break };
-            let (more, larger) = weight(&job);
-            (number, bytes) = (number + more, bytes + larger);
+            let Weight { items, bytes } = weight(&job);
+            total.items += items;
+            total.bytes += bytes;
             jobs.push(job);
         }
         if jobs.len() == before {
@@ -139,7 +148,14 @@ pub(super) async fn gather<J>(
     }
 }
 
-/// The same error, for each of those that waited for one transaction.
+/// Waits for the result of a job. The store is closed if the writer dropped the job.
+pub(super) async fn reply_of<T>(
+    reply: oneshot::Receiver<Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    reply.await.unwrap_or(Err(StoreError::Closed))
+}
+
+/// Returns a copy of the error of a transaction for one of its callers.
 pub(super) fn copy(error: &Arc<StoreError>) -> StoreError {
     match error.as_ref() {
         StoreError::Busy => StoreError::Busy,

@@ -1,5 +1,5 @@
-//! The contract on PostgreSQL, and what only PostgreSQL promises. `tests/run postgres` starts the
-//! server.
+//! The contract suite on PostgreSQL, and tests of what only PostgreSQL promises. `tests/run postgres`
+//! starts the server.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage, types::Type};
 
 use super::{
     OpenError, PostgresStore, Settings, Url,
-    door::{Haste, Param},
+    database::{Param, Priority},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -36,19 +36,20 @@ mod contention;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Where the server for the tests is.
+/// Returns the URL of the server for the tests.
 #[expect(clippy::disallowed_methods, reason = "only the tests are told where it is")]
 fn server() -> String {
     std::env::var("TEST_DATABASE_URL")
         .expect("TEST_DATABASE_URL names a PostgreSQL server for tests: see tests/run postgres")
 }
 
-/// The same server, another database.
+/// Returns the URL of a database on that server.
 fn database_url(name: &str) -> String {
     on(&server(), name)
 }
 
-/// The same, without the pooler that may stand in between: it knows no users, and no listening.
+/// Returns the URL of a database without the pooler that may stand in between. The pooler does not
+/// know users and does not support `LISTEN`.
 #[expect(clippy::disallowed_methods, reason = "only the tests are told where it is")]
 fn direct_url(name: &str) -> String {
     on(&std::env::var("TEST_DATABASE_DIRECT_URL").unwrap_or_else(|_none| server()), name)
@@ -60,13 +61,13 @@ fn on(server: &str, name: &str) -> String {
     url.into()
 }
 
-/// Runs SQL in a database, on a thread of its own: a test's `Drop` has no runtime to wait in.
+/// Runs SQL in a database, on a thread of its own, since `Drop` cannot wait in the test's runtime.
 fn admin(database: &str, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let (url, sql) = (database_url(database), sql.to_owned());
     std::thread::spawn(move || Runtime::new().unwrap().block_on(run(&url, &sql))).join().unwrap()
 }
 
-/// Runs SQL; returns the first column of every row.
+/// Runs SQL. Returns the first column of every row.
 async fn run(url: &str, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let mut tasks = tokio::task::JoinSet::new();
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
@@ -85,13 +86,13 @@ async fn column(client: &Client, sql: &str) -> Result<Vec<String>, tokio_postgre
     Ok(rows.iter().filter_map(text).collect())
 }
 
-/// A database of its own, gone with the test.
-struct Place {
+/// A database for one test, which is dropped with this value.
+struct TestDatabase {
     database: String,
     metrics: Metrics,
 }
 
-impl Place {
+impl TestDatabase {
     fn new() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let database = format!("relay_test_{}_{number}", std::process::id());
@@ -116,7 +117,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
         drop(admin("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.database)));
     }
@@ -139,7 +140,7 @@ fn settings(url: &str) -> Settings {
     }
 }
 
-impl Backend for Place {
+impl Backend for TestDatabase {
     fn open(&self, clock: &Clock, _max_size: u64) -> Arc<dyn Store> {
         let opening = PostgresStore::open(self.settings(), clock.clone(), &self.metrics);
         Arc::new(tokio::task::block_in_place(|| {
@@ -163,7 +164,7 @@ impl Backend for Place {
     }
 }
 
-contract!(Place::new());
+contract!(TestDatabase::new());
 
 fn app() -> AppName {
     AppName::new("main").unwrap()
@@ -200,45 +201,45 @@ async fn accept(store: &PostgresStore, message: NewMessage) -> Result<Accepted, 
     store.accept(vec![message], None, None).await?.remove(0)
 }
 
-/// What the error says, with its causes.
+/// Returns the message of an error with its causes.
 fn chain(error: &OpenError) -> String {
     crate::logging::chain(error)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_may_forget_a_commit_is_refused_unless_told_so() {
-    let place = Place::new();
-    let off = format!("ALTER DATABASE {} SET synchronous_commit = off", place.database);
+async fn a_server_that_may_lose_a_commit_is_refused_unless_allowed() {
+    let db = TestDatabase::new();
+    let off = format!("ALTER DATABASE {} SET synchronous_commit = off", db.database);
     admin("postgres", &off).unwrap();
-    let error = place.try_open(place.settings()).await.unwrap_err();
+    let error = db.try_open(db.settings()).await.unwrap_err();
     let said = chain(&error);
     assert!(said.contains("synchronous_commit=off") && said.contains("allow_unsafe"), "{said}");
-    let forced = Settings { allow_unsafe: true, ..place.settings() };
-    accept(&place.try_open(forced).await.unwrap(), message(1)).await.unwrap();
+    let forced = Settings { allow_unsafe: true, ..db.settings() };
+    accept(&db.try_open(forced).await.unwrap(), message(1)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_cannot_hold_every_text_is_refused() {
-    let place = Place::new();
-    let other = format!("{}_latin", place.database);
+async fn a_database_with_another_encoding_is_refused() {
+    let db = TestDatabase::new();
+    let other = format!("{}_latin", db.database);
     let make = format!("CREATE DATABASE {other} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
     admin("postgres", &make).unwrap();
-    let error = place.try_open(settings(&database_url(&other))).await.unwrap_err();
+    let error = db.try_open(settings(&database_url(&other))).await.unwrap_err();
     admin("postgres", &format!("DROP DATABASE {other} WITH (FORCE)")).unwrap();
     assert!(matches!(&error, OpenError::Encoding(name) if name == "LATIN1"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_hangs_does_not_keep_the_relay_from_the_next() {
-    let place = Place::new();
-    // Whose kernel takes connections that nobody serves.
+    let db = TestDatabase::new();
+    // The kernel accepts connections to this listener, and nothing answers them.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = database_url(&place.database);
+    let url = database_url(&db.database);
     let (login, rest) = url.rsplit_once('@').unwrap();
     let both = format!("{login}@{},{rest}", hung.local_addr().unwrap());
     let clock = Clock::system();
     let start = clock.now();
-    let store = place.try_open(settings(&both)).await.unwrap();
+    let store = db.try_open(settings(&both)).await.unwrap();
     accept(&store, message(1)).await.unwrap();
     let took = clock.now().since(start);
     assert!(took < Duration::from_secs(20), "{took:?}");
@@ -246,40 +247,40 @@ async fn a_host_that_hangs_does_not_keep_the_relay_from_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_a_newer_version_are_refused() {
-    let place = Place::new();
-    drop(place.open().await);
-    place.sql("UPDATE relay.layout SET version = 99");
-    let error = place.try_open(place.settings()).await.unwrap_err();
+    let db = TestDatabase::new();
+    drop(db.open().await);
+    db.sql("UPDATE relay.layout SET version = 99");
+    let error = db.try_open(db.settings()).await.unwrap_err();
     assert!(matches!(error, OpenError::Newer(99)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn relays_that_start_at_once_make_the_tables_once() {
-    let place = Arc::new(Place::new());
+async fn relays_that_start_at_the_same_time_create_the_tables_once() {
+    let db = Arc::new(TestDatabase::new());
     let mut opens = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let place = Arc::clone(&place);
-        opens.spawn(async move { place.open().await });
+        let db = Arc::clone(&db);
+        opens.spawn(async move { db.open().await });
     }
     let stores = opens.join_all().await;
     for (store, number) in stores.iter().zip(0..) {
         assert_eq!(accept(store, message(number)).await.unwrap(), Accepted::New { alerts: 1 });
     }
-    assert_eq!(place.sql("SELECT count(*) FROM relay.layout"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.layout"), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_needs_no_more_than_its_own_schema() {
-    let place = Place::new();
-    let role = format!("role_of_{}", place.database);
-    place.sql(&format!("CREATE ROLE {role} LOGIN"));
-    let mut url = url::Url::parse(&direct_url(&place.database)).unwrap();
+    let db = TestDatabase::new();
+    let role = format!("role_of_{}", db.database);
+    db.sql(&format!("CREATE ROLE {role} LOGIN"));
+    let mut url = url::Url::parse(&direct_url(&db.database)).unwrap();
     url.set_username(&role).unwrap();
-    let error = place.try_open(settings(url.as_str())).await.unwrap_err();
+    let error = db.try_open(settings(url.as_str())).await.unwrap_err();
     assert!(matches!(error, OpenError::Rights(_)), "{error:?}");
     assert!(chain(&error).contains("CREATE SCHEMA relay AUTHORIZATION"), "{error}");
-    place.sql(&format!("CREATE SCHEMA relay AUTHORIZATION {role}"));
-    let store = place.try_open(settings(url.as_str())).await.unwrap();
+    db.sql(&format!("CREATE SCHEMA relay AUTHORIZATION {role}"));
+    let store = db.try_open(settings(url.as_str())).await.unwrap();
     accept(&store, message(1)).await.unwrap();
     assert_eq!(store.lease_due(&soar(), 1).await.unwrap().len(), 1);
     store
@@ -288,32 +289,32 @@ async fn a_role_needs_no_more_than_its_own_schema() {
         .unwrap();
     store.close().await;
     drop(store);
-    place.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    db.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_url_nor_password_is_shown() {
-    let place = Place::new();
-    let mut url = url::Url::parse(&direct_url(&place.database)).unwrap();
+    let db = TestDatabase::new();
+    let mut url = url::Url::parse(&direct_url(&db.database)).unwrap();
     url.set_username("nobody_of_that_name").unwrap();
     url.set_password(Some("hunter2")).unwrap();
     let settings = settings(url.as_str());
     assert!(!format!("{settings:?}").contains("hunter2"));
-    let error = place.try_open(settings).await.unwrap_err();
+    let error = db.try_open(settings).await.unwrap_err();
     let said = format!("{} {error:?}", chain(&error));
     assert!(said.contains("nobody_of_that_name") && !said.contains("hunter2"), "{said}");
     let bad = self::settings("postgresql://u:hunter2@h:x/d");
-    let error = place.try_open(bad).await.unwrap_err();
+    let error = db.try_open(bad).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
-    let place = Place::new();
-    let store = place.open().await;
+async fn a_message_that_the_server_cannot_store_does_not_stop_its_neighbours() {
+    let db = TestDatabase::new();
+    let store = db.open().await;
     let mut batch: Vec<NewMessage> = (0..8).map(message).collect();
-    // No index takes a key of that size, and nothing that the relay checks refuses it. What cannot
-    // be compressed cannot be made to fit.
+    // The relay's checks pass a key of this size, and no index of the server can hold it, since
+    // random text cannot be compressed.
     let noise: String = (0..100_000).map(|_| fastrand::alphanumeric()).collect();
     batch[3].key.channel = ChannelId::new(&noise);
     let cursor = CursorMove {
@@ -331,15 +332,15 @@ async fn what_the_server_cannot_store_does_not_stop_its_neighbours() {
             Err(error) => assert!(matches!(error, StoreError::Item(_)) && index == 3, "{error:?}"),
         }
     }
-    assert_eq!(place.sql("SELECT ts FROM relay.cursors"), ["7"]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["7"]);
+    assert_eq!(db.sql("SELECT ts FROM relay.cursors"), ["7"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.alerts"), ["7"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_said_and_nothing_is_half_stored() {
-    let place = Place::new();
-    let store = place.open().await;
-    place.sql(
+async fn a_full_disk_is_reported_and_nothing_is_stored_in_part() {
+    let db = TestDatabase::new();
+    let store = db.open().await;
+    db.sql(
         "CREATE FUNCTION relay.disk() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$;
          CREATE TRIGGER disk BEFORE INSERT ON relay.messages
@@ -347,15 +348,15 @@ async fn a_full_disk_is_said_and_nothing_is_half_stored() {
     );
     let error = accept(&store, message(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Full), "{error:?}");
-    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["0"]);
-    place.sql("DROP TRIGGER disk ON relay.messages");
+    assert_eq!(db.sql("SELECT count(*) FROM relay.alerts"), ["0"]);
+    db.sql("DROP TRIGGER disk ON relay.messages");
     assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::New { alerts: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_messages_in_opposite_order_do_not_block_two_relays() {
-    let place = Place::new();
-    let (one, other) = (place.open().await, place.open().await);
+    let db = TestDatabase::new();
+    let (one, other) = (db.open().await, db.open().await);
     for round in 0..20 {
         let forward: Vec<NewMessage> = (0..50).map(|n| message(round * 50 + n)).collect();
         let backward: Vec<NewMessage> = forward.iter().rev().cloned().collect();
@@ -370,9 +371,9 @@ async fn the_same_messages_in_opposite_order_do_not_block_two_relays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_of_another_relay_is_respected_and_fenced() {
-    let place = Place::new();
+    let db = TestDatabase::new();
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let open = || PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     accept(&one, message(1)).await.unwrap();
     let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
@@ -382,17 +383,17 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     let quick = other.lease_due(&soar(), 1).await.unwrap().remove(0);
     let outcome = |next| Outcome { attempt: attempt(clock.now(), ""), next, projection: None };
     one.record(slow, outcome(Next::Dead { reason: "rejected" })).await.unwrap();
-    assert_eq!(place.stale_leases(), 1);
+    assert_eq!(db.stale_leases(), 1);
     other.record(quick, outcome(Next::Delivered(Reference::default()))).await.unwrap();
-    assert_eq!(place.sql("SELECT state || '/' || attempts FROM relay.deliveries"), ["1/1"]);
-    assert_eq!(place.stale_leases(), 1);
+    assert_eq!(db.sql("SELECT state || '/' || attempts FROM relay.deliveries"), ["1/1"]);
+    assert_eq!(db.stale_leases(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
-    let place = Place::new();
+    let db = TestDatabase::new();
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let open = || PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     let first = one.poller_term(&app()).await.unwrap().unwrap();
     assert_eq!(one.poller_term(&app()).await.unwrap(), Some(first));
@@ -420,7 +421,7 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
     assert_eq!(moved, Some(MessageTs::from_micros(10)));
     other.close().await;
     let third = one.poller_term(&app()).await.unwrap().unwrap();
-    assert!(third > second, "who closes gives it up at once");
+    assert!(third > second, "closing gives up the right at once");
     let another = open().await.unwrap();
     assert!(one.poller_term(&elsewhere).await.unwrap().is_some());
     assert!(one.stop_polling(&app()).await.unwrap(), "another may poll");
@@ -430,9 +431,9 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_right_to_poll_is_kept_while_its_holder_lives_and_passes_within_15_s() {
-    let place = Place::new();
-    let (one, other) = (place.open().await, place.open().await);
+async fn the_right_to_poll_is_renewed_and_passes_on_within_15_s_of_a_death() {
+    let db = TestDatabase::new();
+    let (one, other) = (db.open().await, db.open().await);
     let first = one.poller_term(&app()).await.unwrap().unwrap();
     let clock = Clock::system();
     let start = clock.now();
@@ -454,19 +455,19 @@ async fn the_right_to_poll_is_kept_while_its_holder_lives_and_passes_within_15_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_listens_hears_of_what_another_accepts() {
-    let place = Place::new();
-    let url = Arc::new(direct_url(&place.database));
+async fn a_relay_that_listens_is_notified_of_what_another_accepts() {
+    let db = TestDatabase::new();
+    let url = Arc::new(direct_url(&db.database));
     let listening = || Settings {
         listen_url: Some(Url::new({
             let url = Arc::clone(&url);
             move || Arc::clone(&url)
         })),
-        ..place.settings()
+        ..db.settings()
     };
-    // Time stands still: nobody looks by himself.
+    // Time stands still, so no worker looks by itself.
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-    let open = || PostgresStore::open(listening(), clock.clone(), &place.metrics);
+    let open = || PostgresStore::open(listening(), clock.clone(), &db.metrics);
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     let hint = other.due_hint(&soar());
     hint.notified().await;
@@ -476,28 +477,28 @@ async fn a_relay_that_listens_hears_of_what_another_accepts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_that_a_stranger_notifies_are_not_kept() {
-    let place = Place::new();
-    let url = Arc::new(direct_url(&place.database));
+async fn unknown_names_in_notifications_are_not_kept() {
+    let db = TestDatabase::new();
+    let url = Arc::new(direct_url(&db.database));
     let listen_url = Some(Url::new(move || Arc::clone(&url)));
-    let settings = Settings { listen_url, ..place.settings() };
+    let settings = Settings { listen_url, ..db.settings() };
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-    let store = PostgresStore::open(settings, clock, &place.metrics).await.unwrap();
+    let store = PostgresStore::open(settings, clock, &db.metrics).await.unwrap();
     let hint = store.due_hint(&soar());
     hint.notified().await;
-    place.sql("SELECT pg_notify('relay_due', 'name-' || n) FROM generate_series(1, 5000) AS s (n)");
-    place.sql("SELECT pg_notify('relay_due', 'soar')");
+    db.sql("SELECT pg_notify('relay_due', 'name-' || n) FROM generate_series(1, 5000) AS s (n)");
+    db.sql("SELECT pg_notify('relay_due', 'soar')");
     hint.notified().await;
-    assert_eq!(store.shared.hints.len(), 1, "names of nobody here");
+    assert_eq!(store.shared.hints.len(), 1, "unknown names are not kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_costs_the_same_behind_a_long_backlog() {
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     accept(&store, message(0)).await.unwrap();
     let fill = |from: u32, to: u32| {
-        place.sql(&format!(
+        db.sql(&format!(
             "INSERT INTO relay.deliveries (id, destination, due_at, since)
              SELECT (n::int8 << 28) + t.id, t.id, n, 0
              FROM generate_series({from}, {to}) AS s (n), relay.destinations t;
@@ -534,10 +535,10 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
     assert!(long <= short * 2, "{short} pages before 1k, {long} before 300k");
 }
 
-/// Every promise about what was moved is looked at through the store itself.
+/// Compares both stores through their public calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
-    let place = Place::new();
+async fn a_store_is_moved_from_sqlite_completely_or_not_at_all() {
+    let db = TestDatabase::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.db");
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
@@ -556,20 +557,20 @@ async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
     drop(from);
 
     let export = Export::open(&path).unwrap();
-    let open = || PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+    let open = || PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
     let to = open().await.unwrap();
-    place.sql(
+    db.sql(
         "CREATE FUNCTION relay.no() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE EXCEPTION 'not yet'; END $$;
          CREATE TRIGGER no BEFORE INSERT ON relay.attempts
             FOR EACH ROW EXECUTE FUNCTION relay.no()",
     );
     transfer(&export, &to).await.unwrap_err();
-    assert_eq!(place.sql("SELECT count(*) FROM relay.messages"), ["0"]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.destinations"), ["0"]);
-    place.sql("DROP TRIGGER no ON relay.attempts");
-    // A relay that ran on the empty database has read history already.
-    place.sql("INSERT INTO relay.cursors VALUES ('main', 'C1', 9000000000000000, 1)");
+    assert_eq!(db.sql("SELECT count(*) FROM relay.messages"), ["0"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.destinations"), ["0"]);
+    db.sql("DROP TRIGGER no ON relay.attempts");
+    // A relay that ran on the empty database has already read history.
+    db.sql("INSERT INTO relay.cursors VALUES ('main', 'C1', 9000000000000000, 1)");
     let moved = transfer(&export, &to).await.unwrap();
     assert!(moved.contains(&("messages", 1_203)), "{moved:?}");
     assert_eq!(look(&to, &ids).await, before);
@@ -586,7 +587,7 @@ async fn a_store_moves_from_sqlite_whole_or_not_at_all() {
     assert_eq!(to.lease_due(&soar(), 5_000).await.unwrap().len(), 1_201);
 }
 
-/// Alerts in every state; returns the ids that are looked at.
+/// Adds alerts in every state. Returns the ids that the test compares.
 async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     let batch = (0..1_200).map(message).collect();
     store.accept(batch, None, None).await.unwrap();
@@ -641,7 +642,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     ids.to_vec()
 }
 
-/// Everything that is known of these alerts, and of the store, but for the numbers of rows.
+/// Returns everything that the store knows of these alerts and of itself, except row numbers.
 async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
     let mut seen = Vec::new();
     for id in ids {
@@ -662,14 +663,14 @@ async fn look(store: &dyn Store, ids: &[AlertId]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_a_feed_does_not_skip_an_alert_that_commits_late() {
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     let mut tasks = tokio::task::JoinSet::new();
     let (late, connection) =
-        tokio_postgres::connect(&database_url(&place.database), NoTls).await.unwrap();
+        tokio_postgres::connect(&database_url(&db.database), NoTls).await.unwrap();
     tasks.spawn(connection);
     accept(&store, message(1)).await.unwrap();
-    // Another relay takes the next number, and is slow to commit.
+    // Another relay takes the next number and commits late.
     late.batch_execute(
         "BEGIN;
          INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
@@ -700,12 +701,12 @@ async fn a_reader_of_a_feed_does_not_skip_an_alert_that_commits_late() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_a_feed_costs_the_same_behind_a_long_history_and_before_a_long_backlog() {
     use super::feed::{PAGE, STATE, TAKEN};
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     accept(&store, message(0)).await.unwrap();
-    // Half of them taken long ago, half of them without a number yet.
+    // Half of them were delivered long ago, and half of them have no number yet.
     let fill = |from: u32, to: u32| {
-        place.sql(&format!(
+        db.sql(&format!(
             "INSERT INTO relay.messages (id, received_at, posted_at, source, event_id, team, raw)
              SELECT id, 0, 0, 0, '', '', 'x' FROM generate_series({from}, {to}) AS s (id);
              INSERT INTO relay.alerts (seq, key, ordinal, attachment, sources, level, search)
@@ -741,10 +742,11 @@ async fn reading_a_feed_costs_the_same_behind_a_long_history_and_before_a_long_b
     assert!(long <= short * 2, "{short} pages among 1k, {long} among 200k");
 }
 
-/// How many pages a statement touches. Pages and not seconds: a busy machine does not change them.
+/// Returns the number of pages that a statement touches. Unlike the time, the number does not depend
+/// on the load of the machine.
 async fn touched(store: &PostgresStore, sql: &str, params: &[Param<'_>]) -> u32 {
     let sql = format!("EXPLAIN (ANALYZE, BUFFERS) {sql}");
-    let mut transaction = store.shared.door.begin(Haste::Hot).await.unwrap();
+    let mut transaction = store.shared.database.begin(Priority::Urgent).await.unwrap();
     let plan = transaction.query(&sql, params).await.unwrap();
     let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
     let buffers = plan.iter().find(|line| line.contains("Buffers: shared")).unwrap();

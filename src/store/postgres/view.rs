@@ -1,4 +1,4 @@
-//! What operators and metrics look at.
+//! Views for operators and metrics: alerts, lists and statistics.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    PostgresStore,
-    door::{Haste, Param},
+    database::{Param, Priority},
     operate::{self, find_alert},
     pause,
     row::{alert_id, bytes, count, destination, get, small, time},
     shared::Shared,
+    store::PostgresStore,
 };
 use crate::{
     clock::Timestamp,
@@ -25,35 +25,36 @@ use crate::{
     },
 };
 
-/// How many rows one look through a list takes.
-const LOOK: i64 = 500;
+/// Rows that one query of a list reads.
+const STEP: i64 = 500;
 
 #[async_trait]
 impl Desk for PostgresStore {
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, StoreError> {
         let shared = &self.shared;
-        let Some(seq) = find_alert(shared, Haste::Patient, id).await? else {
+        let Some(seq) = find_alert(shared, Priority::Background, id).await? else {
             return Ok(None);
         };
         let Some(mut view) = by_seqs(shared, &[seq]).await?.pop() else {
             return Ok(None);
         };
-        let raw = "SELECT raw FROM relay.messages WHERE id = $1 / 4096";
-        let rows = shared.door.run(Haste::Patient, raw, &[(&seq, Type::INT8)]).await?;
+        let raw = "SELECT raw FROM relay.messages WHERE id = $1 / :PER_MESSAGE";
+        let rows = shared.database.run(Priority::Background, raw, &[(&seq, Type::INT8)]).await?;
         view.raw = rows.first().map(|row| bytes(row, 0)).transpose()?.flatten();
         view.revisions = revisions(shared, seq).await?;
         attempts(shared, seq, &mut view.deliveries).await?;
         Ok(Some(view))
     }
 
-    /// Compares texts here and not in SQL, so that letter case means the same to both engines.
+    /// Compares texts in Rust instead of SQL, so that both engines ignore case in the same way.
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
         let shared = &self.shared;
         let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
         let mut search = query.text.as_deref().map(Search::new);
         let others = if search.is_some() { other_ids(shared).await? } else { HashMap::new() };
-        let sql = walk(&query);
-        let (now, judged) = (shared.now(), shared.lease_time());
+        let sql = list_query(&query);
+        let now = shared.now();
+        let judged = shared.lease_time();
         let mut before = query.before.unwrap_or(i64::MAX / PER_ALERT);
         let configured: Option<Vec<&str>> =
             query.configured.as_ref().map(|all| all.iter().map(DestinationName::as_str).collect());
@@ -63,11 +64,11 @@ impl Desk for PostgresStore {
                 (&now, Type::INT8),
                 (&before, Type::INT8),
                 (&query.level, Type::TEXT),
-                (&LOOK, Type::INT8),
+                (&STEP, Type::INT8),
                 (&configured, Type::TEXT_ARRAY),
                 (&judged, Type::INT8),
             ];
-            let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+            let rows = shared.database.run(Priority::Background, &sql, &params).await?;
             let Some(last) = rows.last() else { break };
             before = get(last, 3)?;
             for row in &rows {
@@ -80,7 +81,7 @@ impl Desk for PostgresStore {
         by_seqs(shared, &found).await
     }
 
-    /// Counts unfinished and dead deliveries by their indexes, so only a long backlog takes long.
+    /// Counts pending and dead deliveries by their indexes, so only a long backlog takes long.
     async fn stats(&self) -> Result<Stats, StoreError> {
         const USED: &str = "
             SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
@@ -94,24 +95,25 @@ impl Desk for PostgresStore {
                     count(*) FILTER (WHERE d.leased_until > (SELECT now FROM clock)) AS leased,
                     count(*) FILTER (WHERE d.alert_faults >= $2
                         AND (d.leased_until > (SELECT now FROM clock)) IS NOT TRUE) AS refused
-                FROM relay.deliveries d WHERE d.state = 0 GROUP BY d.destination),
+                FROM relay.deliveries d WHERE d.state = :PENDING GROUP BY d.destination),
             dead AS (
                 SELECT d.destination, count(*) AS number FROM relay.deliveries d
-                WHERE d.state >= 2 AND d.state = 2 GROUP BY d.destination)
+                WHERE d.state >= :DEAD AND d.state = :DEAD GROUP BY d.destination)
             SELECT t.name, coalesce(w.number - w.leased - w.refused, 0), coalesce(w.leased, 0),
                 coalesce(x.number, 0), m.received_at, coalesce(w.refused, 0), {pause}
             FROM relay.destinations t
             LEFT JOIN waiting w ON w.destination = t.id
             LEFT JOIN dead x ON x.destination = t.id
-            LEFT JOIN relay.messages m ON m.id = w.oldest / 268435456
+            LEFT JOIN relay.messages m ON m.id = w.oldest / :PER_ALERT / :PER_MESSAGE
             WHERE w.number > 0 OR x.number > 0 OR t.paused_at IS NOT NULL
             ORDER BY t.name"
         );
-        let (now, judged) = (shared.now(), shared.lease_time());
+        let now = shared.now();
+        let judged = shared.lease_time();
         let refusals = i64::from(REFUSALS);
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&refusals, Type::INT8), (&judged, Type::INT8)];
-        let rows = shared.door.run(Haste::Patient, &sql, &params).await?;
+        let rows = shared.database.run(Priority::Background, &sql, &params).await?;
         let one = |row: &Row| {
             let stats = DestinationStats {
                 pending: count(row, 1)?,
@@ -124,7 +126,7 @@ impl Desk for PostgresStore {
             Ok((destination(row, 0)?, stats))
         };
         let destinations = rows.iter().map(one).collect::<Result<_, StoreError>>()?;
-        let rows = shared.door.run(Haste::Patient, USED, &[]).await?;
+        let rows = shared.database.run(Priority::Background, USED, &[]).await?;
         let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
         let problem = String::new();
         Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
@@ -149,39 +151,42 @@ impl Desk for PostgresStore {
     }
 }
 
-/// The rows that may be listed, newest first: key, ordinal, search, seq.
-fn walk(query: &AlertQuery) -> String {
+/// Returns the query for the next rows of a list, newest first: key, ordinal, search, seq.
+fn list_query(query: &AlertQuery) -> String {
     let is_known = "($5::text[] IS NULL
         OR d.destination IN (SELECT id FROM relay.destinations WHERE name = ANY ($5)))";
     let leased = "d.leased_until > (SELECT now FROM clock)";
     let is_free = format!("({leased}) IS NOT TRUE AND {is_known}");
     let not_paused = "d.destination IN (SELECT id FROM relay.destinations WHERE paused_at IS NULL)";
     let among = |which: &str| {
-        format!("AND a.seq IN (SELECT d.id / 65536 FROM relay.deliveries d WHERE {which})")
+        format!("AND a.seq IN (SELECT d.id / :PER_ALERT FROM relay.deliveries d WHERE {which})")
     };
     let by_state = match query.state {
         None => String::new(),
         Some(State::Pending) => among(&format!(
-            "d.state = 0 AND {is_free} AND {not_paused} AND d.alert_faults < {REFUSALS}"
+            "d.state = :PENDING AND {is_free} AND {not_paused} AND d.alert_faults < {REFUSALS}"
         )),
         Some(State::Refused) => among(&format!(
-            "d.state = 0 AND {is_free} AND {not_paused} AND d.alert_faults >= {REFUSALS}"
+            "d.state = :PENDING AND {is_free} AND {not_paused} AND d.alert_faults >= {REFUSALS}"
         )),
-        Some(State::Paused) => {
-            among(&format!("d.state = 0 AND {is_free} AND NOT ({not_paused}) AND {is_known}"))
+        Some(State::Paused) => among(&format!(
+            "d.state = :PENDING AND {is_free} AND NOT ({not_paused}) AND {is_known}"
+        )),
+        Some(State::Leased) => among(&format!("d.state = :PENDING AND {leased} AND {is_known}")),
+        Some(State::Orphaned) => {
+            among(&format!("d.state IN (:PENDING, :DEAD) AND NOT ({is_known})"))
         }
-        Some(State::Leased) => among(&format!("d.state = 0 AND {leased} AND {is_known}")),
-        Some(State::Orphaned) => among(&format!("d.state IN (0, 2) AND NOT ({is_known})")),
-        // Nearly all are, so they are not collected first.
+        // Nearly all alerts have a delivered one, so each row is checked by itself.
         Some(State::Delivered) => "AND EXISTS (SELECT 1 FROM relay.deliveries d
-            WHERE d.id BETWEEN a.seq * 65536 AND a.seq * 65536 + 65535 AND d.state = 1)"
+            WHERE d.id BETWEEN a.seq * :PER_ALERT AND (a.seq + 1) * :PER_ALERT - 1
+                AND d.state = :DELIVERED)"
             .to_owned(),
-        Some(State::Dead) => among(&format!("d.state >= 2 AND d.state = 2 AND {is_known}")),
-        Some(State::Cancelled) => among("d.state >= 2 AND d.state = 3"),
+        Some(State::Dead) => among(&format!("d.state >= :DEAD AND d.state = :DEAD AND {is_known}")),
+        Some(State::Cancelled) => among("d.state >= :DEAD AND d.state = :CANCELLED"),
     };
     let unrouted = if query.unrouted {
         "AND NOT EXISTS (SELECT 1 FROM relay.deliveries e
-            WHERE e.id BETWEEN a.seq * 65536 AND a.seq * 65536 + 65535)"
+            WHERE e.id BETWEEN a.seq * :PER_ALERT AND (a.seq + 1) * :PER_ALERT - 1)"
     } else {
         ""
     };
@@ -194,15 +199,14 @@ fn walk(query: &AlertQuery) -> String {
     )
 }
 
-/// What else the ids of alerts begin with, by what they begin with: the other ids that a channel
-/// has had.
+/// Returns the other ids of each channel whose id has changed, as `app:channel` by `app:channel`.
 async fn other_ids(shared: &Shared) -> Result<HashMap<String, Vec<String>>, StoreError> {
     const SQL: &str = "
         SELECT c.app || ':' || c.channel, o.app || ':' || o.channel
         FROM relay.chains c JOIN relay.chains o ON o.app = c.app AND o.first = c.first
         WHERE o.channel <> c.channel";
     let mut others: HashMap<String, Vec<String>> = HashMap::new();
-    for row in &shared.door.run(Haste::Patient, SQL, &[]).await? {
+    for row in &shared.database.run(Priority::Background, SQL, &[]).await? {
         others.entry(get(row, 0)?).or_default().push(get(row, 1)?);
     }
     Ok(others)
@@ -219,8 +223,9 @@ fn matches(
     if search.is_in(get(row, 2)?) {
         return Ok(true);
     }
-    let (key, ordinal) = (get::<&str>(row, 0)?, small(row, 1)?);
-    // As an alert's id is written, without making one for each row.
+    let key = get::<&str>(row, 0)?;
+    let ordinal = small(row, 1)?;
+    // The text of the alert's id, without allocating one for each row.
     if search.is_in_display(format_args!("{key}:{ordinal}")) {
         return Ok(true);
     }
@@ -231,15 +236,14 @@ fn matches(
     Ok(begins.any(|begin| search.is_in_display(format_args!("{begin}:{ts}:{ordinal}"))))
 }
 
-/// Alerts with their deliveries, in the order of the numbers, newest first; without raw message,
-/// revisions and attempts.
+/// Returns alerts with their deliveries, newest first, without raw message, revisions and attempts.
 async fn by_seqs(shared: &Shared, seqs: &[i64]) -> Result<Vec<AlertView>, StoreError> {
     const SQL: &str = "
         SELECT a.key, a.ordinal, a.seq, a.attachment, a.sources::int8, a.level,
             coalesce(a.search, ''), m.received_at, m.posted_at, m.source::int8, m.event_id, m.team
-        FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / 4096
+        FROM relay.alerts a JOIN relay.messages m ON m.id = a.seq / :PER_MESSAGE
         WHERE a.seq = ANY ($1) ORDER BY a.seq DESC";
-    let rows = shared.door.run(Haste::Patient, SQL, &[(&seqs, Type::INT8_ARRAY)]).await?;
+    let rows = shared.database.run(Priority::Background, SQL, &[(&seqs, Type::INT8_ARRAY)]).await?;
     let mut views = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
     for (seq, delivery) in deliveries(shared, seqs).await? {
         if let Some(owner) = views.iter_mut().find(|view| view.seq == seq) {
@@ -270,18 +274,20 @@ fn view(row: &Row) -> Result<AlertView, StoreError> {
 
 async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryView)>, StoreError> {
     const SQL: &str = "
-        SELECT d.id / 65536, t.name, d.state::int8, d.leased_until > least(relay.now_us($1), $3),
+        SELECT d.id / :PER_ALERT, t.name, d.state::int8,
+            d.leased_until > least(relay.now_us($1), $3),
             d.attempts::int8, d.due_at, d.finished_at, coalesce(d.dead_reason, ''),
             coalesce(d.reference_id, ''), coalesce(d.reference_url, ''),
             d.alert_faults::int8, t.paused_at IS NOT NULL
         FROM unnest($2) AS s (seq)
-        JOIN relay.deliveries d ON d.id BETWEEN s.seq * 65536 AND s.seq * 65536 + 65535
+        JOIN relay.deliveries d ON d.id BETWEEN s.seq * :PER_ALERT AND (s.seq + 1) * :PER_ALERT - 1
         JOIN relay.destinations t ON t.id = d.destination
         ORDER BY t.name";
-    let (now, judged) = (shared.now(), shared.lease_time());
+    let now = shared.now();
+    let judged = shared.lease_time();
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY), (&judged, Type::INT8)];
-    let rows = shared.door.run(Haste::Hot, SQL, &params).await?;
+    let rows = shared.database.run(Priority::Urgent, SQL, &params).await?;
     let one = |row: &Row| {
         let state = match get(row, 2)? {
             PENDING if get::<Option<bool>>(row, 3)? == Some(true) => State::Leased,
@@ -307,14 +313,15 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
     rows.iter().map(one).collect()
 }
 
-/// The revisions of the whole message, whichever of its versions brought this alert.
+/// Returns the revisions of the alert's message. They may belong to any row of the message: an edit
+/// may have brought alerts later.
 async fn revisions(shared: &Shared, seq: i64) -> Result<Vec<Revision>, StoreError> {
     const SQL: &str = "
         SELECT r.received_at, r.raw FROM relay.revisions r WHERE r.message IN (
-            SELECT b.seq / 4096 FROM relay.alerts a JOIN relay.alerts b ON b.key = a.key
+            SELECT b.seq / :PER_MESSAGE FROM relay.alerts a JOIN relay.alerts b ON b.key = a.key
             WHERE a.seq = $1)
         ORDER BY r.id";
-    let rows = shared.door.run(Haste::Patient, SQL, &[(&seq, Type::INT8)]).await?;
+    let rows = shared.database.run(Priority::Background, SQL, &[(&seq, Type::INT8)]).await?;
     rows.iter()
         .map(|row| {
             Ok(Revision { received_at: time(row, 0)?, raw: bytes(row, 1)?.unwrap_or_default() })
@@ -329,10 +336,10 @@ async fn attempts(
 ) -> Result<(), StoreError> {
     const SQL: &str = "
         SELECT t.name, l.started_at, l.duration, l.class, l.status, l.excerpt
-        FROM relay.attempts l JOIN relay.destinations t ON t.id = l.delivery % 65536
-        WHERE l.delivery BETWEEN $1 * 65536 AND $1 * 65536 + 65535
+        FROM relay.attempts l JOIN relay.destinations t ON t.id = l.delivery % :PER_ALERT
+        WHERE l.delivery BETWEEN $1 * :PER_ALERT AND ($1 + 1) * :PER_ALERT - 1
         ORDER BY l.delivery, l.number";
-    let rows = shared.door.run(Haste::Patient, SQL, &[(&seq, Type::INT8)]).await?;
+    let rows = shared.database.run(Priority::Background, SQL, &[(&seq, Type::INT8)]).await?;
     for row in &rows {
         let name = destination(row, 0)?;
         let attempt = AttemptView {

@@ -1,34 +1,35 @@
-//! What the store does by itself: it looks every second, since other processes add deliveries, and
-//! listens to them if it may.
+//! Background tasks: one wakes the workers every second, since other processes add deliveries; one
+//! listens for notifications, if there is a URL for that.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
-    connect::{CREATE, Connector},
+    connect::{CONNECT_TIMEOUT, Connector},
     poller,
     shared::Shared,
 };
 use crate::{clock::Clock, ids::DestinationName};
 
-/// Between two looks for what other processes have added.
+/// Time between two wake-ups of all workers.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The right to poll is renewed every so many looks.
+/// Wake-ups between two renewals of the right to poll.
 const RENEW_EVERY: u32 = 3;
 
-/// From the first to the longest pause after the listening connection broke.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The first and the longest backoff after the listening connection broke.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Relays that share a database do not notify one another as often as this in one [`LOOK`]:
-/// somebody else does. To look is enough then.
+/// Notifications within one [`LOOK`] that are too many for relays: another role sends them, and
+/// looking every second is enough.
 const FLOOD: u32 = 20_000;
 
-/// After a flood nobody is listened to for that long.
-const DEAF: Duration = Duration::from_secs(60);
+/// Time without listening after a flood.
+const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
-/// Wakes everybody who waits, every second.
+/// Wakes all workers every second, and renews the right to poll.
 pub(super) async fn look(shared: Arc<Shared>) {
     for round in 1_u32.. {
         shared.clock.sleep(LOOK).await;
@@ -39,27 +40,28 @@ pub(super) async fn look(shared: Arc<Shared>) {
     }
 }
 
-/// Hears of what other processes have added, sooner than by looking. Nothing depends on it.
+/// Listens for deliveries that other processes add, and wakes their workers at once. Nothing depends
+/// on it.
 pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
-    let mut pause = PAUSES.0;
-    let mut is_said = false;
+    let mut pause = MIN_BACKOFF;
+    let mut has_warned = false;
     loop {
         match listen_once(&shared, &connector).await {
-            Ok(Ended::Connection) => pause = PAUSES.0,
+            Ok(Ended::Connection) => pause = MIN_BACKOFF,
             Ok(Ended::Flood) => {
-                if !is_said {
+                if !has_warned {
                     tracing::warn!(
                         "another role floods the channel relay_due of the database with NOTIFY: \
                          the relay does not listen for a minute at a time, and still looks every \
                          second"
                     );
                 }
-                is_said = true;
-                pause = DEAF;
+                has_warned = true;
+                pause = FLOOD_PAUSE;
             }
             Err(error) => {
-                tracing::warn!(%error, "the relay cannot listen to PostgreSQL; it still looks");
-                pause = (pause * 2).min(PAUSES.1);
+                tracing::warn!(%error, "the relay cannot listen to PostgreSQL; it still looks every second");
+                pause = (pause * 2).min(MAX_BACKOFF);
             }
         }
         Clock::system().sleep(pause).await;
@@ -70,32 +72,34 @@ async fn listen_once(
     shared: &Arc<Shared>,
     connector: &Connector,
 ) -> Result<Ended, Box<dyn std::error::Error + Send + Sync>> {
-    let hearing = Arc::clone(shared);
-    let flooded = Arc::new(Notify::new());
-    let floods = Arc::clone(&flooded);
-    let (mut since, mut heard_since) = (shared.clock.instant(), 0_u32);
-    let hear = move |heard: &tokio_postgres::Notification| {
-        let now = hearing.clock.instant();
+    let on_flood = Arc::new(Notify::new());
+    let flooded = Arc::clone(&on_flood);
+    let own = Arc::clone(shared);
+    let mut since = shared.clock.instant();
+    let mut received = 0_u32;
+    let on_notify = move |notification: &tokio_postgres::Notification| {
+        let now = own.clock.instant();
         if now.duration_since(since) >= LOOK {
-            (since, heard_since) = (now, 0);
+            since = now;
+            received = 0;
         }
-        heard_since = heard_since.saturating_add(1);
-        if heard_since > FLOOD {
-            return floods.notify_one();
+        received = received.saturating_add(1);
+        if received > FLOOD {
+            return flooded.notify_one();
         }
-        match DestinationName::new(heard.payload()) {
-            Ok(destination) => hearing.hints.wake_known(&destination),
-            // All of them, or none that can be.
-            Err(_) if heard.payload().is_empty() => hearing.hints.wake(None),
+        match DestinationName::new(notification.payload()) {
+            Ok(destination) => own.hints.wake_known(&destination),
+            // An empty name means all destinations. Relays do not send other invalid names.
+            Err(_) if notification.payload().is_empty() => own.hints.wake(None),
             Err(_) => {}
         }
     };
-    let connecting = connector.connect_to(connector.url.config_from(connector.first())?, hear);
-    let (client, driver) = timeout(CREATE, connecting).await??;
+    let connecting = connector.connect_to(connector.url.config_from(connector.first())?, on_notify);
+    let (client, driver) = timeout(CONNECT_TIMEOUT, connecting).await??;
     let listen = async {
         let listening = client.batch_execute("LISTEN relay_due").await;
         shared.hints.wake(None);
-        // The client is kept for as long as the connection lives.
+        // The connection ends when the client is dropped, so this future never ends.
         if listening.is_ok() {
             std::future::pending::<()>().await;
         }
@@ -103,12 +107,12 @@ async fn listen_once(
     };
     tokio::select! {
         () = driver => Ok(Ended::Connection),
-        () = flooded.notified() => Ok(Ended::Flood),
+        () = on_flood.notified() => Ok(Ended::Flood),
         listening = listen => Ok(listening.map(|()| Ended::Connection)?),
     }
 }
 
-/// Why nothing is heard any more.
+/// Reason why listening ended.
 enum Ended {
     Connection,
     Flood,

@@ -9,7 +9,13 @@ use super::{
     files::Locks,
     open::{self, Opened},
 };
-use crate::store::transfer::{Table, TransferError};
+use crate::store::{
+    sql::with_numbers,
+    transfer::{
+        error::TransferError,
+        table::{MessageRange, Table},
+    },
+};
 
 /// About how many bytes, and how many messages, are read at once.
 const BYTES: i64 = 4 * 1024 * 1024;
@@ -72,13 +78,13 @@ impl Export {
     pub(in crate::store) fn read(
         &self,
         table: &Table,
-        (first, end): (i64, i64),
+        MessageRange { start, end }: MessageRange,
     ) -> Result<(String, u64), TransferError> {
         let look = || {
             let rows: Option<String> = self
                 .connection
-                .prepare_cached(table.read)?
-                .query_row([first, end], |row| row.get(0))
+                .prepare_cached(&with_numbers(table.read))?
+                .query_row([start, end], |row| row.get(0))
                 .optional()?;
             let rows = rows.unwrap_or_else(|| "[]".to_owned());
             let count = self

@@ -1,6 +1,6 @@
 //! Accepting messages: what is written, what is known, and failures within Slack's patience.
 
-use super::{Place, accept, app, message, soar};
+use super::{TestDatabase, accept, app, message, soar};
 use crate::{
     clock::{Clock, Timestamp},
     ids::{ChannelId, DestinationName, MessageTs},
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Messages of several alerts, for several destinations, one of them paused, in no order.
+/// Returns messages with several alerts for several destinations, without any order.
 fn odd_messages() -> Vec<NewMessage> {
     let to =
         |names: &[&str]| names.iter().map(|name| DestinationName::new(name).unwrap()).collect();
@@ -48,9 +48,9 @@ fn cursor() -> CursorMove {
 async fn messages_are_stored_the_same_with_and_without_a_cursor_beside_them() {
     let mut written = Vec::new();
     for cursor in [None, Some(cursor())] {
-        let place = Place::new();
+        let db = TestDatabase::new();
         let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-        let open = PostgresStore::open(place.settings(), clock.clone(), &place.metrics);
+        let open = PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
         let store = open.await.unwrap();
         for name in ["soar", "chat", "mail"] {
             let name = DestinationName::new(name).unwrap();
@@ -63,7 +63,7 @@ async fn messages_are_stored_the_same_with_and_without_a_cursor_beside_them() {
         let results: Vec<Accepted> = results.into_iter().map(Result::unwrap).collect();
         assert_eq!(results, [2, 1, 2, 1].map(|alerts| Accepted::New { alerts }));
         let tables = ["messages", "alerts", "deliveries"]
-            .map(|table| place.sql(&format!("SELECT t::text FROM relay.{table} t ORDER BY 1")));
+            .map(|table| db.sql(&format!("SELECT t::text FROM relay.{table} t ORDER BY 1")));
         assert_eq!(tables.each_ref().map(Vec::len), [4, 6, 7], "{tables:?}");
         written.push(tables);
     }
@@ -72,8 +72,8 @@ async fn messages_are_stored_the_same_with_and_without_a_cursor_beside_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn known_messages_are_told_from_new_ones_in_the_same_batch() {
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::New { alerts: 1 });
     let batch = [0, 1, 2, 3, 3].map(message).to_vec();
     let results = store.accept(batch, None, None).await.unwrap();
@@ -81,11 +81,11 @@ async fn known_messages_are_told_from_new_ones_in_the_same_batch() {
     let (new, known) = (Accepted::New { alerts: 1 }, Accepted::Duplicate);
     assert_eq!(results, [new, known, new, new, known]);
     for table in ["messages", "alerts", "deliveries"] {
-        assert_eq!(place.sql(&format!("SELECT count(*) FROM relay.{table}")), ["4"], "{table}");
+        assert_eq!(db.sql(&format!("SELECT count(*) FROM relay.{table}")), ["4"], "{table}");
     }
 }
 
-/// The database may be restored to a time before a destination was heard of.
+/// The database may be restored to a time before a destination was known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost() {
     let names = ["mail", "soar"].map(|name| DestinationName::new(name).unwrap()).to_vec();
@@ -94,10 +94,10 @@ async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost
         ..message(2)
     };
     for again in [again.clone(), NewMessage { source: Source::CatchUp, ..again }] {
-        let place = Place::new();
-        let store = place.open().await;
+        let db = TestDatabase::new();
+        let store = db.open().await;
         accept(&store, message(1)).await.unwrap();
-        place.sql(
+        db.sql(
             "TRUNCATE relay.messages, relay.alerts, relay.deliveries, relay.destinations
              RESTART IDENTITY",
         );
@@ -110,40 +110,40 @@ async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost
     }
 }
 
-/// Fails, within Slack's patience, and stores nothing.
-async fn is_refused_in_time(store: &PostgresStore, place: &Place, message: NewMessage) {
+/// Checks that the message is refused before Slack's timeout, and that nothing is stored.
+async fn is_refused_in_time(store: &PostgresStore, db: &TestDatabase, message: NewMessage) {
     let start = Clock::system().now();
     let error = accept(store, message).await.unwrap_err();
     let took = Clock::system().now().since(start);
     assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
     assert!(took.as_millis() < 2_000, "{took:?}");
-    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_somebody_holds_ends_in_an_error_within_slacks_patience() {
-    let place = Place::new();
-    let store = place.open().await;
+async fn a_locked_table_fails_the_accept_before_slacks_timeout() {
+    let db = TestDatabase::new();
+    let store = db.open().await;
     accept(&store, message(1)).await.unwrap();
-    let other = super::contention::Session::new(&place).await;
+    let other = super::contention::Session::new(&db).await;
     other.run("BEGIN; LOCK TABLE relay.deliveries").await;
-    is_refused_in_time(&store, &place, message(2)).await;
+    is_refused_in_time(&store, &db, message(2)).await;
     other.run("COMMIT").await;
     assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_too_long_ends_in_an_error_within_slacks_patience() {
-    let place = Place::new();
-    let store = place.open().await;
+async fn a_slow_server_fails_the_accept_before_slacks_timeout() {
+    let db = TestDatabase::new();
+    let store = db.open().await;
     accept(&store, message(1)).await.unwrap();
-    place.sql(
+    db.sql(
         "CREATE FUNCTION relay.slow() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
          CREATE TRIGGER slow BEFORE INSERT ON relay.messages
             FOR EACH STATEMENT EXECUTE FUNCTION relay.slow()",
     );
-    is_refused_in_time(&store, &place, message(2)).await;
-    place.sql("DROP TRIGGER slow ON relay.messages");
+    is_refused_in_time(&store, &db, message(2)).await;
+    db.sql("DROP TRIGGER slow ON relay.messages");
     assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
 }

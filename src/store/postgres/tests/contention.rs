@@ -1,10 +1,10 @@
-//! Relays that want the same rows at the same time.
+//! Relays that change the same rows at the same time.
 
 use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::{Place, PostgresStore, accept, admin, column, direct_url, message, soar};
+use super::{PostgresStore, TestDatabase, accept, admin, column, direct_url, message, soar};
 use crate::{
     clock::{Clock, STEADY_AFTER},
     ids::{AlertId, ChannelId, DestinationName, MessageTs, TsKey},
@@ -13,13 +13,14 @@ use crate::{
         Reference, Retention, Source, Upkeep,
         contract::attempt,
         postgres::record::{Job, record},
+        sql::with_numbers,
     },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_on_two_relays_at_once_is_kept_once() {
-    let place = Place::new();
-    let (one, other) = (place.open().await, place.open().await);
+    let db = TestDatabase::new();
+    let (one, other) = (db.open().await, db.open().await);
     for n in 0..20 {
         accept(&one, message(n)).await.unwrap();
         let edit = NewMessage {
@@ -33,16 +34,16 @@ async fn an_edit_on_two_relays_at_once_is_kept_once() {
         assert!([a, b].contains(&Accepted::Revision), "{a:?} {b:?}");
         assert!([a, b].contains(&Accepted::Duplicate), "{a:?} {b:?}");
     }
-    assert_eq!(place.sql("SELECT count(*) FROM relay.revisions"), ["20"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.revisions"), ["20"]);
 }
 
-/// An edit whose relay has not committed yet is waited for: nothing is left to chance.
+/// The second relay waits until the first has committed its revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_waits_for_the_relay_that_is_writing_one() {
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     accept(&store, message(1)).await.unwrap();
-    let other = Session::new(&place).await;
+    let other = Session::new(&db).await;
     other
         .run(
             "BEGIN;
@@ -54,21 +55,21 @@ async fn an_edit_waits_for_the_relay_that_is_writing_one() {
     let edited_ts = "5.0".to_owned();
     let edit = NewMessage { is_edit: true, edited_ts, raw: "edit".into(), ..message(1) };
     let (accepted, ()) = tokio::join!(accept(&store, edit), async {
-        other.until_somebody_waits("accept_batch").await;
+        other.until_blocked("accept_batch").await;
         other.run("COMMIT").await;
     });
     assert_eq!(accepted.unwrap(), Accepted::Duplicate);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.revisions"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.revisions"), ["1"]);
 }
 
-/// A relay is storing a message under the new id when another one hears of it: the change waits
-/// for that relay, and finds its message.
+/// One relay is storing a message under the new id when another relay learns of the id: the change
+/// waits for the first relay, and later accepts find its message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channels_new_id_waits_for_the_relay_that_is_storing_under_it() {
-    let place = Place::new();
-    let store = place.open().await;
+    let db = TestDatabase::new();
+    let store = db.open().await;
     let (old, new) = (message(1), under_new_id(message(1)));
-    let other = Session::new(&place).await;
+    let other = Session::new(&db).await;
     other
         .run(&format!(
             "BEGIN;
@@ -80,24 +81,24 @@ async fn a_channels_new_id_waits_for_the_relay_that_is_storing_under_it() {
         .await;
     let (app, ids) = (&old.key.app, [&old.key.channel, &new.key.channel]);
     let (changed, ()) = tokio::join!(store.replace_channel_id(app, ids[0], ids[1]), async {
-        other.until_somebody_waits("pg_advisory_xact_lock(").await;
+        other.until_blocked("pg_advisory_xact_lock(").await;
         other.run("COMMIT").await;
     });
     changed.unwrap();
     assert_eq!(accept(&store, old).await.unwrap(), Accepted::Duplicate);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.alerts"), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_of_which_one_knows_the_new_id_make_one_alert() {
-    let place = Place::new();
-    let (one, other) = (place.open().await, place.open().await);
+    let db = TestDatabase::new();
+    let (one, other) = (db.open().await, db.open().await);
     for n in 0..30 {
         let (mut old, mut new) = (message(n), message(n));
         old.key.channel = ChannelId::new(&format!("G0OLD{n:06}"));
         new.key.channel = ChannelId::new(&format!("C0NEW{n:06}"));
         let read = NewMessage { source: Source::CatchUp, ..old.clone() };
-        // One hears of the change and reads history; the other is pushed the same message.
+        // One relay learns of the change and reads history; the other gets the message by push.
         let (read, pushed) = tokio::join!(
             async {
                 let (app, ids) = (&old.key.app, [&old.key.channel, &new.key.channel]);
@@ -109,17 +110,17 @@ async fn two_relays_of_which_one_knows_the_new_id_make_one_alert() {
         let results = [read, pushed.unwrap()];
         assert!(results.contains(&Accepted::Duplicate), "{n}: {results:?}");
         assert!(results.contains(&Accepted::New { alerts: 1 }), "{n}: {results:?}");
-        // From now on either takes the message under either id for the same.
+        // From now on both relays recognise the message under both ids.
         for (relay, message) in [(&one, &new), (&other, &old), (&one, &old), (&other, &new)] {
             let again = accept(relay, message.clone()).await.unwrap();
             assert_eq!(again, Accepted::Duplicate, "{n}");
         }
     }
-    assert_eq!(place.sql("SELECT count(*) FROM relay.alerts"), ["30"]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.messages"), ["30"]);
-    let sources = place.sql("SELECT DISTINCT sources FROM relay.alerts");
+    assert_eq!(db.sql("SELECT count(*) FROM relay.alerts"), ["30"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.messages"), ["30"]);
+    let sources = db.sql("SELECT DISTINCT sources FROM relay.alerts");
     assert_eq!(sources, ["3"], "each remembers that both ways brought it");
-    assert_eq!(place.sql("SELECT count(*) FROM relay.unpushed"), ["0"], "none was missed");
+    assert_eq!(db.sql("SELECT count(*) FROM relay.unpushed"), ["0"], "none was missed");
 }
 
 fn under_new_id(mut message: NewMessage) -> NewMessage {
@@ -127,12 +128,11 @@ fn under_new_id(mut message: NewMessage) -> NewMessage {
     message
 }
 
-/// An alert that two relays route at once, each by its own configuration, goes where the first one
-/// sends it.
+/// If two relays with different configurations route an alert at once, the first one decides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
-    let place = Place::new();
-    let (one, other) = (place.open().await, place.open().await);
+    let db = TestDatabase::new();
+    let (one, other) = (db.open().await, db.open().await);
     for n in 0..20 {
         let mut unrouted = message(n);
         unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
@@ -143,20 +143,20 @@ async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
         let (a, b) = tokio::join!(one.route(&id, &soar, None), other.route(&id, &chat, None));
         assert_eq!(a.unwrap().made + b.unwrap().made, 1);
     }
-    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["20"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.deliveries"), ["20"]);
 }
 
-/// Retention looks at a message again once nobody is routing it any more.
+/// Retention checks a message again after a relay has routed it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
-    let place = Place::new();
+async fn retention_waits_for_a_relay_that_routes_an_alert_and_keeps_the_message() {
+    let db = TestDatabase::new();
     let clock = Clock::manual(Clock::system().now());
-    let store = PostgresStore::open(place.settings(), clock.clone(), &place.metrics).await.unwrap();
+    let store = PostgresStore::open(db.settings(), clock.clone(), &db.metrics).await.unwrap();
     let mut unrouted = message(1);
     unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
     accept(&store, unrouted).await.unwrap();
-    place.sql("INSERT INTO relay.destinations (name) VALUES ('soar')");
-    let other = Session::new(&place).await;
+    db.sql("INSERT INTO relay.destinations (name) VALUES ('soar')");
+    let other = Session::new(&db).await;
     other
         .run(
             "BEGIN;
@@ -165,22 +165,22 @@ async fn retention_waits_for_who_routes_an_alert_and_leaves_it_alone() {
                 SELECT a.seq * 65536 + t.id, t.id, 0, 0 FROM relay.alerts a, relay.destinations t",
         )
         .await;
-    // Retention believes a clock that has kept step since the store was opened.
+    // Retention relies on a clock that has been steady since the store was opened.
     clock.advance(STEADY_AFTER);
     let retention = Retention { delivered: Duration::ZERO, dead: Duration::ZERO };
     let (pruned, ()) = tokio::join!(store.prune(retention), async {
-        other.until_somebody_waits("FROM relay.messages").await;
+        other.until_blocked("FROM relay.messages").await;
         other.run("COMMIT").await;
     });
     assert_eq!(pruned.unwrap().messages, 0);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries"), ["1"]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.messages WHERE raw IS NOT NULL"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.deliveries"), ["1"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.messages WHERE raw IS NOT NULL"), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels() {
-    let place = Place::new();
-    place.sql(&format!(
+async fn tables_of_the_first_layout_are_migrated_with_their_channel_ids() {
+    let db = TestDatabase::new();
+    db.sql(&format!(
         "CREATE SCHEMA relay; {}
          INSERT INTO relay.messages
             VALUES (1, 0, 0, 0, '', '', '{{}}'), (2, 0, 0, 0, '', '', '{{}}');
@@ -192,30 +192,30 @@ async fn tables_of_the_first_layout_are_brought_up_to_date_with_their_channels()
             ('main', 'G0OLD000001', 'C0MID000001'), ('main', 'C0MID000001', 'C0NEW000001'),
             ('main', 'G0OLD000000', 'C0NEW000001'),
             ('main', 'C0THERE0001', 'C0THERE0001'), ('other', 'name', 'C0NEW000001')",
-        include_str!("../../migrations/postgres-1.sql")
+        with_numbers(include_str!("../../migrations/postgres-1.sql"))
     ));
-    let store = place.open().await;
+    let store = db.open().await;
     let app = message(0).key.app;
     let chain = ["G0OLD000001", "C0MID000001", "G0OLD000000", "C0NEW000001"].map(ChannelId::new);
     assert_eq!(store.chains(&app).await.unwrap(), [chain.to_vec()]);
     let mut again = under_new_id(message(0));
     again.key.ts = TsKey::Ts(MessageTs::from_micros(1_600_000_000_000_000));
     assert_eq!(accept(&store, again).await.unwrap(), Accepted::Duplicate);
-    // A relay of the first layout that still runs is told to look closer.
+    // A relay of the first layout that still runs is told to take its other path.
     let nulls = vec!["NULL"; 20].join(", ");
-    assert_eq!(place.sql(&format!("SELECT relay.accept({nulls})")), ["f"]);
+    assert_eq!(db.sql(&format!("SELECT relay.accept({nulls})")), ["f"]);
 }
 
-/// A connection of somebody else.
+/// A connection beside those of the store.
 pub(super) struct Session {
     client: tokio_postgres::Client,
     _connection: tokio::task::JoinSet<Result<(), tokio_postgres::Error>>,
 }
 
 impl Session {
-    pub(super) async fn new(place: &Place) -> Self {
+    pub(super) async fn new(db: &TestDatabase) -> Self {
         let mut tasks = tokio::task::JoinSet::new();
-        let url = direct_url(&place.database);
+        let url = direct_url(&db.database);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tasks.spawn(connection);
         Self { client, _connection: tasks }
@@ -225,62 +225,62 @@ impl Session {
         column(&self.client, sql).await.unwrap()
     }
 
-    /// Until a statement of this database that contains the text waits for a lock.
-    async fn until_somebody_waits(&self, text: &str) {
+    /// Waits until a statement of this database that contains the text waits for a lock.
+    async fn until_blocked(&self, text: &str) {
         let waits = format!(
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
              AND wait_event_type = 'Lock' AND query LIKE '%{text}%'"
         );
         let start = Clock::system().now();
         while self.run(&waits).await.is_empty() {
-            // Within a transaction the server shows what it showed first.
+            // Within a transaction the server repeats the first snapshot of its statistics.
             self.run("SELECT 1 FROM pg_stat_clear_snapshot()").await;
-            assert!(Clock::system().now().since(start).as_secs() < 30, "nobody waits: {text}");
+            assert!(Clock::system().now().since(start).as_secs() < 30, "not blocked: {text}");
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// The relay holds the first row when it waits at the gate, somebody else holds the second and
-/// waits for the first; then the gate opens. Only the relay looks for circles: PostgreSQL breaks
-/// off its transaction, and it tries again.
+/// The relay has locked the first row when it waits at the gate; another session has locked the
+/// second row and waits for the first; then the gate opens. Only the relay's session detects
+/// deadlocks, so PostgreSQL cancels its transaction, and the relay repeats it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outcomes_in_a_circle_of_locks_are_written_all_the_same() {
-    let place = Place::new();
-    let set = format!("ALTER DATABASE {} SET deadlock_timeout = '100ms'", place.database);
+async fn outcomes_in_a_deadlock_are_written_all_the_same() {
+    let db = TestDatabase::new();
+    let set = format!("ALTER DATABASE {} SET deadlock_timeout = '100ms'", db.database);
     admin("postgres", &set).unwrap();
-    let store = place.open().await;
+    let store = db.open().await;
     store.accept(vec![message(1), message(2)], None, None).await.unwrap();
     let mut leases = store.lease_due(&soar(), 2).await.unwrap();
     leases.sort_by_key(|lease| lease.delivery().id);
     let [first, second] = [0, 1].map(|index: usize| leases[index].delivery().id);
-    place.sql(&format!(
+    db.sql(&format!(
         "CREATE FUNCTION relay.gate() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
          CREATE TRIGGER gate BEFORE UPDATE ON relay.deliveries
             FOR EACH ROW WHEN (OLD.id = {first}) EXECUTE FUNCTION relay.gate()"
     ));
-    let (gate, other) = (Session::new(&place).await, Session::new(&place).await);
+    let (gate, other) = (Session::new(&db).await, Session::new(&db).await);
     gate.run("SELECT pg_advisory_lock(1)").await;
     other.run("SET deadlock_timeout = '1h'").await;
     let lock = |id| format!("SELECT 1 FROM relay.deliveries WHERE id = {id} FOR UPDATE");
     other.run(&format!("BEGIN; {}", lock(second))).await;
-    // In the wrong order: rows are changed in the order of their numbers.
+    // In reverse, since the store must sort them: rows are changed in the order of their numbers.
     let jobs: Vec<Job> = leases.iter().rev().map(job).collect();
     let recorded = record(&store.shared, &jobs);
     let circle = async {
-        gate.until_somebody_waits("UPDATE relay.deliveries").await;
+        gate.until_blocked("UPDATE relay.deliveries").await;
         let (closed, open) = (lock(first), "SELECT pg_advisory_unlock(1)");
         tokio::join!(other.run(&closed), async {
-            gate.until_somebody_waits(&closed).await;
+            gate.until_blocked(&closed).await;
             gate.run(open).await;
         });
         other.run("COMMIT").await;
     };
     let (recorded, ()) = tokio::join!(recorded, circle);
     assert_eq!(recorded.unwrap(), [Recorded::Kept; 2]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries WHERE state = 1"), ["2"]);
-    assert_eq!(place.sql("SELECT count(*) FROM relay.attempts WHERE number = 1"), ["2"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.deliveries WHERE state = 1"), ["2"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.attempts WHERE number = 1"), ["2"]);
 }
 
 fn job(lease: &Lease) -> Job {
@@ -293,10 +293,10 @@ fn delivered() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_postgresql_breaks_off_for_others_is_tried_again() {
-    let place = Place::new();
-    let store = place.open().await;
-    place.sql(
+async fn a_transaction_that_postgresql_cancels_for_another_is_repeated() {
+    let db = TestDatabase::new();
+    let store = db.open().await;
+    db.sql(
         "CREATE SEQUENCE relay.tries;
          CREATE FUNCTION relay.again() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN
@@ -308,7 +308,7 @@ async fn what_postgresql_breaks_off_for_others_is_tried_again() {
     );
     for (n, code) in [(1, "40001"), (2, "40P01")] {
         for table in ["messages", "attempts"] {
-            place.sql(&format!(
+            db.sql(&format!(
                 "SELECT setval('relay.tries', 1, false);
                  DROP TRIGGER IF EXISTS again ON relay.messages;
                  DROP TRIGGER IF EXISTS again ON relay.attempts;
@@ -320,8 +320,8 @@ async fn what_postgresql_breaks_off_for_others_is_tried_again() {
             assert_eq!(accepted, Accepted::New { alerts: 1 }, "{code} {table}");
             let lease = store.lease_due(&soar(), 1).await.unwrap().remove(0);
             store.record(lease, delivered()).await.unwrap();
-            assert_eq!(place.sql("SELECT last_value FROM relay.tries"), ["3"], "{code} {table}");
+            assert_eq!(db.sql("SELECT last_value FROM relay.tries"), ["3"], "{code} {table}");
         }
     }
-    assert_eq!(place.sql("SELECT count(*) FROM relay.deliveries WHERE state = 1"), ["4"]);
+    assert_eq!(db.sql("SELECT count(*) FROM relay.deliveries WHERE state = 1"), ["4"]);
 }

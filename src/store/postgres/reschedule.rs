@@ -1,11 +1,11 @@
-//! Ends waits: when a destination works again, when its settings have changed, and when the
-//! database's clock has been set back.
+//! Makes waiting deliveries due before their time: a destination works again, its settings have
+//! changed, or the database's clock was set back.
 
 use tokio_postgres::types::Type;
 
 use super::{
-    door::{Haste, Param},
-    operate::{PIECE, counted},
+    database::{Param, Priority},
+    operate::{PIECE, run_count},
     shared::Shared,
 };
 use crate::{
@@ -13,16 +13,17 @@ use crate::{
     store::{Hasten, StoreError, stored::HELD_MAX_US},
 };
 
-/// Makes due now what is meant, a piece at a time; returns how many deliveries that are.
-pub(super) async fn hasten(
+/// Makes deliveries of a destination due now, a piece at a time; returns their number.
+pub(super) async fn make_due(
     shared: &Shared,
     destination: &DestinationName,
-    whom: Hasten,
+    which: Hasten,
 ) -> Result<u64, StoreError> {
-    let meant = match whom {
-        Hasten::Recovered => "d.attempts > 0 AND d.because = 0",
+    let condition = match which {
+        Hasten::Recovered => "d.attempts > 0 AND d.because = :DESTINATION_FAULT",
         Hasten::Misdated => {
             redate_leases(shared, destination).await?;
+            // A new delivery is held for at most `HELD_MAX_US`; the others know how long they wait.
             "d.due_at - (SELECT now FROM clock) > CASE WHEN d.attempts = 0 THEN $4 ELSE d.wait END"
         }
     };
@@ -31,17 +32,19 @@ pub(super) async fn hasten(
          found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination = (SELECT id FROM relay.destinations WHERE name = $2)
-                AND d.state = 0 AND d.due_at > (SELECT now FROM clock)
+                AND d.state = :PENDING AND d.due_at > (SELECT now FROM clock)
                 AND (d.leased_until IS NULL
                     OR d.leased_until <= (SELECT least(now, $5) FROM clock))
-                AND $4::int8 IS NOT NULL AND {meant}
+                AND $4::int8 IS NOT NULL AND {condition}
             ORDER BY d.id LIMIT $3 FOR UPDATE SKIP LOCKED),
          changed AS (
             UPDATE relay.deliveries d SET due_at = clock.now, wait = 0
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
          SELECT count(*) FROM changed"
     );
-    let (now, name, judged) = (shared.now(), destination.as_str(), shared.lease_time());
+    let now = shared.now();
+    let name = destination.as_str();
+    let judged = shared.lease_time();
     let params: [Param<'_>; _] = [
         (&now, Type::INT8),
         (&name, Type::TEXT),
@@ -51,7 +54,7 @@ pub(super) async fn hasten(
     ];
     let mut total = 0;
     loop {
-        let changed = counted(shared, &sql, &params).await?;
+        let changed = run_count(shared, &sql, &params).await?;
         total += changed;
         if changed > 0 {
             shared.wake_all(Some(destination)).await;
@@ -62,24 +65,27 @@ pub(super) async fn hasten(
     }
 }
 
-/// A lease that ends later than any could is from before the clock was set back. Its holder keeps
-/// it for as long as one that begins now.
+/// Shortens leases that end later than any could: they were granted before the clock was set back.
+/// Their holders keep them for the length of a new lease.
 async fn redate_leases(shared: &Shared, destination: &DestinationName) -> Result<(), StoreError> {
     const SQL: &str = "
         WITH clock AS (SELECT relay.now_us($1) AS now),
         found AS (
             SELECT d.id FROM relay.deliveries d
             WHERE d.destination = (SELECT id FROM relay.destinations WHERE name = $2)
-                AND d.state = 0 AND d.leased_until > (SELECT now FROM clock) + 2 * $3
+                AND d.state = :PENDING AND d.leased_until > (SELECT now FROM clock) + 2 * $3
             ORDER BY d.id FOR UPDATE SKIP LOCKED)
         UPDATE relay.deliveries d SET leased_until = clock.now + $3
         FROM found, clock WHERE d.id = found.id";
-    let (now, name, lease) = (shared.now(), destination.as_str(), shared.lease_us());
+    let now = shared.now();
+    let name = destination.as_str();
+    let lease = shared.lease_us();
     let params: [Param<'_>; _] = [(&now, Type::INT8), (&name, Type::TEXT), (&lease, Type::INT8)];
-    shared.door.run(Haste::Patient, SQL, &params).await.map(drop)
+    shared.database.run(Priority::Background, SQL, &params).await.map(drop)
 }
 
-/// Notes the settings; if they have changed, refusals are counted anew.
+/// Stores the mark of a destination's settings. If it has changed, resets the counts of refusals
+/// and makes the refused deliveries due; returns their number.
 pub(super) async fn note_settings(
     shared: &Shared,
     destination: &DestinationName,
@@ -92,7 +98,7 @@ pub(super) async fn note_settings(
             WHERE id = $2 AND settings IS DISTINCT FROM $3 RETURNING id),
         found AS (
             SELECT d.id FROM relay.deliveries d
-            WHERE d.destination IN (SELECT id FROM t) AND d.state = 0 AND d.alert_faults > 0
+            WHERE d.destination IN (SELECT id FROM t) AND d.state = :PENDING AND d.alert_faults > 0
             ORDER BY d.id FOR UPDATE),
         changed AS (
             UPDATE relay.deliveries d SET alert_faults = 0, accepted = false, evidence = 0,
@@ -100,9 +106,10 @@ pub(super) async fn note_settings(
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
         SELECT count(*) FROM changed";
     let id = shared.destination(destination).await?;
-    let (now, mark) = (shared.now(), i64::from(mark));
+    let now = shared.now();
+    let mark = i64::from(mark);
     let params: [Param<'_>; _] = [(&now, Type::INT8), (&id, Type::INT4), (&mark, Type::INT8)];
-    let changed = counted(shared, SQL, &params).await?;
+    let changed = run_count(shared, SQL, &params).await?;
     if changed > 0 {
         shared.wake_all(Some(destination)).await;
     }
