@@ -12,8 +12,8 @@ use crate::{
     code_defender::{matcher::Matcher, risk_level::RiskLevel, settings::MatchSettings},
     config::{self, Fingerprint},
     delivery::{
-        feed::{self, Feed, ReadError},
-        handle::Handle,
+        feed::{Feed, FeedError, NumberedAlert},
+        handle::WorkerHandle,
         outcome::describe,
     },
     destination::{DeliveryError, Destination, Receipt},
@@ -51,7 +51,7 @@ pub(super) struct Served {
 #[derive(Clone, Debug)]
 pub(super) enum By {
     /// A worker sends to it.
-    Worker(Handle),
+    Worker(WorkerHandle),
     /// Readers come to it, with that token.
     Feed(Arc<Feed>, Secret),
 }
@@ -219,10 +219,10 @@ impl Control for Running {
         };
         let items = feed.read(wish.after, wish.limit, wish.wait).await;
         let items = items.map_err(|error| match error {
-            ReadError::Beyond(end) => NoItems::Beyond(end),
-            ReadError::Store(error) => NoItems::Store(error),
+            FeedError::Beyond(end) => NoItems::Beyond(end),
+            FeedError::Store(error) => NoItems::Store(error),
         })?;
-        let item = |one: feed::Item| FeedItem { seq: one.seq, alert: one.alert };
+        let item = |one: NumberedAlert| FeedItem { seq: one.seq, alert: one.alert };
         Ok(items.into_iter().map(item).collect())
     }
 

@@ -4,7 +4,7 @@ use crate::{
     ids::AppName,
     intake::{
         Admission,
-        notes::{self, Notes},
+        notes::{Notes, RefusedMessages},
     },
     ops::{NoAdoption, view::Refused},
     store::{NearMiss, NewMessage, Source},
@@ -12,7 +12,7 @@ use crate::{
 
 /// Returns the messages of an app with the title of incidents that were not taken.
 pub(super) fn refused(notes: &Notes, app: &AppName) -> Vec<Refused> {
-    let refused = |one: notes::Refused| Refused {
+    let refused = |one: RefusedMessages| Refused {
         reason: one.reason.label().to_owned(),
         channel: one.channel.to_string(),
         count: one.count,

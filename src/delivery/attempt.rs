@@ -1,4 +1,4 @@
-//! One attempt: make the alert, hand it to the destination, record what became of it.
+//! One attempt: derives the alert, gives it to the destination, and records the outcome.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use crate::{
     delivery::{
         breaker::{Breaker, Fault},
         numbers::Numbers,
-        outcome::{Situation, Verdict, decide, describe},
+        outcome::{AttemptClass, DeadReason, DestinationVerdict, Situation, decide, describe},
     },
     destination::{DeliveryError, Destination, Receipt},
     ids::DestinationName,
@@ -30,10 +30,10 @@ use crate::{
     store::{self, Delivery, Lease, Next, Outcome, Projection, Recorded, Store, Unrecorded},
 };
 
-/// Between two tries to record an outcome while the store fails.
+/// Pause between two tries to record an outcome while the store fails.
 const RECORD_PAUSE: Duration = Duration::from_millis(250);
 
-/// What attempts at one destination share.
+/// Parts and state that all attempts at one destination share.
 #[derive(Debug)]
 pub(super) struct Attempts {
     pub(super) destination: Arc<Destination>,
@@ -43,47 +43,50 @@ pub(super) struct Attempts {
     pub(super) matcher: Arc<ArcSwap<Matcher>>,
     pub(super) max_age: Duration,
     pub(super) health: Mutex<Health>,
-    /// Outcomes that the store has not taken yet: while there are any, nothing new begins.
+    /// Number of outcomes that the store has not taken yet. No attempt begins while there are any.
     pub(super) unrecorded: AtomicUsize,
-    /// An attempt failed at an alert that seems to be too old.
+    /// An attempt failed whose alert seems to be older than `max_age`.
     pub(super) overdue: AtomicBool,
-    /// The destination works again, or it is not known: what waits for that may be tried.
+    /// The destination works again, or its state before the start is not known: alerts that wait for
+    /// that become due.
     pub(super) recovered: AtomicBool,
     pub(super) numbers: Numbers,
 }
 
-/// What is known of the destination's health.
+/// Health of the destination.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     pub(super) breaker: Breaker,
-    /// The destination asked to be left alone until then.
+    /// End of the pause that the destination has asked for.
     pub(super) quiet_until: Option<Moment>,
-    /// The newest attempt that failed, for whoever asks why.
+    /// Newest attempt that failed, shown to operators.
     pub(super) last_failure: Option<store::Attempt>,
 }
 
-/// What an attempt did to the breaker.
+/// Change of the breaker by an attempt.
 #[derive(Clone, Copy)]
-enum Change {
+enum BreakerChange {
     Opened,
-    /// It was open for that long.
+    /// The breaker was open for this time.
     Closed(Duration),
 }
 
-/// What the destination made of an alert.
+/// Result of giving an alert to the destination.
 type Attempted = Result<Receipt, DeliveryError>;
 
 impl Attempts {
-    /// Makes one attempt and records it. Ends only when the outcome is durable, or the lease has
-    /// passed and the attempt will be made again.
+    /// Makes one attempt and records the outcome. Returns when the outcome is durable, or when the
+    /// lease has ended and the delivery will be attempted again.
     pub(super) async fn make(self: Arc<Self>, lease: Lease) {
         let started_at = self.clock.now();
-        let (began, started) = (self.clock.moment(), self.clock.instant());
+        let began = self.clock.moment();
+        let started = self.clock.instant();
         let (projection, result) = self.deliver(lease.delivery().clone()).await;
         let duration = self.clock.instant().saturating_duration_since(started);
         let next = self.judge(lease.delivery(), &result, began);
         let attempt = describe(&result, started_at, duration);
-        self.numbers.attempted(attempt.class);
+        self.numbers.attempted(AttemptClass::of(&result));
+        // A dead letter is logged when it is recorded: until then the store may decide otherwise.
         if !matches!(next, Next::Dead { .. }) {
             log(lease.delivery(), &attempt, &next);
         }
@@ -93,10 +96,12 @@ impl Attempts {
         self.record(lease, Outcome { attempt, next, projection }).await;
     }
 
-    /// A panic is somebody's bug, not a reason to lose the alert or the worker: the inner task
-    /// catches it, and it counts as a refusal of this alert.
+    /// Derives the alert and gives it to the destination. Returns the alert's new projection if that
+    /// has changed, and the result.
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> (Option<Projection>, Attempted) {
         let this = Arc::clone(self);
+        // A task of its own, so that a panic loses neither the alert nor the worker: it counts as a
+        // refusal of this alert.
         let attempt = self.shutdown.spawn(async move {
             match alert_of(&delivery, &this.matcher.load()) {
                 Ok(alert) => {
@@ -118,8 +123,10 @@ impl Attempts {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Decides the next state of the delivery, and updates the breaker.
     fn judge(&self, delivery: &Delivery, result: &Attempted, began: Moment) -> Next {
-        let (now, jitter) = (self.clock.now(), self.clock.jitter());
+        let now = self.clock.now();
+        let jitter = self.clock.jitter();
         let mut health = self.health();
         let situation = Situation {
             attempts: delivery.attempts,
@@ -133,17 +140,17 @@ impl Attempts {
         let (next, verdict) = decide(result, &situation);
         let ended = self.clock.moment();
         let change = match verdict {
-            Verdict::Works => {
+            DestinationVerdict::Works => {
                 health.quiet_until = None;
-                health.breaker.success(ended).map(Change::Closed)
+                health.breaker.success(ended).map(BreakerChange::Closed)
             }
-            Verdict::Fault(fault) => {
-                health.breaker.fault(fault, began, ended, jitter).then_some(Change::Opened)
+            DestinationVerdict::Fault(fault) => {
+                health.breaker.fault(fault, began, ended, jitter).then_some(BreakerChange::Opened)
             }
-            Verdict::FaultFor(wait) => {
+            DestinationVerdict::FaultFor(wait) => {
                 health.quiet_until = health.quiet_until.max(Some(ended + wait));
                 let fault = Fault::Answered;
-                health.breaker.fault(fault, began, ended, jitter).then_some(Change::Opened)
+                health.breaker.fault(fault, began, ended, jitter).then_some(BreakerChange::Opened)
             }
         };
         drop(health);
@@ -156,14 +163,14 @@ impl Attempts {
         next
     }
 
-    fn note_change(&self, destination: &DestinationName, change: Change) {
+    fn note_change(&self, destination: &DestinationName, change: BreakerChange) {
         match change {
-            Change::Opened => tracing::warn!(
+            BreakerChange::Opened => tracing::warn!(
                 %destination,
                 "{destination} failed several times in a row: only one alert at a time is tried \
                  until it works again; the others wait"
             ),
-            Change::Closed(open_for) => {
+            BreakerChange::Closed(open_for) => {
                 self.recovered.store(true, Ordering::Relaxed);
                 let seconds = open_for.as_secs();
                 tracing::info!(
@@ -176,7 +183,7 @@ impl Attempts {
     }
 
     async fn record(&self, lease: Lease, outcome: Outcome) {
-        // The body may be large.
+        // Without the message, which may be large.
         let delivery = Delivery { raw: Bytes::new(), ..lease.delivery().clone() };
         let attempt = outcome.attempt.clone();
         let next = outcome.next.clone();
@@ -184,13 +191,13 @@ impl Attempts {
             Ok(recorded) => Some(recorded),
             Err(unrecorded) => {
                 self.unrecorded.fetch_add(1, Ordering::Relaxed);
-                let recorded = self.insist(unrecorded).await;
+                let recorded = self.record_until_lease_ends(unrecorded).await;
                 self.unrecorded.fetch_sub(1, Ordering::Relaxed);
                 recorded
             }
         };
         match recorded {
-            // A stale one may be ours, committed by a call that could not tell.
+            // A stale outcome may be our own, committed by a call whose answer was lost.
             Some(Recorded::Kept | Recorded::Stale) => {
                 self.note_recorded(&delivery, &attempt, &next);
             }
@@ -199,8 +206,8 @@ impl Attempts {
         }
     }
 
-    /// Tries until the outcome is recorded or the lease has passed.
-    async fn insist(&self, mut unrecorded: Unrecorded) -> Option<Recorded> {
+    /// Tries to record an outcome until that succeeds or the lease has ended.
+    async fn record_until_lease_ends(&self, mut unrecorded: Unrecorded) -> Option<Recorded> {
         loop {
             let Unrecorded { lease, outcome, source } = unrecorded;
             if self.clock.moment() >= lease.expires_at() {
@@ -220,23 +227,26 @@ impl Attempts {
         }
     }
 
-    /// An alert's death is told when it is durable: until then the store may decide otherwise.
+    /// Counts an outcome that is durable, and logs a dead letter.
     fn note_recorded(&self, delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
         match next {
             Next::Delivered(_) => {
-                let (received_at, posted_at) = (delivery.received_at, delivery.posted_at);
-                self.numbers.delivered(self.clock.now(), received_at, posted_at);
+                self.numbers.delivered(self.clock.now(), delivery.received_at, delivery.posted_at);
             }
-            Next::Dead { reason } => {
+            // An attempt gives up for one reason only; age is decided without one.
+            Next::Dead { .. } => {
                 log(delivery, attempt, next);
-                self.numbers.died(reason);
+                self.numbers.died(DeadReason::Refused);
             }
             Next::Retry { .. } => {}
         }
     }
 }
 
-/// The alert of a delivery, as it is read now.
+/// Derives the alert of a delivery from the stored message.
+///
+/// # Errors
+/// [`DeliveryError::Refused`] if the stored message cannot be read.
 pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, DeliveryError> {
     let origin = Origin {
         id: &delivery.alert,
@@ -250,7 +260,8 @@ pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, 
         .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })
 }
 
-/// A better mapping than the one at accept also puts lists and searches right.
+/// Returns the fields of an alert that lists and searches use. They are derived anew with each attempt,
+/// so a better mapping also corrects lists and searches.
 fn projection_of(alert: &Alert) -> Projection {
     Projection { level: alert.severity.level.to_owned(), search: alert.search_text() }
 }
@@ -265,7 +276,7 @@ fn tell_anew(delivery: &Delivery) {
     );
 }
 
-/// One line an attempt: the end of an alert's story, or what is next in it.
+/// Logs one line for an attempt: the outcome and what follows.
 fn log(delivery: &Delivery, attempt: &store::Attempt, next: &Next) {
     let alert_id = &delivery.alert;
     let destination = &delivery.destination;

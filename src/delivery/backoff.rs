@@ -1,20 +1,20 @@
-//! How long to wait before the next attempt. Pure.
+//! Schedule of attempts: the wait before the next one. Pure.
 
 use std::time::Duration;
 
-/// The first waits, in seconds: a blip is over soon. From the last on, each wait doubles.
+/// First waits in seconds, short because most failures are short. After the last, each wait doubles.
 const FIRST_SECONDS: [u64; 6] = [1, 2, 5, 10, 30, 60];
 
-/// No wait is longer: a destination that returns gets its alerts within a quarter of an hour.
+/// Longest wait: a destination that recovers gets its alerts within a quarter of an hour.
 pub const MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The shortest wait after a 429 that does not say how long to wait.
+/// Shortest wait after a 429 without `Retry-After`.
 pub const THROTTLED: Duration = Duration::from_secs(60);
 
-/// How much of a wait is left to chance, so that retries do not come in waves.
+/// Part of a wait that is random, so that retries do not come in waves.
 const SPREAD: f64 = 0.2;
 
-/// The wait after `failed` failed attempts (the first failure is 1), spread by `jitter`, which is
+/// Returns the wait after `failed` failures in a row (1 after the first), spread by `jitter`, which is
 /// drawn from `0.0..1.0`.
 ///
 /// ```
@@ -36,7 +36,7 @@ pub fn delay(failed: u32, jitter: f64) -> Duration {
     spread(base, jitter)
 }
 
-/// The wait, made up to 20 % shorter or longer by `jitter`, which is drawn from `0.0..1.0`.
+/// Makes a wait up to 20 % shorter or longer by `jitter`, which is drawn from `0.0..1.0`.
 pub fn spread(wait: Duration, jitter: f64) -> Duration {
     wait.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * jitter.clamp(0.0, 1.0))
 }

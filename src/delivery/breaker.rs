@@ -1,31 +1,31 @@
-//! When to leave a destination alone, and when to try it again. Pure.
+//! Circuit breaker of a destination: stops attempts while the destination fails, and probes it. Pure.
 
 use std::time::Duration;
 
 use crate::{clock::Moment, delivery::backoff::spread};
 
-/// So many destination faults in a row open the breaker.
+/// Number of destination faults in a row that opens the breaker.
 const FAULTS_TO_OPEN: u32 = 5;
 
-/// The pauses before the probes, in seconds; the last one is repeated. A destination that cannot be
-/// reached costs nobody anything to probe; one that answers is given more rest.
+/// Pauses before the probes, in seconds; the last one is repeated. A probe of a destination that
+/// cannot be reached costs that destination nothing; one that answers gets longer pauses.
 const NETWORK_SECONDS: [u64; 4] = [1, 2, 5, 10];
 const ANSWERED_SECONDS: [u64; 3] = [5, 10, 30];
 
-/// The shortest pause between the end of a probe and the next one. All others are counted from the
-/// beginning of the probe: one that waited for its time limit has been a pause by itself.
+/// Shortest pause between the end of a probe and the next one. All other pauses count from the start
+/// of the probe, since a probe that ran into its time limit was a pause by itself.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// While probes are answered with faults, every so many-th of them is not made with the oldest
-/// alert: it may be the one that the destination cannot bear.
+/// While the destination answers probes with faults, one of this many probes does not use the oldest
+/// alert, which may be the cause of the faults.
 const ANOTHER_EVERY: usize = 4;
 
-/// How a destination is at fault.
+/// Kind of a destination fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no way to it.
+    /// The destination cannot be reached.
     Network,
-    /// It answers, or takes a request and does not answer in time.
+    /// The destination answers with a fault, or takes a request and does not answer in time.
     Answered,
 }
 
@@ -39,42 +39,42 @@ impl Fault {
         pauses.get(failed).or(last).map_or(SHORTEST, |seconds| Duration::from_secs(*seconds))
     }
 
-    /// The longest pause between two probes, before it is spread.
+    /// Returns the longest pause between two probes, before it is spread.
     pub fn longest_pause(self) -> Duration {
         self.pause(usize::MAX)
     }
 }
 
-/// Stops attempts at a destination that fails, and probes it from time to time. Open time costs the
-/// alerts age, but no attempts.
+/// Stops attempts at a destination that fails, and lets probes through. While the breaker is open,
+/// alerts grow older but use up no attempts.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
     faults: u32,
     has_worked: bool,
-    open: Option<Open>,
+    open: Option<OpenState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenState {
     since: Moment,
     until: Moment,
-    /// Probes that failed.
+    /// Number of failed probes.
     failed: usize,
     fault: Fault,
 }
 
-/// With which alert a probe is made.
+/// Choice of the alert for a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// With the oldest one, due or not.
+    /// The oldest alert, whether it is due or not.
     Oldest,
-    /// With the one that has been due for longest: most often it was not tried before.
+    /// The alert that has been due for longest, which in most cases was not tried before.
     Due,
 }
 
 impl Breaker {
-    /// How many more attempts may start now: all `free` ones while closed; one probe, if nothing
-    /// is in flight, once the time is up; none before.
+    /// Returns the number of attempts that may start now: all `free` ones while the breaker is closed;
+    /// one probe after the pause if nothing is in flight; none during the pause.
     pub fn capacity(&self, now: Moment, free: usize, in_flight: usize) -> usize {
         match self.open {
             None => free,
@@ -83,17 +83,17 @@ impl Breaker {
         }
     }
 
-    /// When a probe may start, if the breaker is open.
+    /// Returns when a probe may start, if the breaker is open.
     pub fn probe_at(&self) -> Option<Moment> {
         self.open.map(|open| open.until)
     }
 
-    /// Since when the breaker is open, if it is.
+    /// Returns since when the breaker is open, if it is.
     pub fn open_since(&self) -> Option<Moment> {
         self.open.map(|open| open.since)
     }
 
-    /// With which alert the next probe is made, if the breaker is open.
+    /// Returns the choice of the alert for the next probe, if the breaker is open.
     pub fn probe(&self) -> Option<Probe> {
         self.open.map(|open| match open.fault {
             Fault::Answered if open.failed % ANOTHER_EVERY == ANOTHER_EVERY - 1 => Probe::Due,
@@ -101,33 +101,33 @@ impl Breaker {
         })
     }
 
-    /// Whether a fault that comes now is not a lone one: the attempt before failed too, or none has
+    /// Returns whether a fault now would not be the first: the attempt before failed too, or none has
     /// succeeded yet.
     pub fn is_failing(&self) -> bool {
         self.faults > 0 || !self.has_worked
     }
 
-    /// Somebody knows that the destination is well again: a probe may start now.
+    /// Allows a probe now, because an operator knows that the destination works again.
     pub fn probe_now(&mut self, now: Moment) {
         if let Some(open) = &mut self.open {
             open.until = open.until.min(now);
         }
     }
 
-    /// The destination works. Returns for how long the breaker was open, if it was.
+    /// Records that the destination works. Returns for how long the breaker was open, if it was.
     pub fn success(&mut self, now: Moment) -> Option<Duration> {
         let open = self.open.take();
         *self = Self { faults: 0, has_worked: true, open: None };
         open.map(|open| now.since(open.since))
     }
 
-    /// The destination is at fault in an attempt that began then and ends now. `jitter` is drawn
-    /// from `0.0..1.0`. Returns whether the breaker opens. Faults of attempts that began before it
-    /// opened do not prolong it.
+    /// Records a destination fault of an attempt that began at `began` and ends now. `jitter` is drawn
+    /// from `0.0..1.0`. Returns whether the breaker opens.
     pub fn fault(&mut self, fault: Fault, began: Moment, now: Moment, jitter: f64) -> bool {
         self.faults = self.faults.saturating_add(1);
         let (since, failed) = match self.open {
             None if self.faults < FAULTS_TO_OPEN => return false,
+            // An attempt from before the breaker opened does not prolong the pause.
             Some(open) if began < open.since => return false,
             None => (now, 0),
             Some(open) => (open.since, open.failed.saturating_add(1)),
@@ -135,7 +135,7 @@ impl Breaker {
         let until =
             (began + spread(fault.pause(failed), jitter)).max(now + spread(SHORTEST, jitter));
         let opens = self.open.is_none();
-        self.open = Some(Open { since, until, failed, fault });
+        self.open = Some(OpenState { since, until, failed, fault });
         opens
     }
 }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_of_the_last_fault_decides_how_long_it_is_left_alone() {
+    fn the_kind_of_the_last_fault_decides_the_length_of_the_pause() {
         let mut breaker = opened(Fault::Answered);
         breaker.fault(Fault::Answered, at(5), at(5), MIDDLE);
         breaker.fault(Fault::Network, at(15), at(15), MIDDLE);

@@ -1,8 +1,8 @@
-//! A destination that is read: nothing is sent, its readers come and ask.
+//! A destination that is read by its receiver instead of being sent to.
 //!
-//! `cli` starts one for each such destination and hands readers on to it. What a reader has passed
-//! is delivered; what nobody reads grows too old, as at every destination. It keeps no reader's
-//! place: that is the reader's own number.
+//! `cli` starts one [`Feed`] for each such destination and passes requests on to it. Alerts that a
+//! reader has passed are delivered; alerts that nobody reads expire as at every destination. The feed
+//! does not store a reader's position: each reader sends its own.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{
     attempt::alert_of,
     numbers::Numbers,
-    outcome::REFUSED,
+    outcome::{AttemptClass, DeadReason},
     worker::{LOOK_AROUND, loop_name},
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     store::{Hasten, Store, StoreError},
 };
 
-/// One destination that is read.
+/// A destination that is read.
 #[derive(Debug)]
 pub struct Feed {
     name: DestinationName,
@@ -43,41 +43,41 @@ pub struct Feed {
     shutdown: Shutdown,
     matcher: Arc<ArcSwap<Matcher>>,
     numbers: Numbers,
-    /// Changes when there may be something to read.
+    /// Changes when there may be new items.
     news: watch::Sender<()>,
-    /// When a reader last asked, in microseconds; 0 if none has.
+    /// Time of the last request of a reader, in microseconds; 0 if there was none.
     read_at: AtomicI64,
 }
 
-/// An alert and its place in the feed.
+/// An alert and its number in the feed.
 #[derive(Debug)]
-pub struct Item {
-    /// Larger than that of every item before it.
+pub struct NumberedAlert {
+    /// Number of the item, larger than that of every item before it.
     pub seq: i64,
-    /// The alert.
+    /// Alert of the item.
     pub alert: Alert,
 }
 
-/// Why nothing was read.
+/// Reason why a feed could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No reader can have been given that number. Nothing was marked.
+pub enum FeedError {
+    /// The number is higher than any that was given to a reader. Nothing was marked as delivered.
     #[error("no number beyond {0} has been given")]
     Beyond(i64),
-    /// The store failed; the same call may be made again.
+    /// The store failed; the same request may be made again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Feed {
-    /// A feed that gives up what is older than `max_age`, as soon as [`Feed::run`] runs.
+    /// Creates a feed. [`Feed::run`] gives up alerts older than `max_age`.
     pub fn new(
         name: &DestinationName,
         max_age: Duration,
         ground: Ground,
         matcher: Arc<ArcSwap<Matcher>>,
     ) -> Arc<Self> {
-        // An alert rule that asks for a series finds it.
+        // A feed has no breaker, but alert rules expect the series for every destination.
         ground.metrics.gauge(Metric::BreakerOpen, &[name.as_str()]).set(0.0);
         Arc::new(Self {
             name: name.clone(),
@@ -92,62 +92,63 @@ impl Feed {
         })
     }
 
-    /// When a reader last asked, since the start.
+    /// Returns when a reader last asked, if one has since the start.
     pub fn read_at(&self) -> Option<Timestamp> {
         let micros = self.read_at.load(Ordering::Relaxed);
         (micros != 0).then(|| Timestamp::from_micros(micros))
     }
 
-    /// Ends it: whoever waits is answered.
+    /// Stops the feed. Requests that wait for items are answered.
     pub fn retire(&self) {
         self.shutdown.stop();
     }
 
-    /// Wakes readers, and gives up what grew too old, until it is ended.
+    /// Wakes readers and gives up overdue alerts until the feed is stopped.
     pub async fn run(self: Arc<Self>) {
         let stopped = self.shutdown.stopped();
         tokio::pin!(stopped);
         let loop_name = loop_name(&self.name);
         let heartbeat = self.shutdown.heartbeat(&loop_name, self.clock.instant());
         let hint = self.store.due_hint(&self.name);
-        let mut burial_at = self.clock.moment();
+        let mut next_expiry_check = self.clock.moment();
         while !self.shutdown.is_stopping() {
             let beat = || heartbeat.beat(self.clock.instant());
             beat();
-            if self.clock.moment() >= burial_at {
+            if self.clock.moment() >= next_expiry_check {
                 self.end_wrong_waits().await;
-                self.numbers.bury_the_too_old(self.store.as_ref(), self.max_age, beat).await;
-                burial_at = self.clock.moment() + LOOK_AROUND;
+                self.numbers.expire_overdue(self.store.as_ref(), self.max_age, beat).await;
+                next_expiry_check = self.clock.moment() + LOOK_AROUND;
             }
             tokio::select! {
                 () = hint.notified() => {}
-                () = self.clock.sleep_to(burial_at) => {}
+                () = self.clock.sleep_to(next_expiry_check) => {}
                 () = stopped.as_mut() => {}
             }
-            // Also now and then: what was held back is due without a hint.
+            // Also without a hint: an alert that was held back becomes due by time alone.
             self.news.send_replace(());
         }
         self.shutdown.forget_heartbeat(&loop_name, &heartbeat);
-        // The hint may have come to us, and there may be another one now.
+        // The hint may have woken this feed, and another one may serve the destination now.
         hint.notify_one();
     }
 
-    /// What is behind the number `after`, which the reader has taken with everything before it: so
-    /// that is marked as delivered. Waits while there is nothing, until the relay drains at most.
+    /// Returns the items after the number `after`, and marks the items up to that number as delivered,
+    /// since the reader has taken them. Waits for items for `wait` at most, and not once the relay
+    /// drains.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`FeedError`] if the number was never given, or the store failed.
     pub async fn read(
         &self,
         after: i64,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Item>, ReadError> {
+    ) -> Result<Vec<NumberedAlert>, FeedError> {
         self.read_at.store(self.clock.now().micros(), Ordering::Relaxed);
         let deadline = self.clock.moment() + wait;
         let drained = self.shutdown.drained();
         tokio::pin!(drained);
-        // Before the first look: what comes in between is news.
+        // Subscribed before the first look, so that no item in between is missed.
         let mut news = self.news.subscribe();
         let mut items = self.page(after, limit).await?;
         self.take(after).await?;
@@ -162,22 +163,26 @@ impl Feed {
         Ok(items)
     }
 
-    /// The next items; looks on behind deliveries of which no alert can be made.
-    async fn page(&self, after: i64, limit: usize) -> Result<Vec<Item>, ReadError> {
+    /// Returns the next items. Gives up deliveries whose message cannot be read, and looks further.
+    ///
+    /// # Errors
+    /// [`FeedError`], as [`Feed::read`].
+    async fn page(&self, after: i64, limit: usize) -> Result<Vec<NumberedAlert>, FeedError> {
         let mut behind = after;
         loop {
             let page = self.store.feed_page(&self.name, behind, limit).await?;
             if after > page.end {
-                return Err(ReadError::Beyond(page.end));
+                return Err(FeedError::Beyond(page.end));
             }
             let Some((last, _)) = page.entries.last() else {
                 return Ok(Vec::new());
             };
             behind = *last;
-            let (mut items, mut unreadable) = (Vec::new(), Vec::new());
+            let mut items = Vec::new();
+            let mut unreadable = Vec::new();
             for (seq, delivery) in page.entries {
                 match alert_of(&delivery, &self.matcher.load()) {
-                    Ok(alert) => items.push(Item { seq, alert }),
+                    Ok(alert) => items.push(NumberedAlert { seq, alert }),
                     Err(_no_alert) => unreadable.push(delivery.alert),
                 }
             }
@@ -188,24 +193,30 @@ impl Feed {
         }
     }
 
+    /// Makes deliveries due that a clock set back has delayed.
     async fn end_wrong_waits(&self) {
         let hastened = self.store.hasten(&self.name, Hasten::Misdated).await;
         if let Err(error) = hastened {
-            let (destination, error) = (&self.name, chain(&error));
-            tracing::error!(%destination, error, "the store does not say what waits");
+            let destination = &self.name;
+            tracing::error!(
+                %destination,
+                error = chain(&error),
+                "waits that a wrong clock caused could not be ended"
+            );
         }
     }
 
-    /// No reader gets these, so they must not count as delivered when one has passed them.
+    /// Gives up unreadable deliveries, which must not count as delivered when a reader passes them.
     async fn give_up(&self, unreadable: &[AlertId]) -> Result<(), StoreError> {
         if unreadable.is_empty() {
             return Ok(());
         }
         let destination = &self.name;
-        for alert_id in self.store.give_up(destination, unreadable, REFUSED).await? {
-            self.numbers.died(REFUSED);
+        let reason = DeadReason::Refused.label();
+        for alert_id in self.store.give_up(destination, unreadable, reason).await? {
+            self.numbers.died(DeadReason::Refused);
             tracing::error!(
-                %alert_id, %destination, outcome = "refused", reason = REFUSED,
+                %alert_id, %destination, outcome = "refused", reason,
                 "alert {alert_id} given up for {destination}: its message cannot be read; \
                  it is kept to be retried by hand"
             );
@@ -213,6 +224,7 @@ impl Feed {
         Ok(())
     }
 
+    /// Marks the items up to a number as delivered.
     async fn take(&self, up_to: i64) -> Result<(), StoreError> {
         let destination = &self.name;
         loop {
@@ -223,7 +235,7 @@ impl Feed {
             let now = self.clock.now();
             for one in taken {
                 let alert_id = one.alert;
-                self.numbers.attempted("delivered");
+                self.numbers.attempted(AttemptClass::Delivered);
                 self.numbers.delivered(now, one.received_at, one.posted_at);
                 tracing::info!(
                     %alert_id, %destination, outcome = "delivered",

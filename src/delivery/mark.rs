@@ -1,9 +1,9 @@
-//! Marks of a destination's settings, by which a change is noticed, also over a restart. Pure.
+//! Mark of a destination's settings, by which a change is noticed even after a restart. Pure.
 
 use sha2::{Digest, Sha256};
 
-/// A mark of settings and secrets, kept in the store. Sixteen bits find a change in all but one of
-/// 65,536 cases, and let nobody who reads the store try out what the secrets may be.
+/// Returns the mark of settings and secrets that is kept in the store. Sixteen bits miss one change in
+/// 65,536, and are too few to test guesses of a secret against the store.
 pub(super) fn mark(settings: &[u8; 32], secrets: &[u8; 32]) -> u16 {
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));

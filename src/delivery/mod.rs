@@ -1,7 +1,9 @@
-//! From the store to the destinations: one worker a destination, so that a dead one delays nobody.
+//! Delivery from the store to the destinations: one worker for each destination, so that one that is
+//! down delays no other.
 //!
-//! A worker leases what is due, makes attempts, and records what became of them; a feed waits to be
-//! read instead. This module never hears from Slack: it meets `intake` only in the store.
+//! A [`worker`] leases the deliveries that are due, makes attempts and records their outcomes; a
+//! [`feed`] waits to be read instead. This module never talks to Slack: it meets `intake` only in the
+//! store.
 
 mod attempt;
 pub mod backoff;

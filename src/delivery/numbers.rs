@@ -1,4 +1,4 @@
-//! One destination's metrics, and the log's line of an alert that died of its age.
+//! Metrics of one destination, and the expiry of its deliveries.
 
 use std::time::Duration;
 
@@ -6,74 +6,75 @@ use metrics::{Counter, Histogram};
 
 use crate::{
     clock::Timestamp,
-    delivery::outcome::{DEAD_REASONS, TOO_OLD},
+    delivery::outcome::{AttemptClass, DeadReason},
     ids::{AlertId, DestinationName, MessageTs},
     logging::chain,
     metrics::{Metric, Metrics},
     store::Queue,
 };
 
-/// All of them are known from the start.
+/// Metrics of one destination. Every series exists from the start.
 #[derive(Debug)]
 pub(super) struct Numbers {
     destination: DestinationName,
-    attempts: Vec<(&'static str, Counter)>,
-    dead: Vec<(&'static str, Counter)>,
+    attempts: Vec<(AttemptClass, Counter)>,
+    dead: Vec<(DeadReason, Counter)>,
     delivery_seconds: Histogram,
     end_to_end_seconds: Histogram,
 }
 
-const CLASSES: [&str; 7] =
-    ["delivered", "duplicate", "destination_fault", "auth", "throttled", "refused", "timeout"];
-
 impl Numbers {
     pub(super) fn new(destination: &DestinationName, metrics: &Metrics) -> Self {
         let name = destination.as_str();
-        let counters = |metric, labels: &[&'static str]| {
-            labels.iter().map(|label| (*label, metrics.counter(metric, &[name, label]))).collect()
+        let attempts = |class: AttemptClass| {
+            (class, metrics.counter(Metric::DeliveryAttempts, &[name, class.label()]))
+        };
+        let dead = |reason: DeadReason| {
+            (reason, metrics.counter(Metric::DeadLetters, &[name, reason.label()]))
         };
         Self {
             destination: destination.clone(),
-            attempts: counters(Metric::DeliveryAttempts, &CLASSES),
-            dead: counters(Metric::DeadLetters, &DEAD_REASONS),
+            attempts: AttemptClass::ALL.map(attempts).into(),
+            dead: DeadReason::ALL.map(dead).into(),
             delivery_seconds: metrics.histogram(Metric::Delivery, &[name]),
             end_to_end_seconds: metrics.histogram(Metric::EndToEnd, &[name]),
         }
     }
 
-    /// An attempt of that class has ended.
-    pub(super) fn attempted(&self, class: &str) {
+    /// Counts an attempt.
+    pub(super) fn attempted(&self, class: AttemptClass) {
         count(&self.attempts, class);
     }
 
-    /// An alert that was received and posted then is delivered now.
+    /// Records how long an alert took from its receipt and from its post to its delivery.
     pub(super) fn delivered(&self, now: Timestamp, received_at: Timestamp, posted_at: MessageTs) {
         let posted_at = Timestamp::from_micros(posted_at.micros());
         self.delivery_seconds.record(now.since(received_at).as_secs_f64());
         self.end_to_end_seconds.record(now.since(posted_at).as_secs_f64());
     }
 
-    /// An alert was given up.
-    pub(super) fn died(&self, reason: &str) {
+    /// Counts an alert that was given up.
+    pub(super) fn died(&self, reason: DeadReason) {
         count(&self.dead, reason);
     }
 
-    /// Gives up what waits and is older than that: an alert grows too old while its destination is
-    /// left alone, too. `beat` is called now and then.
-    pub(super) async fn bury_the_too_old(
+    /// Gives up deliveries older than `max_age`. They also expire while no attempt is made, so this is
+    /// not left to attempts. `beat` is called between batches.
+    pub(super) async fn expire_overdue(
         &self,
         store: &dyn Queue,
         max_age: Duration,
         beat: impl Fn(),
     ) {
         let destination = &self.destination;
+        let reason = DeadReason::TooOld.label();
         loop {
-            match store.expire(destination, max_age, TOO_OLD).await {
+            match store.expire(destination, max_age, reason).await {
                 Ok(dead) if dead.is_empty() => return,
                 Ok(dead) => self.note_expired(&dead),
                 Err(error) => {
                     let error = chain(&error);
-                    tracing::error!(%destination, error, "the store does not say what is too old");
+                    tracing::error!(%destination, error, "overdue alerts could not be given up");
                     return;
                 }
             }
@@ -81,22 +82,23 @@ impl Numbers {
         }
     }
 
-    /// These died of their age, without an attempt: one line each, as after an attempt, so that
-    /// whoever searches the log for an alert finds its end.
+    /// Logs and counts alerts that expired: one line each, as after an attempt, so that a search for an
+    /// alert's id finds its end.
     fn note_expired(&self, dead: &[AlertId]) {
         let destination = &self.destination;
+        let reason = DeadReason::TooOld.label();
         for alert_id in dead {
-            self.died(TOO_OLD);
+            self.died(DeadReason::TooOld);
             tracing::error!(
-                %alert_id, %destination, outcome = "expired", reason = TOO_OLD,
-                "alert {alert_id} given up for {destination}: {TOO_OLD}; \
+                %alert_id, %destination, outcome = "expired", reason,
+                "alert {alert_id} given up for {destination}: {reason}; \
                  it is kept to be retried by hand"
             );
         }
     }
 }
 
-fn count(counters: &[(&'static str, Counter)], label: &str) {
+fn count<L: PartialEq>(counters: &[(L, Counter)], label: L) {
     if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
         counter.increment(1);
     }

@@ -1,4 +1,4 @@
-//! What follows from an attempt: for the delivery, and for the destination. Pure.
+//! Consequences of an attempt for the delivery and for the destination. Pure.
 
 use std::time::Duration;
 
@@ -13,99 +13,179 @@ use crate::{
     store::{Attempt, Because, Next, Reference, Refusals},
 };
 
-/// Why a delivery was given up, as the metric's label.
-pub const DEAD_REASONS: [&str; 2] = [REFUSED, TOO_OLD];
+/// Class of an attempt, as in metrics and in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptClass {
+    /// The destination took the alert.
+    Delivered,
+    /// The destination had the alert already.
+    Duplicate,
+    /// The destination is at fault.
+    DestinationFault,
+    /// The destination rejected the credentials.
+    Auth,
+    /// The destination asked for fewer requests.
+    Throttled,
+    /// The destination refused the alert, or no request could be made of it.
+    Refused,
+    /// The destination did not answer in time.
+    Timeout,
+}
 
-/// It was refused three times, while others were accepted.
-pub const REFUSED: &str = "refused";
+impl AttemptClass {
+    /// Every class, in the order of the documentation.
+    pub const ALL: [Self; 7] = [
+        Self::Delivered,
+        Self::Duplicate,
+        Self::DestinationFault,
+        Self::Auth,
+        Self::Throttled,
+        Self::Refused,
+        Self::Timeout,
+    ];
 
-/// It was undelivered for longer than `max_age`.
-pub const TOO_OLD: &str = "max_age";
+    /// Returns the class of an attempt's result.
+    pub const fn of(result: &Result<Receipt, DeliveryError>) -> Self {
+        match result {
+            Ok(receipt) if receipt.duplicate => Self::Duplicate,
+            Ok(_) => Self::Delivered,
+            Err(
+                DeliveryError::Unreachable(_)
+                | DeliveryError::Destination(_)
+                | DeliveryError::Partly(_),
+            ) => Self::DestinationFault,
+            Err(DeliveryError::Auth(_)) => Self::Auth,
+            Err(DeliveryError::Throttled { .. }) => Self::Throttled,
+            Err(DeliveryError::Refused { .. }) => Self::Refused,
+            Err(DeliveryError::TimedOut) => Self::Timeout,
+        }
+    }
 
-/// What is known about a delivery when an attempt at it ends.
+    /// Returns the word that stands for the class in metrics, in the store and in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Duplicate => "duplicate",
+            Self::DestinationFault => "destination_fault",
+            Self::Auth => "auth",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Reason why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// The alert was refused three times, while others were accepted.
+    Refused,
+    /// The alert was undelivered for longer than `max_age`.
+    TooOld,
+}
+
+impl DeadReason {
+    /// Every reason, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::Refused, Self::TooOld];
+
+    /// Returns the word that stands for the reason in metrics, in the store and in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::TooOld => "max_age",
+        }
+    }
+}
+
+/// Facts about a delivery at the end of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
-    /// Attempts that failed before this one.
+    /// Failed attempts before this one.
     pub attempts: u32,
-    /// The refusals before this one.
+    /// Refusals before this one.
     pub refusals: Refusals,
-    /// From when its age is counted.
+    /// Start of the delivery's age.
     pub pending_since: Timestamp,
-    /// Its age at which it is given up.
+    /// Age at which the delivery is given up.
     pub max_age: Duration,
-    /// A fault now is not the destination's only one: it may be down.
+    /// The destination has failed before: it may be down.
     pub is_failing: bool,
-    /// Now.
+    /// Time at the end of the attempt.
     pub now: Timestamp,
-    /// Drawn from `0.0..1.0`.
+    /// Random number from `0.0..1.0`.
     pub jitter: f64,
 }
 
-/// What an attempt says about the destination.
+/// Conclusion of an attempt about the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It works: it took the alert, or read it and refused it.
+pub enum DestinationVerdict {
+    /// The destination works: it took the alert, or read the alert and refused it.
     Works,
-    /// It is at fault.
+    /// The destination is at fault.
     Fault(Fault),
-    /// It is at fault, and asks to be left alone for that long.
+    /// The destination is at fault, and asks for a pause of this length.
     FaultFor(Duration),
 }
 
-/// Decides what is next. Neither a destination's fault nor its refusal kills an alert before its
-/// time, unless there is evidence that the alert itself is at fault.
-pub fn decide(result: &Result<Receipt, DeliveryError>, situation: &Situation) -> (Next, Verdict) {
+/// Decides the next state of the delivery. Neither a destination fault nor a refusal gives an alert up
+/// before `max_age`, unless there is evidence that the alert itself is at fault.
+pub fn decide(
+    result: &Result<Receipt, DeliveryError>,
+    situation: &Situation,
+) -> (Next, DestinationVerdict) {
     let error = match result {
-        Ok(receipt) => return (Next::Delivered(reference(receipt)), Verdict::Works),
+        Ok(receipt) => return (Next::Delivered(reference(receipt)), DestinationVerdict::Works),
         Err(error) => error,
     };
     let scheduled = backoff::delay(situation.attempts.saturating_add(1), situation.jitter);
     match error.advice() {
         Advice::Retry | Advice::HoldDestination => {
             let fault = if error.is_network() { Fault::Network } else { Fault::Answered };
-            // An alert that has failed often must not wait longer than a probe would, or nobody
-            // finds out that the destination works again.
+            // An alert that has failed often must not wait longer than a probe would: its attempt may
+            // be the one that finds the destination working again.
             let wait = if situation.is_failing {
                 scheduled.min(spread(fault.longest_pause(), situation.jitter))
             } else {
                 scheduled
             };
-            (retry(situation, wait, Because::Fault), Verdict::Fault(fault))
+            (retry(situation, wait, Because::Fault), DestinationVerdict::Fault(fault))
         }
         Advice::RetryAfter(asked) => {
             let wait = asked.unwrap_or_else(|| scheduled.max(backoff::THROTTLED));
             let quiet = asked.unwrap_or(backoff::THROTTLED);
-            (retry(situation, wait, Because::Asked), Verdict::FaultFor(quiet))
+            (retry(situation, wait, Because::Asked), DestinationVerdict::FaultFor(quiet))
         }
-        Advice::RetryAlert => (retry(situation, scheduled, Because::Fault), Verdict::Works),
+        Advice::RetryAlert => {
+            (retry(situation, scheduled, Because::Fault), DestinationVerdict::Works)
+        }
         Advice::GiveUpOnEvidence if situation.refusals.are_proof_with_one_more() => {
-            (Next::Dead { reason: REFUSED }, Verdict::Works)
+            (Next::Dead { reason: DeadReason::Refused.label() }, DestinationVerdict::Works)
         }
-        Advice::GiveUpOnEvidence => (retry(situation, scheduled, Because::Refused), Verdict::Works),
+        Advice::GiveUpOnEvidence => {
+            (retry(situation, scheduled, Because::Refused), DestinationVerdict::Works)
+        }
     }
 }
 
-/// An attempt as it is stored and shown.
+/// Returns an attempt as it is stored and shown.
 pub fn describe(
     result: &Result<Receipt, DeliveryError>,
     started_at: Timestamp,
     duration: Duration,
 ) -> Attempt {
-    let (class, status, excerpt) = match result {
-        Ok(receipt) => {
-            let class = if receipt.duplicate { "duplicate" } else { "delivered" };
-            (class, receipt.status, receipt.excerpt.clone())
-        }
+    let (status, excerpt) = match result {
+        Ok(receipt) => (receipt.status, receipt.excerpt.clone()),
         Err(error) => match error.answer() {
-            Some(answer) => (error.label(), Some(answer.status), answer.excerpt.clone()),
-            None => (error.label(), None, chain(error)),
+            Some(answer) => (Some(answer.status), answer.excerpt.clone()),
+            None => (None, chain(error)),
         },
     };
+    let class = AttemptClass::of(result).label();
     Attempt { started_at, duration, class, status, excerpt }
 }
 
-/// The last attempt is at the age limit. What is older is given up by the worker, which looks twice
-/// at the clock before it believes that.
+/// Returns a retry after a wait, shortened so that the last attempt comes at the age limit. Older
+/// deliveries are given up by the worker, which does not trust a clock that was just set.
 fn retry(situation: &Situation, wait: Duration, because: Because) -> Next {
     let left = (situation.pending_since + situation.max_age).since(situation.now);
     Next::Retry { wait: if left.is_zero() { wait } else { wait.min(left) }, because }
@@ -151,7 +231,7 @@ mod tests {
         for attempts in [0, 2, 3, 1_000] {
             let (next, verdict) = decide(&failed, &Situation { attempts, ..situation() });
             assert!(waits(&next).is_some_and(|(_, because)| because == Because::Fault), "{next:?}");
-            assert_eq!(verdict, Verdict::Fault(Fault::Answered));
+            assert_eq!(verdict, DestinationVerdict::Fault(Fault::Answered));
         }
     }
 
@@ -174,7 +254,7 @@ mod tests {
     fn wrong_credentials_keep_the_alert() {
         let (next, verdict) = decide(&Err(DeliveryError::Auth(Answer::default())), &situation());
         assert_eq!(waits(&next), Some((1, Because::Fault)));
-        assert_eq!(verdict, Verdict::Fault(Fault::Answered));
+        assert_eq!(verdict, DestinationVerdict::Fault(Fault::Answered));
     }
 
     #[test]
@@ -193,9 +273,9 @@ mod tests {
         ] {
             let refusals = Refusals { count, accepted, evidence };
             let (next, verdict) = decide(&refused(), &Situation { refusals, ..situation() });
-            assert_eq!(matches!(next, Next::Dead { reason: REFUSED }), dies, "{refusals:?}");
+            assert_eq!(matches!(next, Next::Dead { reason: "refused" }), dies, "{refusals:?}");
             assert!(dies || waits(&next) == Some((1, Because::Refused)), "{refusals:?}");
-            assert_eq!(verdict, Verdict::Works);
+            assert_eq!(verdict, DestinationVerdict::Works);
         }
     }
 
@@ -206,7 +286,7 @@ mod tests {
         let asked = Some(Duration::from_secs(7));
         let (next, verdict) = decide(&throttled(asked), &situation());
         assert_eq!(waits(&next), Some((7, Because::Asked)));
-        assert_eq!(verdict, Verdict::FaultFor(Duration::from_secs(7)));
+        assert_eq!(verdict, DestinationVerdict::FaultFor(Duration::from_secs(7)));
         let (next, _) = decide(&throttled(None), &situation());
         assert_eq!(waits(&next), Some((60, Because::Asked)));
     }
@@ -228,6 +308,6 @@ mod tests {
             Receipt { duplicate: true, reference_id: "7".to_owned(), ..Receipt::default() };
         let (next, verdict) = decide(&Ok(receipt), &situation());
         assert!(matches!(next, Next::Delivered(reference) if reference.id == "7"));
-        assert_eq!(verdict, Verdict::Works);
+        assert_eq!(verdict, DestinationVerdict::Works);
     }
 }

@@ -1,5 +1,5 @@
-//! One destination's worker: leases what is due, keeps as many attempts going as it may, and wakes
-//! at once for a new alert.
+//! Worker of one destination: leases deliveries that are due, keeps as many attempts going as it may,
+//! and wakes at once for a new alert.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::{
     attempt::{Attempts, Health},
     breaker::Probe,
-    handle::Handle,
+    handle::WorkerHandle,
     mark::mark,
     numbers::Numbers,
 };
@@ -35,52 +35,52 @@ use crate::{
     store::{Hasten, Lease, StoreError},
 };
 
-/// A worker looks around at least this often: its heartbeat, and alerts that grew too old.
+/// Longest time between two heartbeats of a worker, and between two checks for overdue alerts.
 pub(super) const LOOK_AROUND: Duration = Duration::from_secs(10);
 
-/// After the store failed to answer.
+/// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A lease must outlast the attempt by this, for its outcome to be recorded; one that does not is
-/// given back unused, or two attempts at one alert could be in flight at once. The configuration
-/// makes every lease 30 s longer than an attempt.
+/// Time by which a lease must outlast the attempt, so that the outcome can be recorded. A lease that
+/// does not is released unused; otherwise two attempts at one alert could be in flight at once. The
+/// configuration makes every lease 30 s longer than an attempt.
 const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
-/// What one worker does.
+/// Destination of a worker, and limits of the attempts.
 #[derive(Debug)]
-pub struct Plan {
-    /// Where the alerts go.
+pub struct WorkerPlan {
+    /// Destination of the alerts.
     pub destination: Arc<Destination>,
-    /// Attempts at once.
+    /// Most attempts in flight at once.
     pub concurrency: NonZeroUsize,
-    /// Attempts a minute, if there is a limit. It counts for this process only.
+    /// Most attempts a minute by this process, if there is a limit.
     pub rate_limit: Option<NonZeroU32>,
-    /// The age at which an alert is given up.
+    /// Age at which a delivery is given up.
     pub max_age: Duration,
-    /// The longest time that one attempt takes.
+    /// Longest time that an attempt takes.
     pub timeout: Duration,
-    /// A digest of the destination's settings but for its secrets.
+    /// Digest of the destination's settings, without the secrets.
     pub settings: [u8; 32],
 }
 
-/// Alerts of a message with more bytes are attempted one after the other: each takes up to ten
-/// times as much memory while it is sent.
+/// Size of a message beyond which its alerts are attempted one after the other, since each takes up
+/// to ten times as much memory while it is sent.
 const LARGE_BYTES: usize = 512 * 1024;
 
-/// A destination's worker.
+/// Worker of one destination.
 #[derive(Debug)]
 pub struct Worker {
     attempts: Arc<Attempts>,
-    plan: Plan,
+    plan: WorkerPlan,
     limiter: Option<DefaultDirectRateLimiter>,
     limited_until: Option<Moment>,
-    /// When to look around again: it means a look at everything that waits.
+    /// Time of the next check of everything that waits, which is not done in every turn of the loop.
     look_at: Moment,
-    /// Under which settings refusals are counted, once the store knows.
+    /// Mark of the settings under which refusals are counted, once the store has taken it.
     settings: Option<u16>,
     ready: VecDeque<Lease>,
     running: JoinSet<()>,
-    /// Held by the attempt at an alert of a large message, if one is under way.
+    /// Shared with the attempt at an alert of a large message, while there is one.
     large: Arc<()>,
     breaker_open: Gauge,
     heartbeat: Heartbeat,
@@ -89,7 +89,7 @@ pub struct Worker {
 impl Worker {
     /// Returns a worker that does nothing until [`Worker::run`]. The worker stops with the shutdown
     /// of `ground`; `matcher` is replaced when the configuration is.
-    pub fn new(plan: Plan, ground: Ground, matcher: Arc<ArcSwap<Matcher>>) -> Self {
+    pub fn new(plan: WorkerPlan, ground: Ground, matcher: Arc<ArcSwap<Matcher>>) -> Self {
         let destination = plan.destination.name();
         Self {
             breaker_open: ground.metrics.gauge(Metric::BreakerOpen, &[destination.as_str()]),
@@ -112,20 +112,20 @@ impl Worker {
                 health: Mutex::new(Health::default()),
                 unrecorded: AtomicUsize::new(0),
                 overdue: AtomicBool::new(false),
-                // How the destination was before the start is not known.
+                // The state of the destination before the start is not known.
                 recovered: AtomicBool::new(true),
             }),
             plan,
         }
     }
 
-    /// What others may know of this worker, and ask of it.
-    pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.attempts))
+    /// Returns the access for others to this worker.
+    pub fn handle(&self) -> WorkerHandle {
+        WorkerHandle::new(Arc::clone(&self.attempts))
     }
 
-    /// Works until [`Shutdown::stop`](crate::shutdown::Shutdown::stop); attempts in flight then
-    /// end within their time limit.
+    /// Delivers until [`Shutdown::stop`](crate::shutdown::Shutdown::stop). Attempts in flight then end
+    /// within their time limit.
     pub async fn run(mut self) {
         let stopped = self.attempts.shutdown.stopped();
         tokio::pin!(stopped);
@@ -154,7 +154,7 @@ impl Worker {
         self.give_back().await;
         let loop_name = loop_name(self.plan.destination.name());
         self.attempts.shutdown.forget_heartbeat(&loop_name, &self.heartbeat);
-        // The hint may have come to us, and there may be another worker now.
+        // The hint may have woken this worker, and another one may serve the destination now.
         hint.notify_one();
         while let Some(ended) = self.running.join_next().await {
             note_end(Some(ended));
@@ -162,15 +162,17 @@ impl Worker {
         self.breaker_open.set(0.0);
     }
 
+    /// Notes changed settings, ends waits that a wrong clock caused, and gives up overdue alerts.
     async fn look_around(&mut self) {
         self.note_settings().await;
         self.hasten(Hasten::Misdated).await;
         let beat = || self.heartbeat.beat(self.attempts.clock.instant());
         let store = self.attempts.store.as_ref();
-        self.attempts.numbers.bury_the_too_old(store, self.plan.max_age, beat).await;
+        self.attempts.numbers.expire_overdue(store, self.plan.max_age, beat).await;
     }
 
-    /// Refusals under other settings or secrets say nothing about an alert.
+    /// Tells the store when settings or secrets have changed. The refusals before that are forgotten,
+    /// since they do not show that an alert is at fault.
     async fn note_settings(&mut self) {
         let mark = mark(&self.plan.settings, &self.plan.destination.secrets_digest());
         if self.settings == Some(mark) {
@@ -180,7 +182,7 @@ impl Worker {
         match self.attempts.store.note_settings(&destination, mark).await {
             Ok(anew) => {
                 self.settings = Some(mark);
-                // They were leased under the settings before.
+                // The leases at hand were taken under the earlier settings.
                 self.give_back().await;
                 if anew > 0 {
                     tracing::info!(
@@ -193,13 +195,13 @@ impl Worker {
             }
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(%destination, error, "the store does not take the settings");
+                tracing::error!(%destination, error, "changed settings could not be stored");
             }
         }
     }
 
-    /// Alerts that failed by the destination's fault have waits of their own, up to a quarter of an
-    /// hour. Once it works they need not.
+    /// Makes waiting alerts due after the destination has recovered. Alerts that failed by a
+    /// destination fault otherwise wait for up to a quarter of an hour.
     async fn end_waits_if_recovered(&self) {
         let recovered = &self.attempts.recovered;
         if recovered.swap(false, Ordering::Relaxed) && !self.hasten(Hasten::Recovered).await {
@@ -207,6 +209,7 @@ impl Worker {
         }
     }
 
+    /// Makes some waiting alerts due now. Returns `false` if the store failed.
     async fn hasten(&self, whom: Hasten) -> bool {
         let destination = self.plan.destination.name();
         match self.attempts.store.hasten(destination, whom).await {
@@ -223,13 +226,13 @@ impl Worker {
             }
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(%destination, error, "the store does not say what waits");
+                tracing::error!(%destination, error, "waiting alerts could not be made due");
                 false
             }
         }
     }
 
-    /// Starts attempts while there is room and work; returns when to look again.
+    /// Starts attempts while there is room and work. Returns when to look again.
     async fn start_what_may_start(&mut self) -> Moment {
         let Ok(next_due) = self.refill().await else {
             return self.attempts.clock.moment() + STORE_PAUSE;
@@ -239,6 +242,7 @@ impl Worker {
                 break;
             };
             let is_large = lease.delivery().raw.len() > LARGE_BYTES;
+            // Only one alert of a large message at a time.
             if is_large && Arc::strong_count(&self.large) > 1 && self.is_fresh(&lease) {
                 self.ready.push_front(lease);
                 break;
@@ -259,12 +263,15 @@ impl Worker {
         if self.capacity() == 0 && gate.is_some() {
             self.give_back().await;
         }
-        // While something holds the destination back, what is due is no reason to wake.
+        // While something holds the destination back, a delivery that is due is not a reason to wake.
         gate.or(next_due).map_or(self.look_at, |at| at.min(self.look_at))
     }
 
-    /// Leases as much as may run now and as much again, so that a slot that becomes free finds its
-    /// next alert at hand. Returns when the next one is due.
+    /// Leases as many deliveries as may run now and as many again, so that a slot that becomes free
+    /// has its next alert at hand. Returns when the next delivery is due.
+    ///
+    /// # Errors
+    /// The store failed, which is logged.
     async fn refill(&mut self) -> Result<Option<Moment>, ()> {
         let capacity = self.capacity();
         if capacity == 0 || self.ready.len() >= capacity {
@@ -274,7 +281,7 @@ impl Worker {
         let store = &self.attempts.store;
         let failed = |error: StoreError| {
             let error = chain(&error);
-            tracing::error!(%destination, error, "the store does not say what is due");
+            tracing::error!(%destination, error, "due alerts could not be read from the store");
         };
         let probe = self.health(|health| health.breaker.probe());
         if probe == Some(Probe::Oldest) && self.ready.is_empty() {
@@ -291,15 +298,15 @@ impl Worker {
         }
         let leased = store.lease_due(destination, missing).await.map_err(failed)?;
         if probe == Some(Probe::Due) && leased.is_empty() && self.ready.is_empty() {
-            // Nothing is due: the probe takes the oldest alert, so that it is not left out.
+            // Nothing is due: the probe takes the oldest alert instead of being skipped.
             let oldest = store.lease_oldest(destination).await.map_err(failed)?;
             if oldest.is_some() {
                 self.ready.extend(oldest);
                 return Ok(None);
             }
         }
-        // Fewer are all that is due, or as many bytes as one call leases: in that case something is
-        // due already, and the worker looks again at once.
+        // Fewer than asked for: that is everything due, or as many bytes as one call leases. In the
+        // second case more is due already, and `next_due` makes the worker look again at once.
         let all = leased.len() < missing;
         self.ready.extend(leased);
         if !all {
@@ -310,6 +317,7 @@ impl Worker {
         Ok(next_due.map(|at| clock.moment() + at.since(clock.now())))
     }
 
+    /// Returns the number of attempts that may start now.
     fn capacity(&self) -> usize {
         let now = self.attempts.clock.moment();
         let running = self.running.len();
@@ -326,7 +334,7 @@ impl Worker {
         })
     }
 
-    /// Until when something holds the destination back, and whether its breaker is open.
+    /// Returns until when something holds the destination back, and whether the breaker is open.
     fn gate(&self) -> (Option<Moment>, bool) {
         let now = self.attempts.clock.moment();
         let (probe_at, quiet_until) =
@@ -335,6 +343,7 @@ impl Worker {
         (gate, probe_at.is_some())
     }
 
+    /// Takes one attempt from the rate limit. Returns `false` if none is left for now.
     fn within_rate(&mut self) -> bool {
         let Some(limiter) = &self.limiter else {
             return true;
@@ -353,6 +362,7 @@ impl Worker {
         outlasts(lease.expires_at(), self.attempts.clock.moment(), self.plan.timeout)
     }
 
+    /// Releases the leases that are not used yet.
     async fn give_back(&mut self) {
         for lease in self.ready.drain(..) {
             self.attempts.store.release(lease).await;
@@ -364,11 +374,12 @@ impl Worker {
     }
 }
 
-/// Whether a lease lasts until an attempt that begins now has ended and is recorded.
+/// Returns whether a lease lasts until an attempt that begins now has ended and is recorded.
 fn outlasts(expires_at: Moment, now: Moment, timeout: Duration) -> bool {
     expires_at > now + timeout + LEASE_RESERVE
 }
 
+/// Returns the name of a destination's loop among the heartbeats.
 pub(super) fn loop_name(destination: &DestinationName) -> String {
     format!("delivery to {destination}")
 }

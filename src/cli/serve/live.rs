@@ -21,7 +21,7 @@ use crate::{
     config::{self, Config},
     delivery::{
         feed::Feed,
-        worker::{Plan, Worker},
+        worker::{Worker, WorkerPlan},
     },
     destination::Destination,
     ground::Ground,
@@ -267,7 +267,7 @@ fn start(
         ground.shutdown.spawn(Arc::clone(&feed).run());
         return By::Feed(feed, token.clone());
     }
-    let plan = Plan {
+    let plan = WorkerPlan {
         destination: Arc::clone(destination),
         concurrency: one.concurrency,
         rate_limit: one.rate_limit,
