@@ -1,5 +1,5 @@
-//! From an incident to the alert that destinations and the API see. Pure: the same stored message
-//! always gives the same alert, and a better mapping repairs the alerts of the past.
+//! Mapping of an incident to the alert that destinations and the API see. Pure: the same stored
+//! message always gives the same alert, and a better mapping also corrects earlier alerts.
 
 use serde_json::value::RawValue;
 
@@ -15,35 +15,36 @@ use crate::{
     slack::{self, message::Stored, mrkdwn},
 };
 
-/// Where an incident came from.
+/// Origin of an incident.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// The alert's identity.
+    /// Identity of the alert.
     pub id: &'a AlertId,
-    /// When the message was posted.
+    /// Time of the post.
     pub posted_at: MessageTs,
-    /// push, `catch_up` or backfill.
+    /// One of `push`, `catch_up` and `backfill`.
     pub source: &'static str,
     /// Slack's `event_id`, or empty.
     pub event_id: &'a str,
     /// Slack's `team_id`, or empty.
     pub team: &'a str,
-    /// Which bot posted it, or empty.
+    /// Id of the bot that posted the message, or empty.
     pub bot_id: &'a str,
 }
 
-/// What is stored gives no alert.
+/// The stored message, or the attachment in it, cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored {0} is unreadable")]
 pub struct Unreadable(&'static str);
 
-/// The alert of a stored message's attachment, derived again from the bytes that Slack sent. The
-/// `bot_id` of `origin` is not looked at: the message has its own. An alert that stands for all
-/// incidents after the first [`MOST_INCIDENTS`] has the whole message as its attachment, and so has
-/// one that was not in an attachment of the known shape.
+/// Derives the alert of an attachment from the stored bytes that Slack sent. The `bot_id` of `origin`
+/// is ignored, since the message has one.
+///
+/// An alert that stands for all incidents after the first [`MOST_INCIDENTS`], or that was found in a
+/// new layout, has the whole message as its attachment.
 ///
 /// # Errors
-/// [`Unreadable`] if the bytes hold no message with such an attachment.
+/// [`Unreadable`] if the bytes do not hold a message with such an attachment.
 pub fn alert_of_stored(
     raw: &[u8],
     attachment: u32,
@@ -60,8 +61,8 @@ pub fn alert_of_stored(
     {
         own.to_owned()
     } else {
-        // Nothing of the other incidents is lost: the message shows all of them. And what has a
-        // shape that nobody knows may say more than what was read.
+        // The message shows all the incidents that the alert stands for; and a new layout may hold
+        // more than what was read.
         RawValue::from_string(text.to_string()).map_err(|_broken| Unreadable("message"))?
     };
     let origin = Origin { bot_id: &stored.bot_id, ..*origin };
@@ -72,7 +73,8 @@ pub fn alert_of_stored(
     Ok(alert)
 }
 
-/// The alert of an incident; `attachment` is where it was read from, exactly as Slack sent it.
+/// Returns the alert of an incident. `attachment` is the JSON from which the incident was read, as
+/// Slack sent it.
 pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawValue>) -> Alert {
     let message = &origin.id.message;
     let start_time_ms = origin.posted_at.millis();
@@ -94,7 +96,7 @@ pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawVa
             recognised: incident.risk.recognised,
         },
         start_time_ms,
-        // The article adds one: its connector asks for everything after the end time.
+        // One more, as in the vendor's article: its connector asks for everything after the end time.
         end_time_ms: start_time_ms.saturating_add(1),
         script: Script {
             host: incident.script.host(),
@@ -119,8 +121,8 @@ pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawVa
     }
 }
 
-/// The microseconds of the `ts`, as the published connector has it. A message without one is known
-/// by its digest, so that two of them in one second do not meet in the SOAR.
+/// Returns the microseconds of the `ts`, like the published connector. A message without a readable
+/// `ts` gets its digest, so that two such messages of one second stay apart in the SOAR.
 fn ticket_id(id: &AlertId) -> String {
     let message = match id.message.ts {
         TsKey::Ts(ts) => ts.micros().to_string(),

@@ -574,7 +574,7 @@ mod tests {
         }
     }
 
-    /// What made the article's connector lose alerts or stop, each on the input that did it.
+    /// Inputs on which the connector of the article lost alerts or stopped, one test each.
     mod the_predecessor {
         use super::*;
 

@@ -1,25 +1,25 @@
-//! The severity that Code Defender gives an incident.
+//! Severity that Code Defender gives an incident.
 
 use crate::slack::mrkdwn;
 
-/// Code Defender's levels, from the least to the most severe.
+/// Level of Code Defender, from the least to the most severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RiskLevel {
-    /// Worth knowing.
+    /// Information without a risk.
     Informative,
-    /// Low.
+    /// Low risk level.
     Low,
-    /// Medium.
+    /// Medium risk level.
     Medium,
-    /// High; also what an unknown level counts as.
+    /// High risk level; an unknown level counts as high.
     High,
-    /// Critical.
+    /// Critical risk level.
     Critical,
 }
 
 impl RiskLevel {
-    /// The level that a word names, whatever its case, or one of the aliases informational, info
-    /// and moderate.
+    /// Parses the word of a level, ignoring case, or one of the aliases `informational`, `info` and
+    /// `moderate`.
     ///
     /// ```
     /// use slack_soar_relay::code_defender::risk_level::RiskLevel;
@@ -41,7 +41,7 @@ impl RiskLevel {
         WORDS.iter().find(known).map(|(_, level)| *level)
     }
 
-    /// The level's word in the configuration, in alerts and in lists.
+    /// Returns the word of the level in the configuration, in alerts and in lists.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Informative => "informative",
@@ -52,7 +52,7 @@ impl RiskLevel {
         }
     }
 
-    /// The level's word as Code Defender writes it.
+    /// Returns the word of the level as Code Defender writes it.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Informative => "Informative",
@@ -64,19 +64,19 @@ impl RiskLevel {
     }
 }
 
-/// A severity as read from a message.
+/// Severity as read from a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Risk {
-    /// As Slack sent it, or empty.
+    /// Value of the field, as Slack sent it, or empty.
     pub raw: String,
-    /// The level it counts as.
+    /// Level that the incident counts as.
     pub level: RiskLevel,
-    /// Whether `raw` names a level. If not, the incident counts as high: better one look too many.
+    /// `true` if `raw` names a level. If not, the incident counts as high, to be on the safe side.
     pub recognised: bool,
 }
 
 impl Risk {
-    /// Reads the text of the field, whatever markup is around it.
+    /// Reads the value of the field, ignoring markup.
     pub fn read(raw: &str) -> Self {
         let known = RiskLevel::parse(&mrkdwn::label(raw));
         Self {
@@ -86,7 +86,7 @@ impl Risk {
         }
     }
 
-    /// Whether the field is absent, or has nothing but markup and blanks in it.
+    /// Returns whether the field is absent, or holds only markup and blanks.
     pub fn is_missing(&self) -> bool {
         mrkdwn::label(&self.raw).is_empty()
     }
