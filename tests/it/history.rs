@@ -3,14 +3,17 @@
 use std::{slice, time::Duration};
 
 use serde_json::{Value, json};
-use slack_soar_relay::clock::Timestamp;
+use slack_soar_relay::{
+    clock::Timestamp,
+    intake::catch_up::{BackfillRequest, HistoryTime, Purpose},
+};
 
 use crate::{
     harness::{
         BEGIN, TestRelay,
-        fake_slack::CHANNEL,
+        fake_slack::{CHANNEL, Trouble},
         slack::{self, TITLE},
-        world::{World, id, sorted},
+        world::{DAY, HISTORY, World, channel_status, id, problem_is, sorted},
     },
     kinds::blocks,
 };
@@ -23,7 +26,7 @@ fn ago(minutes: u64) -> Timestamp {
 }
 
 impl World {
-    /// A bot posts, while no relay runs.
+    /// Posts a message of a bot that many minutes before the test begins.
     fn posted(&self, bot: &str, minutes_ago: u64, rest: &Value) -> String {
         let mut message = json!({"type": "message", "bot_id": bot, "text": ""});
         for (key, value) in rest.as_object().unwrap() {
@@ -33,7 +36,7 @@ impl World {
     }
 }
 
-/// Ids and reasons of all near misses.
+/// Returns ids and reasons of all near misses.
 async fn near_misses(relay: &TestRelay) -> Vec<(String, String)> {
     let (status, listed) = relay.api("GET", "/near-misses").await;
     assert_eq!(status, 200, "{listed}");
@@ -88,4 +91,54 @@ async fn a_case_that_another_bot_announces_in_history_makes_no_loop_whichever_pa
             assert_eq!(near_misses(&relay).await, [other_bot], "{pages} {incident}");
         }
     }
+}
+
+/// Posts an incident in a new layout and, before it, as many other messages as a page has. Returns
+/// the incident's id.
+fn incident_before_another_page(world: &World, minutes_ago: u64) -> String {
+    for n in 0..200 {
+        world.posted(VENDOR, minutes_ago + 10, &json!({"text": format!("build {n}")}));
+    }
+    world.posted(VENDOR, minutes_ago, &json!({"blocks": blocks()}))
+}
+
+#[tokio::test]
+async fn an_incident_in_a_new_layout_is_stored_though_a_later_page_can_never_be_read() {
+    let world = World::new().await;
+    let incident = incident_before_another_page(&world, 10);
+    world.slack.trouble(HISTORY, 1, Trouble::Error("channel_not_found"));
+    let relay = world.start().await;
+    problem_is(&relay, |problem| problem.contains("channel_not_found")).await;
+    assert_eq!(world.arrived(&relay).await, [incident]);
+    let status = channel_status(&relay, CHANNEL).await;
+    assert_eq!(status["committed"], Value::Null, "the window counts as not read");
+}
+
+#[tokio::test]
+async fn an_incident_in_a_new_layout_is_stored_though_slack_revokes_the_token_meanwhile() {
+    let world = World::new().await;
+    let incident = incident_before_another_page(&world, 10);
+    world.slack.trouble(HISTORY, 1, Trouble::Revoke);
+    let relay = world.start().await;
+    problem_is(&relay, |problem| problem.contains("token_revoked")).await;
+    assert_eq!(world.arrived(&relay).await, [incident]);
+}
+
+#[tokio::test]
+async fn a_backfill_that_fails_has_stored_the_incidents_in_a_new_layout_that_it_has_read() {
+    let world = World::new().await;
+    let relay = world.start().await;
+    relay.caught_up().await;
+    // Older than anything that catch-up reads by itself.
+    let incident = incident_before_another_page(&world, 4 * 24 * 60);
+    world.slack.trouble(HISTORY, 1, Trouble::Error("not_in_channel"));
+    let request = BackfillRequest {
+        since: HistoryTime::Ago(5 * DAY),
+        until: None,
+        channel: None,
+        purpose: Purpose::Deliver,
+    };
+    let report = relay.relay().catch_up()[0].backfill(request).await.unwrap();
+    assert_eq!((report.channels, report.failures.len()), (0, 1));
+    assert_eq!(world.arrived(&relay).await, [incident]);
 }

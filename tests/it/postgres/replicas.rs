@@ -10,7 +10,7 @@ use super::{CONCURRENCY, Relays, api, both_ways, cluster::TestServer, ids, metri
 use crate::{
     harness::{
         BEGIN, Setup,
-        fake_slack::{CHANNEL, Channel, FakeSlack, Trouble},
+        fake_slack::{CHANNEL, Call, Channel, FakeSlack, Sick, Trouble},
         http, slack,
         soar::{FakeSoar, Mood},
     },
@@ -24,6 +24,7 @@ both_ways! {
     what_an_operator_does_on_one_relay_holds_for_all,
     another_relay_reads_history_within_15_s_of_the_pollers_death,
     what_slack_says_it_withheld_is_read_whichever_relay_it_tells,
+    a_relay_that_stands_by_reads_a_withheld_minute_once_though_another_channel_fails,
     a_channels_new_id_counts_for_all_relays_whichever_slack_tells,
     a_channels_name_that_one_relay_found_counts_for_all,
     a_backfill_on_any_relay_reads_every_channel_that_the_bot_is_in,
@@ -205,6 +206,38 @@ async fn what_slack_says_it_withheld_is_read_whichever_relay_it_tells(server: Te
     until_all(&soar, &[id]).await;
     assert_eq!(server.cluster.sql("SELECT term FROM relay.pollers").await, ["1"]);
     assert_eq!(server.cluster.sql(cursors).await, read_to, "only the poller moves it");
+}
+
+async fn a_relay_that_stands_by_reads_a_withheld_minute_once_though_another_channel_fails(
+    server: TestServer,
+) {
+    const FAILS: &str = "C7777777777";
+    let clock = Clock::system();
+    let workspace = FakeSlack::new(clock.clone()).await;
+    workspace.state().channels.push(Channel::new(FAILS, "other"));
+    let soar = FakeSoar::ok().await;
+    let mut relays = Relays::new(server.url(), &soar);
+    relays.catch_up_in(&workspace, &format!("[{CHANNEL}, {FAILS}]"));
+    let cursors = "SELECT channel FROM relay.cursors";
+    let _poller = relays.start();
+    until("history is read", async || server.cluster.sql(cursors).await.len() == 2).await;
+    let other = relays.start();
+    workspace.state().sick.insert(FAILS, Sick::Error("internal_error"));
+    // Long before the overlap of the poller, so that the other relay's calls can be told apart.
+    let minute = clock.now() - Duration::from_secs(7200);
+    let limited = json!({"type": "app_rate_limited", "minute_rate_limited": minute.seconds()});
+    assert_eq!(other.post_body(limited.to_string().as_bytes()).await, Some(200));
+    let oldest = format!("{}.", minute.seconds());
+    let calls = |channel: &str| {
+        let calls = workspace.calls("conversations.history");
+        let is_told = |call: &&Call| {
+            call.query.get("channel").is_some_and(|id| id == channel)
+                && call.query.get("oldest").is_some_and(|from| from.starts_with(&oldest))
+        };
+        calls.iter().filter(is_told).count()
+    };
+    until("the sick channel was tried again", async || calls(FAILS) >= 3).await;
+    assert_eq!(calls(CHANNEL), 1, "read to its end, it is left alone");
 }
 
 async fn a_channels_new_id_counts_for_all_relays_whichever_slack_tells(server: TestServer) {
