@@ -295,9 +295,9 @@ impl Resolver<'_> {
             channels: self
                 .channels(&format!("{pointer}/channels"), when.channels.iter().enumerate()),
             test: match when.test {
-                Test::Include => routing::Test::Include,
-                Test::Exclude => routing::Test::Exclude,
-                Test::Only => routing::Test::Only,
+                Test::Include => routing::TestIncidents::Include,
+                Test::Exclude => routing::TestIncidents::Exclude,
+                Test::Only => routing::TestIncidents::Only,
             },
         }
     }

@@ -1,7 +1,7 @@
-//! The channels of one app: those configured by id, those by name as they become known, or all.
+//! Channels of one app: configured by id, configured by name and resolved to an id, or all.
 //!
-//! While a name is not known, no channel can be told to be none of ours, so incidents from every
-//! channel are taken. Slack's API may be down when we start; that must lose nothing.
+//! While a name is not resolved, any channel may be the one with that name, so incidents from every
+//! channel are accepted. Slack's API may be down at the start, and that must lose nothing.
 
 use std::{slice, sync::Arc};
 
@@ -14,38 +14,39 @@ use crate::{
     store::{History, StoreError, with_new_id},
 };
 
-/// One app's channels. Shared by the receiver, which asks, and by catch-up, which finds out.
+/// Channels of one app. Shared by the receiver, which reads them, and catch-up, which resolves them.
 #[derive(Debug)]
 pub struct Channels {
     known: ArcSwap<Known>,
-    /// Held from a look into the store until what was found is applied, so that nothing older takes
-    /// the place of what is newer.
+    /// Held from a read of the store until the result is applied, so that an older result does not
+    /// replace a newer one.
     turn: Mutex<()>,
 }
 
-/// What is known of them at one moment.
+/// Knowledge about the channels at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    /// What the matcher lets through.
+    /// Channels and bots from which the matcher accepts incidents.
     pub(super) watch: Watch,
-    /// The channels whose ids are known, each by the id it has now.
+    /// Channels whose ids are known, each by its present id.
     pub(super) ids: Vec<ChannelId>,
-    /// The ids that channels have had, oldest first, where Slack changed them. Events under an
-    /// older id may still be on their way.
+    /// Ids of each channel whose id Slack has changed, oldest first. Events under a former id may
+    /// still arrive.
     chains: Vec<Vec<ChannelId>>,
-    /// The names whose ids are not.
+    /// Configured names whose ids are not known.
     pub(super) unresolved: Vec<String>,
 }
 
 impl Channels {
-    /// These ids and names; every channel if there are none. `bots` are those that may post.
+    /// Creates the channels of an app; without ids and names the app takes every channel. `bots` are
+    /// the accepted bots.
     pub fn new(ids: Vec<ChannelId>, names: Vec<String>, bots: Vec<String>) -> Self {
         let watch = Watch { channels: Vec::new(), bots };
         let known = Known { watch, ids, chains: Vec::new(), unresolved: names };
         Self { known: ArcSwap::from_pointee(known.settled()), turn: Mutex::new(()) }
     }
 
-    /// Applies the id behind a name, or the one that took an id's place. Returns whether that
+    /// Applies the id of a configured name, or the new id of a configured id. Returns whether that
     /// changes anything.
     pub fn learn(&self, written: &str, id: &ChannelId) -> bool {
         let before = self.known.rcu(|known| match known.with(written, id) {
@@ -55,8 +56,8 @@ impl Channels {
         before.with(written, id).is_some()
     }
 
-    /// Applies what the store knows of the app's channels: before anything is received, and in each
-    /// round, since another relay may have found it out. Returns what is new of it.
+    /// Applies the channel ids in the store, which another relay may have found. Called before
+    /// anything is received and in each round of catch-up. Returns the ids that are new here.
     ///
     /// # Errors
     /// The store failed.
@@ -87,12 +88,12 @@ impl Channels {
         Ok(learnt)
     }
 
-    /// Keeps in the store, and then applies, that Slack replaced the id `old` with `new`. Returns
-    /// false if neither is an id of these channels.
+    /// Stores, and then applies, that Slack has replaced the id `old` with `new`. Returns `false` if
+    /// neither is an id of these channels.
     ///
     /// # Errors
-    /// The store failed; nothing was applied, so that no message is looked for under ids that the
-    /// store does not know to be one channel's.
+    /// The store failed. Nothing was applied then: the receiver must not join ids that the store
+    /// keeps apart.
     pub(super) async fn change_id(
         &self,
         store: &dyn History,
@@ -101,7 +102,7 @@ impl Channels {
         new: &ChannelId,
     ) -> Result<bool, StoreError> {
         let _turn = self.turn.lock().await;
-        // Another relay may have found the name of the old one.
+        // Another relay may have resolved a name to the old id.
         self.recall_in_turn(store, app).await?;
         let known = self.known();
         let is_ours = |id: &ChannelId| !id.as_str().is_empty() && known.may_be_ours(id);
@@ -147,7 +148,7 @@ impl Known {
         known.with(old.as_str(), new).unwrap_or(known).settled()
     }
 
-    /// Without a doubt every message outside of these channels is none of ours.
+    /// Restricts the accepted channels to the known ids if every name is resolved.
     fn settled(mut self) -> Self {
         self.watch.channels.clear();
         if self.unresolved.is_empty() {
@@ -160,23 +161,23 @@ impl Known {
         self
     }
 
-    /// Returns every id that the channel has had, oldest first.
+    /// Returns every id of a channel, oldest first.
     pub(super) fn chain<'a>(&'a self, id: &'a ChannelId) -> &'a [ChannelId] {
         let chain = self.chains.iter().find(|chain| chain.contains(id));
         chain.map_or(slice::from_ref(id), Vec::as_slice)
     }
 
-    /// Every channel is one of ours.
+    /// Returns whether the app takes every channel.
     pub(super) fn is_every(&self) -> bool {
         self.ids.is_empty() && self.unresolved.is_empty()
     }
 
-    /// Whether a message that the matcher let through is from a channel of ours for certain.
+    /// Returns whether a channel of an accepted message certainly belongs to the app.
     pub(super) fn is_certain(&self, channel: &ChannelId) -> bool {
         self.unresolved.is_empty() || self.ids.iter().any(|id| self.chain(id).contains(channel))
     }
 
-    /// Whether messages of the channel are taken.
+    /// Returns whether incidents of a channel are accepted.
     fn may_be_ours(&self, channel: &ChannelId) -> bool {
         self.watch.channels.is_empty() || self.watch.channels.contains(channel)
     }
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_name_is_unknown_every_channel_is_let_through_without_certainty() {
+    fn while_a_name_is_not_resolved_every_channel_is_accepted_without_certainty() {
         let channels = Channels::new(ids(&["C1"]), vec!["cd_alerts".into()], Vec::new());
         let known = channels.known();
         assert!(known.watch.channels.is_empty());
@@ -204,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn without_channels_every_one_is_ours() {
+    fn without_configured_channels_every_channel_is_accepted() {
         let known = Channels::new(Vec::new(), Vec::new(), Vec::new()).known();
         assert!(known.watch.channels.is_empty() && known.is_certain(&ChannelId::new("C1")));
     }
 
     #[test]
-    fn an_id_that_took_the_place_of_ours_is_ours_and_no_other() {
+    fn a_new_id_of_a_configured_channel_is_accepted_and_no_other() {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
         channels.known.rcu(|known| known.replaced(&ChannelId::new("C1"), &ChannelId::new("C2")));
         channels.learn("C8", &ChannelId::new("C9"));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_already_or_is_none_of_ours_changes_nothing() {
+    fn an_id_that_is_known_or_belongs_to_another_channel_changes_nothing() {
         let channels = Channels::new(ids(&["C1"]), vec!["cd_alerts".into()], Vec::new());
         let told = [("C1", "C3", true), ("cd_alerts", "C2", true), ("C8", "C9", false)];
         for (written, id, changes) in told {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_comes_and_goes_is_known_once() {
+    fn an_id_that_changes_back_and_forth_is_known_once() {
         let channels = Channels::new(ids(&["C1"]), Vec::new(), Vec::new());
         let [one, other] = ["C1", "C2"].map(ChannelId::new);
         for _ in 0..3 {

@@ -1,9 +1,9 @@
-//! Incidents that do not have the known shape, and messages that may be incidents. Whether one is
-//! an alert depends on what the store knows: they are rare enough to ask it.
+//! Decides with the store about incidents in a new layout and about messages that may be incidents.
+//! They are rare, so a few queries for each cost little.
 
 use std::time::Duration;
 
-use super::{IncidentMessage, notes::Notes, posters::TEST_BOT};
+use super::{admission::IncidentMessage, notes::Notes, posters::TEST_BOT};
 use crate::{
     clock::Clock,
     code_defender::verdict::{Doubt, Vouched},
@@ -11,10 +11,10 @@ use crate::{
     store::{NewNearMiss, Poster, Store, StoreError},
 };
 
-/// A bot that has posted incidents this lately is the one that reports them.
+/// Time for which a bot that posted an incident counts as one that reports incidents.
 const REPORTS: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// What an incident of an unknown shape is weighed with.
+/// Sources from which a doubtful incident is decided.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scales<'a> {
     pub(super) store: &'a dyn Store,
@@ -23,8 +23,9 @@ pub(super) struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    /// Returns why a message with an incident in a new layout is not an alert, if so. A SOAR's bot
-    /// that announces its case has our title and link too, and must not make another case of it.
+    /// Returns the reason why a message with an incident in a new layout is not an alert; `None` if it
+    /// is one. A SOAR's bot that announces a case repeats title and link, and must not cause another
+    /// case.
     ///
     /// # Errors
     /// The store failed.
@@ -48,7 +49,7 @@ impl Scales<'_> {
         Ok((!may_alert).then_some(Doubt::TooMany))
     }
 
-    /// Returns the bots that have reported incidents in the channel of a message lately.
+    /// Returns the bots that have recently reported incidents in the channel of a message.
     ///
     /// # Errors
     /// The store failed.
@@ -66,7 +67,8 @@ impl Scales<'_> {
         Ok(posters)
     }
 
-    /// Keeps a near miss, unless it is an alert already or is kept. Returns whether it is an alert.
+    /// Keeps a near miss unless it is kept already. Returns `true`, and keeps nothing, if the message
+    /// is an alert already.
     ///
     /// # Errors
     /// The store failed.
@@ -79,12 +81,14 @@ impl Scales<'_> {
             return Ok(true);
         }
         let IncidentMessage { message, bot, .. } = incident;
-        let (app, channel, ts) =
-            (message.key.app.clone(), message.key.channel.clone(), message.key.ts.to_string());
+        let app = message.key.app.clone();
+        let channel = message.key.channel.clone();
+        let ts = message.key.ts.to_string();
         let near_miss =
             NewNearMiss { message, reason: doubt.label(), bot_id: bot.bot_id, app_id: bot.app_id };
         if self.store.keep_near_miss(near_miss).await? {
-            let (reason, why) = (doubt.label(), doubt.explain());
+            let reason = doubt.label();
+            let why = doubt.explain();
             tracing::warn!(
                 %app,
                 %channel,
@@ -97,6 +101,7 @@ impl Scales<'_> {
         Ok(false)
     }
 
+    /// Returns whether the first incident of the message is an alert already.
     async fn is_known(self, incident: &IncidentMessage) -> Result<bool, StoreError> {
         let message = &incident.message;
         let ordinal = message.alerts.first().map_or(0, |alert| alert.ordinal);

@@ -1,5 +1,5 @@
-//! What the receiver and catch-up remember of what they have let through and left out, beside the
-//! store and the metrics: who posts, what was ignored, and what was said about it.
+//! Memory of the receiver and catch-up beside the store and the metrics: the bots that post, the
+//! messages that were ignored or refused, and the warnings that were logged about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,58 +15,58 @@ use crate::{
     slack::message::Message,
 };
 
-/// Between two warnings of one app about incidents that are refused for one reason.
+/// Shortest time between two warnings about messages of one app that are refused for one reason.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
-/// The most channels and reasons of refusals that are told apart.
+/// Most pairs of channel and reason for which refusals are counted.
 const MAX_REFUSED: usize = 200;
 
-/// The most alerts in a new layout of one bot within [`LAYOUT_MICROS`]: a program that answers its
-/// own alerts must not go on for ever.
+/// Most alerts in a new layout from one bot within [`LAYOUT_MICROS`], so that a program that answers
+/// its own alerts comes to an end.
 const MAX_LAYOUT_ALERTS: usize = 20;
 const LAYOUT_MICROS: i64 = 3_600_000_000;
 
-/// Bots, and messages of each, that are remembered for that.
+/// Most bots, and most messages of each, that are remembered to count these alerts.
 const MAX_LAYOUT_BOTS: usize = 100;
-const MOST_REMEMBERED: usize = 1_000;
+const MAX_LAYOUT_MESSAGES: usize = 1_000;
 
-/// Shared by the receiver and every poller, over reloads.
+/// Counts and recent messages, shared by the receiver and every poller. Reloads keep them.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// Which bots post incidents.
+    /// Incidents of each bot.
     pub posters: Ledger,
-    inner: Mutex<Inner>,
+    inner: Mutex<NotesInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct NotesInner {
     ignored: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    refused: Vec<Refused>,
-    said: BTreeMap<(AppName, Reason), Said>,
+    refused: Vec<RefusedMessages>,
+    said: BTreeMap<(AppName, Reason), LoggedRefusal>,
     layouts: Vec<LayoutAlerts>,
 }
 
-/// Messages with the title of incidents that were not taken, of one channel and for one reason.
+/// Messages of one channel with the title of incidents that were refused for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The app.
+pub struct RefusedMessages {
+    /// App that received the messages.
     pub app: AppName,
-    /// The channel.
+    /// Channel in which they were posted.
     pub channel: ChannelId,
-    /// The reason, as in metrics.
+    /// Reason of the refusal.
     pub reason: Reason,
-    /// The number since the start.
+    /// Number of messages since the start.
     pub count: u64,
-    /// When the newest reached the relay.
+    /// Time at which the newest reached the relay.
     pub last: Timestamp,
     /// Slack's timestamp of the newest.
     pub last_ts: String,
 }
 
 #[derive(Debug)]
-struct Said {
+struct LoggedRefusal {
     at: Instant,
-    /// How many were refused since.
+    /// Messages refused since then.
     since: u64,
 }
 
@@ -74,7 +74,7 @@ struct Said {
 struct LayoutAlerts {
     app: AppName,
     bot: Bot,
-    /// When the messages were posted.
+    /// Times at which the messages were posted.
     posted: BTreeSet<MessageTs>,
     is_said: bool,
 }
@@ -91,7 +91,7 @@ impl LayoutAlerts {
         if is_room {
             self.is_said = false;
             self.posted.insert(posted_at);
-            if self.posted.len() > MOST_REMEMBERED {
+            if self.posted.len() > MAX_LAYOUT_MESSAGES {
                 self.posted.pop_first();
             }
         }
@@ -115,7 +115,7 @@ impl LayoutAlerts {
 }
 
 impl Notes {
-    /// Counts events that are ignored. `app` is empty where no app can be told.
+    /// Counts ignored events. `app` is empty for events that belong to no app.
     pub(super) fn count(&self, app: &str, reason: &'static str, times: u64) {
         let mut inner = self.inner();
         if !inner.ignored.contains_key(app) {
@@ -126,7 +126,7 @@ impl Notes {
         }
     }
 
-    /// Notes that a message with the title of incidents is not taken, and says so once a minute
+    /// Counts a message with the title of incidents that is refused, and logs a warning once a minute
     /// for each reason.
     pub(super) fn refused(
         &self,
@@ -159,8 +159,8 @@ impl Notes {
         }
     }
 
-    /// Returns whether a bot's message in a new layout may be an alert, and counts it. A message
-    /// counts once, however often it is read, and by the time when it was posted.
+    /// Counts a bot's message in a new layout and returns whether it may be an alert. A message counts
+    /// once, however often it is read, at the time at which it was posted.
     pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, posted_at: MessageTs) -> bool {
         let mut inner = self.inner();
         let at = inner.layouts.iter().position(|one| one.app == *app && one.bot == *bot);
@@ -184,23 +184,23 @@ impl Notes {
         may_alert
     }
 
-    /// Returns how many events of the app were ignored since the start, by reason; with an empty
-    /// name, those of no app.
+    /// Returns the number of events of an app that were ignored since the start, by reason. An empty
+    /// name stands for events that belong to no app.
     pub fn ignored_of(&self, app: &str) -> BTreeMap<&'static str, u64> {
         self.inner().ignored.get(app).cloned().unwrap_or_default()
     }
 
-    /// Returns the messages of the app with the title of incidents that were not taken.
-    pub fn refused_of(&self, app: &AppName) -> Vec<Refused> {
+    /// Returns the refused messages of an app.
+    pub fn refused_of(&self, app: &AppName) -> Vec<RefusedMessages> {
         self.inner().refused.iter().filter(|one| one.app == *app).cloned().collect()
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, NotesInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl NotesInner {
     fn note_refused(
         &mut self,
         app: &AppName,
@@ -210,9 +210,10 @@ impl Inner {
     ) {
         let channel = ChannelId::new(&message.channel);
         let last_ts = message.ts.clone().into_owned();
-        let is_it =
-            |one: &&mut Refused| one.channel == channel && one.reason == reason && one.app == *app;
-        if let Some(known) = self.refused.iter_mut().find(is_it) {
+        let is_same = |one: &&mut RefusedMessages| {
+            one.channel == channel && one.reason == reason && one.app == *app
+        };
+        if let Some(known) = self.refused.iter_mut().find(is_same) {
             known.count += 1;
             known.last = now;
             known.last_ts = last_ts;
@@ -225,13 +226,13 @@ impl Inner {
             }
         }
         let app = app.clone();
-        self.refused.push(Refused { app, channel, reason, count: 1, last: now, last_ts });
+        self.refused.push(RefusedMessages { app, channel, reason, count: 1, last: now, last_ts });
     }
 
-    /// Returns how many were refused since the last line, if it is time for another one.
+    /// Returns the number of refusals since the last warning if another warning is due.
     fn times_to_say(&mut self, app: &AppName, reason: Reason, now: Instant) -> Option<u64> {
         let Some(said) = self.said.get_mut(&(app.clone(), reason)) else {
-            self.said.insert((app.clone(), reason), Said { at: now, since: 0 });
+            self.said.insert((app.clone(), reason), LoggedRefusal { at: now, since: 0 });
             return Some(1);
         };
         said.since += 1;
@@ -243,7 +244,7 @@ impl Inner {
     }
 }
 
-/// Says to whoever looks for it that a message is ignored.
+/// Logs at DEBUG that a message is ignored.
 pub(super) fn log_ignored(app: &AppName, reason: Reason, message: &Message<'_>) {
     let (reason, channel, ts) = (reason.label(), &*message.channel, &*message.ts);
     let subtype = &*message.subtype;
@@ -257,19 +258,19 @@ pub(super) fn log_ignored(app: &AppName, reason: Reason, message: &Message<'_>) 
     );
 }
 
-/// Says to whoever looks for it that an event is ignored that is not a message.
+/// Logs at DEBUG that an event that is not a message is ignored.
 pub(super) fn log_ignored_event(app: &AppName, reason: &'static str) {
     tracing::debug!(%app, reason, "an event of app {app} is ignored: {reason}");
 }
 
-/// Why a message with the title of incidents is not taken, and what to do if it should be.
+/// Returns an explanation why a message with the title of incidents is refused.
 pub const fn explain(reason: Reason) -> &'static str {
     match reason {
         Reason::Channel => "its channel is not in `channels` of the app",
         Reason::NoBot => "a person posted it, and not a bot",
         Reason::BotNotAllowed => "its bot is not in `bots` of the app",
         Reason::Unfurl => "the title is that of a page or message that was linked to",
-        Reason::Subtype => "Slack reports something else than a post",
+        Reason::Subtype => "Slack reports something other than a post",
         Reason::NearMiss => "it may be an incident, and is kept as a near miss",
         Reason::Title => "it does not have the title of incidents",
     }
@@ -304,8 +305,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_said_once_a_minute_for_each_reason_with_a_count() {
-        let (mut inner, start) = (Inner::default(), Clock::system().instant());
+    fn a_refusal_is_logged_once_a_minute_for_each_reason_with_a_count() {
+        let mut inner = NotesInner::default();
+        let start = Clock::system().instant();
         let mut say = |reason, seconds| {
             inner.times_to_say(&app(), reason, start + Duration::from_secs(seconds))
         };

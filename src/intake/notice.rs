@@ -1,39 +1,39 @@
-//! What the receiver tells catch-up: reasons to read history sooner, and changes in Slack.
+//! Notices from the receiver to catch-up: reasons to read history sooner, and changes in Slack.
 
 use tokio::sync::mpsc;
 
 use crate::{clock::Timestamp, slack::lifecycle::Change};
 
-/// How many wait at most. One that finds no room is dropped: all of them lead to the same reading,
-/// which is under way or about to be.
+/// Most notices that wait. One that finds no room is dropped: they all lead to the same reading,
+/// which is under way or about to begin.
 const WAITING: usize = 256;
 
-/// Something that catch-up should know.
+/// A notice to catch-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Slack left out events of the minute that began then.
+    /// Slack has rate-limited the app and left out events of a minute.
     RateLimited {
-        /// When the minute began.
+        /// Start of the minute.
         minute: Timestamp,
     },
-    /// We answered 503.
+    /// A push was answered with 503.
     Refused,
-    /// The app or a channel changed.
+    /// The app or a channel has changed.
     Changed(Change),
 }
 
-/// Where notices of one app go: to its poller, or nowhere if it has none. Cheap to clone.
+/// Sender of notices to one app's poller. The default sends nowhere. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Notices(Option<mpsc::Sender<Notice>>);
 
 impl Notices {
-    /// For an app with a poller, which takes the other end.
+    /// Creates a channel to a poller, which takes the receiver.
     pub fn new() -> (Self, mpsc::Receiver<Notice>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(Some(sender)), receiver)
     }
 
-    /// Never waits.
+    /// Sends a notice without waiting.
     pub(super) fn tell(&self, notice: Notice) {
         if let Some(sender) = &self.0 {
             drop(sender.try_send(notice));

@@ -1,5 +1,5 @@
-//! Counts which bots post incidents. Accepting must not wait for a number, so the incidents are
-//! counted in memory and added to the store once a second, the first of a bot at once.
+//! Counts the incidents of each bot. An accept must not wait for a count, so incidents are counted in
+//! memory and added to the store once a second; a bot's first incident is added at once.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,22 +15,22 @@ use crate::{
     store::{self, Accepted, NewMessage, Poster, StoreError},
 };
 
-/// Between two writes.
+/// Pause between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most bots that are held in memory. Only members of a workspace can add one.
+/// Most bots that are held in memory. Only members of a workspace can add a bot.
 const MAX_BOTS: usize = 1_000;
 
-/// The bot that posted a message. Absent texts are empty.
+/// Bot that posted a message. Absent texts are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bot {
     /// Slack's id of the bot.
     pub bot_id: String,
-    /// Slack's id of its app.
+    /// Slack's id of the bot's app.
     pub app_id: String,
 }
 
-/// A message's bot, taken before the store takes the message.
+/// Bot, channel and time of a message, taken before the message is given to the store.
 #[derive(Debug)]
 pub(super) struct Note(Poster);
 
@@ -44,19 +44,19 @@ impl Note {
             bot_id,
             app_id,
             incidents: 0,
-            // History may bring what was posted long ago, and a message may lie in the future.
+            // History brings messages from long ago, and a timestamp may lie in the future.
             last: posted_at.min(message.received_at),
         })
     }
 }
 
-/// The incidents that each bot has posted, as far as the store does not know them yet.
+/// Incidents of each bot that are not in the store yet.
 #[derive(Debug, Default)]
 pub struct Ledger {
     bots: Mutex<Vec<Entry>>,
     /// Woken by a bot's first incident.
     first: Notify,
-    /// Held while the store is written to, so that whoever asks for a write waits for its end.
+    /// Held during a write, so that a caller of [`Ledger::write`] also waits for a write under way.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -76,11 +76,11 @@ impl Entry {
     }
 }
 
-/// The bot of test incidents. It reports none of the vendor's.
+/// Bot of test incidents. It does not count as a bot that reports incidents.
 pub const TEST_BOT: &str = "B0RELAYTEST";
 
-/// Takes back what was not written, also if nobody waits for the store's answer any more. A write
-/// that is done after all is then counted twice: a bot must not be missing from those that report.
+/// Puts unwritten counts back into the ledger when dropped, also if the write is cancelled. A
+/// cancelled write that succeeds after all is counted twice, which is better than a missing bot.
 struct Writing<'l> {
     ledger: &'l Ledger,
     unwritten: Vec<Poster>,
@@ -94,7 +94,7 @@ impl Drop for Writing<'_> {
 
 impl Ledger {
     /// Counts the incidents of a message that the store has accepted. A message that was known adds
-    /// none, and shows only that a bot that is counted still posts.
+    /// no incident and only updates the time of the bot's last post.
     pub(super) fn note(&self, note: Note, accepted: Accepted) {
         let incidents = match accepted {
             Accepted::New { alerts } => u64::from(alerts),
@@ -111,7 +111,7 @@ impl Ledger {
         if bots.len() >= MAX_BOTS {
             bots.retain(|entry| !entry.is_written);
         }
-        // A known message may have been made an alert by hand, whoever posted it.
+        // A known message may be a near miss that an operator adopted, which any bot may have posted.
         if incidents == 0 || poster.bot_id == TEST_BOT || bots.len() >= MAX_BOTS {
             return;
         }
@@ -119,10 +119,10 @@ impl Ledger {
         self.first.notify_one();
     }
 
-    /// Adds to the store what it does not know yet.
+    /// Adds the unwritten counts to the store.
     ///
     /// # Errors
-    /// The store failed; nothing is forgotten.
+    /// The store failed; the counts are kept for the next write.
     pub async fn write(&self, store: &dyn store::Posters) -> Result<(), StoreError> {
         let _turn = self.writing.lock().await;
         let mut unwritten = Vec::new();
@@ -153,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// Writes until the relay ends, and once more then.
+    /// Writes until the relay stops, and once more then.
     pub async fn run(&self, store: &dyn store::Posters, clock: &Clock, shutdown: &Shutdown) {
         let mut is_failing = false;
         loop {
@@ -172,7 +172,7 @@ impl Ledger {
             is_failing = written.is_err();
         }
         if let Err(error) = self.write(store).await {
-            tracing::debug!(error = chain(&error), "the newest counts of bots are not kept");
+            tracing::debug!(error = chain(&error), "the newest counts of bots are lost");
         }
     }
 

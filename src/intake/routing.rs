@@ -1,46 +1,46 @@
-//! Which destinations an incident goes to. Pure; decided once, when the incident is accepted.
+//! Routing: the destinations of an incident, decided once, when it is accepted. Pure.
 
 use crate::{
     code_defender::{incident::Incident, risk_level::RiskLevel},
     ids::{AppName, ChannelId, DestinationName},
 };
 
-/// Which incidents a destination wants. The default is every one.
+/// Incidents that a destination wants. The default is every incident.
 #[derive(Clone, Debug, Default)]
 pub struct When {
-    /// Only these and more severe ones.
+    /// Lowest wanted severity.
     pub min_severity: Option<RiskLevel>,
-    /// Only from these apps; empty for all.
+    /// Wanted apps; every app if empty.
     pub apps: Vec<AppName>,
-    /// Only from these channels; empty for all.
+    /// Wanted channels; every channel if empty.
     pub channels: Vec<ChannelId>,
-    /// Whether test incidents are wanted.
-    pub test: Test,
+    /// Treatment of test incidents.
+    pub test: TestIncidents,
 }
 
-/// What happens to test incidents.
+/// Treatment of test incidents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Test {
-    /// They are treated like every other.
+pub enum TestIncidents {
+    /// Test incidents are wanted like any other.
     #[default]
     Include,
-    /// They are left out.
+    /// Test incidents are not wanted.
     Exclude,
-    /// Only they are wanted.
+    /// Only test incidents are wanted.
     Only,
 }
 
-/// A destination and what it wants.
+/// A destination and its conditions.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The destination.
+    /// Name of the destination.
     pub destination: DestinationName,
-    /// What it wants.
+    /// Conditions under which an incident is wanted.
     pub when: When,
 }
 
-/// The destinations that want the incident, in the order of the routes. `channel` has every id
-/// that the incident's channel has had; any of them may be wanted.
+/// Returns the destinations that want the incident, in the order of the routes. `channel` holds every
+/// id of the incident's channel; any of them may be in a destination's list.
 pub fn route(
     routes: &[Route],
     app: &AppName,
@@ -59,12 +59,12 @@ impl When {
         channel: &[ChannelId],
         incident: &Incident,
     ) -> Option<&'static str> {
-        let test = match self.test {
-            Test::Include => true,
-            Test::Exclude => !incident.is_test,
-            Test::Only => incident.is_test,
+        let is_wanted = match self.test {
+            TestIncidents::Include => true,
+            TestIncidents::Exclude => !incident.is_test,
+            TestIncidents::Only => incident.is_test,
         };
-        if !test {
+        if !is_wanted {
             Some("test")
         } else if self.min_severity.is_some_and(|min| incident.risk.level < min) {
             Some("min_severity")
@@ -150,9 +150,11 @@ mod tests {
 
     #[test]
     fn tests_are_included_excluded_or_the_only_ones() {
-        for (test, tests_go, others_go) in
-            [(Test::Include, true, true), (Test::Exclude, false, true), (Test::Only, true, false)]
-        {
+        for (test, tests_go, others_go) in [
+            (TestIncidents::Include, true, true),
+            (TestIncidents::Exclude, false, true),
+            (TestIncidents::Only, true, false),
+        ] {
             let when = When { test, ..When::default() };
             assert_eq!(goes(when.clone(), &incident("High", "test from PerimeterX")), tests_go);
             assert_eq!(goes(when, &incident("High", "PII")), others_go);
