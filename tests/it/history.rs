@@ -106,10 +106,12 @@ fn incident_before_another_page(world: &World, minutes_ago: u64) -> String {
 async fn an_incident_in_a_new_layout_is_stored_though_a_later_page_can_never_be_read() {
     let world = World::new().await;
     let incident = incident_before_another_page(&world, 10);
-    world.slack.trouble(HISTORY, 1, Trouble::Error("channel_not_found"));
+    for later in 1..200 {
+        world.slack.trouble(HISTORY, later, Trouble::Error("channel_not_found"));
+    }
     let relay = world.start().await;
+    world.brings(&relay, &[incident]).await;
     problem_is(&relay, |problem| problem.contains("channel_not_found")).await;
-    assert_eq!(world.arrived(&relay).await, [incident]);
     let status = channel_status(&relay, CHANNEL).await;
     assert_eq!(status["committed"], Value::Null, "the window counts as not read");
 }
@@ -120,8 +122,8 @@ async fn an_incident_in_a_new_layout_is_stored_though_slack_revokes_the_token_me
     let incident = incident_before_another_page(&world, 10);
     world.slack.trouble(HISTORY, 1, Trouble::Revoke);
     let relay = world.start().await;
+    world.brings(&relay, &[incident]).await;
     problem_is(&relay, |problem| problem.contains("token_revoked")).await;
-    assert_eq!(world.arrived(&relay).await, [incident]);
 }
 
 #[tokio::test]
