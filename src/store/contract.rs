@@ -1,5 +1,5 @@
-//! What every store promises, one function a promise. It knows no engine: a backend says how it is
-//! opened, and `contract!` makes a test of each promise.
+//! The promises of every store, one function each. The functions name no engine: a [`Backend`] opens
+//! the store, and `contract!` makes a test of each promise.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ pub(super) use self::{
     chains::*, evidence::*, feed::*, journal::*, pause::*, posters::*, review::*, waits::*,
 };
 
-/// How long the leases of a store under test last.
+/// Duration of the leases of a store under test.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
-/// How large a store under test may become.
+/// Largest size of a store under test.
 pub(super) const MAX_SIZE: u64 = 64 * 1024 * 1024;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,23 +40,22 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const RETENTION: Retention =
     Retention { delivered: Duration::from_secs(7 * 24 * 3600), dead: DAY.saturating_mul(30) };
 
-/// One place for a store of an engine.
+/// A place for a store of one engine.
 pub(super) trait Backend: Send + Sync {
-    /// Opens the store that is there, or a new one: leases last [`LEASE`], and it may become
-    /// `max_size` bytes large.
+    /// Opens or creates the store. Leases last [`LEASE`]; the size is limited to `max_size` bytes.
     fn open(&self, clock: &Clock, max_size: u64) -> Arc<dyn Store>;
 
-    /// How large a store becomes that was opened with that `max_size`.
+    /// Returns the size that a store with this `max_size` reaches.
     fn limit(&self, max_size: u64) -> u64 {
         max_size
     }
 
-    /// Whether a lease may belong to another process, and so ends by time alone.
+    /// Returns `true` if leases end by time only, since they may belong to another process.
     fn leases_outlive_a_crash(&self) -> bool {
         false
     }
 
-    /// How many outcomes were ignored since their leases had passed to others.
+    /// Returns the number of outcomes that were ignored because another worker held the lease.
     fn stale_leases(&self) -> u64;
 }
 
@@ -90,7 +89,7 @@ impl World {
         self.store = Some(self.backend.open(&self.clock, max_size));
     }
 
-    /// As [`World::crash`], and then until no lease of before is held any more.
+    /// Drops the store like [`World::crash`], and waits until no earlier lease is held.
     fn crash_and_free(&mut self) {
         self.crash();
         if self.backend.leases_outlive_a_crash() {

@@ -1,4 +1,4 @@
-//! What `intake` keeps about the history of channels: the role [`History`].
+//! Catch-up's state of each channel: the role [`History`].
 
 use std::{fmt, time::Duration};
 

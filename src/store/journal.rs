@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::clock::Timestamp;
 
-/// How long an entry is kept.
+/// Time for which an entry is kept.
 pub const JOURNAL_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The largest number of entries that are kept.

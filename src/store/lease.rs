@@ -49,7 +49,7 @@ pub struct Delivery {
 /// from the message again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Projection {
-    /// Canonical severity.
+    /// Canonical severity of the incident.
     pub level: String,
     /// Text that a search looks through.
     pub search: String,

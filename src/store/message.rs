@@ -26,7 +26,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// All sources.
+    /// All sources, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Push, Self::CatchUp, Self::Backfill];
 
     /// Returns the word used in alerts, metrics and logs.

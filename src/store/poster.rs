@@ -13,7 +13,7 @@ use crate::{
     ids::{AppName, ChannelId},
 };
 
-/// How long a bot is remembered after its last incident.
+/// Time for which a bot is remembered after its last incident.
 pub const POSTER_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// A bot that has posted incidents in a channel.

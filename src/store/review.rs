@@ -11,7 +11,7 @@ use crate::{
     ids::{AlertId, AppName, MessageTs},
 };
 
-/// How long a near miss is kept.
+/// Time for which a near miss is kept.
 pub const NEAR_MISS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The largest number of near misses that are kept; the newest ones stay.

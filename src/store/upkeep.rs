@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::StoreError;
 
-/// How long finished alerts are kept. Undelivered alerts are never removed.
+/// Times for which finished alerts are kept. Undelivered alerts are never removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Time after all deliveries of an alert were delivered or cancelled, or after an unrouted
@@ -16,8 +16,8 @@ pub struct Retention {
     pub dead: Duration,
 }
 
-/// How long an identity outlives its message, so that an old message is still known when it is
-/// found again.
+/// Time for which an identity is kept, so that an old message is still known when it is found
+/// again.
 pub const IDENTITY_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Counts of one round of pruning.
@@ -25,7 +25,7 @@ pub const IDENTITY_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 pub struct Pruned {
     /// Messages whose text was removed. Their identities stay.
     pub messages: u64,
-    /// Identities removed.
+    /// Identities that were removed.
     pub identities: u64,
 }
 

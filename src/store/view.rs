@@ -208,7 +208,7 @@ pub struct AlertView {
     pub event_id: String,
     /// Slack's `team_id`, or empty.
     pub team: String,
-    /// Canonical severity.
+    /// Canonical severity of the incident.
     pub level: String,
     /// Text that a search looks through.
     pub search: String,
@@ -249,9 +249,9 @@ pub struct DestinationStats {
     pub pending: u64,
     /// Waiting deliveries after [`REFUSALS`](super::REFUSALS) or more refusals.
     pub refused: u64,
-    /// Leased deliveries.
+    /// Deliveries that are leased.
     pub leased: u64,
-    /// Dead letters.
+    /// Deliveries that were given up.
     pub dead: u64,
     /// The pause in force, if the destination is paused.
     pub pause: Option<PauseView>,

@@ -1,5 +1,4 @@
-//! What every store promises about a channel whose id Slack changes, and about alerts that nothing
-//! was routed to.
+//! Promises about channels whose id Slack changes, and about unrouted alerts.
 
 use std::{collections::BTreeMap, sync::Arc};
 

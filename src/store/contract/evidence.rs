@@ -224,7 +224,7 @@ impl Story {
         self.step
     }
 
-    /// Whether the alert dies by a refusal of a request that began then.
+    /// Returns `true` if a refusal of a request that began then makes the alert a dead letter.
     fn kills(&self, alert: &AlertId, began: u64) -> bool {
         let Some(before) = self.refusals.get(alert) else { return false };
         let Some((_, first)) = before.first() else { return false };

@@ -1,4 +1,4 @@
-//! What every store promises to the readers of a destination.
+//! Promises to the readers of a destination.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What operators did is kept.
+//! Promises about the journal of operators' actions.
 
 use super::*;
 use crate::store::{CHANGES_NAMED, Deed, JOURNAL_KEPT, JournalEntry, OperatorAction};

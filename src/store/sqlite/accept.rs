@@ -1,4 +1,4 @@
-//! Taking messages in: identities, bodies, deliveries, the cursor and the quarantine.
+//! The role [`Inbox`]: stores messages with their alerts and deliveries, and quarantined bodies.
 
 use async_trait::async_trait;
 use rusqlite::{named_params, params};
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// What became of each message of a batch, in its order.
+/// Result of each message of a batch, in order.
 type Results = Vec<Result<Accepted, StoreError>>;
 
-/// A batch as it is written.
+/// A batch that one transaction writes.
 struct Batch {
     messages: Vec<NewMessage>,
     hold_until: Option<Timestamp>,
@@ -79,7 +79,9 @@ impl Inbox for SqliteStore {
         let (app, body) = (app.clone(), quarantined(body).to_vec());
         let bytes = body.len();
         let Some(held) = self.shared.waiting.hold((), bytes) else {
-            return tracing::debug!("an unreadable body is not kept: too much is waiting");
+            return tracing::debug!(
+                "a body is not quarantined: too many bytes are waiting to be written"
+            );
         };
         let work = move |db: &mut Db<'_>, _: Mode| {
             let _until_written = &held;
@@ -90,11 +92,11 @@ impl Inbox for SqliteStore {
     }
 }
 
-/// Writes a batch when its turn has come; nothing if its caller has given up by then.
+/// Returns a job function that writes the batch, or nothing if the caller has given up.
 fn writing(handed: Handed<Batch>) -> impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<Results> {
     let mut batch: Option<Batch> = None;
     move |db, mode| {
-        // It is asked again if the transaction is done again.
+        // The batch is kept, since the transaction may be repeated.
         batch = batch.take().or_else(|| handed.take());
         batch.as_ref().map_or_else(|| Ok(Vec::new()), |batch| batch.write(db, mode))
     }
@@ -135,8 +137,7 @@ fn accept_message(
     }
 }
 
-/// Returns the number of the channel id under which the message is known, or under which it is to
-/// be stored.
+/// Returns the number of the channel id under which the message is known, or is to be stored.
 fn channel_of(db: &mut Db<'_>, message: &NewMessage) -> rusqlite::Result<i64> {
     let own = db.channel(&message.key.app, &message.key.channel)?;
     let Some(chain) = db.chain(&message.key.app, &message.key.channel)? else {
@@ -151,7 +152,7 @@ fn channel_of(db: &mut Db<'_>, message: &NewMessage) -> rusqlite::Result<i64> {
     Ok(chain.first().copied().unwrap_or(own))
 }
 
-/// Whether the alert was not known. The constraint decides: nothing was looked up before.
+/// Inserts an alert. Returns `false` if the unique constraint says that the alert is known.
 fn insert_alert(
     db: &mut Db<'_>,
     (channel, id): (i64, i64),
@@ -202,7 +203,7 @@ fn insert_message(
     inserted.map(drop)
 }
 
-/// Whether this source had not brought the message before.
+/// Adds the source to a known message. Returns `false` if the source had brought it before.
 fn remember_source(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let changed = db.execute(
         "UPDATE alerts SET sources = sources | ?3
@@ -212,8 +213,8 @@ fn remember_source(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
     Ok(changed > 0)
 }
 
-/// Keeps the bytes beside the message's first alert, unless retention has emptied it, or they or
-/// others of the same edit are kept already. Returns whether they are new.
+/// Stores an edit as a revision of the message of the first alert. Returns `false` if retention has
+/// emptied that message, or the same bytes or another copy of the same edit are stored already.
 fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
     let inserted = db.execute(
         "INSERT INTO revisions (message, received_at, edited_ts, raw)
@@ -248,7 +249,7 @@ fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
     Ok(true)
 }
 
-/// Keeps an unreadable body in place of the oldest.
+/// Stores a quarantined body, and removes the oldest beyond [`QUARANTINED`].
 fn quarantine(db: &Db<'_>, app: &AppName, body: &[u8]) -> rusqlite::Result<()> {
     db.execute(
         "INSERT INTO quarantine (app, received_at, body) VALUES (?1, ?2, ?3)",

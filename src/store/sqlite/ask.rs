@@ -1,4 +1,4 @@
-//! Handing work to the writer's thread, and waiting for the answer.
+//! Sends work to the store's threads and waits for the results.
 
 use std::sync::{
     Arc, MutexGuard, PoisonError,
@@ -43,7 +43,7 @@ impl SqliteStore {
         answer(reply).await
     }
 
-    /// Ends deliveries, or leads them to their readers, while no lease is granted.
+    /// Runs a job that ends deliveries or numbers them. No lease is granted meanwhile.
     pub(super) async fn write_stopping_leases<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Db<'_>, Mode) -> rusqlite::Result<T> + Send + 'static,
@@ -53,7 +53,7 @@ impl SqliteStore {
         answer(reply).await
     }
 
-    /// Reads for whoever leases.
+    /// Runs a read on the thread for deliveries.
     pub(super) async fn lease_reader<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -63,7 +63,7 @@ impl SqliteStore {
         read(queue, move |connection| work(&shared, connection)).await
     }
 
-    /// Reads for whoever looks.
+    /// Runs a read on the thread for people and metrics.
     pub(super) async fn view_reader<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared, &Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -74,7 +74,7 @@ impl SqliteStore {
     }
 }
 
-/// Puts a job in the queue, or tells it why not.
+/// Queues a job, or tells its caller why not.
 fn submit(queue: Option<&SyncSender<Box<dyn Job>>>, job: Box<dyn Job>) {
     let Some(queue) = queue else {
         return job.done(Err(StoreError::Closed));

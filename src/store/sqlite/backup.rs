@@ -1,5 +1,5 @@
-//! A copy of the store of one moment, made beside a running relay or without one. It takes no
-//! lock: it is one long read, and the relay goes on writing.
+//! Copies a consistent snapshot of the store, with or without a running relay. A copy is one long
+//! read and takes no lock, so the relay goes on writing.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use super::{
     paths::{beside, directory},
 };
 
-/// Why there is no copy. Nothing was changed, and no half of a copy is left.
+/// Reason why there is no copy. Nothing was changed, and no partial copy is left.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A backup that overwrites is a way to lose one.
+    /// The target exists, and an earlier backup must not be overwritten.
     #[error("{} exists already: name a new file", .0.display())]
     Exists(PathBuf),
     /// The store cannot be read.
@@ -32,34 +32,34 @@ pub enum BackupError {
     /// The copy cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The copy.
+        /// Path of the copy.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
 }
 
-/// A copy that is on disk.
+/// Numbers of a finished copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Its size.
+    /// Size of the file.
     pub bytes: u64,
-    /// Alerts in it, without those that retention has emptied.
+    /// Number of alerts, except those that retention has emptied.
     pub alerts: u64,
 }
 
-/// The beginning of the name of a copy that is not whole yet.
+/// Prefix of the name of an unfinished copy.
 const PARTIAL: &str = ".relay-backup-";
 
-/// What SQLite adds to that for a file of its own, as long as it writes.
+/// Suffix of the file that SQLite keeps beside an unfinished copy.
 const JOURNAL: &str = "-journal";
 
-/// Copies the store to a new file, which only its owner can read, and which is on disk when this
-/// returns. Whatever was acknowledged before the call is in it. `begins` gets what ends the copying
-/// early; then, as after any other error, nothing of the copy is left.
+/// Copies the store to a new file that only its owner can read. The copy holds everything that was
+/// acknowledged before the call, and is on disk when this returns. `begins` receives a handle that
+/// interrupts the copy; after that, as after any other error, no partial copy is left.
 ///
-/// A process that was killed leaves its partial copy behind, and the next one removes it.
+/// A killed process leaves a partial copy behind, which the next backup removes.
 ///
 /// # Errors
 /// [`BackupError`].
@@ -82,8 +82,8 @@ pub fn backup(
     Ok(copied)
 }
 
-/// As [`backup`], and writes the copy to `out`. Until that has all of it, it takes its room beside
-/// the store: SQLite cannot copy to what is not a file.
+/// Copies the store and writes the copy to `out`. Meanwhile the copy takes space beside the store,
+/// since SQLite can copy to a file only.
 ///
 /// # Errors
 /// [`BackupError`].
@@ -101,11 +101,11 @@ pub fn backup_to(
     Ok(copied)
 }
 
-/// A copy that is on disk, and removed unless it is given a name.
+/// A finished copy, removed unless it is given a name.
 struct Whole {
     partial: tempfile::TempPath,
     copied: Copied,
-    /// Its lock says that somebody is at work.
+    /// Locked while the copy is in use.
     file: File,
 }
 
@@ -119,7 +119,7 @@ fn copy(
     remove_partial(directory).map_err(write)?;
     let db = open::to_read(store)?;
     begins(db.get_interrupt_handle());
-    // SQLite writes into an empty file as well; it gets its name when it is whole.
+    // SQLite also copies into an empty file, which gets its name once the copy is finished.
     let (file, partial) = begin_partial(directory).map_err(write)?.into_parts();
     let path = partial.to_str().ok_or_else(|| write(io::ErrorKind::InvalidFilename.into()))?;
     db.execute("VACUUM INTO ?1", [path]).map_err(copy)?;
@@ -131,20 +131,19 @@ fn copy(
     Ok(Whole { partial, copied: Copied { bytes, alerts }, file })
 }
 
-/// Makes an empty file for a copy. It is locked until the copy is whole, so that others know that
-/// somebody is at work.
+/// Creates an empty, locked file for a copy. The lock tells other backups that it is in use.
 fn begin_partial(directory: &Path) -> io::Result<NamedTempFile> {
     loop {
         let partial = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(directory)?;
         partial.as_file().lock()?;
-        // Another backup that found it before it was locked took it for one of a killed process.
+        // Another backup may have found the file before it was locked, and removed it.
         if partial.as_file().metadata()?.nlink() > 0 {
             return Ok(partial);
         }
     }
 }
 
-/// Removes partial copies on which nobody is at work.
+/// Removes partial copies that no process has locked.
 pub(super) fn remove_partial(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -155,7 +154,7 @@ pub(super) fn remove_partial(directory: &Path) -> io::Result<()> {
             continue;
         }
         let path = entry.path();
-        // One that ends meanwhile is no failure of ours.
+        // The copy may be finished meanwhile.
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_ok() {
             tracing::info!(path = %path.display(), "a partial copy of a killed backup is removed");

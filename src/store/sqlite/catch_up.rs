@@ -1,4 +1,4 @@
-//! What catch-up keeps: the ids of channels, and which messages no push has brought yet.
+//! The role [`History`]: cursors, ids of channels, and messages that no push has brought yet.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, named_params, params};
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// How many messages one call of `take_unpushed` gives.
+/// The largest number of messages that one call of `take_unpushed` returns.
 const PIECE: i64 = 1000;
 
 #[async_trait]
@@ -122,7 +122,7 @@ impl History for SqliteStore {
     }
 }
 
-/// Up to where a channel's history was read.
+/// Reads the cursor of a channel.
 fn cursor(
     db: &Connection,
     app: &AppName,
@@ -135,7 +135,7 @@ fn cursor(
         .optional()
 }
 
-/// What a source's message means for the list of those that no push has brought.
+/// Adds a message that catch-up brought first to the unpushed ones, and removes a pushed one.
 pub(super) fn note_source(
     db: &Db<'_>,
     channel: i64,
@@ -166,7 +166,7 @@ pub(super) fn note_source(
     Ok(())
 }
 
-/// Takes a piece of an app's messages off that list, the oldest first.
+/// Removes and returns some of the app's unpushed messages, oldest first.
 fn take_unpushed(
     db: &Db<'_>,
     app: &AppName,
@@ -191,7 +191,7 @@ fn take_unpushed(
     Ok(found.into_iter().map(read).collect())
 }
 
-/// Moves a cursor forward, unless a newer term has moved it, and never into the future.
+/// Moves a cursor forward, unless a newer term has moved it, and not into the future.
 pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
     if cursor.to.micros() > (db.now() + CURSOR_AHEAD).micros() {
         tracing::error!(
@@ -219,7 +219,7 @@ pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<
     .map(drop)
 }
 
-/// Puts a cursor back.
+/// Moves a cursor back, unless a newer term has moved it.
 fn put_cursor_back(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
     db.execute(
         "UPDATE cursors SET ts = ?3, term = ?4
@@ -276,7 +276,7 @@ fn set_channel_id(
     .map(drop)
 }
 
-/// Keeps that Slack replaced the id `old` with `new`.
+/// Stores that Slack replaced the id `old` with `new`.
 fn replace_channel_id(
     db: &mut Db<'_>,
     app: &AppName,
@@ -309,8 +309,8 @@ fn replace_channel_id(
     Ok(())
 }
 
-/// Puts the cursor of `new` back to where the channel was read under its older ids, unless both are
-/// known to be one channel's already.
+/// Moves the cursor of `new` back to the cursor of the older ids, unless one chain already holds
+/// both ids.
 fn take_over_cursor(
     db: &Db<'_>,
     app: &AppName,
@@ -329,7 +329,7 @@ fn take_over_cursor(
     .map(drop)
 }
 
-/// The channels that have a cursor.
+/// Reads the channels that have a cursor, the furthest cursor first.
 fn read_channels(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<ChannelId>> {
     db.prepare_cached("SELECT channel FROM cursors WHERE app = ?1 ORDER BY ts DESC, channel")?
         .query_map([app.as_str()], |row| Ok(ChannelId::new(row.get_ref(0)?.as_str()?)))?
@@ -360,7 +360,7 @@ fn set_beginning(
     .map(drop)
 }
 
-/// Finds messages that are known under none of the ids `own`, and under another id of the app's.
+/// Finds messages that are stored under another id of the app, and under none of the ids `own`.
 fn look_alikes(
     db: &Connection,
     app: &AppName,

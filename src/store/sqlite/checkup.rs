@@ -1,17 +1,17 @@
-//! What `doctor` asks of a store that another process may have open: nothing here writes to it.
+//! Checks for `doctor` of a store that another process may have open. Nothing here writes.
 
 use std::path::Path;
 
 use super::{catch_up, disk, error::OpenError, open, paths::directory};
 use crate::ids::{AppName, ChannelId};
 
-/// More problems than this say nothing new.
+/// The largest number of problems to report.
 const PROBLEMS: i64 = 10;
 
-/// Reads every page of the store. `None` if there is no store yet; else what is wrong with it.
+/// Reads every page of the store. Returns the problems found, or `None` if there is no store yet.
 ///
 /// # Errors
-/// [`OpenError`]: it cannot even be opened.
+/// [`OpenError`]: the store cannot be opened.
 pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
     let Some(db) = open::look(path)? else {
         return Ok(None);
@@ -26,15 +26,15 @@ pub fn integrity(path: &Path) -> Result<Option<Vec<String>>, OpenError> {
     Ok(Some(found))
 }
 
-/// Bytes that are free on the disk of the store, for whoever is not root.
+/// Returns the bytes that are free on the disk of the store for a user who is not root.
 ///
 /// # Errors
-/// The disk cannot be asked.
+/// The free space cannot be read.
 pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
     disk::available(directory(path))
 }
 
-/// The ids that the relay has found behind the configured channels of an app.
+/// Returns the ids that the relay has found for the configured channels of an app.
 ///
 /// # Errors
 /// [`OpenError`]: the store cannot be read.

@@ -4,16 +4,16 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-/// How long a statement waits for a lock that somebody else, such as a backup, holds.
+/// Time for which a statement waits for a lock that another process, such as a backup, holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How large the write-ahead log grows before it is copied into the file. That takes milliseconds
-/// during which nothing is committed: at this size fewer than one commit in a hundred meets it, at
-/// SQLite's own 4 MB too many. A small store has a small log.
+/// Size of the write-ahead log at which it is copied into the file, and the largest share of a
+/// small store. Nothing is committed during the milliseconds of a copy: at this size less than one
+/// commit in a hundred waits for it, at SQLite's default of 4 MB more.
 const WAL_BYTES: u64 = 16 * 1024 * 1024;
 const WAL_SHARE: u64 = 8;
 
-/// SQLite's own 4,096 would hold two messages of the usual size, and leave a third of it empty.
+/// Page size. SQLite's default of 4,096 holds two usual messages and wastes a third of the page.
 const PAGE_BYTES: u64 = 8192;
 
 pub(super) fn connect_writer(
@@ -25,10 +25,10 @@ pub(super) fn connect_writer(
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
-    // Only `close` checkpoints: whoever merely drops the store leaves it as a crash would.
+    // Only `close` checkpoints. A dropped store is left as after a crash.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // These two have no effect once there is a table, but the second one would write, and there may
-    // be no space for it.
+    // Both pragmas have no effect once there is a table, but the second one would still write, and
+    // the disk may be full.
     if is_new {
         db.pragma_update(None, "page_size", PAGE_BYTES)?;
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -37,7 +37,7 @@ pub(super) fn connect_writer(
         db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     db.pragma_update(None, "synchronous", "FULL")?;
     let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    // Durability hangs on these two, so what SQLite made of them is looked at.
+    // Durability depends on both settings, so their effective values are checked.
     if journal != "wal" || synchronous != 2 {
         let found = format!("journal_mode is {journal}, synchronous is {synchronous}");
         return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(found)));
@@ -69,17 +69,17 @@ fn common(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Undoes the transaction, if there is one and SQLite has not done so already.
+/// Rolls the transaction back, unless SQLite has already done so.
 pub(super) fn roll_back(connection: &Connection) {
     if !connection.is_autocommit()
         && let Err(error) = connection.execute("ROLLBACK", ())
     {
-        tracing::error!(%error, "the store could not undo a transaction");
+        tracing::error!(%error, "the store could not roll a transaction back");
     }
 }
 
-/// Copies the log into the file and gives its space back, as far as no reader is in the way: the
-/// writer does not wait for one.
+/// Copies the write-ahead log into the file and truncates the log, unless a reader needs it. Does
+/// not wait for readers.
 pub(super) fn empty_log(connection: &Connection) {
     let empty = || {
         connection.busy_timeout(Duration::ZERO)?;
@@ -88,6 +88,6 @@ pub(super) fn empty_log(connection: &Connection) {
         emptied
     };
     if let Err(error) = empty() {
-        tracing::debug!(%error, "the store's log cannot be emptied now");
+        tracing::debug!(%error, "the write-ahead log cannot be emptied now");
     }
 }

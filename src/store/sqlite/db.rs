@@ -1,4 +1,4 @@
-//! The writer's connection, with what it knows by heart.
+//! The writer's connection in a transaction, and a cache of the rows that every write needs.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     store::stored::clean,
 };
 
-/// A destination, with its clock, which stands still while it is paused.
+/// A destination with its clock, which stops while the destination is paused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KnownDestination {
     pub(super) id: i64,
@@ -20,7 +20,7 @@ pub(super) struct KnownDestination {
 }
 
 impl KnownDestination {
-    /// What the destination's clock shows at that time.
+    /// Returns the time of the destination's clock at a time of day.
     pub(super) fn clock(self, now: Timestamp) -> i64 {
         self.paused_at.unwrap_or(now.micros()) - self.paused_for
     }
@@ -29,11 +29,11 @@ impl KnownDestination {
 /// For each channel id, the numbers of all ids that the channel has had, oldest first.
 type Chains = HashMap<(AppName, ChannelId), Arc<[i64]>>;
 
-/// What the writer knows by heart, from one transaction to the next.
+/// Cached rows, kept from one transaction to the next.
 pub(super) struct Memory {
     next_seq: i64,
     channels: HashMap<(AppName, ChannelId), i64>,
-    /// The channels that have had several ids; `None` until they are read.
+    /// Chains of channels that have had several ids; `None` until they are read.
     chains: Option<Chains>,
     destinations: HashMap<DestinationName, KnownDestination>,
 }
@@ -46,7 +46,7 @@ impl Memory {
         Ok(Self { next_seq, channels: HashMap::new(), chains: None, destinations: HashMap::new() })
     }
 
-    /// Forgets what may just have been undone.
+    /// Clears the cache, since a rollback may have removed cached rows.
     pub(super) fn forget(&mut self) {
         self.channels.clear();
         self.chains = None;
@@ -54,16 +54,16 @@ impl Memory {
     }
 }
 
-/// The one connection that writes, in a transaction.
+/// The connection that writes, in a transaction.
 pub(super) struct Db<'w> {
     connection: &'w Connection,
     memory: &'w mut Memory,
     now: Timestamp,
-    /// What every new alert needs.
+    /// Insert statements of a new alert.
     pub(super) inserts: Inserts<'w>,
 }
 
-/// Statements that are looked up once for a transaction.
+/// Statements that are prepared once for a transaction.
 pub(super) struct Inserts<'w> {
     pub(super) alert: CachedStatement<'w>,
     pub(super) delivery: CachedStatement<'w>,
@@ -104,7 +104,7 @@ impl<'w> Db<'w> {
         Ok(db)
     }
 
-    /// When the transaction began.
+    /// Returns the time at which the transaction began.
     pub(super) fn now(&self) -> Timestamp {
         self.now
     }
@@ -117,7 +117,7 @@ impl<'w> Db<'w> {
         self.connection.prepare_cached(sql)
     }
 
-    /// Runs a statement; returns how many rows it changed.
+    /// Runs a statement. Returns the number of changed rows.
     pub(super) fn execute(
         &self,
         sql: &str,
@@ -130,8 +130,8 @@ impl<'w> Db<'w> {
         self.execute("COMMIT", ()).map(drop)
     }
 
-    /// Does something that can fail through its own fault, and undoes only that if it does. The
-    /// outer error is the engine's, the inner one is the item's.
+    /// Runs work behind a savepoint, and rolls back only that if the item itself is at fault. The
+    /// inner error is the item's, the outer error the engine's.
     pub(super) fn apart<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
@@ -149,7 +149,7 @@ impl<'w> Db<'w> {
         Ok(result)
     }
 
-    /// Writes something that was not there before.
+    /// Writes a new value, to prove that writes work.
     pub(super) fn probe(&self) -> rusqlite::Result<()> {
         self.execute(
             "INSERT INTO probe (id, number) VALUES (0, 1)
@@ -159,12 +159,12 @@ impl<'w> Db<'w> {
         .map(drop)
     }
 
-    /// Forgets what may just have been undone, or was changed.
+    /// Clears the cache after a rollback, or a change of cached rows.
     pub(super) fn forget(&mut self) {
         self.memory.forget();
     }
 
-    /// A number for an alert, larger than all before.
+    /// Returns the number for the next alert, larger than all earlier ones.
     pub(super) fn next_seq(&self) -> i64 {
         self.memory.next_seq
     }
@@ -173,7 +173,7 @@ impl<'w> Db<'w> {
         self.memory.next_seq += 1;
     }
 
-    /// The channel's number; it gets one if it has none.
+    /// Returns the number of a channel id, adding a row if there is none.
     pub(super) fn channel(&mut self, app: &AppName, channel: &ChannelId) -> rusqlite::Result<i64> {
         let key = (app.clone(), channel.clone());
         if let Some(id) = self.memory.channels.get(&key) {
@@ -224,7 +224,7 @@ impl<'w> Db<'w> {
         Ok(all)
     }
 
-    /// The destination; it gets a number if it has none.
+    /// Returns the destination, adding a row if there is none.
     pub(super) fn destination(
         &mut self,
         name: &DestinationName,
@@ -250,7 +250,7 @@ impl<'w> Db<'w> {
     }
 }
 
-/// The ids that channels of the app have had.
+/// Reads the id chains of an app.
 pub(super) fn chains(db: &Connection, app: &AppName) -> rusqlite::Result<Vec<Vec<ChannelId>>> {
     let mut chains: Vec<Vec<ChannelId>> = Vec::new();
     let mut statement = db

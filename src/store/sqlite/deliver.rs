@@ -1,4 +1,4 @@
-//! Leasing what is due, and writing down what became of it.
+//! Leases deliveries and records outcomes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Selects what may be leased of the destination `?1` at the time `?2`.
+/// Selects the deliveries of the destination `?1` that may be leased at the time `?2`.
 macro_rules! claim {
     ($which:literal, $order:literal) => {
         concat!(
@@ -50,7 +50,8 @@ const CLAIM: &str = claim!(
     "d.due_at"
 );
 
-/// The numbers of all that wait are in an index, so the oldest few are found without their rows.
+/// The index holds the numbers of all waiting deliveries, so the oldest ones are found without
+/// reading their rows.
 const CLAIM_OLDEST: &str = claim!(
     "ON d.id IN (
         SELECT id FROM deliveries INDEXED BY deliveries_due
@@ -69,8 +70,8 @@ pub(super) fn lease_due(
     lease(shared, reader, CLAIM, destination, n)
 }
 
-/// Leases the oldest alert's delivery, due or not, unless it waits for something else than a
-/// destination at fault.
+/// Leases the delivery of the oldest alert, due or not, unless it waits for another reason than a
+/// fault of the destination.
 pub(super) fn lease_oldest(
     shared: &Shared,
     reader: &Connection,
@@ -79,9 +80,7 @@ pub(super) fn lease_oldest(
     lease(shared, reader, CLAIM_OLDEST, destination, 1).map(|mut leases| leases.pop())
 }
 
-/// Leases up to `n` of what the claim finds. The live leases are listed before the first look into
-/// the file: a delivery that is finished in between is still in that list, and so is not taken for
-/// waiting.
+/// Leases up to `n` of the deliveries that the claim selects.
 fn lease(
     shared: &Shared,
     reader: &Connection,
@@ -91,6 +90,8 @@ fn lease(
 ) -> rusqlite::Result<Vec<Lease>> {
     let _gate = shared.leases.gate();
     let now = shared.clock.now();
+    // Live leases are listed before the snapshot is read: a delivery that is finished in between is
+    // still in the list, so it is not taken for a waiting one.
     let live = shared.leases.live(shared.clock.moment());
     let mut statement = reader.prepare_cached(claim)?;
     let mut rows = statement.query(params![destination.as_str(), now.micros()])?;
@@ -117,17 +118,17 @@ fn grant(shared: &Shared, delivery: Delivery, settings: Option<i64>) -> Lease {
     Lease::new(delivery, settings, token, expires_at)
 }
 
-/// No further message is read for a call that has leased this many bytes: a destination's worker
-/// holds what two calls have leased, and a message may have megabytes.
+/// Bytes of messages after which one call leases no more. A worker holds the leases of two calls,
+/// and a message may have megabytes.
 const LEASED_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The body of the row before, which alerts of one message share.
+/// Body of the previous row, which alerts of the same message share.
 #[derive(Default)]
 pub(super) struct LastBody(Option<(i64, Bytes)>);
 
 impl LastBody {
-    /// The body of a row whose message's number is in `column`, and how many bytes were read for
-    /// it: none if the row before has the same.
+    /// Returns the body of a row, and the number of bytes that were read for it: 0 if the previous
+    /// row has the same message. `column` holds the number of the message.
     pub(super) fn read(
         &mut self,
         row: &Row<'_>,
@@ -146,7 +147,7 @@ impl LastBody {
     }
 }
 
-/// A delivery, from the first nineteen columns of a row but for the body.
+/// Reads a delivery from the first nineteen columns of a row, except the body.
 pub(super) fn delivery(
     row: &Row<'_>,
     destination: &DestinationName,
@@ -170,7 +171,8 @@ pub(super) fn delivery(
     })
 }
 
-/// When the first delivery that is not leased is due; if there is none, when the first lease ends.
+/// Returns the due time of the first delivery that is not leased, or else the end of the first
+/// lease.
 pub(super) fn next_due(
     shared: &Shared,
     reader: &Connection,
@@ -199,7 +201,7 @@ pub(super) fn next_due(
     Ok(first_end.map(|end| shared.clock.now() + end.since(moment)))
 }
 
-/// What becomes of the delivery's row.
+/// New values of a delivery's row.
 #[derive(Default)]
 struct Change<'a> {
     state: i64,
@@ -210,7 +212,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// What follows from a refusal that proves nothing any more: it is due now.
+    /// Returns the change after a refusal that no longer counts: the delivery is due now.
     fn anew() -> Self {
         Self { wait: Some(Duration::ZERO), because: Some(Because::Fault), ..Self::default() }
     }
@@ -235,7 +237,7 @@ impl<'a> From<&'a Next> for Change<'a> {
     }
 }
 
-/// Records an outcome, if the lease is still its holder's.
+/// Records an outcome, unless another worker holds the lease by now.
 pub(super) async fn record(
     store: &SqliteStore,
     lease: Lease,
@@ -271,14 +273,14 @@ pub(super) async fn record(
     Ok(recorded)
 }
 
-/// What the lease knew, and what must still be so for the outcome to prove anything.
+/// State at the time of the lease. A refusal counts only if the state is still the same.
 #[derive(Clone, Copy)]
 struct Before {
     refusals: Refusals,
     settings: Option<i64>,
 }
 
-/// Writes an outcome: the attempt, and what is next.
+/// Writes an outcome: the new state of the delivery, and the attempt.
 fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::Result<Recorded> {
     let is_anew = outcome.next.is_refusal() && !is_as_before(db, id, before)?;
     let change = if is_anew { Change::anew() } else { Change::from(&outcome.next) };
@@ -324,14 +326,14 @@ fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::R
     Ok(if is_anew { Recorded::Anew } else { Recorded::Kept })
 }
 
-/// How many refused alerts hear at once that another was accepted. The rest hear at the next one:
-/// evidence that comes late kills nothing too early.
-const HEARERS: usize = 1000;
+/// The largest number of refused deliveries that one acceptance marks. The next acceptance marks
+/// others; late evidence only delays a dead letter.
+const MARKED_MAX: usize = 1000;
 
-/// Tells the refused alerts of a destination that it has accepted another one, under the settings
-/// that are still in use.
+/// Marks the refused deliveries of a destination, after it has accepted another alert under the
+/// settings that are still in use.
 fn note_acceptance(db: &Db<'_>, destination: i64, settings: Option<i64>) -> rusqlite::Result<()> {
-    // Nearly always nobody is to be told, and looking costs a third of an update.
+    // Nearly always there is nothing to mark, and a look costs a third of an update.
     let mut are_any = db.statement(
         "SELECT 1 FROM deliveries INDEXED BY deliveries_refused
          WHERE destination = ?1 AND accepted = 0 AND state = 0 AND alert_faults > 0",
@@ -345,13 +347,13 @@ fn note_acceptance(db: &Db<'_>, destination: i64, settings: Option<i64>) -> rusq
             WHERE destination = ?1 AND accepted = 0 AND state = 0 AND alert_faults > 0
             LIMIT ?2)
             AND ?3 IS (SELECT settings FROM destinations WHERE id = ?1)",
-        params![destination, HEARERS, settings],
+        params![destination, MARKED_MAX, settings],
     )
     .map(drop)
 }
 
-/// Returns whether the destination's settings and the alert's refusals are what the lease knew, so
-/// that this refusal counts towards them.
+/// Returns `true` if settings and refusals are the same as at the time of the lease, so that this
+/// refusal counts.
 fn is_as_before(db: &Db<'_>, id: i64, before: Before) -> rusqlite::Result<bool> {
     let Before { refusals, settings } = before;
     db.statement(

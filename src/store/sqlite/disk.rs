@@ -1,8 +1,8 @@
-//! The disk under the store: how much of it is free, and the ballast.
+//! Free space on the disk of the store, and the ballast.
 //!
-//! The ballast is a file of no use but its size. It is given up when nothing can be written any
-//! more: then there is room to record what was delivered and to remove what is finished, which
-//! makes more room. New alerts never get it.
+//! The ballast is a file that only takes up space. It is removed when nothing can be written any
+//! more, to make room for outcomes and for the removal of finished alerts, which frees more space.
+//! New alerts never get that space.
 
 use std::{
     fs::{self, File, Permissions},
@@ -20,28 +20,28 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::paths::{BALLAST, OWNER_ONLY, beside, directory};
 
-/// How much the ballast takes, and how much must be free for it to be made again.
+/// Size of the ballast, and free space from which it is created again.
 const BALLAST_BYTES: u64 = 2 * 1024 * 1024;
 const BALLAST_AGAIN_BYTES: u64 = 4 * 1024 * 1024;
 
-/// With less than this the disk counts as full. A commit needs more than the alert's own size: its
-/// pages go to the log first, and from there into the file.
+/// Free space below which the disk counts as full. A commit needs more than the size of its alert,
+/// since pages are written to the log first and then into the file.
 const FULL_BYTES: u64 = 1024 * 1024;
 
-/// A full disk has room again from this on: what the relay gains by emptying its log is for
-/// outcomes. With less than this delivered alerts go before their time, until there is enough.
+/// Free space from which a full disk counts as usable again, and below which delivered messages are
+/// evicted until [`ENOUGH_BYTES`] are free. The gap leaves the space of an emptied log to outcomes.
 const SHORT_BYTES: u64 = 2 * 1024 * 1024;
 const ENOUGH_BYTES: u64 = 3 * 1024 * 1024;
 
-/// Where a quota is at work, more may seem free than is: not each commit tries to make the ballast.
+/// Time between two tries to create the ballast. Under a quota more space seems free than is.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// The disk under one store.
+/// The disk that holds a store.
 #[derive(Debug)]
 pub(super) struct Disk {
     directory: PathBuf,
     ballast: PathBuf,
-    /// What is free without the space that the ballast has or ought to have.
+    /// Free bytes, without the space that the ballast takes or should take.
     free: AtomicU64,
     has_ballast: AtomicBool,
     is_full: AtomicBool,
@@ -49,7 +49,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Looks at the disk, and makes the ballast if there is room for it.
+    /// Reads the free space, and creates the ballast if there is room for it.
     pub(super) fn new(path: &Path, now: Instant) -> Self {
         let disk = Self {
             directory: directory(path).to_owned(),
@@ -66,19 +66,21 @@ impl Disk {
             let path = disk.ballast.display();
             tracing::warn!(
                 free_bytes = disk.free(),
-                "the disk has no room for the store's ballast {path}; it is made once 4 MiB are \
+                "the disk has no room for the store's ballast {path}; it is created once 4 MiB are \
                  free, and on a full disk nothing can be recorded without it"
             );
         }
         disk
     }
 
-    /// Looks how much is free; says so when the disk becomes full, and when it no longer is.
+    /// Reads the free space, and logs when the disk becomes full and when it no longer is.
     pub(super) fn look(&self) {
         let available = match available(&self.directory) {
             Ok(available) => available,
-            // A disk that cannot be asked still says at a write that it is full.
-            Err(error) => return tracing::debug!(%error, "the disk does not say what is free"),
+            // A write will still fail if the disk is full.
+            Err(error) => {
+                return tracing::debug!(%error, "the free space of the disk cannot be read");
+            }
         };
         let reserved = if self.has_ballast() { 0 } else { BALLAST_BYTES };
         let free = available.saturating_sub(reserved);
@@ -103,7 +105,7 @@ impl Disk {
         self.free.load(Ordering::Acquire)
     }
 
-    /// Whether nothing new may be written. Looks again while that is so.
+    /// Returns `true` if the disk is full. Reads the free space again while it is.
     pub(super) fn is_full(&self) -> bool {
         if self.was_full() {
             self.look();
@@ -111,22 +113,22 @@ impl Disk {
         self.was_full()
     }
 
-    /// The same, by the last look.
+    /// Returns `true` if the disk was full when the free space was read last.
     pub(super) fn was_full(&self) -> bool {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// Whether what is finished should make room.
+    /// Returns `true` if delivered messages should be evicted.
     pub(super) fn is_short(&self) -> bool {
         self.free() < SHORT_BYTES
     }
 
-    /// Whether there is room enough to stop making more.
+    /// Returns `true` if enough space is free to stop evicting.
     pub(super) fn has_enough(&self) -> bool {
         self.free() >= ENOUGH_BYTES
     }
 
-    /// What is wrong with it, or nothing.
+    /// Returns the problem with the disk, if there is one.
     pub(super) fn problem(&self) -> Option<String> {
         self.is_full().then(|| {
             let (directory, free) = (self.directory.display(), self.free());
@@ -141,7 +143,7 @@ impl Disk {
         self.has_ballast.load(Ordering::Acquire)
     }
 
-    /// Makes the ballast if it is not there and there is room again.
+    /// Creates the ballast if it is missing and there is room again.
     pub(super) fn keep_ballast(&self, now: Instant) {
         if self.has_ballast() || self.free() + BALLAST_BYTES < BALLAST_AGAIN_BYTES {
             return;
@@ -165,7 +167,7 @@ impl Disk {
         self.look();
     }
 
-    /// Gives the ballast's space up; returns whether there was any.
+    /// Removes the ballast. Returns `false` if there was none.
     pub(super) fn give_ballast_up(&self, now: Instant) -> bool {
         if !self.has_ballast.swap(false, Ordering::AcqRel) {
             return false;
@@ -200,13 +202,13 @@ pub(super) fn give_up_to_open(path: &Path) -> bool {
     was_there
 }
 
-/// Bytes that are free under that directory for whoever is not root.
+/// Returns the bytes that are free in a directory for a user who is not root.
 pub(super) fn available(directory: &Path) -> io::Result<u64> {
     let found = statvfs(directory)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Whether the file has the space that it seems to have.
+/// Returns `true` if all bytes of the ballast are allocated.
 fn is_whole(path: &Path) -> bool {
     let only_ours = || fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY));
     fs::metadata(path).is_ok_and(|found| {
@@ -223,7 +225,7 @@ fn make(path: &Path) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     match fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES) {
         Ok(()) => Ok(()),
-        // Some file systems only know how to write.
+        // Some file systems cannot allocate without writing.
         Err(rustix::io::Errno::OPNOTSUPP) => {
             let zeros = [0; 4096];
             for _ in 0..BALLAST_BYTES / 4096 {
@@ -235,7 +237,8 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Emptied before it is removed: a file system that copies on write may need space to remove it.
+/// Truncates and removes the ballast. A copy-on-write file system may need space to remove a file,
+/// and has it after the truncation.
 fn give_up(path: &Path) -> io::Result<()> {
     let emptied = File::options().write(true).truncate(true).open(path).map(drop);
     fs::remove_file(path).or(emptied)

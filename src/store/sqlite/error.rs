@@ -11,48 +11,48 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::store::StoreError;
 
-/// Why the store was not opened. Nothing was changed.
+/// Reason why the store was not opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file's directory does not exist.
+    /// The directory of the file does not exist.
     #[error(
         "the store's directory {} does not exist: create it, or mount the volume it should be on",
         .0.display()
     )]
     NoDirectory(PathBuf),
-    /// The lock beside the file is held.
+    /// Another process holds the lock beside the file.
     #[error("another relay is using the store {}", .0.display())]
     InUse(PathBuf),
-    /// SQLite's write-ahead log does not work there.
+    /// The file system is not one on which SQLite's write-ahead log works.
     #[error("the store {} is on {kind}, and only a local disk will do: move it", path.display())]
     NotLocal {
-        /// The file.
+        /// Path of the store.
         path: PathBuf,
-        /// The kind of file system.
+        /// Kind of the file system.
         kind: &'static str,
     },
-    /// It is not a sound store.
+    /// The file is not a sound store.
     #[error(
         "the store {} cannot be used: {problem}; restore a backup, or move the file and those \
          beside it away to start empty, knowing that the alerts in it are then not delivered",
         path.display()
     )]
     Damaged {
-        /// The file.
+        /// Path of the store.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         problem: String,
     },
-    /// A newer relay has changed its layout.
+    /// A newer relay has changed the layout.
     #[error(
         "the store {} was written by a newer version of the relay (layout {found}, this version \
          knows {known}): run that version, or restore a backup from before it",
         path.display()
     )]
     Newer {
-        /// The file.
+        /// Path of the store.
         path: PathBuf,
-        /// Its layout.
+        /// Layout of the file.
         found: i64,
         /// The newest layout that this version knows.
         known: i64,
@@ -60,9 +60,9 @@ pub enum OpenError {
     /// The system or SQLite failed.
     #[error("cannot open the store {}", path.display())]
     Failed {
-        /// The file.
+        /// Path of the store.
         path: PathBuf,
-        /// What failed.
+        /// Error of the system or of SQLite.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -89,14 +89,14 @@ impl OpenError {
     }
 }
 
-/// Whether the item is at fault, and not the engine, the disk or somebody else's lock.
+/// Returns `true` if the item is at fault, and not the engine, the disk or a lock.
 pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
     let own = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
     error.sqlite_error_code().is_some_and(|code| own.contains(&code))
         || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
 }
 
-/// Whether nothing more fits on the disk. SQLite has a name of its own only for the usual case.
+/// Returns `true` if the disk is full. SQLite has an error code of its own for the usual case only.
 pub(super) fn is_out_of_space(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| {
         error.code == ErrorCode::DiskFull
@@ -120,7 +120,7 @@ pub(super) fn engine_shared(error: &Arc<rusqlite::Error>) -> StoreError {
     }
 }
 
-/// What a caught panic said, as an error of the engine.
+/// Returns the message of a caught panic as an error of the engine.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> rusqlite::Error {
     let said = panic
         .downcast_ref::<String>()

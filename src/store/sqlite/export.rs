@@ -1,4 +1,4 @@
-//! Reading a whole store, to move it elsewhere. Nobody else may have it open meanwhile.
+//! Reads a whole store, to copy it to PostgreSQL. No other process may have the store open.
 
 use std::{fmt, path::Path};
 
@@ -17,11 +17,11 @@ use crate::store::{
     },
 };
 
-/// About how many bytes, and how many messages, are read at once.
+/// Bytes and messages after which a range ends.
 const BYTES: i64 = 4 * 1024 * 1024;
 const MESSAGES: usize = 500;
 
-/// A store that is only read, by nobody else.
+/// A store that is open for reading, locked against other processes.
 pub struct Export {
     connection: Connection,
     _locks: Locks,
@@ -34,10 +34,10 @@ impl fmt::Debug for Export {
 }
 
 impl Export {
-    /// Opens the store in that file, which must exist.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// [`OpenError`]: it is in use, damaged, or not there.
+    /// [`OpenError`]: the store is in use, damaged or missing.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         if let Err(missing) = std::fs::metadata(path) {
             return Err(OpenError::Failed { path: path.to_owned(), source: missing.into() });
@@ -46,8 +46,8 @@ impl Export {
         Ok(Self { connection: writer, _locks: locks })
     }
 
-    /// Where the next range ends that begins at this message: as much as is read at once. `None`
-    /// behind the last.
+    /// Returns the end of the range of messages that begins at `first`, or `None` after the last
+    /// message.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -71,7 +71,8 @@ impl Export {
         look().map_err(failed)
     }
 
-    /// The rows of a table that belong to a range of messages, as a JSON array, and how many.
+    /// Returns the rows of a table that belong to a range of messages, as a JSON array, and their
+    /// number.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! A destination that is read: its deliveries get numbers, are given by them, and are taken.
+//! The role [`Feeds`]: numbers deliveries, and serves them to readers by their numbers.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use crate::{
     store::{FeedPage, Feeds, StoreError, Taken, feed::Entries},
 };
 
-/// How many deliveries are marked in one transaction: others want to write too.
+/// Number of deliveries that one transaction marks. More would delay other writes.
 const PIECE: i64 = 1000;
 
-/// What a reader finds at one moment.
+/// A page as one snapshot shows it.
 struct Look {
     entries: Entries,
     end: i64,
-    /// How many more it could be given, if they had numbers.
+    /// Number of due deliveries that the page has room for and that have no number yet.
     missing: usize,
 }
 
@@ -60,8 +60,8 @@ impl Feeds for SqliteStore {
     }
 }
 
-/// A page. Numbers are given by the writer, so each is in the file before the next one is chosen,
-/// and in the order in which readers see them.
+/// Returns a page. The writer gives the numbers, so each is committed before the next one is
+/// chosen.
 async fn page(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -83,7 +83,7 @@ async fn page(
     Ok(found.entries.page(found.end))
 }
 
-/// The destination's number and the last number of its feed.
+/// Reads the number of a destination, the last number of its feed, and whether it is paused.
 fn known(
     db: &Connection,
     destination: &DestinationName,
@@ -142,7 +142,7 @@ fn look(
     Ok(Look { entries, end, missing })
 }
 
-/// What is due and has no number, and nobody has leased.
+/// Finds deliveries that are due, not leased, and without a number.
 fn waiting(
     shared: &Shared,
     db: &Connection,
@@ -179,8 +179,8 @@ fn number(
     db.execute("UPDATE destinations SET numbered = ?2 WHERE id = ?1", [id, number]).map(drop)
 }
 
-/// Marks a piece of what is pending up to a number. Most often there is nothing: then nothing is
-/// written either.
+/// Marks some of the pending deliveries up to a number as delivered. Writes nothing if there are
+/// none, as is usual.
 async fn taken(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -233,11 +233,11 @@ fn pending(
     .collect()
 }
 
-/// From whenever an age is counted.
+/// The range of all ages.
 const ANY_AGE: (Timestamp, Timestamp) =
     (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
 
-/// Gives up what is pending of these alerts.
+/// Turns the pending deliveries of these alerts into dead letters.
 async fn give_up(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -248,12 +248,12 @@ async fn give_up(
     let alerts = alerts.to_vec();
     let work = move |db: &mut Db<'_>, _: Mode| {
         let found = deliveries(db.connection(), &name, &alerts)?;
-        operate::bury(&shared, db, &found, ANY_AGE, reason)
+        operate::mark_dead(&shared, db, &found, ANY_AGE, reason)
     };
     store.write_stopping_leases(work).await
 }
 
-/// The deliveries of alerts to a destination.
+/// Finds the deliveries of alerts to a destination.
 fn deliveries(
     db: &Connection,
     destination: &DestinationName,

@@ -1,5 +1,4 @@
-//! The store's files: who may read them, the locks on them, and whether their names still lead to
-//! what is open.
+//! The files of a store: access rights, locks, and a check that the open files are still in place.
 
 use std::{
     fs::{self, File, Permissions, TryLockError},
@@ -18,14 +17,14 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// The two locks on a store, held until this is dropped or the process ends.
+/// The two locks on a store, held until the value is dropped or the process ends.
 ///
-/// The second one holds on the database itself, so that whoever removes the lock file does not let
-/// a second relay in. It is of another kind than SQLite's own locks, which do not see it. SQLite's
-/// are lost when any other handle on the file is closed, so this is dropped after the connections.
+/// The second lock is on the database itself, so that removing the lock file does not let a second
+/// relay in. SQLite uses another kind of lock and does not see this one. SQLite's locks are lost
+/// when any handle of the file is closed, so this value is dropped after the connections.
 #[derive(Debug)]
 pub(super) struct Locks {
-    // Let go in this order, the opposite of that in which they are taken.
+    // Fields are dropped in this order, the reverse of the order of locking.
     database: Option<File>,
     _beside: File,
 }
@@ -34,16 +33,16 @@ impl Locks {
     /// Takes the lock beside the store.
     ///
     /// # Errors
-    /// Another process has it, or the system failed.
+    /// Another process holds the lock, or the system failed.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let beside = lock(path, &beside(path, LOCK))?;
         Ok(Self { database: None, _beside: beside })
     }
 
-    /// Takes the lock on the database too, and makes an empty file if there is none.
+    /// Takes the lock on the database, creating an empty file if there is none.
     ///
     /// # Errors
-    /// Another process has it, or the system failed.
+    /// Another process holds the lock, or the system failed.
     pub(super) fn take_database(&mut self, path: &Path) -> Result<(), OpenError> {
         self.database = Some(lock(path, path)?);
         Ok(())
@@ -62,8 +61,8 @@ fn lock(store: &Path, path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Takes from everybody but the owner the right to read what is there. SQLite gives the files that
-/// it makes later the same rights as the database.
+/// Makes the existing files accessible to their owner only. SQLite creates later files with the
+/// mode of the database.
 pub(super) fn close_to_others(path: &Path) {
     for file in
         [path.to_owned(), beside(path, WAL), beside(path, SHARED_MEMORY), beside(path, LOCK)]
@@ -87,21 +86,20 @@ pub(super) fn close_to_others(path: &Path) {
     }
 }
 
-/// The files that are open, by device and inode. All of them exist for as long as the store is
-/// open.
+/// The open files, by device and inode. All of them exist as long as the store is open.
 #[derive(Debug)]
 pub(super) struct Files {
     wal: PathBuf,
     held: Vec<(PathBuf, (u64, u64))>,
-    /// Whether the log says that they are gone.
+    /// Set once the log says that the files are gone.
     is_said: AtomicBool,
 }
 
 impl Files {
-    /// Remembers the files of a store that has just been opened.
+    /// Reads the identities of the files of a store that has just been opened.
     ///
     /// # Errors
-    /// One of them is not there.
+    /// One of the files does not exist.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         // SQLite puts its files beside the database, wherever a symbolic link leads.
         let real = fs::canonicalize(path)?;
@@ -116,21 +114,21 @@ impl Files {
         Ok(Self { wal, held, is_said: AtomicBool::new(false) })
     }
 
-    /// The write-ahead log.
+    /// Returns the path of the write-ahead log.
     pub(super) fn wal(&self) -> &Path {
         &self.wal
     }
 
-    /// As [`Files::check`], but looks only if the files were gone the last time.
+    /// Checks the files like [`Files::check`], but only if they were gone the last time.
     pub(super) fn check_if_gone(&self) -> Result<(), StoreError> {
         if self.is_said.load(Ordering::Acquire) { self.check() } else { Ok(()) }
     }
 
-    /// Looks whether each name still leads to the file that is open: four system calls, about a
-    /// microsecond each. After a commit this says whether a start would find what was written.
+    /// Checks that each name still leads to the open file, with four system calls of about a
+    /// microsecond each. After a commit this proves that a restart would find what was written.
     ///
     /// # Errors
-    /// [`StoreError::Gone`]; the log says it the first time.
+    /// [`StoreError::Gone`], which is logged the first time.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let problem = self.held.iter().find_map(|(name, held)| {
             let why = match fs::metadata(name) {

@@ -11,8 +11,8 @@ use crate::{
     store::{Hasten, StoreError, stored::HELD_MAX_US},
 };
 
-/// Makes due now what is meant, a piece at a time; returns how many deliveries that are. Most often
-/// there is nothing: then nothing is written either.
+/// Makes waiting deliveries due now, in transactions of bounded size. Returns their number. Writes
+/// nothing if there are none, as is usual.
 pub(super) async fn hasten(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -28,8 +28,8 @@ pub(super) async fn hasten(
         }
         let shared = Arc::clone(&store.shared);
         let is_last = found.len() < usize::try_from(PIECE).unwrap_or(usize::MAX);
-        let hurry = move |db: &mut Db<'_>, _mode: Mode| hurry_these(&shared, db, &found, whom);
-        let changed = store.write_stopping_leases(hurry).await?;
+        let work = move |db: &mut Db<'_>, _mode: Mode| make_due(&shared, db, &found, whom);
+        let changed = store.write_stopping_leases(work).await?;
         total += changed;
         if is_last || changed == 0 {
             store.shared.hints.wake(Some(destination));
@@ -38,15 +38,15 @@ pub(super) async fn hasten(
     }
 }
 
-/// Which deliveries are meant, of those that are due at some time after `:now`.
-const fn meant(whom: Hasten) -> &'static str {
+/// Returns the SQL condition for the deliveries to change, among those that are due after `:now`.
+const fn condition(whom: Hasten) -> &'static str {
     match whom {
         Hasten::Recovered => "attempts > 0 AND because = 0",
         Hasten::Misdated => "due_at - :now > iif(attempts = 0, :held, wait)",
     }
 }
 
-/// A piece of the deliveries that are due later, and are meant.
+/// Finds deliveries to change, at most [`PIECE`].
 fn delayed(
     shared: &Shared,
     db: &Connection,
@@ -59,7 +59,7 @@ fn delayed(
          WHERE destination = (SELECT id FROM destinations WHERE name = :name) AND state = 0
             AND due_at > :now AND :held = :held AND {}
             AND id NOT IN (SELECT value FROM json_each(:leased)) LIMIT :piece",
-        meant(whom)
+        condition(whom)
     ))?
     .query_map(
         named_params! {
@@ -71,8 +71,9 @@ fn delayed(
     .collect()
 }
 
-/// Makes those due now that are still meant and not leased; returns how many they are.
-fn hurry_these(
+/// Makes those deliveries due now that still meet the condition and are not leased. Returns their
+/// number.
+fn make_due(
     shared: &Shared,
     db: &Db<'_>,
     deliveries: &[i64],
@@ -82,7 +83,7 @@ fn hurry_these(
     let mut statement = db.statement(&format!(
         "UPDATE deliveries SET due_at = :now, wait = 0
          WHERE id = :id AND state = 0 AND due_at > :now AND :held = :held AND {}",
-        meant(whom)
+        condition(whom)
     ))?;
     let mut changed = 0;
     for id in deliveries.iter().filter(|id| !live.contains(id)) {
@@ -94,14 +95,14 @@ fn hurry_these(
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }
 
-/// Notes the settings; if they have changed, refusals are counted anew.
+/// Stores the mark of the settings. If it has changed, resets the refusals.
 pub(super) async fn note_settings(
     store: &SqliteStore,
     destination: &DestinationName,
     mark: u16,
 ) -> Result<u64, StoreError> {
     let name = destination.clone();
-    let work = move |db: &mut Db<'_>, _: Mode| count_anew(db, &name, mark);
+    let work = move |db: &mut Db<'_>, _: Mode| reset_refusals(db, &name, mark);
     let changed = store.write_for(Purpose::Finish, work).await?;
     if changed > 0 {
         store.shared.hints.wake(Some(destination));
@@ -109,7 +110,11 @@ pub(super) async fn note_settings(
     Ok(changed)
 }
 
-fn count_anew(db: &mut Db<'_>, destination: &DestinationName, mark: u16) -> rusqlite::Result<u64> {
+fn reset_refusals(
+    db: &mut Db<'_>,
+    destination: &DestinationName,
+    mark: u16,
+) -> rusqlite::Result<u64> {
     let id = db.destination(destination)?.id;
     let is_new = db.execute(
         "UPDATE destinations SET settings = ?2 WHERE id = ?1 AND settings IS NOT ?2",

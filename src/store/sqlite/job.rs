@@ -5,49 +5,48 @@ use tokio::sync::oneshot;
 use super::db::Db;
 use crate::store::StoreError;
 
-/// How much a job's outcome depends on the disk and on the files.
+/// Purpose of a job, which decides whether it runs on a full disk or while the files are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Takes something in, so there must be space that is not the ballast's, and the files must be
-    /// where a start would find them.
+    /// Stores something new. Needs free space besides the ballast, and all files in their places.
     Intake,
-    /// An operator's action, for which the files must be there too; it may use the ballast.
+    /// An operator's action. Needs all files in their places, and may use the ballast.
     Action,
-    /// Ends something: it goes on for as long as anything can be written.
+    /// Ends deliveries. Runs as long as anything can be written.
     Finish,
-    /// Removes something, or gives space back. As [`Purpose::Finish`], but it ends no delivery.
+    /// Removes something or returns space. Runs like [`Purpose::Finish`], but ends no delivery.
     Room,
 }
 
-/// How a transaction is done.
+/// Isolation of the jobs in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// All together; the first fault ends it.
+    /// None: the first error ends the transaction.
     Together,
-    /// Each job, and each message in it, behind a savepoint of its own.
+    /// Each job, and each message in a job, has a savepoint of its own.
     Apart,
 }
 
-/// Something to be written.
+/// Something that the writer runs in a transaction.
 pub(super) trait Job: Send {
-    /// Does it inside a transaction; may be called again after that was rolled back.
+    /// Writes inside a transaction. May be called again after a rollback.
     fn run(&mut self, db: &mut Db<'_>, mode: Mode) -> rusqlite::Result<()>;
 
-    /// Says how it went: `Ok` once it is durable.
+    /// Reports the result: `Ok` once the job is durable.
     fn done(self: Box<Self>, result: Result<(), StoreError>);
 
-    /// About how much it writes.
+    /// Returns about how many bytes the job writes.
     fn bytes(&self) -> usize;
 
-    /// Whether no lease may be granted between its start and its commit.
+    /// Returns `true` if no lease may be granted between the start of the job and the commit.
     fn stops_leases(&self) -> bool;
 
-    /// What it is for.
+    /// Returns the purpose of the job.
     fn purpose(&self) -> Purpose;
 }
 
-/// A job made of two functions: `run` writes, `after` hears whether that is durable, and the
-/// caller gets what `run` returned.
+/// A job made of two functions: `run` writes, `after` is told whether that is durable, and the
+/// caller receives the value that `run` returned.
 pub(super) struct Write<T, R, A> {
     run: R,
     after: A,
@@ -58,7 +57,7 @@ pub(super) struct Write<T, R, A> {
     purpose: Purpose,
 }
 
-/// What comes back from the writer; an error if its thread dropped the job.
+/// Receives the result of a job; an error if the writer dropped the job.
 pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 pub(super) async fn answer<T>(reply: Reply<T>) -> Result<T, StoreError> {
@@ -111,11 +110,11 @@ where
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
         let Self { run, after, value, reply, .. } = *self;
-        // What it wrote is part of the buffer that the caller reads its next request into.
+        // Dropped first: the messages share the buffer into which the caller reads its next request.
         drop(run);
         after(result.is_ok());
         let value = result.and_then(|()| value.ok_or(StoreError::Closed));
-        // Whoever no longer waits does not want to know.
+        // The caller may have given up.
         drop(reply.send(value));
     }
 
@@ -132,5 +131,5 @@ where
     }
 }
 
-/// Which job was not done, or is not kept, and why.
+/// Index of a job that was not done or is not kept, and the error.
 pub(super) type Fault = (usize, StoreError);

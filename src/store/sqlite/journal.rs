@@ -1,4 +1,4 @@
-//! What operators did.
+//! The role [`Journal`]: keeps operators' actions.
 
 use async_trait::async_trait;
 use rusqlite::{Row, params};
@@ -40,7 +40,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<JournalEntry> {
     })
 }
 
-/// Keeps in this transaction what a call has changed; returns under which number.
+/// Adds the changes of a call to the journal, in the same transaction. Returns the entry.
 pub(super) fn keep(db: &Db<'_>, deed: &Deed, changed: u64) -> rusqlite::Result<EntryId> {
     match deed {
         Deed::New(deed) => note(db, deed, changed),
@@ -48,7 +48,7 @@ pub(super) fn keep(db: &Db<'_>, deed: &Deed, changed: u64) -> rusqlite::Result<E
     }
 }
 
-/// Keeps an entry in this transaction; returns its number.
+/// Adds an entry, in the same transaction. Returns the entry.
 pub(super) fn note(db: &Db<'_>, deed: &OperatorAction, changed: u64) -> rusqlite::Result<EntryId> {
     let OperatorAction { who, action, selection } = deed;
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
@@ -59,14 +59,14 @@ pub(super) fn note(db: &Db<'_>, deed: &OperatorAction, changed: u64) -> rusqlite
     Ok(EntryId(db.connection().last_insert_rowid()))
 }
 
-/// Adds what another piece of the same action changed.
+/// Adds the changes of another call to an existing entry.
 fn add(db: &Db<'_>, EntryId(id): EntryId, changed: u64) -> rusqlite::Result<()> {
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
     db.execute("UPDATE actions SET changed = changed + ?2 WHERE id = ?1", params![id, changed])?;
     Ok(())
 }
 
-/// Removes entries that are too old, or too many.
+/// Removes entries that are too old or too many.
 pub(super) fn forget(db: &Db<'_>, now: Timestamp) -> rusqlite::Result<()> {
     let too_old = (now - JOURNAL_KEPT).micros();
     db.execute(

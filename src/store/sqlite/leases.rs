@@ -1,5 +1,5 @@
-//! Who holds which delivery. In memory only: the lock on the store proves that the holders of an
-//! earlier process are gone.
+//! The leases of this process. They are kept in memory only, since the lock on the store proves
+//! that the holders of an earlier process are gone.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +12,7 @@ use crate::{clock::Moment, store::stored::PER_ALERT};
 struct Held {
     token: u64,
     expires_at: Moment,
-    /// Its outcome is with the writer; until that has answered, the lease does not expire.
+    /// Set while the writer has the outcome. The lease does not expire meanwhile.
     recording: bool,
 }
 
@@ -30,8 +30,8 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// While this is held no lease is granted. `lease_due` holds it from its first look to its
-    /// grant, the writer while it commits what an operator does to deliveries.
+    /// Locks out new leases. `lease_due` holds the gate from the first read to the grant, and the
+    /// writer while it commits changes of deliveries other than outcomes.
     pub(super) fn gate(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,18 +40,18 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The deliveries that nobody else may have now.
+    /// Returns the numbers of the deliveries that are leased.
     pub(super) fn live(&self, now: Moment) -> HashSet<i64> {
         self.held().iter().filter(|(_, held)| held.is_live(now)).map(|(id, _)| *id).collect()
     }
 
-    /// The same as a JSON array, for SQL.
+    /// Returns the numbers of the leased deliveries as a JSON array, for SQL.
     pub(super) fn live_json(&self, now: Moment) -> String {
         let ids: Vec<String> = self.live(now).iter().map(ToString::to_string).collect();
         format!("[{}]", ids.join(","))
     }
 
-    /// When the first live lease of a destination ends.
+    /// Returns the end of the first live lease of a destination.
     pub(super) fn first_end(&self, destination: i64, now: Moment) -> Option<Moment> {
         self.held()
             .iter()
@@ -64,12 +64,12 @@ impl Leases {
         self.held().insert(id, Held { token, expires_at, recording: false });
     }
 
-    /// Holds the lease while its outcome is written. `false`: it has passed to somebody else.
+    /// Keeps the lease while its outcome is written. Returns `false` if another worker holds it.
     pub(super) fn start_recording(&self, id: i64, token: u64) -> bool {
         self.with(id, token, |held| held.recording = true)
     }
 
-    /// The outcome could not be written: the lease is as before.
+    /// Lets the lease expire again, after its outcome could not be written.
     pub(super) fn stop_recording(&self, id: i64, token: u64) {
         self.with(id, token, |held| held.recording = false);
     }
@@ -80,7 +80,7 @@ impl Leases {
         own.map(change).is_some()
     }
 
-    /// Ends the lease. `false`: it had passed to somebody else.
+    /// Ends the lease. Returns `false` if another worker holds it.
     pub(super) fn end(&self, id: i64, token: u64) -> bool {
         let mut held = self.held();
         let own = held.get(&id).is_some_and(|held| held.token == token);

@@ -1,7 +1,6 @@
-//! A page of alerts. The alerts are walked backwards, and beside them their deliveries: so the
-//! dearest page costs two walks through the store, whatever it asks for, and never a look-up for
-//! each alert. Texts are judged here and not in SQL, since "whatever the case" means the same for
-//! every engine.
+//! Lists alerts. Alerts and deliveries are scanned backwards side by side, so the most expensive
+//! page costs two scans of the store, and never a look-up for each alert. Texts are compared here
+//! and not in SQL, so that case is ignored in the same way by every engine.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +16,7 @@ use crate::{
     store::{AlertQuery, AlertView, State, search::Search, stored::PER_ALERT},
 };
 
-/// A page of alerts, newest first.
+/// Returns a page of alerts, newest first.
 pub(super) fn alerts(
     shared: &Shared,
     db: &Connection,
@@ -72,17 +71,17 @@ fn find(db: &Connection, query: &AlertQuery, leased: &HashSet<i64>) -> rusqlite:
     Ok(found)
 }
 
-/// The deliveries that are in the state, walked beside the alerts.
+/// Scan of the deliveries in the wanted state, beside the scan of the alerts.
 struct Beside<'a> {
     rows: Rows<'a>,
-    /// The alert of the row that is next.
+    /// Alert of the last delivery that matched.
     at: i64,
     state: Option<State>,
     leased: &'a HashSet<i64>,
     destinations: Destinations,
 }
 
-/// The numbers of the destinations that give their deliveries another state.
+/// Numbers of the destinations that change the state of their deliveries.
 struct Destinations {
     paused: HashSet<i64>,
     unconfigured: HashSet<i64>,
@@ -110,7 +109,7 @@ impl Destinations {
 }
 
 impl Beside<'_> {
-    /// Whether the alert has one; each alert asked for is older than the one before.
+    /// Returns `true` if the alert has a matching delivery. Each call asks for an older alert.
     fn has(&mut self, seq: i64) -> rusqlite::Result<bool> {
         while self.at > seq {
             let Some(row) = self.rows.next()? else {
@@ -140,8 +139,8 @@ impl Beside<'_> {
 /// A text that an alert is searched for.
 struct Text {
     search: Search,
-    /// What the ids of a channel's alerts begin with, under each id that the channel has had; of
-    /// those channels in whose ids it may be.
+    /// Prefixes of alert ids by the number of the channel, one for each id that the channel has had.
+    /// Channels whose alert ids cannot contain the text are left out.
     channels: HashMap<i64, Vec<String>>,
 }
 
@@ -154,7 +153,7 @@ impl Text {
              LEFT JOIN chains o ON o.app = own.app AND o.first = own.first",
         )?;
         let mut rows = statement.query(())?;
-        // Behind that comes a timestamp, or a digest, and a number.
+        // The prefix is followed by a timestamp or a digest, and an ordinal.
         let may_be = |begin: &str| {
             !begin.is_ascii() || search.is_made_of(&format!("{begin}0123456789.:ts-abcdef"))
         };
@@ -168,7 +167,7 @@ impl Text {
         Ok(Self { search, channels })
     }
 
-    /// Whether it is in the alert's search text, or in its id.
+    /// Returns `true` if the search text or the id of the alert contains the text.
     fn is_in(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
         if self.search.is_in(row.get_ref(4)?.as_str()?) {
             return Ok(true);
@@ -177,7 +176,7 @@ impl Text {
             return Ok(false);
         };
         let (ts, ordinal) = (row.get::<_, StoredTs>(2)?.0, row.get::<_, u32>(3)?);
-        // As an alert's id is written, without making one for each row.
+        // The format of an alert id, without an allocation for each row.
         let search = &mut self.search;
         Ok(begins.iter().any(|begin| search.is_in_display(format_args!("{begin}{ts}:{ordinal}"))))
     }

@@ -1,7 +1,8 @@
-//! The store in one SQLite file: for one relay on one machine, without a server beside it.
+//! The store in one SQLite file, for one relay on one machine without a database server.
 //!
-//! One thread writes (`writer`), two read (`reader`); the rest says what they write and read.
-//! `cli` opens it. It never holds a transaction while anything else than SQLite is at work.
+//! One thread writes (`writer`), two read (`reader`); the other files implement the roles of a store
+//! by jobs for these threads. `cli` opens the store. No transaction is open while anything else than
+//! SQLite is at work.
 
 use std::{
     fmt,
@@ -69,7 +70,7 @@ pub use self::{
     settings::SqliteSettings,
 };
 
-/// A store in a SQLite file, open. Dropped without [`Upkeep::close`](crate::store::Upkeep::close) it leaves the file as a crash
+/// An open store in a SQLite file. Dropped without [`Upkeep::close`](crate::store::Upkeep::close) it leaves the file as a crash
 /// would: nothing that was acknowledged is lost.
 pub struct SqliteStore {
     shared: Arc<Shared>,
@@ -84,10 +85,10 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store, or creates it where there is no file.
+    /// Opens the store, or creates one if there is no file.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the file or its place, and what to do about it.
+    /// [`OpenError`]: the problem with the file or its directory, and what to do about it.
     pub fn open(
         settings: &SqliteSettings,
         clock: Clock,
@@ -101,7 +102,7 @@ impl SqliteStore {
             open::open(&settings.path, settings.max_size_bytes)?;
         let memory = Memory::new(&connection).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared::new(settings, files, clock, metrics));
-        // The first of the two looks at the clock that must agree before anything grows old.
+        // The time of day counts as steady after two looks; this is the first one.
         shared.steady_time();
         shared.size.keep_up(&connection, shared.clock.instant());
         let runtime = Handle::try_current().ok();

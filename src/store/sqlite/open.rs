@@ -1,5 +1,5 @@
-//! Opening the store's file. Nothing is repaired, replaced or started anew behind the operator's
-//! back: whatever is not a sound store of ours is refused, with the file's name and what to do.
+//! Opens the file of a store. Nothing is repaired, replaced or recreated without the operator: a
+//! file that is not a sound store is refused, with its name and what to do.
 
 use std::{
     collections::BTreeSet,
@@ -23,14 +23,14 @@ use super::{
 /// connections raced to reset the log (sqlite.org/wal.html, "The WAL-reset bug").
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// Marks a SQLite file as ours: "SSR1".
+/// Application id that marks a SQLite file as a store: "SSR1".
 const APPLICATION_ID: i32 = 0x5353_5231;
 
-/// Step `n` leads from schema `n` to schema `n + 1`; the file's `user_version` says where it is.
+/// Migrations. Step `n` leads from layout `n` to layout `n + 1`; `user_version` is the layout.
 const MIGRATIONS: &[&str] =
     &[include_str!("../migrations/sqlite-1.sql"), include_str!("../migrations/sqlite-2.sql")];
 
-/// What an open store holds on to.
+/// Handles of an open store.
 pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: [Connection; 2],
@@ -38,8 +38,8 @@ pub(super) struct Opened {
     pub(super) locks: Locks,
 }
 
-/// Checks, locks, creates or migrates, and connects. On a full disk the ballast is given up for
-/// what SQLite needs to begin.
+/// Checks, locks, creates or migrates the file, and connects. On a full disk the ballast is removed
+/// to make the room that SQLite needs.
 pub(super) fn open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     match try_open(path, max_size_bytes) {
         Err(OpenError::Failed { source, .. })
@@ -74,7 +74,7 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     let is_new = !check_file(path)?;
     locks.take_database(path)?;
     if !is_new {
-        // Connecting to write already changes a file that is not in WAL mode: first only a look.
+        // A writing connection would change a file that is not in WAL mode, so a reader checks first.
         let look = connect_reader(path).map_err(|source| OpenError::engine(path, source))?;
         layout(path, &look)?;
         check_length(path, &look)?;
@@ -85,7 +85,7 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     prepare_schema(path, &writer)?;
     let reader = || {
         let reader = connect_reader(path)?;
-        // SQLite opens the log at the first look, by its name, which may be gone by then.
+        // SQLite opens the log by its name at the first read. Later the name may be gone.
         reader.query_row("SELECT count(*) FROM sqlite_schema", (), |_count| Ok(()))?;
         Ok(reader)
     };
@@ -95,7 +95,7 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     Ok(Opened { writer, readers, files, locks })
 }
 
-/// A connection that only reads, if there is a store; for whoever does not hold the lock.
+/// Opens a read-only connection without the lock, or returns `None` if there is no store.
 pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     if !check_file(path)? {
         return Ok(None);
@@ -105,7 +105,7 @@ pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     Ok(Some(db))
 }
 
-/// The same for a store that must be there.
+/// Opens a read-only connection without the lock to a store that must exist.
 pub(super) fn to_read(path: &Path) -> Result<Connection, OpenError> {
     look(path)?.ok_or_else(|| OpenError::failed(path, "there is no store yet"))
 }
@@ -119,8 +119,8 @@ fn refuse_network(path: &Path, directory: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// The file systems on which shared memory or locks do not hold between machines, by the number
-/// that Linux gives them in statfs(2).
+/// Returns the name of a file system on which shared memory or locks do not work between machines,
+/// by its number in statfs(2) of Linux.
 fn network_file_system(magic: i64) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",
@@ -139,8 +139,8 @@ fn network_file_system(magic: i64) -> Option<&'static str> {
     })
 }
 
-/// Whether there is something in the file. An absent or empty file is a new store, unless a log
-/// beside it says that there was one.
+/// Returns `true` if the file is a SQLite database, and `false` if it is missing or empty. A log
+/// beside a missing or empty file is an error, since there was a store.
 fn check_file(path: &Path) -> Result<bool, OpenError> {
     if length(path) == 0 {
         return if length(&beside(path, "-wal")) == 0 {
@@ -165,7 +165,8 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// SQLite does not miss a part of the last page before it is read. Pages may be in the log only.
+/// Checks that the file has all its pages, since SQLite notices a missing end only when it reads
+/// there. Pages may also be in the log only.
 fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
     let whole: u64 = db
@@ -177,7 +178,7 @@ fn check_length(path: &Path, db: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The file's layout, 0 if it is empty; only a layout of ours that we know.
+/// Returns the layout of the file, 0 if it is empty. Other files and newer layouts are errors.
 fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
     let number = |pragma: &str| {
         db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
@@ -203,7 +204,7 @@ fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
 
 fn prepare_schema(path: &Path, db: &Connection) -> Result<(), OpenError> {
     migrate(db, layout(path, db)?).map_err(|source| OpenError::engine(path, source))?;
-    // What an operator has added, such as the statistics of ANALYZE, does no harm.
+    // Additions by an operator, such as the statistics of ANALYZE, do no harm.
     if columns(db)
         .map_err(|source| OpenError::engine(path, source))?
         .is_superset(&expected_columns(path)?)

@@ -1,4 +1,4 @@
-//! What an operator does: retry, cancel.
+//! Operators' actions on deliveries, routing by hand, and expiry.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,21 +23,21 @@ use crate::{
     },
 };
 
-/// How many deliveries are changed in one transaction: others want to write too.
+/// Number of deliveries that one transaction changes. More would delay other writes.
 pub(super) const PIECE: u64 = 1000;
 
-/// A selection in the store's numbers: all deliveries of a destination, or the one of an alert.
+/// A selection by numbers: all deliveries of a destination, or the one of an alert.
 #[derive(Clone, Copy)]
 struct Range {
     destination: i64,
     alert: Option<i64>,
-    /// Only what was refused so often.
+    /// Only deliveries with at least this many refusals.
     refusals: u32,
-    /// When the action began. What was changed since then is as new as a retry makes it.
+    /// Time at which the action began. Deliveries changed since then are not changed again.
     began: Timestamp,
 }
 
-/// Applies the action piece by piece; returns what it changed.
+/// Applies an action in transactions of bounded size. Returns what changed.
 pub(super) async fn act(
     store: &SqliteStore,
     selection: &Selection,
@@ -70,7 +70,7 @@ pub(super) async fn act(
     }
 }
 
-/// Returns whose deliveries these are, and where they go.
+/// Returns alert and destination of each delivery.
 fn named(db: &Db<'_>, deliveries: &[i64]) -> rusqlite::Result<Vec<(AlertId, DestinationName)>> {
     let mut statement = db.statement(
         "SELECT c.app, c.channel, a.ts, a.ordinal, t.name
@@ -85,8 +85,8 @@ fn named(db: &Db<'_>, deliveries: &[i64]) -> rusqlite::Result<Vec<(AlertId, Dest
     Ok(named)
 }
 
-/// Gives up a piece of what waits, is not leased, and is older than that; returns whose deliveries
-/// that were. Most often there is nothing: then nothing is written either.
+/// Turns some of the deliveries that wait, are not leased and are older than `max_age` into dead
+/// letters. Returns their alerts. Writes nothing if there are none, as is usual.
 pub(super) async fn expire(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -102,11 +102,11 @@ pub(super) async fn expire(
         return Ok(Vec::new());
     }
     let shared = Arc::clone(&store.shared);
-    store.write_stopping_leases(move |db, _mode| bury(&shared, db, &found, born, reason)).await
+    store.write_stopping_leases(move |db, _mode| mark_dead(&shared, db, &found, born, reason)).await
 }
 
-/// Applies the action to at most a piece of the selection, or a little more; returns the numbers of
-/// what it changed. Once that is less, everything is done, since what was changed is no longer
+/// Applies an action to about [`PIECE`] deliveries of a selection. Returns the numbers of those that
+/// changed; fewer than [`PIECE`] means that nothing is left, since changed deliveries are no longer
 /// selected.
 fn act_on_piece(
     shared: &Shared,
@@ -127,8 +127,8 @@ fn act_on_piece(
         let range = Range { destination, alert, refusals, began };
         for state in states(selection.state, action) {
             changed.extend(match (action, state) {
-                (Action::Retry, PENDING) => hurry(shared, db, range)?,
-                (Action::Retry, _) => revive(db, range, state)?,
+                (Action::Retry, PENDING) => retry_pending(shared, db, range)?,
+                (Action::Retry, _) => retry_ended(db, range, state)?,
                 (Action::Cancel, PENDING) => cancel_pending(shared, db, range)?,
                 (Action::Cancel, _) => cancel_dead(db, range)?,
             });
@@ -140,7 +140,7 @@ fn act_on_piece(
     Ok(changed)
 }
 
-/// The states that the action changes, among those that are meant.
+/// Returns the states that an action changes, among the selected ones.
 fn states(meant: Option<State>, action: Action) -> impl Iterator<Item = i64> {
     let meant = meant.map(|one| if one == State::Refused { State::Pending } else { one });
     let changed: &[(State, i64)] = match action {
@@ -161,9 +161,8 @@ fn destinations(db: &Db<'_>, one: Option<&DestinationName>) -> rusqlite::Result<
         .collect()
 }
 
-/// Pending ones become due now, their age and their refusals counted anew, but for those that are
-/// leased.
-fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
+/// Makes pending deliveries due now and resets their age and refusals, except leased ones.
+fn retry_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     let leased = shared.leases.live_json(shared.clock.moment());
     let set = "due_at = min(due_at, :now), wait = 0, alert_faults = 0, accepted = 0, evidence = 0,
         since = (SELECT coalesce(paused_at, max(:now, :began)) - paused_for FROM destinations
@@ -177,8 +176,8 @@ fn hurry(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64
     change(db, range, (set, "deliveries_due", which), &values)
 }
 
-/// Dead or cancelled ones become pending, as if they were accepted now.
-fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<Vec<i64>> {
+/// Makes dead or cancelled deliveries pending, as if they were accepted now.
+fn retry_ended(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<Vec<i64>> {
     let set = "state = 0, due_at = :now, wait = 0, because = 0, alert_faults = 0, accepted = 0,
         evidence = 0, finished_at = NULL, dead_reason = NULL, number = NULL,
         since = (SELECT coalesce(paused_at, max(:now, :began)) - paused_for FROM destinations
@@ -189,7 +188,7 @@ fn revive(db: &Db<'_>, range: Range, state: i64) -> rusqlite::Result<Vec<i64>> {
     change(db, range, (set, "deliveries_ended", which), &values)
 }
 
-/// Pending ones end, but for those that are leased.
+/// Cancels pending deliveries, except leased ones.
 fn cancel_pending(shared: &Shared, db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     let leased = shared.leases.live_json(shared.clock.moment());
     let which = "state = 0 AND id NOT IN (SELECT value FROM json_each(:leased))";
@@ -202,8 +201,8 @@ fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
 
-/// Changes a piece of the range; returns the numbers of what was changed. One alert's delivery is
-/// found by its number, a destination's deliveries by an index.
+/// Changes up to [`PIECE`] deliveries of a range. Returns their numbers. The delivery of one alert is
+/// found by its number, the deliveries of a destination by an index.
 fn change(
     db: &Db<'_>,
     range: Range,
@@ -233,12 +232,12 @@ fn change(
     db.statement(&sql)?.query_map(values.as_slice(), |row| row.get(0))?.collect()
 }
 
-/// The number of an alert's delivery to a destination.
+/// Returns the number of an alert's delivery to a destination.
 pub(super) const fn delivery_id(alert: i64, destination: i64) -> i64 {
     alert * PER_ALERT + destination
 }
 
-/// The alert's number, also if the id names another id of its channel.
+/// Returns the number of an alert. The id may name the channel by any id that the channel has had.
 pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<Option<i64>> {
     let under_its_own = "SELECT a.seq FROM channels c JOIN alerts a ON a.channel = c.id
          WHERE c.app = ?1 AND c.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4";
@@ -264,7 +263,8 @@ pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<O
     Ok(None)
 }
 
-/// Gives an alert without deliveries one for each of the destinations, unless its message is gone.
+/// Adds a delivery to each of these destinations to an alert that does not have any, unless
+/// retention has removed the message.
 pub(super) async fn route(
     store: &SqliteStore,
     alert: &AlertId,
@@ -287,7 +287,7 @@ pub(super) async fn route(
     answer(reply).await
 }
 
-/// Makes the deliveries; returns how many.
+/// Adds the deliveries. Returns their number.
 fn make_deliveries(
     db: &mut Db<'_>,
     alert: &AlertId,
@@ -316,9 +316,8 @@ fn make_deliveries(
     Ok(u64::try_from(made).unwrap_or(u64::MAX))
 }
 
-/// A piece of the pending deliveries whose age is counted from between these times, with their
-/// alerts.
-/// What is leased is left out: its worker decides about it.
+/// Finds pending deliveries whose age is counted from a time in this range, with their alerts.
+/// Leased ones are left out, since their workers decide.
 fn too_old(
     shared: &Shared,
     reader: &Connection,
@@ -345,9 +344,9 @@ fn too_old(
         .collect()
 }
 
-/// Gives up those of the deliveries that still wait, are not leased, and whose age is still counted
-/// from between these times: they may have been retried meanwhile. Returns whose they are.
-pub(super) fn bury(
+/// Turns those deliveries into dead letters that still wait, are not leased, and whose age is still
+/// counted from a time in this range: a retry may have come between. Returns their alerts.
+pub(super) fn mark_dead(
     shared: &Shared,
     db: &Db<'_>,
     deliveries: &[(i64, AlertId)],
@@ -355,7 +354,7 @@ pub(super) fn bury(
     reason: &str,
 ) -> rusqlite::Result<Vec<AlertId>> {
     let live = shared.leases.live(shared.clock.moment());
-    let mut buried = Vec::new();
+    let mut dead = Vec::new();
     for (id, alert) in deliveries.iter().filter(|(id, _)| !live.contains(id)) {
         let changed = db.execute(
             "UPDATE deliveries SET state = 2, finished_at = ?2, dead_reason = ?3
@@ -364,7 +363,7 @@ pub(super) fn bury(
                 BETWEEN ?4 AND ?5 - 1",
             params![id, db.now().micros(), reason, born_from.micros(), born_before.micros()],
         )?;
-        buried.extend((changed > 0).then(|| alert.clone()));
+        dead.extend((changed > 0).then(|| alert.clone()));
     }
-    Ok(buried)
+    Ok(dead)
 }

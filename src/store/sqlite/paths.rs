@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// What is in the store is nobody else's business, whatever the umask.
+/// Mode of every file of a store, whatever the umask: only the owner has access.
 pub(super) const OWNER_ONLY: u32 = 0o600;
 
-/// The files beside the database, by what is added to its name.
+/// Suffixes of the files beside the database.
 pub(super) const WAL: &str = "-wal";
 pub(super) const SHARED_MEMORY: &str = "-shm";
 pub(super) const LOCK: &str = ".lock";
 pub(super) const BALLAST: &str = ".ballast";
 
-/// Where the file is.
+/// Returns the directory of a file.
 pub(super) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -19,7 +19,7 @@ pub(super) fn directory(path: &Path) -> &Path {
     }
 }
 
-/// The path with something behind it: SQLite's `-wal`, our `.lock`.
+/// Returns a path with a suffix added, such as SQLite's `-wal`.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

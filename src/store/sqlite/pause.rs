@@ -1,4 +1,4 @@
-//! Pausing destinations, and the ends of pauses.
+//! The role [`Pauses`]: begins and ends pauses of destinations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 /// The columns of a pause in `destinations t`, as [`view`] reads them.
 pub(super) const COLUMNS: &str = "t.paused_at, t.paused_until, t.pause_reason";
 
-/// Reads the pause whose columns begin at that one.
+/// Reads a pause from the columns that begin at `column`.
 pub(super) fn view(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<PauseView>> {
     let Some(since) = row.get::<_, Option<i64>>(column)? else {
         return Ok(None);
@@ -51,7 +51,7 @@ impl Pauses for SqliteStore {
     }
 }
 
-/// Stops the destination's clock, or lets it go on.
+/// Stops the clock of a destination, or lets it go on.
 async fn set_paused(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -73,7 +73,7 @@ async fn set_paused(
     answer(reply).await
 }
 
-/// Returns how many destinations are changed by that: one, or none.
+/// Begins or changes a pause. Returns 1 if anything changed, or else 0.
 fn begin(db: &mut Db<'_>, destination: &DestinationName, pause: &Pause) -> rusqlite::Result<u64> {
     let length = pause.length.map(micros);
     let changed = db.execute(
@@ -89,9 +89,9 @@ fn begin(db: &mut Db<'_>, destination: &DestinationName, pause: &Pause) -> rusql
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }
 
-/// Returns how many destinations are changed by that: one, or none.
+/// Ends a pause. Returns 1 if the destination was paused, or else 0.
 fn end(db: &mut Db<'_>, destination: &DestinationName) -> rusqlite::Result<u64> {
-    // The clock may have been set back meanwhile: a pause makes nothing older.
+    // The clock may have been set back during the pause, which must not age anything.
     let changed = db.execute(
         "UPDATE destinations
          SET paused_for = paused_for + max(0, ?2 - paused_at), paused_at = NULL,
@@ -103,7 +103,7 @@ fn end(db: &mut Db<'_>, destination: &DestinationName) -> rusqlite::Result<u64> 
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }
 
-/// Resumes what was paused until now. Most often there is nothing: then nothing is written either.
+/// Ends the pauses that have reached their end. Writes nothing if there are none, as is usual.
 async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreError> {
     let span = store.shared.steady_time();
     let look = move |_: &_, db: &Connection| {
@@ -114,7 +114,7 @@ async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreEr
         return Ok(Vec::new());
     }
     let work = move |db: &mut Db<'_>, _: Mode| {
-        // Looked for again: an operator may have been faster.
+        // An operator may have changed a pause since the first look.
         let (ended, misdated) = find(db.connection(), span)?;
         for name in &misdated {
             db.execute(
@@ -129,7 +129,7 @@ async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreEr
         Ok(ended)
     };
     let (job, reply) = Write::new(work, |_durable| ());
-    // What is delivered then makes room on a full disk.
+    // `Finish`, since deliveries after a pause make room on a full disk.
     store.submit(job.stopping_leases().with(Purpose::Finish));
     let ended = answer(reply).await?;
     for name in &ended {
@@ -139,7 +139,7 @@ async fn end_pauses(store: &SqliteStore) -> Result<Vec<DestinationName>, StoreEr
 }
 
 /// Returns the destinations whose pauses have ended, and those whose pauses would last longer than
-/// they were meant to, because the clock was ahead when they began.
+/// their length, because the clock was ahead when they began.
 fn find(
     db: &Connection,
     span: SteadySpan,

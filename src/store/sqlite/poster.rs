@@ -1,4 +1,4 @@
-//! Which bots have posted incidents.
+//! The role [`Posters`]: remembers which bots have posted incidents.
 
 use async_trait::async_trait;
 use rusqlite::params;
@@ -61,7 +61,7 @@ fn add(db: &Db<'_>, poster: &Poster) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Removes bots that have posted nothing for long.
+/// Removes bots that have posted no incident for [`POSTER_KEPT`].
 pub(super) fn forget(db: &Db<'_>, now: Timestamp) -> rusqlite::Result<()> {
     db.execute("DELETE FROM posters WHERE last < ?1", [(now - POSTER_KEPT).micros()]).map(drop)
 }

@@ -1,5 +1,5 @@
-//! A reader: a thread with a connection of its own. There are two, so that a search through a
-//! million alerts never delays a delivery.
+//! A reader: a thread with a connection of its own. There are two readers, so that a search through
+//! a million alerts never delays a delivery.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,28 +12,28 @@ use tokio::sync::oneshot;
 use super::error::{engine, panicked};
 use crate::store::StoreError;
 
-/// How many reads may wait for one reader.
+/// Number of reads that may wait for one reader.
 pub(super) const QUEUE: usize = 1024;
 
-/// Something to be read.
+/// A read to run on the reader's connection.
 pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Reads until every sender is gone.
+/// Runs reads until every sender is gone.
 pub(super) fn run(connection: &Connection, queue: &Receiver<Read>) {
     while let Ok(read) = queue.recv() {
         read(connection);
     }
 }
 
-/// Puts a read in a reader's queue and waits for what it finds. All of it is of one moment: that
-/// of its first look into the file.
+/// Queues a read and returns its result. All statements of a read see the same snapshot, taken at
+/// the first one.
 pub(super) async fn read<T: Send + 'static>(
     queue: Option<SyncSender<Read>>,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (reply, answer) = oneshot::channel();
     let read: Read = Box::new(move |connection| {
-        // Whoever no longer waits does not want to know.
+        // The caller may have given up.
         drop(reply.send(snapshot(connection, work)));
     });
     match queue.ok_or(StoreError::Closed)?.try_send(read) {

@@ -1,4 +1,4 @@
-//! Which of the writer's jobs go on when the disk is full or the files are gone.
+//! Decides which jobs run while the disk is full or the files are gone.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// Which jobs of a batch are done.
+/// Restriction on the jobs of a batch.
 #[derive(Clone, Debug)]
-pub(super) enum Which {
+pub(super) enum Restriction {
     All,
-    /// There is no space for what would be taken in.
+    /// The disk is full, so nothing new is stored.
     NoIntake,
-    /// The files are gone, for this reason.
+    /// The files are gone, for the given reason.
     OnlyFinish(Arc<str>),
 }
 
-impl Which {
-    /// Why a job is left out, or nothing.
+impl Restriction {
+    /// Returns the error for a job that must not run.
     pub(super) fn refuses(&self, purpose: Purpose) -> Option<StoreError> {
         match (self, purpose) {
             (Self::NoIntake, Purpose::Intake) => Some(StoreError::Full),
@@ -33,10 +33,11 @@ impl Which {
     }
 }
 
-/// Adds to the faults of a batch that was just committed what is not kept. Nobody is told that
-/// something is kept which a start would not find, so the files are looked at between the commit
-/// and the answers.
-pub(super) fn only_what_is_kept(
+/// Adds the jobs of a committed batch that are lost, because the files are gone, to its faults.
+///
+/// Callers must not be told that something is durable that a restart would not find, so the files
+/// are checked between the commit and the answers.
+pub(super) fn with_lost_jobs(
     files: &Files,
     jobs: &[Box<dyn Job>],
     faults: Vec<Fault>,
@@ -44,9 +45,9 @@ pub(super) fn only_what_is_kept(
     let Err(StoreError::Gone(problem)) = files.check() else {
         return faults;
     };
-    let which = Which::OnlyFinish(problem);
+    let restriction = Restriction::OnlyFinish(problem);
     let purposes = jobs.iter().map(|job| job.purpose()).enumerate();
-    let refuse = |(index, purpose)| Some((index, which.refuses(purpose)?));
+    let refuse = |(index, purpose)| Some((index, restriction.refuses(purpose)?));
     let mut refused: Vec<Fault> = purposes.filter_map(refuse).collect();
     let goes_on = |index: &usize| {
         let purpose = jobs.get(*index).map(|job| job.purpose());

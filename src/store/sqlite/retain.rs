@@ -1,4 +1,4 @@
-//! Retention: first the text of what is finished goes, much later its identity.
+//! Retention: removes the text of finished messages, and much later their identities.
 
 use std::sync::atomic::Ordering;
 
@@ -10,17 +10,16 @@ use crate::{
     store::{IDENTITY_KEPT, Pruned, Retention, StoreError, stored::PER_ALERT},
 };
 
-/// How many messages one look passes, whatever became of them, and how many looks without a find
-/// end a walk; the next one goes on there. So of a million messages none is passed later than after
-/// an hour, by reading 30 MB a minute. An index would lead straight to those that may go, and make
-/// each new alert a twentieth dearer.
+/// Number of messages that one read scans, and number of reads without a result that end a round;
+/// the next round goes on from there. A million messages are scanned within an hour, at 30 MB a
+/// minute. An index of the finished messages would make each new alert 5 % more expensive.
 const LOOK: usize = 2048;
 const LOOKS_IN_VAIN: usize = 8;
 
-/// How many messages one transaction empties: others want to write too.
+/// Number of messages that one transaction empties. More would delay other writes.
 const PIECE: usize = 64;
 
-/// How many pages one transaction gives back to the file system.
+/// Number of pages that one transaction returns to the file system.
 const PAGES: u32 = 256;
 
 /// Removes everything that is older than its retention at this time.
@@ -44,7 +43,7 @@ pub(super) async fn remove_old(
             let work = move |db: &mut Db<'_>, _| round.empty(db, &piece);
             pruned.messages += store.write_for(Purpose::Room, work).await?;
         }
-        // Behind the last message it begins again, the next time.
+        // After the last message the next round begins again.
         let last = seen.last().filter(|_| seen.len() == LOOK).map_or(0, |(id, _)| *id);
         store.shared.walked.store(last, Ordering::Release);
         if last == 0 {
@@ -67,7 +66,7 @@ pub(super) async fn remove_old(
     Ok(pruned)
 }
 
-/// Up to when something must have ended to be removed.
+/// Times before which deliveries must have ended for their message to be emptied.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     delivered: i64,
@@ -82,7 +81,7 @@ impl Round {
         }
     }
 
-    /// The next messages behind that number, and whether each may be emptied.
+    /// Returns the next messages after a number, and whether each may be emptied.
     fn look(&self, db: &Connection, after: i64) -> rusqlite::Result<Vec<(i64, bool)>> {
         db.prepare_cached(&format!(
             "SELECT m.id, m.received_at <= max(:delivered, :dead) AND m.raw IS NOT NULL AND {MAY_GO}
@@ -100,7 +99,7 @@ impl Round {
         .collect()
     }
 
-    /// Empties messages, if they may still go; returns how many went.
+    /// Empties those messages that may still be emptied. Returns their number.
     fn empty(&self, db: &Db<'_>, messages: &[i64]) -> rusqlite::Result<u64> {
         let mut emptied = 0;
         for id in messages {
@@ -124,15 +123,15 @@ impl Round {
     }
 }
 
-/// No delivery of the message is pending or ended too lately; without any it counts from when the
-/// message was received.
+/// Condition for a message to be emptied: no delivery is pending or ended too recently. A message
+/// without deliveries counts from the time at which it was received.
 const MAY_GO: &str = "NOT EXISTS (
         SELECT 1 FROM deliveries d WHERE d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16
         AND (d.state = 0 OR d.finished_at > iif(d.state = 2, :dead, :delivered)))
     AND (m.received_at <= :delivered OR EXISTS (
         SELECT 1 FROM deliveries d WHERE d.id >= m.id << 16 AND d.id < (m.id + m.alerts) << 16))";
 
-/// Removes everything about a message but its identity.
+/// Removes everything of a message but its identity.
 pub(super) fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
     let deliveries = [id * PER_ALERT, (id + alerts) * PER_ALERT];
     db.execute("DELETE FROM attempts WHERE delivery >= ?1 AND delivery < ?2", deliveries)?;
@@ -143,9 +142,9 @@ pub(super) fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Removes identities that are old enough, looking at a piece of the messages behind `after`, in
-/// the order of their numbers. Returns how many went, and where to look on, until none is old. The
-/// newest stays, so that no number is ever given twice.
+/// Removes old identities among the next messages after `after`. Returns their number, and the
+/// message to go on from, or `None` once a read finds no old message. The newest message stays, so
+/// that no number is given twice.
 fn forget(db: &Db<'_>, now: Timestamp, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let too_old = (now - IDENTITY_KEPT).micros();
     let piece: Vec<(i64, i64, bool, bool)> = db
@@ -168,7 +167,7 @@ fn forget(db: &Db<'_>, now: Timestamp, after: i64) -> rusqlite::Result<(u64, Opt
     Ok((removed, next.flatten()))
 }
 
-/// Gives unused pages back, as long as they are more than a tenth; returns whether it did.
+/// Returns pages to the file system while more than a tenth is unused. Returns `true` if it did.
 pub(super) fn shrink(db: &Db<'_>) -> rusqlite::Result<bool> {
     let pages =
         |pragma: &str| db.connection().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -178,7 +177,7 @@ pub(super) fn shrink(db: &Db<'_>) -> rusqlite::Result<bool> {
     cut_off(db, PAGES)
 }
 
-/// Gives at most that many unused pages back; returns whether there were any.
+/// Cuts at most that many unused pages off the file. Returns `true` if there were any.
 pub(super) fn cut_off(db: &Db<'_>, at_most: u32) -> rusqlite::Result<bool> {
     let free = || {
         let free = db.connection().pragma_query_value(None, "freelist_count", |row| row.get(0));

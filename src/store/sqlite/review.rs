@@ -1,4 +1,4 @@
-//! What is not an alert and somebody must look at.
+//! The role [`Review`]: keeps near misses and quarantined bodies for review.
 
 use async_trait::async_trait;
 use bytes::Bytes;

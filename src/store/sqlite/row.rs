@@ -9,7 +9,7 @@ use crate::ids::{
     AlertId, AppName, ChannelId, DestinationName, IdError, MessageKey, MessageTs, TsKey,
 };
 
-/// A message's timestamp as it is stored: the integer, or the bytes of the digest.
+/// The timestamp of a message as stored: an integer, or the bytes of the digest.
 pub(super) struct StoredTs(pub(super) TsKey);
 
 impl ToSql for StoredTs {
@@ -32,7 +32,7 @@ impl FromSql for StoredTs {
     }
 }
 
-/// The alert's identity, from the columns `app`, `channel`, `ts` and `ordinal` at the row's start.
+/// Reads the id of an alert from the first columns: `app`, `channel`, `ts` and `ordinal`.
 pub(super) fn alert_id(row: &Row<'_>) -> rusqlite::Result<AlertId> {
     let message = MessageKey {
         app: AppName::new(row.get_ref(0)?.as_str()?).map_err(not_a_name)?,
@@ -42,7 +42,7 @@ pub(super) fn alert_id(row: &Row<'_>) -> rusqlite::Result<AlertId> {
     Ok(AlertId { message, ordinal: row.get(3)? })
 }
 
-/// A stored destination's name.
+/// Reads the name of a destination.
 pub(super) fn destination_name(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
     DestinationName::new(row.get_ref(column)?.as_str()?).map_err(not_a_name)
 }

@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// Where the store is, and its limits.
+/// Path and limits of a store.
 #[derive(Clone, Debug)]
 pub struct SqliteSettings {
-    /// The file. SQLite keeps others beside it, and the relay a `.lock`.
+    /// Path of the database. SQLite and the relay keep other files beside it.
     pub path: PathBuf,
-    /// How large it may become, write-ahead log included.
+    /// Largest size of the store, write-ahead log included.
     pub max_size_bytes: u64,
-    /// How long a lease lasts.
+    /// Duration of a lease.
     pub lease: Duration,
 }

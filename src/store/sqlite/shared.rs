@@ -21,7 +21,7 @@ use crate::{
     store::{hints::Hints, waiting::Waiting},
 };
 
-/// What callers and threads have in common.
+/// State that threads and callers share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) lease: Duration,
@@ -30,13 +30,13 @@ pub(super) struct Shared {
     pub(super) size: Size,
     pub(super) files: Files,
     pub(super) waiting: Waiting,
-    /// The message up to which retention has walked.
+    /// Number of the last message that retention has scanned.
     pub(super) walked: AtomicI64,
-    /// The time of day, as far as retention may believe it.
+    /// Time of day that is steady enough to age anything.
     pub(super) steady: Mutex<SteadyTime>,
-    /// What makes room before its time.
+    /// Progress of the eviction of delivered messages.
     pub(super) eviction: Eviction,
-    /// Whether the space that was freed in the file goes back to the disk after the next commit.
+    /// Set if the log is to be emptied after the next commit, to return space to the disk.
     pub(super) gives_back: AtomicBool,
     pub(super) is_closing: AtomicBool,
     pub(super) ended: CancellationToken,
@@ -71,19 +71,19 @@ impl Shared {
         }
     }
 
-    /// Why no alert is taken, or empty.
+    /// Returns the reason why messages are refused, or an empty text.
     pub(super) fn problem(&self) -> String {
         let gone = self.files.check().err().map(|gone| gone.to_string());
         gone.or_else(|| self.size.problem()).unwrap_or_default()
     }
 
-    /// Looks at the clock, and returns which times of day may age anything.
+    /// Reads the clock, and returns the times of day that may age anything.
     pub(super) fn steady_time(&self) -> SteadySpan {
         let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.look(self.clock.moment(), self.clock.now())
     }
 
-    /// The time of day if it has kept step for some minutes, or nothing.
+    /// Returns the time of day if it has been steady for some minutes.
     pub(super) fn believed_now(&self) -> Option<Timestamp> {
         let span = self.steady_time();
         span.from.is_none().then_some(span.until)

@@ -1,4 +1,4 @@
-//! How much of its allowance the store uses, and of its disk.
+//! Space that the store uses, against `max_size` and the disk.
 
 use std::{
     fs, io,
@@ -14,20 +14,20 @@ use rusqlite::Connection;
 
 use super::disk::Disk;
 
-/// Below the warning, a look this often is enough.
+/// Time between two measurements while the store is small.
 pub(super) const EVERY: Duration = Duration::from_millis(100);
 
-/// Shares of the allowance in percent: from where no alert is taken, from where delivered alerts go
-/// before their time, until where they go, and from where the log says it.
+/// Shares of `max_size` in percent: messages are refused from `FULL` on, delivered messages are
+/// evicted from `SHORT` down to `ENOUGH`, and a warning is logged at `WARNED`.
 const FULL: u64 = 95;
 const SHORT: u64 = 90;
 const ENOUGH: u64 = 85;
 const WARNED: u64 = 80;
 
-/// Bytes that alerts may fill between two looks.
+/// Bytes that alerts may fill between two measurements.
 const SMALL: u64 = 32 * 1024 * 1024;
 
-/// Used pages and the write-ahead log, against the limit.
+/// Used pages and write-ahead log, against the limit.
 #[derive(Debug)]
 pub(super) struct Size {
     max: u64,
@@ -50,11 +50,11 @@ impl Size {
         }
     }
 
-    /// Looks again if the last look is some time past, or every commit counts.
+    /// Measures again after [`EVERY`], or after each commit of a small or nearly full store.
     pub(super) fn keep_up(&self, db: &Connection, now: Instant) {
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = looked_at.is_some_and(|before| now.duration_since(before) < EVERY);
-        // A small store may be full before the next look.
+        // A small store may be full before the next measurement.
         let is_close = self.max <= SMALL || self.is_warned.load(Ordering::Acquire);
         if !is_recent || is_close {
             *looked_at = Some(now);
@@ -63,13 +63,13 @@ impl Size {
         }
     }
 
-    /// Looks what others have left on the disk, and makes the ballast again if there is room.
+    /// Reads the free space of the disk, and creates the ballast again if there is room.
     pub(super) fn look_at_disk(&self, now: Instant) {
         self.disk.look();
         self.disk.keep_ballast(now);
     }
 
-    /// Looks again; says so once when 80 % are in use.
+    /// Measures the used space, and logs once when 80 % are in use.
     fn measure(&self, db: &Connection) {
         match self.look(db) {
             Ok(used) => self.used.store(used, Ordering::Release),
@@ -104,27 +104,27 @@ impl Size {
         Ok(pages + wal)
     }
 
-    /// Whether no more alerts are taken: 95 % are in use, or the disk is full.
+    /// Returns `true` if messages are refused: 95 % are in use, or the disk is full.
     pub(super) fn is_full(&self) -> bool {
         self.is_above(FULL) || self.disk.is_full()
     }
 
-    /// Whether what is delivered should make room for what is new.
+    /// Returns `true` if delivered messages should be evicted.
     pub(super) fn is_short(&self) -> bool {
         self.is_above(SHORT) || self.disk.is_short()
     }
 
-    /// Whether enough room has been made.
+    /// Returns `true` if enough space is free to stop evicting.
     pub(super) fn has_enough(&self) -> bool {
         !self.is_above(ENOUGH) && self.disk.has_enough()
     }
 
-    /// Whether the store has used so little for a while that a shortage is news again.
+    /// Returns `true` if so little is used that the next shortage is logged again.
     pub(super) fn is_at_ease(&self) -> bool {
         !self.is_above(WARNED) && self.disk.has_enough()
     }
 
-    /// Why no more alerts are taken, or nothing.
+    /// Returns the reason why messages are refused, if they are.
     pub(super) fn problem(&self) -> Option<String> {
         self.disk.problem().or_else(|| {
             self.is_above(FULL).then(|| {
@@ -137,12 +137,12 @@ impl Size {
         })
     }
 
-    /// The disk that it is on.
+    /// Returns the disk that holds the store.
     pub(super) fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// Bytes in use, and bytes left: of the allowance or of the disk, whichever is less.
+    /// Returns the bytes in use, and the bytes left of `max_size` or of the disk, whichever is less.
     pub(super) fn used_and_free(&self) -> (u64, u64) {
         let used = self.used.load(Ordering::Acquire);
         (used, self.max.saturating_sub(used).min(self.disk.free()))

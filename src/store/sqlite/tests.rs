@@ -524,7 +524,7 @@ async fn a_panic_costs_only_its_own_transaction() {
     accept(&store, 0..1).await;
 }
 
-/// Where the process that is watched keeps its store, and how many alerts it accepts.
+/// Environment of the watched process: path of the store, and number of alerts to accept.
 const WATCHED: [&str; 2] = ["SYNC_TEST_PATH", "SYNC_TEST_ACCEPTS"];
 
 #[expect(clippy::disallowed_methods, reason = "a test speaks to its own child process")]
@@ -542,7 +542,7 @@ async fn accepts_for_whoever_watches() {
     }
 }
 
-/// How often a process flushes to disk that opens a new store, accepts and ends.
+/// Counts the flushes to disk of a process that opens a new store, accepts and ends.
 fn flushes(accepts: i64) -> usize {
     let place = Place::new();
     let trace = place.directory.path().join("trace");

@@ -1,4 +1,4 @@
-//! The store's three threads, and what they have in common with its callers.
+//! Starts and ends the three threads of a store.
 
 use std::{
     sync::{
@@ -21,13 +21,13 @@ use super::{
 
 pub(super) struct Queues {
     pub(super) write: SyncSender<Box<dyn Job>>,
-    /// What deliveries wait for.
+    /// Reads that deliveries wait for.
     pub(super) lease: SyncSender<Read>,
-    /// What people and metrics wait for.
+    /// Reads that people and metrics wait for.
     pub(super) view: SyncSender<Read>,
 }
 
-/// Starts the three threads. The writer's ends last, and takes connections and locks with it.
+/// Starts the three threads. The writer's thread ends last, and drops connections and locks.
 pub(super) fn start(
     writer: Writer,
     readers: [Connection; 2],
@@ -59,8 +59,8 @@ pub(super) fn start(
     Ok((Queues { write, lease, view }, write_thread))
 }
 
-/// Closes the last connection; after [`Store::close`] the log is emptied first. If other files have
-/// come in the place of those that are open, SQLite must not remove their log.
+/// Closes the last connection. After [`Upkeep::close`](crate::store::Upkeep::close) the log is
+/// emptied first, except if other files have replaced the open ones, whose log must stay.
 fn end(shared: &Shared, connection: Connection) {
     let is_tidy = shared.is_closing.load(Ordering::Acquire) && shared.files.check().is_ok();
     let tidy = || {

@@ -1,4 +1,4 @@
-//! What operators and metrics look at.
+//! Reads alerts and numbers for operators and metrics.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// One alert with everything that is known of it.
+/// Returns one alert with its message, revisions, deliveries and attempts.
 pub(super) fn alert(
     shared: &Shared,
     db: &Connection,
@@ -46,7 +46,7 @@ pub(super) fn alert(
     Ok(Some(view))
 }
 
-/// The alert without raw message, revisions and deliveries.
+/// Reads an alert without raw message, revisions and deliveries.
 pub(super) fn by_seq(db: &Connection, seq: i64) -> rusqlite::Result<AlertView> {
     db.prepare_cached(
         "SELECT c.app, c.channel, a.ts, a.ordinal, a.seq, a.attachment, a.sources, a.level,
@@ -74,7 +74,7 @@ pub(super) fn by_seq(db: &Connection, seq: i64) -> rusqlite::Result<AlertView> {
     })
 }
 
-/// The revisions of the whole message, whichever of its versions brought this alert.
+/// Reads the revisions of the whole message, whichever version brought this alert.
 fn revisions(db: &Connection, seq: i64) -> rusqlite::Result<Vec<Revision>> {
     db.prepare_cached(
         "SELECT r.received_at, r.raw FROM revisions r WHERE r.message IN (
@@ -121,7 +121,7 @@ pub(super) fn deliveries(
     .collect()
 }
 
-/// What is known of a delivery that is not finished.
+/// Values that decide the state of an unfinished delivery.
 #[derive(Clone, Copy)]
 pub(super) struct Waiting {
     pub(super) is_leased: bool,
@@ -129,7 +129,7 @@ pub(super) struct Waiting {
     pub(super) refusals: u32,
 }
 
-/// The state that is stored as that number.
+/// Returns the state of a delivery with a stored number.
 pub(super) fn state_of(number: i64, waits: Waiting) -> State {
     match number {
         DELIVERED => State::Delivered,
@@ -142,7 +142,7 @@ pub(super) fn state_of(number: i64, waits: Waiting) -> State {
     }
 }
 
-/// The number that a state is stored as; `None` if there are several.
+/// Returns the stored number of a state, or `None` if there are several.
 pub(super) const fn number_of(state: State) -> Option<i64> {
     match state {
         State::Pending | State::Refused | State::Leased | State::Paused => Some(PENDING),
@@ -174,8 +174,8 @@ fn attempts(
     .collect()
 }
 
-/// The destinations' numbers. What is counted are the unfinished and the dead, by their indexes,
-/// so this takes long only while there is a long backlog.
+/// Returns the numbers of the destinations. Unfinished and dead deliveries are counted by their
+/// indexes, so only a long backlog takes long.
 pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats> {
     let leased = shared.leases.live_json(shared.clock.moment());
     let pause = pause::COLUMNS;

@@ -1,7 +1,7 @@
-//! The writer: one thread that puts everything waiting for it into one transaction.
+//! The writer: one thread that runs all waiting jobs in one transaction (group commit).
 //!
-//! A thousand waiting jobs cost one flush to disk, and a lone one waits for nobody. A job that
-//! fails through its own fault is found by doing the transaction again, each job by itself.
+//! A thousand waiting jobs cost one flush to disk, and a single job does not wait for others. If a
+//! job itself is at fault, the transaction is repeated with a savepoint for each job.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,16 +17,16 @@ use super::{
     db::{Db, Memory},
     error::{engine_shared, is_items_own, is_out_of_space, item, panicked},
     job::{Fault, Job, Mode, Purpose},
-    restriction::{Which, only_what_is_kept},
+    restriction::{Restriction, with_lost_jobs},
     shared::Shared,
 };
 use crate::store::StoreError;
 
-/// How many jobs may wait. At 5,500 commits' worth of work a second, on a slow disk, this is
-/// under a second of waiting; the sender is told to come back rather than to wait longer.
+/// Number of jobs that may wait. On a slow disk, which takes 5,500 jobs a second, this is less than
+/// a second of waiting. Beyond that a caller is refused and tries again.
 pub(super) const QUEUE: usize = 4096;
 
-/// The most jobs, and about the most bytes, that share a transaction.
+/// Numbers of jobs and of bytes at which a batch is complete.
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -35,8 +35,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) memory: Memory,
     pub(super) shared: Arc<Shared>,
-    /// Where a batch's callers wait. There one task wakes them all; from the writer's thread each
-    /// would cost a system call.
+    /// Runtime of the callers. One task there wakes all callers of a batch; from the writer's thread
+    /// each wake-up would cost a system call.
     pub(super) runtime: Option<Handle>,
 }
 
@@ -59,7 +59,7 @@ impl Writer {
             },
         );
         drop(gate);
-        let result = result.map(|faults| only_what_is_kept(&self.shared.files, &jobs, faults));
+        let result = result.map(|faults| with_lost_jobs(&self.shared.files, &jobs, faults));
         self.after_commit(&jobs);
         match &self.runtime {
             Some(runtime) if jobs.len() > 1 => {
@@ -69,38 +69,37 @@ impl Writer {
         }
     }
 
-    /// Returns the jobs that could not be done, and why, in order; all others are durable.
+    /// Returns the jobs that were not done, in order. All others are durable.
     fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<Fault>> {
-        let which = self.which();
-        let result = match self.attempt(jobs, Mode::Together, &which) {
-            Err(error) if is_items_own(&error) => self.attempt(jobs, Mode::Apart, &which),
+        let restriction = self.restriction();
+        let result = match self.attempt(jobs, Mode::Together, &restriction) {
+            Err(error) if is_items_own(&error) => self.attempt(jobs, Mode::Apart, &restriction),
             result => result,
         };
         match result {
-            Err(error) if is_out_of_space(&error) => self.without_space(jobs, &which),
+            Err(error) if is_out_of_space(&error) => self.without_space(jobs, &restriction),
             result => result,
         }
     }
 
-    /// Does what can still be done on a full disk. Half of what the log holds may be in the file
-    /// already, so it is emptied first; then what was to be taken in is left out; then the ballast
-    /// is given up for the rest.
+    /// Runs the jobs that can still be done on a full disk. Empties the log first, which may free
+    /// enough; then leaves out new messages; then removes the ballast for the rest.
     fn without_space(
         &mut self,
         jobs: &mut [Box<dyn Job>],
-        which: &Which,
+        restriction: &Restriction,
     ) -> rusqlite::Result<Vec<Fault>> {
         empty_log(&self.connection);
-        let result = self.attempt(jobs, Mode::Apart, which);
+        let result = self.attempt(jobs, Mode::Apart, restriction);
         let is_all_intake = jobs.iter().all(|job| job.purpose() == Purpose::Intake);
         if is_all_intake || !result.as_ref().is_err_and(is_out_of_space) {
             return result;
         }
-        let which = match which {
-            Which::All => &Which::NoIntake,
-            Which::NoIntake | Which::OnlyFinish(_) => which,
+        let restriction = match restriction {
+            Restriction::All => &Restriction::NoIntake,
+            Restriction::NoIntake | Restriction::OnlyFinish(_) => restriction,
         };
-        let result = self.attempt(jobs, Mode::Apart, which);
+        let result = self.attempt(jobs, Mode::Apart, restriction);
         let now = self.shared.clock.instant();
         if !result.as_ref().is_err_and(is_out_of_space)
             || !self.shared.size.disk().give_ballast_up(now)
@@ -108,18 +107,18 @@ impl Writer {
             return result;
         }
         empty_log(&self.connection);
-        self.attempt(jobs, Mode::Apart, which)
+        self.attempt(jobs, Mode::Apart, restriction)
     }
 
-    /// Looks at disk and files before each commit, since others change both.
-    fn which(&self) -> Which {
+    /// Checks disk and files before each commit, since other processes change both.
+    fn restriction(&self) -> Restriction {
         self.shared.size.disk().look();
         if let Err(StoreError::Gone(problem)) = self.shared.files.check_if_gone() {
-            Which::OnlyFinish(problem)
+            Restriction::OnlyFinish(problem)
         } else if self.shared.size.disk().was_full() {
-            Which::NoIntake
+            Restriction::NoIntake
         } else {
-            Which::All
+            Restriction::All
         }
     }
 
@@ -127,11 +126,11 @@ impl Writer {
         &mut self,
         jobs: &mut [Box<dyn Job>],
         mode: Mode,
-        which: &Which,
+        restriction: &Restriction,
     ) -> rusqlite::Result<Vec<Fault>> {
         let Self { connection, memory, shared, .. } = self;
         let result = Db::begin(connection, memory, shared.clock.now()).and_then(|mut db| {
-            let faults = run_all(&mut db, jobs, mode, which)?;
+            let faults = run_all(&mut db, jobs, mode, restriction)?;
             let start = shared.clock.instant();
             db.commit()?;
             let end = shared.clock.instant();
@@ -149,7 +148,7 @@ impl Writer {
         roll_back(&self.connection);
     }
 
-    /// Gives space back to the disk if somebody waits for it, and measures what is used.
+    /// Returns space to the disk if a job asked for that, and measures the used space.
     fn after_commit(&self, jobs: &[Box<dyn Job>]) {
         let may_end = |purpose| matches!(purpose, Purpose::Action | Purpose::Finish);
         if jobs.iter().any(|job| may_end(job.purpose())) {
@@ -167,11 +166,11 @@ fn run_all(
     db: &mut Db<'_>,
     jobs: &mut [Box<dyn Job>],
     mode: Mode,
-    which: &Which,
+    restriction: &Restriction,
 ) -> rusqlite::Result<Vec<Fault>> {
     let mut faults = Vec::new();
     for (index, job) in jobs.iter_mut().enumerate() {
-        if let Some(refused) = which.refuses(job.purpose()) {
+        if let Some(refused) = restriction.refuses(job.purpose()) {
             faults.push((index, refused));
             continue;
         }
@@ -186,8 +185,8 @@ fn run_all(
     Ok(faults)
 }
 
-/// All that waits, and all that comes while those who are ready to send something go first. On
-/// one core they would otherwise wait for us, and each commit would carry half as much.
+/// Takes all waiting jobs, and all that come while other threads run. On one core these would
+/// otherwise wait for the writer, and each commit would carry half as many jobs.
 fn gather(first: Box<dyn Job>, queue: &Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
     let mut bytes = first.bytes();
     let mut jobs = vec![first];

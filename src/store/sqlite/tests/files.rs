@@ -28,7 +28,7 @@ async fn assert_gone(store: &SqliteStore, why: &str) {
     assert!(matches!(paused, Err(StoreError::Gone(_))), "{why}: {paused:?}");
 }
 
-/// What is done to the files of an open store.
+/// Changes to the files of an open store.
 type Mishap = Box<dyn Fn(&Place)>;
 
 fn mishaps() -> Vec<(String, Mishap)> {
