@@ -1,5 +1,5 @@
-//! The promises of every store, one function each. The functions name no engine: a [`Backend`] opens
-//! the store, and `contract!` makes a test of each promise.
+//! The promises of every store, one function each. The functions name no engine: a [`Backend`]
+//! opens the store, and `contract!` makes a test of each promise.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

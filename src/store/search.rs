@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_search_finds_the_same_as_lowercasing_both_texts(text in ".{0,20}", wanted in ".{0,3}") {
+        fn a_search_finds_the_same_as_lowercase_texts(text in ".{0,20}", wanted in ".{0,3}") {
             let plain = text.to_lowercase().contains(&wanted.to_lowercase());
             prop_assert_eq!(Search::new(&wanted).is_in(&text), plain);
             let shown = Search::new(&wanted).is_in_display(format_args!("{text}"));

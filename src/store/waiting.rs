@@ -1,7 +1,7 @@
 //! Bounds the memory of items that wait for the writer of a store. Both engines use it.
 //!
-//! While a disk or a server hangs, callers give up one after the other. Their items are then dropped
-//! too, unless the writer has taken them.
+//! While a disk or a server hangs, callers give up one after the other. Their items are then
+//! dropped too, unless the writer has taken them.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

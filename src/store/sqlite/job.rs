@@ -110,7 +110,7 @@ where
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
         let Self { run, after, value, reply, .. } = *self;
-        // Dropped first: the messages share the buffer into which the caller reads its next request.
+        // Dropped first: messages share the buffer into which the caller reads its next request.
         drop(run);
         after(result.is_ok());
         let value = result.and_then(|()| value.ok_or(StoreError::Closed));

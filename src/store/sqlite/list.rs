@@ -139,8 +139,8 @@ impl Beside<'_> {
 /// A text that an alert is searched for.
 struct Text {
     search: Search,
-    /// Prefixes of alert ids by the number of the channel, one for each id that the channel has had.
-    /// Channels whose alert ids cannot contain the text are left out.
+    /// Prefixes of alert ids by the number of the channel, one for each id that the channel has
+    /// had. Channels whose alert ids cannot contain the text are left out.
     channels: HashMap<i64, Vec<String>>,
 }
 

@@ -1,8 +1,8 @@
 //! The store in one SQLite file, for one relay on one machine without a database server.
 //!
-//! One thread writes (`writer`), two read (`reader`); the other files implement the roles of a store
-//! by jobs for these threads. `cli` opens the store. No transaction is open while anything else than
-//! SQLite is at work.
+//! One thread writes (`writer`), two read (`reader`); the other files implement the roles of a
+//! store by jobs for these threads. `cli` opens the store. No transaction is open while anything
+//! else than SQLite is at work.
 
 use std::{
     fmt,
@@ -70,8 +70,9 @@ pub use self::{
     settings::SqliteSettings,
 };
 
-/// An open store in a SQLite file. Dropped without [`Upkeep::close`](crate::store::Upkeep::close) it leaves the file as a crash
-/// would: nothing that was acknowledged is lost.
+/// An open store in a SQLite file. Dropped without
+/// [`Upkeep::close`](crate::store::Upkeep::close) it leaves the file as a crash would: nothing that
+/// was acknowledged is lost.
 pub struct SqliteStore {
     shared: Arc<Shared>,
     queues: Mutex<Option<Queues>>,

@@ -74,7 +74,7 @@ fn try_open(path: &Path, max_size_bytes: u64) -> Result<Opened, OpenError> {
     let is_new = !check_file(path)?;
     locks.take_database(path)?;
     if !is_new {
-        // A writing connection would change a file that is not in WAL mode, so a reader checks first.
+        // A writer would change a file that is not in WAL mode, so a reader checks first.
         let look = connect_reader(path).map_err(|source| OpenError::engine(path, source))?;
         layout(path, &look)?;
         check_length(path, &look)?;

@@ -105,8 +105,8 @@ pub(super) async fn expire(
     store.write_stopping_leases(move |db, _mode| mark_dead(&shared, db, &found, born, reason)).await
 }
 
-/// Applies an action to about [`PIECE`] deliveries of a selection. Returns the numbers of those that
-/// changed; fewer than [`PIECE`] means that nothing is left, since changed deliveries are no longer
+/// Applies an action to about [`PIECE`] deliveries of a selection. Returns the numbers of those
+/// that changed; fewer than [`PIECE`] means that nothing is left, since changed deliveries are no longer
 /// selected.
 fn act_on_piece(
     shared: &Shared,
@@ -201,8 +201,8 @@ fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
 
-/// Changes up to [`PIECE`] deliveries of a range. Returns their numbers. The delivery of one alert is
-/// found by its number, the deliveries of a destination by an index.
+/// Changes up to [`PIECE`] deliveries of a range. Returns their numbers. The delivery of one alert
+/// is found by its number, the deliveries of a destination by an index.
 fn change(
     db: &Db<'_>,
     range: Range,

@@ -142,7 +142,7 @@ impl Size {
         &self.disk
     }
 
-    /// Returns the bytes in use, and the bytes left of `max_size` or of the disk, whichever is less.
+    /// Returns the bytes in use, and the bytes left of `max_size` or on the disk if that is less.
     pub(super) fn used_and_free(&self) -> (u64, u64) {
         let used = self.used.load(Ordering::Acquire);
         (used, self.max.saturating_sub(used).min(self.disk.free()))

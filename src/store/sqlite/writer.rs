@@ -35,8 +35,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) memory: Memory,
     pub(super) shared: Arc<Shared>,
-    /// Runtime of the callers. One task there wakes all callers of a batch; from the writer's thread
-    /// each wake-up would cost a system call.
+    /// Runtime of the callers. One task there wakes all callers of a batch; from the writer's
+    /// thread each wake-up would cost a system call.
     pub(super) runtime: Option<Handle>,
 }
 
