@@ -2,8 +2,9 @@
 //! alert, asked of a relay over loopback.
 //!
 //! `cargo bench --bench operate`. The store is filled through its own `accept` and `record`. The
-//! run fails if the median of any request is over the promised 100 ms. Beside the time stands the CPU
-//! time of the relay for the request: on a busy machine the rest is waiting for other processes.
+//! run fails if the median of any request is over the promised 100 ms. Beside the time stands the
+//! CPU time of the relay for the request: on a busy machine the rest is waiting for other
+//! processes.
 //!
 //! Before that the store is copied while 1,000 alerts a second come in; the run fails if the copy
 //! is not sound or lacks an alert that was acknowledged before.

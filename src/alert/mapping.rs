@@ -37,11 +37,11 @@ pub struct Origin<'a> {
 #[error("the stored {0} is unreadable")]
 pub struct Unreadable(&'static str);
 
-/// Derives the alert of an attachment from the stored bytes that Slack sent. The `bot_id` of `origin`
-/// is ignored, since the message has one.
+/// Derives the alert of an attachment from the stored bytes that Slack sent. The `bot_id` of
+/// `origin` is ignored, since the message has one.
 ///
-/// An alert that stands for all incidents after the first [`MOST_INCIDENTS`], or that was found in a
-/// new layout, has the whole message as its attachment.
+/// An alert that stands for all incidents after the first [`MOST_INCIDENTS`], or that was found in
+/// a new layout, has the whole message as its attachment.
 ///
 /// # Errors
 /// [`Unreadable`] if the bytes do not hold a message with such an attachment.
@@ -96,7 +96,8 @@ pub fn alert_from(incident: Incident, origin: &Origin<'_>, attachment: Box<RawVa
             recognised: incident.risk.recognised,
         },
         start_time_ms,
-        // One more, as in the vendor's article: its connector asks for everything after the end time.
+        // One more, as in the vendor's article: its connector asks for everything after the end
+        // time.
         end_time_ms: start_time_ms.saturating_add(1),
         script: Script {
             host: incident.script.host(),

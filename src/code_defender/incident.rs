@@ -196,9 +196,9 @@ fn values_of<'a, const LISTS: usize>(
 ) -> [&'a str; LISTS] {
     let mut best: [Option<((bool, usize), &'a str)>; LISTS] = [None; LISTS];
     // The order of the list decides and not that of the message: a field that the vendor adds
-    // tomorrow must not replace one that is configured before it. A value that is present and cannot
-    // be read still counts, since the next field may say something milder about something else.
-    // One pass removes the markup of each title once: a body has room for many fields.
+    // tomorrow must not replace one that is configured before it. A value that is present and
+    // cannot be read still counts, since the next field may say something milder about something
+    // else. One pass removes the markup of each title once: a body has room for many fields.
     for Field { title, value } in &attachment.fields {
         let title = mrkdwn::label(title);
         for (best, titles) in best.iter_mut().zip(lists) {

@@ -1,9 +1,9 @@
 //! Tells Code Defender incidents from everything else that is posted.
 //!
-//! `intake` asks [`Matcher::judge`] about every message; `delivery` and `ops` read a stored incident
-//! again with [`Matcher::incident_at`]. A post by our own app is judged like any other, since the
-//! vendor posts through that app's incoming webhook. Only a message without an attachment of the
-//! known layout is searched as a whole, which is slower.
+//! `intake` asks [`Matcher::judge`] about every message; `delivery` and `ops` read a stored
+//! incident again with [`Matcher::incident_at`]. A post by our own app is judged like any other,
+//! since the vendor posts through that app's incoming webhook. Only a message without an attachment
+//! of the known layout is searched as a whole, which is slower.
 
 use std::ops::Deref;
 
@@ -62,8 +62,8 @@ impl Matcher {
         Self { surveyor: Surveyor::new(settings), prefilter }
     }
 
-    /// Returns the incidents of a message, or the first reason why there are none. `raw` is the text
-    /// that the message was parsed from.
+    /// Returns the incidents of a message, or the first reason why there are none. `raw` is the
+    /// text that the message was parsed from.
     pub fn judge(&self, message: &Message<'_>, raw: &str, watch: &Watch) -> Verdict {
         if [&message.subtype, &message.post_subtype].iter().any(|it| NOT_POSTS.contains(&&***it)) {
             return Verdict::Ignored(Reason::Subtype);

@@ -28,7 +28,8 @@ impl Prefilter {
         Self(Regex::new(&format!("(?i-u:{})", words.join("|"))).ok())
     }
 
-    /// Returns whether the raw message may hold the title, a field or a console link of an incident.
+    /// Returns whether the raw message may hold the title, a field or a console link of an
+    /// incident.
     pub(super) fn may_hold(&self, raw: &str) -> bool {
         self.0.as_ref().is_none_or(|words| words.is_match(raw))
     }

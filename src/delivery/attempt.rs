@@ -47,8 +47,8 @@ pub(super) struct Attempts {
     pub(super) unrecorded: AtomicUsize,
     /// An attempt failed whose alert seems to be older than `max_age`.
     pub(super) overdue: AtomicBool,
-    /// The destination works again, or its state before the start is not known: alerts that wait for
-    /// that become due.
+    /// The destination works again, or its state before the start is not known: alerts that wait
+    /// for that become due.
     pub(super) recovered: AtomicBool,
     pub(super) numbers: Numbers,
 }
@@ -96,8 +96,8 @@ impl Attempts {
         self.record(lease, Outcome { attempt, next, projection }).await;
     }
 
-    /// Derives the alert and gives it to the destination. Returns the alert's new projection if that
-    /// has changed, and the result.
+    /// Derives the alert and gives it to the destination. Returns the alert's new projection if
+    /// that has changed, and the result.
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> (Option<Projection>, Attempted) {
         let this = Arc::clone(self);
         // A task of its own, so that a panic loses neither the alert nor the worker: it counts as a
@@ -260,8 +260,8 @@ pub(super) fn alert_of(delivery: &Delivery, matcher: &Matcher) -> Result<Alert, 
         .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })
 }
 
-/// Returns the fields of an alert that lists and searches use. They are derived anew with each attempt,
-/// so a better mapping also corrects lists and searches.
+/// Returns the fields of an alert that lists and searches use. They are derived anew with each
+/// attempt, so a better mapping also corrects lists and searches.
 fn projection_of(alert: &Alert) -> Projection {
     Projection { level: alert.severity.level.to_owned(), search: alert.search_text() }
 }

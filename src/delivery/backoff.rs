@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// First waits in seconds, short because most failures are short. After the last, each wait doubles.
+/// First waits in seconds, short because most failures are short. After the last, each wait
+/// doubles.
 const FIRST_SECONDS: [u64; 6] = [1, 2, 5, 10, 30, 60];
 
 /// Longest wait: a destination that recovers gets its alerts within a quarter of an hour.
@@ -14,8 +15,8 @@ pub const THROTTLED: Duration = Duration::from_secs(60);
 /// Part of a wait that is random, so that retries do not come in waves.
 const SPREAD: f64 = 0.2;
 
-/// Returns the wait after `failed` failures in a row (1 after the first), spread by `jitter`, which is
-/// drawn from `0.0..1.0`.
+/// Returns the wait after `failed` failures in a row (1 after the first), spread by `jitter`, which
+/// is drawn from `0.0..1.0`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Circuit breaker of a destination: stops attempts while the destination fails, and probes it. Pure.
+//! Circuit breaker of a destination: stops attempts while the destination fails, and probes it.
+//! Pure.
 
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ const FAULTS_TO_OPEN: u32 = 5;
 const NETWORK_SECONDS: [u64; 4] = [1, 2, 5, 10];
 const ANSWERED_SECONDS: [u64; 3] = [5, 10, 30];
 
-/// Shortest pause between the end of a probe and the next one. All other pauses count from the start
-/// of the probe, since a probe that ran into its time limit was a pause by itself.
+/// Shortest pause between the end of a probe and the next one. All other pauses count from the
+/// start of the probe, since a probe that ran into its time limit was a pause by itself.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// While the destination answers probes with faults, one of this many probes does not use the oldest
-/// alert, which may be the cause of the faults.
+/// While the destination answers probes with faults, one of this many probes does not use the
+/// oldest alert, which may be the cause of the faults.
 const ANOTHER_EVERY: usize = 4;
 
 /// Kind of a destination fault.
@@ -73,8 +74,8 @@ pub enum Probe {
 }
 
 impl Breaker {
-    /// Returns the number of attempts that may start now: all `free` ones while the breaker is closed;
-    /// one probe after the pause if nothing is in flight; none during the pause.
+    /// Returns the number of attempts that may start now: all `free` ones while the breaker is
+    /// closed; one probe after the pause if nothing is in flight; none during the pause.
     pub fn capacity(&self, now: Moment, free: usize, in_flight: usize) -> usize {
         match self.open {
             None => free,
@@ -101,8 +102,8 @@ impl Breaker {
         })
     }
 
-    /// Returns whether a fault now would not be the first: the attempt before failed too, or none has
-    /// succeeded yet.
+    /// Returns whether a fault now would not be the first: the attempt before failed too, or none
+    /// has succeeded yet.
     pub fn is_failing(&self) -> bool {
         self.faults > 0 || !self.has_worked
     }
@@ -121,8 +122,8 @@ impl Breaker {
         open.map(|open| now.since(open.since))
     }
 
-    /// Records a destination fault of an attempt that began at `began` and ends now. `jitter` is drawn
-    /// from `0.0..1.0`. Returns whether the breaker opens.
+    /// Records a destination fault of an attempt that began at `began` and ends now. `jitter` is
+    /// drawn from `0.0..1.0`. Returns whether the breaker opens.
     pub fn fault(&mut self, fault: Fault, began: Moment, now: Moment, jitter: f64) -> bool {
         self.faults = self.faults.saturating_add(1);
         let (since, failed) = match self.open {

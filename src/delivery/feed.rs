@@ -1,8 +1,8 @@
 //! A destination that is read by its receiver instead of being sent to.
 //!
 //! `cli` starts one [`Feed`] for each such destination and passes requests on to it. Alerts that a
-//! reader has passed are delivered; alerts that nobody reads expire as at every destination. The feed
-//! does not store a reader's position: each reader sends its own.
+//! reader has passed are delivered; alerts that nobody reads expire as at every destination. The
+//! feed does not store a reader's position: each reader sends its own.
 
 use std::{
     sync::{
@@ -132,9 +132,9 @@ impl Feed {
         hint.notify_one();
     }
 
-    /// Returns the items after the number `after`, and marks the items up to that number as delivered,
-    /// since the reader has taken them. Waits for items for `wait` at most, and not once the relay
-    /// drains.
+    /// Returns the items after the number `after`, and marks the items up to that number as
+    /// delivered, since the reader has taken them. Waits for items for `wait` at most, and not once
+    /// the relay drains.
     ///
     /// # Errors
     /// [`FeedError`] if the number was never given, or the store failed.

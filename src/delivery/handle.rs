@@ -47,14 +47,15 @@ impl WorkerHandle {
         self.0.health().last_failure.clone()
     }
 
-    /// Stops the worker: no attempt begins, unused leases are released, and attempts in flight end and
-    /// are recorded.
+    /// Stops the worker: no attempt begins, unused leases are released, and attempts in flight end
+    /// and are recorded.
     pub fn retire(&self) {
         self.0.shutdown.stop();
     }
 
-    /// Allows a probe at the worker's next wake, because an operator says that the destination works:
-    /// neither the breaker nor a pause that the destination asked for holds alerts back then.
+    /// Allows a probe at the worker's next wake, because an operator says that the destination
+    /// works: neither the breaker nor a pause that the destination asked for holds alerts back
+    /// then.
     pub fn probe_now(&self) {
         let now = self.0.clock.moment();
         let mut health = self.0.health();

@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-/// Returns the mark of settings and secrets that is kept in the store. Sixteen bits miss one change in
-/// 65,536, and are too few to test guesses of a secret against the store.
+/// Returns the mark of settings and secrets that is kept in the store. Sixteen bits miss one change
+/// in 65,536, and are too few to test guesses of a secret against the store.
 pub(super) fn mark(settings: &[u8; 32], secrets: &[u8; 32]) -> u16 {
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));

@@ -127,8 +127,8 @@ pub enum DestinationVerdict {
     FaultFor(Duration),
 }
 
-/// Decides the next state of the delivery. Neither a destination fault nor a refusal gives an alert up
-/// before `max_age`, unless there is evidence that the alert itself is at fault.
+/// Decides the next state of the delivery. Neither a destination fault nor a refusal gives an alert
+/// up before `max_age`, unless there is evidence that the alert itself is at fault.
 pub fn decide(
     result: &Result<Receipt, DeliveryError>,
     situation: &Situation,
@@ -141,8 +141,8 @@ pub fn decide(
     match error.advice() {
         Advice::Retry | Advice::HoldDestination => {
             let fault = if error.is_network() { Fault::Network } else { Fault::Answered };
-            // An alert that has failed often must not wait longer than a probe would: its attempt may
-            // be the one that finds the destination working again.
+            // An alert that has failed often must not wait longer than a probe would: its attempt
+            // may be the one that finds the destination working again.
             let wait = if situation.is_failing {
                 scheduled.min(spread(fault.longest_pause(), situation.jitter))
             } else {

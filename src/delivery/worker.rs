@@ -1,5 +1,5 @@
-//! Worker of one destination: leases deliveries that are due, keeps as many attempts going as it may,
-//! and wakes at once for a new alert.
+//! Worker of one destination: leases deliveries that are due, keeps as many attempts going as it
+//! may, and wakes at once for a new alert.
 
 use std::{
     collections::VecDeque,
@@ -41,9 +41,9 @@ pub(super) const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// Pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Time by which a lease must outlast the attempt, so that the outcome can be recorded. A lease that
-/// does not is released unused; otherwise two attempts at one alert could be in flight at once. The
-/// configuration makes every lease 30 s longer than an attempt.
+/// Time by which a lease must outlast the attempt, so that the outcome can be recorded. A lease
+/// that does not is released unused; otherwise two attempts at one alert could be in flight at
+/// once. The configuration makes every lease 30 s longer than an attempt.
 const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
 /// Destination of a worker, and limits of the attempts.
@@ -74,7 +74,8 @@ pub struct Worker {
     plan: WorkerPlan,
     limiter: Option<DefaultDirectRateLimiter>,
     limited_until: Option<Moment>,
-    /// Time of the next check of everything that waits, which is not done in every turn of the loop.
+    /// Time of the next check of everything that waits, which is not done in every turn of the
+    /// loop.
     look_at: Moment,
     /// Mark of the settings under which refusals are counted, once the store has taken it.
     settings: Option<u16>,
@@ -124,8 +125,8 @@ impl Worker {
         WorkerHandle::new(Arc::clone(&self.attempts))
     }
 
-    /// Delivers until [`Shutdown::stop`](crate::shutdown::Shutdown::stop). Attempts in flight then end
-    /// within their time limit.
+    /// Delivers until [`Shutdown::stop`](crate::shutdown::Shutdown::stop). Attempts in flight then
+    /// end within their time limit.
     pub async fn run(mut self) {
         let stopped = self.attempts.shutdown.stopped();
         tokio::pin!(stopped);
@@ -171,8 +172,8 @@ impl Worker {
         self.attempts.numbers.expire_overdue(store, self.plan.max_age, beat).await;
     }
 
-    /// Tells the store when settings or secrets have changed. The refusals before that are forgotten,
-    /// since they do not show that an alert is at fault.
+    /// Tells the store when settings or secrets have changed. The refusals before that are
+    /// forgotten, since they do not show that an alert is at fault.
     async fn note_settings(&mut self) {
         let mark = mark(&self.plan.settings, &self.plan.destination.secrets_digest());
         if self.settings == Some(mark) {
@@ -263,7 +264,8 @@ impl Worker {
         if self.capacity() == 0 && gate.is_some() {
             self.give_back().await;
         }
-        // While something holds the destination back, a delivery that is due is not a reason to wake.
+        // While something holds the destination back, a delivery that is due is not a reason to
+        // wake.
         gate.or(next_due).map_or(self.look_at, |at| at.min(self.look_at))
     }
 

@@ -1,8 +1,8 @@
 //! Decides what is an incident and which destinations it goes to.
 //!
-//! Push, catch-up and backfill all call [`Admission::admit`]. `ops` asks again about what is stored:
-//! [`Admission::adopt`] for a near miss, [`Admission::route_again`] for an alert. Nothing here reads
-//! or writes the store.
+//! Push, catch-up and backfill all call [`Admission::admit`]. `ops` asks again about what is
+//! stored: [`Admission::adopt`] for a near miss, [`Admission::route_again`] for an alert. Nothing
+//! here reads or writes the store.
 
 use std::{collections::BTreeMap, slice, sync::Arc};
 
@@ -166,8 +166,8 @@ impl Admission {
     }
 
     /// Turns a near miss into the message that would have been stored if it had been accepted: each
-    /// incident becomes an alert, under the id that a later reading would give it. Returns `None` if
-    /// the app is not configured or the message cannot be parsed.
+    /// incident becomes an alert, under the id that a later reading would give it. Returns `None`
+    /// if the app is not configured or the message cannot be parsed.
     pub fn adopt(&self, near_miss: &NearMiss, source: Source) -> Option<NewMessage> {
         let key = &near_miss.id.message;
         let known = self.channels.get(&key.app)?.known();

@@ -2,9 +2,9 @@
 //!
 //! Each app has one [`Poller`]. It asks Slack who we are, finds the ids of channels that are
 //! configured by name, and reads each channel from a little before its cursor up to now, by Slack's
-//! clock. `window` chooses the part of history to read and follows Slack's pages; `read` passes each
-//! page through the same admission as a push; `turns` lets channels take turns, a page each. If
-//! Slack does not answer, the poller tries again later and tells operators; the receiver never
+//! clock. `window` chooses the part of history to read and follows Slack's pages; `read` passes
+//! each page through the same admission as a push; `turns` lets channels take turns, a page each.
+//! If Slack does not answer, the poller tries again later and tells operators; the receiver never
 //! depends on it. Every wait is measured by a clock that cannot be set.
 //!
 //! The files form layers. `window`, `turns`, `doubts`, `listing`, `access`, `pace` and `task` are

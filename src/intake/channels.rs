@@ -14,7 +14,8 @@ use crate::{
     store::{History, StoreError, with_new_id},
 };
 
-/// Channels of one app. Shared by the receiver, which reads them, and catch-up, which resolves them.
+/// Channels of one app. Shared by the receiver, which reads them, and catch-up, which resolves
+/// them.
 #[derive(Debug)]
 pub struct Channels {
     known: ArcSwap<Known>,
@@ -38,8 +39,8 @@ pub(super) struct Known {
 }
 
 impl Channels {
-    /// Creates the channels of an app; without ids and names the app takes every channel. `bots` are
-    /// the accepted bots.
+    /// Creates the channels of an app; without ids and names the app takes every channel. `bots`
+    /// are the accepted bots.
     pub fn new(ids: Vec<ChannelId>, names: Vec<String>, bots: Vec<String>) -> Self {
         let watch = Watch { channels: Vec::new(), bots };
         let known = Known { watch, ids, chains: Vec::new(), unresolved: names };
@@ -88,8 +89,8 @@ impl Channels {
         Ok(learnt)
     }
 
-    /// Stores, and then applies, that Slack has replaced the id `old` with `new`. Returns `false` if
-    /// neither is an id of these channels.
+    /// Stores, and then applies, that Slack has replaced the id `old` with `new`. Returns `false`
+    /// if neither is an id of these channels.
     ///
     /// # Errors
     /// The store failed. Nothing was applied then: the receiver must not join ids that the store

@@ -23,9 +23,9 @@ pub(super) struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    /// Returns the reason why a message with an incident in a new layout is not an alert; `None` if it
-    /// is one. A SOAR's bot that announces a case repeats title and link, and must not cause another
-    /// case.
+    /// Returns the reason why a message with an incident in a new layout is not an alert; `None` if
+    /// it is one. A SOAR's bot that announces a case repeats title and link, and must not cause
+    /// another case.
     ///
     /// # Errors
     /// The store failed.
@@ -67,8 +67,8 @@ impl Scales<'_> {
         Ok(posters)
     }
 
-    /// Keeps a near miss unless it is kept already. Returns `true`, and keeps nothing, if the message
-    /// is an alert already.
+    /// Keeps a near miss unless it is kept already. Returns `true`, and keeps nothing, if the
+    /// message is an alert already.
     ///
     /// # Errors
     /// The store failed.

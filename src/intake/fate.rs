@@ -16,8 +16,8 @@ use crate::{
 pub(super) enum Acceptance {
     /// The alerts are new and at least one destination takes them.
     Routed,
-    /// The alerts are new, and the channel may not be one of the app's: a configured channel name is
-    /// not resolved yet.
+    /// The alerts are new, and the channel may not be one of the app's: a configured channel name
+    /// is not resolved yet.
     Unconfirmed,
     /// The alerts are new and no destination takes them.
     Unrouted,

@@ -21,8 +21,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// Most pairs of channel and reason for which refusals are counted.
 const MAX_REFUSED: usize = 200;
 
-/// Most alerts in a new layout from one bot within [`LAYOUT_MICROS`], so that a program that answers
-/// its own alerts comes to an end.
+/// Most alerts in a new layout from one bot within [`LAYOUT_MICROS`], so that a program that
+/// answers its own alerts comes to an end.
 const MAX_LAYOUT_ALERTS: usize = 20;
 const LAYOUT_MICROS: i64 = 3_600_000_000;
 
@@ -126,8 +126,8 @@ impl Notes {
         }
     }
 
-    /// Counts a message with the title of incidents that is refused, and logs a warning once a minute
-    /// for each reason.
+    /// Counts a message with the title of incidents that is refused, and logs a warning once a
+    /// minute for each reason.
     pub(super) fn refused(
         &self,
         app: &AppName,
@@ -159,8 +159,8 @@ impl Notes {
         }
     }
 
-    /// Counts a bot's message in a new layout and returns whether it may be an alert. A message counts
-    /// once, however often it is read, at the time at which it was posted.
+    /// Counts a bot's message in a new layout and returns whether it may be an alert. A message
+    /// counts once, however often it is read, at the time at which it was posted.
     pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, posted_at: MessageTs) -> bool {
         let mut inner = self.inner();
         let at = inner.layouts.iter().position(|one| one.app == *app && one.bot == *bot);
@@ -184,8 +184,8 @@ impl Notes {
         may_alert
     }
 
-    /// Returns the number of events of an app that were ignored since the start, by reason. An empty
-    /// name stands for events that belong to no app.
+    /// Returns the number of events of an app that were ignored since the start, by reason. An
+    /// empty name stands for events that belong to no app.
     pub fn ignored_of(&self, app: &str) -> BTreeMap<&'static str, u64> {
         self.inner().ignored.get(app).cloned().unwrap_or_default()
     }

@@ -142,8 +142,8 @@ const fn ignored(reason: Reason) -> [&'static str; 4] {
             "were not taken (bot_not_allowed)",
         ],
         Reason::Channel => [
-            "A message with the title, in a channel that is not in `channels`. Without the title it \
-             is logged at DEBUG.",
+            "A message with the title, in a channel that is not in `channels`. Without the title \
+             it is logged at DEBUG.",
             "WARN its channel is not in `channels`",
             "apps.0.refused",
             "were not taken (channel)",

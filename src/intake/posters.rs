@@ -1,5 +1,5 @@
-//! Counts the incidents of each bot. An accept must not wait for a count, so incidents are counted in
-//! memory and added to the store once a second; a bot's first incident is added at once.
+//! Counts the incidents of each bot. An accept must not wait for a count, so incidents are counted
+//! in memory and added to the store once a second; a bot's first incident is added at once.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -111,7 +111,8 @@ impl Ledger {
         if bots.len() >= MAX_BOTS {
             bots.retain(|entry| !entry.is_written);
         }
-        // A known message may be a near miss that an operator adopted, which any bot may have posted.
+        // A known message may be a near miss that an operator adopted, which any bot may have
+        // posted.
         if incidents == 0 || poster.bot_id == TEST_BOT || bots.len() >= MAX_BOTS {
             return;
         }

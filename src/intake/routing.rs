@@ -39,8 +39,8 @@ pub struct Route {
     pub when: When,
 }
 
-/// Returns the destinations that want the incident, in the order of the routes. `channel` holds every
-/// id of the incident's channel; any of them may be in a destination's list.
+/// Returns the destinations that want the incident, in the order of the routes. `channel` holds
+/// every id of the incident's channel; any of them may be in a destination's list.
 pub fn route(
     routes: &[Route],
     app: &AppName,

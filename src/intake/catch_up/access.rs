@@ -31,8 +31,8 @@ impl Access {
         matches!(self, Self::Lost { .. })
     }
 
-    /// Returns the time until which no call is made with the `current` token; `None` if the token is
-    /// not rejected.
+    /// Returns the time until which no call is made with the `current` token; `None` if the token
+    /// is not rejected.
     pub(super) fn lost_until(&self, current: Option<u64>) -> Option<Duration> {
         match self {
             Self::Lost { until, token } => {

@@ -127,8 +127,8 @@ impl PollerHandle {
         &self.reader.app
     }
 
-    /// Reads history now, beside the poller's own readings, and moves no cursor. A channel that cannot
-    /// be read does not keep the others from being read.
+    /// Reads history now, beside the poller's own readings, and moves no cursor. A channel that
+    /// cannot be read does not keep the others from being read.
     ///
     /// # Errors
     /// [`BackfillError`] if no channel could be asked for, or the relay stops.

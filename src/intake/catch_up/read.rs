@@ -1,8 +1,8 @@
 //! Reads windows of history for one app. Every page passes the same admission as a push and is
 //! stored by one accept; the cursor moves with the last page.
 //!
-//! This file holds the reader, its errors and its patience with Slack. `page` reads a window page by
-//! page, `recognise` finds channels under another id, `decide` settles doubtful incidents, and
+//! This file holds the reader, its errors and its patience with Slack. `page` reads a window page
+//! by page, `recognise` finds channels under another id, `decide` settles doubtful incidents, and
 //! `accept` stores what is left.
 
 mod accept;

@@ -14,8 +14,8 @@ const ASTRAY_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     all: BTreeMap<ChannelId, Turn>,
-    /// Number of turns given. Among the channels that are due, the one whose last turn has the lowest
-    /// number is next.
+    /// Number of turns given. Among the channels that are due, the one whose last turn has the
+    /// lowest number is next.
     number: u64,
 }
 

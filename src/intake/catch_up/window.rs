@@ -4,8 +4,8 @@
 //! Slack's documentation says that the newest messages come first, and shows a request that only
 //! works if the oldest do. The algorithm therefore concludes nothing from the order: both ends of
 //! the window are fixed, every page is read, and only then does the cursor move. If Slack says that
-//! there is more and gives no cursor, the parts of the window on either side of the page are read as
-//! windows of their own.
+//! there is more and gives no cursor, the parts of the window on either side of the page are read
+//! as windows of their own.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -135,8 +135,8 @@ impl PageFacts {
         self.next_cursor.is_none() && !self.has_more
     }
 
-    /// Returns whether Slack limits this app to 15 messages a minute. Returns `None` if the page does
-    /// not tell: it is the last one, or no more than 15 messages were requested.
+    /// Returns whether Slack limits this app to 15 messages a minute. Returns `None` if the page
+    /// does not tell: it is the last one, or no more than 15 messages were requested.
     pub(super) fn is_limited(&self, limit: usize) -> Option<bool> {
         if limit <= LIMITED_PAGE {
             return None;
@@ -205,8 +205,8 @@ impl HistoryPages {
         self.limit
     }
 
-    /// Requests fewer messages after an answer that was too large. Returns `false` if a single message
-    /// was requested already.
+    /// Requests fewer messages after an answer that was too large. Returns `false` if a single
+    /// message was requested already.
     pub(super) fn shrink(&mut self) -> bool {
         let is_smaller = self.limit > 1;
         self.limit = (self.limit / 4).max(1);
@@ -254,8 +254,8 @@ impl HistoryPages {
         }
     }
 
-    /// Begins the window again because Slack rejected the page cursor. Returns `false` after the last
-    /// allowed restart.
+    /// Begins the window again because Slack rejected the page cursor. Returns `false` after the
+    /// last allowed restart.
     pub(super) fn restart(&mut self) -> bool {
         self.restarts += 1;
         self.left = vec![self.whole];
@@ -490,7 +490,9 @@ mod tests {
             let anchor = if newest_first { Anchor::Newest } else { Anchor::Oldest };
             let slack = Slack { all: seconds.iter().copied().collect(), anchor, page, cursors };
             let window = Window { oldest: at(20), latest: at(180) };
-            let (mut reading, mut found, mut asked) = (HistoryPages::new(window), BTreeSet::new(), 0);
+            let mut reading = HistoryPages::new(window);
+            let mut found = BTreeSet::new();
+            let mut asked = 0;
             loop {
                 let (part, cursor) = reading.request();
                 let (given, mut page) = slack.ask(part, cursor);

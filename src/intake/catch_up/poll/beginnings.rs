@@ -13,8 +13,8 @@ use crate::{
     store::{Beginning, StoreError},
 };
 
-/// Age up to which a beginning is believed that Slack's time did not confirm: the clock of a machine
-/// without a battery begins in 1970.
+/// Age up to which a beginning is believed that Slack's time did not confirm: the clock of a
+/// machine without a battery begins in 1970.
 const UNCONFIRMED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Resolution of Slack's time: a beginning may seem to be later than now by as much.
@@ -69,8 +69,8 @@ impl Poller {
         Ok(())
     }
 
-    /// Returns the time at which the channel's history was first to be read, under any of its ids and
-    /// names; `None` if that is not known.
+    /// Returns the time at which the channel's history was first to be read, under any of its ids
+    /// and names; `None` if that is not known.
     ///
     /// # Errors
     /// The store failed.

@@ -1,6 +1,7 @@
 //! Finds the ids of the channels that are configured by name, once; or, if the app takes every
-//! channel, the channels that the bot is in, now and then. An id that was found is stored: a channel
-//! that is renamed stays the same, and other relays that share the store need not find it again.
+//! channel, the channels that the bot is in, now and then. An id that was found is stored: a
+//! channel that is renamed stays the same, and other relays that share the store need not find it
+//! again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -125,8 +126,8 @@ impl Poller {
         }
     }
 
-    /// Reads a page and looks for the channels that are missing. Returns whether there is another page
-    /// to read.
+    /// Reads a page and looks for the channels that are missing. Returns whether there is another
+    /// page to read.
     async fn list_page(&mut self) -> Result<bool, ListError> {
         let reader = Arc::clone(&self.reader);
         let page = reader.api.channels(self.listing.walk.cursor.as_deref()).await?;

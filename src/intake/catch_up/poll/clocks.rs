@@ -23,8 +23,8 @@ impl Poller {
         gauge.set(at.seconds_f64());
     }
 
-    /// Tells operators if the clocks contradict each other, and corrects times that a wrong clock has
-    /// shown and that are now in the future.
+    /// Tells operators if the clocks contradict each other, and corrects times that a wrong clock
+    /// has shown and that are now in the future.
     pub(super) fn watch_clocks(&self) {
         let reader = &self.reader;
         let own = reader.ground.clock.now();
@@ -38,14 +38,15 @@ impl Poller {
             let skew = moment.skew_seconds.unwrap_or_default();
             let side = if skew < 0 { "behind" } else { "ahead of" };
             format!(
-                "this machine's clock is {} s {side} Slack's: the cursor moves by the earlier of the \
-                 two, and at 300 s every push is refused",
+                "this machine's clock is {} s {side} Slack's: the cursor moves by the earlier of \
+                 the two, and at 300 s every push is refused",
                 skew.abs()
             )
         } else {
             String::new()
         };
-        // The seconds change while the problem stays, so the text alone does not show a new problem.
+        // The seconds change while the problem stays, so the text alone does not show a new
+        // problem.
         let is_shown = self.board.shows(Topic::Clock);
         if self.board.say(Topic::Clock, &problem) && !is_shown {
             tracing::error!(app = %reader.app, "{problem}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Poller;
 use crate::{ids::MessageTs, logging::chain, metrics::Metric};
 
-/// Age at which an incident that no push has brought counts as missed. Slack's last retry comes after
-/// 5 minutes.
+/// Age at which an incident that no push has brought counts as missed. Slack's last retry comes
+/// after 5 minutes.
 const MISSED_AFTER: Duration = Duration::from_secs(600);
 
 impl Poller {

@@ -55,8 +55,8 @@ impl Poller {
         }
     }
 
-    /// Compares a listed channel with the lost ones: the same name, or the same id but for the first
-    /// letter, means the same channel.
+    /// Compares a listed channel with the lost ones: the same name, or the same id but for the
+    /// first letter, means the same channel.
     pub(super) async fn match_lost(&mut self, listed: &Channel) {
         let new = ChannelId::new(&listed.id);
         if !listed.is_member || self.lost.is_empty() || self.lost.contains(&new) {
@@ -74,8 +74,8 @@ impl Poller {
         }
     }
 
-    /// Plans, after all channels were listed, the search for the channels that are still lost in the
-    /// history of strangers that are not read.
+    /// Plans, after all channels were listed, the search for the channels that are still lost in
+    /// the history of strangers that are not read.
     pub(super) fn suspect(&mut self, strangers: Vec<ChannelId>) {
         let ours = self.ours();
         let unread: Vec<ChannelId> =
@@ -115,7 +115,8 @@ impl Poller {
         }
     }
 
-    /// Returns whether the newest messages known under the lost id are in the history of a stranger.
+    /// Returns whether the newest messages known under the lost id are in the history of a
+    /// stranger.
     async fn shows_messages_of(
         &self,
         stranger: &ChannelId,
@@ -157,7 +158,10 @@ impl Poller {
             }
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(%old, %new, error, "the new id of {old} could not be stored; it is tried again");
+                tracing::error!(
+                    %old, %new, error,
+                    "the new id of {old} could not be stored; it is tried again"
+                );
             }
         }
     }

@@ -14,8 +14,8 @@ use crate::{
 /// for dead 10 s after its last sign of life, so another relay takes over within 15 s.
 const STAND_BY: Duration = Duration::from_secs(3);
 
-/// Time of Slack's silence after which the right to poll is offered to another relay, which may have
-/// a better network. Longer than the retries of one call, which take two minutes.
+/// Time of Slack's silence after which the right to poll is offered to another relay, which may
+/// have a better network. Longer than the retries of one call, which take two minutes.
 const DEAF: Duration = Duration::from_secs(300);
 
 /// Pause after that before this relay asks for the right to poll; relays that stand by ask sooner.

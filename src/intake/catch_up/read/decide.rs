@@ -70,16 +70,16 @@ impl Reader {
         if open.held.is_empty() {
             return self.accept(open, candidates, cursor).await;
         }
-        // First the incidents in the known layout: they show which bot reports incidents. The cursor
-        // moves last, when the held incidents are stored too.
+        // First the incidents in the known layout: they show which bot reports incidents. The
+        // cursor moves last, when the held incidents are stored too.
         self.accept(open, candidates, None).await?;
         self.decide_held(open, is_last).await?;
         self.accept(open, Vec::new(), cursor).await
     }
 
     /// Decides about the held incidents, the oldest first as a push would bring them: the bot that
-    /// was first is the one that reports incidents. Pages begin with the newest message, so while no
-    /// bot is known to report, the incidents are held until the last page.
+    /// was first is the one that reports incidents. Pages begin with the newest message, so while
+    /// no bot is known to report, the incidents are held until the last page.
     ///
     /// # Errors
     /// [`ReadError::Store`]; the window must be begun again.

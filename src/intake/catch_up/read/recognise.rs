@@ -16,9 +16,9 @@ use crate::{
 };
 
 impl Reader {
-    /// Looks for messages of the page that the store knows under another channel id, and records the
-    /// two ids as one channel's if Slack does not say that they are two channels. Returns whether
-    /// any ids were joined.
+    /// Looks for messages of the page that the store knows under another channel id, and records
+    /// the two ids as one channel's if Slack does not say that they are two channels. Returns
+    /// whether any ids were joined.
     ///
     /// # Errors
     /// [`ReadError`] if the store or Slack does not answer; the page must not be stored then.
