@@ -54,7 +54,7 @@ pub(super) enum Job {
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
     /// Time until the first attempt of the deliveries, in microseconds.
-    pub(super) hold: i64,
+    pub(super) hold_us: i64,
     pub(super) cursor: Option<CursorMove>,
 }
 
@@ -121,10 +121,11 @@ impl Writer {
         for job in jobs {
             match job {
                 Job::Accept { batch, reply, .. } => {
+                    // A caller that has given up has taken its batch back.
                     let Some(batch) = batch.take() else { continue };
                     replies.push((batch.messages.len(), reply));
                     other.cursors.extend(batch.cursor);
-                    let hold_us = batch.hold;
+                    let hold_us = batch.hold_us;
                     let held = batch.messages.into_iter();
                     messages.extend(held.map(|message| HeldMessage { message, hold_us }));
                 }

@@ -140,7 +140,7 @@ impl Queue for PostgresStore {
         let params: [Param<'_>; _] = [(&id, Type::INT8), (&token, Type::INT8)];
         match shared.database.run(Priority::Urgent, SQL, &params).await {
             Ok(_) => shared.wake_all(Some(&lease.delivery().destination)).await,
-            Err(error) => tracing::debug!(%error, "a lease is not given back; it ends by itself"),
+            Err(error) => tracing::debug!(%error, "could not release a lease; it ends by itself"),
         }
     }
 

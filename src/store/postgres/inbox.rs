@@ -22,8 +22,8 @@ impl Inbox for PostgresStore {
         hold_until: Option<Timestamp>,
         cursor: Option<CursorMove>,
     ) -> Result<Results, StoreError> {
-        let hold = hold_until.map_or(0, |until| self.shared.distance(until));
-        let batch = Batch { messages: batch, hold, cursor };
+        let hold_us = hold_until.map_or(0, |until| self.shared.distance(until));
+        let batch = Batch { messages: batch, hold_us, cursor };
         let weight = batch.weight();
         let held = self.shared.waiting.hold(batch, weight.bytes).ok_or(StoreError::Busy)?;
         let (reply, answered) = oneshot::channel();
@@ -38,7 +38,7 @@ impl Inbox for PostgresStore {
         let sent =
             held.and_then(|held| self.submit(accept::Job::Quarantine { app, body, _queued: held }));
         if let Err(error) = sent {
-            tracing::debug!(%error, "an unreadable body is not kept");
+            tracing::debug!(%error, "could not keep an unreadable body");
         }
     }
 }

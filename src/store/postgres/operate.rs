@@ -244,9 +244,12 @@ impl Change<'_> {
                 "d.state = :PENDING AND (d.leased_until IS NULL
                     OR d.leased_until <= (SELECT least(now, $10) FROM clock))"
             }
+            // `>= :DEAD` is the condition of the index of finished deliveries.
             (_, CANCELLED) => "d.state >= :DEAD AND d.state = :CANCELLED",
             (_, _) => "d.state >= :DEAD AND d.state = :DEAD",
         };
+        // The conditions on `$9` and `$10` alone are true; they give the parameters types in pieces that
+        // do not use them.
         format!(
             "WITH clock AS (SELECT relay.now_us($1) AS now),
              t AS (SELECT id FROM relay.destinations WHERE $2::text IS NULL OR name = $2),

@@ -66,7 +66,7 @@ pub(super) async fn renew(shared: &Shared) {
     let params: [Param<'_>; _] =
         [(&now, Type::INT8), (&held, Type::INT8), (&shared.holder, Type::INT8)];
     if let Err(error) = shared.database.run(Priority::Urgent, SQL, &params).await {
-        tracing::debug!(%error, "the right to poll is not renewed");
+        tracing::debug!(%error, "could not renew the right to poll");
     }
 }
 

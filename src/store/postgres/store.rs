@@ -123,7 +123,7 @@ impl PostgresStore {
         while writers.join_next().await.is_some() {}
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Err(error) = poller::give_up(&self.shared, None).await {
-            tracing::debug!(%error, "the right to poll is not given up; it ends by itself");
+            tracing::debug!(%error, "could not give up the right to poll; it ends by itself");
         }
         self.shared.database.close();
     }
