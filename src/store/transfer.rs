@@ -1,8 +1,8 @@
 //! Moves everything from a store in SQLite to an empty one in PostgreSQL, for `migrate-store`.
 //!
 //! Rows travel as JSON, a range of messages at a time, in one transaction of PostgreSQL: after a
-//! failure the database is as it was, and the transfer can be repeated. Messages keep their numbers;
-//! those of alerts and deliveries follow from them.
+//! failure the database is as it was, and the transfer can be repeated. Messages keep their
+//! numbers; those of alerts and deliveries follow from them.
 
 pub(in crate::store) mod error;
 pub(in crate::store) mod table;

@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Waits for the accepts that are under way, and makes later ones wait until the transaction ends, so
-/// that each accept sees all ids of a channel. `postgres-2.sql` uses the same lock.
+/// Waits for the accepts that are under way, and makes later ones wait until the transaction ends,
+/// so that each accept sees all ids of a channel. `postgres-2.sql` uses the same lock.
 const CHAINS_LOCK: &str = "SELECT pg_advisory_xact_lock(5071129380421576193)";
 
 /// The most messages that one call of `take_unpushed` returns.

@@ -12,8 +12,8 @@ use crate::{
     store::{CURSOR_AHEAD, CursorMove, StoreError, stored::clean},
 };
 
-/// Moves a cursor forward, unless another relay polls under a newer term. A move to a time after the
-/// database's clock is refused.
+/// Moves a cursor forward, unless another relay polls under a newer term. A move to more
+/// than [`CURSOR_AHEAD`] after the database's clock is refused.
 pub(super) async fn move_cursor(
     transaction: &mut Transaction<'_>,
     now: Option<i64>,

@@ -231,7 +231,8 @@ pub(super) struct Bodies(HashMap<i64, Bytes>);
 const DELIVERIES_PER_MESSAGE: i64 = PER_MESSAGE * PER_ALERT;
 
 impl Bodies {
-    /// Returns the body of a delivery's message, from this row or from an earlier row of the message.
+    /// Returns the body of a delivery's message, from this row or from an earlier row of the
+    /// message.
     fn of(&mut self, delivery: i64, body: Option<Bytes>) -> Bytes {
         let known = self.0.entry(delivery / DELIVERIES_PER_MESSAGE).or_default();
         if let Some(body) = body {

@@ -20,8 +20,8 @@ use crate::{
 /// The most deliveries that one transaction changes, so that other writers do not wait for long.
 const PIECE: i64 = 1000;
 
-/// Lets one transaction at a time number a feed's deliveries, so that a reader who sees a number sees
-/// all numbers before it. The first argument is arbitrary and used for nothing else.
+/// Lets one transaction at a time number a feed's deliveries, so that a reader who sees a number
+/// sees all numbers before it. The first argument is arbitrary and used for nothing else.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1182090308, id) FROM relay.destinations \
     WHERE name = $1";
 
@@ -56,8 +56,8 @@ const NUMBER: &str = "
     FROM (SELECT max(number) AS number FROM done) AS last
     WHERE name = $2 AND last.number IS NOT NULL";
 
-/// Selects a page. `before` is the size of the bodies in the rows before; only the first row of each
-/// message contains the body.
+/// Selects a page. `before` is the size of the bodies in the rows before; only the first row of
+/// each message contains the body.
 pub(super) const PAGE: &str = "
     SELECT * FROM (
     SELECT a.key, a.ordinal, d.id, d.attempts::int8, d.alert_faults::int8, d.since + t.paused_for,

@@ -211,9 +211,9 @@ struct Changed {
 }
 
 impl Change<'_> {
-    /// Returns the statement that changes the deliveries and writes the journal entry. Rows are locked
-    /// in the order of their numbers and checked again under the lock, so a delivery that was leased
-    /// or changed meanwhile is left alone.
+    /// Returns the statement that changes the deliveries and writes the journal entry. Rows are
+    /// locked in the order of their numbers and checked again under the lock, so a delivery that
+    /// was leased or changed meanwhile is left alone.
     fn sql(self, entry: Entry<'_>) -> String {
         let Self { action, state, refusals, .. } = self;
         let set = match (action, state) {
@@ -248,8 +248,8 @@ impl Change<'_> {
             (_, CANCELLED) => "d.state >= :DEAD AND d.state = :CANCELLED",
             (_, _) => "d.state >= :DEAD AND d.state = :DEAD",
         };
-        // The conditions on `$9` and `$10` alone are true; they give the parameters types in pieces that
-        // do not use them.
+        // The conditions on `$9` and `$10` alone are true; they give the parameters types in pieces
+        // that do not use them.
         format!(
             "WITH clock AS (SELECT relay.now_us($1) AS now),
              t AS (SELECT id FROM relay.destinations WHERE $2::text IS NULL OR name = $2),

@@ -117,8 +117,8 @@ struct StepResult {
     expired: Vec<i64>,
 }
 
-/// Returns the database's time of day if its clock has been steady for some minutes. By a clock that
-/// was set a short while ago, texts might be removed too early, for good.
+/// Returns the database's time of day if its clock has been steady for some minutes. By a clock
+/// that was set a short while ago, texts might be removed too early, for good.
 async fn steady_now(shared: &Shared) -> Result<Option<i64>, StoreError> {
     let span = shared.steady_time().await?;
     Ok(span.from.is_none().then_some(span.until.micros()))

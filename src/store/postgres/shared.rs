@@ -46,8 +46,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Returns the time to pass to `relay.now_us`: `None` for the database's own clock, or the time of
-    /// a clock that a test has set.
+    /// Returns the time to pass to `relay.now_us`: `None` for the database's own clock, or the time
+    /// of a clock that a test has set.
     pub(super) fn now(&self) -> Option<i64> {
         self.clock.set_by_hand().map(Timestamp::micros)
     }
@@ -64,9 +64,9 @@ impl Shared {
         Ok(steady.look(self.clock.moment(), shown))
     }
 
-    /// Returns an upper limit for the time by which the ends of leases are judged, so that a jump of
-    /// the database's clock does not end a lease that is held. New leases begin by the clock itself,
-    /// since a relay that starts after the jump knows no other time.
+    /// Returns an upper limit for the time by which the ends of leases are judged, so that a jump
+    /// of the database's clock does not end a lease that is held. New leases begin by the clock
+    /// itself, since a relay that starts after the jump knows no other time.
     pub(super) fn lease_time(&self) -> i64 {
         let steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.until(self.clock.moment()).map_or(i64::MAX, Timestamp::micros)

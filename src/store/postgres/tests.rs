@@ -1,5 +1,5 @@
-//! The contract suite on PostgreSQL, and tests of what only PostgreSQL promises. `tests/run postgres`
-//! starts the server.
+//! The contract suite on PostgreSQL, and tests of what only PostgreSQL promises. `tests/run
+//! postgres` starts the server.
 
 use std::{
     sync::{
@@ -742,8 +742,8 @@ async fn reading_a_feed_costs_the_same_behind_a_long_history_and_before_a_long_b
     assert!(long <= short * 2, "{short} pages among 1k, {long} among 200k");
 }
 
-/// Returns the number of pages that a statement touches. Unlike the time, the number does not depend
-/// on the load of the machine.
+/// Returns the number of pages that a statement touches. Unlike the time, the number does not
+/// depend on the load of the machine.
 async fn touched(store: &PostgresStore, sql: &str, params: &[Param<'_>]) -> u32 {
     let sql = format!("EXPLAIN (ANALYZE, BUFFERS) {sql}");
     let mut transaction = store.shared.database.begin(Priority::Urgent).await.unwrap();

@@ -40,8 +40,8 @@ pub(super) async fn look(shared: Arc<Shared>) {
     }
 }
 
-/// Listens for deliveries that other processes add, and wakes their workers at once. Nothing depends
-/// on it.
+/// Listens for deliveries that other processes add, and wakes their workers at once. Nothing
+/// depends on it.
 pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
     let mut pause = MIN_BACKOFF;
     let mut has_warned = false;
@@ -60,7 +60,7 @@ pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
                 pause = FLOOD_PAUSE;
             }
             Err(error) => {
-                tracing::warn!(%error, "the relay cannot listen to PostgreSQL; it still looks every second");
+                tracing::warn!(%error, "could not listen to PostgreSQL; the relay looks every second");
                 pause = (pause * 2).min(MAX_BACKOFF);
             }
         }

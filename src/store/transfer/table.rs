@@ -177,8 +177,8 @@ pub(super) const RANGED: &[Table] = &[
     Table {
         name: "attempts",
         read: "SELECT json_group_array(json_array(
-                m.id * :PER_MESSAGE + l.delivery / :PER_ALERT - m.id, t.name, l.number, l.started_at,
-                l.duration, l.class, l.status, l.excerpt))
+                m.id * :PER_MESSAGE + l.delivery / :PER_ALERT - m.id, t.name, l.number,
+                l.started_at, l.duration, l.class, l.status, l.excerpt))
             FROM messages m JOIN attempts l
                 ON l.delivery >= m.id * :PER_ALERT
                 AND l.delivery < (m.id + m.alerts) * :PER_ALERT

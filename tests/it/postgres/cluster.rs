@@ -1,5 +1,5 @@
-//! Temporary PostgreSQL servers, created by `initdb` for one test. They run as an unprivileged user,
-//! since PostgreSQL refuses root.
+//! Temporary PostgreSQL servers, created by `initdb` for one test. They run as an unprivileged
+//! user, since PostgreSQL refuses root.
 
 use std::{
     fs,
