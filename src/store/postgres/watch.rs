@@ -60,7 +60,7 @@ pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
                 pause = FLOOD_PAUSE;
             }
             Err(error) => {
-                tracing::warn!(%error, "could not listen to PostgreSQL; the relay looks every second");
+                tracing::warn!(%error, "could not listen to PostgreSQL; it looks every second");
                 pause = (pause * 2).min(MAX_BACKOFF);
             }
         }
