@@ -71,7 +71,7 @@ pub struct ListenerSettings {
     pub idle_timeout: Duration,
     /// Number of connections at once.
     pub max_connections: usize,
-    /// What happens when that many verified requests are in progress.
+    /// Behaviour when that many verified requests are in progress.
     pub when_full: WhenFull,
 }
 

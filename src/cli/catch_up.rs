@@ -16,7 +16,7 @@ use crate::{
     },
     metrics::Metrics,
     shutdown::Shutdown,
-    slack::web_api::{self, WebApi},
+    slack::web_api::{WebApi, WebApiSettings},
     store::History,
 };
 
@@ -106,7 +106,7 @@ pub(super) fn web_api(
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<WebApi> {
-    let settings = web_api::Settings {
+    let settings = WebApiSettings {
         url: config.slack_api.clone(),
         token: app.bot_token.clone(),
         team: app.team.clone(),

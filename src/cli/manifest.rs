@@ -11,7 +11,7 @@ use crate::{
     secret::Secret,
     slack::{
         self,
-        manifest::{Kind, Needs, manifest},
+        manifest::{ChannelKind, Needs, manifest},
     },
 };
 
@@ -82,7 +82,7 @@ impl Manifest {
         };
         Ok(Needs {
             request_url: format!("{base}{EVENTS}{path}"),
-            kinds: app.map_or_else(|| vec![Kind::Public, Kind::Private], kinds),
+            kinds: app.map_or_else(|| vec![ChannelKind::Public, ChannelKind::Private], kinds),
             catch_up: app.is_none_or(|app| app.bot_token.is_some()),
             incoming_webhook: !self.no_incoming_webhook,
         })
@@ -97,7 +97,7 @@ pub(super) fn base_url(url: &Url) -> String {
 }
 
 /// Returns the needs of the only app of a configuration that reads history in such channels.
-pub(super) fn needs_of_channels(base: &str, kinds: Vec<Kind>) -> Needs {
+pub(super) fn needs_of_channels(base: &str, kinds: Vec<ChannelKind>) -> Needs {
     Needs { request_url: format!("{base}{EVENTS}"), kinds, catch_up: true, incoming_webhook: true }
 }
 
@@ -112,11 +112,11 @@ pub(super) fn link(manifest: &slack::manifest::Manifest) -> anyhow::Result<Strin
 }
 
 /// The kinds of channels that an app's configuration may mean.
-pub(super) fn kinds(app: &App) -> Vec<Kind> {
+pub(super) fn kinds(app: &App) -> Vec<ChannelKind> {
     if app.channels.is_empty() || !app.channel_names.is_empty() {
-        return vec![Kind::Public, Kind::Private];
+        return vec![ChannelKind::Public, ChannelKind::Private];
     }
-    app.channels.iter().flat_map(|id| Kind::of(id.as_str())).copied().collect()
+    app.channels.iter().flat_map(|id| ChannelKind::of(id.as_str())).copied().collect()
 }
 
 fn shares_its_secret(app: &App, apps: &[App]) -> bool {

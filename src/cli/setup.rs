@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     destination::preset::{Preset, Transport, params::ParamDoc},
-    slack::manifest::{Kind, manifest},
+    slack::manifest::{ChannelKind, manifest},
 };
 
 /// The folder of the secret files, beside the configuration.
@@ -101,9 +101,9 @@ impl Answers {
             channel,
         )?;
         let kinds = if is_id(&channel) {
-            Kind::of(&channel).to_vec()
+            ChannelKind::of(&channel).to_vec()
         } else {
-            vec![Kind::Public, Kind::Private]
+            vec![ChannelKind::Public, ChannelKind::Private]
         };
         let app = manifest(&needs_of_channels(&base_url(&url), kinds));
         say(&format!(

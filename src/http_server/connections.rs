@@ -28,8 +28,8 @@ const ARRIVAL_MICROS: u64 = 50_000;
 /// this weight an idle connection goes before any request that is within its own time limits.
 const IDLE_WEIGHT: u64 = 64;
 
-/// What a listener does when it has as many connections as it may have, and all of them are busy
-/// with verified requests. In any other case a connection is closed to make room.
+/// Behaviour of a listener that has as many connections as it may have, all of them busy with
+/// verified requests. In any other case a connection is closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Let the new connection wait until one of them ends.

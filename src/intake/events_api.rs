@@ -167,7 +167,7 @@ async fn unknown_path(State(ingress): State<Arc<Ingress>>, request: Request) -> 
     ingress.reject_unknown(&head).into_response()
 }
 
-/// What an authentic body asks for.
+/// Work that an authentic body asks for.
 enum Action<'e> {
     /// Prove that the URL is ours.
     Echo(String),

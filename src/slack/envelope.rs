@@ -1,64 +1,68 @@
-//! What Slack posts: a verification of our URL, an event, or the news that it left some out.
+//! The bodies that Slack posts: a verification of our URL, an event, or the notice that events were
+//! left out.
 //!
-//! `intake` parses every signed body here, once, borrowing from it. The world is open: a type or a
-//! field that Slack adds tomorrow is [`Envelope::Unknown`] or skipped, never an error.
+//! `intake` parses every signed body here, once, borrowing from the text. A type or a field that
+//! Slack adds tomorrow is [`Envelope::Unknown`] or skipped, never an error.
+
+mod event_span;
 
 use std::{borrow::Cow, mem};
 
 use serde::de::MapAccess;
 
+use self::event_span::EventSpan;
 use crate::slack::{
     Unparsable,
-    lenient::{self, Lenient, raw, read, skip},
-    message::{Message, Wire},
+    lenient::{self, Lenient, read, skip},
+    message::{Message, WireEvent},
 };
 
-/// One signed body (docs.slack.dev/apis/events-api).
+/// Contents of a signed body (docs.slack.dev/apis/events-api).
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Envelope<'a> {
-    /// Slack asks whether this URL is ours; the challenge is sent back.
+    /// Slack's request to prove that the URL is ours.
     UrlVerification {
-        /// What to send back.
+        /// Text to send back to Slack.
         challenge: Cow<'a, str>,
     },
-    /// Something happened.
+    /// An event of one of the subscribed types.
     Event(Callback<'a>),
-    /// Slack left out events of this minute: more than 30,000 in an hour.
+    /// Slack left out events of one minute: there were more than 30,000 in an hour.
     AppRateLimited {
-        /// When the minute began, in seconds since the epoch.
+        /// Beginning of the minute, in seconds since the epoch.
         minute: i64,
-        /// The installs whose events were left out.
+        /// Installs whose events were left out.
         teams: Teams<'a>,
     },
-    /// Something that Slack did not send when this was written.
+    /// A type that is not known here.
     Unknown,
 }
 
-/// An event and what came with it.
+/// An event with the fields of its envelope.
 #[derive(Debug)]
 pub struct Callback<'a> {
-    /// The workspace where it happened.
+    /// Workspace in which the event happened.
     pub team_id: Cow<'a, str>,
-    /// The installs of the app that get it.
+    /// Installs of the app for which the event was sent.
     pub teams: Teams<'a>,
-    /// Slack's id of the event; one message may come under several.
+    /// Slack's id of the event. One message may come under several.
     pub event_id: Cow<'a, str>,
-    /// When it was dispatched, in seconds since the epoch; 0 if unreadable.
+    /// Time at which Slack sent the event, in seconds since the epoch; 0 if unreadable.
     pub event_time: i64,
-    /// The event.
+    /// The event, parsed.
     pub event: Event<'a>,
-    /// The exact text of the event: what is stored. Empty if there is none.
+    /// Exact text of the event, as it is stored. Empty if the envelope does not have one.
     pub raw: &'a str,
 }
 
-/// The installs of an app that a body is for, from the best place that names them: in a shared
+/// Installs of an app for which a body was sent, from the best field that names them: in a shared
 /// channel the event may have happened elsewhere.
 #[derive(Debug, Default)]
 pub struct Teams<'a> {
-    /// Workspaces.
+    /// Ids of workspaces.
     workspaces: Vec<Cow<'a, str>>,
-    /// Organisations that may have the app in all of their workspaces.
+    /// Ids of organisations that may have the app in all of their workspaces.
     organisations: Vec<Cow<'a, str>>,
 }
 
@@ -78,14 +82,14 @@ impl Teams<'_> {
         self.workspaces.is_empty() && self.organisations.is_empty()
     }
 
-    /// Returns the first of them, or an empty text.
+    /// Returns the first install, or an empty text.
     pub fn first(&self) -> &str {
         self.workspaces.first().or(self.organisations.first()).map_or("", Cow::as_ref)
     }
 }
 
 impl Envelope<'_> {
-    /// Returns the installs that the body is for, if a body of this type names them.
+    /// Returns the installs for which the body was sent, if a body of this type names them.
     pub fn teams(&self) -> Option<&Teams<'_>> {
         match self {
             Self::Event(callback) => Some(&callback.teams),
@@ -95,19 +99,19 @@ impl Envelope<'_> {
     }
 }
 
-/// What happened.
+/// An event, as far as this program tells types apart.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Event<'a> {
-    /// Somebody posted or edited a message.
+    /// A message was posted or edited.
     Message(Message<'a>),
-    /// The app or a channel changed in a way that may silence us.
+    /// The app or a channel changed in a way that may stop events.
     Lifecycle(Lifecycle),
-    /// Anything else.
+    /// An event of any other type.
     Other,
 }
 
-/// What can silence us.
+/// A change after which Slack may stop sending events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     /// Tokens of the app were revoked.
@@ -140,7 +144,7 @@ impl Lifecycle {
         Self::MemberLeftChannel,
     ];
 
-    /// Slack's word for it.
+    /// Returns Slack's name of the event type.
     pub const fn label(self) -> &'static str {
         match self {
             Self::TokensRevoked => "tokens_revoked",
@@ -155,7 +159,7 @@ impl Lifecycle {
     }
 }
 
-/// Reads a body.
+/// Parses a body.
 ///
 /// ```
 /// use slack_soar_relay::slack::envelope::{Envelope, parse};
@@ -172,7 +176,8 @@ pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
     Ok(match &*outer.kind {
         "url_verification" => Envelope::UrlVerification { challenge: outer.challenge },
         "app_rate_limited" => Envelope::AppRateLimited { minute: outer.minute_rate_limited, teams },
-        // Slack's page shows it at the top level, samples of its Java SDK inside of a callback.
+        // Slack's documentation has this type at the top level, samples of its Java SDK inside a
+        // callback.
         "event_callback" if outer.event.kind == "app_rate_limited" => {
             let minute = outer.minute_rate_limited.max(outer.event.minute_rate_limited);
             Envelope::AppRateLimited { minute, teams }
@@ -182,14 +187,14 @@ pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
             teams,
             event_id: outer.event_id,
             event_time: outer.event_time,
-            raw: outer.place.text(text).unwrap_or_default(),
+            raw: outer.span.text(text).unwrap_or_default(),
             event: event(outer.event),
         }),
         _ => Envelope::Unknown,
     })
 }
 
-/// The exact text of `event` in a body.
+/// Returns the exact text of `event` in a body.
 ///
 /// ```
 /// use slack_soar_relay::slack::envelope::inner_event;
@@ -197,10 +202,10 @@ pub fn parse(text: &str) -> Result<Envelope<'_>, Unparsable> {
 /// assert_eq!(inner_event(body), Some(r#"{"ts":  "1.5"}"#));
 /// ```
 pub fn inner_event(text: &str) -> Option<&str> {
-    lenient::parse::<Outer<'_>>(text).ok()?.place.text(text)
+    lenient::parse::<Outer<'_>>(text).ok()?.span.text(text)
 }
 
-fn event(wire: Wire<'_>) -> Event<'_> {
+fn event(wire: WireEvent<'_>) -> Event<'_> {
     if wire.kind == "message" {
         return Event::Message(wire.into());
     }
@@ -220,16 +225,17 @@ struct Outer<'a> {
     event_id: Cow<'a, str>,
     event_time: i64,
     minute_rate_limited: i64,
-    event: Wire<'a>,
-    place: Place,
+    event: WireEvent<'a>,
+    span: EventSpan,
 }
 
 impl<'a> Outer<'a> {
-    /// `authorizations` names one of the installs (docs.slack.dev/apis/events-api); its `team_id`
-    /// is null if the app is installed in a whole organisation. It may be empty or missing: then
-    /// `context_team_id` is the workspace through which the app gets the event, and `team_id`, the
-    /// last resort, where it happened. The same holds for organisations.
+    /// Returns the installs for which the body was sent, from the best field that names one.
     fn teams(&mut self) -> Teams<'a> {
+        // `authorizations` names one of the installs (docs.slack.dev/apis/events-api). Its
+        // `team_id` is null if the app is installed in a whole organisation. The list may be empty
+        // or missing: then `context_team_id` is the workspace through which the app gets the event,
+        // and `team_id`, the last resort, where it happened. The same holds for organisations.
         let installs = mem::take(&mut self.authorizations).into_iter();
         let (workspaces, organisations): (Vec<_>, Vec<_>) =
             installs.map(|install| (install.team_id, install.enterprise_id)).unzip();
@@ -240,7 +246,7 @@ impl<'a> Outer<'a> {
     }
 }
 
-/// Returns the ids that are not empty; if there are none, the first of the others that is not.
+/// Returns the ids that are not empty, or else the first of the others that is not.
 fn first_that_names<'a>(
     mut ids: Vec<Cow<'a, str>>,
     others: [&Cow<'a, str>; 2],
@@ -270,7 +276,7 @@ impl<'de> Lenient<'de> for Authorization<'de> {
 
 impl<'de> Lenient<'de> for Outer<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        self.place.pass(key);
+        self.span.note_key(key);
         match key {
             "type" => read(object, &mut self.kind),
             "challenge" => read(object, &mut self.challenge),
@@ -288,60 +294,11 @@ impl<'de> Lenient<'de> for Outer<'de> {
     }
 }
 
-/// Where the text of `event` lies: from behind its key to the next one. The parser lends out its
-/// keys, so their addresses say where they are, and no second pass is needed.
-#[derive(Default)]
-struct Place {
-    after_key: Option<usize>,
-    next_key: Option<usize>,
-}
-
-impl Place {
-    fn pass(&mut self, key: &str) {
-        let address = key.as_ptr().addr();
-        if key == "event" {
-            *self = Self { after_key: Some(address + key.len()), next_key: None };
-        } else if self.after_key.is_some() && self.next_key.is_none() {
-            self.next_key = Some(address);
-        }
-    }
-
-    fn text<'a>(&self, text: &'a str) -> Option<&'a str> {
-        let after_key = self.after_key?;
-        let second_pass = || lenient::parse::<Inner<'_>>(text).ok()?.event;
-        self.between(text, after_key).or_else(second_pass)
-    }
-
-    /// `None` if a key had to be decoded: it lies elsewhere, and so in no range of the text.
-    fn between<'a>(&self, text: &'a str, after_key: usize) -> Option<&'a str> {
-        let place = |address: usize| address.checked_sub(text.as_ptr().addr());
-        let (end, mark) = match self.next_key {
-            Some(next) => (place(next)?.checked_sub(1)?, ','),
-            None => (text.len(), '}'),
-        };
-        let member = text.get(place(after_key)?..end)?.strip_prefix('"')?;
-        let value = member.trim_end().strip_suffix(mark)?.trim_end();
-        value.trim_start().strip_prefix(':').map(str::trim_start)
-    }
-}
-
-/// The text of `event` as the parser finds it in a second pass.
-#[derive(Default)]
-struct Inner<'a> {
-    event: Option<&'a str>,
-}
-
-impl<'de> Lenient<'de> for Inner<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        if key == "event" { raw(object, &mut self.event) } else { skip(object) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*, sample::select};
 
-    use super::*;
+    use super::{event_span::SecondPass, *};
 
     macro_rules! payload {
         ($name:literal) => {
@@ -365,7 +322,7 @@ mod tests {
             let members = members.iter();
             let members = members.map(|(key, value)| format!("{gap}\"{key}\"{gap}:{gap}{value}"));
             let text = format!("{gap}{{{}{gap}}}{gap}", members.collect::<Vec<_>>().join(","));
-            let parsed = lenient::parse::<Inner<'_>>(&text).unwrap().event;
+            let parsed = lenient::parse::<SecondPass<'_>>(&text).unwrap().event;
             prop_assert_eq!(inner_event(&text), parsed, "{}", text);
         }
     }

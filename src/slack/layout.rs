@@ -1,8 +1,8 @@
-//! Everything that a message says, wherever it says so: blocks, rich text, fallbacks, authors.
+//! All texts and links of a message, wherever they are: blocks, rich text, fallbacks, authors.
 //!
-//! `code_defender` looks here when the attachments, as the vendor posts them today, do not hold an
-//! incident. A message is walked once and nothing is built of it: each text stays where it is,
-//! unless it has escapes or was put together of several.
+//! `code_defender` looks here if the attachments, as the vendor posts them today, do not hold an
+//! incident. A message is walked once without building a tree: each text is borrowed, unless it has
+//! escapes or was joined from several.
 
 use std::{borrow::Cow, fmt};
 
@@ -18,25 +18,26 @@ use self::take::OrTake;
 use super::lenient::{Fill, read};
 use crate::slack::Unparsable;
 
-/// The texts and links of a message, in their order.
+/// Texts and links of a message, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Layout<'a> {
-    /// At most [`Layout::MOST_PIECES`] of them.
+    /// At most [`Layout::MOST_PIECES`] pieces.
     pub pieces: Vec<Piece<'a>>,
 }
 
-/// A text or a link.
+/// One text or link of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// The attachment that holds it, by its place from 0; `None` outside of attachments.
+    /// Index of the attachment that holds the piece; `None` outside attachments.
     pub attachment: Option<u32>,
-    /// Whether it repeats what was said elsewhere: an unfurled page, a shared or quoted message.
+    /// `true` if the piece repeats something said elsewhere: an unfurled page, a shared or quoted
+    /// message.
     pub is_quoted: bool,
-    /// The text or link.
+    /// The text or link itself.
     pub content: Content<'a>,
 }
 
-/// What a piece holds.
+/// Content of a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content<'a> {
     /// A title, such as that of an attachment or of a header block.
@@ -49,31 +50,32 @@ pub enum Content<'a> {
     Aside(Cow<'a, str>),
     /// A cell of an attachment's table.
     Field {
-        /// The heading.
+        /// Heading of the cell.
         title: Cow<'a, str>,
-        /// The value, in mrkdwn.
+        /// Value of the cell, in mrkdwn.
         value: Cow<'a, str>,
     },
     /// A button or another link.
     Link {
-        /// Where it leads.
+        /// URL of the link.
         url: Cow<'a, str>,
-        /// What is written on it, or empty.
+        /// Text of the link, or empty.
         label: Cow<'a, str>,
-        /// Whether it is a button, which its author put there to be pressed.
+        /// `true` for a button, which its author put there to be pressed.
         is_button: bool,
     },
 }
 
 impl Layout<'_> {
-    /// The most pieces that are kept. Slack takes 100 attachments and 50 blocks in a message.
+    /// Number of pieces that are kept at most. Slack takes 100 attachments and 50 blocks in a
+    /// message.
     pub const MOST_PIECES: usize = 4_000;
 }
 
-/// Objects and lists inside of one another are walked so deep. Slack nests less than ten.
+/// Depth of nested objects and lists down to which a message is walked. Slack nests less than ten.
 const MAX_DEPTH: u8 = 64;
 
-/// Reads the inner event as it is stored: of an edit, the message as edited.
+/// Parses the inner event as it is stored: of an edit, the message as edited.
 ///
 /// # Errors
 /// [`Unparsable`] if it is not one JSON object.
@@ -82,19 +84,20 @@ pub fn parse(raw: &str, is_edit_event: bool) -> Result<Layout<'_>, Unparsable> {
         return Err(Unparsable);
     }
     let mut layout = Layout::default();
-    let place = if is_edit_event { Place::Event } else { Place::Message };
-    let walk = Walk { layout: &mut layout, place, role: Role::Aside, attachment: None, depth: 0 };
+    let position = if is_edit_event { Position::Event } else { Position::Message };
+    let walk =
+        Walk { layout: &mut layout, position, role: Role::Aside, attachment: None, depth: 0 };
     let mut json = serde_json::Deserializer::from_str(raw);
     walk.deserialize(&mut json).map_err(|_syntax| Unparsable)?;
     Ok(layout)
 }
 
-/// Where a walk is, as far as keys have a meaning of their own there.
+/// Position of a walk, as far as keys have a meaning of their own there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// An edit's event: only the message inside counts.
+enum Position {
+    /// The event of an edit, in which only the message inside counts.
     Event,
-    /// The message itself.
+    /// The object of the message itself.
     Message,
     /// The list of the message's attachments.
     Attachments,
@@ -102,11 +105,11 @@ enum Place {
     Rows,
     /// The cells of a row.
     Row,
-    /// Anything inside.
+    /// Any other object or list inside.
     Inside,
 }
 
-/// What a text under some key is.
+/// Meaning of the texts under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Heading,
@@ -117,13 +120,13 @@ enum Role {
 
 struct Walk<'l, 'de> {
     layout: &'l mut Layout<'de>,
-    place: Place,
+    position: Position,
     role: Role,
     attachment: Option<u32>,
     depth: u8,
 }
 
-/// What an object says of itself.
+/// Keys of one object that give its texts a meaning.
 #[derive(Default)]
 struct Own<'de> {
     kind: Cow<'de, str>,
@@ -133,7 +136,7 @@ struct Own<'de> {
     is_quoted: bool,
 }
 
-/// Keys whose values say nothing of the post: ids, people, what was before, what others did.
+/// Keys whose values are not a part of the post's text: ids, people, earlier versions, reactions.
 const SKIPPED: [&str; 21] = [
     "previous_message",
     "root",
@@ -159,8 +162,8 @@ const SKIPPED: [&str; 21] = [
 ];
 
 impl<'de> Walk<'_, 'de> {
-    fn inside(&mut self, place: Place, role: Role, attachment: Option<u32>) -> Walk<'_, 'de> {
-        Walk { layout: &mut *self.layout, place, role, attachment, depth: self.depth + 1 }
+    fn inside(&mut self, position: Position, role: Role, attachment: Option<u32>) -> Walk<'_, 'de> {
+        Walk { layout: &mut *self.layout, position, role, attachment, depth: self.depth + 1 }
     }
 
     fn push(&mut self, content: Content<'de>) {
@@ -191,25 +194,35 @@ impl<'de> Walk<'_, 'de> {
         own: &mut Own<'de>,
         object: &mut A,
     ) -> Result<(), A::Error> {
-        match (self.place, key) {
-            (Place::Event, "message") => {
-                return object.next_value_seed(self.inside(Place::Message, Role::Aside, None));
+        match (self.position, key) {
+            (Position::Event, "message") => {
+                return object.next_value_seed(self.inside(Position::Message, Role::Aside, None));
             }
-            (Place::Event, _) | (Place::Message, "message") => {
+            (Position::Event, _) | (Position::Message, "message") => {
                 return object.next_value::<IgnoredAny>().map(drop);
             }
-            (Place::Message, "attachments") => {
-                return object.next_value_seed(self.inside(Place::Attachments, Role::Aside, None));
+            (Position::Message, "attachments") => {
+                return object.next_value_seed(self.inside(
+                    Position::Attachments,
+                    Role::Aside,
+                    None,
+                ));
             }
             (_, "rows") => {
                 return object.next_value_seed(self.inside(
-                    Place::Rows,
+                    Position::Rows,
                     Role::Aside,
                     self.attachment,
                 ));
             }
-            (Place::Message | Place::Attachments | Place::Rows | Place::Row | Place::Inside, _) => {
-            }
+            (
+                Position::Message
+                | Position::Attachments
+                | Position::Rows
+                | Position::Row
+                | Position::Inside,
+                _,
+            ) => {}
         }
         match key {
             key if SKIPPED.contains(&key) => object.next_value::<IgnoredAny>().map(drop),
@@ -247,18 +260,20 @@ impl<'de> Walk<'_, 'de> {
                 Ok(())
             }
             "text" => {
-                // A text object has the role that its place has.
+                // A text object has the role of its surroundings.
                 let role = if self.role == Role::Aside { Role::Body } else { self.role };
-                object.next_value_seed(self.inside(Place::Inside, role, self.attachment))
+                object.next_value_seed(self.inside(Position::Inside, role, self.attachment))
             }
             "fields" => {
-                object.next_value_seed(self.inside(Place::Inside, Role::Cell, self.attachment))
+                object.next_value_seed(self.inside(Position::Inside, Role::Cell, self.attachment))
             }
-            _ => object.next_value_seed(self.inside(Place::Inside, Role::Aside, self.attachment)),
+            _ => {
+                object.next_value_seed(self.inside(Position::Inside, Role::Aside, self.attachment))
+            }
         }
     }
 
-    /// Reads a text, or walks through what stands in its place.
+    /// Reads a text, or walks through an object or list in its place.
     fn text_or_more<A: MapAccess<'de>>(
         &mut self,
         role: Role,
@@ -268,11 +283,11 @@ impl<'de> Walk<'_, 'de> {
         let is_too_deep = self.depth >= MAX_DEPTH;
         let attachment = self.attachment;
         let visitor =
-            if is_too_deep { None } else { Some(self.inside(Place::Inside, role, attachment)) };
+            if is_too_deep { None } else { Some(self.inside(Position::Inside, role, attachment)) };
         object.next_value_seed(OrTake { visitor, text })
     }
 
-    /// Gives what an object has said the meaning that its type and its other keys have.
+    /// Gives the texts of an object the meaning that its type and its other keys have.
     fn close(&mut self, own: Own<'de>, start: usize) {
         match (own.title, own.value) {
             (Some(title), Some(value)) => self.push(Content::Field { title, value }),
@@ -299,7 +314,7 @@ impl<'de> Walk<'_, 'de> {
         }
     }
 
-    /// Gives every body since `start` another meaning.
+    /// Gives every body text since `start` another meaning.
     fn change_bodies(&mut self, start: usize, meaning: fn(Cow<'de, str>) -> Content<'de>) {
         for piece in self.layout.pieces.iter_mut().skip(start) {
             if let Content::Body(text) = &mut piece.content {
@@ -365,16 +380,16 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
         let start = self.layout.pieces.len();
         let mut at = 0_u32;
         loop {
-            let (place, attachment) = match self.place {
-                Place::Attachments => (Place::Inside, Some(at)),
-                Place::Rows => (Place::Row, self.attachment),
-                Place::Event | Place::Message | Place::Row | Place::Inside => {
-                    (Place::Inside, self.attachment)
+            let (position, attachment) = match self.position {
+                Position::Attachments => (Position::Inside, Some(at)),
+                Position::Rows => (Position::Row, self.attachment),
+                Position::Event | Position::Message | Position::Row | Position::Inside => {
+                    (Position::Inside, self.attachment)
                 }
             };
             let role = self.role;
-            if list.next_element_seed(self.inside(place, role, attachment))?.is_none() {
-                if self.place == Place::Row {
+            if list.next_element_seed(self.inside(position, role, attachment))?.is_none() {
+                if self.position == Position::Row {
                     self.join_cells(start);
                 }
                 return Ok(());

@@ -1,8 +1,10 @@
-//! Reading JSON in which any field may be missing, doubled or of another type. Only for `slack`.
+//! A JSON reader that accepts fields that are missing, doubled or of another type. Only for
+//! `slack`.
 //!
 //! Slack asks receivers to "tolerate minor changes" (docs.slack.dev/apis/events-api), and adds
-//! fields and types without notice. So a value of the wrong type reads as an absent one, and only
-//! a text that is no JSON object at all is an error. Nothing is built for what is not asked for.
+//! fields and types without notice. A value of the wrong type therefore reads as an absent one, and
+//! only a text that is not a JSON object is an error. Nothing is built for values that are not
+//! asked for.
 
 use std::{borrow::Cow, fmt, mem};
 
@@ -11,49 +13,49 @@ use serde_json::value::RawValue;
 
 use crate::slack::Unparsable;
 
-/// What is made of each kind of JSON value. A kind that a type does not name reads as absent.
+/// Conversion from each kind of JSON value. A kind that a type does not implement reads as absent.
 pub(super) trait Lenient<'de>: Default {
-    /// A string.
+    /// Converts a string.
     fn text(_text: Cow<'de, str>) -> Self {
         Self::default()
     }
 
-    /// A number without a fraction.
+    /// Converts a number without a fraction.
     fn integer(_number: i128) -> Self {
         Self::default()
     }
 
-    /// A number with a fraction.
+    /// Converts a number with a fraction.
     fn fraction(_number: f64) -> Self {
         Self::default()
     }
 
-    /// `true` or `false`.
+    /// Converts a Boolean.
     fn flag(_flag: bool) -> Self {
         Self::default()
     }
 
-    /// An array.
+    /// Converts an array.
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Self::default())
     }
 
-    /// Whether it is kept as an item of a list.
+    /// Returns whether the value is kept as an item of a list.
     fn is_kept(&self) -> bool {
         true
     }
 
-    /// One key of an object: must take its value with [`read`] or [`skip`].
+    /// Reads one key of an object. The value must be taken with [`read`] or [`skip`].
     fn field<A: MapAccess<'de>>(&mut self, _key: &str, object: &mut A) -> Result<(), A::Error> {
         skip(object)
     }
 }
 
-/// The object in `text`.
+/// Parses the object in `text`.
 ///
 /// # Errors
-/// [`Unparsable`] if it is no JSON, or no object.
+/// [`Unparsable`] if the text is not one JSON object.
 pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsable> {
     if !text.trim_start().starts_with('{') {
         return Err(Unparsable);
@@ -65,7 +67,7 @@ pub(super) fn parse<'de, T: Lenient<'de>>(text: &'de str) -> Result<T, Unparsabl
     Ok(value)
 }
 
-/// Reads the value of the key just seen into its place.
+/// Reads the value of the key just seen.
 ///
 /// # Errors
 /// The JSON is broken.
@@ -88,7 +90,7 @@ pub(super) fn raw<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Reads a text or a number into its place, a number to the digit: a float would round it.
+/// Reads a text or a number, a number to the last digit: a float would round it.
 ///
 /// # Errors
 /// The JSON is broken.
@@ -109,7 +111,7 @@ pub(super) fn exact<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Passes over the value of the key just seen, however deep it is.
+/// Skips the value of the key just seen, however deep it is.
 ///
 /// # Errors
 /// The JSON is broken.
@@ -203,7 +205,7 @@ pub(super) fn items<'de, T: Lenient<'de>, A: SeqAccess<'de>>(
     Ok(items)
 }
 
-/// The exact text of one item of a list, by its place from 0. Nothing is kept of the others.
+/// Returns the exact text of the item of a list at an index. Nothing is kept of the others.
 pub(super) fn item(list: &str, place: u32) -> Option<&RawValue> {
     struct At(u32);
 
@@ -231,7 +233,7 @@ pub(super) fn item(list: &str, place: u32) -> Option<&RawValue> {
     json.deserialize_seq(At(place)).ok()?
 }
 
-/// Fills a place. An object is not handed from function to function, so it is not copied.
+/// Deserializes into an existing value, so an object is not copied from function to function.
 pub(super) struct Fill<'p, T>(pub(super) &'p mut T);
 
 impl<'de, T: Lenient<'de>> DeserializeSeed<'de> for Fill<'_, T> {

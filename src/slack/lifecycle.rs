@@ -1,7 +1,8 @@
-//! What an event that can silence us says: which channel, which member, which token.
+//! Details of an event after which Slack may stop sending events: the channel, the member, the
+//! token.
 //!
-//! `intake` asks after [`envelope`](super::envelope) has found the event's kind; these events are
-//! rare, so their text is read a second time.
+//! `intake` reads these after [`envelope`](super::envelope) has found the event's kind. The events
+//! are rare, so their text is parsed a second time.
 
 use std::borrow::Cow;
 
@@ -12,45 +13,45 @@ use crate::slack::{
     lenient::{self, Lenient, read, skip},
 };
 
-/// What has changed. Ids and names that cannot be read are empty.
+/// A change of the app or of a channel. Ids and names that cannot be read are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A token is none any more.
+    /// Tokens of the app were revoked.
     TokensRevoked {
-        /// It may be the bot's: not only users' tokens are named.
+        /// `true` if the bot's token may be among them: not only users' tokens are named.
         of_bot: bool,
     },
     /// The app was removed from the workspace.
     AppUninstalled,
-    /// A channel has another name.
+    /// A channel has a new name.
     Renamed {
-        /// The channel.
+        /// Id of the channel.
         channel: String,
-        /// Its name now.
+        /// New name of the channel.
         name: String,
     },
-    /// Nothing can be posted in a channel any more.
+    /// A channel was archived: nothing can be posted in it any more.
     Archived {
-        /// The channel.
+        /// Id of the channel.
         channel: String,
     },
-    /// A channel has another id.
+    /// A channel has a new id.
     IdChanged {
-        /// The id before.
+        /// Id before the change.
         old: String,
-        /// The id now.
+        /// Id after the change.
         new: String,
     },
-    /// Somebody left a channel, or was removed.
+    /// A member left a channel, or was removed.
     MemberLeft {
-        /// The channel.
+        /// Id of the channel.
         channel: String,
-        /// Who.
+        /// Id of the member.
         user: String,
     },
 }
 
-/// Reads an event of that kind.
+/// Parses an event of that kind.
 ///
 /// ```
 /// use slack_soar_relay::slack::{envelope::Lifecycle, lifecycle::{Change, change}};
@@ -61,7 +62,7 @@ pub enum Change {
 /// );
 /// ```
 pub fn change(kind: Lifecycle, raw: &str) -> Change {
-    let wire: Wire<'_> = lenient::parse(raw).unwrap_or_default();
+    let wire: LifecycleFields<'_> = lenient::parse(raw).unwrap_or_default();
     let channel = wire.channel.id.into_owned();
     match kind {
         Lifecycle::TokensRevoked => Change::TokensRevoked {
@@ -83,7 +84,7 @@ pub fn change(kind: Lifecycle, raw: &str) -> Change {
 }
 
 #[derive(Default)]
-struct Wire<'a> {
+struct LifecycleFields<'a> {
     channel: Channel<'a>,
     old_channel_id: Cow<'a, str>,
     new_channel_id: Cow<'a, str>,
@@ -91,7 +92,7 @@ struct Wire<'a> {
     tokens: Tokens<'a>,
 }
 
-/// Some events name a channel, some describe it.
+/// A channel, which some events name and others describe.
 #[derive(Default)]
 struct Channel<'a> {
     id: Cow<'a, str>,
@@ -104,7 +105,7 @@ struct Tokens<'a> {
     bot: Vec<Cow<'a, str>>,
 }
 
-impl<'de> Lenient<'de> for Wire<'de> {
+impl<'de> Lenient<'de> for LifecycleFields<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "channel" => read(object, &mut self.channel),

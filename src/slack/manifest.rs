@@ -1,30 +1,30 @@
 //! The manifest of the Slack app: exactly the scopes and events that the configuration needs. Pure.
 //!
-//! `cli` prints it, and compares the scopes with those of the token. The fields are those of
-//! docs.slack.dev/reference/app-manifest; *Delayed Events* is none of them, so a person must switch
-//! it on.
+//! `cli` prints the manifest, and compares the scopes with those of the token. The fields are those
+//! of docs.slack.dev/reference/app-manifest; *Delayed Events* is not one of them, so a person must
+//! switch it on.
 
 use serde::Serialize;
 
-/// What channels there are to be read.
+/// ChannelKind of a channel from which incidents are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Public ones.
+pub enum ChannelKind {
+    /// A public channel.
     Public,
-    /// Private ones.
+    /// A private channel.
     Private,
     /// Direct messages to the bot.
     Direct,
 }
 
-impl Kind {
-    /// The kinds that a channel with such an id may be of: since some years the id of a private
-    /// channel may begin like that of a public one.
+impl ChannelKind {
+    /// Returns the kinds that a channel with this id may have. The id of a private channel may
+    /// begin like that of a public one.
     ///
     /// ```
-    /// use slack_soar_relay::slack::manifest::Kind;
-    /// assert_eq!(Kind::of("C0123456789"), [Kind::Public, Kind::Private]);
-    /// assert_eq!(Kind::of("G0123456789"), [Kind::Private]);
+    /// use slack_soar_relay::slack::manifest::ChannelKind;
+    /// assert_eq!(ChannelKind::of("C0123456789"), [ChannelKind::Public, ChannelKind::Private]);
+    /// assert_eq!(ChannelKind::of("G0123456789"), [ChannelKind::Private]);
     /// ```
     pub fn of(id: &str) -> &'static [Self] {
         match id.bytes().next() {
@@ -35,20 +35,20 @@ impl Kind {
     }
 }
 
-/// What the app is for.
+/// Uses of the app that decide its scopes and events.
 #[derive(Clone, Debug)]
 pub struct Needs {
-    /// What Slack calls.
+    /// URL to which Slack posts events.
     pub request_url: String,
-    /// The kinds of channels with incidents.
-    pub kinds: Vec<Kind>,
-    /// History is read.
+    /// Kinds of the channels with incidents.
+    pub kinds: Vec<ChannelKind>,
+    /// `true` if catch-up reads history.
     pub catch_up: bool,
-    /// The vendor posts through the app's incoming webhook.
+    /// `true` if the vendor posts through the app's incoming webhook.
     pub incoming_webhook: bool,
 }
 
-/// The manifest, as Slack wants it.
+/// A manifest in the form that Slack reads.
 #[derive(Clone, Debug, Serialize)]
 pub struct Manifest {
     display_information: DisplayInformation,
@@ -98,7 +98,7 @@ struct EventSubscriptions {
     bot_events: Vec<&'static str>,
 }
 
-/// The manifest of an app for these needs.
+/// Returns the manifest of an app for these uses.
 pub fn manifest(needs: &Needs) -> Manifest {
     Manifest {
         display_information: DisplayInformation {
@@ -121,13 +121,13 @@ pub fn manifest(needs: &Needs) -> Manifest {
     }
 }
 
-/// The scopes of the bot. History is needed for messages to be pushed, too.
+/// Returns the scopes of the bot. The history scopes are also needed for messages to be pushed.
 pub fn scopes(needs: &Needs) -> Vec<&'static str> {
     let mut scopes = Vec::new();
     for (kind, history, read) in [
-        (Kind::Public, "channels:history", "channels:read"),
-        (Kind::Private, "groups:history", "groups:read"),
-        (Kind::Direct, "im:history", "im:read"),
+        (ChannelKind::Public, "channels:history", "channels:read"),
+        (ChannelKind::Private, "groups:history", "groups:read"),
+        (ChannelKind::Direct, "im:history", "im:read"),
     ] {
         if needs.kinds.contains(&kind) {
             scopes.push(history);
@@ -138,20 +138,21 @@ pub fn scopes(needs: &Needs) -> Vec<&'static str> {
     scopes
 }
 
-/// The events. Those about channels help catch-up only, and need its scopes.
+/// Returns the events to subscribe to. Those about channels help only catch-up, and need its
+/// scopes.
 fn events(needs: &Needs) -> Vec<&'static str> {
     let mut events = Vec::new();
     for (kind, message, changes) in [
-        (Kind::Public, "message.channels", &["channel_archive", "channel_rename"][..]),
-        (Kind::Private, "message.groups", &["group_archive", "group_rename"][..]),
-        (Kind::Direct, "message.im", &[][..]),
+        (ChannelKind::Public, "message.channels", &["channel_archive", "channel_rename"][..]),
+        (ChannelKind::Private, "message.groups", &["group_archive", "group_rename"][..]),
+        (ChannelKind::Direct, "message.im", &[][..]),
     ] {
         if needs.kinds.contains(&kind) {
             events.push(message);
             events.extend(changes.iter().filter(|_| needs.catch_up));
         }
     }
-    let has_channels = needs.kinds.iter().any(|kind| *kind != Kind::Direct);
+    let has_channels = needs.kinds.iter().any(|kind| *kind != ChannelKind::Direct);
     if needs.catch_up && has_channels {
         events.extend(["channel_id_changed", "member_left_channel"]);
     }
@@ -166,7 +167,7 @@ mod tests {
     fn needs(ids: &[&str], catch_up: bool) -> Needs {
         Needs {
             request_url: "https://relay.example.com/slack/events".to_owned(),
-            kinds: ids.iter().flat_map(|id| Kind::of(id)).copied().collect(),
+            kinds: ids.iter().flat_map(|id| ChannelKind::of(id)).copied().collect(),
             catch_up,
             incoming_webhook: true,
         }

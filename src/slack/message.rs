@@ -1,9 +1,9 @@
 //! A Slack message: its identity, who posted it, and its attachments.
 //!
-//! `intake` gets it out of the envelope; `delivery` and `ops` parse the stored text again with
-//! [`parse`]. Of an attachment only what an incident is read from is typed; the whole of it is
-//! given as text by [`Stored::attachment`]. A message costs a few times its own size in memory,
-//! whatever is in it: see [`Attachments`].
+//! `intake` gets a message from the envelope; `delivery` and `ops` parse the stored text again with
+//! [`parse`]. Only the parts of an attachment that an incident is read from are typed;
+//! [`Stored::attachment`] returns its whole text. A message takes a few times its own size in
+//! memory, whatever it contains: see [`Attachments`].
 
 mod parts;
 
@@ -25,52 +25,53 @@ use crate::{
 pub use self::parts::BotProfile;
 use self::parts::Edit;
 
-/// A message. Of an edit, this is the message as edited. Absent texts are empty.
+/// A message: for an edit, the message as edited. Absent texts are empty.
 #[derive(Debug, Default)]
 pub struct Message<'a> {
-    /// The channel it is in.
+    /// Channel of the message.
     pub channel: Cow<'a, str>,
-    /// Its timestamp, which is its identity in the channel.
+    /// Timestamp of the message, which identifies it in the channel.
     pub ts: Cow<'a, str>,
-    /// The event's timestamp: for an edit, that of the edit.
+    /// Timestamp of the event: for an edit, that of the edit.
     pub event_ts: Cow<'a, str>,
-    /// Which bot posted it; empty for a person.
+    /// Bot that posted the message; empty for a person.
     pub bot_id: Cow<'a, str>,
-    /// Which app posted it, if Slack says so.
+    /// App that posted the message, if Slack names it.
     pub app_id: Cow<'a, str>,
-    /// Slack's profile of the bot, which may be the only place that names its app.
+    /// Slack's profile of the bot, which may be the only field that names the bot's app.
     pub bot_profile: BotProfile<'a>,
-    /// The message whose thread it is in, or empty. The first message of a thread names itself.
+    /// Timestamp of the thread's first message, or empty. The first message of a thread has its
+    /// own.
     pub thread_ts: Cow<'a, str>,
-    /// The subtype of the post itself: in an edit, that of the message inside.
+    /// Subtype of the post itself: in an edit, that of the message inside.
     pub post_subtype: Cow<'a, str>,
-    /// The event's subtype, or empty.
+    /// Subtype of the event, or empty.
     pub subtype: Cow<'a, str>,
-    /// It is a `message_changed`, or history shows that it was edited.
+    /// `true` if this is a `message_changed`, or history shows that the message was edited.
     pub is_edit: bool,
-    /// When it was last edited, if Slack says so.
+    /// Time of the last edit, if Slack gives it.
     pub edited_ts: Cow<'a, str>,
-    /// Its attachments.
+    /// Attachments of the message.
     pub attachments: Attachments<'a>,
 }
 
-/// The attachments of a message, in Slack's order.
+/// Attachments of a message, in Slack's order.
 ///
-/// Slack takes at most a hundred in a message, but a signed body has room for more than a million
-/// empty ones. So the first [`Attachments::READ_AT_ONCE`] are read with the message, and of the
-/// others only the places in the text are kept, of those that can have a title.
+/// Slack takes at most a hundred in a message, but a signed body can hold more than a million empty
+/// ones. The first [`Attachments::READ_AT_ONCE`] are therefore parsed with the message. For the
+/// others only the positions in the text are kept, of those that can have a title.
 #[derive(Debug, Default)]
 pub struct Attachments<'a> {
     first: Vec<Attachment<'a>>,
     rest: Vec<(u32, &'a str)>,
 }
 
-/// An attachment that is lent by its message, or was read just now.
+/// An attachment borrowed from its message, or parsed on demand.
 #[derive(Debug)]
 pub enum Lent<'m, 'a> {
-    /// Read with the message.
+    /// Parsed together with the message.
     Borrowed(&'m Attachment<'a>),
-    /// Read when it was asked for.
+    /// Parsed when it was asked for.
     Owned(Attachment<'a>),
 }
 
@@ -86,10 +87,10 @@ impl<'a> Deref for Lent<'_, 'a> {
 }
 
 impl<'a> Attachments<'a> {
-    /// The number of attachments that are read with the message; more than Slack takes.
+    /// Number of attachments that are parsed with the message; more than Slack takes.
     pub const READ_AT_ONCE: usize = 128;
 
-    /// Every attachment that can have a title, with its place in the message's list, from 0. One
+    /// Returns every attachment that can have a title, with its index in the message's list. One
     /// that is not an object counts as empty.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Lent<'_, 'a>)> {
         let rest = self
@@ -100,65 +101,67 @@ impl<'a> Attachments<'a> {
     }
 }
 
-/// An attachment (`docs.slack.dev/legacy/legacy-messaging/legacy-message-attachments`).
+/// An attachment of a message
+/// (`docs.slack.dev/legacy/legacy-messaging/legacy-message-attachments`).
 #[derive(Debug, Default)]
 pub struct Attachment<'a> {
-    /// Its title.
+    /// Title of the attachment.
     pub title: Cow<'a, str>,
-    /// Where the title links to.
+    /// URL to which the title links.
     pub title_link: Cow<'a, str>,
-    /// Its main text.
+    /// Main text of the attachment.
     pub text: Cow<'a, str>,
-    /// The table under the text; cells without a title are left out.
+    /// Table under the text, without cells that lack a title.
     pub fields: Vec<Field<'a>>,
-    /// The buttons that lead somewhere.
+    /// Buttons that have a URL.
     pub actions: Vec<Button<'a>>,
-    /// Slack made it of a page or message that was linked to: anyone can choose its title.
+    /// `true` if Slack made the attachment from a linked page or message: anyone can choose its
+    /// title.
     pub is_unfurl: bool,
 }
 
 /// One cell of an attachment's table.
 #[derive(Debug, Default)]
 pub struct Field<'a> {
-    /// Its heading.
+    /// Heading of the cell.
     pub title: Cow<'a, str>,
-    /// Its content, in mrkdwn.
+    /// Content of the cell, in mrkdwn.
     pub value: Cow<'a, str>,
 }
 
 /// A button of an attachment.
 #[derive(Debug, Default)]
 pub struct Button<'a> {
-    /// What is written on it.
+    /// Text on the button.
     pub text: Cow<'a, str>,
-    /// Where it leads to, or empty.
+    /// URL of the button, or empty.
     pub url: Cow<'a, str>,
 }
 
-/// Reads the inner event as it is stored.
+/// Parses the inner event as it is stored.
 ///
 /// # Errors
 /// [`Unparsable`] if it is not one JSON object.
 pub fn parse(raw: &str) -> Result<Message<'_>, Unparsable> {
-    lenient::parse::<Wire<'_>>(raw).map(Message::from)
+    lenient::parse::<WireEvent<'_>>(raw).map(Message::from)
 }
 
-/// A stored message of which single attachments are wanted.
+/// A stored message from which single attachments are read.
 #[derive(Debug)]
 pub struct Stored<'a> {
-    /// The channel it is in.
+    /// Channel of the message.
     pub channel: Cow<'a, str>,
-    /// Which bot posted it; empty for a person.
+    /// Bot that posted the message; empty for a person.
     pub bot_id: Cow<'a, str>,
-    /// The message as it is stored.
+    /// Text of the message as it is stored.
     pub raw: &'a str,
-    /// Whether it is the event of an edit, which has the message inside.
+    /// `true` if this is the event of an edit, which has the message inside.
     pub is_edit_event: bool,
     attachments: Option<&'a str>,
 }
 
 impl<'a> Stored<'a> {
-    /// Reads the inner event as it is stored, but for its attachments.
+    /// Parses the inner event as it is stored, except its attachments.
     ///
     /// # Errors
     /// [`Unparsable`] if it is not one JSON object.
@@ -173,8 +176,8 @@ impl<'a> Stored<'a> {
         Ok(Self { channel, bot_id, raw, is_edit_event, attachments })
     }
 
-    /// An attachment by its place from 0, and its text exactly as Slack sent it. `None` if there is
-    /// none at that place, or the list is not one.
+    /// Returns the attachment at an index, and its text exactly as Slack sent it. Returns `None` if
+    /// there is none at that index, or the value is not a list.
     ///
     /// ```
     /// use slack_soar_relay::slack::message::Stored;
@@ -190,43 +193,45 @@ impl<'a> Stored<'a> {
 }
 
 impl Message<'_> {
-    /// The identity: by `ts`, else `event_ts`, else the SHA-256 of `raw`, the stored event.
+    /// Returns the key of the message: by `ts`, else `event_ts`, else the SHA-256 of `raw`, the
+    /// stored event.
     pub fn key(&self, app: &AppName, raw: &[u8]) -> MessageKey {
         let ts = self.readable_ts().map_or_else(|| TsKey::Digest(short_digest(raw)), TsKey::Ts);
         MessageKey { app: app.clone(), channel: ChannelId::new(&self.channel), ts }
     }
 
-    /// When it was posted: `ts`, else `event_ts`, else the envelope's `event_time` in seconds.
+    /// Returns the time of the post: `ts`, else `event_ts`, else the envelope's `event_time` in
+    /// seconds.
     pub fn posted_at(&self, event_time: i64) -> MessageTs {
         let dispatched = || MessageTs::from_micros(event_time.saturating_mul(1_000_000));
         self.readable_ts().unwrap_or_else(dispatched)
     }
 
-    /// Returns whether it is the event of an edit, which has the message inside.
+    /// Returns whether this is the event of an edit, which has the message inside.
     pub fn is_edit_event(&self) -> bool {
         self.subtype == EDIT
     }
 
-    /// Returns whether it is an answer in the thread of another message.
+    /// Returns whether the message is a reply in the thread of another.
     pub fn is_reply(&self) -> bool {
         let trimmed = [&self.thread_ts, &self.ts].map(|ts| mrkdwn::trim(ts));
         let [thread, own] = trimmed;
         !thread.is_empty() && thread != own && thread.parse::<MessageTs>().ok() != own.parse().ok()
     }
 
-    /// Returns whether a bot posted it. Slack leaves any one of these signs out.
+    /// Returns whether a bot posted the message. Slack may leave out any one of these signs.
     pub fn is_by_bot(&self) -> bool {
         let BotProfile { id, app_id, name } = &self.bot_profile;
         [&self.bot_id, &self.app_id, id, app_id, name].iter().any(|sign| !sign.is_empty())
             || self.post_subtype == "bot_message"
     }
 
-    /// Returns the bot's id, or empty.
+    /// Returns the id of the bot, or an empty text.
     pub fn bot(&self) -> &str {
         if self.bot_id.is_empty() { &self.bot_profile.id } else { &self.bot_id }
     }
 
-    /// Returns the id of the bot's app, or empty.
+    /// Returns the id of the bot's app, or an empty text.
     pub fn bots_app(&self) -> &str {
         if self.app_id.is_empty() { &self.bot_profile.app_id } else { &self.app_id }
     }
@@ -245,23 +250,23 @@ fn short_digest(raw: &[u8]) -> [u8; 8] {
     short
 }
 
-/// The subtype of an edit: the message as edited is inside, the outer `ts` is that of the edit.
+/// Subtype of an edit: the message as edited is inside, and the outer `ts` is that of the edit.
 const EDIT: &str = "message_changed";
 
-/// An inner event of any type, with everything that some type needs.
+/// An inner event of any type, with the fields that any known type needs.
 #[derive(Default)]
-pub(super) struct Wire<'a> {
+pub(super) struct WireEvent<'a> {
     pub(super) kind: Cow<'a, str>,
     pub(super) minute_rate_limited: i64,
     channel: Cow<'a, str>,
     event_ts: Cow<'a, str>,
-    own: Post<'a>,
-    edited: Post<'a>,
+    own: PostFields<'a>,
+    edited: PostFields<'a>,
 }
 
-/// What a message and the message inside of an edit have in common.
+/// Fields that a message and the message inside an edit have in common.
 #[derive(Default)]
-struct Post<'a> {
+struct PostFields<'a> {
     ts: Cow<'a, str>,
     thread_ts: Cow<'a, str>,
     subtype: Cow<'a, str>,
@@ -272,12 +277,12 @@ struct Post<'a> {
     edited: Edit<'a>,
 }
 
-impl<'a> From<Wire<'a>> for Message<'a> {
-    fn from(wire: Wire<'a>) -> Self {
+impl<'a> From<WireEvent<'a>> for Message<'a> {
+    fn from(wire: WireEvent<'a>) -> Self {
         let subtype = wire.own.subtype.clone();
         let is_event = subtype == EDIT;
         let post = if is_event { wire.edited } else { wire.own };
-        let Post {
+        let PostFields {
             ts,
             thread_ts,
             subtype: post_subtype,
@@ -304,7 +309,7 @@ impl<'a> From<Wire<'a>> for Message<'a> {
     }
 }
 
-impl<'de> Lenient<'de> for Wire<'de> {
+impl<'de> Lenient<'de> for WireEvent<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "type" => read(object, &mut self.kind),
@@ -317,7 +322,7 @@ impl<'de> Lenient<'de> for Wire<'de> {
     }
 }
 
-impl<'de> Lenient<'de> for Post<'de> {
+impl<'de> Lenient<'de> for PostFields<'de> {
     fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
         match key {
             "ts" => exact(object, &mut self.ts),
@@ -357,7 +362,7 @@ impl<'de> Lenient<'de> for Attachment<'de> {
     }
 }
 
-/// A field without a title says nothing, and a body has room for a million of them.
+/// A field without a title says nothing, and a body can hold a million of them.
 impl<'de> Lenient<'de> for Field<'de> {
     fn is_kept(&self) -> bool {
         !self.title.is_empty()
@@ -372,7 +377,7 @@ impl<'de> Lenient<'de> for Field<'de> {
     }
 }
 
-/// A button that leads nowhere says nothing.
+/// A button without a URL says nothing.
 impl<'de> Lenient<'de> for Button<'de> {
     fn is_kept(&self) -> bool {
         !self.url.is_empty()
@@ -404,10 +409,10 @@ impl<'de> Lenient<'de> for Attachments<'de> {
     }
 }
 
-/// The length of `{"title":7}`: an attachment of fewer bytes has no title.
+/// Length of `{"title":7}`: a shorter attachment cannot have a title.
 const TITLED_MIN_BYTES: usize = 11;
 
-/// What is wanted of a stored message, twice: an edit has a message inside.
+/// Fields of a stored message, twice: an edit has a message inside.
 #[derive(Default)]
 struct Parts<'a> {
     subtype: Cow<'a, str>,

@@ -22,9 +22,9 @@ use memchr::memmem::Finder;
 #[error("not a JSON object")]
 pub struct Unparsable;
 
-/// The body as text that a JSON parser takes, borrowed unless it needed repair.
+/// Returns the body as text that a JSON parser takes, borrowed unless it needed repair.
 ///
-/// Bytes that are no UTF-8 and halves of UTF-16 surrogate pairs (`\ud83d` alone) become U+FFFD: a
+/// Bytes that are not UTF-8 and halves of UTF-16 surrogate pairs (`\ud83d` alone) become U+FFFD: a
 /// broken emoji in a message must not cost the incident beside it.
 ///
 /// ```
@@ -48,10 +48,10 @@ pub fn readable(body: &[u8]) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
-/// `\uXXXX`
+/// Length of an escape, `\uXXXX`.
 const ESCAPE_LEN: usize = 6;
 
-/// Where escapes of surrogates without a partner begin.
+/// Returns the positions of escaped surrogates without a partner.
 fn lone_surrogates(text: &[u8]) -> Vec<usize> {
     static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
     let mut lone = Vec::new();
@@ -73,7 +73,7 @@ fn lone_surrogates(text: &[u8]) -> Vec<usize> {
     lone
 }
 
-/// The number in the `\uXXXX` at that place, if there is one.
+/// Returns the number in the `\uXXXX` at a position, if there is one.
 fn utf16_unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + ESCAPE_LEN)?.strip_prefix(b"\\u")?;
     let mut unit = [0; 2];
@@ -81,7 +81,8 @@ fn utf16_unit(text: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(unit))
 }
 
-/// Whether the backslash at that place is itself escaped: an odd number of them stands before it.
+/// Returns whether the backslash at a position is itself escaped: an odd number of them stands
+/// before it.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     let before = text.get(..at).unwrap_or_default();
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1

@@ -1,13 +1,13 @@
-//! Slack's text markup, taken off: `` `code` ``, `<url|label>`, `<@U1>`, `&amp;`.
+//! Removal of Slack's text markup: `` `code` ``, `<url|label>`, `<@U1>`, `&amp;`.
 //!
-//! The order matters: link markup is found before entities are decoded, since `&lt;` is a bracket
-//! that somebody typed and `<` is markup, and entities are decoded once, so that `&amp;lt;` stays
-//! the `&lt;` that it means (`docs.slack.dev/messaging/formatting-message-text`).
+//! Link markup is found before entities are decoded, since `&lt;` is a bracket that somebody typed
+//! and `<` is markup. Entities are decoded once, so that `&amp;lt;` becomes the text `&lt;`
+//! (`docs.slack.dev/messaging/formatting-message-text`).
 
 use std::borrow::Cow;
 
-/// Running text: links become their URL, mentions something readable, entities are decoded. Code
-/// spans and white space stay.
+/// Returns running text without markup: links become their URL, mentions something readable, and
+/// entities are decoded. Code spans and white space stay.
 ///
 /// ```
 /// use slack_soar_relay::slack::mrkdwn::plain;
@@ -21,8 +21,9 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(render(text, push_markup, |words| unescape(words)))
 }
 
-/// A value such as a URL: as [`plain`], and the marks of code spans, of emphasis around the whole,
-/// and surrounding blanks are taken off too. What is inside of a link stays as it is.
+/// Returns a value such as a URL without markup: as [`plain`], and also without the marks of code
+/// spans, emphasis around the whole, and surrounding blanks. The text inside a link stays
+/// unchanged.
 ///
 /// ```
 /// use slack_soar_relay::slack::mrkdwn::value;
@@ -38,8 +39,8 @@ pub fn value(text: &str) -> Cow<'_, str> {
     Cow::Owned(trim(&value).to_owned())
 }
 
-/// A word or two that name something, such as a field's title or a level: the text that Slack
-/// shows, without any marks around it and without a colon behind it. Of a link, this is the label.
+/// Returns a word or two that name something, such as a field's title or a level: the text that
+/// Slack shows, without surrounding marks and without a colon at the end. A link becomes its label.
 ///
 /// ```
 /// use slack_soar_relay::slack::mrkdwn::label;
@@ -56,22 +57,22 @@ pub fn label(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown.trim_start_matches(is_around).trim_end_matches(is_behind).to_owned())
 }
 
-/// The text without blanks around it: white space, and characters that have no width.
+/// Returns the text without surrounding blanks: white space, and characters without a width.
 pub fn trim(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
 
-/// White space, or a character without a width: soft hyphen, zero-width space and joiners, word
-/// joiner, byte order mark.
+/// Returns whether the character is white space, or has no width: soft hyphen, zero-width space and
+/// joiners, word joiner, byte order mark.
 pub fn is_blank(char: char) -> bool {
     char.is_whitespace()
         || matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
-/// Emphasis is not nested deeper than Slack has marks, each perhaps doubled as Markdown does.
+/// Depth of nested emphasis: as many as Slack has marks, each perhaps doubled as in Markdown.
 const EMPHASIS_MAX: usize = 8;
 
-/// The text without the marks of bold, italic and strike-through that enclose the whole of it.
+/// Returns the text without the marks of bold, italic and strike-through that enclose all of it.
 fn without_emphasis(text: &str) -> &str {
     let mut text = trim(text);
     for _ in 0..EMPHASIS_MAX {
@@ -93,7 +94,7 @@ fn has_markup(text: &str) -> bool {
     text.bytes().any(|byte| matches!(byte, b'<' | b'&' | b'`'))
 }
 
-/// The URL of the first link of the text, if there is one.
+/// Returns the URL of the first link of the text, if there is one.
 ///
 /// ```
 /// use slack_soar_relay::slack::mrkdwn::first_link;
@@ -101,11 +102,11 @@ fn has_markup(text: &str) -> bool {
 /// assert!(first_link("example.com").is_none());
 /// ```
 pub fn first_link(text: &str) -> Option<Cow<'_, str>> {
-    pieces(text).find_map(|piece| match piece {
-        Piece::Markup { target, .. } if !target.starts_with(['@', '#', '!']) => {
+    tokens(text).find_map(|token| match token {
+        Token::Markup { target, .. } if !target.starts_with(['@', '#', '!']) => {
             Some(unescape(target))
         }
-        Piece::Markup { .. } | Piece::Words(_) => None,
+        Token::Markup { .. } | Token::Words(_) => None,
     })
 }
 
@@ -141,16 +142,16 @@ fn render<'t>(
     words: impl Fn(&'t str) -> Cow<'t, str>,
 ) -> String {
     let mut rendered = String::with_capacity(text.len());
-    for piece in pieces(text) {
-        match piece {
-            Piece::Words(text) => rendered.push_str(&words(text)),
-            Piece::Markup { target, label } => markup(&mut rendered, target, label),
+    for token in tokens(text) {
+        match token {
+            Token::Words(text) => rendered.push_str(&words(text)),
+            Token::Markup { target, label } => markup(&mut rendered, target, label),
         }
     }
     rendered
 }
 
-/// A link becomes its label, if it has one, as Slack shows it.
+/// Appends markup as Slack shows it: a link becomes its label, if it has one.
 fn push_shown(to: &mut String, target: &str, label: &str) {
     let is_link = !target.starts_with(['@', '#', '!']);
     if is_link && !label.is_empty() {
@@ -160,8 +161,8 @@ fn push_shown(to: &mut String, target: &str, label: &str) {
     }
 }
 
-/// A link becomes its URL; `<@U1|kim>` becomes `@kim`, `<#C1>` `#C1`, `<!here>` `@here`, and a date
-/// or a group the text that Slack shows where it cannot do better.
+/// Appends markup as plain text. A link becomes its URL; `<@U1|kim>` becomes `@kim`, `<#C1>` `#C1`,
+/// `<!here>` `@here`, and a date or a group the fallback text that Slack provides.
 fn push_markup(to: &mut String, target: &str, label: &str) {
     let shown = if label.is_empty() { target.get(1..).unwrap_or_default() } else { label };
     match target.as_bytes().first() {
@@ -179,42 +180,42 @@ fn push_markup(to: &mut String, target: &str, label: &str) {
     }
 }
 
-enum Piece<'a> {
+enum Token<'a> {
     Words(&'a str),
-    /// `<target|label>`; the label may be missing.
+    /// Markup of the form `<target|label>`; the label may be missing.
     Markup {
         target: &'a str,
         label: &'a str,
     },
 }
 
-/// Splits a text at its markup. A `<` that opens no markup belongs to the words.
-fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+/// Splits a text at its markup. A `<` that does not open markup belongs to the words.
+fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        if let Some((piece, after)) = markup(rest) {
+        if let Some((token, after)) = markup(rest) {
             rest = after;
-            return Some(piece);
+            return Some(token);
         }
         let skipped = usize::from(rest.starts_with('<'));
         let next = rest.bytes().skip(skipped).position(|byte| byte == b'<');
         let (words, after) = rest.split_at_checked(next.map_or(rest.len(), |at| at + skipped))?;
         rest = after;
-        (!words.is_empty()).then_some(Piece::Words(words))
+        (!words.is_empty()).then_some(Token::Words(words))
     })
 }
 
-/// The markup that the text begins with, and what follows it.
-fn markup(text: &str) -> Option<(Piece<'_>, &str)> {
+/// Returns the markup with which the text begins, and the rest.
+fn markup(text: &str) -> Option<(Token<'_>, &str)> {
     let inside = text.strip_prefix('<')?;
     let end = inside.find(['<', '>', '\n'])?;
     let (content, after) = inside.split_at_checked(end)?;
     let after = after.strip_prefix('>')?;
     let (target, label) = content.split_once('|').unwrap_or((content, ""));
-    // Only a date's format has spaces.
+    // Only the format of a date has spaces.
     let is_date = target.starts_with("!date^");
     let is_target = is_date || !(target.is_empty() || target.contains(char::is_whitespace));
-    is_target.then_some((Piece::Markup { target, label }, after))
+    is_target.then_some((Token::Markup { target, label }, after))
 }
 
 #[cfg(test)]

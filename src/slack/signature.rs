@@ -1,7 +1,8 @@
-//! Proof that a request comes from Slack: HMAC-SHA256 over `v0:timestamp:body`, raw bytes.
+//! Verification that a request comes from Slack: HMAC-SHA256 over `v0:timestamp:body`, in raw
+//! bytes.
 //!
 //! `intake` calls [`Verifier::verify`] before anything else looks at the body. The computed
-//! signature never leaves this file: whoever sees it could sign that body.
+//! signature never leaves this file: anyone who sees it could sign that body.
 
 use std::{fmt, sync::Arc};
 
@@ -11,26 +12,26 @@ use sha2::Sha256;
 
 use crate::{clock::Timestamp, secret::Secret};
 
-/// How far a request's timestamp may be from our clock, in seconds, in both directions
+/// Greatest distance between a request's timestamp and our clock, in seconds, in both directions
 /// (docs.slack.dev/authentication/verifying-requests-from-slack).
 pub const WINDOW_SECONDS: u64 = 300;
 
-/// Why a request is refused. Slack's sender is told none of this.
+/// Reason for which a request is not authentic. The sender is told none of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// A header is not of the documented form.
+    /// A header does not have the documented form.
     #[error("the signature headers are malformed")]
     Malformed,
-    /// No secret of ours makes this signature of this body.
+    /// None of the secrets makes this signature of this body.
     #[error("the signature is wrong")]
     Wrong,
     /// The timestamp is too old or too new: a replay, a stranger, or a clock that is off. The
-    /// signature was not looked at.
+    /// signature was not checked.
     #[error("the request's timestamp is more than 300 s away from our clock")]
     Stale,
 }
 
-/// The signature headers of a request, well formed and recent. Nothing is proven yet.
+/// Signature headers of a request, well formed and recent. The signature is not verified yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'h> {
     timestamp: &'h [u8],
@@ -39,8 +40,8 @@ pub struct Claim<'h> {
 }
 
 impl<'h> Claim<'h> {
-    /// Reads the headers `X-Slack-Request-Timestamp` and `X-Slack-Signature`. No body is needed
-    /// for this, so a request that fails here costs no hash.
+    /// Parses the headers `X-Slack-Request-Timestamp` and `X-Slack-Signature`. The body is not
+    /// needed for this, so a request that fails here costs no hash.
     ///
     /// # Errors
     /// [`SignatureError::Malformed`] or [`SignatureError::Stale`].
@@ -58,26 +59,25 @@ impl<'h> Claim<'h> {
     }
 }
 
-/// A request is authentic and recent.
+/// Proof that a request is authentic and recent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// When Slack signed it, by Slack's clock.
+    /// Time at which Slack signed the request, by Slack's clock.
     pub sent_at: Timestamp,
     secret: Secret,
-    /// The value that `secret` had when it made the signature.
+    /// Value of `secret` when the signature was made.
     value: Arc<String>,
 }
 
 impl Signed {
-    /// Returns whether that secret made the signature: the one that was tried, or another of the
-    /// same value.
+    /// Returns whether the signature was made with this secret or with another of the same value.
     pub fn is_by(&self, secret: &Secret) -> bool {
-        // A file that was replaced a moment ago has another value by now.
+        // The file may have been replaced a moment ago, and the secret have another value by now.
         self.secret == *secret || *self.value == *secret.reveal()
     }
 
-    /// Returns whether that secret is rotated with the one that made the signature, and one of the
-    /// two has not followed yet.
+    /// Returns whether this secret is rotated together with the one that made the signature, and
+    /// one of the two has not changed yet.
     pub fn is_rotated_with(&self, secret: &Secret) -> bool {
         self.secret.goes_with(secret)
     }
@@ -89,7 +89,7 @@ impl fmt::Debug for Signed {
     }
 }
 
-/// Checks signatures with the secrets of one app, or of several.
+/// Verifies signatures with the secrets of one app, or of several.
 pub struct Verifier {
     keys: Vec<Key>,
 }
@@ -99,7 +99,7 @@ struct Key {
     prepared: ArcSwap<Prepared>,
 }
 
-/// The key schedule, set up once for each version of the secret.
+/// HMAC key schedule, set up once for each version of the secret.
 struct Prepared {
     version: u64,
     value: Arc<String>,
@@ -107,7 +107,7 @@ struct Prepared {
 }
 
 impl Verifier {
-    /// A verifier that accepts a signature made with any of the secrets.
+    /// Creates a verifier that accepts a signature made with any of the secrets.
     pub fn new(secrets: Vec<Secret>) -> Self {
         let keys = secrets.into_iter().map(|secret| {
             let prepared = ArcSwap::from_pointee(Prepared::of(&secret));
@@ -116,26 +116,26 @@ impl Verifier {
         Self { keys: keys.collect() }
     }
 
-    /// Reads secret files again that are not the ones that were read last. Returns whether there is
+    /// Reads the secret files that have changed since they were read last. Returns whether there is
     /// a secret that [`Verifier::verify`] did not know when `version` was taken.
     pub fn read_again(&self, version: u64) -> bool {
         for key in &self.keys {
-            // A file that cannot be read is complained of by whoever reads it every few seconds.
+            // An unreadable file is reported by the task that reads it every few seconds.
             drop(key.secret.refresh_if_touched());
         }
         self.version() != version
     }
 
-    /// A number that grows each time a secret changes.
+    /// Returns a number that grows each time a secret changes.
     pub fn version(&self) -> u64 {
         self.keys.iter().map(|key| key.secret.version()).sum()
     }
 
-    /// Checks a claim against the body, in constant time, and hashes the body at most once for each
+    /// Verifies a claim against the body, in constant time. Hashes the body at most once for each
     /// distinct secret.
     ///
     /// # Errors
-    /// [`SignatureError::Wrong`]; it carries nothing of the request or the signature.
+    /// [`SignatureError::Wrong`], which carries nothing of the request or the signature.
     pub fn verify(&self, claim: &Claim<'_>, body: &[u8]) -> Result<Signed, SignatureError> {
         let mut tried: Vec<Arc<Prepared>> = Vec::new();
         for key in &self.keys {
@@ -156,7 +156,7 @@ impl Verifier {
     }
 }
 
-/// The value of `X-Slack-Signature` for a body, as Slack would make it; for trying the relay out.
+/// Returns the value of `X-Slack-Signature` for a body, as Slack makes it, to try the relay out.
 pub fn sign(secret: &Secret, sent_at: Timestamp, body: &[u8]) -> String {
     let mut mac = Prepared::of(secret).mac;
     mac.update(format!("v0:{}:", sent_at.seconds()).as_bytes());
@@ -165,7 +165,7 @@ pub fn sign(secret: &Secret, sent_at: Timestamp, body: &[u8]) -> String {
 }
 
 impl Key {
-    /// Returns the key schedule for the secret's value of now.
+    /// Returns the key schedule for the secret's present value.
     fn prepared(&self) -> Arc<Prepared> {
         let prepared = self.prepared.load_full();
         if prepared.version == self.secret.version() {
@@ -178,8 +178,8 @@ impl Key {
 }
 
 impl Prepared {
-    /// The version is read before the value: if the value changes in between, the next call finds
-    /// another version and prepares again.
+    /// Sets the key schedule up. The version is read before the value: if the value changes in
+    /// between, the next call finds another version and sets up again.
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     fn of(secret: &Secret) -> Self {
         let (version, value) = (secret.version(), secret.reveal());
@@ -203,7 +203,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// Whole seconds: digits only, at most 18 of them, so that they fit.
+/// Parses whole seconds: digits only, at most 18 of them, so that they fit.
 fn seconds(header: &[u8]) -> Option<i64> {
     if header.is_empty() || header.len() > 18 {
         return None;
@@ -213,15 +213,16 @@ fn seconds(header: &[u8]) -> Option<i64> {
     })
 }
 
-/// `v0=` and 64 lower-case hexadecimal digits. Without a branch for each: the digits are random, so
-/// the processor would guess every second one wrong.
+/// Parses `v0=` and 64 lower-case hexadecimal digits.
 fn digest(header: &[u8]) -> Option<[u8; 32]> {
-    let (pairs, rest) = header.strip_prefix(b"v0=")?.as_chunks::<2>();
-    let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
-    let is_digit = |digit: &u8| digit.is_ascii_digit() | (b'a'..=b'f').contains(digit);
-    let are_digits = pairs.iter().flatten().fold(rest.is_empty(), |all, it| all & is_digit(it));
-    let value = |digit: u8| (digit & 0xF) + 9 * (digit >> 6);
-    are_digits.then(|| pairs.map(|[high, low]| value(high) << 4 | value(low)))
+    let digits = header.strip_prefix(b"v0=")?;
+    // Slack writes lower case, and `hex` reads both.
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    hex::decode_to_slice(digits, &mut digest).ok()?;
+    Some(digest)
 }
 
 #[cfg(test)]
@@ -263,7 +264,7 @@ mod tests {
         verify(&verifier(&[SECRET]), now, headers, b"{}").map(|signed| signed.sent_at)
     }
 
-    /// docs.slack.dev/authentication/verifying-requests-from-slack
+    /// Example of docs.slack.dev/authentication/verifying-requests-from-slack
     #[test]
     fn the_published_example_is_accepted() {
         let body = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow\

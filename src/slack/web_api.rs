@@ -1,10 +1,10 @@
-//! Slack's Web API, as far as catch-up and `doctor` need it: who we are, which channels there are,
-//! and what was posted in one.
+//! A client of Slack's Web API with the methods that catch-up and `doctor` need: the identity of
+//! the bot, the channels, and the history of one.
 //!
-//! One call is one request: nothing is tried again here. The token travels in a header only, and is
-//! in no error; of Slack's answers only words of its own vocabulary get into errors. Every method
-//! keeps to Slack's published allowance by itself (docs.slack.dev/apis/web-api/rate-limits): a call
-//! that would exceed it is refused with the time at which it may be made.
+//! One call is one request: nothing is retried here. The token is sent in a header only, and is not
+//! in any error; of Slack's answers only words of its own vocabulary get into errors. Every method
+//! keeps to Slack's published rate limit (docs.slack.dev/apis/web-api/rate-limits): a call that
+//! would exceed it is refused with the time until the next is allowed.
 
 mod answers;
 mod body;
@@ -45,52 +45,53 @@ use crate::{
     secret::Secret,
 };
 
-/// The most that Slack recommends (docs.slack.dev/apis/web-api/pagination).
+/// Messages or channels of a page: the most that Slack recommends
+/// (docs.slack.dev/apis/web-api/pagination).
 pub const PAGE: usize = 200;
 
-/// What Slack gives of a page to an app that is distributed outside of its Marketplace.
+/// Messages of a page for an app that is distributed outside Slack's Marketplace.
 pub const LIMITED_PAGE: usize = 15;
 
-/// For one whole request. Below the 30 s in which every loop must show a sign of life.
+/// Limit of one whole request. Below the 30 s in which every loop must show a sign of life.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long to wait after a 429 that does not say it.
+/// Wait after a 429 that does not give one.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The shortest and the longest wait that a 429 can ask for.
+/// Bounds of the wait that a 429 can ask for.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Where Slack is, and who asks.
+/// Address and credentials of the Web API.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// `https://slack.com/api`.
+pub struct WebApiSettings {
+    /// Base URL, usually `https://slack.com/api`.
     pub url: Url,
-    /// The bot token. Without one, [`WebApi::auth_test`] still tells Slack's time.
+    /// Bot token. Without one, [`WebApi::auth_test`] still tells Slack's time.
     pub token: Option<Secret>,
-    /// The workspace that an organisation-wide token is meant for.
+    /// Workspace for which an organisation-wide token is used.
     pub team: Option<String>,
-    /// Proxy and trust.
+    /// Proxy and trusted authorities.
     pub client: http_client::Settings,
 }
 
-/// A method that we call.
+/// A method of the Web API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
-    /// Who we are.
+    /// Identity of the token.
     AuthTest,
-    /// Which channels there are.
+    /// List of the channels.
     List,
-    /// One channel.
+    /// Description of one channel.
     Info,
-    /// What was posted.
+    /// Messages of a channel.
     History,
 }
 
 impl Method {
     const ALL: [Self; 4] = [Self::AuthTest, Self::List, Self::Info, Self::History];
 
-    /// Slack's word for it.
+    /// Returns Slack's name of the method.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthTest => "auth.test",
@@ -100,7 +101,7 @@ impl Method {
         }
     }
 
-    /// Calls a minute: tiers 2 and 3; `auth.test` is "hundreds".
+    /// Returns the calls a minute: tiers 2 and 3; for `auth.test` Slack says "hundreds".
     const fn allowance(self) -> usize {
         match self {
             Self::AuthTest => 100,
@@ -110,10 +111,10 @@ impl Method {
     }
 }
 
-/// Slack's Web API for one token.
+/// Client of the Web API with one token.
 pub struct WebApi {
     client: reqwest::Client,
-    settings: Settings,
+    settings: WebApiSettings,
     clock: Clock,
     metrics: Metrics,
     throttles: Mutex<BTreeMap<Method, Throttle>>,
@@ -126,7 +127,7 @@ impl fmt::Debug for WebApi {
     }
 }
 
-/// An answer with `"ok": true`.
+/// A successful answer, with `"ok": true`.
 struct Answer {
     text: String,
     headers: HeaderMap,
@@ -134,11 +135,15 @@ struct Answer {
 }
 
 impl WebApi {
-    /// Ready to call; calls nothing.
+    /// Creates a client. Calls nothing.
     ///
     /// # Errors
     /// [`ClientError`]: the HTTP client cannot be built.
-    pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Self, ClientError> {
+    pub fn new(
+        settings: WebApiSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, ClientError> {
         let throttle = |method: Method| (method, Throttle::new(method.allowance()));
         Ok(Self {
             client: http_client::build(&settings.client)?,
@@ -150,12 +155,13 @@ impl WebApi {
         })
     }
 
-    /// The time by Slack's newest answer; none before its first one. Whole seconds, rounded down.
+    /// Returns the time by Slack's newest answer in whole seconds, rounded down, or `None` before
+    /// the first answer.
     pub fn slack_now(&self) -> Option<Timestamp> {
         self.times().slack(self.clock.uptime())
     }
 
-    /// The time by our clock and by Slack's, either of which may be wrong.
+    /// Returns the time by our clock and by Slack's, either of which may be wrong.
     pub fn moment(&self) -> Moment {
         self.times().now(self.clock.now(), self.clock.uptime())
     }
@@ -164,21 +170,21 @@ impl WebApi {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that changes with the token.
+    /// Returns a number that changes with the token.
     pub fn token_version(&self) -> Option<u64> {
         self.settings.token.as_ref().map(Secret::version)
     }
 
-    /// History from now on at one call a minute, or at the usual rate again.
+    /// Limits history to one call a minute, or returns to the usual rate.
     pub fn limit_history(&self, is_limited: bool) {
         let allowance = if is_limited { 1 } else { Method::History.allowance() };
         self.throttled(Method::History, |throttle| throttle.set_allowance(allowance));
     }
 
-    /// Who we are (docs.slack.dev/reference/methods/auth.test).
+    /// Returns the identity of the token (docs.slack.dev/reference/methods/auth.test).
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] if the call failed or the answer is not complete.
     pub async fn auth_test(&self) -> Result<Identity, ApiError> {
         let answer = self.call(Method::AuthTest, &[], ANSWER_BYTES).await?;
         let reply = wire::reply(&answer.text)?;
@@ -192,11 +198,11 @@ impl WebApi {
         })
     }
 
-    /// A page of all public channels, and of the private ones that the bot is in
+    /// Returns a page of all public channels and of the private ones of which the bot is a member
     /// (docs.slack.dev/reference/methods/conversations.list).
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] if the call failed or the answer is not complete.
     pub async fn channels(&self, cursor: Option<&str>) -> Result<ChannelPage, ApiError> {
         let mut query = vec![
             ("types", "public_channel,private_channel"),
@@ -211,20 +217,22 @@ impl WebApi {
         Ok(ChannelPage { channels: reply.channels()?, next_cursor })
     }
 
-    /// One channel (docs.slack.dev/reference/methods/conversations.info).
+    /// Returns one channel (docs.slack.dev/reference/methods/conversations.info).
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] if the call failed or the answer is not complete.
     pub async fn channel(&self, id: &ChannelId) -> Result<Channel, ApiError> {
         let query = [("channel", id.as_str())];
         let answer = self.call(Method::Info, &query, ANSWER_BYTES).await?;
         wire::reply(&answer.text)?.channel()
     }
 
-    /// A page of a channel's history (docs.slack.dev/reference/methods/conversations.history).
+    /// Returns a page of a channel's history
+    /// (docs.slack.dev/reference/methods/conversations.history).
     ///
     /// # Errors
-    /// [`ApiError`]; [`Failure::TooLarge`] if fewer messages should be asked for.
+    /// [`ApiError`] if the call failed; [`Failure::TooLarge`] if fewer messages should be asked
+    /// for.
     pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, ApiError> {
         let (oldest, latest) = (query.oldest.to_string(), query.latest.to_string());
         let limit = query.limit.clamp(1, PAGE);
@@ -336,7 +344,8 @@ impl WebApi {
         act(all.entry(method).or_insert_with(|| Throttle::new(method.allowance())))
     }
 
-    /// Seconds, as Slack documents it. Anything else, a date included, counts as left out.
+    /// Returns the wait that an answer asks for, in seconds as Slack documents. Anything else, a
+    /// date included, counts as missing.
     fn retry_after(&self, headers: &HeaderMap) -> Duration {
         let given = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = given.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);

@@ -1,11 +1,11 @@
-//! Puts texts together that a message holds in several pieces.
+//! Joining of texts that a message holds in several pieces.
 
 use std::borrow::Cow;
 
 use super::{Content, Layout, Piece, Walk};
 
 impl<'de> Walk<'_, 'de> {
-    /// Takes the texts of a button or a link away, and returns what is written on it.
+    /// Removes the texts of a button or a link, and returns its label.
     pub(super) fn label(&mut self, start: usize) -> Cow<'de, str> {
         let mut label: Cow<'de, str> = Cow::default();
         let start = start.min(self.layout.pieces.len());
@@ -23,7 +23,7 @@ impl<'de> Walk<'_, 'de> {
         label
     }
 
-    /// Puts the elements of a rich text together: one sentence may be many of them.
+    /// Joins the elements of a rich text: one sentence may be many of them.
     pub(super) fn join(&mut self, start: usize) {
         let mut joined = String::new();
         let start = start.min(self.layout.pieces.len());
@@ -49,8 +49,8 @@ impl<'de> Walk<'_, 'de> {
         self.layout.pieces.extend(kept.into_iter().take(room));
     }
 
-    /// Puts the two cells of a table's row together, which are a heading and its value. The cells
-    /// of a longer row stay apart: their headings stand in another row, if anywhere.
+    /// Joins the two cells of a table's row, which are a heading and its value. The cells of a
+    /// longer row stay apart: their headings are in another row, if anywhere.
     pub(super) fn join_cells(&mut self, start: usize) {
         let text = |piece: &Piece<'de>| {
             if let Content::Body(text) = &piece.content { Some(text.clone()) } else { None }

@@ -1,4 +1,4 @@
-//! Reading a value that is a text or more of the message.
+//! A reader of values that are either a text or a larger part of the message.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use crate::slack::lenient::Fill;
 
-/// Reads a string into its place, and gives anything else to a visitor, if there is one.
+/// Reads a string, and passes anything else to a visitor, if there is one.
 pub(super) struct OrTake<'p, 'de, V> {
     pub(super) visitor: Option<V>,
     pub(super) text: &'p mut Cow<'de, str>,

@@ -1,4 +1,4 @@
-//! Small objects inside of a message.
+//! Small objects inside a message.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use crate::slack::lenient::{Lenient, read, skip};
 /// Slack's profile of a bot, as far as it tells bots apart.
 #[derive(Debug, Default)]
 pub struct BotProfile<'a> {
-    /// The bot's id, or empty.
+    /// Id of the bot, or empty.
     pub id: Cow<'a, str>,
-    /// The id of the bot's app, or empty.
+    /// Id of the bot's app, or empty.
     pub app_id: Cow<'a, str>,
-    /// The bot's name, or empty.
+    /// Name of the bot, or empty.
     pub name: Cow<'a, str>,
 }
 

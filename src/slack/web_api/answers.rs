@@ -1,67 +1,67 @@
-//! What is asked of the Web API, and what its answers come to.
+//! Queries to the Web API, and the values read from its answers.
 
 use super::body::Hold;
 use crate::ids::{ChannelId, MessageTs};
 
-/// Who we are, and what we may do.
+/// Identity and scopes of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The workspace.
+    /// Id of the workspace.
     pub team_id: String,
-    /// The bot as a member of channels.
+    /// User id of the bot, as a member of channels.
     pub user_id: String,
-    /// The scopes of the token.
+    /// Scopes of the token.
     pub scopes: Vec<String>,
 }
 
-/// A channel.
+/// A channel as the Web API describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Channel {
-    /// Its id.
+    /// Id of the channel.
     pub id: String,
-    /// Its name, without `#`.
+    /// Name of the channel, without `#`.
     pub name: String,
-    /// The bot is in it.
+    /// `true` if the bot is a member.
     pub is_member: bool,
-    /// Nothing can be posted in it any more.
+    /// `true` if nothing can be posted in the channel any more.
     pub is_archived: bool,
 }
 
 /// A page of the list of channels.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelPage {
-    /// The channels; a page may be empty and not the last.
+    /// Channels of the page, which may be empty without being the last.
     pub channels: Vec<Channel>,
-    /// Where the next page begins; none for the last.
+    /// Cursor of the next page; `None` for the last.
     pub next_cursor: Option<String>,
 }
 
 /// A part of a channel's history, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
-    /// The channel.
+    /// Id of the channel.
     pub channel: ChannelId,
-    /// Nothing before this.
+    /// Timestamp of the first message.
     pub oldest: MessageTs,
-    /// Nothing after this.
+    /// Timestamp of the last message.
     pub latest: MessageTs,
-    /// Where the page begins; none for the first.
+    /// Cursor of the page; `None` for the first.
     pub cursor: Option<String>,
-    /// How many messages it may have, at most [`PAGE`](super::PAGE).
+    /// Number of messages asked for, at most [`PAGE`](super::PAGE).
     pub limit: usize,
 }
 
-/// A page of a channel's history, in no order that is relied on.
+/// A page of a channel's history, in no particular order.
 #[derive(Debug, Default)]
 pub struct HistoryPage {
-    /// The messages as text, each with its channel, which Slack leaves out here.
+    /// Messages as text, each with its channel, which Slack leaves out here.
     pub messages: Vec<String>,
-    /// Where the next page begins.
+    /// Cursor of the next page, if Slack gave one.
     pub next_cursor: Option<String>,
-    /// There is more, whether or not there is a cursor.
+    /// `true` if there are more messages, with or without a cursor.
     pub has_more: bool,
-    /// The answer's size.
+    /// Size of the answer in bytes.
     pub bytes: usize,
-    /// Leave to hold the page in memory; given back when it is dropped.
+    /// Permit to hold the page in memory, returned when dropped.
     pub hold: Option<Hold>,
 }

@@ -1,4 +1,4 @@
-//! An answer's body, within limits: of one answer, and of all that the process holds at once.
+//! Bodies of answers within limits: of one answer, and of all that the process holds at once.
 
 use std::borrow::Cow;
 
@@ -8,26 +8,25 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{ApiError, Failure};
 use crate::slack;
 
-/// A larger answer is given up. A page of history that is too large is asked for again with fewer
-/// messages in it.
+/// Limit of an answer. A page of history that is too large is asked for again with fewer messages.
 pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// One message is never too large: the store takes 16 MiB, and Slack's requests are limited to a
-/// quarter of that.
+/// Limit of an answer with one message, which is never too large: the store takes 16 MiB, and
+/// Slack's requests are limited to a quarter of that.
 pub(super) const MESSAGE_BYTES: usize = 20 * 1024 * 1024;
 
-/// Up to here an answer needs nobody's leave.
+/// Size up to which an answer does not need a permit.
 const SMALL_BYTES: usize = 256 * 1024;
 
-/// Larger answers are held one at a time by the whole process, from when they grow large until what
-/// they bring is stored: many apps and backfills together need no more memory than one.
+/// Permit for larger answers. The whole process holds one at a time, until its messages are stored:
+/// many apps and backfills together need no more memory than one.
 static LARGE: Semaphore = Semaphore::const_new(1);
 
-/// Leave to hold a large answer, until it is dropped.
+/// Permit to hold a large answer, until dropped.
 #[derive(Debug)]
 pub struct Hold(#[expect(dead_code, reason = "it is held, not read")] SemaphorePermit<'static>);
 
-/// The whole body, with leave to hold it if it is large.
+/// Reads the whole body, with a permit to hold it if it is large.
 pub(super) async fn read(
     mut response: Response,
     max_bytes: usize,
@@ -53,7 +52,7 @@ pub(super) async fn read(
     Ok((body, hold))
 }
 
-/// The body as text, without a copy if it is in order.
+/// Returns the body as text, without a copy if it is valid.
 pub(super) fn readable(body: Vec<u8>) -> String {
     if let Cow::Owned(repaired) = slack::readable(&body) {
         return repaired;

@@ -1,13 +1,13 @@
-//! Why a call of the Web API brought nothing, by what to do about it.
+//! Errors of calls to the Web API, by what to do about them.
 
 use std::{fmt, time::Duration};
 
-/// A word of Slack's vocabulary, such as `not_in_channel`. Anything else that stands in its place
-/// is left out: it could be anything, a token included.
+/// A word of Slack's vocabulary, such as `not_in_channel`. Anything else in its place is dropped:
+/// it could be anything, a token included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Code(String);
 
-/// No word of Slack's is longer.
+/// Limit of a word; Slack's are shorter.
 const CODE_CHARS: usize = 80;
 
 impl Code {
@@ -17,7 +17,7 @@ impl Code {
         Self(if is_word { text.to_owned() } else { "unknown".to_owned() })
     }
 
-    /// The word.
+    /// Returns the word, or an empty text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -29,47 +29,47 @@ impl fmt::Display for Code {
     }
 }
 
-/// Why a call brought nothing.
+/// Reason for which a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The token is no longer one: nothing is asked with it any more.
+    /// The token is not valid any more and is not used again.
     #[error("Slack does not take the bot token ({0})")]
     Token(Code),
-    /// Somebody must change something in Slack.
+    /// A person must change something in Slack.
     #[error("Slack refuses: {code}{}", needed_text(.needed))]
     Configuration {
-        /// What is wrong.
+        /// Slack's name of the problem.
         code: Code,
-        /// The scope that is missing, or empty.
+        /// Missing scope, or empty.
         needed: Code,
     },
-    /// Too many calls, by Slack's word or by its published allowance.
+    /// Too many calls, by Slack's answer or by its published rate limit.
     #[error("Slack's rate limit is reached")]
     Throttled {
-        /// How long the method may not be called.
+        /// Time for which the method may not be called.
         wait: Duration,
     },
-    /// It may work a moment later.
+    /// A failure that may pass in a moment.
     #[error("Slack's Web API failed")]
     Transient(#[source] Failure),
-    /// We asked for something that does not exist, such as a page whose cursor has expired.
+    /// The request names something that does not exist, such as a page whose cursor has expired.
     #[error("Slack does not understand the request: {0}")]
     Ours(Code),
 }
 
-/// What failed for the moment.
+/// Cause of a passing failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("no answer within the time limit")]
     TimedOut,
-    /// No connection, or it broke.
+    /// There was no connection, or it broke.
     #[error("no connection")]
     Network(#[source] reqwest::Error),
-    /// The configured proxy is not there, or lets nothing through.
+    /// The configured proxy cannot be reached, or lets nothing through.
     #[error("no connection through the proxy (`slack.proxy`, or `proxy` of the app)")]
     Proxy(#[source] reqwest::Error),
-    /// Whoever answers is not trusted.
+    /// The server's certificate is not trusted.
     #[error(
         "the server's certificate is not trusted (an authority of your own belongs in \
          `slack.ca_file`, or in `ca_file` of the app)"
@@ -78,16 +78,16 @@ pub enum Failure {
     /// An HTTP status that says nothing about the request.
     #[error("status {0}")]
     Status(u16),
-    /// The answer is no JSON object.
+    /// The answer is not a JSON object.
     #[error("the answer is not JSON")]
     NotJson,
-    /// The answer has not the shape that Slack documents for the method.
+    /// The answer does not have the form that Slack documents for the method.
     #[error("the answer is not complete: `{0}` is missing or of the wrong type")]
     Incomplete(&'static str),
-    /// The answer is larger than is read at once.
+    /// The answer is larger than the limit.
     #[error("the answer is too large")]
     TooLarge,
-    /// Slack says so.
+    /// An error of Slack's that is not known here.
     #[error("{0}")]
     Slack(Code),
 }
@@ -96,7 +96,7 @@ fn needed_text(needed: &Code) -> String {
     if needed.as_str().is_empty() { String::new() } else { format!(" (needs {needed})") }
 }
 
-/// Slack's words for a token that is none any more.
+/// Slack's words for a token that is not valid any more.
 const TOKEN: &[&str] = &[
     "invalid_auth",
     "not_authed",
@@ -108,30 +108,30 @@ const TOKEN: &[&str] = &[
     "access_denied",
 ];
 
-/// How to invite the bot.
+/// Advice to invite the bot.
 const INVITE: &str = "open the channel in Slack and type: /invite @slack-soar-relay (the name of \
                       the app)";
 
-/// How to name the workspace.
+/// Advice to name the workspace.
 const TEAM: &str = "set `team` of the app to the id of the workspace (T...): an organisation-wide \
                     token has to say which one it means";
 
-/// How to let the app into the workspace.
+/// Advice to let the app into the workspace.
 const GRANT: &str = "let an administrator of the organisation add the app to the workspace that \
                      `team` names";
 
-/// How to change what the app may do.
+/// Advice to change the app's scopes.
 const SCOPE: &str = "in the app's settings: OAuth & Permissions, Bot Token Scopes, add what is \
                      missing, then Reinstall to Workspace";
 
-/// How to get out of a restriction.
+/// Advice to ask for an exception from a policy.
 const ADMINISTRATOR: &str = "ask an administrator of the workspace: a policy of theirs forbids it";
 
-/// How to get a token that counts.
+/// Advice to get a valid token.
 const REINSTALL: &str = "in the app's settings: OAuth & Permissions, Reinstall to Workspace, then \
                          put the new Bot User OAuth Token (xoxb-...) where `bot_token` points to";
 
-/// Slack's words for what a person must change, and how
+/// Slack's words for what a person must change, with the advice
 /// (docs.slack.dev/reference/methods/conversations.history and conversations.list, Errors).
 const CONFIGURATION: &[(&str, &str)] = &[
     ("missing_scope", SCOPE),
@@ -161,7 +161,7 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("unknown_method", "compare `slack.api_url` with https://slack.com/api"),
 ];
 
-/// Slack's words for a request that we should not have made.
+/// Slack's words for a request that should not have been made.
 const OURS: &[&str] = &[
     "invalid_cursor",
     "invalid_ts_oldest",
@@ -172,7 +172,7 @@ const OURS: &[&str] = &[
     "invalid_form_data",
 ];
 
-/// An answer with `"ok": false`, or without `ok`.
+/// Contents of an answer with `"ok": false`, or without `ok`.
 #[derive(Default)]
 pub(super) struct Refusal {
     pub(super) code: Code,
@@ -180,8 +180,8 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The error; `wait` counts if Slack says that there were too many calls. A word that is
-    /// not known is taken for a passing failure: then nothing stops for good.
+    /// Returns the error. `wait` counts if Slack says that there were too many calls. An unknown
+    /// word is taken for a passing failure, so that nothing stops for good.
     pub(super) fn after(self, wait: Duration) -> ApiError {
         let Self { code, needed } = self;
         let is_one_of = |words: &[&str]| words.contains(&code.as_str());
@@ -202,7 +202,7 @@ impl Refusal {
 }
 
 impl ApiError {
-    /// The call's result, as a metric label.
+    /// Returns the result of the call as a metric label.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
@@ -213,7 +213,8 @@ impl ApiError {
         }
     }
 
-    /// What a person can do about it in Slack or in the configuration, or empty.
+    /// Returns what a person can do about the error in Slack or in the configuration, or an empty
+    /// text.
     pub fn cure(&self) -> &'static str {
         match self {
             Self::Token(_) => REINSTALL,
@@ -225,7 +226,7 @@ impl ApiError {
         }
     }
 
-    /// Slack's word for it, if there is one.
+    /// Returns Slack's name of the error, or an empty text.
     pub fn code(&self) -> &str {
         match self {
             Self::Token(code)

@@ -1,4 +1,4 @@
-//! Guards a walk through Slack's pages against pages that lead nowhere. Pure.
+//! A guard against pages of Slack's that do not end. Pure.
 
 use std::collections::HashSet;
 
@@ -6,21 +6,21 @@ use std::collections::HashSet;
 /// leaves out what does not fit after it has cut a page (docs.slack.dev/apis/web-api/pagination).
 const BARREN_PAGES: u32 = 10;
 
-/// Why a walk is given up.
+/// Reason for which reading pages is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Astray {
     /// Slack gave a cursor that it had given before.
     #[error("Slack's pages go in a circle: a cursor came back")]
     Circle,
-    /// Page after page held nothing that had not been seen.
+    /// Page after page brought nothing new.
     #[error("Slack's pages do not end: {BARREN_PAGES} in a row brought nothing new")]
     Endless,
-    /// Slack says that there is more and gives nothing to go on from.
+    /// Slack says that there is more, without a cursor.
     #[error("Slack says that there is more and not where")]
     Nowhere,
 }
 
-/// The pages of one walk.
+/// State of reading one sequence of pages.
 ///
 /// ```
 /// use slack_soar_relay::slack::web_api::{Astray, Pages};
@@ -36,11 +36,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Takes note of a page that is not the last: the cursor to the next one, if Slack gave it, and
-    /// whether the page brought anything new to this walk.
+    /// Notes a page that is not the last: the cursor of the next one, if Slack gave it, and whether
+    /// the page brought anything new.
     ///
     /// # Errors
-    /// [`Astray`]: going on leads nowhere.
+    /// [`Astray`] if reading on is useless.
     pub fn follow(&mut self, cursor: Option<&str>, is_news: bool) -> Result<(), Astray> {
         if cursor.is_some_and(|cursor| !self.cursors.insert(cursor.to_owned())) {
             return Err(Astray::Circle);

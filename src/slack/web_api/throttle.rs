@@ -1,12 +1,13 @@
-//! Slack's allowance for one method. Pure.
+//! Rate limit of one method. Pure.
 
 use std::{collections::VecDeque, time::Duration};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A bucket with a minute's calls in it. They may be taken all at once; each comes back a minute
-/// after it was taken, so that no minute ever sees more of them. Moments are those of
-/// [`Clock::uptime`](crate::clock::Clock::uptime): no correction of the time of day moves them.
+/// A bucket with the calls of one minute. They may be taken all at once; each comes back a minute
+/// after it was taken, so that no minute ever sees more of them. Times are those of
+/// [`Clock::uptime`](crate::clock::Clock::uptime), which a correction of the time of day does not
+/// move.
 #[derive(Debug)]
 pub(super) struct Throttle {
     allowance: usize,
@@ -19,7 +20,7 @@ impl Throttle {
         Self { allowance, taken: VecDeque::new(), blocked_until: Duration::ZERO }
     }
 
-    /// Takes a call, or says when there will be one.
+    /// Takes a call. Returns the time of the next one if there is none.
     pub(super) fn take(&mut self, now: Duration) -> Result<(), Duration> {
         self.taken.retain(|at| *at + MINUTE > now);
         if self.blocked_until > now {
@@ -33,8 +34,8 @@ impl Throttle {
         Ok(())
     }
 
-    /// The call that was taken then is over. Slack counted it at some time in between, so it comes
-    /// back a minute after its end.
+    /// Notes the end of the call taken at that time. Slack counted the call at some time in
+    /// between, so it comes back a minute after its end.
     pub(super) fn end(&mut self, taken: Duration, now: Duration) {
         if let Some(at) = self.taken.iter().position(|at| *at == taken) {
             self.taken.remove(at);
@@ -42,7 +43,7 @@ impl Throttle {
         }
     }
 
-    /// Nothing before that time: Slack said so.
+    /// Refuses calls until that time, because Slack said so.
     pub(super) fn block(&mut self, until: Duration) {
         self.blocked_until = self.blocked_until.max(until);
     }

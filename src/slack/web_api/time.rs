@@ -1,21 +1,21 @@
-//! Which time it is, by two clocks of which either may be wrong. Pure.
+//! The present time by two clocks, either of which may be wrong. Pure.
 //!
-//! There are three witnesses: our own time of day, Slack's `Date`, and what was believed before
-//! plus the time that has passed since. What two of them say is believed. A `Date` that stands
-//! alone is believed once it has held for some minutes: own clocks that nobody sets are common, and
-//! a server of Slack's that is wrong all the time is not.
+//! There are three witnesses: our own time of day, Slack's `Date`, and the time believed before
+//! plus the time that has passed since. A time is believed if two of them agree. A `Date` that
+//! stands alone is believed once it has been steady for some minutes: clocks of our own that nobody
+//! sets are common, and a server of Slack's that is always wrong is not.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Two clocks that are no further apart agree. Far below the 300 s at which every push is refused.
+/// Distance up to which two clocks agree. Far below the 300 s at which every push is refused.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(60);
 
-/// So long a `Date` that nobody confirms has to go on steadily before it is believed.
+/// Time for which an unconfirmed `Date` must be steady before it is believed.
 const STEADY: Duration = Duration::from_secs(300);
 
-/// A time of day at a moment of [`Clock::uptime`](crate::clock::Clock::uptime), from which it goes
+/// A time of day at a value of [`Clock::uptime`](crate::clock::Clock::uptime), from which it goes
 /// on without a leap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
@@ -29,31 +29,31 @@ impl Mark {
     }
 }
 
-/// The time at one moment, as the witnesses give it.
+/// Present time, as the witnesses give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The earliest that any of them says. What is kept never lies behind it.
+    /// Earliest time given. A cursor is never later than this.
     pub earliest: Timestamp,
-    /// The latest that any of them says. Reading further than there is anything does no harm.
+    /// Latest time given. Reading further than there are messages does no harm.
     pub latest: Timestamp,
-    /// The time that is believed; none while the witnesses contradict each other.
+    /// Time that is believed; `None` while the witnesses contradict each other.
     pub believed: Option<Timestamp>,
-    /// Our clock minus Slack's in seconds, by Slack's newest answer; none before the first one.
+    /// Our clock minus Slack's in seconds, by Slack's newest answer; `None` before the first one.
     pub skew_seconds: Option<i64>,
 }
 
-/// What the witnesses have said so far.
+/// Times that the witnesses have given so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clocks {
-    /// Slack's newest `Date`.
+    /// Newest `Date` of Slack's.
     date: Option<Mark>,
     believed: Option<Mark>,
-    /// The first of a row of answers that agree with each other and with nobody else.
+    /// First of a row of answers that agree with each other and with no other clock.
     alone: Option<Mark>,
 }
 
 impl Clocks {
-    /// Takes the `Date` of an answer in; `own` is our time of day.
+    /// Notes the `Date` of an answer; `own` is our time of day.
     pub fn note(&mut self, date: Timestamp, own: Timestamp, uptime: Duration) {
         let mark = Mark { time: date, uptime };
         self.date = Some(mark);
@@ -72,12 +72,12 @@ impl Clocks {
         }
     }
 
-    /// Slack's time, by its newest answer.
+    /// Returns Slack's time, by its newest answer.
     pub fn slack(&self, uptime: Duration) -> Option<Timestamp> {
         self.date.map(|date| date.at(uptime))
     }
 
-    /// The time now; `own` is our time of day.
+    /// Returns the present time; `own` is our time of day.
     pub fn now(&self, own: Timestamp, uptime: Duration) -> Moment {
         let slack = self.slack(uptime);
         let believed = self.believed.map(|believed| believed.at(uptime));
@@ -85,20 +85,20 @@ impl Clocks {
         Moment {
             earliest: all().min().unwrap_or(own),
             latest: all().max().unwrap_or(own),
-            // Without any answer of Slack's there is nobody else to ask.
+            // Without any answer of Slack's there is no other witness.
             believed: believed.or(if slack.is_none() { Some(own) } else { None }),
             skew_seconds: slack.map(|slack| own.seconds() - slack.seconds()),
         }
     }
 }
 
-/// How far apart two times are.
+/// Returns the distance of two times.
 fn apart(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
 }
 
 impl Moment {
-    /// Whether our clock and Slack's are so far apart that somebody should look.
+    /// Returns whether our clock and Slack's are so far apart that a person should look.
     pub fn is_contradictory(&self) -> bool {
         let tolerance = i64::try_from(TOLERANCE.as_secs()).unwrap_or(i64::MAX);
         self.skew_seconds.is_some_and(|skew| skew.abs() >= tolerance)

@@ -1,4 +1,4 @@
-//! What the Web API answers, read leniently like everything of Slack's.
+//! Answers of the Web API, read leniently like everything of Slack's.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// No cursor of Slack's is nearly as long, and it has to fit into a URL.
+/// Limit of a cursor, which has to fit into a URL. Slack's are much shorter.
 const CURSOR_BYTES: usize = 4096;
 
-/// An answer of any method, with everything that some method gives.
+/// An answer of any method, with the fields that any of them has.
 #[derive(Default)]
 pub(super) struct Reply<'a> {
     ok: Success,
@@ -35,7 +35,7 @@ pub(super) struct Reply<'a> {
     metadata: Option<&'a str>,
 }
 
-/// What `ok` says. Nothing but a JSON boolean counts.
+/// Value of `ok`. Nothing but a JSON Boolean counts.
 #[derive(Clone, Copy, Default)]
 enum Success {
     #[default]
@@ -44,7 +44,7 @@ enum Success {
     No,
 }
 
-/// The list of channels; none if there is no array in its place.
+/// List of channels; `None` if there is not an array in its place.
 #[derive(Default)]
 struct Channels(Option<Vec<Channel>>);
 
@@ -53,12 +53,13 @@ struct Metadata<'a> {
     next_cursor: Option<&'a str>,
 }
 
-/// An answer that was found good before.
+/// Parses an answer whose `ok` was checked before.
 pub(super) fn reply(text: &str) -> Result<Reply<'_>, ApiError> {
     Reply::parse(text).map_err(|_unparsable| ApiError::Transient(Failure::NotJson))
 }
 
-/// The answer lacks what its method promises: it may have it a moment later.
+/// Returns the error for an answer without a field that its method promises. A later answer may
+/// have it.
 const fn incomplete(field: &'static str) -> ApiError {
     ApiError::Transient(Failure::Incomplete(field))
 }
@@ -68,7 +69,7 @@ impl<'a> Reply<'a> {
         lenient::parse(text)
     }
 
-    /// Why the answer is none; nothing if it is one.
+    /// Returns the refusal, or `None` for a successful answer.
     pub(super) fn error(&self) -> Option<Refusal> {
         match self.ok {
             Success::Yes => None,
@@ -79,25 +80,25 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Checks that the answer says who we are.
+    /// Checks that the answer names the user.
     pub(super) fn identity(&self) -> Result<(), ApiError> {
         if self.user_id.is_empty() { Err(incomplete("user_id")) } else { Ok(()) }
     }
 
-    /// The channels; those without an id are left out.
+    /// Returns the channels, without those that lack an id.
     pub(super) fn channels(self) -> Result<Vec<Channel>, ApiError> {
         let mut channels = self.channels.0.ok_or(incomplete("channels"))?;
         channels.retain(|channel| !channel.id.is_empty());
         Ok(channels)
     }
 
-    /// The one channel.
+    /// Returns the channel of an answer about one channel.
     pub(super) fn channel(self) -> Result<Channel, ApiError> {
         if self.channel.id.is_empty() { Err(incomplete("channel")) } else { Ok(self.channel) }
     }
 
-    /// The end is an empty, null or absent cursor, never a short page. Slack writes an empty object
-    /// as an empty array now and then.
+    /// Returns the cursor of the next page. The last page has an empty, null or absent cursor; a
+    /// short page may have a next one. Slack writes an empty object as an empty array now and then.
     pub(super) fn next_cursor(&self) -> Result<Option<String>, ApiError> {
         let text = self.metadata.unwrap_or_default();
         if ["", "null", "[]"].contains(&text) {
@@ -119,7 +120,8 @@ impl<'a> Reply<'a> {
         Ok((!cursor.is_empty()).then_some(cursor))
     }
 
-    /// The messages, whole: Slack leaves the channel out, since it was asked for.
+    /// Returns the messages, each with its channel: Slack leaves the channel out, since it was
+    /// asked for.
     pub(super) fn messages(&self, channel: &ChannelId) -> Result<Vec<String>, ApiError> {
         let text = self.messages.filter(|text| text.starts_with('['));
         let list: Vec<&RawValue> =
@@ -128,7 +130,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The message with its channel as its last key, which counts if there should be another.
+/// Returns the message with its channel as the last key, which counts if there is another.
 fn whole(message: &str, channel: &ChannelId) -> String {
     let Some(start) = message.trim_end().strip_suffix('}') else {
         return message.to_owned();
