@@ -7,7 +7,7 @@ use slack_soar_relay::{
     logging::chain,
     metrics::Metrics,
     secret::Secret,
-    slack::web_api::{HistoryQuery, Settings, WebApi},
+    slack::web_api::{HistoryQuery, WebApi, WebApiSettings},
 };
 
 use crate::harness::{
@@ -24,7 +24,7 @@ fn api(url: &str) -> WebApi {
 
 fn api_by(url: &str, client: http_client::Settings) -> WebApi {
     let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
-    let settings = Settings { url: url.parse().unwrap(), token, team: None, client };
+    let settings = WebApiSettings { url: url.parse().unwrap(), token, team: None, client };
     WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
 }
 
@@ -104,7 +104,7 @@ async fn an_organisation_wide_token_names_its_team_where_slack_wants_it() {
         let token = Some(Secret::fixed("SLACK_BOT_TOKEN", TOKEN).unwrap());
         let url = slack.api_url().parse().unwrap();
         let client = http_client::Settings::default();
-        let settings = Settings { url, token, team: Some(team.to_owned()), client };
+        let settings = WebApiSettings { url, token, team: Some(team.to_owned()), client };
         WebApi::new(settings, Clock::manual(BEGIN), Metrics::new()).unwrap()
     };
     assert_eq!(with(TEAM).channels(None).await.unwrap().channels.len(), 1);
