@@ -87,8 +87,8 @@ o AS MATERIALIZED (
 done AS (
     UPDATE relay.deliveries d SET attempts = d.attempts + 1,
         (state, alert_faults, evidence, due_at, wait, because, finished_at, dead_reason) = (
-            -- `anew`: a refusal under other settings, or from before the counts were reset, is no
-            -- evidence.
+            -- `anew`: a refusal under other settings, or from before the counts were reset, does
+            -- not count as evidence.
             SELECT CASE WHEN anew THEN :PENDING ELSE o.state END,
                 d.alert_faults + CASE WHEN anew THEN 0 ELSE o.refusals END,
                 d.evidence + CASE WHEN anew THEN 0 ELSE o.evidence END,
