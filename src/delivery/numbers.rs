@@ -98,7 +98,7 @@ impl Numbers {
     }
 }
 
-fn count<L: PartialEq>(counters: &[(L, Counter)], label: L) {
+fn count<L: Copy + PartialEq>(counters: &[(L, Counter)], label: L) {
     if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
         counter.increment(1);
     }
