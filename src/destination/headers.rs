@@ -1,19 +1,19 @@
-//! The headers of a request, by name, and the ones that only the relay sets.
+//! Headers of a request, by name, and the names that only the relay sets.
 
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::error::SetupError;
 
-/// Carries the alert's id, which is the same for every attempt.
+/// Header with the alert's id, which is the same for every attempt.
 pub(super) const IDEMPOTENCY: &str = "idempotency-key";
-/// Carries the id of a message signed as Standard Webhooks.
+/// Header with the id of a message signed as Standard Webhooks.
 pub(super) const WEBHOOK_ID: &str = "webhook-id";
-/// Carries the time of signing, in seconds.
+/// Header with the time of signing, in seconds.
 pub(super) const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
-/// Carries the signature.
+/// Header with the signature.
 pub(super) const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 
-/// Headers that the relay or HTTP itself sets, and nobody else may.
+/// Names that only the relay or HTTP itself sets.
 pub(super) const RESERVED: [&str; 9] = [
     IDEMPOTENCY,
     WEBHOOK_ID,
@@ -29,7 +29,8 @@ pub(super) const RESERVED: [&str; 9] = [
 /// Parses a header that a configuration or a preset adds.
 ///
 /// # Errors
-/// [`SetupError::Header`] if HTTP forbids the name or the value, or the relay sets the header.
+/// Returns [`SetupError::Header`] if HTTP forbids the name or the value, or the relay sets the
+/// header.
 pub(super) fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), SetupError> {
     let wrong = |reason| SetupError::Header { name: name.to_owned(), reason };
     let header = HeaderName::try_from(name).map_err(|_wrong| wrong("has a name HTTP forbids"))?;

@@ -1,8 +1,8 @@
-//! Destinations: whatever takes an alert. `delivery` calls [`Destination::deliver`] and follows the
-//! [`Advice`] of its error; it never learns what kind of receiver it is.
+//! Destinations: receivers of alerts. `delivery` calls [`Destination::deliver`] and follows the
+//! [`Advice`] of the error; the kind of receiver is hidden from it.
 //!
-//! `preset` says what a kind of receiver wants to be sent, `access` what a destination's secrets
-//! come to, and `transport` sends.
+//! `preset` describes what a kind of receiver wants to be sent, `access` derives address and
+//! credentials from a destination's secrets, and `transport` sends.
 
 pub use self::{
     error::SetupError,

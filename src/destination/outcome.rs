@@ -1,86 +1,86 @@
-//! How an attempt ended: a [`Receipt`] or a [`DeliveryError`].
+//! Result of an attempt: a [`Receipt`] or a [`DeliveryError`].
 
 use std::time::Duration;
 
-/// The destination has the alert.
+/// Proof that the destination has the alert.
 #[derive(Clone, Debug, Default)]
 pub struct Receipt {
-    /// Whether it had it already.
+    /// `true` if the destination had the alert before this attempt.
     pub duplicate: bool,
-    /// The HTTP status, if the destination speaks HTTP.
+    /// HTTP status, if the destination speaks HTTP.
     pub status: Option<u16>,
-    /// The beginning of the answer. No secrets.
+    /// Beginning of the answer, without secrets.
     pub excerpt: String,
-    /// The created case's id, or empty.
+    /// Id of the created case, or empty.
     pub reference_id: String,
-    /// A link to it, or empty.
+    /// Link to the case, or empty.
     pub reference_url: String,
 }
 
-/// What an answer that is not a success contains.
+/// The parts of an answer that is not a success.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// The HTTP status.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// The beginning of the body. No secrets.
+    /// Beginning of the body, without secrets.
     pub excerpt: String,
 }
 
-/// Why an attempt failed, by who is at fault.
+/// Reason why an attempt failed, classed by who is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// The destination did not answer in time.
     #[error("no answer within the time limit")]
     TimedOut,
-    /// There is no way to the destination: DNS, connection, TLS, proxy, refused address.
+    /// The destination could not be reached: DNS, connection, TLS, proxy, or a refused address.
     #[error("the destination cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// 401 or 403: our credentials are wrong.
+    /// The credentials were refused: 401 or 403.
     #[error("the destination refused our credentials with status {}", _0.status)]
     Auth(Answer),
-    /// 429, or an answer with a `Retry-After`.
+    /// The destination limits the rate: 429, or an answer with a `Retry-After`.
     #[error("the destination asks for fewer requests, status {}", answer.status)]
     Throttled {
-        /// The answer.
+        /// Answer of the destination.
         answer: Answer,
-        /// How long it asks us to wait.
+        /// Time that the destination asks to wait.
         retry_after: Option<Duration>,
     },
     /// The destination is at fault: any status that does not blame this alert.
     #[error("the destination did not take the alert: status {}", _0.status)]
     Destination(Answer),
-    /// The destination works and has the alert for some recipients; others are to get it later.
+    /// The destination works and has the alert for some recipients; others get it later.
     #[error("some recipients get the alert later: status {}", _0.status)]
     Partly(Answer),
-    /// This alert was refused, or no request could be made of it. Only evidence makes that the
+    /// The alert was refused, or could not be rendered as a request. Only evidence makes that the
     /// alert's own fault: a wrong key or parameter is refused with the same answers.
     #[error("the alert was refused: {reason}")]
     Refused {
-        /// The answer, if one was received.
+        /// Answer of the destination, if one was received.
         answer: Option<Answer>,
-        /// What is wrong, in a few words.
+        /// Description in a few words.
         reason: String,
     },
 }
 
-/// What to do after a failed attempt.
+/// Advice for the time after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Keep the alert, try again by the schedule; it counts towards the breaker.
+    /// Keep the alert and retry by the schedule; the failure counts towards the breaker.
     Retry,
-    /// Keep the alert, try again after that time (or the floor for throttling, if none is given).
+    /// Keep the alert and retry after that time (or the floor for throttling, if `None`).
     RetryAfter(Option<Duration>),
-    /// Keep the alert; read the credentials again; it counts towards the breaker.
+    /// Keep the alert and read the credentials again; the failure counts towards the breaker.
     HoldDestination,
-    /// Keep the alert, try again by the schedule; the destination works.
+    /// Keep the alert and retry by the schedule; the destination works.
     RetryAlert,
-    /// Keep the alert and try again by the schedule, until there is evidence that the alert and not
-    /// the destination's key, preset or parameters is at fault.
+    /// Keep the alert and retry by the schedule, until there is evidence that the alert and not the
+    /// destination's key, preset or parameters is at fault.
     GiveUpOnEvidence,
 }
 
 impl DeliveryError {
-    /// What to do about it.
+    /// Returns the advice for this error.
     pub const fn advice(&self) -> Advice {
         match self {
             Self::TimedOut | Self::Unreachable(_) | Self::Destination(_) => Advice::Retry,
@@ -91,7 +91,7 @@ impl DeliveryError {
         }
     }
 
-    /// The attempt's class, as a metric label.
+    /// Returns the attempt's class, a metric label.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
@@ -102,12 +102,12 @@ impl DeliveryError {
         }
     }
 
-    /// Whether the destination was not even reached.
+    /// Returns whether the destination was not even reached.
     pub const fn is_network(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// The answer, if the destination gave one.
+    /// Returns the destination's answer, if there was one.
     pub const fn answer(&self) -> Option<&Answer> {
         match self {
             Self::TimedOut | Self::Unreachable(_) => None,

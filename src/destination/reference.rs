@@ -1,10 +1,10 @@
-//! `docs/destinations.md`: what is true of every destination, and what each preset says of itself.
+//! The page `docs/destinations.md`: the common settings, and what each preset says of itself.
 
 use std::fmt::Write as _;
 
 use crate::destination::preset::{Example, Meaning, Preset, Transport, params::ParamDoc};
 
-/// The whole page.
+/// Returns the whole page.
 pub fn page() -> String {
     let presets: Vec<_> =
         Preset::builtin_names().filter_map(|name| Preset::load(name, None).ok()).collect();
@@ -21,7 +21,7 @@ pub fn page() -> String {
     page
 }
 
-/// A destination of the configuration, with everything that the preset needs.
+/// Returns a configured destination with every setting that the preset needs.
 pub fn sample(preset: &Preset) -> String {
     let mut text = format!("  - name: soar\n    preset: {}\n", preset.name());
     match (preset.url(), preset.transport()) {

@@ -1,24 +1,24 @@
-//! A request as an operator may see it, before it is sent.
+//! A request for an operator to look at before it is sent.
 
 use std::fmt;
 
-/// Stands in the method's place where none is sent.
+/// Word in the method's place for a mail or a line.
 pub(super) const SEND: &str = "SEND";
 
-/// Stands there where a reader comes and asks.
+/// Word in the method's place for a feed.
 pub(super) const GIVE: &str = "GIVE";
 
-/// A request as it may be shown: every secret is `***`.
+/// A request that may be shown: every secret is `***`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedRequest {
-    /// `POST`; `SEND` for a mail or a line, `GIVE` for what a reader gets.
+    /// Method: `POST`, or `SEND` for a mail or a line, or `GIVE` for a feed.
     pub method: String,
-    /// The scheme and host of the destination; its path and query are masked, what the preset
-    /// appends to them is not.
+    /// Scheme and host of the destination, `***` for its path and query, and the text that the
+    /// preset appends.
     pub url: String,
-    /// In the order of their names.
+    /// Headers in the order of their names.
     pub headers: Vec<(String, String)>,
-    /// JSON.
+    /// Body as JSON.
     pub body: String,
 }
 

@@ -10,36 +10,36 @@ use super::{
 };
 use crate::{http_client, ids::DestinationName, secret::Secret};
 
-/// What the operator configured for one destination.
+/// The settings that an operator configured for one destination.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name.
+    /// Name of the destination.
     pub name: DestinationName,
-    /// How it is spoken to.
+    /// Preset that describes the receiver.
     pub preset: Arc<Preset>,
-    /// Where it is. A secret: the URLs of webhooks hold their keys.
+    /// Address of the receiver. A secret, since the URLs of webhooks contain their keys.
     pub url: Secret,
-    /// The preset's parameters.
+    /// Parameters of the preset.
     pub params: Map<String, serde_json::Value>,
-    /// The parameters that are given by reference.
+    /// Parameters that are given by reference.
     pub secrets: BTreeMap<String, Secret>,
-    /// For one attempt, from the name lookup to the end of the answer.
+    /// Time limit of one attempt, from the name look-up to the end of the answer.
     pub timeout: Duration,
-    /// Further headers; they overrule the preset's.
+    /// Further headers, which overrule the preset's.
     pub headers: Vec<(String, HeaderValue)>,
-    /// Signs every request as Standard Webhooks: base64, with or without `whsec_`, or any
-    /// other text as it is.
+    /// Secret that signs every request as Standard Webhooks: base64, with or without `whsec_`, or
+    /// any other text as it is.
     pub signing_secret: Option<Secret>,
-    /// How to reach it.
+    /// Settings of the HTTP client.
     pub client: http_client::Settings,
 }
 
 /// The value of a configured header.
 #[derive(Clone, Debug)]
 pub enum HeaderValue {
-    /// May be shown.
+    /// Text that may be shown.
     Plain(String),
-    /// May not.
+    /// Secret that may not be shown.
     Secret(Secret),
 }
 
@@ -62,7 +62,7 @@ impl Settings {
         self.secrets.get(FEED_TOKEN).filter(|_token| is_read)
     }
 
-    /// Refuses what only a request over HTTP has, and would be ignored without a word.
+    /// Refuses settings that only a request over HTTP has, and would otherwise be ignored.
     pub(super) fn check_for_http(&self) -> Result<(), SetupError> {
         let client = &self.client;
         let set = [

@@ -96,7 +96,7 @@ impl Visit for Fields<'_> {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // NaN and the infinities are no numbers in JSON.
+        // NaN and the infinities are not numbers in JSON.
         if value.is_finite() { self.plain(field, value) } else { self.quoted(field, value) }
     }
 }

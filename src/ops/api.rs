@@ -129,7 +129,7 @@ async fn keep_private(request: Request, next: Next) -> Response {
     response
 }
 
-/// `GET /openapi.json`
+/// Handles `GET /openapi.json`.
 async fn openapi_json(Params(NoQuery {}): Params<NoQuery>) -> Answer<Value> {
     Ok(Json(openapi::document()))
 }

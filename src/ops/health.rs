@@ -113,7 +113,7 @@ impl Health {
         let stats = match self.ground.store.stats().await {
             Ok(stats) => stats,
             Err(error) => {
-                tracing::error!(error = chain(&error), "the store does not give its numbers");
+                tracing::error!(error = chain(&error), "could not read store statistics");
                 return;
             }
         };
@@ -137,7 +137,7 @@ impl Health {
         let unread = match self.ground.store.to_review().await {
             Ok(review) => review.unread_of,
             Err(error) => {
-                return tracing::debug!(error = chain(&error), "near misses cannot be counted");
+                return tracing::debug!(error = chain(&error), "could not count near misses");
             }
         };
         for app in self.controls.current().apps() {

@@ -37,13 +37,13 @@ struct Operation {
 /// A listener, and how its requests prove that they are allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listener {
-    /// `server.listen`.
+    /// The listener of `server.listen`.
     Public,
-    /// `server.ops_listen`, for everyone who reaches it.
+    /// The listener of `server.ops_listen`, without a token.
     Health,
-    /// `server.ops_listen`, with the `ops_token`.
+    /// The listener of `server.ops_listen`, with the `ops_token`.
     Api,
-    /// `server.ops_listen`, with the `feed_token` of a destination.
+    /// The listener of `server.ops_listen`, with the `feed_token` of a destination.
     Feed,
 }
 
@@ -72,7 +72,7 @@ struct Parameter {
 
 /// The body of a request.
 enum Request {
-    /// No body.
+    /// There is no body.
     Empty,
     /// The parameters of the query may be sent as an object instead.
     QueryAsJson,
@@ -86,7 +86,7 @@ enum Answer {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Text or JSON, with a description.
     Other(&'static str, &'static str),
-    /// No body.
+    /// There is no body.
     Empty,
 }
 

@@ -92,7 +92,7 @@ pub(super) async fn warn_of_orphans(store: &dyn Desk, known: &[DestinationName])
                 }
             }
         }
-        Err(error) => tracing::error!(error = chain(&error), "the store gives no numbers"),
+        Err(error) => tracing::error!(error = chain(&error), "could not read store statistics"),
     }
 }
 

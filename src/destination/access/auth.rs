@@ -1,4 +1,4 @@
-//! How a request proves who sent it, as a preset says: fixed headers and query keys, a signature
+//! Credentials of a request, as a preset describes them: fixed headers and query keys, a signature
 //! of the body, or a token that is fetched first (`token.rs`).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,17 +15,17 @@ use crate::destination::{
     preset::template::{TemplateError, environment},
 };
 
-/// One entry of `auth:` of a preset. Every text is a template that sees `params`.
+/// One entry of `auth` in a preset. Every text is a template that sees `params`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(in crate::destination) enum AuthFile {
-    /// A header of that name; none, if the value comes out empty.
+    /// A header with that name, left out if its value renders empty.
     Header { name: String, value: String },
-    /// `Authorization: Bearer`.
+    /// An `Authorization: Bearer` header.
     Bearer(String),
-    /// `Authorization: Basic`.
+    /// An `Authorization: Basic` header.
     Basic { user: String, password: String },
-    /// A key in the query.
+    /// A key of the query.
     Query { name: String, value: String },
     /// A header with the hex HMAC-SHA256 of the body.
     Hmac {
@@ -34,20 +34,20 @@ pub(in crate::destination) enum AuthFile {
         #[serde(default)]
         prefix: String,
     },
-    /// OAuth 2 client credentials.
+    /// A token by OAuth 2 client credentials.
     Oauth2 { token_url: String, client_id: String, client_secret: String, scope: String },
     /// A service account of Google, by its JSON key.
     Google { key: String, scope: String },
 }
 
-/// What the parameters make of it.
+/// The credentials, with the parameters filled in.
 #[derive(Default)]
 pub(in crate::destination) struct Grants {
     pub(in crate::destination) headers: Vec<(HeaderName, HeaderValue)>,
     pub(in crate::destination) query: Vec<(String, String)>,
     pub(in crate::destination) hmac: Vec<BodyMac>,
     pub(in crate::destination) token: Option<TokenSource>,
-    /// What must not be shown.
+    /// Texts that must be masked.
     pub(in crate::destination) hidden: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ impl AuthFile {
         }
     }
 
-    /// One word for the documentation.
+    /// Returns one word for the documentation.
     pub(in crate::destination) fn describe(&self) -> String {
         match self {
             Self::Header { name, value } => format!("header `{name}: {value}`"),
@@ -95,7 +95,7 @@ impl AuthFile {
     }
 }
 
-/// Only templates that compile and read nothing but parameters that exist.
+/// Checks that the templates compile and read only parameters that exist.
 pub(in crate::destination) fn check(
     auth: &[AuthFile],
     has_param: impl Fn(&str) -> bool,
@@ -115,10 +115,10 @@ pub(in crate::destination) fn check(
     Ok(())
 }
 
-/// Fills the parameters in.
+/// Fills in the parameters.
 ///
 /// # Errors
-/// [`SetupError`] for a value that no header can have, or a key that is none.
+/// Returns [`SetupError`] for a value that a header cannot have, or a key that is not valid.
 pub(in crate::destination) fn grants(
     auth: &[AuthFile],
     params: &Value,

@@ -1,5 +1,5 @@
-//! What a destination's secrets come to: where to send, with which headers, signed how, and what
-//! to mask. Made anew when a secret changes, so that a rotated value is used by the next request.
+//! The access that a destination's secrets give: address, headers, signature, and the texts to
+//! mask. Made anew when a secret changes, so that the next request uses a rotated value.
 
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ pub(super) mod redact;
 pub(super) mod signing;
 pub(super) mod token;
 
-/// What the secrets say: where to send, with which headers, signed how, and what to mask.
+/// Address, headers, signing key and redactor, derived from the current secrets.
 pub(super) struct Access {
     versions: Vec<u64>,
     pub(super) url: Url,
-    /// What the preset appends to every query.
+    /// Keys that the preset appends to every query.
     pub(super) query: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
     pub(super) hmac: Vec<BodyMac>,
     pub(super) token: Option<(TokenSource, TokenCache)>,
-    /// The parameters, secrets filled in.
+    /// Parameters with the secrets filled in.
     pub(super) params: Value,
-    /// The parameters, secrets masked.
+    /// Parameters with the secrets masked.
     pub(super) shown_params: Value,
     pub(super) signer: Option<Signer>,
     pub(super) redactor: Redactor,
@@ -86,13 +86,14 @@ impl Access {
         })
     }
 
-    /// Whether every secret still has the value that this was made of.
+    /// Returns whether every secret still has the value that this access was made of.
     pub(super) fn is_current(&self, settings: &Settings) -> bool {
         self.versions == versions(settings)
     }
 }
 
-/// The parameters as they are sent, as they are shown, and what is secret of them.
+/// Returns the parameters as they are sent, the parameters as they are shown, and the secrets among
+/// them.
 fn parameters(settings: &Settings) -> (Value, Value, Vec<Arc<String>>) {
     let (mut sent, mut shown) = (settings.params.clone(), settings.params.clone());
     let mut hidden = Vec::new();

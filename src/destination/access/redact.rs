@@ -1,9 +1,9 @@
-//! Takes secrets out of what a receiver answers, before anybody sees it: some echo the URL that
-//! they were called with, the header that they did not like, or the whole request.
+//! Removes secrets from a receiver's answers before they are stored or shown: some receivers echo
+//! the URL, a header, or the whole request.
 //!
 //! A secret is masked in every form in which a program shows it: percent-encoded, escaped for JSON
 //! or HTML, as hex or base64, also inside a longer base64 text, and broken over lines. A word of an
-//! address that may be no secret, such as `hooks`, is masked only where it stands as a value.
+//! address that may be harmless, such as `hooks`, is masked only where it stands as a value.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -12,26 +12,26 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use reqwest::header::HeaderMap;
 use url::Url;
 
-/// What stands in a secret's place.
+/// Text that replaces a secret.
 pub(in crate::destination) const MASK: &str = "***";
 
-/// Shorter texts are masked as values only: masking them anywhere would make every answer
-/// unreadable.
+/// Length below which texts are masked as values only: masking them anywhere would make every
+/// answer unreadable.
 const SHORTEST: usize = 4;
 
-/// A part of an address this long is more likely a token than a word.
+/// Length from which a part of an address is taken for a token and not for a word.
 const TOKEN_SEGMENT: usize = 12;
 
-/// Of texts this long the case does not count, nor do blanks and line breaks in them.
+/// Length from which letter case, blanks and line breaks of a text are ignored.
 const SPLIT: usize = 8;
 
-/// No signature is shorter.
+/// Length of the shortest signature.
 const SIGNATURE: usize = 32;
 
-/// What percent-encoding leaves alone is not in it (RFC 3986, 2.3).
+/// Characters that percent-encoding changes: all but the unreserved ones (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Parts of addresses that are no secrets.
+/// Parts of addresses that are not secrets.
 const PUBLIC_WORDS: [&str; 26] = [
     "alert",
     "alerts",
@@ -65,13 +65,13 @@ const PUBLIC_WORDS: [&str; 26] = [
 #[derive(Clone)]
 pub(in crate::destination) struct Redactor {
     known: Arc<Pieces>,
-    /// Secrets that one request has beside them.
+    /// Secrets of one request, in addition.
     fresh: Vec<String>,
-    /// The request's signatures.
+    /// Signatures of the request.
     signatures: Vec<String>,
 }
 
-/// Pieces by their first byte, in small letters.
+/// Pieces by their first byte, in lower case.
 #[derive(Default)]
 struct Pieces(Vec<Vec<Piece>>);
 
@@ -81,16 +81,17 @@ struct Piece {
     place: Place,
 }
 
-/// Where a piece is masked.
+/// The places at which a piece is masked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Anywhere,
-    /// Where it stands as a whole value: behind a slash, an equals sign, a colon or a quote.
+    /// A whole value: behind a slash, an equals sign, a colon or a quote.
     Value,
 }
 
 impl Redactor {
-    /// Everything in a destination's URL that may be a credential, and the other secrets.
+    /// Returns a redactor for everything in a destination's URL that may be a credential, and for
+    /// the other secrets.
     pub(in crate::destination) fn new(url: &Url, given: &str, others: &[&str]) -> Self {
         let mut pieces = Pieces::default();
         let path = url.path();
@@ -128,14 +129,14 @@ impl Redactor {
         Self { known: Arc::new(pieces), fresh: Vec::new(), signatures: Vec::new() }
     }
 
-    /// With one more secret.
+    /// Returns a redactor that also masks `secret`.
     pub(in crate::destination) fn with(&self, secret: &str) -> Self {
         let mut more = self.clone();
         more.fresh.push(secret.to_owned());
         more
     }
 
-    /// With what proves who sent a request: its signatures were never seen before.
+    /// Returns a redactor that also masks the signatures of a request, which did not exist before.
     pub(in crate::destination) fn with_signatures(&self, headers: &HeaderMap) -> Self {
         let secret = headers.values().filter(|value| value.is_sensitive());
         let texts = secret.filter_map(|value| value.to_str().ok());
@@ -146,8 +147,8 @@ impl Redactor {
         more
     }
 
-    /// The first `max` bytes of the text, at most, with every secret masked. A secret that crosses
-    /// the end is masked as well. NUL, which a database may not take, becomes U+FFFD.
+    /// Returns the beginning of the text, at most `max` bytes, with every secret masked. A secret
+    /// that crosses the end is masked as well. NUL, which a database may refuse, becomes U+FFFD.
     pub(in crate::destination) fn excerpt(&self, text: &str, max: usize) -> String {
         if text.is_empty() {
             return String::new();
@@ -184,7 +185,7 @@ impl Redactor {
 }
 
 impl Pieces {
-    /// The length of the longest piece that stands there.
+    /// Returns the length of the longest piece that begins at `at`.
     fn at(&self, before: &str, rest: &str) -> Option<usize> {
         let first = rest.bytes().next()?.to_ascii_lowercase();
         let pieces = self.0.get(usize::from(first))?;
@@ -206,7 +207,7 @@ impl Pieces {
         }
     }
 
-    /// A secret in all its forms.
+    /// Adds a secret in all its forms.
     fn add_secret(&mut self, secret: &str) {
         let decoded = percent_decode_str(secret).decode_utf8_lossy();
         for secret in [secret, &*decoded] {
@@ -218,7 +219,7 @@ impl Pieces {
         }
     }
 
-    /// A part of an address: a token, or only a word.
+    /// Adds a part of an address, as a token or as a word.
     fn add_word(&mut self, word: &str) {
         let decoded = percent_decode_str(word).decode_utf8_lossy();
         let is_version = word.strip_prefix('v').is_some_and(|rest| {
@@ -235,7 +236,7 @@ impl Pieces {
         }
     }
 
-    /// User and password of a `Basic` header, of which the secret is the encoded pair.
+    /// Returns user and password of a `Basic` header, whose secret is the encoded pair.
     fn add_basic(&mut self, word: &str) {
         let unpadded = word.trim_end_matches('=');
         let Ok(decoded) = BASE64_STANDARD_NO_PAD.decode(unpadded) else { return };
@@ -248,7 +249,7 @@ impl Pieces {
         }
     }
 
-    /// User and password of an address, also as HTTP sends them.
+    /// Adds user and password of an address, also in the form that HTTP sends.
     fn add_credentials(&mut self, url: &Url) {
         let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
         self.add_word(url.username());
@@ -261,7 +262,7 @@ impl Pieces {
 }
 
 impl Piece {
-    /// As much of `rest` as the piece takes up, if it stands there.
+    /// Returns how many bytes of `rest` the piece takes up, if it stands there.
     fn length_at(&self, before: &str, rest: &str) -> Option<usize> {
         let length = if self.text.len() < SPLIT {
             rest.starts_with(&self.text).then_some(self.text.len())?
@@ -273,8 +274,8 @@ impl Piece {
     }
 }
 
-/// As much of `rest` as the text takes up there, whatever its case, and with blanks and line breaks
-/// between its characters, written out or escaped.
+/// Returns how many bytes of `rest` the text takes up, whatever its case, and with blanks and line
+/// breaks between its characters, written out or escaped.
 fn split_length(text: &str, rest: &str) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut at = 0;
@@ -291,7 +292,7 @@ fn split_length(text: &str, rest: &str) -> Option<usize> {
     rest.is_char_boundary(at).then_some(at)
 }
 
-/// How many bytes of blanks and line breaks stand there, before the wanted byte.
+/// Returns the length of the blanks and line breaks, written out or escaped, before the wanted byte.
 fn gap(bytes: &[u8], wanted: u8) -> usize {
     let mut at = 0;
     loop {
@@ -305,7 +306,7 @@ fn gap(bytes: &[u8], wanted: u8) -> usize {
     }
 }
 
-/// Whether what stands between these two is a whole value.
+/// Returns whether the text between these two is a whole value.
 fn is_value(before: &str, after: &str) -> bool {
     let marks = ['/', '=', ':', '"', '\'', '`', '(', '[', '<', '>', ',', '@'];
     let trimmed = before.trim_end_matches(' ');
@@ -317,7 +318,7 @@ fn is_value(before: &str, after: &str) -> bool {
     begins && !after.starts_with(goes_on)
 }
 
-/// Letters and digits mixed, or large and small letters, or many of them.
+/// Returns whether a text mixes letters and digits, or upper and lower case, or is long.
 fn is_token(text: &str) -> bool {
     let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().any(kind);
     let is_mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
@@ -327,7 +328,7 @@ fn is_token(text: &str) -> bool {
     text.len() >= TOKEN_SEGMENT || text.len() >= SHORTEST && is_mixed
 }
 
-/// The ways in which programs write a text, beside the plain one.
+/// Returns the encodings in which programs write a text.
 fn forms(text: &str) -> Vec<String> {
     let mut forms = Vec::new();
     let percent = utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -361,8 +362,8 @@ fn forms(text: &str) -> Vec<String> {
     forms
 }
 
-/// The text as it stands in the base64 of something longer that has so many bytes before it. What
-/// its neighbours have a part in is left out.
+/// Returns the part of the text's base64 that does not depend on its neighbours, in both alphabets,
+/// if `lead` bytes stand before the text.
 fn within_base64(text: &str, lead: usize) -> Vec<String> {
     let bytes = [vec![0; lead], text.as_bytes().to_vec()].concat();
     let encoded = BASE64_STANDARD_NO_PAD.encode(&bytes);
@@ -435,7 +436,7 @@ mod tests {
         }
     }
 
-    /// A receiver that is hostile, or has its debug mode on, shows the request as it came.
+    /// Answers as a hostile receiver, or one in debug mode, does: with the request as it came.
     #[test]
     fn a_request_that_is_echoed_whole_shows_no_secret() {
         let url = "https://relay:pw7@soar.example.com/hooks/k3y9/orca/in?sig=x9&mode=true";

@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// May stand before a secret in base64.
+/// Prefix of a secret in base64.
 const PREFIX: &str = "whsec_";
 
 /// A secret of the `whsec_` form whose rest is not base64, or is empty.
@@ -14,18 +14,18 @@ const PREFIX: &str = "whsec_";
 #[error("the signing secret starts with whsec_, but what follows is not base64")]
 pub(in crate::destination) struct NotBase64;
 
-/// The key, set up once.
+/// Key of the HMAC, set up once.
 pub(in crate::destination) struct Signer(Hmac<Sha256>);
 
 /// Returns the alert's id as a `webhook-id`: the same for every attempt, and without the full stop
-/// that separates the parts of what is signed. No id holds an underscore of its own.
+/// that separates the parts of the signed text. An id does not contain underscores otherwise.
 pub(in crate::destination) fn message_id(id: &str) -> String {
     id.replace('.', "_")
 }
 
 impl Signer {
-    /// Sets the key up. The official libraries decode every secret as base64, whether or not
-    /// `whsec_` stands before it, so a secret that can be decoded is; any other is itself the key.
+    /// Sets up the key. The official libraries decode every secret as base64, with or without
+    /// `whsec_`, so a secret that can be decoded is decoded; any other is the key itself.
     pub(in crate::destination) fn new(secret: &str) -> Result<Self, NotBase64> {
         let encoded = secret.strip_prefix(PREFIX);
         let key = match (encoded, BASE64_STANDARD.decode(encoded.unwrap_or(secret))) {
@@ -40,7 +40,7 @@ impl Signer {
         Ok(Self(keyed))
     }
 
-    /// `v1,` and the base64 of the HMAC over `id.timestamp.body`.
+    /// Returns `v1,` and the base64 of the HMAC over `id.timestamp.body`.
     pub(in crate::destination) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mut mac = self.0.clone();
         mac.update(format!("{id}.{timestamp}.").as_bytes());

@@ -1,5 +1,5 @@
-//! Tokens that must be fetched before a request: OAuth 2 client credentials, and Google's service
-//! accounts, which sign a JWT with their key and are given a token for it.
+//! Tokens that are fetched before a request: OAuth 2 client credentials, and Google's service
+//! accounts, which sign a JWT with their key and exchange it for a token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,20 +25,21 @@ use crate::{
     http_client::check_host,
 };
 
-/// The grant of <https://datatracker.ietf.org/doc/html/rfc7523#section-2.1>.
+/// Grant type of <https://datatracker.ietf.org/doc/html/rfc7523#section-2.1>.
 const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// What Google allows at most: <https://developers.google.com/identity/protocols/oauth2/service-account>.
+/// Longest life of an assertion that Google allows:
+/// <https://developers.google.com/identity/protocols/oauth2/service-account>.
 const JWT_LIFE_SECONDS: i64 = 3600;
 
-/// A token is not used in the last minute of its life: it may end on the way. Of a short life, the
-/// last quarter.
+/// Last part of a token's life in which it is not used, since it may end on the way: a minute, or a
+/// quarter of a short life.
 const RESERVE: Duration = Duration::from_secs(60);
 
-/// Of a token without `expires_in`.
+/// Assumed life of a token without `expires_in`.
 const SHORT_LIFE_SECONDS: u64 = 300;
 
-/// Who gives the tokens, and for what.
+/// Token endpoint, and the grant to ask for.
 pub(in crate::destination) enum TokenSource {
     OAuth2 {
         url: Url,
@@ -53,11 +54,11 @@ pub(in crate::destination) enum TokenSource {
         key_id: String,
         scope: String,
     },
-    /// Of a preset that is only shown.
+    /// Placeholder for a preset that is only shown.
     Shown,
 }
 
-/// The newest token.
+/// Newest token, if one was fetched.
 #[derive(Default)]
 pub(in crate::destination) struct TokenCache(Mutex<Option<Token>>);
 
@@ -78,7 +79,7 @@ struct ServiceAccount {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
-    /// Seconds; some servers write them as a text.
+    /// Life in seconds; some servers send a string.
     #[serde(default)]
     expires_in: serde_json::Value,
 }
@@ -151,10 +152,10 @@ impl TokenSource {
 }
 
 impl TokenCache {
-    /// A token that is good for some time: the one of before, or a new one.
+    /// Returns a token that stays valid for some time: the last one, or a new one.
     ///
     /// # Errors
-    /// [`DeliveryError`] if none is given.
+    /// Returns [`DeliveryError`] if the endpoint does not give a token.
     pub(in crate::destination) async fn get(
         &self,
         source: &TokenSource,
@@ -172,7 +173,7 @@ impl TokenCache {
         Ok(value)
     }
 
-    /// After a 401: the receiver no longer takes it. A newer one is kept.
+    /// Discards a token that a receiver refused with 401. A newer one is kept.
     pub(in crate::destination) async fn forget(&self, refused: &str) {
         let mut newest = self.0.lock().await;
         if newest.as_ref().is_some_and(|token| &*token.value == refused) {
@@ -223,7 +224,7 @@ async fn fetch(
 }
 
 fn token_url(url: &str) -> Result<Url, SetupError> {
-    let wrong = || SetupError::Auth(format!("`{url}` is no address that gives tokens"));
+    let wrong = || SetupError::Auth(format!("`{url}` is not the address of a token endpoint"));
     let url = Url::parse(url).map_err(|_wrong| wrong())?;
     if !matches!(url.scheme(), "http" | "https") || check_host(&url).is_err() {
         return Err(wrong());

@@ -1,6 +1,7 @@
-//! Reads an answer: who has the alert now, who is at fault if nobody has, and how long to wait.
+//! Interprets an answer: whether the receiver has the alert, who is at fault if not, and how long
+//! to wait.
 //!
-//! The classes of plain HTTP come first; a preset's rules, small expressions over status, headers
+//! The classes of plain HTTP apply first. A preset's rules, small expressions over status, headers
 //! and body, overrule them, since many receivers answer 200 and mean an error.
 
 use std::{
@@ -17,13 +18,13 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// What [`AnswerFile`] and [`ReferenceFile`] may read.
+/// Names that [`AnswerFile`] and [`ReferenceFile`] may read.
 const NAMES: [&str; 6] = ["status", "headers", "json", "text", "params", "key"];
 
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::destination) enum Class {
     Delivered,
@@ -38,35 +39,35 @@ pub(in crate::destination) enum Class {
 #[derive(Debug, Default)]
 pub(in crate::destination) struct Reply {
     pub(in crate::destination) status: u16,
-    /// By lower-case name.
+    /// Headers by lower-case name.
     pub(in crate::destination) headers: BTreeMap<String, String>,
     pub(in crate::destination) text: String,
 }
 
-/// `answer:` of a preset: expressions, tried in this order.
+/// The key `answer` of a preset: expressions, tried in this order.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::destination) struct AnswerFile {
-    /// The destination has the alert already.
+    /// Holds if the destination has the alert already.
     duplicate: Option<String>,
-    /// The destination refuses our credentials, with a status other than 401 and 403.
+    /// Holds if the destination refuses the credentials, with a status other than 401 and 403.
     auth: Option<String>,
-    /// This alert is at fault.
+    /// Holds if this alert is at fault.
     alert_fault: Option<String>,
-    /// The destination is at fault.
+    /// Holds if the destination is at fault.
     retry: Option<String>,
-    /// What must hold, beside the 2xx, for an alert to be delivered.
+    /// Must hold, besides a 2xx status, for an alert to be delivered.
     delivered: Option<String>,
 }
 
 impl AnswerFile {
-    /// The rules of a look-up: the alert is there already; that is an answer at all.
+    /// Rules of a look-up: one holds if the alert is there already, one if the answer is valid.
     pub(in crate::destination) fn found(rule: String, answered: Option<String>) -> Self {
         Self { duplicate: Some(rule), delivered: answered, ..Self::default() }
     }
 }
 
-/// `reference:` of a preset: templates that find the created case in the answer.
+/// The key `reference` of a preset: templates that find the created case in the answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::destination) struct ReferenceFile {
@@ -74,7 +75,7 @@ pub(in crate::destination) struct ReferenceFile {
     url: Option<String>,
 }
 
-/// A preset's rules, compiled.
+/// The rules of a preset, compiled.
 #[derive(Debug)]
 pub(in crate::destination) struct AnswerRules {
     env: Environment<'static>,
@@ -82,7 +83,7 @@ pub(in crate::destination) struct AnswerRules {
     any: bool,
 }
 
-/// What [`AnswerRules::read`] found.
+/// The result of [`AnswerRules::read`].
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::destination) struct Reading {
     pub(in crate::destination) class: Class,
@@ -120,13 +121,13 @@ impl AnswerRules {
         Ok(rules)
     }
 
-    /// Whether the question is asked at all, by the condition of [`Self::with_condition`].
+    /// Returns whether the request is made at all, by the condition of [`Self::with_condition`].
     pub(in crate::destination) fn applies(&self, params: &Value) -> bool {
         let facts = context! { params => params.clone() };
         render(&self.env, WHEN, &facts).map_or(true, |text| !text.is_empty())
     }
 
-    /// Adds the condition on `params` under which the question is asked.
+    /// Adds the condition on `params` under which the request is made.
     pub(in crate::destination) fn with_condition(
         mut self,
         rule: Option<&str>,
@@ -138,7 +139,7 @@ impl AnswerRules {
         Ok(self)
     }
 
-    /// Only known names, and no rule that fails on an ordinary answer.
+    /// Checks that the rules read only known names and do not fail on an ordinary answer.
     fn check(&self) -> Result<(), TemplateError> {
         for (part, template) in self.env.templates() {
             let names = template.undeclared_variables(false);
@@ -154,8 +155,8 @@ impl AnswerRules {
         Ok(())
     }
 
-    /// What the answer means. A rule that fails on an answer does not hold for it.
-    /// `key` is the alert's id.
+    /// Returns the meaning of an answer to the request for the alert `key`. A rule that fails on an
+    /// answer does not hold for it.
     pub(in crate::destination) fn read(&self, reply: &Reply, params: &Value, key: &str) -> Reading {
         let facts = self.any.then(|| facts(reply, params, key));
         let part = |part| {
@@ -206,8 +207,8 @@ fn facts(reply: &Reply, params: &Value, key: &str) -> Value {
     }
 }
 
-/// What a status means if the preset says nothing. Whatever is not known to blame the alert blames
-/// the destination, which costs no alert its life.
+/// Returns the meaning of a status for which the preset has no rule. A status that is not known to
+/// blame the alert blames the destination, so that no alert dies of it.
 const fn class_of(status: u16) -> Class {
     match status {
         200..=299 => Class::Delivered,
@@ -221,7 +222,7 @@ const fn class_of(status: u16) -> Class {
     }
 }
 
-/// What `Retry-After` asks for, in either of its forms, between one second and one hour.
+/// Parses `Retry-After` in either of its forms, limited to between one second and one hour.
 pub(in crate::destination) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());

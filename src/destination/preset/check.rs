@@ -1,4 +1,4 @@
-//! Mistakes of a preset that are found when it is loaded.
+//! Checks that find the mistakes of a preset when it is loaded.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::destination::preset::{
 };
 
 impl Preset {
-    /// Finds a misspelt field even in a branch that no sample takes.
+    /// Finds a misspelt field, even in a branch that no sample takes.
     pub(super) fn check_names(&self) -> Result<(), TemplateError> {
         let alert = serde_json::to_value(sample_alert("text"));
         let alert = alert.map_err(|error| TemplateError::new("body", error.to_string()))?;
@@ -35,7 +35,7 @@ impl Preset {
         Ok(())
     }
 
-    /// Tries every choice of every parameter, the others at their defaults.
+    /// Tries every choice of every parameter, with the others at their defaults.
     pub(super) fn check_every_choice(&self) -> Result<(), TemplateError> {
         self.try_out(&self.params(&Map::new()))?;
         for (name, choice) in self.params.choices() {
@@ -45,7 +45,7 @@ impl Preset {
         Ok(())
     }
 
-    /// An example that is read as something else than it says is a mistake in the rules.
+    /// Checks that the rules read each example as the example says.
     pub(super) fn check_examples(&self) -> Result<(), TemplateError> {
         let params = self.params(&Map::new());
         let key = sample_alert("").id;

@@ -1,4 +1,4 @@
-//! From the parts of a preset's file to what is used.
+//! Compiles the parts of a preset's file.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::destination::headers::RESERVED;
 
-/// The levels that `severity` may name.
+/// Levels that `severity` may name.
 const LEVELS: [&str; 5] = ["informative", "low", "medium", "high", "critical"];
 
 pub(super) fn lookup(file: LookupFile) -> Result<Step, TemplateError> {
@@ -46,7 +46,7 @@ pub(super) fn method(method: MethodFile, is_lookup: bool) -> Result<Method, Temp
     }
 }
 
-/// Each level must have a value, if one has.
+/// Checks that either every level or none has a value.
 pub(super) fn severity(
     given: BTreeMap<String, serde_json::Value>,
 ) -> Result<BTreeMap<String, Value>, TemplateError> {
@@ -54,7 +54,7 @@ pub(super) fn severity(
     let missing = LEVELS.iter().find(|level| !given.contains_key(**level));
     match (unknown, missing) {
         (Some(level), _) => {
-            let reason = format!("`{level}` is no level; they are {}", LEVELS.join(", "));
+            let reason = format!("`{level}` is not a level; they are {}", LEVELS.join(", "));
             Err(TemplateError::new("severity", reason))
         }
         (None, Some(level)) if !given.is_empty() => {

@@ -1,4 +1,4 @@
-//! Why a preset cannot be used, in words of the person who can change it.
+//! Reasons why a preset cannot be used, in words for the person who can change it.
 
 use std::{
     fmt, fs, io,
@@ -8,22 +8,22 @@ use std::{
 use super::builtin;
 use crate::text;
 
-/// Why a preset cannot be used.
+/// Reason why a preset cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PresetError {
-    /// There is none of that name.
+    /// A preset with that name does not exist.
     #[error(
         "there is no preset `{name}`; built in are {}{}",
         builtin::names().collect::<Vec<_>>().join(", "),
         Beside(dir)
     )]
     Unknown {
-        /// What was asked for.
+        /// Name that was asked for.
         name: String,
-        /// Where it was looked for.
+        /// Folder that was searched.
         dir: Option<PathBuf>,
     },
-    /// An own preset bears the name of a built-in one.
+    /// An operator's preset has the name of a built-in one.
     #[error(
         "{} has the name of a built-in preset: rename the file and the preset in it",
         _0.display()
@@ -32,26 +32,26 @@ pub enum PresetError {
     /// The file cannot be read.
     #[error("cannot read the preset {}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// The file is no preset.
+    /// The file is not a valid preset.
     #[error("{file}{}: {problem}", Line(*line))]
     Invalid {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// The line in it, from 1, if it is known.
+        /// Line in the file, from 1, if known.
         line: Option<u64>,
-        /// What is wrong, and what to do.
+        /// Description of the mistake, and advice.
         problem: String,
     },
 }
 
 impl PresetError {
-    /// Returns the preset that may have been meant by an unknown name.
+    /// Returns the name of the preset that is closest to an unknown name.
     pub fn suggestion(&self) -> Option<String> {
         let Self::Unknown { name, dir } = self else { return None };
         let own: Vec<String> = dir.iter().flat_map(|dir| own_names(dir)).collect();
@@ -61,7 +61,7 @@ impl PresetError {
     }
 }
 
-/// The names of the presets in a folder.
+/// Returns the names of the presets in a folder.
 fn own_names(dir: &Path) -> Vec<String> {
     let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_preset = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml");

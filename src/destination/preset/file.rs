@@ -1,4 +1,4 @@
-//! A preset as it is written.
+//! The file of a preset, as it is written.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use crate::destination::{
 pub(super) struct File {
     pub(super) preset: String,
     pub(super) about: String,
-    /// What to know before using it, for the documentation.
+    /// Notes for the documentation that a user should read first.
     #[serde(default)]
     pub(super) notes: String,
-    /// Where the receiver is, if it is the same place for everybody.
+    /// Address of the receiver, if it is the same for every customer.
     pub(super) url: Option<String>,
     #[serde(default)]
     pub(super) send: Transport,
@@ -29,7 +29,7 @@ pub(super) struct File {
     pub(super) params: Params,
     #[serde(default)]
     pub(super) auth: Vec<AuthFile>,
-    /// What each level is called there.
+    /// Name of each level at the receiver.
     #[serde(default)]
     pub(super) severity: BTreeMap<String, serde_json::Value>,
     pub(super) lookup: Option<LookupFile>,
@@ -57,11 +57,11 @@ pub(super) struct RequestFile {
     pub(super) body: Spanned<String>,
 }
 
-/// A question before the request: does the receiver have the alert already?
+/// A look-up before the request: does the receiver have the alert already?
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LookupFile {
-    /// A condition on `params`: when to ask.
+    /// Condition on `params` under which the look-up is made.
     pub(super) when: Option<String>,
     #[serde(default = "get")]
     pub(super) method: MethodFile,
@@ -69,9 +69,9 @@ pub(super) struct LookupFile {
     #[serde(default)]
     pub(super) query: BTreeMap<String, String>,
     pub(super) body: Option<String>,
-    /// Holds if it has.
+    /// Holds if the receiver has the alert.
     pub(super) found: String,
-    /// Holds if that is an answer at all; else it is asked again.
+    /// Holds if the answer is valid; otherwise the look-up is made again.
     pub(super) answered: Option<String>,
     #[serde(default)]
     pub(super) reference: ReferenceFile,
@@ -91,23 +91,23 @@ pub(super) enum MethodFile {
     Patch,
 }
 
-/// How what a preset renders is sent.
+/// The way in which a rendered alert is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// As an HTTP request.
+    /// An HTTP request.
     #[default]
     Http,
-    /// As a mail, by SMTP: the body is `{from, to, subject, text, urgent}`.
+    /// A mail by SMTP, whose body is `{from, to, subject, text, urgent}`.
     Email,
-    /// As a line on the standard output.
+    /// A line on standard output.
     Stdout,
-    /// Not at all: it is read at the relay, by whoever has the parameter `feed_token`.
+    /// Not sent: a reader with the parameter `feed_token` asks the relay for it.
     Feed,
 }
 
 impl Transport {
-    /// What the destination's URL begins with.
+    /// Beginning of the destination's URL.
     pub(in crate::destination) const fn schemes(self) -> &'static [&'static str] {
         match self {
             Self::Http => &["https", "http"],
@@ -118,40 +118,40 @@ impl Transport {
     }
 }
 
-/// What the receiver takes at most.
+/// Limits of the receiver.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of the body. A larger one is not sent.
+    /// Bytes of the body. A larger body is not sent.
     pub body_bytes: Option<usize>,
-    /// Characters of the text at each JSON pointer; `*` is any item of a list.
+    /// Characters of the text at each JSON pointer; `*` stands for any item of a list.
     pub chars: BTreeMap<String, usize>,
 }
 
-/// An answer of the receiver, as its documentation or a live one gives it, and what it means. It
-/// is tried when the preset is loaded.
+/// An example of an answer, from the receiver's documentation or a live receiver, with its meaning.
+/// Tried when the preset is loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Example {
-    /// Whether it answers the look-up instead of the request.
+    /// `true` if the answer is to the look-up and not to the request.
     #[serde(default)]
     pub lookup: bool,
-    /// The status.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// The body.
+    /// Body of the answer.
     #[serde(default)]
     pub body: String,
-    /// What the answer means.
+    /// Meaning of the answer.
     pub means: Meaning,
 }
 
-/// What an answer means.
+/// The meaning of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Meaning {
-    /// Taken; of a look-up: the alert is not there yet.
+    /// The alert is taken; of a look-up: the alert is not there yet.
     Delivered,
-    /// It had it already.
+    /// The receiver had the alert already.
     Duplicate,
     /// The receiver is at fault.
     Retry,

@@ -1,14 +1,14 @@
-//! What templates can do to a value beside minijinja's own filters: what receivers ask for.
+//! Filters and tests of templates beside minijinja's own, for the formats that receivers need.
 
 use jiff::Timestamp;
 use minijinja::{Environment, Error, ErrorKind, value::Value};
 use uuid::Uuid;
 
-/// Ends a text that was too long for the receiver.
+/// Mark at the end of a text that was too long for the receiver.
 pub(super) const CUT_MARK: &str = " [... cut]";
 
-/// Returns whether the text is a page for people: the login or the error page of something that
-/// stands before the receiver, whatever its status says.
+/// Returns whether the text is an HTML page, such as the login or error page of a proxy before the
+/// receiver, whatever its status says.
 pub(super) fn is_page(text: &str) -> bool {
     let text =
         text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
@@ -26,8 +26,8 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_test("naming", is_naming);
 }
 
-/// Returns whether the text holds the reference as a word of its own: `a:1` is not named by `a:10`
-/// nor by `xa:1`, but by `[a:1]` and by `type:source:a:1`.
+/// Returns whether the text contains the reference as a separate word: `a:1` is not found in `a:10`
+/// nor in `xa:1`, but in `[a:1]` and in `type:source:a:1`.
 fn is_naming(text: &str, reference: &str) -> bool {
     let goes_on = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_');
     !reference.is_empty()
@@ -44,8 +44,8 @@ fn is_naming(text: &str, reference: &str) -> bool {
         })
 }
 
-/// The text, at most so many characters (UTF-16 units, the larger of the ways to count); a mark
-/// stands where it ends early.
+/// Cuts the text to at most `max` characters (UTF-16 units, the larger of the ways to count), with
+/// a mark at the end of a cut text.
 pub(super) fn cut(text: &str, max: usize) -> String {
     if text.len() <= max || text.encode_utf16().count() <= max {
         return text.to_owned();
@@ -69,12 +69,12 @@ fn iso(millis: i64) -> String {
     format!("{:.3}", Timestamp::from_millisecond(millis).unwrap_or(limit))
 }
 
-/// The UUID (version 5, in the URL namespace) of the text: the same for the same text.
+/// Returns the version 5 UUID of the text in the URL namespace.
 fn uuid5(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, text.as_bytes()).to_string()
 }
 
-/// The value as a text that holds JSON.
+/// Returns the value as a string that contains JSON.
 fn json_text(value: &Value) -> Result<String, Error> {
     serde_json::to_string(value)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))

@@ -46,16 +46,16 @@ use compile::{headers, lookup, method, severity};
 use file::File;
 use step::{Body, Kind, Rendered, Step};
 
-/// The parameter that opens a feed.
+/// Name of the parameter that opens a feed.
 pub const FEED_TOKEN: &str = "feed_token";
 
-/// The value of `request.body` that sends the alert itself.
+/// Value of `request.body` that sends the alert itself.
 const WHOLE_ALERT: &str = "alert";
 
-/// To how many characters each text is cut, one after the other, until a body is short enough.
+/// Lengths in characters to which texts are cut, one after the other, until a body is short enough.
 const SHORTER: [usize; 3] = [100_000, 10_000, 1_000];
 
-/// How one kind of receiver is spoken to.
+/// The description of one kind of receiver.
 pub struct Preset {
     name: String,
     about: String,
@@ -78,12 +78,12 @@ impl fmt::Debug for Preset {
 }
 
 impl Preset {
-    /// The names of the presets that come with the program, sorted.
+    /// Returns the names of the built-in presets, sorted.
     pub fn builtin_names() -> impl Iterator<Item = &'static str> {
         builtin::names()
     }
 
-    /// One of the presets that come with the program.
+    /// Returns a built-in preset.
     ///
     /// ```
     /// use slack_soar_relay::destination::preset::Preset;
@@ -94,10 +94,10 @@ impl Preset {
         Self::load(name, None).ok()
     }
 
-    /// A built-in preset, or `name.yaml` of the operator's folder.
+    /// Loads a built-in preset, or `name.yaml` of the operator's folder.
     ///
     /// # Errors
-    /// [`PresetError`]: none of that name, or one that cannot work.
+    /// Returns [`PresetError`] if there is no such preset, or it has a mistake.
     pub fn load(name: &str, presets_dir: Option<&Path>) -> Result<Arc<Self>, PresetError> {
         let builtin = builtin::text(name);
         let own =
@@ -181,63 +181,63 @@ impl Preset {
         Ok(preset)
     }
 
-    /// Its name.
+    /// Returns the name of the preset.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is for, in a sentence.
+    /// Returns one sentence about the receiver.
     pub fn about(&self) -> &str {
         &self.about
     }
 
-    /// What to know before using it.
+    /// Returns the notes that a user should read first.
     pub fn notes(&self) -> &str {
         &self.notes
     }
 
-    /// Where the receiver is, if it is the same place for everybody.
+    /// Returns the receiver's address, if it is the same for every customer.
     pub fn url(&self) -> Option<&str> {
         self.url.as_deref()
     }
 
-    /// How what it renders is sent.
+    /// Returns the way in which rendered alerts are sent.
     pub const fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// What it takes at most.
+    /// Returns the limits of the receiver.
     pub const fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Answers, and what they mean.
+    /// Returns the examples of answers.
     pub fn examples(&self) -> &[Example] {
         &self.examples
     }
 
-    /// What each level is called there, as JSON.
+    /// Returns the name of each level at the receiver, as JSON.
     pub fn severities(&self) -> impl Iterator<Item = (&str, String)> {
         self.severity.iter().map(|(level, value)| (level.as_str(), value.to_string()))
     }
 
-    /// How it is told who asks, one text for each way.
+    /// Returns the kinds of credentials that a request carries, one text each.
     pub fn auth_described(&self) -> Vec<String> {
         self.auth.iter().map(AuthFile::describe).collect()
     }
 
-    /// Whether it asks before it sends.
+    /// Returns whether a look-up is made before the request.
     pub const fn has_lookup(&self) -> bool {
         self.lookup.is_some()
     }
 
-    /// The parameters, for the documentation.
+    /// Returns the parameters, for the documentation.
     pub fn params_documented(&self) -> Vec<ParamDoc> {
         self.params.documented()
     }
 
-    /// What is wrong with the parameters of a destination, each with the parameter's name;
-    /// nothing, if they can be used.
+    /// Returns the mistakes in the parameters of a destination, each with the parameter's name;
+    /// empty if they can be used.
     pub fn check_params(
         &self,
         given: &Map<String, serde_json::Value>,
@@ -246,8 +246,8 @@ impl Preset {
         self.params.problems(given, secrets)
     }
 
-    /// A JSON Schema of the parameters of a preset that comes with the program; `reference` is that
-    /// of a reference to a secret. Nothing but the parameters is read.
+    /// Returns a JSON Schema of the parameters of a built-in preset; `reference` is the schema of a
+    /// reference to a secret. Reads only the parameters.
     pub fn builtin_params_schema(
         name: &str,
         reference: &serde_json::Value,
@@ -256,7 +256,7 @@ impl Preset {
         Some(file.params.schema(&file.about, reference))
     }
 
-    /// Parameters to show a preset with: the defaults, and something where there is none.
+    /// Returns parameters to show a preset with: the defaults, and samples for the others.
     pub fn placeholders(&self) -> Map<String, serde_json::Value> {
         self.params.placeholders()
     }
@@ -273,15 +273,15 @@ impl Preset {
         self.lookup.as_ref()
     }
 
-    /// The given parameters, and the defaults of the others, as templates see them.
+    /// Returns the given parameters, and the defaults of the others, as templates see them.
     pub(in crate::destination) fn params(&self, given: &Map<String, serde_json::Value>) -> Value {
         let mut params = self.placeholders();
         params.extend(given.clone());
         Value::from(Serde(params))
     }
 
-    /// Renders a step for the alert. A request whose body is longer than the receiver takes is
-    /// rendered again from shortened texts.
+    /// Renders a step for the alert. A request whose body exceeds the receiver's limit is rendered
+    /// again from shortened texts.
     pub(in crate::destination) fn render<'a>(
         &self,
         step: &'a Step,
@@ -330,7 +330,7 @@ impl Preset {
         })
     }
 
-    /// Tries the templates on the sample alerts.
+    /// Renders every template for the sample alerts.
     pub(in crate::destination) fn try_out(&self, params: &Value) -> Result<(), TemplateError> {
         sample_alerts().iter().try_for_each(|alert| {
             self.steps().try_for_each(|step| self.render(step, alert, params).map(drop))
@@ -342,7 +342,7 @@ impl Preset {
     }
 }
 
-/// The alert as JSON.
+/// Returns the alert as JSON.
 fn whole(alert: &Alert) -> serde_json::Result<Vec<u8>> {
     // Most of a large alert is its attachment, and its texts are in there once more.
     let expected = alert.attachment.get().len() * 2 + 2_048;
@@ -351,7 +351,7 @@ fn whole(alert: &Alert) -> serde_json::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// A feed gives the alert itself, behind a token.
+/// Checks that a feed gives the alert itself, behind a token.
 fn check_feed(file: &File) -> Result<(), TemplateError> {
     let wrong = |part, reason| Err(TemplateError::new(part, reason));
     if file.request.body.value != WHOLE_ALERT || file.lookup.is_some() {
@@ -363,7 +363,7 @@ fn check_feed(file: &File) -> Result<(), TemplateError> {
     Ok(())
 }
 
-/// The name becomes part of a path: nothing but the letters that destinations have.
+/// Checks a name that becomes part of a path: only the characters of destinations' names.
 fn is_name(name: &str) -> bool {
     crate::ids::DestinationName::new(name).is_ok()
 }
@@ -403,7 +403,7 @@ mod tests {
         serde_json::from_slice(&rendered.body).unwrap()
     }
 
-    /// The sample of the documentation, as the mapping makes it.
+    /// Returns the sample of the documentation, as the mapping makes it.
     fn incident() -> Alert {
         let mut alert = sample_alert("");
         alert.name = "Code Defender High Alert".to_owned();
@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    /// The three ways into Siemplify must give one alert the same ids and the same event.
+    /// Checks that the three ways into Siemplify give one alert the same ids and the same event.
     #[test]
     fn every_siemplify_preset_sends_the_same_view() {
         let [hook, legacy, chronicle] =

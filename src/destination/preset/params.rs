@@ -1,4 +1,4 @@
-//! The parameters of a preset: what an operator may set, of which type, and to what.
+//! Parameters of a preset: their names, types, defaults and choices.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     secret::Secret,
 };
 
-/// `params:` of a preset.
+/// The key `params` of a preset.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Params(BTreeMap<String, Param>);
@@ -21,7 +21,7 @@ pub(super) struct Param {
     r#type: ParamType,
     help: String,
     default: Option<serde_json::Value>,
-    /// Stands in samples, where there is no default.
+    /// Placeholder in samples for a parameter without a default.
     example: Option<serde_json::Value>,
     r#enum: Option<Vec<serde_json::Value>>,
 }
@@ -37,7 +37,7 @@ enum ParamType {
 }
 
 impl Params {
-    /// Whether the defaults and choices are of the types they say.
+    /// Checks that the defaults and choices have their types.
     pub(super) fn check(&self) -> Result<(), TemplateError> {
         self.0.iter().try_for_each(|(name, param)| param.check(name))
     }
@@ -46,7 +46,7 @@ impl Params {
         self.0.contains_key(name)
     }
 
-    /// What is wrong with the given values, by name; nothing, if they can be used.
+    /// Returns the mistakes in the given values, by name; empty if they can be used.
     pub(super) fn problems(
         &self,
         given: &Map<String, serde_json::Value>,
@@ -77,7 +77,7 @@ impl Params {
         problems
     }
 
-    /// A JSON Schema of the values; `reference` is that of a reference to a secret.
+    /// Returns a JSON Schema of the values; `reference` is the schema of a reference to a secret.
     pub(super) fn schema(&self, about: &str, reference: &serde_json::Value) -> serde_json::Value {
         let properties: Map<_, _> =
             self.0.iter().map(|(name, param)| (name.clone(), param.schema(reference))).collect();
@@ -90,7 +90,7 @@ impl Params {
         })
     }
 
-    /// Each of them, for the documentation.
+    /// Returns each parameter, for the documentation.
     pub(super) fn documented(&self) -> Vec<ParamDoc> {
         let document = |(name, param): (&String, &Param)| ParamDoc {
             name: name.clone(),
@@ -108,12 +108,12 @@ impl Params {
         self.0.iter().map(document).collect()
     }
 
-    /// The defaults, and something where there is none.
+    /// Returns the defaults, and samples for the other parameters.
     pub(super) fn placeholders(&self) -> Map<String, serde_json::Value> {
         self.0.iter().map(|(name, param)| (name.clone(), param.placeholder())).collect()
     }
 
-    /// Every parameter with every value of its choice.
+    /// Returns every parameter that has choices, with every choice.
     pub(super) fn choices(&self) -> impl Iterator<Item = (&str, serde_json::Value)> {
         self.0.iter().flat_map(|(name, param)| {
             let choices = param.choices().into_iter();
@@ -125,22 +125,22 @@ impl Params {
 /// One parameter, for the documentation.
 #[derive(Clone, Debug)]
 pub struct ParamDoc {
-    /// Its name.
+    /// Name of the parameter.
     pub name: String,
-    /// `string`, `integer`, `boolean` or `secret`.
+    /// Type: `string`, `integer`, `boolean` or `secret`.
     pub kind: &'static str,
-    /// The default, as JSON; without one it is required.
+    /// Default, as JSON; the parameter is required if there is none.
     pub default: Option<serde_json::Value>,
-    /// Such a value, if there is no default.
+    /// Sample value, if there is no default.
     pub example: serde_json::Value,
-    /// The values that are allowed, if not every one is.
+    /// Allowed values; empty if every value is allowed.
     pub choices: Vec<serde_json::Value>,
-    /// What it is.
+    /// Description of the parameter.
     pub help: String,
 }
 
 impl Param {
-    /// Default and choices must be what they are the default and choices of.
+    /// Checks that default and choices have the type of the parameter.
     fn check(&self, name: &str) -> Result<(), TemplateError> {
         let mut given =
             self.default.iter().chain(&self.example).chain(self.r#enum.iter().flatten());
@@ -149,7 +149,7 @@ impl Param {
             .map_or(Ok(()), |problem| Err(TemplateError::new(&format!("params.{name}"), problem)))
     }
 
-    /// A reference gives a text.
+    /// Returns the mistake if the parameter does not take a reference, whose value is a text.
     fn no_text(&self, name: &str) -> Option<String> {
         match self.r#type {
             ParamType::String | ParamType::Secret => None,

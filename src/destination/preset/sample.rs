@@ -1,4 +1,4 @@
-//! Alerts to try a preset with before a real one arrives. Nothing here is ever sent.
+//! Alerts to try a preset with before a real one arrives. They are never sent.
 
 use serde_json::{
     json,
@@ -7,8 +7,8 @@ use serde_json::{
 
 use crate::alert::{Alert, HostDomain, SCHEMA, Script, Severity, Slack};
 
-/// Alerts that every template must make a request of: an ordinary one, one in which nothing could
-/// be read, and one in which every text is a trap.
+/// Alerts that every template must be able to render: an ordinary one, one in which nothing could
+/// be read, and one in which every text needs escaping.
 pub(in crate::destination) fn sample_alerts() -> [Alert; 3] {
     let mut empty = sample_alert("");
     empty.attachment = RawValue::NULL.to_owned();
@@ -16,7 +16,7 @@ pub(in crate::destination) fn sample_alerts() -> [Alert; 3] {
     [sample_alert("text"), empty, sample_alert(traps)]
 }
 
-/// An alert whose every free text is `text`.
+/// Returns an alert whose every free text is `text`.
 pub(in crate::destination) fn sample_alert(text: &str) -> Alert {
     let text = || text.to_owned();
     let attachment = to_raw_value(&json!({"title": text(), "text": text(), "fields": []}));

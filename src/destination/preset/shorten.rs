@@ -1,4 +1,4 @@
-//! An alert whose texts are cut, for a receiver that would not take the whole of it.
+//! Shortens the texts of an alert for a receiver with a limit.
 
 use serde_json::{
     Value,
@@ -7,11 +7,11 @@ use serde_json::{
 
 use crate::{alert::Alert, destination::preset::filters::cut};
 
-/// A larger attachment is left out: it would take tens of times its size to be cut, and most
-/// receivers refuse it anyway. The store keeps all of it.
+/// Size of the attachment beyond which it is left out: cutting it would take tens of times its
+/// size, and most receivers refuse it anyway. The store keeps all of it.
 const ATTACHMENT_MAX_BYTES: usize = 1024 * 1024;
 
-/// The alert with at most so many characters in each text. What identifies it stays as it is.
+/// Returns the alert with at most that many characters in each text. The identity stays as it is.
 pub(super) fn shortened(alert: &Alert, chars: usize) -> Alert {
     let mut alert = alert.clone();
     for text in [

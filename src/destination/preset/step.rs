@@ -1,4 +1,4 @@
-//! The requests of a preset: the one that sends an alert, and the look-up before it.
+//! Requests of a preset: the one that sends an alert, and the look-up before it.
 
 use reqwest::{
     Method,
@@ -7,7 +7,7 @@ use reqwest::{
 
 use super::{answer::AnswerRules, template::RequestTemplates};
 
-/// One request, and how its answer is read.
+/// One request, and the rules for its answer.
 pub(in crate::destination) struct Step {
     pub(super) kind: Kind,
     pub(in crate::destination) method: Method,
@@ -19,9 +19,9 @@ pub(in crate::destination) struct Step {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Asks whether the receiver has the alert already.
+    /// Look-up: does the receiver have the alert already?
     LookUp,
-    /// Sends the alert.
+    /// Request that sends the alert.
     Request,
 }
 

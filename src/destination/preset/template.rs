@@ -1,9 +1,9 @@
-//! Turns an alert into the parts of a request, as a preset's templates say.
+//! Renders the parts of a request from an alert, by a preset's templates.
 //!
-//! What data may do is decided here and not by the template: in a body every `{{ }}` writes one
-//! JSON value, in a path every `{{ }}` writes percent-encoded text, and neither can be switched
-//! off. A field that does not exist is an error, and so is a template that never ends. Templates
-//! reach nothing outside: no files, no other templates, no clock.
+//! The rules for data are here and not in the template: in a body every `{{ }}` writes one JSON
+//! value, in a path every `{{ }}` writes percent-encoded text, and neither can be switched off. A
+//! field that does not exist is an error, and so is a template that never ends. Templates cannot
+//! reach files, other templates or a clock.
 
 use std::{
     borrow::Cow,
@@ -25,21 +25,22 @@ use crate::{alert::Alert, destination::preset::filters, ids::div_half_even};
 const BODY: &str = "body";
 const PATH: &str = "path";
 
-/// One unit is an instruction or 64 bytes written: about 30 MB of text, or a few milliseconds.
+/// Fuel of one template. One unit is an instruction or 64 bytes written: about 30 MB of text, or a
+/// few milliseconds.
 const FUEL: u64 = 500_000;
 
-/// What RFC 3986 calls unreserved is left as it is.
+/// Characters that are percent-encoded: all but those that RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A template that cannot be compiled, or made no request of an alert.
+/// Error of a template that cannot be compiled, or cannot render an alert.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part}{}: {reason}", Line(*line))]
 pub struct TemplateError {
-    /// `body`, `path`, `query.name`, `answer.duplicate`, ...
+    /// Part of the preset: `body`, `path`, `query.name`, `answer.duplicate`, ...
     pub part: String,
-    /// The line in that template, from 1.
+    /// Line in that template, from 1.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// Description of the mistake.
     pub reason: String,
 }
 
@@ -75,10 +76,10 @@ pub struct RequestTemplates {
 }
 
 impl RequestTemplates {
-    /// Compiles them; `query` is by name of the parameter.
+    /// Compiles the templates; `query` is by name of the parameter.
     ///
     /// # Errors
-    /// [`TemplateError`] for one that is no template.
+    /// Returns [`TemplateError`] for the first template that does not compile.
     pub fn compile(
         body: Option<&str>,
         path: Option<&str>,
@@ -102,15 +103,15 @@ impl RequestTemplates {
         Ok(Self { env, path: path.is_some(), query })
     }
 
-    /// Whether there is nothing to render.
+    /// Returns whether there is nothing to render.
     pub fn is_empty(&self) -> bool {
         self.env.templates().next().is_none()
     }
 
-    /// The body: JSON.
+    /// Renders the body, which is JSON.
     ///
     /// # Errors
-    /// [`TemplateError`] if a field does not exist, or the result is not JSON.
+    /// Returns [`TemplateError`] if a field does not exist, or the result is not JSON.
     pub fn body(&self, context: &Value) -> Result<String, TemplateError> {
         let body = render(&self.env, BODY, context)?;
         serde_json::from_str::<IgnoredAny>(&body).map_err(|error| TemplateError {
@@ -123,10 +124,10 @@ impl RequestTemplates {
         Ok(body)
     }
 
-    /// What is appended to the path of the destination's URL.
+    /// Renders the text that is appended to the path of the destination's URL.
     ///
     /// # Errors
-    /// [`TemplateError`] if a field does not exist, or a segment would climb (`..`).
+    /// Returns [`TemplateError`] if a field does not exist, or a segment would climb (`..`).
     pub fn path(&self, context: &Value) -> Result<String, TemplateError> {
         if !self.path {
             return Ok(String::new());
@@ -142,10 +143,10 @@ impl RequestTemplates {
         Ok(path)
     }
 
-    /// What is appended to the query, not yet encoded.
+    /// Renders the keys that are appended to the query, not yet encoded.
     ///
     /// # Errors
-    /// [`TemplateError`] if a field does not exist.
+    /// Returns [`TemplateError`] if a field does not exist.
     pub fn query(&self, context: &Value) -> Result<Vec<(&str, String)>, TemplateError> {
         self.query
             .iter()
@@ -156,7 +157,8 @@ impl RequestTemplates {
             .collect()
     }
 
-    /// Every name that a template reads, with the template's part: `alert.title`, `params.x`.
+    /// Returns every name that a template reads, with the template's part: `alert.title`,
+    /// `params.x`.
     pub fn reads(&self) -> BTreeSet<(String, String)> {
         self.env
             .templates()
@@ -168,7 +170,7 @@ impl RequestTemplates {
     }
 }
 
-/// What templates see: `alert`, `params`, and what the receiver calls the alert's `severity`.
+/// Returns the context of templates: `alert`, `params`, and the receiver's name for the `severity`.
 pub fn context(alert: &Alert, params: &Value, severity: &Value) -> Value {
     context! {
         alert => Value::from_object(AlertFields::new(alert)),
@@ -177,7 +179,7 @@ pub fn context(alert: &Alert, params: &Value, severity: &Value) -> Value {
     }
 }
 
-/// An environment with our filters, our limits, and nothing that writes data unescaped.
+/// Returns an environment with our filters and limits, in which all data is escaped.
 pub(in crate::destination) fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(undefined);
@@ -229,9 +231,9 @@ fn write_value(
     escape_formatter(out, state, value)
 }
 
-/// Divides a whole number, a half going to the even neighbour. Of a text, its leading digits; what
-/// follows them stays. A text without leading digits stays as it is, so that an alert with an
-/// unusual id is still sent.
+/// Divides a whole number, rounding a half to the even neighbour. In a text, divides the leading
+/// digits and keeps the rest. A text without leading digits stays as it is, so that an alert with
+/// an unusual id is still sent.
 fn half_even(value: &Value, by: i64) -> Result<Value, Error> {
     if by < 1 {
         let reason = "half_even divides by a number above 0";
@@ -256,7 +258,7 @@ fn half_even(value: &Value, by: i64) -> Result<Value, Error> {
     }
 }
 
-/// The alert as templates see it. Slack's attachment is parsed only if a template looks into it.
+/// The alert as templates see it. Slack's attachment is parsed only if a template reads it.
 #[derive(Debug)]
 struct AlertFields {
     fields: Value,
@@ -266,14 +268,14 @@ struct AlertFields {
 
 const ATTACHMENT: &str = "attachment";
 
-/// Of a larger attachment templates see its own texts, numbers and flags, and no lists and objects:
-/// a million empty ones in it would take a hundred times their size.
+/// Size of the attachment beyond which templates see only its texts, numbers and flags, and no
+/// lists and objects: a million empty ones would take a hundred times their size.
 const ATTACHMENT_MAX_BYTES: usize = 256 * 1024;
 
 /// The first members of an object that are neither lists nor objects.
 struct Scalars(BTreeMap<String, serde_json::Value>);
 
-/// Slack's attachments have some thirty members.
+/// Most members of a large attachment that are kept; Slack's attachments have some thirty.
 const SCALARS_MAX: usize = 200;
 
 impl<'de> Deserialize<'de> for Scalars {

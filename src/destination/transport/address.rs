@@ -1,11 +1,11 @@
-//! The address that a request goes to, and what of it may be shown.
+//! The address that a request goes to, and the part of it that may be shown.
 
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use reqwest::{Url, header::HeaderValue};
 
 use crate::destination::{DeliveryError, access::redact::MASK, preset::step::Rendered};
 
-/// The destination's URL with what the preset appends to its path and query.
+/// Returns the destination's URL with the preset's additions to path and query.
 pub(super) fn appended(base: &Url, rendered: &Rendered<'_>) -> Url {
     let mut url = base.clone();
     let whole = rendered.path.trim_end_matches('/');
@@ -20,7 +20,7 @@ pub(super) fn appended(base: &Url, rendered: &Rendered<'_>) -> Url {
     url
 }
 
-/// Scheme and host, `***` for the path and query of `base`, and what the preset appended.
+/// Returns scheme and host, `***` for the path and query of `base`, and the preset's additions.
 pub(super) fn shown_url(base: &Url, url: &Url) -> String {
     let added = |whole: Option<&str>, own: Option<&str>| {
         let whole = whole.unwrap_or_default();
@@ -49,8 +49,8 @@ pub(super) fn shown_url(base: &Url, url: &Url) -> String {
     format!("{origin}{path}{query}")
 }
 
-/// A text as a header can carry it. Ids of real messages are left as they are; what a header
-/// cannot carry is percent-encoded.
+/// Encodes a text for a header. Ids of real messages stay as they are; characters that a header
+/// cannot carry are percent-encoded.
 pub(super) fn header_text(text: &str) -> Result<HeaderValue, DeliveryError> {
     let text = utf8_percent_encode(text, CONTROLS).to_string();
     HeaderValue::try_from(text).map_err(|_never| DeliveryError::Refused {
@@ -59,12 +59,12 @@ pub(super) fn header_text(text: &str) -> Result<HeaderValue, DeliveryError> {
     })
 }
 
-/// The header of a token.
+/// Returns the header of a token.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, DeliveryError> {
     sensitive(&format!("Bearer {token}"))
 }
 
-/// A header that is never shown.
+/// Returns a header that is never shown.
 pub(super) fn sensitive(text: &str) -> Result<HeaderValue, DeliveryError> {
     let mut value = header_text(text)?;
     value.set_sensitive(true);

@@ -39,7 +39,7 @@ impl Exchange<'_> {
     /// again.
     ///
     /// # Errors
-    /// [`DeliveryError`]: no answer, or one that does not take the alert.
+    /// Returns [`DeliveryError`] if there is no answer, or the answer does not take the alert.
     pub(super) async fn deliver(mut self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let Some((source, cache)) = &self.access.token else {
             return self.look_up_and_send(alert).await;

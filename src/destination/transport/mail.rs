@@ -1,7 +1,7 @@
-//! A mail for each alert, by SMTP: the vendor's own list of channels has it.
+//! One mail for each alert, by SMTP: mail is one of the vendor's own channels.
 //!
-//! Each recipient has an outcome of its own (`session`), kept between attempts (`recipients`):
-//! the alert is delivered once everybody has the mail who is not refused.
+//! Each recipient has an outcome of its own (`session`), kept between attempts (`recipients`): the
+//! alert is delivered once every recipient that is not refused has the mail.
 
 use std::{error::Error, fs, time::Duration};
 
@@ -39,10 +39,10 @@ use crate::{
 mod recipients;
 mod session;
 
-/// For the server's goodbye: by then it has the mail.
+/// Time limit for the server's goodbye, when it already has the mail.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What the preset's body holds.
+/// The body that the preset renders.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mail {
@@ -66,14 +66,14 @@ struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encryption {
     None,
-    /// STARTTLS, if the server has it.
+    /// STARTTLS if the server offers it.
     Opportunistic,
-    /// STARTTLS.
+    /// STARTTLS; an error without it.
     Required,
     FromTheBeginning,
 }
 
-/// One destination that takes mails.
+/// A destination that takes mails.
 pub(super) struct Mailbox<'a> {
     pub(super) name: &'a DestinationName,
     pub(super) server: &'a Url,
@@ -87,9 +87,10 @@ impl Mailbox<'_> {
     /// `key`, so that a repeated mail has the same.
     ///
     /// # Errors
-    /// [`DeliveryError`]: 4xx and no connection are the server's fault, 535 and the like our
-    /// credentials', a 5xx to the sender, to every recipient or to the mail the mail's. An alert
-    /// that some have and others are to get later is [`DeliveryError::Partly`] delivered.
+    /// Returns [`DeliveryError`]: 4xx and a lost connection are the server's fault, 535 and similar
+    /// codes the credentials', a 5xx to the sender, to every recipient or to the mail the mail's.
+    /// An alert that some recipients have and others get later is [`DeliveryError::Partly`]
+    /// delivered.
     pub(super) async fn send(&self, key: &str, body: &[u8]) -> Result<Receipt, DeliveryError> {
         let message =
             message(key, body).map_err(|reason| DeliveryError::Refused { answer: None, reason })?;
@@ -119,8 +120,8 @@ impl Mailbox<'_> {
         }
     }
 
-    /// Hands the mail over. The name is resolved here and not by the library, which knows of no
-    /// address that is never contacted.
+    /// Hands the mail to the server. The name is resolved here and not by the library, which does
+    /// not check for refused addresses.
     async fn take(
         &self,
         key: &str,
@@ -142,7 +143,7 @@ impl Mailbox<'_> {
         handed.map_err(|error| failed(&*error, self.redactor, refused))
     }
 
-    /// One line for each recipient that was not refused before.
+    /// Logs one line for each recipient that was not refused before.
     fn say_who_is_refused(&self, refused: &[Said]) {
         for Said { address, text, .. } in self.recipients.refuse(refused) {
             tracing::warn!(
@@ -153,7 +154,7 @@ impl Mailbox<'_> {
         }
     }
 
-    /// What the server said to the mail and to whom it does not go.
+    /// Returns the excerpt: the server's answer to the mail, and the refused recipients.
     fn excerpt(&self, outcome: &Outcome) -> String {
         let told = |what: &str, said: &Said| format!("{what}: {} ({})", said.address, said.text);
         let answer = Some(outcome.answer.clone()).filter(|answer| !answer.is_empty());
@@ -164,26 +165,26 @@ impl Mailbox<'_> {
     }
 }
 
-/// Whether a mail can be made of the body.
+/// Checks that a mail can be made of the body.
 ///
 /// # Errors
-/// What is wrong with its addresses.
+/// Returns the mistake in its addresses.
 pub(super) fn check(body: &[u8]) -> Result<(), String> {
     message("", body).map(drop)
 }
 
-/// Whether mails can be sent to the server.
+/// Checks that mails can be sent to the server.
 ///
 /// # Errors
-/// What is wrong with its URL.
+/// Returns the mistake in its URL.
 pub(super) fn check_server(server: &Url) -> Result<(), String> {
     Server::of(server).map(drop)
 }
 
-/// Connects to the server, and says where that was. Nothing is sent.
+/// Connects to the server and returns its address, without sending anything.
 ///
 /// # Errors
-/// Why it cannot be reached.
+/// Returns the reason why the server cannot be reached.
 pub async fn reach(server: &Url) -> Result<String, Box<dyn Error + Send + Sync>> {
     let Server { host, port, .. } = Server::of(server)?;
     let addresses = http_client::resolve(&host, port).await?;
@@ -279,7 +280,8 @@ impl Server {
     }
 }
 
-/// Returns whose fault it is. `by_refusal` says it of a 5xx that is not about credentials.
+/// Returns the error for a failed session. `by_refusal` makes the error of a 5xx that is not about
+/// credentials.
 fn failed(
     error: &(dyn Error + Send + Sync + 'static),
     redactor: &Redactor,
@@ -331,7 +333,7 @@ fn message(key: &str, body: &[u8]) -> Result<Message, String> {
     builder.body(mail.text).map_err(|error| error.to_string())
 }
 
-/// `Importance: high` of RFC 2156, which the common programs show.
+/// The header `Importance: high` of RFC 2156, which the common programs show.
 #[derive(Clone)]
 struct Urgent;
 

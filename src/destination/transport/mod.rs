@@ -1,8 +1,8 @@
 //! A destination that alerts are sent to, over HTTP, as a mail, or to standard output.
 //!
-//! `delivery` calls [`Destination::deliver`], `cli` builds it and prints what it would send. It
-//! never retries, never follows a redirect, and lets no secret into an error, an excerpt or a
-//! printed request.
+//! `delivery` calls [`Destination::deliver`]; `cli` builds the destination and prints what it would
+//! send. A destination never retries, never follows a redirect, and never shows a secret in an
+//! error, an excerpt or a printed request.
 
 use std::{fmt, sync::Arc};
 
@@ -39,14 +39,14 @@ mod stdout;
 #[cfg(test)]
 mod tests;
 
-/// One receiver of alerts, set up.
+/// One receiver of alerts, ready to send.
 pub struct Destination {
     settings: Settings,
     client: Client,
     clock: Clock,
-    /// Made anew when one of the secrets has changed.
+    /// Address and credentials, made anew when a secret has changed.
     access: ArcSwap<Access>,
-    /// The recipients of mails.
+    /// Recipients of mails.
     recipients: Recipients,
 }
 
@@ -60,10 +60,10 @@ impl fmt::Debug for Destination {
 }
 
 impl Destination {
-    /// Sets it up and tries the preset on sample alerts; sends nothing.
+    /// Sets up a destination and renders the preset for sample alerts; sends nothing.
     ///
     /// # Errors
-    /// [`SetupError`]: every mistake that can be found without talking to the destination.
+    /// Returns [`SetupError`] for every mistake that can be found without talking to the receiver.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SetupError> {
         let problems = settings.preset.check_params(&settings.params, &settings.secrets);
         if !problems.is_empty() {
@@ -108,8 +108,7 @@ impl Destination {
         hash.finalize().into()
     }
 
-    /// Returns what is wrong although alerts are delivered, such as a recipient that is refused.
-    /// Empty if nothing is.
+    /// Returns the fault that does not stop deliveries, such as a refused recipient; or empty.
     pub fn problem(&self) -> String {
         self.recipients.problem()
     }
@@ -155,7 +154,7 @@ impl Destination {
     /// Makes one attempt. The same alert may be delivered again: its id is the idempotency key.
     ///
     /// # Errors
-    /// [`DeliveryError`], whose [`DeliveryError::advice`] says what to do.
+    /// Returns [`DeliveryError`], whose [`DeliveryError::advice`] says what to do.
     pub async fn deliver(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let attempt = self.attempt_with_fresh_secrets(alert);
         tokio::time::timeout(self.settings.timeout, attempt)
@@ -163,7 +162,7 @@ impl Destination {
             .unwrap_or(Err(DeliveryError::TimedOut))
     }
 
-    /// Makes one attempt, and one more if our credentials are refused and were just rotated.
+    /// Makes one attempt, and a second one if the credentials are refused and were just rotated.
     async fn attempt_with_fresh_secrets(&self, alert: &Alert) -> Result<Receipt, DeliveryError> {
         let access = self.access().map_err(unreachable)?;
         let outcome = self.attempt(alert).await;
@@ -227,7 +226,7 @@ impl Destination {
         builder.build(preset.request(), alert)
     }
 
-    /// Returns what the secrets come to now.
+    /// Returns the access that the secrets give now.
     fn access(&self) -> Result<Arc<Access>, SetupError> {
         let current = self.access.load_full();
         if current.is_current(&self.settings) {

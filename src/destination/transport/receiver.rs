@@ -19,21 +19,21 @@ pub(in crate::destination) struct Got {
 }
 
 impl Got {
-    /// Every value of the header.
+    /// Returns every value of the header.
     pub(in crate::destination) fn header(&self, name: &str) -> Vec<&str> {
         let found = self.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str()).collect()
     }
 }
 
-/// What is done with a request: bytes are written back, then the connection is closed.
+/// The reaction to a request: bytes are written back, then the connection is closed.
 pub(in crate::destination) enum Behave {
     Answer(String),
     /// Says nothing until the client has gone.
     Hang,
     /// Answers the head, then says nothing until the client has gone.
     HangAfter(String),
-    /// The first, and then the second without end, as long as somebody reads it.
+    /// Writes the first, and then the second without end, as long as the client reads.
     Flood(&'static str, &'static str),
 }
 
@@ -107,7 +107,7 @@ impl Receiver {
         self.got.lock().unwrap().clone()
     }
 
-    /// How much of an endless body was taken off our hands.
+    /// Returns how much of an endless body the client has read.
     pub(in crate::destination) fn flooded(&self) -> u64 {
         *self.flooded.lock().unwrap()
     }

@@ -30,9 +30,9 @@ pub(super) struct Request {
 pub(super) struct RequestBuilder<'a> {
     pub(super) preset: &'a Preset,
     pub(super) access: &'a Access,
-    /// The parameters, with their secrets filled in or masked.
+    /// Parameters, with their secrets filled in or masked.
     pub(super) params: &'a Value,
-    /// The time of signing.
+    /// Time of signing.
     pub(super) now: Timestamp,
 }
 
@@ -40,7 +40,7 @@ impl RequestBuilder<'_> {
     /// Returns the request of that step for the alert.
     ///
     /// # Errors
-    /// [`DeliveryError::Refused`] if the preset makes no request of this alert.
+    /// Returns [`DeliveryError::Refused`] if the preset cannot render this alert.
     pub(super) fn build(&self, step: &Step, alert: &Alert) -> Result<Request, DeliveryError> {
         let rendered = self
             .preset

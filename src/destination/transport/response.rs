@@ -1,5 +1,5 @@
-//! From what came back over the wire to a verdict on the attempt. Nothing that leaves here holds a
-//! secret, and no answer is read further than its beginning.
+//! Turns the bytes of an answer into a result of the attempt. Results do not contain secrets, and
+//! no answer is read further than its beginning.
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
@@ -17,21 +17,21 @@ use crate::{
     },
 };
 
-/// As much of an answer is read; rules see it, the rest is dropped with the connection. Some
-/// receivers repeat the whole alert. As JSON it takes forty times the memory, hence no more.
+/// Bytes of an answer that are read. Rules see them; the rest is dropped with the connection. Some
+/// receivers repeat the whole alert, which takes forty times the memory as JSON, hence no more.
 const ANSWER_BYTES: usize = 256 * 1024;
 
-/// As much of an answer is kept with the attempt.
+/// Bytes of an answer that are kept with the attempt.
 pub(in crate::destination) const EXCERPT_BYTES: usize = 4_000;
 
 /// An answer, as far as it was read.
 pub(in crate::destination) struct Received {
     pub(in crate::destination) reply: Reply,
-    /// Whether that is all of it.
+    /// `true` if the answer was read to its end.
     pub(in crate::destination) is_whole: bool,
-    /// What `Retry-After` asks for.
+    /// Time that `Retry-After` asks for.
     wait: Option<Duration>,
-    /// What broke the connection in the middle of the body.
+    /// Error that broke the connection in the middle of the body.
     cut_off: Option<reqwest::Error>,
 }
 
@@ -62,7 +62,7 @@ pub(in crate::destination) async fn receive(mut response: Response, now: Timesta
     }
 }
 
-/// A success whose body broke off is none: what it said is not known.
+/// Refuses a success whose body broke off, since its meaning is not known.
 pub(in crate::destination) fn verdict(
     received: Received,
     reading: &Reading,
@@ -92,12 +92,13 @@ pub(in crate::destination) fn verdict(
     }
 }
 
-/// What broke the connection, as a text: errors of the client may hold the URL.
+/// Returns the text of an error that broke the connection. Errors of the client may contain the
+/// URL.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Broken(String);
 
-/// No answer, or not all of it.
+/// Returns the error for an answer that is missing or incomplete.
 pub(in crate::destination) fn failed(error: reqwest::Error, redactor: &Redactor) -> DeliveryError {
     // A connection that did not come about in time is a fault of the network.
     if error.is_timeout() && !error.is_connect() {
@@ -107,12 +108,12 @@ pub(in crate::destination) fn failed(error: reqwest::Error, redactor: &Redactor)
     unreachable(&text, redactor)
 }
 
-/// There is no way to the destination, for that reason.
+/// Returns the error for a destination that cannot be reached, with the reason.
 pub(in crate::destination) fn unreachable(reason: &str, redactor: &Redactor) -> DeliveryError {
     DeliveryError::Unreachable(Box::new(Broken(redactor.excerpt(reason, EXCERPT_BYTES))))
 }
 
-/// The error and its causes in one line.
+/// Formats the error and its causes in one line.
 pub(in crate::destination) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,4 @@
-//! The standard output as a destination: the relay may run in a pipeline.
+//! Standard output as a destination: the relay may run in a pipeline.
 
 use std::{
     io::{self, Write},
@@ -9,11 +9,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::destination::Receipt;
 
-/// Whoever reads the output may stop to: then one thread waits for that, and no more.
+/// Lock for standard output. If the reader of a pipeline stops, one thread waits for it, and no
+/// more.
 static WRITER: Semaphore = Semaphore::const_new(1);
 
-/// One line of JSON: line breaks between values are no part of it. On a thread of its own, so that
-/// the relay goes on while nobody reads; attempts that find it busy wait, and time out.
+/// Writes one line of JSON, without line breaks between values. Runs on a thread of its own, so
+/// that the relay goes on while nothing reads; attempts that find it busy wait, and time out.
 pub(super) async fn print_line(body: Vec<u8>) -> io::Result<Receipt> {
     let place = WRITER.acquire().await.map_err(io::Error::other)?;
     let (done, printed) = oneshot::channel();

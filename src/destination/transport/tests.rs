@@ -56,7 +56,7 @@ fn destination(settings: Settings) -> Destination {
     Destination::new(settings, clock()).unwrap()
 }
 
-/// A preset of the test's own.
+/// A preset for these tests.
 fn preset(rest: &str) -> Arc<Preset> {
     let dir = tempfile::tempdir().unwrap();
     let text = format!("preset: mine\nabout: x\n{rest}");
@@ -532,7 +532,7 @@ fn a_rendered_url_without_a_secret_part_is_whole() {
     assert_eq!(rendered("https://soar.example.com/a/"), "https://soar.example.com/***");
 }
 
-/// The host of a certificate for localhost that has ended.
+/// Host name in a certificate for localhost that has expired.
 const EXPIRED: &str = "expired";
 
 type Ca = CertifiedIssuer<'static, KeyPair>;

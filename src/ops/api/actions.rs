@@ -29,7 +29,7 @@ pub(super) struct Where {
     destination: Option<String>,
 }
 
-/// `POST /alerts/{id}/retry`
+/// Handles `POST /alerts/{id}/retry`.
 pub(super) async fn retry(
     State(api): Shared,
     operator: Operator,
@@ -40,7 +40,7 @@ pub(super) async fn retry(
     act_on_one(&api, &operator, Action::Retry, &id, query).await
 }
 
-/// `POST /alerts/{id}/cancel`
+/// Handles `POST /alerts/{id}/cancel`.
 pub(super) async fn cancel(
     State(api): Shared,
     operator: Operator,
@@ -134,7 +134,7 @@ pub(super) struct Which {
     destination: Option<String>,
 }
 
-/// `POST /alerts/retry?state=dead|cancelled|pending|refused|unrouted[&destination=]`
+/// Handles `POST /alerts/retry?state=dead|cancelled|pending|refused|unrouted[&destination=]`.
 pub(super) async fn retry_all(
     State(api): Shared,
     operator: Operator,
@@ -144,7 +144,7 @@ pub(super) async fn retry_all(
     act_on_all(&api, &operator, Action::Retry, which).await
 }
 
-/// `POST /alerts/cancel?state=dead|pending|refused[&destination=]`
+/// Handles `POST /alerts/cancel?state=dead|pending|refused[&destination=]`.
 pub(super) async fn cancel_all(
     State(api): Shared,
     operator: Operator,
@@ -208,7 +208,7 @@ pub(super) struct TestQuery {
     severity: Option<String>,
 }
 
-/// `POST /destinations/{name}/test`
+/// Handles `POST /destinations/{name}/test`.
 pub(super) async fn test(
     State(api): Shared,
     operator: Operator,

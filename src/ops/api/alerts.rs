@@ -40,7 +40,7 @@ pub(super) struct List {
     limit: Option<String>,
 }
 
-/// `GET /alerts`
+/// Handles `GET /alerts`.
 pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answer<Page> {
     let limit = number("limit", list.limit.as_deref())?.unwrap_or(LIMIT);
     if limit == 0 || limit > MAX_LIMIT {
@@ -76,7 +76,7 @@ pub(super) async fn list(State(api): Shared, Params(list): Params<List>) -> Answ
 pub(super) fn number<T: FromStr>(key: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
     let text = text.filter(|text| !text.is_empty());
     let parse = |text: &str| {
-        text.parse().map_err(|_| Problem::bad_request(format!("{key}: `{text}` is no number")))
+        text.parse().map_err(|_| Problem::bad_request(format!("{key}: `{text}` is not a number")))
     };
     text.map(parse).transpose()
 }
@@ -87,7 +87,7 @@ pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
     known.into_iter().find(|state| state.as_str() == word).ok_or_else(|| {
         let words: Vec<&str> = known.iter().map(|state| state.as_str()).collect();
         let words = words.join(", ");
-        Problem::bad_request(format!("`{word}` is no state: use {words} or unrouted"))
+        Problem::bad_request(format!("`{word}` is not a state: use {words} or unrouted"))
     })
 }
 
@@ -95,12 +95,12 @@ pub(super) fn state(word: &str) -> Result<DeliveryState, Problem> {
 pub(super) fn severity(word: &str) -> Result<RiskLevel, Problem> {
     RiskLevel::parse(word).ok_or_else(|| {
         Problem::bad_request(format!(
-            "`{word}` is no severity: use informative, low, medium, high or critical"
+            "`{word}` is not a severity: use informative, low, medium, high or critical"
         ))
     })
 }
 
-/// `GET /alerts/{id}`
+/// Handles `GET /alerts/{id}`.
 pub(super) async fn show(
     State(api): Shared,
     Path(id): Path<String>,

@@ -40,7 +40,7 @@ pub(super) struct Wish {
     destination: Option<String>,
 }
 
-/// `GET /feed?after=SEQ[&limit=][&wait=][&destination=]`
+/// Handles `GET /feed?after=SEQ[&limit=][&wait=][&destination=]`.
 pub(super) async fn read(
     State(api): Shared,
     request: request::Parts,
@@ -148,7 +148,7 @@ fn no_items(why: NoItems, after: i64) -> Problem {
             "the configuration has just changed: ask again",
         ),
         NoItems::Beyond(end) => Problem::conflict(format!(
-            "after: no item has a number beyond {end}, so {after} is none of this feed's; nothing \
+            "after: no item has a number beyond {end}, so {after} is not one of this feed's; nothing \
              was marked as delivered. Begin with after=0 for all that is kept"
         )),
     }

@@ -53,7 +53,7 @@ pub(super) async fn pause(
     set_paused(&api, &operator, &name, Paused::Yes(Pause { length, reason })).await
 }
 
-/// `POST /destinations/{name}/resume`
+/// Handles `POST /destinations/{name}/resume`.
 pub(super) async fn resume(
     State(api): Shared,
     operator: Operator,

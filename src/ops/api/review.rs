@@ -40,7 +40,7 @@ pub(super) struct Which {
     limit: Option<u32>,
 }
 
-/// `GET /near-misses?before=&limit=`
+/// Handles `GET /near-misses?before=&limit=`.
 pub(super) async fn near_misses(
     State(api): Shared,
     reading: Reading,
@@ -58,7 +58,7 @@ pub(super) async fn near_misses(
     Ok(Json(NearMisses { near_misses: found.into_iter().map(NearMiss::new).collect(), next }))
 }
 
-/// `GET /near-misses/{id}`
+/// Handles `GET /near-misses/{id}`.
 pub(super) async fn near_miss(
     State(api): Shared,
     reading: Reading,
@@ -71,7 +71,7 @@ pub(super) async fn near_miss(
     Ok(Json(NearMissDetail { near_miss: NearMiss::new(found), raw }))
 }
 
-/// `POST /near-misses/{id}/adopt`
+/// Handles `POST /near-misses/{id}/adopt`.
 pub(super) async fn adopt(
     State(api): Shared,
     operator: Operator,
@@ -109,7 +109,7 @@ pub(super) async fn adopt(
     Ok(Json(Adopted { changed, alert_ids }))
 }
 
-/// `GET /quarantine`
+/// Handles `GET /quarantine`.
 pub(super) async fn quarantine(
     State(api): Shared,
     reading: Reading,
@@ -121,7 +121,7 @@ pub(super) async fn quarantine(
     Ok(Json(Quarantine { quarantine: found.iter().map(Quarantined::new).collect() }))
 }
 
-/// `GET /quarantine/{id}`
+/// Handles `GET /quarantine/{id}`.
 pub(super) async fn quarantined(
     State(api): Shared,
     reading: Reading,
@@ -163,7 +163,7 @@ impl Reading {
             return;
         }
         if let Err(error) = api.ground.store.mark_read(near_misses, quarantined).await {
-            tracing::warn!(error = chain(&error), "what was listed cannot be marked as read");
+            tracing::warn!(error = chain(&error), "could not mark the listed entries as read");
         }
     }
 }

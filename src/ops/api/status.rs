@@ -22,7 +22,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(3);
 /// Maximum up to which unrouted alerts are counted.
 const UNROUTED_COUNTED: u32 = 500;
 
-/// `GET /status`
+/// Handles `GET /status`.
 pub(super) async fn status(
     State(api): Shared,
     Params(NoQuery {}): Params<NoQuery>,
@@ -101,7 +101,7 @@ async fn apps(api: &Api, has_store: bool) -> Vec<App> {
     let control = api.control();
     if has_store && let Err(error) = within(control.write_counts(store)).await {
         // The status is needed most when the store takes nothing; it shows the numbers of before.
-        tracing::debug!(error, "the newest counts are not in the store");
+        tracing::debug!(error, "could not write the newest counts to the store");
     }
     let mut signing = control.signing();
     let mut catch_ups = control.catch_up();

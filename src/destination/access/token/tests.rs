@@ -17,7 +17,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Gives `token-1`, `token-2` and so on, each with this beside it.
+    /// Gives `token-1`, `token-2` and so on, each with these keys beside it.
     fn with(beside: &'static str) -> Self {
         let number = AtomicU32::new(0);
         Self::answering(move || {

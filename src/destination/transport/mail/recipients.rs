@@ -8,17 +8,17 @@ use std::{
 
 use lettre::Address;
 
-/// Alerts whose mail only some recipients have. The oldest is forgotten first; a forgotten one is
-/// sent to all again, with the same Message-ID.
+/// Most alerts that are remembered because only some recipients have the mail. The oldest is
+/// forgotten first, and then sent to all again, with the same Message-ID.
 const REMEMBERED: usize = 1_000;
 
-/// What a server said of one recipient.
+/// A server's answer about one recipient.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) address: Address,
-    /// The SMTP status.
+    /// SMTP status of the answer.
     pub(super) status: u16,
-    /// The answer, with its status. No secrets.
+    /// Text of the answer with its status, without secrets.
     pub(super) text: String,
 }
 
@@ -41,7 +41,7 @@ impl Recipients {
         all.iter().filter(|one| !has(one)).cloned().collect()
     }
 
-    /// Notes that these have the mail of this alert.
+    /// Notes that these recipients have the mail of this alert.
     pub(super) fn serve(&self, key: &str, taken: &[Address]) {
         let mut known = self.known();
         for address in taken {
@@ -56,12 +56,12 @@ impl Recipients {
         }
     }
 
-    /// Forgets who has the mail of this alert: all have, or never will.
+    /// Forgets the recipients of this alert's mail: all have it, or never will.
     pub(super) fn finish(&self, key: &str) {
         self.known().served.retain(|(alert, _)| alert != key);
     }
 
-    /// Notes who is refused. Returns those that were not refused before.
+    /// Notes the refused recipients. Returns those that were not refused before.
     pub(super) fn refuse<'a>(&self, refused: &'a [Said]) -> Vec<&'a Said> {
         let mut known = self.known();
         let is_new =
@@ -69,7 +69,7 @@ impl Recipients {
         refused.iter().filter(is_new).collect()
     }
 
-    /// Returns who is refused, and why; empty, if nobody is.
+    /// Returns the refused recipients and the reasons; empty if none is refused.
     pub(in crate::destination) fn problem(&self) -> String {
         let known = self.known();
         let each = known.refused.iter().map(|(address, why)| format!("{address} ({why})"));

@@ -1,4 +1,4 @@
-//! Hands one mail to a server, recipient by recipient. The library's own `send` ends at the first
+//! Hands one mail to a server, recipient by recipient. The library's own `send` stops at the first
 //! recipient that is refused, so that nobody gets the mail.
 
 use std::error::Error;
@@ -15,32 +15,32 @@ use lettre::{
 
 use crate::destination::{access::redact::Redactor, transport::mail::recipients::Said};
 
-/// As much of an answer about one recipient is kept.
+/// Characters of an answer about one recipient that are kept.
 const SAID_BYTES: usize = 500;
 
 /// "Too many recipients" of RFC 5321, section 4.5.3.1.10, which clients are to take for 452.
 const TOO_MANY: (u16, &str) = (552, "5.5.3");
 
-/// The mailbox name is not allowed: RFC 5321, section 4.2.3.
+/// Code for a mailbox name that is not allowed: RFC 5321, section 4.2.3.
 const NOT_ALLOWED: u16 = 553;
 
-/// What became of each recipient.
+/// The outcome of each recipient.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) taken: Vec<Address>,
-    /// With a status of 5xx.
+    /// Recipients refused with a 5xx status.
     pub(super) refused: Vec<Said>,
-    /// With a status of 4xx.
+    /// Recipients refused with a 4xx status.
     pub(super) deferred: Vec<Said>,
-    /// What the server said to the mail; empty, if it was told none.
+    /// Answer of the server to the mail; empty if no recipient was accepted.
     pub(super) answer: String,
 }
 
 /// Sends the mail to each of `to` that the server accepts.
 ///
 /// # Errors
-/// What is not about a recipient: a refused sender or mail, refused credentials, a server that
-/// shuts down, a lost connection. Nobody has the mail then, as far as is known.
+/// Fails for a reason that is not about a recipient: a refused sender or mail, refused credentials,
+/// a server that shuts down, a lost connection. As far as is known, nobody has the mail then.
 pub(super) async fn hand_over(
     connection: &mut AsyncSmtpConnection,
     message: &Message,
@@ -85,7 +85,8 @@ pub(super) async fn hand_over(
     Ok(outcome)
 }
 
-/// 421 shuts the connection, and the codes of RFC 4954, section 6, are about our credentials.
+/// Returns whether a code ends the session: 421 shuts the connection, and the codes of RFC 4954,
+/// section 6, are about our credentials.
 const fn is_about_the_recipient(status: u16) -> bool {
     !matches!(status, 421 | 530 | 534 | 535 | 538)
 }

@@ -16,7 +16,7 @@ type Script = Box<dyn Fn(usize, &str) -> Option<&'static str> + Send>;
 /// A mail server on loopback. It serves one connection after the other until its end.
 struct MailServer {
     url: String,
-    /// What each connection said, line by line.
+    /// Lines that each connection received.
     said: Arc<Mutex<Vec<String>>>,
 }
 
