@@ -292,7 +292,8 @@ fn split_length(text: &str, rest: &str) -> Option<usize> {
     rest.is_char_boundary(at).then_some(at)
 }
 
-/// Returns the length of the blanks and line breaks, written out or escaped, before the wanted byte.
+/// Returns the length of the blanks and line breaks, written out or escaped, before the wanted
+/// byte.
 fn gap(bytes: &[u8], wanted: u8) -> usize {
     let mut at = 0;
     loop {

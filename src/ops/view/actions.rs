@@ -19,7 +19,7 @@ use crate::{
 pub struct Changed {
     /// Number of deliveries that changed.
     pub changed: u64,
-    /// Deliveries that changed, at most [`CHANGES_NAMED`](crate::store::CHANGES_NAMED) of them.
+    /// Deliveries that changed, at most 1000 of them.
     #[serde(default)]
     pub deliveries: Vec<ChangedDelivery>,
     /// Number of changed deliveries that `deliveries` does not list.
