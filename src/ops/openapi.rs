@@ -6,88 +6,25 @@
 //! second derive for the same purpose, such as `utoipa`, would double the annotations of each type;
 //! a test compares the table with the router instead.
 
+mod operation;
 mod operations;
 mod page;
 
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use self::operations::OPERATIONS;
-pub use self::page::page;
+use self::{
+    operation::{Answer, Listener, Operation, Parameter, Request},
+    operations::OPERATIONS,
+};
 use super::Problem;
 
 /// Media type of a problem document.
 const PROBLEM: &str = "application/problem+json";
 
-/// A method of a path.
-struct Operation {
-    method: &'static str,
-    path: &'static str,
-    listener: Listener,
-    /// One sentence without a full stop.
-    summary: &'static str,
-    query: &'static [Parameter],
-    headers: &'static [Parameter],
-    request: Request,
-    answer: Answer,
-    /// Statuses other than 200, each with its meaning.
-    refusals: &'static [(u16, &'static str)],
-}
-
-/// A listener, and how its requests prove that they are allowed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Listener {
-    /// The listener of `server.listen`.
-    Public,
-    /// The listener of `server.ops_listen`, without a token.
-    Health,
-    /// The listener of `server.ops_listen`, with the `ops_token`.
-    Api,
-    /// The listener of `server.ops_listen`, with the `feed_token` of a destination.
-    Feed,
-}
-
-impl Listener {
-    const fn tag(self) -> &'static str {
-        match self {
-            Self::Public => "Public listener",
-            Self::Health => "Health and metrics",
-            Self::Api => "API for operators",
-            Self::Feed => "Feed",
-        }
-    }
-
-    /// Returns whether refusals are problem documents. The others are plain text or empty.
-    const fn has_problems(self) -> bool {
-        matches!(self, Self::Api | Self::Feed)
-    }
-}
-
-/// A parameter of the query or a header.
-struct Parameter {
-    name: &'static str,
-    is_required: bool,
-    meaning: &'static str,
-}
-
-/// The body of a request.
-enum Request {
-    /// There is no body.
-    Empty,
-    /// The parameters of the query may be sent as an object instead.
-    QueryAsJson,
-    /// JSON of the sender's own form, with a description.
-    Json(&'static str),
-}
-
-/// The body of an answer with status 200.
-enum Answer {
-    /// A type of [`view`](super::view).
-    Json(fn(&mut SchemaGenerator) -> Schema),
-    /// Text or JSON, with a description.
-    Other(&'static str, &'static str),
-    /// There is no body.
-    Empty,
+/// Returns docs/http-api.md as Markdown.
+pub fn page() -> String {
+    page::markdown(&document())
 }
 
 /// Returns the OpenAPI document.

@@ -1,7 +1,7 @@
 //! The table of every path of both listeners. A new route needs an entry here; a test compares the
 //! table with the routers.
 
-use super::{
+use super::operation::{
     Answer::{Empty as NoContent, Json, Other},
     Listener::{Api, Feed, Health, Public},
     Operation, Parameter,

@@ -2,8 +2,6 @@
 
 use serde_json::Value;
 
-use super::document;
-
 const HEAD: &str = "\
 # HTTP API
 
@@ -21,13 +19,12 @@ router.
 - The answers may get more keys; a key does not change its meaning or go away.
 ";
 
-/// Returns the page as Markdown.
-pub fn page() -> String {
-    let document = document();
+/// Returns the page for the OpenAPI document.
+pub(super) fn markdown(document: &Value) -> String {
     let mut page = HEAD.to_owned();
     for tag in ["Public listener", "Health and metrics", "API for operators", "Feed"] {
         page.extend([format!("\n## {tag}\n")]);
-        for (path, method, operation) in operations(&document) {
+        for (path, method, operation) in operations(document) {
             if operation.pointer("/tags/0").and_then(Value::as_str) == Some(tag) {
                 write_operation(&mut page, path, method, operation);
             }
