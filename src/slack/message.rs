@@ -1,9 +1,8 @@
 //! A Slack message: its identity, who posted it, and its attachments.
 //!
 //! `intake` gets a message from the envelope; `delivery` and `ops` parse the stored text again with
-//! [`parse`]. Only the parts of an attachment that an incident is read from are typed;
-//! [`Stored::attachment`] returns its whole text. A message takes a few times its own size in
-//! memory, whatever it contains: see [`Attachments`].
+//! [`parse`]. Only the parts of an attachment that an incident is read from are typed. A message
+//! takes a few times its own size in memory, whatever it contains: see [`Attachments`].
 
 mod parts;
 
@@ -57,9 +56,9 @@ pub struct Message<'a> {
 
 /// Attachments of a message, in Slack's order.
 ///
-/// Slack takes at most a hundred in a message, but a signed body can hold more than a million empty
-/// ones. The first [`Attachments::READ_AT_ONCE`] are therefore parsed with the message. For the
-/// others only the positions in the text are kept, of those that can have a title.
+/// Slack takes at most a hundred in a message, but a signed body can hold more than a million. The
+/// first [`Attachments::READ_AT_ONCE`] are parsed with the message. For the others that can have a
+/// title, only the positions in the text are kept.
 #[derive(Debug, Default)]
 pub struct Attachments<'a> {
     first: Vec<Attachment<'a>>,
@@ -101,8 +100,7 @@ impl<'a> Attachments<'a> {
     }
 }
 
-/// An attachment of a message
-/// (`docs.slack.dev/legacy/legacy-messaging/legacy-message-attachments`).
+/// An attachment (`docs.slack.dev/legacy/legacy-messaging/legacy-message-attachments`).
 #[derive(Debug, Default)]
 pub struct Attachment<'a> {
     /// Title of the attachment.
@@ -176,8 +174,7 @@ impl<'a> Stored<'a> {
         Ok(Self { channel, bot_id, raw, is_edit_event, attachments })
     }
 
-    /// Returns the attachment at an index, and its text exactly as Slack sent it. Returns `None` if
-    /// there is none at that index, or the value is not a list.
+    /// Returns the attachment at an index, if there is one, and its text exactly as Slack sent it.
     ///
     /// ```
     /// use slack_soar_relay::slack::message::Stored;
