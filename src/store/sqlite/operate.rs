@@ -106,8 +106,8 @@ pub(super) async fn expire(
 }
 
 /// Applies an action to about [`PIECE`] deliveries of a selection. Returns the numbers of those
-/// that changed; fewer than [`PIECE`] means that nothing is left, since changed deliveries are no longer
-/// selected.
+/// that changed; fewer than [`PIECE`] means that nothing is left, since changed deliveries are no
+/// longer selected.
 fn act_on_piece(
     shared: &Shared,
     db: &mut Db<'_>,
