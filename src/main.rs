@@ -1,9 +1,9 @@
-//! The command line; everything is in the library.
+//! Entry point of the binary. All code is in the library.
 
 use std::process::ExitCode;
 
-/// An incident takes some sixty small allocations: with the system's allocator it costs a fifteenth
-/// more CPU.
+/// The allocator. Accepting an incident makes about sixty small allocations and takes 7 % more CPU time
+/// with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

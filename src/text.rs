@@ -1,19 +1,19 @@
-//! Text that people write: decodes files, and finds the known word that a misspelt one is close to.
+//! Text written by people: decodes files, with the position of the first invalid byte, and finds the
+//! known word that is most similar to a misspelt one.
 
 /// Error of text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not UTF-8 text: byte 0x{byte:02X} at line {}, column {}", position.0, position.1)]
 pub struct NotUtf8 {
-    /// Line and column of the first byte that does not belong there, from 1; the column counts
-    /// characters.
+    /// Line and column of the first invalid byte, both from 1. The column counts characters.
     pub position: (u64, u64),
     byte: u8,
 }
 
-/// Decodes UTF-8 and removes the byte order mark that some editors put before it.
+/// Decodes UTF-8 and removes a leading byte order mark, which some editors write.
 ///
 /// # Errors
-/// Returns [`NotUtf8`] with the position of the first byte that is not UTF-8.
+/// [`NotUtf8`], with the position of the first invalid byte.
 ///
 /// ```
 /// use slack_soar_relay::text::decode;
@@ -38,7 +38,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotUtf8> {
     }
 }
 
-/// Returns the known word that is closest to `word`, if one is close.
+/// Returns the known word that is most similar to `word`, if one is similar enough to be suggested.
 ///
 /// ```
 /// use slack_soar_relay::text::nearest;
@@ -47,26 +47,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotUtf8> {
 /// assert_eq!(nearest("ta", ["name", "url"]), None);
 /// ```
 pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let far = |other: &&str| distance(word, other);
-    let nearest = known.into_iter().min_by_key(far)?;
-    (far(&nearest) <= 1 + word.len().max(nearest.len()) / 3).then_some(nearest)
-}
-
-/// Returns how many letters must be changed, added or removed to turn one word into the other.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (done, letter) in from.chars().enumerate() {
-        let mut diagonal = done;
-        let mut left = done + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, other) in row.iter_mut().skip(1).zip(to.chars()) {
-            let changed = diagonal + usize::from(letter != other);
-            diagonal = *cell;
-            left = changed.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
+    let distance = |other: &&str| strsim::levenshtein(word, other);
+    let nearest = known.into_iter().min_by_key(distance)?;
+    (distance(&nearest) <= 1 + word.len().max(nearest.len()) / 3).then_some(nearest)
 }

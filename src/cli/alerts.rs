@@ -1,58 +1,54 @@
-//! `alerts`: look at stored alerts and act on them, through the running relay's ops API.
+//! `alerts`: lists stored alerts and acts on them, through the ops API of the running relay.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{
-    Common,
-    ops_client::{OpsClient, Target},
-    serve,
-};
+use super::{options::Common, serve};
 
 mod act;
 mod list;
 mod review;
 mod show;
 
-/// Look at alerts, and act on them.
+/// List alerts, and act on them.
 #[derive(Args, Debug)]
 pub struct Alerts {
     #[command(subcommand)]
-    what: What,
+    command: AlertsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum AlertsCommand {
     /// List alerts, newest first.
     List(list::List),
-    /// Show one alert: what is known of it, and every attempt.
+    /// Show an alert with its deliveries and every attempt.
     Show(show::Show),
-    /// Try again what is dead, cancelled or waiting, and route what is unrouted.
+    /// Retry dead, cancelled or waiting deliveries now, and route unrouted alerts.
     Retry(act::Retry),
-    /// Make alerts of near misses: messages that may be incidents and were not taken.
+    /// Turn near misses into alerts: messages that resemble incidents and were not accepted.
     Adopt(review::Adopt),
-    /// End what is waiting or dead. It is kept, and can be retried.
+    /// Cancel waiting or dead deliveries. They are kept and can be retried.
     Cancel(act::Cancel),
 }
 
 impl Alerts {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
-        let target = match &self.what {
-            What::List(list) => &list.target,
-            What::Show(show) => &show.target,
-            What::Retry(retry) => &retry.target,
-            What::Adopt(adopt) => &adopt.target,
-            What::Cancel(cancel) => &cancel.target,
+        let target = match &self.command {
+            AlertsCommand::List(list) => &list.target,
+            AlertsCommand::Show(show) => &show.target,
+            AlertsCommand::Retry(retry) => &retry.target,
+            AlertsCommand::Adopt(adopt) => &adopt.target,
+            AlertsCommand::Cancel(cancel) => &cancel.target,
         };
         let client = target.client(common)?;
         serve::runtime()?.block_on(async move {
-            match self.what {
-                What::List(list) => list.run(&client).await,
-                What::Show(show) => show.run(&client).await,
-                What::Retry(retry) => retry.run(&client).await,
-                What::Adopt(adopt) => adopt.run(&client).await,
-                What::Cancel(cancel) => cancel.run(&client).await,
+            match self.command {
+                AlertsCommand::List(list) => list.run(&client).await,
+                AlertsCommand::Show(show) => show.run(&client).await,
+                AlertsCommand::Retry(retry) => retry.run(&client).await,
+                AlertsCommand::Adopt(adopt) => adopt.run(&client).await,
+                AlertsCommand::Cancel(cancel) => cancel.run(&client).await,
             }
         })
     }

@@ -1,33 +1,39 @@
-//! `backfill`: asks the running relay to read history now, through the same pipeline, or to note
-//! that it is known.
+//! `backfill`: makes the running relay read history now, through the same pipeline as pushes, or
+//! mark the history's incidents as known.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Common, moment, ops_client::Target, say, say_json, serve};
+use super::{
+    moment,
+    ops_client::Target,
+    options::Common,
+    output::{say, say_json},
+    serve,
+};
 use crate::ops::view::{BackfillReport, Unread};
 
-/// Read history again.
+/// Read the channels' history again.
 #[derive(Args, Debug)]
 pub struct Backfill {
-    /// From when on: a duration such as 24h, or a time (RFC 3339, seconds or milliseconds since
-    /// 1970, or a message's timestamp).
+    /// Start of the period: a duration before now such as 24h, or a time (RFC 3339, seconds or
+    /// milliseconds since 1970, or the timestamp of a message).
     #[arg(long, value_name = "TIME", value_parser = since, required_unless_present = "mark_known")]
     since: Option<String>,
-    /// Up to when, that moment included, in the same forms [default: now].
+    /// End of the period, inclusive, in the same forms [default: now].
     #[arg(long, value_name = "TIME", value_parser = until)]
     until: Option<String>,
-    /// Only note that the incidents are known, and deliver none: another tool has brought them.
+    /// Only mark the incidents as known without delivering them, since another tool has.
     #[arg(long, requires = "until")]
     mark_known: bool,
-    /// One channel, by id or by name [default: all].
+    /// Only this channel, by id or by name [default: all].
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
-    /// One app [default: all].
+    /// Only this app [default: all].
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -64,11 +70,11 @@ impl Backfill {
             };
             say(&format!("{found} found, {done}, {known} already known"));
             for Unread { app, channel, problem } in failures {
-                let place = match channel.as_str() {
+                let source = match channel.as_str() {
                     "" => format!("the channels of app {app}"),
                     channel => format!("channel {channel} of app {app}"),
                 };
-                say(&format!("not read: {place}: {problem}"));
+                say(&format!("not read: {source}: {problem}"));
             }
         }
         Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

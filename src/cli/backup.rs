@@ -1,4 +1,4 @@
-//! `backup`: a consistent copy of the SQLite store, while the relay runs or not.
+//! `backup`: writes a consistent copy of the SQLite store, even while the relay is running.
 
 use std::{
     io::{IsTerminal, stdout},
@@ -18,15 +18,19 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BadConfiguration, Common, complain, say, say_json, serve};
+use super::{
+    options::{BadConfiguration, Common},
+    output::{complain, say, say_json},
+    serve,
+};
 use crate::store::sqlite::{self, Copied};
 
-/// Copy the store.
+/// Copy the SQLite store.
 #[derive(Args, Debug)]
 pub struct Backup {
-    /// The copy, which must not exist yet; or - for standard output.
+    /// Path of the copy, which must not exist yet, or - for standard output.
     file: PathBuf,
-    /// Print JSON; on standard error if the copy goes to standard output.
+    /// Print the result as JSON, on standard error if the copy goes to standard output.
     #[arg(long)]
     json: bool,
 }
@@ -35,12 +39,12 @@ impl Backup {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let to_stdout = self.file.as_os_str() == "-";
         if to_stdout && stdout().is_terminal() {
-            let message = "standard output is a terminal: redirect it to a file, or name one";
+            let message = "standard output is a terminal: redirect it, or give the path of a file";
             return Err(BadConfiguration(message.to_owned()).into());
         }
         let salvaged = common.salvage();
         if salvaged.names_a_database {
-            let message = "the store is in PostgreSQL: use pg_dump -n relay, or what backs up your \
+            let message = "the store is in PostgreSQL: use pg_dump -n relay, or the backup of your \
                 other databases";
             return Err(BadConfiguration(message.to_owned()).into());
         }
@@ -52,7 +56,7 @@ impl Backup {
         let copied = serve::runtime()?.block_on(copy(store, to))?;
         let file = self.file.display();
         if to_stdout {
-            // Standard output has the copy.
+            // Standard output carries the copy.
             complain(&if self.json {
                 json!({"file": "-", "bytes": copied.bytes, "alerts": copied.alerts}).to_string()
             } else {
@@ -68,20 +72,21 @@ impl Backup {
     }
 }
 
-/// A signal that comes before SQLite is at work has no effect, so it is passed on again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Interval at which the interrupt is repeated: one that arrives before SQLite has started a statement
+/// has no effect.
+const REPEAT: Duration = Duration::from_millis(100);
 
-/// Copies the store; a signal ends that, and leaves nothing behind.
+/// Copies the store. A signal cancels the copy, and the incomplete file is removed.
 async fn copy(store: PathBuf, to: Option<PathBuf>) -> anyhow::Result<Copied> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let (begins, begun) = oneshot::channel();
+    let (started, start) = oneshot::channel();
     let mut copying = spawn_blocking(move || {
-        let begins = |handle| drop(begins.send(handle));
+        let started = |handle| drop(started.send(handle));
         match to {
-            Some(to) => sqlite::backup(&store, &to, begins),
-            None => sqlite::backup_to(&store, &mut stdout(), begins),
+            Some(to) => sqlite::backup(&store, &to, started),
+            None => sqlite::backup_to(&store, &mut stdout(), started),
         }
     });
     tokio::select! {
@@ -90,12 +95,12 @@ async fn copy(store: PathBuf, to: Option<PathBuf>) -> anyhow::Result<Copied> {
         _ = interrupt.recv() => {}
         _ = hangup.recv() => {}
     }
-    let handle = begun.await.ok();
+    let handle = start.await.ok();
     loop {
         handle.iter().for_each(InterruptHandle::interrupt);
-        if let Ok(copied) = timeout(AGAIN, &mut copying).await {
-            // The copy may have been whole already.
-            return copied?.context("ended by a signal");
+        if let Ok(copied) = timeout(REPEAT, &mut copying).await {
+            // The copy may have been complete before the interrupt.
+            return copied?.context("cancelled by a signal");
         }
     }
 }

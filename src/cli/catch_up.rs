@@ -1,5 +1,5 @@
-//! Catch-up as a part of the running relay: the channels and notices that it shares with the
-//! receiver, and one poller for each app that has a token.
+//! Catch-up in the running relay: one poller for each app with a token, and the channels and notices
+//! that the pollers share with the receiver.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,23 +20,22 @@ use crate::{
     store::History,
 };
 
-/// The channels of each app.
+/// The channels, by app.
 pub(super) type AppChannels = BTreeMap<AppName, Arc<Channels>>;
 
-/// Where the receiver tells each app's poller; a missing one has none.
+/// The senders of notices from the receiver to the pollers, by app. Apps without a poller are
+/// missing.
 pub(super) type AppNotices = BTreeMap<AppName, Notices>;
 
-/// What the receiver and the pollers share.
+/// The prepared pollers, and the state that the receiver shares with them.
 pub(super) struct CatchUp {
-    /// Each app's channels.
-    pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
-    /// Where the receiver tells each app's poller; a missing one has none.
-    pub(super) notices: BTreeMap<AppName, Notices>,
+    pub(super) channels: AppChannels,
+    pub(super) notices: AppNotices,
     apps: Vec<PolledApp>,
     settings: CatchUpSettings,
 }
 
-/// Prepares every app, with what the store knows of its channels. Calls nothing yet.
+/// Prepares every app with the channels that the store knows. Does not call Slack yet.
 ///
 /// # Errors
 /// The store failed, or the HTTP client cannot be built.
@@ -68,13 +67,13 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// The pollers at work, and what they share with the receiver.
+/// The running pollers, and the state that the receiver shares with them.
 #[derive(Debug)]
 pub(super) struct Following {
-    pub(super) channels: BTreeMap<AppName, Arc<Channels>>,
-    pub(super) notices: BTreeMap<AppName, Notices>,
+    pub(super) channels: AppChannels,
+    pub(super) notices: AppNotices,
     pub(super) handles: Vec<PollerHandle>,
-    /// Theirs alone: they end with it, or with the process.
+    /// Stops only the pollers; they also stop with the process.
     pub(super) shutdown: Shutdown,
 }
 
@@ -96,13 +95,13 @@ impl CatchUp {
     }
 }
 
-/// Slack's Web API for one app.
+/// Builds the client of Slack's Web API for one app.
 ///
 /// # Errors
 /// The HTTP client cannot be built.
 pub(super) fn web_api(
     config: &Config,
-    app: &config::App,
+    app: &config::AppConfig,
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<WebApi> {

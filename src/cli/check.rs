@@ -1,23 +1,26 @@
-//! `check`: everything that is wrong with the configuration, in one go.
+//! `check`: reports everything that is wrong with the configuration at once.
 
 use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{environment, say, say_json};
+use super::{
+    environment::environment,
+    output::{say, say_json},
+};
 use crate::config::{self, Config, Problem};
 
 /// Validate the configuration.
 #[derive(Args, Debug)]
 pub struct Check {
-    /// Print one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 impl Check {
-    /// Returns the check that prints lines for a person.
+    /// Returns a check that prints lines of text.
     pub(super) const fn text() -> Self {
         Self { json: false }
     }

@@ -40,14 +40,14 @@ use crate::{
 /// A destination, and who serves it.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
-    /// Of what it was made of.
+    /// Digest of the settings that the destination was built from.
     pub(super) fingerprint: Fingerprint,
     pub(super) secrets: Vec<Secret>,
     pub(super) destination: Arc<Destination>,
     pub(super) by: By,
 }
 
-/// Who serves a destination.
+/// The part that serves a destination.
 #[derive(Clone, Debug)]
 pub(super) enum By {
     /// A worker sends to it.
@@ -65,7 +65,7 @@ impl Served {
         }
     }
 
-    /// It may be well again.
+    /// Makes the worker try the destination now.
     pub(super) fn probe_now(&self) {
         if let By::Worker(worker) = &self.by {
             worker.probe_now();
@@ -100,10 +100,10 @@ impl Served {
     }
 }
 
-/// What runs by one configuration.
+/// The parts that run with one configuration.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) apps: Vec<config::App>,
+    pub(super) apps: Vec<config::AppConfig>,
     pub(super) served: Vec<Served>,
     pub(super) matching: MatchSettings,
     pub(super) matcher: Arc<Matcher>,
@@ -131,7 +131,8 @@ impl Running {
         posted_at: MessageTs,
         severity: RiskLevel,
     ) -> Result<Receipt, DeliveryError> {
-        let test = sample::Test { app: self.apps.first(), matching: &self.matching, severity };
+        let test =
+            sample::TestIncident { app: self.apps.first(), matching: &self.matching, severity };
         let origin = Origin {
             id,
             posted_at,
@@ -373,7 +374,7 @@ fn catch_up_of(status: CatchUpStatus, now: Timestamp) -> CatchUp {
     }
 }
 
-/// What runs by the configuration in use, whichever that is at the moment.
+/// The parts that run with the configuration in use.
 #[derive(Debug)]
 pub(super) struct Current(pub(super) ArcSwap<Running>);
 

@@ -1,7 +1,7 @@
-//! `demo`: the real relay between a Slack that is played here and a SOAR that only takes notes.
+//! `demo`: runs the real relay between a simulated Slack and a pretend SOAR that records requests.
 //!
-//! It needs no configuration and no network: everything is on loopback ports. Configuration and
-//! store lie in a temporary folder, so that the commands for operators work on it too.
+//! The demo needs neither a configuration nor a network: everything uses loopback ports.
+//! Configuration and store are in a temporary folder, so that the commands for operators work too.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use self::soar::{Note, Switch};
-use super::{BadConfiguration, environment, sample, say, serve};
+use super::{environment::environment, options::BadConfiguration, output::say, sample, serve};
 use crate::{
     clock::Clock,
     config::{self, Config},
@@ -33,24 +33,24 @@ use crate::{
 
 mod soar;
 
-/// An alert that is not delivered by then is not delivered at all.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time limit for the delivery of the alert.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 const SECRET: &str = "a-secret-for-the-demo-only";
 
-/// Show the relay at work.
+/// Show the relay at work with a pretend SOAR.
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// End as soon as the alert is delivered.
+    /// Exit as soon as the alert is delivered.
     #[arg(long)]
     once: bool,
-    /// The age at which an undelivered alert is given up: short, to be seen.
+    /// Age at which an undelivered alert is given up. Short, so that you can see it happen.
     #[arg(long, value_name = "DURATION", default_value = "20s")]
     max_age: String,
 }
 
-/// Where everything is.
-struct Place {
+/// The demo's folder, the address of the pretend SOAR and the options.
+struct Environment {
     folder: PathBuf,
     soar: SocketAddr,
     max_age: String,
@@ -62,13 +62,13 @@ impl Demo {
     }
 
     async fn show(self) -> anyhow::Result<ExitCode> {
-        let folder = tempfile::tempdir().context("no temporary folder")?;
-        let end_of_soar = Shutdown::new();
-        let (soar, switch, mut notes) = soar::start(&end_of_soar)?;
+        let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+        let soar_shutdown = Shutdown::new();
+        let (soar, switch, mut events) = soar::start(&soar_shutdown)?;
         say(&format!("1. A pretend SOAR listens on http://{soar}/webhook."));
-        let place = Place { folder: folder.path().to_owned(), soar, max_age: self.max_age };
-        let relay = serve::Relay::start(place.configuration()?, Clock::system()).await?;
-        let file = place.write(relay.public, relay.ops)?;
+        let demo = Environment { folder: folder.path().to_owned(), soar, max_age: self.max_age };
+        let relay = serve::Relay::start(demo.configuration()?, Clock::system()).await?;
+        let file = demo.write(relay.public, relay.ops)?;
         let url = format!("http://{}/slack/events", relay.public);
         say(&format!("2. The relay listens on {url} for Slack, and on http://{} for", relay.ops));
         say(&format!(
@@ -76,34 +76,34 @@ impl Demo {
             shown(&file)
         ));
         post(&url).await?;
-        let delivered = async { Some((notes.recv().await?, relay.settled().await)) };
+        let delivered = async { Some((events.recv().await?, relay.settled().await)) };
         let Ok(Some((Note::Took { head, body }, ()))) =
-            tokio::time::timeout(PATIENCE, delivered).await
+            tokio::time::timeout(DELIVERY_TIMEOUT, delivered).await
         else {
-            bail!("the alert was not delivered within {} s", PATIENCE.as_secs());
+            bail!("the alert was not delivered within {} s", DELIVERY_TIMEOUT.as_secs());
         };
         say("5. The SOAR received:\n");
         say(&indented(&head));
         say(&indented(&body));
-        say("\n6. Delivered, and that is on disk too.");
+        say("\n6. The alert is delivered, and the outcome is on disk too.");
         if !self.once {
-            invite(&place, &file, relay.ops);
-            listen_to_keys(switch);
-            wait_for_the_end(&mut notes).await?;
+            print_suggestions(&demo, &file, relay.ops);
+            toggle_on_enter(switch);
+            report_until_signal(&mut events).await?;
         }
         relay.stop().await;
-        end_of_soar.stop();
-        end_of_soar.finished().await;
+        soar_shutdown.stop();
+        soar_shutdown.finished().await;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-impl Place {
-    /// The configuration as a person would write it.
+impl Environment {
+    /// Returns the text of the configuration file.
     fn yaml(&self, public: SocketAddr, ops: SocketAddr) -> String {
         let max_age = &self.max_age;
         format!(
-            "# Of a running `demo`; it is removed with it.\n\
+            "# The configuration of a running `demo`, removed when the demo ends.\n\
              server: {{listen: '{public}', ops_listen: '{ops}', drain_delay: 0s}}\n\
              slack:\n  apps:\n    - {{name: main, signing_secret: {{file: signing-secret}}}}\n\
              store: {{sqlite: {{path: relay.db, max_size: 256MiB}}}}\n\
@@ -123,7 +123,7 @@ impl Place {
         })
     }
 
-    /// The file for other commands, with the ports that the relay got.
+    /// Writes the configuration file for other commands, with the ports that the relay was given.
     fn write(&self, public: SocketAddr, ops: SocketAddr) -> anyhow::Result<PathBuf> {
         let file = self.folder.join("relay.yaml");
         fs::write(&file, self.yaml(public, ops))?;
@@ -131,7 +131,7 @@ impl Place {
     }
 }
 
-/// Signs and posts the sample incident as Slack would.
+/// Signs and posts the sample incident as Slack does.
 async fn post(url: &str) -> anyhow::Result<()> {
     let secret = Secret::fixed("the demo's signing secret", SECRET)?;
     let clock = Clock::system();
@@ -153,26 +153,28 @@ async fn post(url: &str) -> anyhow::Result<()> {
         bail!("the relay answered {}", answer.status());
     }
     say(&format!(
-        "4. The alert is on disk, and Slack has its answer: {} after {:.1} ms.",
+        "4. The alert is on disk, and Slack was answered {} after {:.1} ms.",
         answer.status(),
         took.as_secs_f64() * 1_000.0
     ));
     Ok(())
 }
 
-/// What to try, to be copied into another terminal.
-fn invite(place: &Place, file: &Path, ops: SocketAddr) {
+/// Prints commands to copy into another terminal.
+fn print_suggestions(demo: &Environment, file: &Path, ops: SocketAddr) {
     let program = std::env::current_exe().map_or_else(
         |_unknown| "slack-soar-relay".to_owned(),
-        // In full: another terminal may be in another folder.
+        // The full path, since another terminal may be in another folder.
         |path| shown(&path),
     );
-    let (soar, max_age, config) = (place.soar, &place.max_age, shown(file));
-    let command = |what: &str| format!("   {program} {what} --config {config}");
+    let soar = demo.soar;
+    let max_age = &demo.max_age;
+    let config = shown(file);
+    let command = |arguments: &str| format!("   {program} {arguments} --config {config}");
     say(&format!(
-        "\nNow operate it. Here: Enter stops the SOAR, and starts it again; Ctrl-C ends the demo.\n\
+        "\nNow try it yourself. Press Enter here to stop the SOAR or start it again, Ctrl-C to end.\n\
          (From elsewhere: curl http://{soar}/stop and curl http://{soar}/start.)\n\
-         An alert that is undelivered for {max_age} is given up. In another terminal:\n\n\
+         An alert that stays undelivered for {max_age} is given up. In another terminal:\n\n\
          {}\n{}\n{}\n{}\n{}\n   curl http://{ops}/metrics\n",
         command("send-test"),
         command("alerts list"),
@@ -182,28 +184,32 @@ fn invite(place: &Place, file: &Path, ops: SocketAddr) {
     ));
 }
 
-/// Each line stops or starts the SOAR. A thread of its own: nothing else can wait for a terminal,
-/// and it ends with the process.
-fn listen_to_keys(switch: Switch) {
+/// Stops or starts the SOAR for each line of standard input.
+fn toggle_on_enter(switch: Switch) {
+    // Reading from a terminal blocks; the thread ends with the process.
     std::thread::spawn(move || {
         let lines = stdin().lines().map_while(Result::ok);
         lines.for_each(|_line| switch.toggle());
     });
 }
 
-/// Shows what else happens until Ctrl-C or SIGTERM.
-async fn wait_for_the_end(notes: &mut mpsc::Receiver<Note>) -> anyhow::Result<()> {
+/// Reports the events of the SOAR until Ctrl-C or SIGTERM.
+async fn report_until_signal(events: &mut mpsc::Receiver<Note>) -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
-        let note = tokio::select! {
+        let event = tokio::select! {
             _ = term.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            Some(note) = notes.recv() => note,
+            Some(event) = events.recv() => event,
         };
-        match note {
-            Note::Took { body, .. } => say(&format!("\nThe SOAR received:\n{}", indented(&body))),
-            Note::Refused => say("The SOAR is stopped: it was sent an alert and answered 503."),
+        match event {
+            Note::Took { body, .. } => {
+                say(&format!("\nThe SOAR received:\n{}", indented(&body)));
+            }
+            Note::Refused => {
+                say("The SOAR is stopped: it received an alert and answered 503.");
+            }
             Note::Switched { stopped: true } => say("The SOAR is stopped."),
             Note::Switched { stopped: false } => say("The SOAR runs."),
         }

@@ -1,4 +1,5 @@
-//! `destinations`: list, pause, resume and test destinations, through the running relay's ops API.
+//! `destinations`: lists, pauses, resumes and tests destinations, through the ops API of the running
+//! relay.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -6,9 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    Common,
     ops_client::{OpsClient, Target},
-    say, say_json, send_test, serve, status,
+    options::Common,
+    output::{say, say_json},
+    send_test, serve, status,
     terminal::{Screen, harmless},
 };
 use crate::{
@@ -18,28 +20,29 @@ use crate::{
     ops::view::{PauseState, Status},
 };
 
-/// Look at destinations, and act on them.
+/// List destinations, and act on them.
 #[derive(Args, Debug)]
 pub struct Destinations {
     #[command(subcommand)]
-    what: What,
+    command: DestinationsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// List the destinations: state, what waits, pauses.
-    List(List),
-    /// Send nothing to a destination until it is resumed; alerts wait, and grow no older.
+enum DestinationsCommand {
+    /// List the destinations with their states, waiting deliveries and pauses.
+    List(ListDestinations),
+    /// Stop sending to a destination until it is resumed. Alerts wait, and the pause does not count
+    /// towards their age.
     Pause(Pause),
-    /// Send to a destination again.
+    /// Resume sending to a destination.
     Resume(Resume),
-    /// Send a test alert to one destination now, past the store, and report.
-    Test(Test),
+    /// Send a test alert directly to a destination, without storing it, and report the result.
+    Test(TestDestination),
 }
 
 #[derive(Args, Debug)]
-struct List {
-    /// Print JSON.
+struct ListDestinations {
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -48,15 +51,15 @@ struct List {
 
 #[derive(Args, Debug)]
 struct Pause {
-    /// The destination.
+    /// Name of the destination.
     name: String,
-    /// How long, such as 30m or 2h; then it resumes by itself [default: until it is resumed].
+    /// Length of the pause, such as 30m or 2h [default: until `destinations resume`].
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     length: Option<String>,
-    /// Why: shown wherever the pause is.
+    /// Reason for the pause, shown wherever the pause is.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -65,9 +68,9 @@ struct Pause {
 
 #[derive(Args, Debug)]
 struct Resume {
-    /// The destination.
+    /// Name of the destination.
     name: String,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,20 +78,20 @@ struct Resume {
 }
 
 #[derive(Args, Debug)]
-struct Test {
-    /// The destination.
+struct TestDestination {
+    /// Name of the destination.
     name: String,
-    /// The severity of the test alert.
+    /// Severity of the test alert.
     #[arg(long, default_value = "High", value_parser = send_test::severity)]
     severity: RiskLevel,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// The answer took a moment: `2h` is not to be shown as `1h`.
+/// Allowance for the time of the answer, so that a pause of `2h` is not shown as `1h`.
 const SECOND: Duration = Duration::from_secs(1);
 
 fn duration(text: &str) -> Result<String, String> {
@@ -100,19 +103,19 @@ fn duration(text: &str) -> Result<String, String> {
 
 impl Destinations {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
-        let target = match &self.what {
-            What::List(list) => &list.target,
-            What::Pause(pause) => &pause.target,
-            What::Resume(resume) => &resume.target,
-            What::Test(test) => &test.target,
+        let target = match &self.command {
+            DestinationsCommand::List(list) => &list.target,
+            DestinationsCommand::Pause(pause) => &pause.target,
+            DestinationsCommand::Resume(resume) => &resume.target,
+            DestinationsCommand::Test(test) => &test.target,
         };
         let client = target.client(common)?;
         serve::runtime()?.block_on(async move {
-            match self.what {
-                What::List(list) => list.run(&client).await,
-                What::Pause(pause) => pause.run(&client).await,
-                What::Resume(resume) => resume.run(&client).await,
-                What::Test(test) => {
+            match self.command {
+                DestinationsCommand::List(list) => list.run(&client).await,
+                DestinationsCommand::Pause(pause) => pause.run(&client).await,
+                DestinationsCommand::Resume(resume) => resume.run(&client).await,
+                DestinationsCommand::Test(test) => {
                     send_test::to_one(&client, &test.name, test.severity, test.json).await
                 }
             }
@@ -120,7 +123,7 @@ impl Destinations {
     }
 }
 
-impl List {
+impl ListDestinations {
     async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let status: Status = client.get(&["status"], &[]).await?;
         if self.json {
@@ -139,18 +142,18 @@ impl Pause {
         query.extend(self.length.map(|length| ("for", length)));
         query.extend(self.reason.map(|reason| ("reason", reason)));
         let state: PauseState = client.post(&["destinations", &self.name, "pause"], &query).await?;
-        tell(&state, self.json)
+        print(&state, self.json)
     }
 }
 
 impl Resume {
     async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let state: PauseState = client.post(&["destinations", &self.name, "resume"], &[]).await?;
-        tell(&state, self.json)
+        print(&state, self.json)
     }
 }
 
-fn tell(state: &PauseState, json: bool) -> anyhow::Result<ExitCode> {
+fn print(state: &PauseState, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         say_json(state)?;
         return Ok(ExitCode::SUCCESS);

@@ -1,9 +1,11 @@
-//! `doctor`: what a configuration cannot say, tried live. One line a check, and for each fault
-//! what to do about it, in words for somebody who never made a Slack app. It writes nothing but a
-//! file of a few kilobytes beside the store, or a number in PostgreSQL, and works while the relay
-//! runs.
+//! `doctor`: live checks of the environment, one line each. For each fault the line says what to do,
+//! in words for a person who has never set up a Slack app.
+//!
+//! The checks work while the relay is running. They write only a file of a few kilobytes beside the
+//! store, or a number in PostgreSQL.
 
 mod destinations;
+mod finding;
 mod relay;
 mod slack;
 mod store;
@@ -11,60 +13,25 @@ mod store;
 use std::{path::Path, process::ExitCode};
 
 use clap::Args;
-use serde::Serialize;
 
-use super::{Common, say, say_json, serve};
+use self::finding::{Finding, Level};
+use super::{
+    options::Common,
+    output::{say, say_json},
+    serve,
+};
 use crate::config::{Problem, Salvaged};
 
-/// Check live: store, disk, clock, Slack and destinations.
+/// Check store, disk, clock, Slack and destinations live.
 #[derive(Args, Debug)]
 pub struct Doctor {
-    /// Print one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One check.
-#[derive(Debug, Serialize)]
-struct Finding {
-    level: Level,
-    /// What was looked at.
-    check: String,
-    /// What was found.
-    message: String,
-    /// What to do, or empty.
-    advice: String,
-}
-
-impl Finding {
-    fn ok(check: &str, message: impl Into<String>) -> Self {
-        Self::new(Level::Ok, check, message.into(), String::new())
-    }
-
-    fn warn(check: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::new(Level::Warn, check, message.into(), advice.into())
-    }
-
-    fn fail(check: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::new(Level::Fail, check, message.into(), advice.into())
-    }
-
-    fn new(level: Level, check: &str, message: String, advice: String) -> Self {
-        Self { level, check: check.to_owned(), message, advice }
-    }
-}
-
-/// What Slack tells nobody, so that no check can.
-const BY_HAND: &str = "whether Delayed Events is on cannot be asked: open \
+/// A setting of Slack that no API tells.
+const BY_HAND: &str = "Slack does not tell whether Delayed Events is on: open \
     https://api.slack.com/apps, choose the app, Event Subscriptions, and switch Delayed Events on";
 
 impl Doctor {
@@ -89,34 +56,34 @@ impl Doctor {
     }
 }
 
-/// Returns the mistakes of the configuration file. The other checks go on without what is wrong.
+/// Returns the problems of the configuration file. The other checks use the valid parts of it.
 fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let finding = |problem: &Problem| {
         let advice = problem.hint.clone().unwrap_or_default();
         let message = Problem { hint: None, ..problem.clone() }.in_file(path);
         if problem.is_of_environment {
-            let advice = "the relay has it in its own environment, or does not start; set it here \
-                          to have what needs it checked";
+            let advice = "fine if the relay has the variable in its own environment; set it here \
+                          too for the checks that need it";
             Finding::warn(CHECK, message, advice)
         } else {
             Finding::fail(CHECK, message, advice)
         }
     };
     if salvaged.problems.is_empty() {
-        let remarks = match salvaged.warnings.len() {
+        let warnings = match salvaged.warnings.len() {
             0 => String::new(),
-            1 => "; `check` has 1 remark".to_owned(),
-            many => format!("; `check` has {many} remarks"),
+            1 => "; `check` prints 1 warning".to_owned(),
+            many => format!("; `check` prints {many} warnings"),
         };
-        return vec![Finding::ok(CHECK, format!("{} is right{remarks}", path.display()))];
+        return vec![Finding::ok(CHECK, format!("{} is valid{warnings}", path.display()))];
     }
     salvaged.problems.iter().map(finding).collect()
 }
 
 async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
     let config = &salvaged.config;
-    // Otherwise what is not there may only be unreadable.
+    // In an incomplete file a missing value may have been unreadable.
     let is_whole = salvaged.problems.is_empty();
     let mut findings = Vec::new();
     if salvaged.names_a_database == config.store.postgres.is_some()
@@ -128,7 +95,7 @@ async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Vec<Fin
         findings.extend(slack::examine(config, app, is_whole).await?);
     }
     findings.extend(destinations::examine(config, is_whole).await);
-    findings.extend(relay::examine(common, salvaged).await?);
+    findings.extend(relay::examine(common, salvaged).await);
     Ok(findings)
 }
 

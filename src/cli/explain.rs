@@ -1,4 +1,4 @@
-//! `explain`: what the relay would do with a message, and why.
+//! `explain`: tells what the relay would do with a message, and why.
 
 use std::{
     fs,
@@ -12,9 +12,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    BadConfiguration, Common,
     ops_client::{OpsClient, Target},
-    say, say_json, serve,
+    options::{BadConfiguration, Common},
+    output::{say, say_json},
+    serve,
     terminal::harmless,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         matcher::{Matcher, Watch},
         verdict::{FoundIncident, Verdict, Vouched},
     },
-    config::{App, Config},
+    config::{AppConfig, Config},
     ids::{AlertId, ChannelId},
     intake::notes,
     ops::view::{NearMissDetail, Quarantined},
@@ -37,39 +38,39 @@ use crate::{
     },
 };
 
-/// Say whether a message would become an alert, where it would go, and why not.
+/// Explain whether a message would become an alert, and where it would be sent.
 #[derive(Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("what").required(true),
-    after_help = "Exit status: 0 if the message would become an alert that some destination takes, \
-                  1 if not, 2 if the command line or the configuration is wrong."
+    after_help = "Exit status: 0 if the message would become an alert that is sent to a destination, 1 \
+                  if not, 2 if the command line or the configuration is invalid."
 )]
 pub struct Explain {
-    /// A file with a message or an event as Slack sends it; `-`: standard input.
+    /// File with a message or an event in the form that Slack sends; `-`: standard input.
     #[arg(long, value_name = "FILE", group = "what")]
     message: Option<PathBuf>,
-    /// A near miss of the running relay: an id of `alerts list --near-misses`.
+    /// Id of a near miss of the running relay, from `alerts list --near-misses`.
     #[arg(long, value_name = "ID", group = "what")]
     near_miss: Option<String>,
-    /// A body that the running relay could not read: a number of `alerts list --quarantine`.
+    /// Number of a body that the running relay could not parse, from `alerts list --quarantine`.
     #[arg(long, value_name = "ID", group = "what")]
     quarantine: Option<String>,
-    /// The app that received it [default: that of the id, else the first one].
+    /// App that received the message [default: the app in the id, otherwise the first app].
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// The answer to the question what would become of a message.
+/// Explanation of what would happen to a message.
 #[derive(Debug, Serialize)]
-struct Explained {
+struct MessageExplanation {
     /// `alert`, `near_miss` or `ignored`.
     outcome: &'static str,
-    /// The reason as in metrics, or empty.
+    /// The reason, as in metrics; empty for an alert.
     reason: &'static str,
     explanation: String,
     attachments: Vec<AttachmentExplanation>,
@@ -78,7 +79,7 @@ struct Explained {
 
 #[derive(Debug, Serialize)]
 struct AttachmentExplanation {
-    /// Number of the attachment in the message, from 0.
+    /// Index of the attachment in the message, from 0.
     attachment: u32,
     title: String,
     is_incident: bool,
@@ -95,7 +96,7 @@ struct AlertExplanation {
 struct DestinationExplanation {
     name: String,
     takes: bool,
-    /// The key of `when` that refuses the alert, or null.
+    /// Key of `when` that the alert does not meet, or null.
     refused_by: Option<&'static str>,
 }
 
@@ -108,7 +109,7 @@ impl Explain {
         if self.json {
             say_json(&explanation)?;
         } else {
-            tell(&explanation);
+            print(&explanation);
         }
         let mut destinations = explanation.alerts.iter().flat_map(|one| &one.destinations);
         let is_delivered = explanation.outcome == "alert" && destinations.any(|one| one.takes);
@@ -130,7 +131,7 @@ impl Explain {
         }
     }
 
-    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
+    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c AppConfig> {
         let of_id = self.near_miss.as_deref().and_then(|id| id.split(':').next());
         let wanted = self.app.as_deref().or(of_id);
         let found = match wanted {
@@ -162,34 +163,36 @@ async fn quarantined(client: &OpsClient, id: &str) -> anyhow::Result<Vec<u8>> {
     Ok(body.body.into_bytes())
 }
 
-/// Judges a message as the app's admission would. What only the store of a running relay knows is
-/// said in words.
-fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explained> {
+/// Judges a message like the app's admission. Conditions that depend on the store of a running relay
+/// are described in words.
+fn explain(config: &Config, app: &AppConfig, body: &[u8]) -> anyhow::Result<MessageExplanation> {
     let text = slack::readable(body);
     let raw = envelope::inner_event(&text).unwrap_or(&text);
     let Ok(posted) = message::parse(raw) else {
-        return Ok(Explained {
+        return Ok(MessageExplanation {
             outcome: "ignored",
             reason: "unparsable",
-            explanation: "it is not a JSON object".to_owned(),
+            explanation: "the message is not a JSON object".to_owned(),
             attachments: Vec::new(),
             alerts: Vec::new(),
         });
     };
     let matcher = Matcher::new(config.matching.clone());
-    // While a name is not resolved, incidents of every channel are taken.
+    // While a name is unresolved, incidents of every channel are accepted.
     let is_unresolved = !app.channel_names.is_empty();
     let channels = if is_unresolved { Vec::new() } else { app.channels.clone() };
     let watch = Watch { channels, bots: app.bots.clone() };
     let (outcome, reason, explanation, found) = match matcher.judge(&posted, raw, &watch) {
-        Verdict::Incidents(found) => ("alert", "", "it has the known shape".to_owned(), found),
+        Verdict::Incidents(found) => {
+            ("alert", "", "the message has the known layout".to_owned(), found)
+        }
         Verdict::NewLayout(found, Vouched::ByList) => {
-            let why = "title and evidence are in a new layout, and its bot is in `bots`";
+            let why = "title and evidence are in a new layout, and the bot is listed in `bots`";
             ("alert", "", why.to_owned(), found)
         }
         Verdict::NewLayout(found, Vouched::ByNobody) => {
-            let why = "title and evidence are in a new layout; it is a near miss instead if \
-                       another bot has posted incidents in its channel within 90 days";
+            let why = "title and evidence are in a new layout; the message is a near miss instead \
+                       if another bot has posted incidents in the channel within 90 days";
             ("alert", "", why.to_owned(), found)
         }
         Verdict::NearMiss(found, doubt) => {
@@ -209,23 +212,23 @@ fn explain(config: &Config, app: &App, body: &[u8]) -> anyhow::Result<Explained>
         }
     });
     let attachments = attachments.collect();
-    let source = Source { config, app, matcher: &matcher, text: &text, raw };
-    let alerts = found.iter().map(|found| source.alert(&posted, found));
+    let context = AlertContext { config, app, matcher: &matcher, text: &text, raw };
+    let alerts = found.iter().map(|found| context.alert(&posted, found));
     let alerts = alerts.collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Explained { outcome, reason, explanation, attachments, alerts })
+    Ok(MessageExplanation { outcome, reason, explanation, attachments, alerts })
 }
 
-/// A message and all that an alert is derived with.
+/// A message with everything that is needed to derive an alert.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct AlertContext<'a> {
     config: &'a Config,
-    app: &'a App,
+    app: &'a AppConfig,
     matcher: &'a Matcher,
     text: &'a str,
     raw: &'a str,
 }
 
-impl Source<'_> {
+impl AlertContext<'_> {
     fn alert(
         self,
         posted: &message::Message<'_>,
@@ -257,7 +260,7 @@ impl Source<'_> {
         channel: &[ChannelId],
         found: &FoundIncident,
     ) -> Vec<DestinationExplanation> {
-        let one = |destination: &crate::config::Destination| {
+        let one = |destination: &crate::config::DestinationConfig| {
             let refused_by = destination.when.refusal(&self.app.name, channel, &found.incident);
             let name = destination.http.name.to_string();
             DestinationExplanation { name, takes: refused_by.is_none(), refused_by }
@@ -266,12 +269,12 @@ impl Source<'_> {
     }
 }
 
-fn tell(explanation: &Explained) {
-    let Explained { outcome, reason, explanation, attachments, alerts } = explanation;
+fn print(explanation: &MessageExplanation) {
+    let MessageExplanation { outcome, reason, explanation, attachments, alerts } = explanation;
     let outcome = match *outcome {
-        "alert" => "It would become an alert",
-        "near_miss" => "It would be kept as a near miss",
-        _ => "It would be ignored",
+        "alert" => "The message would become an alert",
+        "near_miss" => "The message would be kept as a near miss",
+        _ => "The message would be ignored",
     };
     let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     say(&format!("{outcome}{reason}: {explanation}."));
@@ -297,8 +300,8 @@ fn tell(explanation: &Explained) {
         }
         for one in destinations {
             say(&match one.refused_by {
-                None => format!("  {} takes it", one.name),
-                Some(key) => format!("  {} refuses it by `when.{key}`", one.name),
+                None => format!("  sent to {}", one.name),
+                Some(key) => format!("  not sent to {}: see `when.{key}`", one.name),
             });
         }
         if destinations.is_empty() {

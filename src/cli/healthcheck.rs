@@ -1,6 +1,6 @@
-//! `healthcheck`: asks the running relay whether it is ready, for an image without a shell or curl.
+//! `healthcheck`: checks whether the running relay is ready, for images without a shell or curl.
 //!
-//! Docker and compose call it; Kubernetes asks `/readyz` itself.
+//! Meant for Docker and Compose; Kubernetes requests `/readyz` itself.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,16 +11,16 @@ use std::{
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Common, say, serve};
+use super::{options::Common, output::say, serve};
 use crate::http_client;
 
-/// Longer than a probe of the store may take, and shorter than a supervisor waits for this command.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Longer than the relay's probe of its store, and shorter than Docker's default timeout of 30 s.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Ask for health.
+/// Check whether the running relay is ready.
 #[derive(Args, Debug)]
 pub struct Healthcheck {
-    /// What to ask [default: `/readyz` at `ops_listen` of the configuration].
+    /// URL to request [default: `/readyz` at `ops_listen` of the configuration].
     #[arg(value_name = "URL")]
     url: Option<String>,
 }
@@ -29,7 +29,7 @@ impl Healthcheck {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let url = match self.url {
             Some(url) => url,
-            // A relay that runs is not unhealthy because its file has a mistake by now.
+            // A mistake made in the file since the start does not make the relay unhealthy.
             None => ready_url(common.salvage().config.server.ops_listen),
         };
         let (status, text) = serve::runtime()?.block_on(ask(&url))?;
@@ -38,23 +38,19 @@ impl Healthcheck {
     }
 }
 
-/// A relay that listens on every address is asked on the loopback one.
-fn ready_url(mut listens_on: SocketAddr) -> String {
-    if listens_on.ip().is_unspecified() {
-        let is_v4 = listens_on.is_ipv4();
-        listens_on.set_ip(if is_v4 {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
-        });
+/// Returns the URL of `/readyz`. A relay that listens on all addresses is asked on loopback.
+fn ready_url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        let is_v4 = address.is_ipv4();
+        address.set_ip(if is_v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
-    format!("http://{listens_on}/readyz")
+    format!("http://{address}/readyz")
 }
 
 async fn ask(url: &str) -> anyhow::Result<(u16, String)> {
     let client = http_client::build(&http_client::Settings::default())?;
-    let request = client.get(url).timeout(PATIENCE).send();
-    let answer = request.await.map_err(|_shown_by_its_url| anyhow!("{url} does not answer"))?;
+    let request = client.get(url).timeout(TIMEOUT).send();
+    let answer = request.await.map_err(|_any| anyhow!("{url} does not answer"))?;
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
@@ -63,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relay_that_listens_everywhere_is_asked_on_this_machine() {
+    fn a_relay_that_listens_on_all_addresses_is_asked_on_loopback() {
         let url = |address: &str| ready_url(address.parse().unwrap());
         assert_eq!(url("0.0.0.0:9090"), "http://127.0.0.1:9090/readyz");
         assert_eq!(url("[::]:9191"), "http://[::1]:9191/readyz");

@@ -1,13 +1,17 @@
-//! `manifest`: the Slack app that this configuration needs, to be pasted into Slack.
+//! `manifest`: prints the manifest of the Slack app that the configuration needs.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use url::Url;
 
-use super::{BadConfiguration, Common, environment, say, say_json};
+use super::{
+    environment::environment,
+    options::{BadConfiguration, Common},
+    output::{say, say_json},
+};
 use crate::{
-    config::{self, App},
+    config::{self, AppConfig},
     secret::Secret,
     slack::{
         self,
@@ -15,20 +19,20 @@ use crate::{
     },
 };
 
-/// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New App,
+/// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New AppConfig,
 /// From a manifest.
 #[derive(Args, Debug)]
 pub struct Manifest {
-    /// Where Slack reaches the relay, such as `https://relay.example.com`.
+    /// Address at which Slack reaches the relay, such as `https://relay.example.com`.
     #[arg(long, value_name = "URL")]
     url: Url,
-    /// The app of the configuration, if there are several.
+    /// Name of the app, if the configuration has several.
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
-    /// Print JSON and not YAML.
+    /// Print JSON instead of YAML.
     #[arg(long)]
     json: bool,
-    /// Print an address that opens Slack's dialog for a new app with the manifest filled in.
+    /// Print a link that opens Slack's dialog for a new app with the manifest filled in.
     #[arg(long, conflicts_with = "json")]
     link: bool,
     /// Leave out the incoming webhook through which Code Defender posts.
@@ -36,16 +40,16 @@ pub struct Manifest {
     no_incoming_webhook: bool,
 }
 
-/// Stands for a secret that does not exist yet: the app that has it is still to be made.
+/// Placeholder for secrets that do not exist before the Slack app does.
 const PLACEHOLDER: &str = "https://not-known-yet.invalid/";
 
-/// Where the relay listens for Slack, below its own address.
+/// Path of the request URL.
 const EVENTS: &str = "/slack/events";
 
 impl Manifest {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         if self.url.scheme() != "https" || self.url.host().is_none() {
-            let message = "--url: Slack calls https:// only; TLS may end before the relay";
+            let message = "--url: Slack calls only https:// URLs; a proxy may terminate TLS";
             return Err(BadConfiguration(message.to_owned()).into());
         }
         let apps = apps(common)?;
@@ -61,7 +65,7 @@ impl Manifest {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn needs(&self, apps: &[App]) -> anyhow::Result<Needs> {
+    fn needs(&self, apps: &[AppConfig]) -> anyhow::Result<Needs> {
         let base = base_url(&self.url);
         let wrong = |message: String| anyhow::Error::from(BadConfiguration(message));
         let (app, path) = match (apps, &self.app) {
@@ -75,7 +79,7 @@ impl Manifest {
             (_, Some(name)) => {
                 let app = apps.iter().find(|app| app.name.as_str() == name);
                 let app = app.ok_or_else(|| wrong(format!("no app is named {name}")))?;
-                // One Slack app has one request URL, whichever workspaces it is installed in.
+                // Apps with a common signing secret are one Slack app, which has one request URL.
                 let is_alone = apps.len() == 1 || shares_its_secret(app, apps);
                 (Some(app), if is_alone { String::new() } else { format!("/{name}") })
             }
@@ -89,38 +93,39 @@ impl Manifest {
     }
 }
 
-/// Returns the address before `/slack/events`. The README names the whole request URL, so that may
-/// be what is given.
+/// Returns the part of a URL before `/slack/events`, if the whole request URL is given.
 pub(super) fn base_url(url: &Url) -> String {
     let base = url.as_str().trim_end_matches('/');
     base.strip_suffix(EVENTS).unwrap_or(base).trim_end_matches('/').to_owned()
 }
 
-/// Returns the needs of the only app of a configuration that reads history in such channels.
+/// Returns the needs of a single app that reads the history of these kinds of channels.
 pub(super) fn needs_of_channels(base: &str, kinds: Vec<ChannelKind>) -> Needs {
     Needs { request_url: format!("{base}{EVENTS}"), kinds, catch_up: true, incoming_webhook: true }
 }
 
-/// Returns the address of Slack's dialog for a new app with the manifest in it. Many projects link
-/// to it in this form; the documentation of manifests that we could read does not describe it.
+/// Returns a link to Slack's dialog for a new app with the manifest filled in.
+///
+/// Many projects use links of this form, but Slack's documentation of manifests does not describe
+/// it.
 pub(super) fn link(manifest: &slack::manifest::Manifest) -> anyhow::Result<String> {
     let json = serde_json::to_string(manifest)?;
     let mut link = Url::parse("https://api.slack.com/apps?new_app=1")?;
     link.query_pairs_mut().append_pair("manifest_json", &json);
-    // Form encoding writes a blank as `+`; percent encoding is read the same way everywhere.
+    // Form encoding writes a space as `+`, which not every reader decodes; `%20` always works.
     Ok(link.as_str().replace('+', "%20"))
 }
 
-/// The kinds of channels that an app's configuration may mean.
-pub(super) fn kinds(app: &App) -> Vec<ChannelKind> {
+/// Returns the kinds of channels that an app may read by its configuration.
+pub(super) fn kinds(app: &AppConfig) -> Vec<ChannelKind> {
     if app.channels.is_empty() || !app.channel_names.is_empty() {
         return vec![ChannelKind::Public, ChannelKind::Private];
     }
     app.channels.iter().flat_map(|id| ChannelKind::of(id.as_str())).copied().collect()
 }
 
-fn shares_its_secret(app: &App, apps: &[App]) -> bool {
-    let shares = |other: &App| {
+fn shares_its_secret(app: &AppConfig, apps: &[AppConfig]) -> bool {
+    let shares = |other: &AppConfig| {
         let known =
             |secret: &Secret| app.signing_secrets.iter().any(|own| own.reveal() == secret.reveal());
         other.name != app.name && other.signing_secrets.iter().any(known)
@@ -128,12 +133,13 @@ fn shares_its_secret(app: &App, apps: &[App]) -> bool {
     apps.iter().any(shares)
 }
 
-/// The configured apps; none if there is no configuration yet. Secrets need not exist.
-fn apps(common: &Common) -> anyhow::Result<Vec<App>> {
+/// Returns the configured apps; none if there is no configuration file yet.
+fn apps(common: &Common) -> anyhow::Result<Vec<AppConfig>> {
     let path = common.path();
     if common.config.is_none() && !path.exists() {
         return Ok(Vec::new());
     }
+    // The secrets may not exist yet.
     let secret = |name: &str| environment(name).or_else(|| Some(format!("{PLACEHOLDER}{name}")));
     let loaded =
         config::load(&path, &secret).map_err(|problems| BadConfiguration(problems.to_string()))?;

@@ -1,11 +1,16 @@
-//! `migrate-store`: moves what a stopped relay kept in SQLite to PostgreSQL.
+//! `migrate-store`: moves the store of a stopped relay from SQLite to PostgreSQL.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::{BadConfiguration, Common, open_store::postgres_settings, say, serve};
+use super::{
+    open_store::postgres_settings,
+    options::{BadConfiguration, Common},
+    output::say,
+    serve,
+};
 use crate::{
     clock::Clock,
     metrics::Metrics,
@@ -13,19 +18,19 @@ use crate::{
 };
 
 /// Move the alerts, deliveries, cursors and identities of a stopped relay from SQLite to the
-/// PostgreSQL database of the configuration, all or nothing.
+/// PostgreSQL database of the configuration, in one transaction.
 #[derive(Args, Debug)]
 pub struct MigrateStore {
-    /// The SQLite file; no relay may use it.
+    /// Path of the SQLite file, which no running relay may use.
     #[arg(long, value_name = "sqlite:PATH", value_parser = sqlite_path)]
     from: PathBuf,
-    /// Where to: the configuration's `store.postgres`, in which there must be no alerts yet.
+    /// Target: `store.postgres` of the configuration, which must not contain alerts yet.
     #[arg(long, value_enum)]
-    to: Target,
+    to: TargetStore,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Target {
+enum TargetStore {
     Postgres,
 }
 
@@ -40,9 +45,9 @@ impl MigrateStore {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         common.start_log(&common.log_level)?;
         let config = common.load()?;
-        let Self { from, to: Target::Postgres } = self;
+        let Self { from, to: TargetStore::Postgres } = self;
         let Some(postgres) = &config.store.postgres else {
-            let message = "the configuration names no store.postgres to move to";
+            let message = "the configuration does not have `store.postgres`";
             return Err(BadConfiguration(message.to_owned()).into());
         };
         let export = Export::open(&from)?;
@@ -56,7 +61,7 @@ impl MigrateStore {
         for (name, rows) in moved {
             say(&format!("{rows:>10} {name}"));
         }
-        say(&format!("moved; keep {} until the relays on PostgreSQL are well", from.display()));
+        say(&format!("moved; keep {} until the relays work well on PostgreSQL", from.display()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,33 +1,35 @@
-//! Reads the moments that an operator names: how long ago, or when. Pure.
+//! Parses the points in time that an operator gives: a duration before now, or a time. Pure.
 
 use std::time::Duration;
 
 use crate::{config, ids::MessageTs, intake::catch_up::HistoryTime};
 
-const WANTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds \
+/// Description of the accepted forms.
+const ACCEPTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T12:05:44Z, seconds \
     or milliseconds since 1970, or the timestamp of a message such as 1600689944.000500";
 
-/// A smaller number is not a time: somebody has left out the unit of a duration. 2012, in which
-/// nobody had Slack yet.
-const SLACK_BEGAN: MessageTs = MessageTs::from_micros(1_325_376_000_000_000);
+/// Start of 2012, before Slack existed. A smaller number is probably a duration without its unit.
+const BEFORE_SLACK: MessageTs = MessageTs::from_micros(1_325_376_000_000_000);
 
-/// The connector before the relay rounded the timestamp of a message to milliseconds, half to even.
+/// Largest rounding error of a time in milliseconds. The connector that preceded the relay rounds the
+/// timestamps of messages to milliseconds.
 const ROUNDING: Duration = Duration::from_micros(500);
 
-/// Reads the first moment of a time span. A time in milliseconds includes every message whose
-/// timestamp is rounded to it.
+/// Parses the start of a period. A time in milliseconds includes every message whose timestamp is
+/// rounded to this time.
 ///
 /// # Errors
-/// A sentence that says what is accepted.
+/// A sentence that describes the accepted forms.
 pub(super) fn since(text: &str) -> Result<HistoryTime, String> {
     let earlier = |ts: MessageTs| ts.micros().saturating_sub(rounding(text));
     parse(text, earlier)
 }
 
-/// Reads the last moment of a time span, as [`since`] reads the first one.
+/// Parses the end of a period, which is inclusive. Times in milliseconds are treated like those of
+/// [`since`].
 ///
 /// # Errors
-/// A sentence that says what is accepted.
+/// A sentence that describes the accepted forms.
 pub(super) fn until(text: &str) -> Result<HistoryTime, String> {
     let later = |ts: MessageTs| ts.micros().saturating_add(rounding(text));
     parse(text, later)
@@ -35,17 +37,18 @@ pub(super) fn until(text: &str) -> Result<HistoryTime, String> {
 
 fn parse(text: &str, shifted: impl Fn(MessageTs) -> i64) -> Result<HistoryTime, String> {
     let text = text.trim();
-    if let Some(before) = config::duration(text) {
-        return Ok(HistoryTime::Ago(before));
+    if let Some(ago) = config::duration(text) {
+        return Ok(HistoryTime::Ago(ago));
     }
-    let named =
+    let rfc3339 =
         text.parse::<jiff::Timestamp>().map(|at| MessageTs::from_micros(at.as_microsecond()));
-    let number = || text.parse().ok().filter(|ts: &MessageTs| *ts >= SLACK_BEGAN);
-    let ts = named.ok().or_else(number);
-    let ts = ts.ok_or_else(|| format!("`{text}` is not a moment: {WANTED}"))?;
+    let number = || text.parse().ok().filter(|ts: &MessageTs| *ts >= BEFORE_SLACK);
+    let ts = rfc3339.ok().or_else(number);
+    let ts = ts.ok_or_else(|| format!("`{text}` is not a point in time: {ACCEPTED}"))?;
     Ok(HistoryTime::At(MessageTs::from_micros(shifted(ts))))
 }
 
+/// Returns the possible rounding error in microseconds: only 13 digits are milliseconds.
 fn rounding(text: &str) -> i64 {
     let is_millis =
         text.trim().len() == 13 && text.trim().bytes().all(|byte| byte.is_ascii_digit());
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_read_in_every_form_that_the_message_names() {
+    fn every_form_that_the_message_names_is_accepted() {
         let at = |micros| HistoryTime::At(MessageTs::from_micros(micros));
         for (text, moment) in [
             ("24h", HistoryTime::Ago(Duration::from_secs(24 * 3600))),
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_moment_is_refused_with_what_is() {
+    fn an_invalid_time_is_refused_with_the_accepted_forms() {
         for text in [
             "",
             "yesterday",

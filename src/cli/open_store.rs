@@ -19,9 +19,9 @@ use crate::{
 /// Opens the store that the configuration names.
 ///
 /// # Errors
-/// It cannot be opened; the message says why.
+/// The store cannot be opened; the message has the reason.
 pub(super) async fn open_store(
-    config: &config::Store,
+    config: &config::StoreConfig,
     clock: &Clock,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<dyn Store>> {
@@ -37,10 +37,10 @@ pub(super) async fn open_store(
     Ok(Arc::new(SqliteStore::open(&settings, clock.clone(), metrics)?))
 }
 
-/// What the store in PostgreSQL is opened with.
+/// Returns the settings with which the store in PostgreSQL is opened.
 pub(super) fn postgres_settings(
-    postgres: &config::Postgres,
-    config: &config::Store,
+    postgres: &config::PostgresConfig,
+    config: &config::StoreConfig,
 ) -> anyhow::Result<postgres::Settings> {
     let tls = http_client::Settings { ca_file: postgres.ca_file.clone(), ..Default::default() };
     let tls = http_client::tls(&tls).context("store.postgres.ca_file")?;

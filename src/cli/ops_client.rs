@@ -1,4 +1,4 @@
-//! The running relay's ops API, as the commands for operators call it.
+//! Client of the ops API of a running relay, for the commands for operators.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Common, environment};
+use super::{environment::environment, options::Common};
 use crate::{
     config::Salvaged,
     http_client,
@@ -20,29 +20,30 @@ use crate::{
     secret::{Form, Secret},
 };
 
-/// For one answer. Only a change of very many alerts takes more than a moment.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Time limit for one answer. Only a change of very many alerts takes longer than a moment.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What names the token in the environment.
+/// Environment variable with the token.
 const TOKEN_VARIABLE: &str = "RELAY_OPS_TOKEN";
 
-/// What stays as it is in a part of a path.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
+/// Characters to encode in a segment of a path.
+const PATH_SEGMENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
 
-/// Which relay is meant.
+/// Options that select the relay.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Target {
-    /// The relay's ops listener, such as `http://127.0.0.1:9090` [default: `ops_listen` of the
+    /// URL of the relay's ops listener, such as `http://127.0.0.1:9090` [default: `ops_listen` of the
     /// configuration].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// A file with the `ops_token` [default: the variable `RELAY_OPS_TOKEN`, else the `ops_token`
-    /// of the configuration].
+    /// File with the `ops_token` [default: the environment variable `RELAY_OPS_TOKEN`, otherwise
+    /// `ops_token` of the configuration].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// A client of one relay.
+/// Client of one relay.
 #[derive(Debug)]
 pub(super) struct OpsClient {
     http: reqwest::Client,
@@ -51,7 +52,7 @@ pub(super) struct OpsClient {
 }
 
 impl Target {
-    /// The client. The configuration is only read if the command line does not say everything.
+    /// Returns the client of the selected relay. Reads the configuration only without `--server`.
     pub(super) fn client(&self, common: &Common) -> anyhow::Result<OpsClient> {
         if let Some(server) = &self.server {
             return self.client_of(server, None);
@@ -59,7 +60,7 @@ impl Target {
         self.client_by(common, &common.salvage())
     }
 
-    /// The client for the relay with that configuration, unless the command line names another.
+    /// Returns the client of the selected relay; by default, the relay with this configuration.
     pub(super) fn client_by(
         &self,
         common: &Common,
@@ -74,7 +75,7 @@ impl Target {
             None => {
                 let error = common.unusable(salvaged, "/server/ops_listen");
                 return Err(
-                    error.context("without --server the relay is found by its `ops_listen`")
+                    error.context("without --server, `ops_listen` of the configuration is needed")
                 );
             }
         };
@@ -90,22 +91,19 @@ impl Target {
         let base = Url::parse(server)
             .ok()
             .filter(|url| ["http", "https"].contains(&url.scheme()))
-            .with_context(|| format!("--server: `{server}` is no http:// or https:// URL"))?;
+            .with_context(|| format!("--server: `{server}` is not an http:// or https:// URL"))?;
         let http = http_client::build(&http_client::Settings::default())?;
         Ok(OpsClient { http, base, token })
     }
 }
 
-/// Where to reach somebody on this machine who listens there.
-pub(super) fn reachable(
-    listens_on: SocketAddr,
-    key: &str,
-    option: &str,
-) -> anyhow::Result<SocketAddr> {
-    if listens_on.port() == 0 {
-        return Err(anyhow!("`{key}` has no fixed port: give {option}"));
+/// Returns the address at which a listener on this machine can be reached. `key` and `option` are
+/// named in the error.
+pub(super) fn reachable(listen: SocketAddr, key: &str, option: &str) -> anyhow::Result<SocketAddr> {
+    if listen.port() == 0 {
+        return Err(anyhow!("`{key}` does not have a fixed port: give {option}"));
     }
-    let mut address = listens_on;
+    let mut address = listen;
     if address.ip().is_unspecified() {
         let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { ipv6_loopback() };
         address.set_ip(loopback);
@@ -117,16 +115,23 @@ fn ipv6_loopback() -> std::net::IpAddr {
     std::net::Ipv6Addr::LOCALHOST.into()
 }
 
-/// An answer that is a problem document, with its status.
+/// Nothing listens at the address of the relay.
+#[derive(Debug, thiserror::Error)]
+#[error("no relay answers at {0}: is it running? (use --server for another)")]
+pub(super) struct NoRelay(String);
+
+/// An error answer, with its status.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct Refused {
     pub(super) status: u16,
+    /// `true` if the answer is a problem document, as relays send.
+    pub(super) is_from_relay: bool,
     detail: String,
 }
 
 impl OpsClient {
-    /// `GET /api/v1/{parts}?{query}`
+    /// Requests `GET /api/v1/{parts}?{query}`, and deserializes the answer.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         parts: &[&str],
@@ -135,7 +140,7 @@ impl OpsClient {
         parsed(&self.get_text(parts, query).await?)
     }
 
-    /// As [`OpsClient::get`], exactly as the relay wrote it.
+    /// Requests `GET /api/v1/{parts}?{query}`, and returns the text of the answer.
     pub(super) async fn get_text(
         &self,
         parts: &[&str],
@@ -144,7 +149,7 @@ impl OpsClient {
         self.send(Method::GET, parts, query).await
     }
 
-    /// `POST /api/v1/{parts}?{query}`
+    /// Requests `POST /api/v1/{parts}?{query}`, and deserializes the answer.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         parts: &[&str],
@@ -161,7 +166,7 @@ impl OpsClient {
     ) -> anyhow::Result<String> {
         let mut url = self.base.clone();
         let encoded: Vec<String> =
-            parts.iter().map(|part| utf8_percent_encode(part, PLAIN).to_string()).collect();
+            parts.iter().map(|part| utf8_percent_encode(part, PATH_SEGMENT).to_string()).collect();
         let path = self.base.path().trim_end_matches('/');
         url.set_path(&format!("{path}/api/v1/{}", encoded.join("/")));
         if !query.is_empty() {
@@ -170,11 +175,12 @@ impl OpsClient {
         let mut request = self
             .http
             .request(method, url)
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
         }
+        // Named in the relay's log and in the history of the alert.
         let user = environment("USER").or_else(|| environment("LOGNAME"));
         if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
             request = request.header(OPERATOR, user);
@@ -191,25 +197,29 @@ impl OpsClient {
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         let base = self.base.origin().ascii_serialization();
         if error.is_connect() {
-            return anyhow!("no relay answers at {base}: is it running? (--server names another)");
+            return NoRelay(base).into();
         }
         anyhow!("the relay at {base} does not answer: {}", chain(error))
     }
 }
 
 fn refusal(status: u16, text: &str) -> Refused {
-    let detail = match serde_json::from_str::<Problem>(text) {
+    let problem = serde_json::from_str::<Problem>(text);
+    let is_from_relay = problem.is_ok();
+    let detail = match problem {
         Ok(problem) if status == 401 => {
-            format!("{} (here: --token-file, or {TOKEN_VARIABLE})", problem.detail)
+            format!("{} (use --token-file or {TOKEN_VARIABLE})", problem.detail)
         }
         Ok(problem) => problem.detail,
-        Err(_no_problem) => format!("status {status}, and not from a relay's ops listener"),
+        Err(_not_a_problem) => {
+            format!("status {status}, which is not the answer of a relay's ops listener")
+        }
     };
-    Refused { status, detail }
+    Refused { status, is_from_relay, detail }
 }
 
 fn parsed<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
-    serde_json::from_str(text).context("the answer is not one of this version's relay")
+    serde_json::from_str(text).context("the answer does not come from a relay of this version")
 }
 
 #[cfg(test)]
@@ -217,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relay_that_listens_everywhere_is_reached_on_this_machine() {
+    fn a_relay_that_listens_on_all_addresses_is_reached_on_loopback() {
         let reach = |text: &str| {
             let address = reachable(text.parse().unwrap(), "ops_listen", "--server");
             address.map_or_else(|error| error.to_string(), |address| address.to_string())
@@ -225,6 +235,6 @@ mod tests {
         assert_eq!(reach("0.0.0.0:9090"), "127.0.0.1:9090");
         assert_eq!(reach("[::]:9090"), "[::1]:9090");
         assert_eq!(reach("10.0.0.7:9090"), "10.0.0.7:9090");
-        assert_eq!(reach("127.0.0.1:0"), "`ops_listen` has no fixed port: give --server");
+        assert_eq!(reach("127.0.0.1:0"), "`ops_listen` does not have a fixed port: give --server");
     }
 }

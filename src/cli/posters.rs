@@ -1,4 +1,4 @@
-//! The bots that have posted incidents, and the line that allows them and nobody else.
+//! Describes the bots that have posted incidents, and the `bots` key that allows only them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use crate::{
     ops::view::Bot,
 };
 
-/// Bots that are named one by one.
+/// Maximum number of bots that are listed.
 const SHOWN: usize = 5;
 
-/// Returns each bot with its incidents and the age of the newest one; `None` if there is none.
+/// Lists each bot with the number and the newest of its incidents; `None` if there are no bots.
 pub(super) fn seen(bots: &[Bot], now: Timestamp) -> Option<String> {
-    // One bot may post in several channels.
+    // A bot may post in several channels: the counts are added up.
     let mut all: BTreeMap<&str, (u64, Timestamp)> = BTreeMap::new();
     for bot in real(bots) {
         let (incidents, last) = all.entry(id(bot)).or_insert((0, bot.last));
@@ -34,20 +34,21 @@ pub(super) fn seen(bots: &[Bot], now: Timestamp) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-/// Returns the line for the configuration of the app.
+/// Returns the `bots` key for the configuration of the app.
 pub(super) fn allow(bots: &[Bot]) -> String {
     let is_id = |id: &&str| id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
     let ids: BTreeSet<&str> = real(bots).map(id).filter(is_id).collect();
     format!("bots: [{}]", ids.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// All but the one that `send-test` makes up.
+/// Returns all bots except the fictitious one of `send-test`.
 fn real(bots: &[Bot]) -> impl Iterator<Item = &Bot> {
     bots.iter().filter(|bot| bot.bot_id != TEST_BOT && !id(bot).is_empty())
 }
 
-/// An app keeps its id when it is installed anew; its bot gets another one.
+/// Returns the id of the bot's app, or else of the bot.
 fn id(bot: &Bot) -> &str {
+    // A reinstalled app keeps its id and gets a new bot.
     if bot.app_id.is_empty() { &bot.bot_id } else { &bot.app_id }
 }
 

@@ -1,25 +1,22 @@
-//! The page that documents every subcommand and flag, made from what the parser knows. Pure.
+//! The reference page of the command line, generated from the parser's own description. Pure.
 
-use clap::{Arg, Command, CommandFactory};
-
-use super::Cli;
+use clap::{Arg, Command};
 
 const HEAD: &str = "\
 # Command line
 
-Made from what `slack-soar-relay` itself says (`--help`); a test keeps it current.
+Generated from the output of `slack-soar-relay --help`; a test keeps this page current.
 
-Results go to standard output, the log to standard error. Exit codes: 0 ok, 1 failed, 2 usage or
-configuration.
+Results go to standard output, the log to standard error. Exit codes: 0 success, 1 failure, 2
+invalid usage or configuration.
 ";
 
-/// The reference of the command line, as Markdown.
-pub fn reference() -> String {
-    let mut command = Cli::command();
+/// Returns the reference of a command and its subcommands as Markdown.
+pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = HEAD.to_owned();
     page.extend([format!("\n{}\n", about(&command))]);
-    page.push_str("\n## Everywhere\n\n");
+    page.push_str("\n## Global options\n\n");
     arguments(&mut page, &command, Arg::is_global_set);
     for inner in command.get_subcommands().filter(|one| is_shown(one)) {
         section(&mut page, command.get_name(), inner);
@@ -42,7 +39,7 @@ fn arguments(page: &mut String, command: &Command, is_meant: fn(&Arg) -> bool) {
     let mut arguments =
         command.get_arguments().filter(|one| is_meant(one)).filter(is_shown).peekable();
     if arguments.peek().is_none() {
-        page.push_str("No arguments of its own.\n");
+        page.push_str("No arguments besides the global options.\n");
         return;
     }
     page.push_str("| argument | meaning |\n| --- | --- |\n");
@@ -50,7 +47,7 @@ fn arguments(page: &mut String, command: &Command, is_meant: fn(&Arg) -> bool) {
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
         let mut meaning = format!("{}.", help.trim_end_matches('.'));
         if let Some(variable) = argument.get_env() {
-            meaning.extend([format!(" Or `{}` in the environment.", variable.display())]);
+            meaning.extend([format!(" Environment variable: `{}`.", variable.display())]);
         }
         let defaults = argument.get_default_values();
         if argument.get_action().takes_values() && !defaults.is_empty() {
@@ -61,7 +58,7 @@ fn arguments(page: &mut String, command: &Command, is_meant: fn(&Arg) -> bool) {
     }
 }
 
-/// As it is written, with the name of its value.
+/// Returns an argument in the form in which it is written, with the name of its value.
 fn name(argument: &Arg) -> String {
     let values = argument.get_value_names().unwrap_or_default();
     let mut value: Vec<String> = values.iter().map(ToString::to_string).collect();

@@ -1,11 +1,15 @@
-//! `render`: the request that a destination would be sent, secrets masked.
+//! `render`: prints the request that would be sent to a destination, with secrets masked.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{BadConfiguration, Common, sample, say};
+use super::{
+    options::{BadConfiguration, Common},
+    output::say,
+    sample,
+};
 use crate::{
     alert::{
         Alert,
@@ -32,17 +36,17 @@ use crate::{
     },
 };
 
-/// Print the request that would be sent.
+/// Print the request that would be sent for a message.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
 pub struct Render {
-    /// A destination of the configuration.
+    /// Name of a destination of the configuration.
     #[arg(long, group = "whose", value_name = "NAME")]
     destination: Option<String>,
-    /// A preset with placeholder parameters; needs no configuration.
+    /// Name of a preset, rendered with placeholder parameters. Does not need a configuration.
     #[arg(long, group = "whose", value_name = "NAME")]
     preset: Option<String>,
-    /// A Slack message or event in a JSON file [default: the sample incident].
+    /// JSON file with a Slack message or event [default: the sample incident].
     #[arg(long, value_name = "FILE")]
     message: Option<PathBuf>,
     /// Print one JSON object for each request.
@@ -66,9 +70,9 @@ impl Render {
         };
         let destination = Destination::new(settings, Clock::system())?;
         for alert in self.alerts(&Matcher::new(matching))? {
-            let request = destination
-                .render(&alert)
-                .map_err(|error| anyhow::anyhow!("no request: {}", chain(&error)))?;
+            let request = destination.render(&alert).map_err(|error| {
+                anyhow::anyhow!("the request cannot be rendered: {}", chain(&error))
+            })?;
             if self.json {
                 let headers: BTreeMap<_, _> = request.headers.iter().cloned().collect();
                 say(&serde_json::to_string_pretty(&serde_json::json!({
@@ -82,7 +86,7 @@ impl Render {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The alerts of the message: its incidents, wherever and by whomever it was posted.
+    /// Returns the alerts of the message, accepted from any channel and any bot.
     fn alerts(&self, matcher: &Matcher) -> anyhow::Result<Vec<Alert>> {
         let body = match &self.message {
             Some(path) => fs::read(path).with_context(|| path.display().to_string())?,
@@ -96,14 +100,14 @@ impl Render {
         }
         let raw = envelope::inner_event(&text).unwrap_or(&text);
         let (event_id, team, event_time) = envelope;
-        let posted = message::parse(raw).context("the file holds no Slack message")?;
+        let posted = message::parse(raw).context("the file does not contain a Slack message")?;
         let found = match matcher.judge(&posted, raw, &Watch::default()) {
             Verdict::Incidents(found) | Verdict::NewLayout(found, _) => found,
             Verdict::NearMiss(_, doubt) => {
                 bail!("the message is not an incident but a near miss: {}", doubt.explain())
             }
             Verdict::Refused(reason) | Verdict::Ignored(reason) => {
-                bail!("the message is no incident: it would be ignored as `{}`", reason.label())
+                bail!("the message is not an incident: ignored as `{}`", reason.label())
             }
         };
         let key = posted.key(&AppName::new("main")?, raw.as_bytes());
@@ -122,6 +126,7 @@ impl Render {
     }
 }
 
+/// Returns settings with placeholders for the URL and the parameters.
 fn placeholder(preset: &str) -> anyhow::Result<Settings> {
     let preset = Preset::load(preset, None).map_err(|error| BadConfiguration(error.to_string()))?;
     let example = match preset.transport() {

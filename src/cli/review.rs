@@ -1,4 +1,4 @@
-//! What was not taken, as the ops API sees it.
+//! Refused messages and near misses, for the ops API.
 
 use crate::{
     ids::AppName,

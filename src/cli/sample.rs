@@ -1,4 +1,4 @@
-//! A Code Defender incident as Slack would send it, for `demo`, `render` and tests of a relay.
+//! Code Defender incidents in the form that Slack sends, for `demo`, `render` and `send-test`.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::{
         risk_level::RiskLevel,
         settings::{DEFAULT_TITLE, MatchSettings, TitlePattern},
     },
-    config::App,
+    config::AppConfig,
     ids::MessageTs,
     intake::posters::TEST_BOT,
 };
 
 const TEAM: &str = "T0123456789";
 
-/// An event that holds the sample incident, posted at `ts`.
+/// Returns an event with the sample incident, posted at `ts`.
 pub(super) fn event(ts: MessageTs) -> Value {
     event_of(ts, TEAM, &message(ts))
 }
@@ -30,7 +30,7 @@ fn event_of(ts: MessageTs, team: &str, message: &Value) -> Value {
     })
 }
 
-/// The inner message.
+/// Returns the inner message of [`event`].
 pub(super) fn message(ts: MessageTs) -> Value {
     json!({
         "type": "message",
@@ -67,25 +67,25 @@ pub(super) fn message(ts: MessageTs) -> Value {
 }
 
 const TEST_TEXT: &str = "Test from slack-soar-relay
-Sent by an operator to try the way to the \
-                         SOAR. No script was found and there is nothing to do: close this.";
+Sent by an operator to test the path to \
+                         the SOAR. No script was found, and nothing needs to be done: close this.";
 
-/// An incident that nobody can take for a real one, but that the configured matching takes for one.
+/// An incident that is recognised by the configured matching, and that a person recognises as a test.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Test<'a> {
-    pub(super) app: Option<&'a App>,
+pub(super) struct TestIncident<'a> {
+    pub(super) app: Option<&'a AppConfig>,
     pub(super) matching: &'a MatchSettings,
     pub(super) severity: RiskLevel,
 }
 
-impl Test<'_> {
-    /// An event that holds it, posted at `ts`.
+impl TestIncident<'_> {
+    /// Returns an event with the incident, posted at `ts`.
     pub(super) fn event(&self, ts: MessageTs) -> Value {
         let team = self.app.and_then(|app| app.team.as_deref());
         event_of(ts, team.unwrap_or(TEAM), &self.message(ts))
     }
 
-    /// The inner message.
+    /// Returns the inner message of the event.
     pub(super) fn message(&self, ts: MessageTs) -> Value {
         let fields = &self.matching.fields;
         let field = |titles: &[String], value: &str| {
@@ -120,17 +120,17 @@ impl Test<'_> {
         })
     }
 
-    /// A title that matches: the first that is a plain text, else the usual one.
+    /// Returns a title that matches: the first configured one that is a text, or else the default.
     fn title(&self) -> &str {
         self.matching.titles.iter().find_map(TitlePattern::as_text).unwrap_or(DEFAULT_TITLE)
     }
 }
 
-/// Where a test is posted: the first channel that is watched.
-pub(super) fn channel(app: Option<&App>) -> &str {
+/// Returns the channel of a test: the first configured one, or else a placeholder.
+pub(super) fn channel(app: Option<&AppConfig>) -> &str {
     let first = app.and_then(|app| app.channels.first());
     first.map_or("C0000000000", crate::ids::ChannelId::as_str)
 }
 
-/// When the sample of the documentation was posted.
+/// Time at which the sample of the documentation was posted.
 pub(super) const DOCUMENTED: MessageTs = MessageTs::from_micros(1_600_689_944_000_500);

@@ -1,16 +1,16 @@
-//! `schema`: the JSON Schema of the configuration file or of the alert.
+//! `schema`: prints the JSON Schema of the configuration file or of alerts.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::say_json;
+use super::output::say_json;
 use crate::{alert, config};
 
 /// Print the JSON Schema of the configuration file, or of alerts.
 #[derive(Args, Debug)]
 pub struct Schema {
-    /// Print the schema of the alert that destinations are sent
+    /// Print the schema of alerts, as they are sent to destinations.
     #[arg(long)]
     alert: bool,
 }

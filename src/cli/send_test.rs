@@ -1,4 +1,4 @@
-//! `send-test`: an incident that nobody can take for a real one, sent the way of a real one.
+//! `send-test`: sends an unmistakable test incident through the running relay, like a real one.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -7,10 +7,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    BadConfiguration, Common,
     ops_client::{OpsClient, Refused, Target, reachable},
-    sample::Test,
-    say, say_json, serve,
+    options::{BadConfiguration, Common},
+    output::{say, say_json},
+    sample::TestIncident,
+    serve,
     terminal::{Colour, Screen, harmless, spinner},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         risk_level::RiskLevel,
         verdict::Verdict,
     },
-    config::{App, Config},
+    config::{AppConfig, Config},
     http_client,
     ids::{AlertId, MessageTs},
     intake::events_api::TEST_MARK,
@@ -28,33 +29,32 @@ use crate::{
     slack::{message, signature},
 };
 
-/// Between two looks at what became of it.
-const LOOK: Duration = Duration::from_millis(200);
+/// Interval at which the alert's state is requested.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// For the relay's answer, which Slack would wait 3 s for.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Time limit for the relay's answer. Slack itself waits for 3 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Send a test.
+/// Send a test incident.
 #[derive(Args, Debug)]
 pub struct SendTest {
-    /// Its severity: Informative, Low, Medium, High or Critical.
+    /// Severity of the incident: Informative, Low, Medium, High or Critical.
     #[arg(long, default_value = "High", value_parser = severity)]
     severity: RiskLevel,
-    /// Only to this destination, past signature, store and routing.
+    /// Send only to this destination, without signature, store and routing.
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// The Slack app whose secret signs it [default: the first of the
-    /// configuration whose secret can be read].
+    /// Slack app whose secret signs the request [default: the first app whose secret can be read].
     #[arg(long, value_name = "NAME", conflicts_with = "destination")]
     app: Option<String>,
-    /// Where to post it, to try the way through a proxy too [default: `listen` of the
+    /// URL to post to, for example that of a proxy in front of the relay [default: `listen` of the
     /// configuration].
     #[arg(long, value_name = "URL", conflicts_with = "destination")]
     url: Option<String>,
-    /// How many seconds to wait until it is delivered.
+    /// Seconds to wait for the delivery.
     #[arg(long, value_name = "SECONDS", default_value_t = 15, conflicts_with = "destination")]
     wait: u64,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -77,7 +77,7 @@ impl SendTest {
         let client = self.target.client_by(common, &salvaged)?;
         if self.url.is_none() && !salvaged.has_read("/server/listen") {
             let error = common.unusable(&salvaged, "/server/listen");
-            return Err(error.context("without --url the test is posted to `listen`"));
+            return Err(error.context("without --url, `listen` of the configuration is needed"));
         }
         runtime.block_on(self.through_the_front_door(&salvaged.config, &client))
     }
@@ -90,8 +90,9 @@ impl SendTest {
         let app = self.app(config)?;
         let clock = Clock::system();
         let ts = MessageTs::from_micros(clock.now().micros());
-        let test = Test { app: Some(app), matching: &config.matching, severity: self.severity };
-        let id = recognised(&test, app, config, ts)?;
+        let test =
+            TestIncident { app: Some(app), matching: &config.matching, severity: self.severity };
+        let id = alert_id(&test, app, config, ts)?;
         self.post(config, app, &test.event(ts).to_string()).await?;
         if !self.json {
             say(&format!("Accepted: alert {id} is on disk."));
@@ -105,20 +106,19 @@ impl SendTest {
             if !is_open || clock.now() >= deadline {
                 break alert;
             }
-            clock.sleep(LOOK).await;
+            clock.sleep(POLL_INTERVAL).await;
         };
         waiting.finish_and_clear();
         let alert = alert.with_context(|| {
-            format!("the relay that was asked has no alert {id}: is --server the same relay?")
+            format!("the relay does not have alert {id}: is --server the relay that was posted to?")
         })?;
         self.report(&id, &alert, &feeds(config))
     }
 
-    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c App> {
-        let can_sign = |app: &&App| !app.signing_secrets.is_empty();
+    fn app<'c>(&self, config: &'c Config) -> anyhow::Result<&'c AppConfig> {
+        let can_sign = |app: &&AppConfig| !app.signing_secrets.is_empty();
         let Some(name) = &self.app else {
-            let message = "no app has a signing secret that can be read, and only a signed test \
-                           is taken for one of Slack's";
+            let message = "the test must be signed, and the signing secret of no app can be read";
             let first = config.apps.iter().find(can_sign);
             return first.ok_or_else(|| BadConfiguration(message.to_owned()).into());
         };
@@ -128,8 +128,8 @@ impl SendTest {
         Some(named).filter(can_sign).ok_or_else(|| BadConfiguration(message()).into())
     }
 
-    /// Signs and posts it as Slack would.
-    async fn post(&self, config: &Config, app: &App, body: &str) -> anyhow::Result<()> {
+    /// Signs and posts the event like Slack.
+    async fn post(&self, config: &Config, app: &AppConfig, body: &str) -> anyhow::Result<()> {
         let path = match config.apps.len() {
             1 => "/slack/events".to_owned(),
             _ => format!("/slack/events/{}", app.name),
@@ -143,7 +143,7 @@ impl SendTest {
         let client = http_client::build(&http_client::Settings::default())?;
         let answer = client
             .post(&url)
-            .timeout(ANSWER)
+            .timeout(ANSWER_TIMEOUT)
             .header("x-slack-request-timestamp", now.seconds())
             .header("x-slack-signature", signature::sign(secret, now, body.as_bytes()))
             .header("content-type", "application/json")
@@ -152,14 +152,14 @@ impl SendTest {
             .send()
             .await
             .map_err(|error| {
-                let why = if error.is_connect() { "nobody listens there" } else { "no answer" };
+                let why = if error.is_connect() { "connection refused" } else { "no answer" };
                 anyhow!("the test cannot be posted to {url}: {why}")
             })?;
         let hint = match answer.status().as_u16() {
             200 => return Ok(()),
-            401 => "; the relay runs with another signing secret, or its clock is wrong",
-            404 => "; that is no relay's address for Slack",
-            503 => "; the relay cannot store now, its log says why",
+            401 => "; the relay uses another signing secret, or its clock is wrong",
+            404 => "; this is not the address of a relay for Slack",
+            503 => "; the relay cannot store now, see its log for the reason",
             _ => "",
         };
         bail!("{url} answered {}{hint}", answer.status())
@@ -183,15 +183,18 @@ impl SendTest {
             });
         }
         if deliveries.is_empty() {
-            say("Unrouted: no destination takes it; see `when` in the configuration.");
+            say("Unrouted: no destination accepts the alert; see `when` in the configuration.");
         } else if deliveries.iter().any(is_open) {
-            say(&format!("Not yet delivered after {} s; it goes on: alerts show {id}", self.wait));
+            say(&format!(
+                "Not delivered after {} s; the relay goes on trying, see: alerts show {id}",
+                self.wait
+            ));
         }
         Ok(code(delivered))
     }
 }
 
-/// Sends a test to one destination, past the store, and reports.
+/// Sends a test directly to one destination, without storing it, and reports the result.
 pub(super) async fn to_one(
     client: &OpsClient,
     name: &str,
@@ -221,10 +224,13 @@ pub(super) async fn to_one(
     Ok(code(report.delivered))
 }
 
-/// The id that the relay will give it; whether its configuration takes it for an incident.
-fn recognised(
-    test: &Test<'_>,
-    app: &App,
+/// Returns the id that the relay will give to the alert.
+///
+/// # Errors
+/// The configured matching does not recognise the test as an incident.
+fn alert_id(
+    test: &TestIncident<'_>,
+    app: &AppConfig,
     config: &Config,
     ts: MessageTs,
 ) -> anyhow::Result<String> {
@@ -236,18 +242,18 @@ fn recognised(
             Ok(AlertId { message: parsed.key(&app.name, raw.as_bytes()), ordinal: 0 }.to_string())
         }
         Verdict::NewLayout(..) | Verdict::NearMiss(..) => bail!(
-            "the configuration does not take the test for an incident: under `match.titles`, list \
-             a title that is not a regular expression"
+            "the configuration does not recognise the test as an incident: add a title that is \
+             not a regular expression to `match.titles`"
         ),
         Verdict::Refused(reason) | Verdict::Ignored(reason) => bail!(
-            "the configuration takes the test for no incident (`{}`): under `match.titles`, list \
-             a title that is no regular expression",
+            "the configuration does not recognise the test as an incident (`{}`): add a title \
+             that is not a regular expression to `match.titles`",
             reason.label()
         ),
     }
 }
 
-/// An alert that is not there yet is no failure.
+/// Returns the alert; `None` if the relay does not have it yet.
 fn found(answer: anyhow::Result<Detail>) -> anyhow::Result<Option<Detail>> {
     match answer {
         Ok(alert) => Ok(Some(alert)),
@@ -262,7 +268,7 @@ fn is_open(delivery: &Delivery) -> bool {
     ["pending", "leased"].contains(&delivery.state.as_str())
 }
 
-/// The destinations that are read.
+/// Returns the names of the feeds.
 fn feeds(config: &Config) -> Vec<&str> {
     let read = config.destinations.iter().filter(|one| one.http.feed_token().is_some());
     read.map(|one| one.http.name.as_str()).collect()
@@ -271,7 +277,7 @@ fn feeds(config: &Config) -> Vec<&str> {
 fn unread(delivery: &Delivery) -> String {
     let state = Screen::new().paint(Colour::of(&delivery.state), &delivery.state);
     format!(
-        "{}: {state}; it is read: delivered once its reader has passed it",
+        "{}: {state}; delivered when a reader of this feed has fetched the alert",
         delivery.destination
     )
 }
@@ -290,7 +296,7 @@ fn line(delivery: &Delivery, alert: &Detail) -> String {
     }
     if let Some(due_at) = delivery.due_at {
         let wait = rough(due_at.since(Clock::system().now()));
-        line.push(format!(" (tried again in {wait})"));
+        line.push(format!(" (next attempt in {wait})"));
     }
     line.concat()
 }

@@ -1,7 +1,7 @@
-//! `setup`: asks for what a first configuration needs, and writes it.
+//! `setup`: creates a first configuration from a few questions.
 //!
 //! Answers are read line by line from standard input, so that a script can give them too. Secrets
-//! go into files of their own beside the configuration, readable by their owner only.
+//! are written to files of their own beside the configuration, readable only by their owner.
 
 use std::{
     fs::{self, File},
@@ -17,23 +17,23 @@ use serde_json::json;
 use url::Url;
 
 use super::{
-    BadConfiguration, Common,
     check::Check,
     manifest::{base_url, link, needs_of_channels},
-    say,
+    options::{BadConfiguration, Common},
+    output::say,
 };
 use crate::{
     destination::preset::{Preset, Transport, params::ParamDoc},
     slack::manifest::{ChannelKind, manifest},
 };
 
-/// The folder of the secret files, beside the configuration.
+/// Folder of the secret files, beside the configuration.
 const SECRETS: &str = "secrets";
 
-/// The preset that an empty answer stands for.
+/// Preset for an empty answer.
 const DEFAULT_PRESET: &str = "google-secops-webhook";
 
-/// Ask for what a first configuration needs, write it, and check it.
+/// Create a first configuration from a few questions, and check it.
 #[derive(Args, Debug)]
 pub struct Setup {}
 
@@ -43,17 +43,17 @@ impl Setup {
         let path = common.path();
         if path.exists() {
             let message = format!(
-                "{} exists already, and is left as it is: name another file with --config, or move \
-                 it away",
+                "{} exists already and is not changed: name another file with --config, or move the \
+                 file away",
                 path.display()
             );
             return Err(BadConfiguration(message).into());
         }
         let folder = path.parent().unwrap_or(Path::new("")).join(SECRETS);
-        // Said before the questions, not after them.
-        if let Some(secret) = left_over(&folder) {
+        // Checked before the questions: the answers would be lost.
+        if let Some(secret) = existing_secret(&folder) {
             let message = format!(
-                "{} exists already, and a secret is not replaced: move {} away",
+                "{} exists already, and secrets are not overwritten: move {} away",
                 secret.display(),
                 folder.display()
             );
@@ -63,13 +63,13 @@ impl Setup {
         answers.write(&path, &folder)?;
         say(&format!("\nWrote {} and the files in {}.", path.display(), folder.display()));
         let code = Check::text().run(&path)?;
-        say(&answers.what_is_left(&path));
+        say(&answers.next_steps(&path));
         Ok(code)
     }
 }
 
-/// Returns a secret of an earlier setup.
-fn left_over(folder: &Path) -> Option<PathBuf> {
+/// Returns a secret file of an earlier setup, if there is one.
+fn existing_secret(folder: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_ours = |name: &str| name.starts_with("slack-") || name.starts_with("soar-");
     files
@@ -77,17 +77,17 @@ fn left_over(folder: &Path) -> Option<PathBuf> {
         .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours))
 }
 
-/// Everything that was asked.
+/// The answers to all questions.
 struct Answers {
     channel: String,
     signing_secret: String,
-    /// Empty without catch-up.
+    /// The bot token; empty without catch-up.
     bot_token: String,
-    destination: Answered,
+    destination: DestinationAnswers,
 }
 
-/// Where the alerts go.
-struct Answered {
+/// The answers about the destination.
+struct DestinationAnswers {
     preset: String,
     url: Option<String>,
     params: Vec<(ParamDoc, String)>,
@@ -107,7 +107,7 @@ impl Answers {
         };
         let app = manifest(&needs_of_channels(&base_url(&url), kinds));
         say(&format!(
-            "\nMake the Slack app: open this address, choose the workspace, press Create, then \
+            "\nCreate the Slack app: open this address, choose the workspace, press Create, then \
              Install to Workspace.\n\n{}\n",
             link(&app)?
         ));
@@ -116,18 +116,19 @@ impl Answers {
             signing_secret,
         )?;
         let bot_token = prompt.ask_secret(
-            "4. Bot token (OAuth & Permissions, begins with xoxb-); empty: no catch-up",
+            "4. Bot token (OAuth & Permissions, begins with xoxb-); leave empty for no catch-up",
             bot_token,
         )?;
         if bot_token.is_empty() && !is_id(&channel) {
             bail!("without a bot token the channel must be given by its id, not by its name");
         }
-        let destination = Answered::ask(prompt)?;
+        let destination = DestinationAnswers::ask(prompt)?;
         Ok(Self { channel, signing_secret, bot_token, destination })
     }
 
-    /// Writes the secrets first: the configuration refers to them.
+    /// Writes the configuration and the secrets.
     fn write(&self, path: &Path, folder: &Path) -> anyhow::Result<()> {
+        // The configuration refers to the secrets, so it is written last.
         make_folder(folder)?;
         let mut secrets = vec![
             ("slack-signing-secret", &self.signing_secret),
@@ -176,13 +177,13 @@ impl Answers {
         yaml
     }
 
-    fn what_is_left(&self, path: &Path) -> String {
+    fn next_steps(&self, path: &Path) -> String {
         let config = path.display();
         let mut steps = vec![
             "in Slack, Event Subscriptions: switch Delayed Events on".to_owned(),
             format!("in Slack, channel {}: /invite the app", self.channel),
-            "in Slack, Incoming Webhooks: add one for the channel, and give its URL to the \
-             vendor's support, if Code Defender does not post there yet"
+            "if Code Defender does not post there yet: in Slack, Incoming Webhooks, add one for \
+             the channel, and give its URL to the vendor's support"
                 .to_owned(),
             format!("slack-soar-relay serve --config {config}"),
             format!("slack-soar-relay doctor --config {config}"),
@@ -191,15 +192,15 @@ impl Answers {
         for (number, step) in (1..).zip(&mut steps) {
             step.insert_str(0, &format!("  {number}. "));
         }
-        format!("\nWhat is left to do:\n{}", steps.join("\n"))
+        format!("\nNext steps:\n{}", steps.join("\n"))
     }
 }
 
-impl Answered {
+impl DestinationAnswers {
     fn ask(prompt: &mut Prompt) -> anyhow::Result<Self> {
         let question = format!("5. Preset of the SOAR [{DEFAULT_PRESET}]");
         let name = prompt.ask(&question, preset)?;
-        let preset = Preset::builtin(&name).context("the preset is gone")?;
+        let preset = Preset::builtin(&name).context("the preset does not exist")?;
         let needs_url = preset.transport() == Transport::Http && preset.url().is_none()
             || preset.transport() == Transport::Email;
         let url =
@@ -224,7 +225,7 @@ fn is_secret(param: &ParamDoc) -> bool {
     param.kind == "secret"
 }
 
-/// Asks on standard error and reads from standard input.
+/// Asks on standard output and reads from standard input.
 struct Prompt {
     is_terminal: bool,
 }
@@ -234,7 +235,7 @@ impl Prompt {
         Self { is_terminal: stdin().is_terminal() }
     }
 
-    /// Asks until the answer is usable. A script has one try: it cannot answer otherwise.
+    /// Asks until the answer is valid. For a script, an invalid answer is an error.
     fn ask<T>(
         &mut self,
         question: &str,
@@ -243,7 +244,7 @@ impl Prompt {
         self.ask_with(question, read_line, check)
     }
 
-    /// The same for what nobody should read from the screen.
+    /// Asks for a secret, which a terminal does not show.
     fn ask_secret<T>(
         &mut self,
         question: &str,
@@ -267,7 +268,7 @@ impl Prompt {
                 say("");
             }
             match check(answer.trim()) {
-                Ok(usable) => return Ok(usable),
+                Ok(valid) => return Ok(valid),
                 Err(problem) if self.is_terminal => say(&format!("   {problem}")),
                 Err(problem) => bail!("{}: {problem}", question.trim_start()),
             }
@@ -292,7 +293,7 @@ fn https(text: &str) -> Result<Url, String> {
     if url.scheme() == "https" && url.host().is_some() {
         Ok(url)
     } else {
-        Err("Slack calls https:// only; TLS may end before the relay".to_owned())
+        Err("Slack calls only https:// URLs; a proxy may terminate TLS".to_owned())
     }
 }
 
@@ -335,7 +336,7 @@ fn destination_url(text: &str) -> Result<String, String> {
     let url: Result<Url, _> = text.parse();
     match url {
         Ok(url) if url.host().is_some() => Ok(text.to_owned()),
-        // Not shown: a URL may hold a secret.
+        // The answer is not shown, since a URL may contain a secret.
         Ok(_) | Err(_) => Err("the answer is not a URL".to_owned()),
     }
 }
@@ -348,10 +349,10 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))
+        .with_context(|| format!("cannot create the folder {}", folder.display()))
 }
 
-/// Writes a file that must not exist yet: a secret that somebody uses is not replaced by accident.
+/// Writes a file that must not exist yet, so that a secret in use is not overwritten by accident.
 fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut file: File = File::options().write(true).create_new(true).mode(mode).open(path)?;

@@ -1,4 +1,4 @@
-//! `status`: one screen that says whether the running relay needs a person, and for what.
+//! `status`: shows on one screen whether the running relay needs attention, and for what.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -6,9 +6,10 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{
-    Common, complain,
     ops_client::{OpsClient, Target},
-    posters, say, serve,
+    options::Common,
+    output::{complain, say},
+    posters, serve,
     terminal::{Colour, Screen, cut, harmless},
 };
 use crate::{
@@ -16,34 +17,36 @@ use crate::{
     ops::view::{App, Channel, Concern, Destination, Status as View},
 };
 
-/// A relay that takes longer is as good as down. Its own limit for the store is shorter.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the answer, longer than the relay's own limit for requests to its store.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two screens.
+/// Interval at which `--watch` refreshes the screen.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// So many concerns and channels fit a screen; the rest is counted.
+/// Maximum number of concerns that are shown; the others are counted.
 const CONCERNS: usize = 8;
+
+/// Maximum number of channels of an app that are shown; the others are counted.
 const CHANNELS: usize = 5;
 
-/// The longest text of a concern, in characters; `--json` has all of it.
+/// Maximum length of a concern's text, in characters. `--json` shows the whole text.
 const TEXT_CHARS: usize = 300;
 
-/// The widest name in the table.
+/// Maximum width of a name in the table.
 const NAME_WIDTH: usize = 24;
 
-/// Show on one screen how the running relay is; exit with 1 if it needs a person.
+/// Show the state of the running relay on one screen. Exits with 1 if it needs attention.
 ///
-/// It needs one if it is not ready or does not answer, a breaker is open, alerts are dead, refused,
-/// orphaned or unrouted, a destination is paused, the newest configuration was refused, history is
-/// not read, no request verifies while others are rejected, or Slack did not push an incident of
-/// the last 24 hours.
+/// The relay needs attention if it is not ready or does not answer, a breaker is open, alerts are
+/// dead, refused, orphaned or unrouted, a destination is paused, the newest configuration was
+/// refused, history cannot be read, no request verifies while others are rejected, near misses or
+/// quarantined bodies are unread, or Slack did not push an incident of the last 24 hours.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// Show it again every two seconds, until Ctrl-C.
+    /// Refresh the screen every two seconds until Ctrl-C.
     #[arg(long)]
     watch: bool,
-    /// Print the relay's JSON.
+    /// Print the relay's answer as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,21 +57,21 @@ impl Status {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let client = self.target.client(common)?;
         serve::runtime()?.block_on(async move {
-            if self.watch { self.again_and_again(&client).await } else { self.once(&client).await }
+            if self.watch { self.watch(&client).await } else { self.once(&client).await }
         })
     }
 
     async fn once(&self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let (status, text) = ask(client).await?;
-        say(&self.shown(&status, &text)?);
+        say(&self.format(&status, &text)?);
         Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn again_and_again(&self, client: &OpsClient) -> ! {
+    async fn watch(&self, client: &OpsClient) -> ! {
         let clock = Clock::system();
         loop {
             let shown = match ask(client).await {
-                Ok((status, text)) => self.shown(&status, &text),
+                Ok((status, text)) => self.format(&status, &text),
                 Err(error) => Err(error),
             };
             if !self.json {
@@ -82,7 +85,8 @@ impl Status {
         }
     }
 
-    fn shown(&self, status: &View, text: &str) -> anyhow::Result<String> {
+    /// Formats the status as JSON or as one screen.
+    fn format(&self, status: &View, text: &str) -> anyhow::Result<String> {
         if self.json {
             let value: serde_json::Value = serde_json::from_str(text)?;
             return Ok(serde_json::to_string_pretty(&value)?);
@@ -91,16 +95,16 @@ impl Status {
     }
 }
 
-/// Asks for the status, and returns it with the relay's own text.
+/// Requests the status. Returns it together with the text of the answer.
 async fn ask(client: &OpsClient) -> anyhow::Result<(View, String)> {
     let asked = client.get_text(&["status"], &[]);
-    let text = tokio::time::timeout(PATIENCE, asked).await.map_err(|_elapsed| {
-        anyhow!("the relay does not answer within {} s: is it hung?", PATIENCE.as_secs())
+    let text = tokio::time::timeout(TIMEOUT, asked).await.map_err(|_elapsed| {
+        anyhow!("the relay does not answer within {} s: does it hang?", TIMEOUT.as_secs())
     })??;
     Ok((serde_json::from_str(&text)?, text))
 }
 
-/// The relay's time, since this machine's may differ.
+/// Returns the time of the relay, whose clock may differ from this machine's.
 pub(super) fn now(status: &View) -> Timestamp {
     status.now.unwrap_or_else(|| Clock::system().now())
 }
@@ -108,11 +112,11 @@ pub(super) fn now(status: &View) -> Timestamp {
 fn screen(status: &View, screen: Screen, now: Timestamp) -> String {
     let mut lines = vec![headline(status, screen)];
     for concern in status.concerns.iter().take(CONCERNS) {
-        lines.push(told(concern, screen));
+        lines.push(concern_lines(concern, screen));
     }
     if status.concerns.len() > CONCERNS {
         let more = status.concerns.len() - CONCERNS;
-        lines.push(format!("  and {more} more: --json shows all"));
+        lines.push(format!("  and {more} more (--json shows all)"));
     }
     lines.push(String::new());
     lines.extend(store(status, now));
@@ -127,24 +131,24 @@ fn screen(status: &View, screen: Screen, now: Timestamp) -> String {
 }
 
 fn headline(status: &View, screen: Screen) -> String {
-    let people = status.concerns.iter().filter(|concern| concern.needs_person).count();
-    let (colour, verdict) = match people {
+    let urgent = status.concerns.iter().filter(|concern| concern.needs_person).count();
+    let (colour, verdict) = match urgent {
         0 if status.healthy => (Colour::Green, "ok".to_owned()),
-        1 => (Colour::Red, "NOT OK: 1 thing needs a person".to_owned()),
-        people => (Colour::Red, format!("NOT OK: {people} things need a person")),
+        1 => (Colour::Red, "NOT OK: 1 problem needs attention".to_owned()),
+        urgent => (Colour::Red, format!("NOT OK: {urgent} problems need attention")),
     };
     let uptime = rough(Duration::from_secs(status.uptime_seconds));
     let version = harmless(&status.version);
     format!("{}  (relay {version}, up {uptime})", screen.paint(colour, &verdict))
 }
 
-fn told(concern: &Concern, screen: Screen) -> String {
+fn concern_lines(concern: &Concern, screen: Screen) -> String {
     let Concern { needs_person, about, message, advice, .. } = concern;
     let (mark, colour) = if *needs_person { ("!", Colour::Red) } else { ("-", Colour::Yellow) };
     let about = if about.is_empty() { "the relay" } else { about };
     let text = cut(&harmless(&format!("{about}: {message}")), TEXT_CHARS);
     let message = screen.wrapped("  ", "    ", &text);
-    // Painted after it was measured.
+    // The mark is painted after wrapping, which counts characters.
     let message = format!("{}{}", screen.paint(colour, mark), message.get(1..).unwrap_or_default());
     format!("{message}\n{}", screen.wrapped("    -> ", "       ", advice))
 }
@@ -152,7 +156,7 @@ fn told(concern: &Concern, screen: Screen) -> String {
 fn store(status: &View, now: Timestamp) -> Vec<String> {
     let mib = |bytes: u64| bytes / (1024 * 1024);
     let used = mib(status.store.used_bytes);
-    // A database has no limit of its own.
+    // The limit of a database is not known; the relay reports a huge number.
     let left = match mib(status.store.free_bytes) {
         free if free < 1 << 30 => format!(", {free} MiB left"),
         _ => String::new(),
@@ -163,31 +167,31 @@ fn store(status: &View, now: Timestamp) -> Vec<String> {
 
 fn pushes(app: &App, screen: Screen, now: Timestamp) -> String {
     let verified = app.signing.last_verified_at.map_or_else(
-        || "no request has verified since the start".to_owned(),
+        || "no verified request since the start".to_owned(),
         |at| format!("last verified request {} ago", rough(now.since(at))),
     );
     let missed: u64 =
         app.catch_up.iter().flat_map(|one| &one.channels).map(|one| one.missed_pushes).sum();
     let rest = match &app.catch_up {
-        None => "without a bot_token no history is read".to_owned(),
+        None => "history is not read without a bot_token".to_owned(),
         Some(_) => format!("pushes missed since the start: {missed}"),
     };
     let strangers = match app.signing.strangers {
         0 => String::new(),
-        number => format!("; requests of strangers: {number}"),
+        number => format!("; requests without Slack's headers: {number}"),
     };
     let text = format!("{verified}; {rest}{strangers}");
     screen.wrapped(&label(&format!("app {}", app.name)), INDENT, &text)
 }
 
-/// The bots that have posted incidents, and what allows only them.
+/// Lists the bots that have posted incidents, with the `bots` key that allows only them.
 fn bots(app: &App, screen: Screen, now: Timestamp) -> Option<String> {
     let seen = posters::seen(&app.bots, now)?;
     let text = format!("{seen} -> {}", posters::allow(&app.bots));
     Some(screen.wrapped(&label("  posted by"), INDENT, &text))
 }
 
-/// What follows a label begins in the same column.
+/// Indentation of continuation lines, as wide as a label.
 const INDENT: &str = "               ";
 
 fn label(text: &str) -> String {
@@ -203,7 +207,7 @@ fn history(app: &App, screen: Screen, now: Timestamp) -> Vec<String> {
         let name = if channel.name.is_empty() { &channel.id } else { &channel.name };
         let read = match channel.last_success_at {
             Some(at) => format!("history read {} ago", rough(now.since(at))),
-            None => "history never read since the start".to_owned(),
+            None => "history not read since the start".to_owned(),
         };
         let archived = if channel.archived { ", archived" } else { "" };
         screen.wrapped(&label(&format!("  {name}")), INDENT, &format!("{read}{archived}"))
@@ -215,10 +219,10 @@ fn history(app: &App, screen: Screen, now: Timestamp) -> Vec<String> {
     lines
 }
 
-/// The table of destinations, which fits the screen.
+/// Formats the table of destinations.
 pub(super) fn destinations(all: &[Destination], screen: Screen, now: Timestamp) -> String {
     if all.is_empty() {
-        return "no destination: alerts are stored and go nowhere".to_owned();
+        return "no destination: alerts are stored and sent nowhere".to_owned();
     }
     let row = |one: &Destination| {
         let state = state(one);
@@ -240,7 +244,7 @@ pub(super) fn destinations(all: &[Destination], screen: Screen, now: Timestamp) 
     screen.table(&head, &rows)
 }
 
-/// The word for a destination in the table.
+/// Returns the state of a destination as one word.
 fn state(one: &Destination) -> &'static str {
     match one {
         one if !one.configured => "orphaned",
@@ -252,16 +256,17 @@ fn state(one: &Destination) -> &'static str {
     }
 }
 
-/// The end of a pause, the next try, or the newest failure: whatever matters most.
+/// Returns the most important remark about a destination: the end of its pause, the next attempt, or
+/// the newest failure.
 fn remark(one: &Destination, now: Timestamp) -> String {
     if let Some(pause) = &one.pause {
-        let end = pause
-            .until
-            .map_or("no end".to_owned(), |until| format!("{} left", rough(until.since(now))));
+        let end = pause.until.map_or("until resumed".to_owned(), |until| {
+            format!("{} left", rough(until.since(now)))
+        });
         return if pause.reason.is_empty() { end } else { format!("{end}: {}", pause.reason) };
     }
     if let Some(breaker) = &one.breaker {
-        return format!("next try in {}", rough(breaker.next_try_at.since(now)));
+        return format!("next attempt in {}", rough(breaker.next_try_at.since(now)));
     }
     if one.read {
         let at = one.last_read_at.map(|at| format!("read {} ago", rough(now.since(at))));

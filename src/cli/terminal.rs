@@ -1,5 +1,5 @@
-//! What a person sees: tables that fit the terminal, colour if it has any, ages, and texts that
-//! cannot play tricks with it.
+//! Output for a terminal: tables that fit its width, colours, and texts with control characters
+//! escaped.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
@@ -9,22 +9,22 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthChar;
 
-use super::environment;
+use super::environment::environment;
 use crate::logging::escape;
 
-/// A column that is cut keeps at least this much.
+/// Minimum width of a column that is cut.
 const NARROWEST: usize = 10;
 
-/// The number of columns, from the right, that may be cut.
+/// Number of columns, from the right, that may be cut.
 const CUT_COLUMNS: usize = 2;
 
-/// What every terminal has room for.
+/// Width that every terminal has.
 const PLAIN_WIDTH: usize = 80;
 
-/// Between two columns.
+/// Space between two columns.
 const GAP: &str = "  ";
 
-/// A colour of the terminal's own palette.
+/// A colour of the terminal's palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Plain,
@@ -36,7 +36,7 @@ pub(super) enum Colour {
 }
 
 impl Colour {
-    /// The colour of a delivery's state, of a severity, or of an attempt's class.
+    /// Returns the colour of a delivery's state, a severity, or an attempt's class.
     pub(super) fn of(word: &str) -> Self {
         match word {
             "delivered" | "duplicate" | "ok" => Self::Green,
@@ -60,19 +60,19 @@ impl Colour {
     }
 }
 
-/// The codes behind `ESC [` that [`Screen::paint`] writes.
+/// Codes that [`Screen::paint`] writes after `ESC [`.
 const CODES: [&str; 6] = ["0m", "1m", "2m", "31m", "32m", "33m"];
 
-/// How standard output is written to.
+/// Capabilities of standard output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     colour: bool,
-    /// Columns; none if it is no terminal: then nothing is cut.
+    /// Number of columns; `None` without a terminal, where nothing is cut.
     width: Option<usize>,
 }
 
 impl Screen {
-    /// Standard output as it is.
+    /// Detects the capabilities of standard output.
     pub(super) fn new() -> Self {
         let is_terminal = stdout().is_terminal();
         let is_dumb = environment("TERM").is_some_and(|term| term == "dumb");
@@ -84,18 +84,19 @@ impl Screen {
         }
     }
 
-    /// Standard output for what fits [`PLAIN_WIDTH`] columns, also where there is no terminal.
+    /// Detects the capabilities, and limits the width to [`PLAIN_WIDTH`] even without a terminal.
     pub(super) fn narrow() -> Self {
         let screen = Self::new();
         let width = screen.width.unwrap_or(PLAIN_WIDTH).min(PLAIN_WIDTH);
         Self { width: Some(width), ..screen }
     }
 
-    /// Returns the text in lines that fit, each but the first behind `indent`. A word that is
-    /// longer than a line, such as an address, is kept whole.
+    /// Wraps a text to the width. The first line starts with `first`, the others with `indent`. Words
+    /// that are longer than a line, such as URLs, are not broken.
     pub(super) fn wrapped(self, first: &str, indent: &str, text: &str) -> String {
         let room = self.width.unwrap_or(usize::MAX);
-        let (mut lines, mut line) = (String::new(), first.to_owned());
+        let mut lines = String::new();
+        let mut line = first.to_owned();
         let mut is_empty = true;
         for word in harmless(text).split_whitespace() {
             if !is_empty && width(&line) + 1 + width(word) > room {
@@ -113,7 +114,7 @@ impl Screen {
         lines + &line
     }
 
-    /// Clears the terminal before the next screen; elsewhere screens follow one another.
+    /// Clears the terminal. Without a terminal, writes an empty line between two screens.
     pub(super) fn clear() {
         if stdout().is_terminal() {
             drop(write!(stdout(), "\u{1b}[H\u{1b}[2J"));
@@ -122,7 +123,7 @@ impl Screen {
         }
     }
 
-    /// The text in that colour.
+    /// Returns the text in a colour, if the terminal has colours.
     pub(super) fn paint(self, colour: Colour, text: &str) -> String {
         if !self.colour || colour == Colour::Plain {
             return text.to_owned();
@@ -130,7 +131,7 @@ impl Screen {
         format!("\u{1b}[{}m{text}\u{1b}[0m", colour.code())
     }
 
-    /// Returns rows under a head. On a terminal they fit its width: columns are cut from the right.
+    /// Formats rows below a header. On a terminal, columns are cut from the right to fit the width.
     pub(super) fn table(self, head: &[&str], rows: &[Vec<(String, Colour)>]) -> String {
         let head: Vec<_> = head.iter().map(|cell| ((*cell).to_owned(), Colour::Bold)).collect();
         let all = || std::iter::once(&head).chain(rows);
@@ -163,8 +164,8 @@ impl Screen {
     }
 }
 
-/// Takes from the columns, the last one first, what does not fit. A column keeps [`NARROWEST`], and
-/// the one before the last two keeps all: an id that is cut is of no use.
+/// Narrows the last [`CUT_COLUMNS`] columns, the last one first, until the table fits. The other
+/// columns keep their width, since an id that is cut is useless.
 fn fitted(mut widths: Vec<usize>, room: usize) -> Vec<usize> {
     let total = |widths: &[usize]| {
         widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
@@ -178,7 +179,7 @@ fn fitted(mut widths: Vec<usize>, room: usize) -> Vec<usize> {
     widths
 }
 
-/// A bar for bulk work on standard error; none if that is no terminal.
+/// Shows a progress bar on standard error, if standard error is a terminal.
 pub(super) fn progress(total: u64, what: &str) -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -188,7 +189,7 @@ pub(super) fn progress(total: u64, what: &str) -> ProgressBar {
     ProgressBar::new(total).with_style(style).with_message(what.to_owned())
 }
 
-/// A turning sign on standard error while something is waited for.
+/// Shows a spinner on standard error, if standard error is a terminal.
 pub(super) fn spinner(what: &str) -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -198,11 +199,13 @@ pub(super) fn spinner(what: &str) -> ProgressBar {
     spinner
 }
 
-/// Returns JSON as [`serde_json::to_string_pretty`] writes it, with keys and numbers as they are:
-/// what a relay has answered is not read and written anew.
+/// Indents JSON like [`serde_json::to_string_pretty`], but keeps the order of keys and the form of
+/// numbers.
 pub(super) fn indented(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut is_escaped = false;
     let mut characters = json.trim().chars().peekable();
     let break_line = |out: &mut String, depth: usize| {
         out.push('\n');
@@ -246,31 +249,31 @@ pub(super) fn indented(json: &str) -> String {
     out
 }
 
-/// The text in one line, without what a terminal would obey. Slack and a SOAR wrote it, not we.
+/// Escapes control characters, line breaks included, in a text from Slack or a SOAR.
 pub(super) fn harmless(text: &str) -> String {
     escape::escaped(text)
 }
 
-/// Lines of output without what a terminal would obey. Line breaks and tabs stay; so do the colours
-/// of [`Screen::paint`], where it paints at all.
+/// Escapes control characters in lines of output, except line breaks, tabs and the colour codes of
+/// [`Screen::paint`].
 pub(super) fn safe(text: &str) -> String {
     safe_for(Screen::new(), text)
 }
 
 fn safe_for(screen: Screen, text: &str) -> String {
-    let is_ours = |rest: &&str| CODES.iter().any(|code| rest.starts_with(code));
+    let is_colour = |rest: &&str| CODES.iter().any(|code| rest.starts_with(code));
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(escape::is_harmful) {
         let (plain, harmful) = rest.split_at(at);
         safe += plain;
-        let ours = harmful.strip_prefix("\u{1b}[").filter(is_ours).filter(|_| screen.colour);
-        let end = match ours {
+        let colour = harmful.strip_prefix("\u{1b}[").filter(is_colour).filter(|_| screen.colour);
+        let end = match colour {
             Some(code) => harmful.len() - code.len() + code.find('m').map_or(0, |end| end + 1),
             None => harmful.chars().next().map_or(0, char::len_utf8),
         };
         let (first, after) = harmful.split_at(end);
-        if ours.is_some() || ["\n", "\t"].contains(&first) {
+        if colour.is_some() || ["\n", "\t"].contains(&first) {
             safe += first;
         } else {
             safe += &escape::escaped(first);
@@ -284,6 +287,7 @@ fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
+/// Cuts a text to a width, and marks the cut with an ellipsis.
 pub(super) fn cut(text: &str, room: usize) -> String {
     if width(text) <= room {
         return text.to_owned();
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_cannot_play_tricks_with_the_terminal() {
+    fn control_characters_are_escaped() {
         let text = "a\u{1b}[2Jb\rc\u{202e}d\u{7}";
         assert_eq!(harmless(text), r"a\u001b[2Jb\rc\u202ed\u0007");
         let lines = "\u{1b}[31mdead\u{1b}[0m\t\u{1b}[2Jx\n\u{9b}1m";

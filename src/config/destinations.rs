@@ -1,4 +1,4 @@
-//! From the file's destinations to checked settings.
+//! Resolves the destinations of the file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Destination, Fingerprint,
-    file::{self, HeaderText, Severity, Test},
+    checked::DestinationConfig,
+    file::{self, HeaderText, Severity, TestIncidents},
     resolve::Resolver,
     schema::did_you_mean,
-    sources::fingerprint,
-    tree::step,
+    sources::{Fingerprint, fingerprint},
+    tree::escape,
 };
 use crate::{
     clock::Clock,
@@ -32,26 +32,26 @@ use crate::{
     secret::{Form, Secret},
 };
 
-/// A worker needs this much more than its attempt: to record the outcome.
+/// Time in which a worker must record the outcome after an attempt.
 const LEASE_RESERVE: Duration = Duration::from_secs(30);
 
-/// The longest attempt that anybody may wait for.
+/// Longest time limit that may be configured for an attempt.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Ends of the names of secret parameters that may have spaces inside: passwords that a person
-/// chose, and the key file of a service account.
+/// Suffixes of the names of secret parameters that may contain spaces: passwords chosen by a person,
+/// and the key file of a service account.
 const MAY_HAVE_SPACES: [&str; 3] = ["password", "passphrase", "service_account"];
 
-/// What a destination that is read has no use for.
-const OF_SENDING: [&str; 3] = ["timeout", "concurrency", "rate_limit"];
+/// Keys without an effect on a feed.
+const SENDING_KEYS: [&str; 3] = ["timeout", "concurrency", "rate_limit"];
 
 impl Resolver<'_> {
     pub(super) fn destinations(
         &mut self,
-        destinations: Vec<file::Destination>,
+        destinations: Vec<file::DestinationSection>,
         presets_dir: Option<&Path>,
         lease: Duration,
-    ) -> Vec<Destination> {
+    ) -> Vec<DestinationConfig> {
         let mut names = BTreeSet::new();
         let mut resolved = Vec::new();
         for (index, destination) in destinations.into_iter().enumerate() {
@@ -60,27 +60,27 @@ impl Resolver<'_> {
                 let message = format!("two destinations are named `{}`", destination.name);
                 self.problem(&format!("{at}/name"), message);
             }
-            let is_known = !self.place.spoilt.has("/delivery/lease");
+            let is_known = !self.context.discarded.has("/delivery/lease");
             if is_known && lease < destination.timeout.0 + LEASE_RESERVE {
-                let message = "`delivery.lease` must be at least 30s longer: else an alert is sent \
-                               twice at once";
+                let message = "must be at least 30s shorter than `delivery.lease`: otherwise two \
+                               attempts could overlap";
                 self.problem(&format!("{at}/timeout"), message);
             }
             let destination = self.destination(&at, destination, presets_dir);
             resolved.extend(destination.map(|destination| (index, destination)));
         }
-        self.same_receivers(&resolved);
+        self.warn_of_same_receivers(&resolved);
         resolved.into_iter().map(|(_, destination)| destination).collect()
     }
 
     fn destination(
         &mut self,
         at: &str,
-        destination: file::Destination,
+        destination: file::DestinationSection,
         presets_dir: Option<&Path>,
-    ) -> Option<Destination> {
+    ) -> Option<DestinationConfig> {
         let timeout_at = format!("{at}/timeout");
-        let timeout = self.between(&timeout_at, destination.timeout.0, (1, MAX_TIMEOUT.as_secs()));
+        let timeout = self.within(&timeout_at, destination.timeout.0, 1..=MAX_TIMEOUT.as_secs());
         let signing_secret = destination
             .signing_secret
             .as_ref()
@@ -88,26 +88,27 @@ impl Resolver<'_> {
         let headers = self.headers(&format!("{at}/headers"), &destination);
         let when = self.when(&format!("{at}/when"), &destination.when);
         let preset = self.preset(&format!("{at}/preset"), &destination.preset, presets_dir);
-        let before = self.problems.len();
+        let problems_before = self.problems.len();
         let fingerprint = self.fingerprint(at, &destination, presets_dir);
         let url = self.url(at, destination.url.as_ref(), preset.as_deref());
         if let Some(url) = &url {
-            self.in_clear(&format!("{at}/url"), &url.reveal(), "alerts and keys");
+            self.warn_if_in_clear(&format!("{at}/url"), &url.reveal(), "alerts and keys");
         }
         let params_at = format!("{at}/params");
         let before_params = self.problems.len();
         let (params, secrets) = self.params(&params_at, destination.params, preset.as_deref());
-        let unread = self.problems.split_off(before_params);
+        let unreadable = self.problems.split_off(before_params);
         for (name, message) in preset.iter().flat_map(|one| one.check_params(&params, &secrets)) {
-            let pointer = format!("{params_at}/{}", step(&name));
-            // A secret that cannot be read is not missing as well.
-            if !unread.iter().any(|problem| problem.is_at(&pointer)) {
+            let pointer = format!("{params_at}/{}", escape(&name));
+            // A secret that cannot be read is not reported as missing as well.
+            if !unreadable.iter().any(|problem| problem.is_at(&pointer)) {
                 self.problem(&pointer, message);
             }
         }
-        self.problems.extend(unread);
+        self.problems.extend(unreadable);
         if preset.as_ref().is_some_and(|preset| preset.transport() == Transport::Feed) {
-            self.feed(at, &params, before);
+            let has_problem = self.problems.len() > problems_before;
+            self.feed(at, &params, has_problem);
         }
         let concurrency = usize::try_from(destination.concurrency).ok().and_then(NonZeroUsize::new);
         let settings = destination::Settings {
@@ -127,13 +128,14 @@ impl Resolver<'_> {
                 ..http_client::Settings::default()
             },
         };
-        if before == self.problems.len()
-            && !self.place.spoilt.has_within(&params_at)
+        // Building the destination finds the remaining problems, such as an invalid header.
+        if problems_before == self.problems.len()
+            && !self.context.discarded.has_within(&params_at)
             && let Err(error) = destination::Destination::new(settings.clone(), Clock::system())
         {
             self.problem(at, chain(&error));
         }
-        Some(Destination {
+        Some(DestinationConfig {
             http: settings,
             when,
             concurrency: concurrency?,
@@ -157,11 +159,11 @@ impl Resolver<'_> {
         None
     }
 
-    /// Notes the destination's files, too.
+    /// Computes the destination's fingerprint, and adds its files to those that are watched.
     fn fingerprint(
         &mut self,
         at: &str,
-        destination: &file::Destination,
+        destination: &file::DestinationSection,
         presets_dir: Option<&Path>,
     ) -> Fingerprint {
         let named =
@@ -169,14 +171,14 @@ impl Resolver<'_> {
         let files: Vec<PathBuf> =
             named.into_iter().flatten().map(|path| self.beside(path.clone())).collect();
         let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-        let own_preset = Preset::builtin_names().all(|name| name != destination.preset);
-        let text = self.place.value.pointer(at).unwrap_or(&Value::Null);
-        let fingerprint = fingerprint(text, &paths, presets_dir.filter(|_dir| own_preset));
+        let is_own_preset = Preset::builtin_names().all(|name| name != destination.preset);
+        let text = self.context.value.pointer(at).unwrap_or(&Value::Null);
+        let fingerprint = fingerprint(text, &paths, presets_dir.filter(|_dir| is_own_preset));
         self.files.extend(files);
         fingerprint
     }
 
-    /// The configured address, or the one that the preset knows.
+    /// Returns the configured URL, or the URL of the preset.
     fn url(
         &mut self,
         at: &str,
@@ -187,7 +189,7 @@ impl Resolver<'_> {
             (Some(reference), _) => self.secret(&format!("{at}/url"), reference),
             (None, Some(Some(url))) => Secret::fixed("url", url).ok(),
             (None, Some(None)) => {
-                if !self.place.spoilt.has(&format!("{at}/url")) {
+                if !self.context.discarded.has(&format!("{at}/url")) {
                     self.problem(at, "`url` is missing: write {env: NAME} or {file: PATH}");
                 }
                 None
@@ -196,33 +198,32 @@ impl Resolver<'_> {
         }
     }
 
-    /// Of a destination that is read: it needs its token, and nothing that sending needs.
-    /// `before`: how many problems there were before its parameters were looked at.
-    fn feed(&mut self, at: &str, params: &Map<String, Value>, before: usize) {
-        // What stands for a secret in samples is none.
-        let is_told = self.problems.len() > before;
-        if !is_told
+    /// Checks a feed: its token must be a secret, and keys for sending have no effect.
+    fn feed(&mut self, at: &str, params: &Map<String, Value>, has_problem: bool) {
+        // A placeholder for the token, as in samples, is not a secret.
+        if !has_problem
             && params.get(FEED_TOKEN).is_some_and(|text| matches!(text.as_str(), Some("" | "***")))
         {
             let token_at = format!("{at}/params/{FEED_TOKEN}");
-            self.problem(&token_at, "is a secret: write {env: NAME} or {file: PATH}");
+            self.problem(&token_at, "must be a secret: write {env: NAME} or {file: PATH}");
         }
-        for key in OF_SENDING {
+        for key in SENDING_KEYS {
             let at = format!("{at}/{key}");
-            if self.place.positions.has(&at) {
-                self.warn(&at, "has no meaning here: the destination is read, not sent to");
+            if self.context.positions.has(&at) {
+                self.warn(&at, "has no effect: a feed is read, not sent to");
             }
         }
     }
 
-    /// Parameters that are references are secrets, the others are what they are.
+    /// Separates the parameters that are references to secrets from the plain ones.
     fn params(
         &mut self,
         at: &str,
         given: Map<String, Value>,
         preset: Option<&Preset>,
     ) -> (Map<String, Value>, BTreeMap<String, Secret>) {
-        let (mut plain, mut secrets) = (Map::new(), BTreeMap::new());
+        let mut plain = Map::new();
+        let mut secrets = BTreeMap::new();
         let known = preset.map(Preset::params_documented).unwrap_or_default();
         let is_key = |name: &str| {
             let is_secret = known.iter().any(|param| param.name == name && param.kind == "secret");
@@ -231,7 +232,7 @@ impl Resolver<'_> {
         for (name, value) in given {
             match serde_json::from_value::<file::SecretRef>(value.clone()) {
                 Ok(reference) if value.is_object() => {
-                    let pointer = format!("{at}/{}", step(&name));
+                    let pointer = format!("{at}/{}", escape(&name));
                     let form = if is_key(&name) { Form::Word } else { Form::Text };
                     let secret = self.secret_of(&pointer, &reference, form);
                     secrets.extend(secret.map(|secret| (name, secret)));
@@ -244,18 +245,19 @@ impl Resolver<'_> {
         (plain, secrets)
     }
 
+    /// Resolves a path relative to the configuration file.
     fn beside(&self, path: PathBuf) -> PathBuf {
-        self.place.dir.join(path)
+        self.context.dir.join(path)
     }
 
     fn headers(
         &mut self,
         pointer: &str,
-        destination: &file::Destination,
+        destination: &file::DestinationSection,
     ) -> Vec<(String, destination::HeaderValue)> {
         let mut headers = Vec::new();
         for (name, text) in &destination.headers {
-            let at = format!("{pointer}/{}", step(name));
+            let at = format!("{pointer}/{}", escape(name));
             let value = match text {
                 HeaderText::Plain(text) => {
                     if is_credential(name) {
@@ -264,7 +266,7 @@ impl Resolver<'_> {
                     Some(destination::HeaderValue::Plain(text.clone()))
                 }
                 HeaderText::Secret(secret) => {
-                    // Such as `Bearer TOKEN`.
+                    // The value may be several words, such as `Bearer TOKEN`.
                     self.secret_of(&at, secret, Form::Text).map(destination::HeaderValue::Secret)
                 }
             };
@@ -273,7 +275,7 @@ impl Resolver<'_> {
         headers
     }
 
-    fn when(&mut self, pointer: &str, when: &file::When) -> When {
+    fn when(&mut self, pointer: &str, when: &file::WhenSection) -> When {
         let mut apps = Vec::new();
         for (index, name) in when.apps.iter().enumerate() {
             let at = format!("{pointer}/apps/{index}");
@@ -285,7 +287,8 @@ impl Resolver<'_> {
             if !names.contains(name) && !names.contains("") && !names.is_empty() {
                 let known: Vec<&str> = names.iter().map(String::as_str).collect();
                 let hint = did_you_mean(name, &known);
-                let message = format!("no app is named `{name}`: alerts would not get here");
+                let message =
+                    format!("no app is named `{name}`: its alerts would never arrive here");
                 self.problem_with(&at, message, &hint);
             }
         }
@@ -295,9 +298,9 @@ impl Resolver<'_> {
             channels: self
                 .channels(&format!("{pointer}/channels"), when.channels.iter().enumerate()),
             test: match when.test {
-                Test::Include => routing::TestIncidents::Include,
-                Test::Exclude => routing::TestIncidents::Exclude,
-                Test::Only => routing::TestIncidents::Only,
+                TestIncidents::Include => routing::TestIncidents::Include,
+                TestIncidents::Exclude => routing::TestIncidents::Exclude,
+                TestIncidents::Only => routing::TestIncidents::Only,
             },
         }
     }

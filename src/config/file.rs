@@ -1,5 +1,5 @@
-//! The configuration file as it is written: the source of the schema and of its documentation.
-//! Private to `config`; the rest of the program sees checked values.
+//! The configuration file as it is written: source of the JSON Schema and of the reference page.
+//! Private to `config`; the rest of the program uses the checked configuration.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -15,51 +15,52 @@ use crate::code_defender::settings::{DEFAULT_TITLE, FieldTitles};
 #[serde(deny_unknown_fields)]
 #[schemars(title = "slack-soar-relay configuration")]
 pub(super) struct File {
-    /// The listeners.
+    /// Addresses and timeouts of the two listeners.
     #[serde(default)]
-    pub(super) server: Server,
-    /// Where incidents come from.
-    pub(super) slack: Slack,
-    /// What an incident looks like.
+    pub(super) server: ServerSection,
+    /// The Slack apps whose incidents are relayed.
+    pub(super) slack: SlackSection,
+    /// Titles by which incidents are recognised.
     #[serde(default, rename = "match")]
-    pub(super) matching: Match,
-    /// Reading the channel's history for what Slack did not push.
+    pub(super) matching: MatchSection,
+    /// Regular reading of the channels' history, which finds what Slack did not push.
     #[serde(default)]
-    pub(super) catch_up: CatchUp,
-    /// Where alerts are kept until they are delivered, and after.
+    pub(super) catch_up: CatchUpSection,
+    /// The place where alerts are kept, before and after their delivery.
     #[serde(default)]
-    pub(super) store: Store,
-    /// How long finished alerts are kept. Undelivered ones are never removed.
+    pub(super) store: StoreSection,
+    /// Time for which finished alerts are kept. Undelivered alerts are never removed.
     #[serde(default)]
-    pub(super) retention: Retention,
-    /// How deliveries are shared out.
+    pub(super) retention: RetentionSection,
+    /// Settings common to the deliveries of all destinations.
     #[serde(default)]
-    pub(super) delivery: Delivery,
-    /// A folder with presets of your own, beside the built-in ones.
+    pub(super) delivery: DeliverySection,
+    /// Folder with presets of your own, in addition to the built-in ones.
     pub(super) presets_dir: Option<PathBuf>,
-    /// Where alerts go: each destination gets each alert that its `when` lets through.
+    /// Receivers of alerts. Each destination receives every alert that meets its `when`.
     #[serde(default)]
-    pub(super) destinations: Vec<Destination>,
+    pub(super) destinations: Vec<DestinationSection>,
 }
 
-/// The listeners.
+/// Addresses and timeouts of the two listeners.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Server {
-    /// What Slack calls: `/slack/events` and `/healthz`, nothing else.
+pub(super) struct ServerSection {
+    /// Address that Slack calls. Serves `/slack/events` and `/healthz`, nothing else.
     pub(super) listen: SocketAddr,
-    /// Health, metrics and API.
+    /// Address for operators: health, metrics and the API.
     pub(super) ops_listen: SocketAddr,
-    /// Guards the API, which without it is open on a loopback address and off on any other.
+    /// Bearer token of the API. Without a token the API is open on a loopback address and disabled
+    /// on any other.
     pub(super) ops_token: Option<SecretRef>,
-    /// For reading a request's head, and for an idle connection. Use 75s behind a proxy that keeps
-    /// a pool of connections.
+    /// Time limit for reading a request's head, and for an idle connection. Use 75s behind a proxy
+    /// that pools connections.
     pub(super) idle_timeout: Span,
-    /// After SIGTERM: how long requests are still accepted while readiness is off.
+    /// Time after SIGTERM during which requests are still accepted while readiness is off.
     pub(super) drain_delay: Span,
 }
 
-impl Default for Server {
+impl Default for ServerSection {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
@@ -71,29 +72,29 @@ impl Default for Server {
     }
 }
 
-/// Where incidents come from.
+/// The Slack apps whose incidents are relayed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Slack {
-    /// Slack's Web API.
+pub(super) struct SlackSection {
+    /// Base URL of Slack's Web API.
     #[serde(default = "slack_api")]
     pub(super) api_url: String,
-    /// `http://[user:password@]host:port`, for calls of the Web API.
+    /// HTTP proxy for calls of the Web API: `http://[user:password@]host:port`.
     pub(super) proxy: Option<String>,
-    /// PEM certificates that are trusted beside the public roots, for calls of the Web API.
+    /// PEM file of certificates to trust in addition to the public roots, for calls of the Web API.
     pub(super) ca_file: Option<PathBuf>,
-    /// One or more Slack apps; one for each workspace is usual.
+    /// One or more Slack apps, usually one per workspace.
     #[schemars(length(min = 1))]
-    pub(super) apps: Vec<App>,
+    pub(super) apps: Vec<AppSection>,
 }
 
-impl Default for Slack {
+impl Default for SlackSection {
     fn default() -> Self {
         Self { api_url: slack_api(), proxy: None, ca_file: None, apps: Vec::new() }
     }
 }
 
-/// Slack's own address of its Web API.
+/// Base URL of the Web API at Slack itself.
 pub(super) const SLACK_API: &str = "https://slack.com/api";
 
 fn slack_api() -> String {
@@ -103,85 +104,88 @@ fn slack_api() -> String {
 /// A Slack app.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct App {
-    /// Part of every alert id: keep it when the Slack app is replaced.
+pub(super) struct AppSection {
+    /// Name of the app, part of every alert id: keep the name when the Slack app is replaced.
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9-]{0,62}$"))]
     pub(super) name: String,
-    /// "Signing Secret" on the app's page Basic Information.
+    /// "Signing Secret" from the app's page Basic Information.
     pub(super) signing_secret: SecretRef,
-    /// The signing secret before that one, while it is rotated.
+    /// The previous signing secret, accepted while the secret is rotated.
     pub(super) previous_signing_secret: Option<SecretRef>,
-    /// "Bot User OAuth Token" on the app's page OAuth & Permissions, for catch-up.
+    /// "Bot User OAuth Token" from the app's page OAuth & Permissions, for catch-up.
     pub(super) bot_token: Option<SecretRef>,
-    /// The channels with incidents, by id, or by name if there is a `bot_token`; empty for every
-    /// channel that the bot is in.
+    /// Channels with incidents, by id, or by name if `bot_token` is set. Empty: every channel that
+    /// the bot is in.
     #[serde(default)]
     pub(super) channels: Vec<String>,
-    /// The `bot_id` or `app_id` of each bot that may post incidents; empty for every bot.
+    /// The `bot_id` or `app_id` of each bot that may post incidents. Empty: every bot.
     #[serde(default)]
     pub(super) bots: Vec<String>,
-    /// The id of the workspace whose events are taken. Needed where several apps share a signing
+    /// Id of the workspace whose events are accepted. Required where several apps share a signing
     /// secret (one Slack app in several workspaces), and for the token of an organisation.
     #[schemars(regex(pattern = r"^[TE][A-Z0-9]{2,}$"))]
     pub(super) team: Option<String>,
-    /// In place of `slack.proxy`.
+    /// Replaces `slack.proxy` for this app.
     pub(super) proxy: Option<String>,
-    /// In place of `slack.ca_file`.
+    /// Replaces `slack.ca_file` for this app.
     pub(super) ca_file: Option<PathBuf>,
 }
 
-/// What an incident looks like.
+/// Titles by which incidents are recognised.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Match {
-    /// Titles of the attachment: a text (trimmed, in any case), or a `/regular expression/`.
+pub(super) struct MatchSection {
+    /// Titles of an incident's attachment: a text, compared without regard to case and surrounding
+    /// white space, or a `/regular expression/`.
     #[schemars(length(min = 1))]
     pub(super) titles: Vec<String>,
-    /// Titles of the attachment's fields, in any case and whatever markup is around them. The order
-    /// of the list decides: the first title whose field has something in it is read.
-    pub(super) fields: Fields,
+    /// Titles of the attachment's fields, compared without regard to case and markup. If a message
+    /// has several of the fields in a list, the first title in the list whose field is not empty is
+    /// read.
+    pub(super) fields: FieldsSection,
 }
 
-impl Default for Match {
+impl Default for MatchSection {
     fn default() -> Self {
-        Self { titles: vec![DEFAULT_TITLE.to_owned()], fields: Fields::default() }
+        Self { titles: vec![DEFAULT_TITLE.to_owned()], fields: FieldsSection::default() }
     }
 }
 
 /// Titles of the attachment's fields.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Fields {
-    /// Of the script.
+pub(super) struct FieldsSection {
+    /// Titles of the script's field.
     pub(super) script: Vec<String>,
-    /// Of the risk level.
+    /// Titles of the risk level's field.
     pub(super) risk: Vec<String>,
-    /// Of the host domain.
+    /// Titles of the host domain's field.
     pub(super) host: Vec<String>,
 }
 
-impl Default for Fields {
+impl Default for FieldsSection {
     fn default() -> Self {
         let FieldTitles { script, risk, host } = FieldTitles::default();
         Self { script, risk, host }
     }
 }
 
-/// Reading the channel's history.
+/// Regular reading of the channels' history.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct CatchUp {
-    /// How often.
+pub(super) struct CatchUpSection {
+    /// Time between two readings of a channel.
     pub(super) every: Span,
-    /// How far each reading goes back before the one before it.
+    /// Distance before the end of the last reading at which the next one starts.
     pub(super) overlap: Span,
-    /// Newer messages than this may still appear, so the next reading covers them again.
+    /// Age below which messages are read again by the next reading, since Slack may still show
+    /// others beside them.
     pub(super) settle: Span,
-    /// How far the very first reading goes back.
+    /// Period that the very first reading covers.
     pub(super) first_lookback: Span,
 }
 
-impl Default for CatchUp {
+impl Default for CatchUpSection {
     fn default() -> Self {
         Self {
             every: Span::seconds(60),
@@ -192,51 +196,52 @@ impl Default for CatchUp {
     }
 }
 
-/// Where alerts are kept.
+/// The place where alerts are kept.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Store {
-    /// One file on a local disk: for one relay.
-    pub(super) sqlite: Sqlite,
-    /// A PostgreSQL database: for several relays that share it. In place of `sqlite`.
-    pub(super) postgres: Option<Postgres>,
+pub(super) struct StoreSection {
+    /// A file on a local disk, for a single relay.
+    pub(super) sqlite: SqliteSection,
+    /// A PostgreSQL database that several relays share, instead of `sqlite`.
+    pub(super) postgres: Option<PostgresSection>,
 }
 
-/// The embedded store.
+/// The embedded SQLite database.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Sqlite {
-    /// The file, on a local disk: network file systems are refused.
+pub(super) struct SqliteSection {
+    /// Path of the database file, on a local disk. Network file systems are refused.
     pub(super) path: PathBuf,
-    /// At 80 % a warning, at 90 % delivered alerts go before their retention is over, at 95 %
-    /// alerts are refused and Slack sends them again. At least 2MiB; below 64MiB a warning.
+    /// Maximum size of the store, at least 2MiB; below 64MiB `check` warns. At 80 % the relay
+    /// warns, at 90 % delivered alerts are removed before their retention is over, at 95 % new
+    /// alerts are refused and Slack sends them again.
     pub(super) max_size: Size,
 }
 
-impl Default for Sqlite {
+impl Default for SqliteSection {
     fn default() -> Self {
         Self { path: PathBuf::from("relay.db"), max_size: Size::gibibytes(1) }
     }
 }
 
-/// The shared store.
+/// The shared PostgreSQL database.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Postgres {
-    /// `postgresql://user:password@host:port/database?sslmode=require`; several hosts by commas,
-    /// of which the one that takes writes is used. A pooler by transaction may stand in between.
+pub(super) struct PostgresSection {
+    /// `postgresql://user:password@host:port/database?sslmode=require`. Separate several hosts by
+    /// commas: the one that accepts writes is used. May point to a pooler in transaction mode.
     pub(super) url: SecretRef,
-    /// The same database without such a pooler: relays then tell one another what is due. Without
-    /// it they look every second.
+    /// URL of the same database that does not point to such a pooler. With this URL relays notify
+    /// one another of due deliveries; without it they look every second.
     pub(super) listen_url: Option<SecretRef>,
-    /// How many connections one relay opens at most, the listening one not counted.
+    /// Maximum number of connections of one relay, not counting the one that listens.
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 4, max = 1000))]
     pub(super) max_connections: u32,
-    /// PEM certificates that are trusted beside the public roots.
+    /// PEM file of certificates to trust in addition to the public roots.
     pub(super) ca_file: Option<PathBuf>,
-    /// Start on a server that may forget what it has acknowledged (`synchronous_commit`, `fsync`
-    /// or `full_page_writes` off). Alerts may be lost.
+    /// Start even if the server may lose acknowledged commits (`synchronous_commit`, `fsync` or
+    /// `full_page_writes` is off). Alerts may be lost.
     #[serde(default)]
     pub(super) allow_unsafe: bool,
 }
@@ -245,77 +250,79 @@ const fn default_max_connections() -> u32 {
     10
 }
 
-/// How long finished alerts are kept.
+/// Time for which finished alerts are kept.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Retention {
-    /// Delivered, cancelled and unrouted ones.
+pub(super) struct RetentionSection {
+    /// Delivered, cancelled and unrouted alerts.
     pub(super) delivered: Span,
-    /// Dead ones.
+    /// Dead alerts: those that were given up.
     pub(super) dead: Span,
 }
 
-impl Default for Retention {
+impl Default for RetentionSection {
     fn default() -> Self {
         Self { delivered: Span::seconds(30 * 86_400), dead: Span::seconds(90 * 86_400) }
     }
 }
 
-/// How deliveries are shared out.
+/// Settings common to the deliveries of all destinations.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Delivery {
-    /// How long one worker may hold a delivery; at least 30s more than every `timeout`.
+pub(super) struct DeliverySection {
+    /// Time for which a worker may hold a delivery, at least 30s more than every `timeout`.
     pub(super) lease: Span,
 }
 
-impl Default for Delivery {
+impl Default for DeliverySection {
     fn default() -> Self {
         Self { lease: Span::seconds(90) }
     }
 }
 
-/// Where alerts go.
+/// A receiver of alerts.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Destination {
-    /// Its name in metrics, logs and commands.
+pub(super) struct DestinationSection {
+    /// Name of the destination in metrics, logs and commands.
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9-]{0,62}$"))]
     pub(super) name: String,
-    /// How it is spoken to: a built-in preset, or one of `presets_dir`.
+    /// Preset for the receiver: a built-in one, or one from `presets_dir`.
     pub(super) preset: String,
-    /// Its URL. A secret: the URLs of webhooks hold their keys. Needed, unless the preset has one.
+    /// URL of the receiver. A secret, since the URLs of webhooks contain keys. Required unless the
+    /// preset has a URL.
     pub(super) url: Option<SecretRef>,
-    /// What the preset defines. A text may be `{env: NAME}` or `{file: PATH}`; a secret must be.
+    /// Parameters that the preset defines. A text may be `{env: NAME}` or `{file: PATH}`; a secret
+    /// must be.
     #[serde(default)]
     pub(super) params: Map<String, Value>,
-    /// Which alerts it gets. Every one, if nothing is said.
+    /// Conditions on the alerts that are sent to this destination. Without conditions, all are.
     #[serde(default)]
-    pub(super) when: When,
-    /// For one whole attempt.
+    pub(super) when: WhenSection,
+    /// Time limit for one attempt as a whole.
     #[serde(default = "attempt_timeout")]
     pub(super) timeout: Span,
-    /// Attempts at once.
+    /// Maximum number of simultaneous attempts.
     #[serde(default = "concurrency")]
     #[schemars(range(min = 1, max = 256))]
     pub(super) concurrency: u32,
-    /// At most so many attempts, in each process.
+    /// Maximum rate of attempts, for each relay process.
     pub(super) rate_limit: Option<Rate>,
-    /// Trying again.
+    /// Limits on the retries of failed deliveries.
     #[serde(default)]
-    pub(super) retry: Retry,
-    /// `http://[user:password@]host:port`.
+    pub(super) retry: RetrySection,
+    /// HTTP proxy: `http://[user:password@]host:port`.
     pub(super) proxy: Option<String>,
-    /// PEM certificates that are trusted beside the public roots.
+    /// PEM file of certificates to trust in addition to the public roots.
     pub(super) ca_file: Option<PathBuf>,
-    /// PEM certificate to show to the destination; needs `client_key_file`.
+    /// PEM file of the client certificate; needs `client_key_file`.
     pub(super) client_cert_file: Option<PathBuf>,
-    /// PEM key of that certificate.
+    /// PEM file of the client certificate's key.
     pub(super) client_key_file: Option<PathBuf>,
-    /// Further headers.
+    /// Additional headers of each request.
     #[serde(default)]
     pub(super) headers: BTreeMap<String, HeaderText>,
-    /// Signs every request as Standard Webhooks do.
+    /// Secret with which every request is signed, in the way of Standard Webhooks.
     pub(super) signing_secret: Option<SecretRef>,
 }
 
@@ -327,21 +334,21 @@ fn concurrency() -> u32 {
     4
 }
 
-/// Which alerts a destination gets: those for which everything here holds.
+/// Conditions on the alerts that are sent to a destination. An alert must meet all of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct When {
-    /// This severity and above.
+pub(super) struct WhenSection {
+    /// The lowest severity that is sent.
     pub(super) min_severity: Option<Severity>,
-    /// From these apps.
+    /// Names of the apps whose alerts are sent.
     pub(super) apps: Vec<String>,
-    /// From these channels, by id.
+    /// Ids of the channels whose alerts are sent.
     pub(super) channels: Vec<String>,
-    /// Test incidents.
-    pub(super) test: Test,
+    /// Treatment of test incidents.
+    pub(super) test: TestIncidents,
 }
 
-/// A severity.
+/// A severity level.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
@@ -352,25 +359,26 @@ pub(super) enum Severity {
     Critical,
 }
 
-/// What happens to test incidents.
+/// Treatment of test incidents.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Test {
+pub(super) enum TestIncidents {
     #[default]
     Include,
     Exclude,
     Only,
 }
 
-/// Trying again.
+/// Limits on the retries of failed deliveries.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Retry {
-    /// An alert that is undelivered for so long is dead: kept, and to be retried by hand.
+pub(super) struct RetrySection {
+    /// Age at which an undelivered alert is given up: it is kept as dead and can be retried by
+    /// hand.
     pub(super) max_age: Span,
 }
 
-impl Default for Retry {
+impl Default for RetrySection {
     fn default() -> Self {
         Self { max_age: Span::seconds(72 * 3600) }
     }
@@ -381,13 +389,13 @@ impl Default for Retry {
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub(super) struct SecretRef {
-    /// An environment variable.
+    /// Name of an environment variable.
     pub(super) env: Option<String>,
-    /// A file.
+    /// Path of a file.
     pub(super) file: Option<PathBuf>,
 }
 
-/// The value of a header: a text, or a reference to a secret.
+/// Value of a header: a text, or a reference to a secret.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum HeaderText {

@@ -1,35 +1,36 @@
-//! What is wrong with a configuration, for the person who can mend it.
+//! Problems of a configuration, reported to the person who can correct the file.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-use super::tree::Position;
+/// Line and column in a file, both from 1.
+pub(super) type Position = (u64, u64);
 
-/// One thing that is wrong, or odd.
+/// One error or warning about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Line and column in the file, from 1, if it has a place there.
+    /// Line and column in the file, both from 1; `None` for a problem of the file as a whole.
     pub position: Option<Position>,
     /// The key, such as `destinations[0].timeout`; empty for the file as a whole.
     pub path: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
-    /// What to write instead.
+    /// Correction to make, if one is known.
     pub hint: Option<String>,
-    /// Whether the file is right, and only a variable is not set in this environment.
+    /// `true` if the file is correct and only an environment variable is not set here.
     pub is_of_environment: bool,
 }
 
 impl Problem {
     pub(super) fn new(position: Option<Position>, pointer: &str, message: &str) -> Self {
-        // A problem is one line, whatever a parser says.
+        // A parser's message may have several lines; a problem has one.
         let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         Self { position, path: path_of(pointer), message, hint: None, is_of_environment: false }
     }
 
-    /// Whether it is about the value at that JSON pointer.
+    /// Returns whether the problem is about the value at this JSON pointer.
     pub(super) fn is_at(&self, pointer: &str) -> bool {
         self.path == path_of(pointer)
     }
@@ -37,17 +38,16 @@ impl Problem {
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
-}
 
-impl Problem {
-    /// As it is displayed, behind the name of the file, as compilers and editors write it.
+    /// Returns the problem prefixed with the name of the file, in the form
+    /// `file:line:column: key: message` that compilers use and editors recognise.
     pub fn in_file(&self, file: &Path) -> String {
         let gap = if self.position.is_some() { "" } else { " " };
         format!("{}:{gap}{self}", file.display())
     }
 }
 
-/// `/destinations/0/timeout` as `destinations[0].timeout`.
+/// Converts a JSON pointer such as `/destinations/0/timeout` to `destinations[0].timeout`.
 fn path_of(pointer: &str) -> String {
     let mut path = String::new();
     for step in pointer.split('/').skip(1) {
@@ -76,10 +76,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a file.
+/// Everything that is wrong with a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub struct Problems {
-    /// The file.
+    /// Path of the configuration file.
     pub file: PathBuf,
     /// At least one problem, in the order of the file.
     pub list: Vec<Problem>,

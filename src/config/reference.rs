@@ -1,5 +1,5 @@
-//! The page that documents every key, made from the schema: it cannot say anything else than what
-//! the relay accepts. Pure.
+//! The reference page of the configuration file, generated from the schema so that the page cannot
+//! differ from what the relay accepts. Pure.
 
 use serde_json::Value;
 
@@ -8,23 +8,25 @@ use super::schema::schema;
 const HEAD: &str = "\
 # Configuration reference
 
-Made from the schema of the configuration file (`slack-soar-relay schema`); a test keeps it current.
-[relay.example.yaml](../deploy/relay.example.yaml) is the same as a file to begin with, and
-`slack-soar-relay check` names everything that is wrong with yours.
+Generated from the schema of the configuration file (`slack-soar-relay schema`); a test keeps this
+page current. [relay.example.yaml](../deploy/relay.example.yaml) has the same keys in a file to start
+from, and `slack-soar-relay check` reports everything that is wrong with yours.
 
-- A **secret** is a reference and never a value: `{env: NAME}`, or `{file: PATH}`, which is read
+- A **secret** is a reference, never a value: `{env: NAME}`, or `{file: PATH}`, which is read
   again when the file changes.
-- A **duration** has a unit: `500ms`, `30s`, `10m`, `72h`, `30d`. A **size** too: `4MiB`, `1GiB`.
+- A **duration** needs a unit: `500ms`, `30s`, `10m`, `72h`, `30d`. So does a **size**: `4MiB`,
+  `1GiB`.
 - Relative paths are relative to the file. Unknown keys are errors.
-- What is changed in the file is in use within seconds, or at once after SIGHUP; see
+- A changed file is loaded within seconds, or at once after SIGHUP; see
   [operations](operations.md#changing-the-configuration).
 ";
 
-/// The reference of the configuration file, as Markdown.
+/// Returns the reference of the configuration file as Markdown.
 pub fn reference() -> String {
     let schema = schema();
     let mut page = HEAD.to_owned();
     let mut sections = vec![(String::new(), &schema)];
+    // Depth first: a section is followed by the sections inside it.
     while let Some((path, object)) = sections.pop() {
         let inner = section(&mut page, &schema, &path, object);
         sections.extend(inner.into_iter().rev());
@@ -32,7 +34,7 @@ pub fn reference() -> String {
     page
 }
 
-/// Writes one section; returns those inside of it.
+/// Writes one section, and returns the sections inside it with their paths.
 fn section<'s>(
     page: &mut String,
     schema: &'s Value,
@@ -42,14 +44,14 @@ fn section<'s>(
     let title = if path.is_empty() { "The whole file".to_owned() } else { format!("`{path}`") };
     let about = text(object, "description");
     page.extend([format!("\n## {title}\n\n{about}\n\n")]);
-    page.push_str("| key | what it is | default | meaning |\n| --- | --- | --- | --- |\n");
+    page.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
     let required = object.get("required").and_then(Value::as_array);
     let mut inner = Vec::new();
     for (key, value) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let is_required = required.is_some_and(|required| required.iter().any(|one| one == key));
-        let kind = Kind::of(schema, value);
+        let kind = KeyType::of(schema, value);
         let mut meaning = text(value, "description").replace('\n', " ");
-        if let Kind::Section(below, suffix) = &kind {
+        if let KeyType::Section(below, suffix) = &kind {
             let dot = if path.is_empty() { "" } else { "." };
             let path = format!("{path}{dot}{key}{suffix}");
             if meaning.is_empty() {
@@ -69,14 +71,15 @@ fn section<'s>(
     inner
 }
 
-/// What a value is.
-enum Kind<'s> {
-    /// Keys of its own, listed further down; the suffix is that of its path.
+/// Type of a key's value, as shown on the page.
+enum KeyType<'s> {
+    /// A section, which is listed further down, and the suffix of its path: `[]` for a list.
     Section(&'s Value, &'static str),
+    /// Description of any other type.
     Words(String),
 }
 
-impl<'s> Kind<'s> {
+impl<'s> KeyType<'s> {
     fn of(schema: &'s Value, value: &'s Value) -> Self {
         let (name, value) = resolved(schema, value);
         let words = |text: &str| Self::Words(text.to_owned());
@@ -125,10 +128,12 @@ impl<'s> Kind<'s> {
     }
 }
 
-/// The definition behind a reference, and its name; of a value that may be absent, the other half.
+/// Follows a reference, also that of an optional value. Returns the name of the definition, if there
+/// is one, and the schema.
 fn resolved<'s>(schema: &'s Value, value: &'s Value) -> (Option<&'s str>, &'s Value) {
-    let halves = value.get("anyOf").and_then(Value::as_array).into_iter().flatten();
-    let value = halves.into_iter().find(|half| half.get("$ref").is_some()).unwrap_or(value);
+    // An optional value is its type or null.
+    let mut choices = value.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+    let value = choices.find(|choice| choice.get("$ref").is_some()).unwrap_or(value);
     let Some(name) = value.get("$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next())
     else {
         return (None, value);
@@ -164,7 +169,7 @@ fn is_empty(default: &Value) -> bool {
         || default.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
-/// As it would stand in the file.
+/// Formats a default as it would be written in the file.
 fn shown(default: &Value) -> String {
     default.as_str().map_or_else(|| default.to_string(), str::to_owned)
 }

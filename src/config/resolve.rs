@@ -1,8 +1,10 @@
-//! From the file to checked settings: names, secrets, presets, and what must fit together.
+//! Turns the deserialized file into the checked configuration: resolves names, secrets and presets,
+//! and checks values that depend on one another.
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,10 +13,11 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Config, Postgres, Server, Sources, Store,
+    checked::{Config, PostgresConfig, ServerConfig, StoreConfig},
     file::{self, SecretRef},
-    mend::Spoilt,
     problem::Problem,
+    recover::Discarded,
+    sources::Sources,
     tree::Positions,
 };
 use crate::{
@@ -25,64 +28,77 @@ use crate::{
     store::{Retention, postgres},
 };
 
-/// Where the file is, and what is around it.
-pub(super) struct Place<'a> {
+/// Everything about a file besides its deserialized values.
+pub(super) struct FileContext<'a> {
+    /// Folder that relative paths are relative to.
     pub(super) dir: &'a Path,
+    /// Looks up an environment variable.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// The secrets that are in use.
+    /// Secrets of the configuration in use.
     pub(super) known: &'a [Secret],
     pub(super) positions: Positions,
     /// The file as a tree.
     pub(super) value: &'a Value,
-    /// What is not read from it.
-    pub(super) spoilt: Spoilt,
+    /// Values that are not the file's own.
+    pub(super) discarded: Discarded,
 }
 
+/// Collects problems and warnings while the sections of a file are resolved.
 pub(super) struct Resolver<'a> {
-    pub(super) place: Place<'a>,
+    pub(super) context: FileContext<'a>,
     pub(super) problems: Vec<Problem>,
-    /// As they are written.
+    /// Names of the apps as written in the file, valid or not.
     pub(super) app_names: BTreeSet<String>,
-    /// Files that the configuration names, secrets left out.
+    /// Files that the configuration names, except files of secrets.
     pub(super) files: Vec<PathBuf>,
     warnings: Vec<Problem>,
     secrets: Vec<Secret>,
 }
 
-/// What a file means, and what is wrong with it.
+/// The checked configuration of a file, and the problems found on the way.
 pub(super) struct Resolved {
-    /// With gaps where something is wrong.
+    /// Complete if there are no problems; otherwise invalid parts are missing or defaults.
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) sources: Sources,
-    pub(super) spoilt: Spoilt,
+    pub(super) discarded: Discarded,
 }
 
-/// Checks everything that the schema cannot say; `problems` are those that it could.
-pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>) -> Resolved {
-    let app_names = file.slack.apps.iter().map(|app| app.name.clone()).collect();
-    let (files, warnings, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut resolver = Resolver { place, problems, app_names, files, warnings, secrets };
+/// Checks everything that the schema cannot express. `problems` are the violations of the schema.
+pub(super) fn resolve(
+    file: file::File,
+    context: FileContext<'_>,
+    problems: Vec<Problem>,
+) -> Resolved {
+    let mut resolver = Resolver {
+        context,
+        problems,
+        app_names: file.slack.apps.iter().map(|app| app.name.clone()).collect(),
+        files: Vec::new(),
+        warnings: Vec::new(),
+        secrets: Vec::new(),
+    };
     let lease = file.delivery.lease.0;
-    resolver.warn_of_idleness(&file);
-    resolver.sense(&file);
+    resolver.warn_if_no_destination(&file);
+    resolver.check_sanity(&file);
     let server = resolver.server(&file.server);
     let slack_api = resolver.slack_api(&file.slack.api_url);
     let apps = resolver.apps(file.slack);
     let catch_up = resolver.catch_up(&file.catch_up);
     let matching = resolver.matching(file.matching);
-    let presets_dir = file.presets_dir.map(|dir| resolver.place.dir.join(dir));
+    let presets_dir = file.presets_dir.map(|dir| resolver.context.dir.join(dir));
     let destinations = resolver.destinations(file.destinations, presets_dir.as_deref(), lease);
-    let store = Store {
+    let store = StoreConfig {
         postgres: file.store.postgres.and_then(|postgres| resolver.postgres(postgres)),
-        path: resolver.place.dir.join(file.store.sqlite.path),
+        path: resolver.context.dir.join(file.store.sqlite.path),
         max_size_bytes: resolver.max_size(file.store.sqlite.max_size.0),
         lease,
     };
     let retention =
         Retention { delivered: file.retention.delivered.0, dead: file.retention.dead.0 };
-    let Resolver { mut problems, files, mut warnings, secrets, place, .. } = resolver;
+    let Resolver { mut problems, files, mut warnings, secrets, context, .. } = resolver;
+    // The checks above run by subject; people read the file from top to bottom.
     problems.sort_by_key(|problem| problem.position);
     warnings.sort_by_key(|warning| warning.position);
     let config = Config {
@@ -96,56 +112,59 @@ pub(super) fn resolve(file: file::File, place: Place<'_>, problems: Vec<Problem>
         destinations,
         secrets,
     };
-    let sources = Sources::of(files, presets_dir);
-    Resolved { config, problems, warnings, sources, spoilt: place.spoilt }
+    let sources = Sources::new(files, presets_dir);
+    Resolved { config, problems, warnings, sources, discarded: context.discarded }
 }
 
 impl Resolver<'_> {
+    /// Records a problem of the value at this JSON pointer.
     pub(super) fn problem(&mut self, pointer: &str, message: impl Into<String>) {
-        let position = self.place.positions.of(pointer);
+        let position = self.context.positions.of(pointer);
         self.push(pointer, Problem::new(position, pointer, &message.into()));
     }
 
-    /// As [`Resolver::problem`], with what to write instead.
+    /// Records a problem together with the correction to make.
     pub(super) fn problem_with(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
-        let position = self.place.positions.of(pointer);
+        let position = self.context.positions.of(pointer);
         self.push(pointer, Problem::new(position, pointer, &message.into()).hint(hint));
     }
 
     fn push(&mut self, pointer: &str, problem: Problem) {
-        if !self.place.spoilt.has(pointer) {
+        if !self.context.discarded.has(pointer) {
             self.problems.push(problem);
         }
     }
 
+    /// Records a warning about the value at this JSON pointer.
     pub(super) fn warn(&mut self, pointer: &str, message: impl Into<String>) {
-        let position = self.place.positions.of(pointer);
+        let position = self.context.positions.of(pointer);
         self.push_warning(pointer, Problem::new(position, pointer, &message.into()));
     }
 
-    /// As [`Resolver::warn`], with what to write instead.
+    /// Records a warning together with the correction to make.
     pub(super) fn warn_with(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
-        let position = self.place.positions.of(pointer);
+        let position = self.context.positions.of(pointer);
         self.push_warning(pointer, Problem::new(position, pointer, &message.into()).hint(hint));
     }
 
     fn push_warning(&mut self, pointer: &str, warning: Problem) {
-        if !self.place.spoilt.has(pointer) {
+        if !self.context.discarded.has(pointer) {
             self.warnings.push(warning);
         }
     }
 
-    fn warn_of_idleness(&mut self, file: &file::File) {
+    fn warn_if_no_destination(&mut self, file: &file::File) {
         if file.destinations.is_empty() {
-            self.warn("/destinations", "no destination: alerts are stored and go nowhere");
+            self.warn("/destinations", "no destination: alerts are stored and sent nowhere");
         }
     }
 
-    /// Reads a secret that is one word: a key, a token, a URL.
+    /// Resolves a secret that is a single word: a key, a token or a URL.
     pub(super) fn secret(&mut self, pointer: &str, reference: &SecretRef) -> Option<Secret> {
         self.secret_of(pointer, reference, Form::Word)
     }
 
+    /// Resolves a secret. Records a problem and returns `None` if the secret is not usable.
     pub(super) fn secret_of(
         &mut self,
         pointer: &str,
@@ -153,13 +172,13 @@ impl Resolver<'_> {
         form: Form,
     ) -> Option<Secret> {
         let mut is_unset = false;
-        let found = match (&reference.env, &reference.file) {
-            // Not shown: somebody may have put the secret itself there.
-            (Some(name), _) if !is_variable(name) => Err("`env` takes the name of a variable: \
-                letters, digits and _, without a $ or a value"
+        let resolved = match (&reference.env, &reference.file) {
+            // The text is not shown, since it may be the secret itself.
+            (Some(name), _) if !is_variable_name(name) => Err("`env` must be the name of a \
+                variable: letters, digits and _, without a $ and not the value itself"
                 .to_owned()),
             (Some(name), _) => {
-                if let Some(value) = (self.place.env)(name) {
+                if let Some(value) = (self.context.env)(name) {
                     Secret::variable(name, &value, form).map_err(|error| error.to_string())
                 } else {
                     is_unset = true;
@@ -167,55 +186,60 @@ impl Resolver<'_> {
                 }
             }
             (None, Some(path)) => {
-                self.secret_file(&self.place.dir.join(path), form).map_err(|error| chain(&error))
+                self.secret_file(&self.context.dir.join(path), form).map_err(|error| chain(&error))
             }
             (None, None) => Err("write {env: NAME} or {file: PATH}".to_owned()),
         };
-        match found {
+        match resolved {
             Ok(secret) => {
                 self.secrets.push(secret.clone());
                 Some(secret)
             }
             Err(message) => {
-                let position = self.place.positions.of(pointer);
+                let position = self.context.positions.of(pointer);
                 let problem = Problem::new(position, pointer, &message)
-                    .hint("every secret must be there at the start");
+                    .hint("every secret must be available when the relay starts");
                 self.push(pointer, Problem { is_of_environment: is_unset, ..problem });
                 None
             }
         }
     }
 
-    /// One that is in use stays the same value for all who use it.
+    /// Reads a secret file. A secret of the configuration in use is refreshed instead, so that
+    /// everything that holds it sees the new value.
     fn secret_file(&self, path: &Path, form: Form) -> Result<Secret, SecretError> {
-        let Some(known) = self.place.known.iter().find(|secret| secret.is_file(path, form)) else {
+        let Some(known) = self.context.known.iter().find(|secret| secret.is_file(path, form))
+        else {
             return Secret::file(path, form);
         };
         known.refresh()?;
         Ok(known.clone())
     }
 
-    fn server(&mut self, server: &file::Server) -> Server {
-        if is_same_place(server.listen, server.ops_listen) {
+    fn server(&mut self, server: &file::ServerSection) -> ServerConfig {
+        if overlap(server.listen, server.ops_listen) {
             self.problem("/server/ops_listen", "is the same address as `listen`");
         }
         let ops_token =
             server.ops_token.as_ref().and_then(|token| self.secret("/server/ops_token", token));
         if let Some(token) = &ops_token {
-            self.ops_token(token);
+            self.check_ops_token(token);
         }
-        Server {
+        ServerConfig {
             listen: server.listen,
             ops_listen: server.ops_listen,
             ops_token,
-            idle_timeout: self.between("/server/idle_timeout", server.idle_timeout.0, (1, 600)),
-            drain_delay: self.between("/server/drain_delay", server.drain_delay.0, (0, 60)),
+            idle_timeout: self.within("/server/idle_timeout", server.idle_timeout.0, 1..=600),
+            drain_delay: self.within("/server/drain_delay", server.drain_delay.0, 0..=60),
         }
     }
 
-    fn postgres(&mut self, postgres: file::Postgres) -> Option<Postgres> {
-        if self.place.positions.has("/store/sqlite") {
-            self.problem("/store/postgres", "there is one store: choose `sqlite` or `postgres`");
+    fn postgres(&mut self, postgres: file::PostgresSection) -> Option<PostgresConfig> {
+        if self.context.positions.has("/store/sqlite") {
+            self.problem(
+                "/store/postgres",
+                "only one store can be used: choose `sqlite` or `postgres`",
+            );
         }
         let url = self.secret_of("/store/postgres/url", &postgres.url, Form::Text);
         let listen_url = postgres
@@ -224,74 +248,76 @@ impl Resolver<'_> {
         for (pointer, secret) in
             [("/store/postgres/url", &url), ("/store/postgres/listen_url", &listen_url)]
         {
-            if secret.as_ref().is_some_and(|secret| !is_database(&secret.reveal())) {
+            if secret.as_ref().is_some_and(|secret| !is_database_url(&secret.reveal())) {
                 let message = "is not a database URL such as \
                     postgresql://relay:password@db.example.com/relay?sslmode=require";
                 self.problem(pointer, message);
             } else if let Some(secret) = secret {
-                self.database_in_clear(pointer, &secret.reveal());
+                self.warn_if_database_in_clear(pointer, &secret.reveal());
             }
         }
         if postgres.allow_unsafe {
-            let message = "true: alerts that Slack was told are stored may be lost";
+            let message = "true: alerts that were acknowledged to Slack may be lost";
             self.warn("/store/postgres/allow_unsafe", message);
         }
-        Some(Postgres {
+        Some(PostgresConfig {
             url: url?,
             listen_url,
             max_connections: usize::try_from(postgres.max_connections).unwrap_or(usize::MAX),
-            ca_file: postgres.ca_file.map(|file| self.place.dir.join(file)),
+            ca_file: postgres.ca_file.map(|file| self.context.dir.join(file)),
             allow_unsafe: postgres.allow_unsafe,
         })
     }
 
-    /// `limits` in seconds.
-    pub(super) fn between(
+    /// Checks that a duration is within limits, given in seconds, and returns it.
+    pub(super) fn within(
         &mut self,
         pointer: &str,
         value: Duration,
-        limits: (u64, u64),
+        seconds: RangeInclusive<u64>,
     ) -> Duration {
-        let (least, most) = limits;
-        if value < Duration::from_secs(least) || value > Duration::from_secs(most) {
-            self.problem(pointer, format!("must be from {least}s to {most}s"));
+        let (min, max) = seconds.into_inner();
+        if value < Duration::from_secs(min) || value > Duration::from_secs(max) {
+            self.problem(pointer, format!("must be from {min}s to {max}s"));
         }
         value
     }
 
-    /// Below the least size a single large message may fill the store; below the usual one a burst
-    /// does while a destination is down.
+    /// Checks the maximum size of the store, and returns it.
     fn max_size(&mut self, bytes: u64) -> u64 {
         const AT: &str = "/store/sqlite/max_size";
-        const LEAST: u64 = 2 * 1024 * 1024;
-        const USUAL: u64 = 64 * 1024 * 1024;
-        if bytes < LEAST {
+        // A single large message may fill a smaller store.
+        const MIN: u64 = 2 * 1024 * 1024;
+        // A burst of alerts may fill a smaller store while a destination is down.
+        const MIN_USUAL: u64 = 64 * 1024 * 1024;
+        if bytes < MIN {
             self.problem(AT, "is less than 2MiB, which a single large message would fill");
-        } else if bytes < USUAL {
-            self.warn(AT, "less than 64MiB: alerts are refused soon while a destination is down");
+        } else if bytes < MIN_USUAL {
+            let message = "less than 64MiB: while a destination is down, alerts are soon refused";
+            self.warn(AT, message);
         }
         bytes
     }
 
-    fn catch_up(&mut self, catch_up: &file::CatchUp) -> CatchUpSettings {
-        let file::CatchUp { every, overlap, settle, first_lookback } = catch_up;
+    fn catch_up(&mut self, catch_up: &file::CatchUpSection) -> CatchUpSettings {
+        let file::CatchUpSection { every, overlap, settle, first_lookback } = catch_up;
         if every.0 < Duration::from_secs(60) {
-            let message = "less than 60s: with many channels Slack's rate limit is reached";
+            let message = "less than 60s: with many channels, Slack's rate limit is reached";
             self.warn("/catch_up/every", message);
         }
         CatchUpSettings {
-            every: self.between("/catch_up/every", every.0, (1, DAY)),
-            overlap: self.between("/catch_up/overlap", overlap.0, (0, DAY)),
-            settle: self.between("/catch_up/settle", settle.0, (0, 3600)),
-            first_lookback: self.between(
+            every: self.within("/catch_up/every", every.0, 1..=DAY),
+            overlap: self.within("/catch_up/overlap", overlap.0, 0..=DAY),
+            settle: self.within("/catch_up/settle", settle.0, 0..=3600),
+            first_lookback: self.within(
                 "/catch_up/first_lookback",
                 first_lookback.0,
-                (0, 400 * DAY),
+                0..=400 * DAY,
             ),
         }
     }
 
-    fn matching(&mut self, matching: file::Match) -> MatchSettings {
+    fn matching(&mut self, matching: file::MatchSection) -> MatchSettings {
         let mut titles = Vec::new();
         for (index, title) in matching.titles.iter().enumerate() {
             match TitlePattern::parse(title) {
@@ -299,25 +325,27 @@ impl Resolver<'_> {
                 Err(error) => self.problem(&format!("/match/titles/{index}"), chain(&error)),
             }
         }
-        let file::Fields { script, risk, host } = matching.fields;
+        let file::FieldsSection { script, risk, host } = matching.fields;
         MatchSettings { titles, fields: FieldTitles { script, risk, host } }
     }
 }
 
+/// One day, in seconds.
 pub(super) const DAY: u64 = 24 * 3600;
 
-/// Returns whether a text is the name of a variable, which Kubernetes allows to have dots and
-/// hyphens, and not a value that somebody has put in its place.
-fn is_variable(name: &str) -> bool {
+/// Returns whether a text can be the name of a variable, and is not a secret written in its place.
+fn is_variable_name(name: &str) -> bool {
+    // Kubernetes allows dots and hyphens.
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    // The forms of Slack's tokens, webhook secrets and signing secrets.
     let is_value = ["xox", "xapp-", "whsec_"].iter().any(|start| name.starts_with(start))
         || (name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
     name.bytes().all(fits) && name.starts_with(|c: char| !c.is_ascii_digit()) && !is_value
 }
 
-/// Returns whether two listeners cannot both have these addresses.
-fn is_same_place(one: SocketAddr, other: SocketAddr) -> bool {
-    // Whoever listens on every address of IPv6 has those of IPv4 as well.
+/// Returns whether two listeners cannot be bound to these addresses at the same time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // A listener on the unspecified IPv6 address accepts IPv4 connections as well.
     let covers = |all: SocketAddr, some: SocketAddr| {
         all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4())
     };
@@ -325,7 +353,7 @@ fn is_same_place(one: SocketAddr, other: SocketAddr) -> bool {
     is_same_ip && one.port() == other.port() && one.port() != 0
 }
 
-fn is_database(url: &str) -> bool {
+fn is_database_url(url: &str) -> bool {
     let url = Arc::new(url.to_owned());
     postgres::Url::new(move || Arc::clone(&url)).is_usable()
 }

@@ -1,6 +1,7 @@
-//! Reads as much of a file as can be read, for commands that must work while it has a mistake.
+//! Reads as much of a configuration file as possible, for commands that must work although the file
+//! has a mistake.
 //!
-//! Nothing is started with the result: `serve` and a reload take a file that is right, or none.
+//! The result is never used to start a relay: `serve` and a reload need a file without problems.
 
 use std::path::Path;
 
@@ -8,22 +9,23 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, MAX_FILE_BYTES, Problem, interpret,
-    mend::Spoilt,
+    checked::Config,
+    load::{MAX_FILE_BYTES, folder_of, interpret, read_text},
+    problem::Problem,
+    recover::Discarded,
     tree::{self, Positions},
 };
 use crate::code_defender::settings::MatchSettings;
 
-/// Lines that are left out of a section, one after the other, until the rest of it is YAML.
-const MAX_LEFT_OUT: usize = 20;
+/// Maximum number of lines that are removed from a section to make the rest valid YAML.
+const MAX_REMOVED_LINES: usize = 20;
 
-/// Values that commands for operators need, with patterns that find them in a text that is not
-/// YAML: JSON pointer of the section, key, pattern.
-const NEEDED: [(&str, &str, &str); 3] = [
-    ("/server", "ops_listen", r#"\bops_listen["']?\s*:\s*["']?(?P<text>[0-9A-Fa-f.:\[\]]+)"#),
-    ("/server", "listen", r#"(?:^|[\s{,"'])listen["']?\s*:\s*["']?(?P<text>[0-9A-Fa-f.:\[\]]+)"#),
+/// Keys of the section `server` that commands for operators need, each with a pattern that finds
+/// its value in a text that is not valid YAML.
+const SERVER_PATTERNS: [(&str, &str); 3] = [
+    ("ops_listen", r#"\bops_listen["']?\s*:\s*["']?(?P<text>[0-9A-Fa-f.:\[\]]+)"#),
+    ("listen", r#"(?:^|[\s{,"'])listen["']?\s*:\s*["']?(?P<text>[0-9A-Fa-f.:\[\]]+)"#),
     (
-        "/server",
         "ops_token",
         concat!(
             r#"\bops_token["']?\s*:\s*\{?\s*"#,
@@ -32,43 +34,44 @@ const NEEDED: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// A file, read as far as possible.
+/// The readable part of a configuration file.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// What could be read; defaults and gaps stand for the rest.
+    /// The values that could be read. The others are missing or have their defaults.
     pub config: Config,
     /// Everything that is wrong, in the order of the file.
     pub problems: Vec<Problem>,
-    /// What is odd and stops nothing.
+    /// Values that are valid and probably a mistake or a risk.
     pub warnings: Vec<Problem>,
-    /// Whether the file names a database as its store, readable or not.
+    /// `true` if the file configures a database as its store, in a readable section or not.
     pub names_a_database: bool,
-    unread: Spoilt,
+    unread: Discarded,
 }
 
 impl Salvaged {
-    /// Returns whether `config` has what the file says at this JSON pointer, or the default if the
-    /// file says nothing there.
+    /// Returns whether the value of `config` at this JSON pointer is the file's own, or the default
+    /// of a key that the file does not have.
     pub fn has_read(&self, pointer: &str) -> bool {
         !self.unread.has(pointer)
     }
 
-    /// Returns the problem at this JSON pointer, else the first one of the file.
+    /// Returns the problem at this JSON pointer, or else the first problem of the file.
     pub fn problem_of(&self, pointer: &str) -> Option<&Problem> {
         let own = self.problems.iter().find(|problem| problem.is_at(pointer));
         own.or_else(|| self.problems.first())
     }
 }
 
-/// Reads a file as far as possible. `env` looks up an environment variable.
+/// Reads a configuration file as far as possible. `env` looks up an environment variable.
 pub fn salvage(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Salvaged {
-    let (text, unreadable) = match super::read(path) {
+    let (text, unreadable) = match read_text(path) {
         Ok(text) => (Some(text), None),
-        Err(problem) => (lossy(path), Some(problem)),
+        Err(problem) => (read_lossy(path), Some(problem)),
     };
-    let dir = path.parent().unwrap_or_else(|| Path::new(""));
-    let mut salvaged = salvage_text(text.as_deref().unwrap_or_default(), dir, env);
+    let text_or_empty = text.as_deref().unwrap_or_default();
+    let mut salvaged = salvage_text(text_or_empty, folder_of(path), env);
     if text.is_none() {
+        // Everything that an empty text lacks follows from the unreadable file.
         salvaged.problems.clear();
         salvaged.unread.add("/store");
     }
@@ -76,39 +79,41 @@ pub fn salvage(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Salvaged {
     salvaged
 }
 
-/// The text of a file that has bytes which are not text.
-fn lossy(path: &Path) -> Option<String> {
+/// Returns the text of a small file, with U+FFFD for bytes that are not UTF-8.
+fn read_lossy(path: &Path) -> Option<String> {
     let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_FILE_BYTES);
     let bytes = is_small.then(|| std::fs::read(path).ok()).flatten()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn salvage_text(text: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Salvaged {
-    let (value, positions, fault) = match tree::read(text) {
+    let (value, positions, syntax_error) = match tree::read(text) {
         Ok((value, positions)) => (value, positions, None),
-        Err(fault) => (sections_of(text), Positions::default(), Some(fault)),
+        Err(problem) => (sections_of(text), Positions::default(), Some(problem)),
     };
-    let mut found = interpret(&value, positions, dir, env, &[]);
-    if found.config.matching.titles.is_empty() {
-        found.config.matching = MatchSettings::default();
+    let mut resolved = interpret(&value, positions, dir, env, &[]);
+    if resolved.config.matching.titles.is_empty() {
+        resolved.config.matching = MatchSettings::default();
     }
-    let mut unread = found.spoilt;
-    if fault.is_some() && value.pointer("/store/sqlite/path").is_none() && names(text, "path") {
+    let mut unread = resolved.discarded;
+    let is_yaml = syntax_error.is_none();
+    // The file has a path somewhere that was not read: the default is not taken for it.
+    if !is_yaml && value.pointer("/store/sqlite/path").is_none() && has_key(text, "path") {
         unread.add("/store/sqlite/path");
     }
     Salvaged {
         names_a_database: value.pointer("/store/postgres").is_some()
-            || (fault.is_some() && names(text, "postgres")),
-        config: found.config,
-        // A file that is not YAML has that one problem: what is missing of it follows from that.
-        problems: fault.map_or(found.problems, |fault| vec![fault]),
-        warnings: found.warnings,
+            || (!is_yaml && has_key(text, "postgres")),
+        config: resolved.config,
+        // In a file that is not valid YAML, missing values follow from the syntax error.
+        problems: syntax_error.map_or(resolved.problems, |problem| vec![problem]),
+        warnings: resolved.warnings,
         unread,
     }
 }
 
 /// Returns whether a line that is not a comment has this key.
-fn names(text: &str, key: &str) -> bool {
+fn has_key(text: &str, key: &str) -> bool {
     let is_key = |rest: &str| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':');
     text.lines().filter(|line| !line.trim_start().starts_with('#')).any(|line| {
         line.match_indices(key).any(|(at, _)| {
@@ -122,15 +127,15 @@ fn names(text: &str, key: &str) -> bool {
     })
 }
 
-/// Reads each section of a text by itself, so that a mistake in one leaves the others whole, and
-/// looks for what is needed most even where its section cannot be read.
+/// Reads each section of a text by itself, so that a mistake in one does not affect the others.
+/// Searches for the keys of [`SERVER_PATTERNS`] even if their section cannot be read.
 fn sections_of(text: &str) -> Value {
     let mut file = Map::new();
-    for section in split(text) {
-        let Some(Value::Object(keys)) = read_most(section) else { continue };
+    for section in split_sections(text) {
+        let Some(Value::Object(keys)) = read_section(section) else { continue };
         for (key, value) in keys {
             match (file.get_mut(&key), value) {
-                // A section that stands there twice.
+                // A duplicate section: the first value of each key counts.
                 (Some(Value::Object(first)), Value::Object(second)) => {
                     second.into_iter().for_each(|(key, value)| {
                         first.entry(key).or_insert(value);
@@ -146,18 +151,18 @@ fn sections_of(text: &str) -> Value {
     let mut file = Value::Object(file);
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let uncommented: String = lines.flat_map(|line| [line, "\n"]).collect();
-    for (section, key, pattern) in NEEDED {
-        if file.pointer(&format!("{section}/{key}")).is_none()
+    for (key, pattern) in SERVER_PATTERNS {
+        if file.pointer(&format!("/server/{key}")).is_none()
             && let Some(value) = search(&uncommented, pattern)
         {
-            put(&mut file, section, key, value);
+            insert_into_server(&mut file, key, value);
         }
     }
     file
 }
 
-/// The parts of a text that begin with a key at the very left.
-fn split(text: &str) -> Vec<&str> {
+/// Splits a text at each line that begins with a key in the first column.
+fn split_sections(text: &str) -> Vec<&str> {
     let is_start = |line: &str| line.starts_with(|c: char| c.is_alphabetic() || "\"'".contains(c));
     let mut starts = Vec::new();
     let mut at = 0;
@@ -171,15 +176,15 @@ fn split(text: &str) -> Vec<&str> {
     starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
 }
 
-/// Reads a section without the lines that are in the way; `None` if they are too many.
-fn read_most(section: &str) -> Option<Value> {
+/// Reads a section without the lines at which the parser stops; `None` if there are too many.
+fn read_section(section: &str) -> Option<Value> {
     let mut lines: Vec<&str> = section.lines().collect();
-    for _ in 0..MAX_LEFT_OUT {
-        let fault = match tree::read(&lines.join("\n")) {
+    for _ in 0..MAX_REMOVED_LINES {
+        let problem = match tree::read(&lines.join("\n")) {
             Ok((value, _)) => return Some(value),
-            Err(fault) => fault,
+            Err(problem) => problem,
         };
-        let (line, _) = fault.position?;
+        let (line, _) = problem.position?;
         let at = usize::try_from(line).ok()?.checked_sub(1)?;
         let line = lines.get_mut(at).filter(|line| !line.is_empty())?;
         *line = "";
@@ -187,6 +192,7 @@ fn read_most(section: &str) -> Option<Value> {
     None
 }
 
+/// Returns the value that a pattern finds: a text, or a reference to a secret.
 fn search(text: &str, pattern: &str) -> Option<Value> {
     let found = Regex::new(pattern).ok()?.captures(text)?;
     let text = found.name("text")?.as_str();
@@ -196,9 +202,9 @@ fn search(text: &str, pattern: &str) -> Option<Value> {
     })
 }
 
-fn put(file: &mut Value, section: &str, key: &str, value: Value) {
+fn insert_into_server(file: &mut Value, key: &str, value: Value) {
     let Some(file) = file.as_object_mut() else { return };
-    let section = file.entry(section.trim_start_matches('/')).or_insert_with(|| json!({}));
+    let section = file.entry("server").or_insert_with(|| json!({}));
     if !section.is_object() {
         *section = json!({});
     }
@@ -230,7 +236,7 @@ destinations: []
 ";
 
     #[test]
-    fn whatever_is_wrong_elsewhere_the_relay_and_its_store_are_found() {
+    fn a_mistake_elsewhere_does_not_hide_the_relay_and_its_store() {
         for (what, broken) in [
             ("an unknown key", GOOD.replace("destinations:", "destinatoins:")),
             (
@@ -250,7 +256,7 @@ destinations: []
             ),
             ("a quote that stays open", GOOD.replace("name: main", "name: \"main")),
             ("a wrong indentation", GOOD.replace("      signing_secret", "     signing_secret")),
-            ("a mark of a merge", GOOD.replace("slack:\n", "<<<<<<< HEAD\nslack:\n")),
+            ("a merge conflict marker", GOOD.replace("slack:\n", "<<<<<<< HEAD\nslack:\n")),
             ("a list in place of a section", GOOD.replace("store:\n", "match: []\nstore:\n")),
             ("a nameless line", GOOD.replace("destinations: []", "nonsense")),
         ] {
@@ -286,7 +292,7 @@ destinations: []
     }
 
     #[test]
-    fn a_store_that_cannot_be_read_is_not_taken_for_the_usual_one() {
+    fn an_unreadable_store_section_is_not_replaced_by_the_default() {
         let unread = GOOD.replace("  sqlite: {path: alerts.db}", "  sqlite: {path: alerts.db");
         assert!(!salvaged(&unread).has_read("/store/sqlite/path"));
         let wrong = GOOD.replace("alerts.db", "[alerts.db]");

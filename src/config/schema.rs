@@ -1,7 +1,8 @@
-//! The file against its schema: every fault at once, in words of the person who wrote it.
+//! Validates a file against the JSON Schema: reports all violations at once, in words for the
+//! person who wrote the file.
 //!
-//! The schema is our own and uses few of the keywords there are, so a short walk does. A test holds
-//! it against a library that knows them all.
+//! The schema is our own and uses few keywords, so a short walk is enough. A test compares the walk
+//! with a complete implementation.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +12,20 @@ use serde_json::{Map, Number, Value, json};
 use super::{
     file::File,
     problem::Problem,
-    tree::{Positions, step},
+    tree::{Positions, escape},
 };
 use crate::{destination::preset::Preset, text};
 
-const DESTINATION: &str = "/$defs/Destination";
+/// JSON pointer of the definition of a destination.
+const DESTINATION: &str = "/$defs/DestinationSection";
 
-/// The JSON Schema of the configuration file, with the parameters of every preset that comes with
-/// the program.
+/// Returns the JSON Schema of the configuration file, with the parameters of every built-in preset.
 pub fn schema() -> Value {
     with_params(Preset::builtin_names())
 }
 
-/// With the parameters of these presets: to check a file, those that it names will do.
+/// Returns the schema with the parameters of these presets. To validate a file, the presets that
+/// are named in it are enough.
 fn with_params(presets: impl Iterator<Item: AsRef<str>>) -> Value {
     let mut schema = schemars::schema_for!(File).to_value();
     let cases: Vec<Value> = presets.filter_map(|name| params_of(name.as_ref())).collect();
@@ -39,49 +41,50 @@ fn with_params(presets: impl Iterator<Item: AsRef<str>>) -> Value {
     schema
 }
 
-/// What `params` may hold if the destination has this preset, unless it is the operator's own.
+/// Returns the rule for `params` of destinations with this preset; `None` if it is not built in.
 fn params_of(preset: &str) -> Option<Value> {
     let params = Preset::builtin_params_schema(preset, &json!({"$ref": "#/$defs/SecretRef"}))?;
-    let needed = params.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
-    let required: &[&str] = if needed { &["params"] } else { &[] };
+    let has_required =
+        params.get("required").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let required: &[&str] = if has_required { &["params"] } else { &[] };
     Some(json!({
         "if": {"properties": {"preset": {"const": preset}}, "required": ["preset"]},
         "then": {"properties": {"params": params}, "required": required},
     }))
 }
 
-/// The presets that a file names, each once.
+/// Returns the presets that are named in a file, each once.
 fn presets(value: &Value) -> BTreeSet<&str> {
     let destinations = value.get("destinations").and_then(Value::as_array).into_iter().flatten();
     destinations.filter_map(|one| one.get("preset")?.as_str()).collect()
 }
 
-/// One thing in which the file differs from the schema.
+/// One violation of the schema.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct Violation {
     pub(super) problem: Problem,
-    /// What must be taken out for the rest to be read; nothing, if something is missing.
+    /// JSON pointer of the value to remove so that the rest can be read; `None` for a missing key.
     pub(super) pointer: Option<String>,
 }
 
-/// Everything in which the file differs from the schema.
-pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Fault> {
+/// Returns all violations of the schema.
+pub(super) fn validate(value: &Value, positions: &Positions) -> Vec<Violation> {
     let root = with_params(presets(value).into_iter());
-    let mut walk = Walk { root: &root, positions, faults: Vec::new() };
-    walk.value(value, "", Meant { schema: &root, kind: Kind::Plain });
-    walk.faults
+    let mut validator = Validator { root: &root, positions, violations: Vec::new() };
+    validator.value(value, "", Expected { schema: &root, kind: ValueKind::Plain });
+    validator.violations
 }
 
-/// What a value is meant to be.
+/// The schema that a value must match.
 #[derive(Clone, Copy)]
-struct Meant<'s> {
+struct Expected<'s> {
     schema: &'s Value,
-    kind: Kind,
+    kind: ValueKind,
 }
 
-/// What needs words of its own, by its definition in the schema.
+/// Kinds of values with messages of their own, told by their definitions in the schema.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Plain,
     Secret,
     Span,
@@ -89,130 +92,134 @@ enum Kind {
     Rate,
 }
 
-struct Walk<'s> {
+struct Validator<'s> {
     root: &'s Value,
     positions: &'s Positions,
-    faults: Vec<Fault>,
+    violations: Vec<Violation>,
 }
 
-impl<'s> Walk<'s> {
-    /// The value at the pointer, and all that is in it.
-    fn value(&mut self, value: &Value, at: &str, meant: Meant<'s>) {
-        let meant = self.chosen(value, meant);
-        let schema = meant.schema;
+impl<'s> Validator<'s> {
+    /// Validates the value at the pointer `at`, and everything inside.
+    fn value(&mut self, value: &Value, at: &str, expected: Expected<'s>) {
+        let expected = self.resolved(value, expected);
+        let schema = expected.schema;
         if !has_type(value, &schema["type"]) {
-            let message = format!("must be {}, not {}", types(&schema["type"]), type_of(value));
-            return self.wrong(at, meant.kind, message);
+            let wanted = type_names(&schema["type"]);
+            let message = format!("must be {wanted}, not {}", type_name_of(value));
+            return self.invalid(at, expected.kind, message);
         }
-        if let Some(words) = schema["enum"].as_array()
-            && !words.contains(value)
+        if let Some(choices) = schema["enum"].as_array()
+            && !choices.contains(value)
         {
-            let words: Vec<_> = words.iter().map(Value::to_string).collect();
-            self.wrong(at, meant.kind, format!("must be one of {}", words.join(", ")));
+            let choices: Vec<_> = choices.iter().map(Value::to_string).collect();
+            self.invalid(at, expected.kind, format!("must be one of {}", choices.join(", ")));
         }
         match value {
-            Value::Object(keys) => self.object(keys, at, meant),
-            Value::Array(items) => self.list(items, at, meant),
-            Value::String(text) => self.text(text, at, meant),
-            Value::Number(number) => self.number(number, at, meant),
+            Value::Object(keys) => self.object(keys, at, expected),
+            Value::Array(items) => self.list(items, at, expected),
+            Value::String(text) => self.text(text, at, expected),
+            Value::Number(number) => self.number(number, at, expected),
             Value::Null | Value::Bool(_) => {}
         }
     }
 
-    /// Follows references, and of several choices takes the first that the value looks like.
-    fn chosen(&self, value: &Value, meant: Meant<'s>) -> Meant<'s> {
-        if let Some(reference) = meant.schema["$ref"].as_str() {
+    /// Follows references, and picks the first alternative whose type is that of the value.
+    fn resolved(&self, value: &Value, expected: Expected<'s>) -> Expected<'s> {
+        if let Some(reference) = expected.schema["$ref"].as_str() {
             let pointer = reference.trim_start_matches('#');
-            let kind = Kind::of(pointer.trim_start_matches("/$defs/")).unwrap_or(meant.kind);
+            let definition = pointer.trim_start_matches("/$defs/");
+            let kind = ValueKind::of(definition).unwrap_or(expected.kind);
             let schema = self.root.pointer(pointer).unwrap_or(&Value::Null);
-            return self.chosen(value, Meant { schema, kind });
+            return self.resolved(value, Expected { schema, kind });
         }
-        let choices = meant.schema["anyOf"].as_array().into_iter().flatten();
+        let choices = expected.schema["anyOf"].as_array().into_iter().flatten();
         let choices: Vec<_> =
-            choices.map(|schema| self.chosen(value, Meant { schema, ..meant })).collect();
+            choices.map(|schema| self.resolved(value, Expected { schema, ..expected })).collect();
         let fits = choices.iter().find(|choice| has_type(value, &choice.schema["type"]));
-        // What may be left out is the first or nothing, and was meant to be the first.
-        fits.or(choices.first()).copied().unwrap_or(meant)
+        // An optional value is its type or null, in this order: if neither fits, the message is
+        // about the type.
+        fits.or(choices.first()).copied().unwrap_or(expected)
     }
 
-    fn object(&mut self, keys: &Map<String, Value>, at: &str, meant: Meant<'s>) {
-        let Meant { schema, kind } = meant;
+    fn object(&mut self, keys: &Map<String, Value>, at: &str, expected: Expected<'s>) {
+        let Expected { schema, kind } = expected;
         let others = &schema["additionalProperties"];
         for (key, value) in keys {
-            let pointer = format!("{at}/{}", step(key));
+            let pointer = format!("{at}/{}", escape(key));
             match schema["properties"].get(key) {
-                Some(schema) => self.value(value, &pointer, Meant { schema, kind }),
+                Some(schema) => self.value(value, &pointer, Expected { schema, kind }),
                 None if *others == Value::Bool(false) => {
                     let known = schema["properties"].as_object().into_iter().flatten();
                     let known: Vec<_> = known.map(|(key, _)| key.as_str()).collect();
                     let hint = did_you_mean(key, &known);
                     self.add(&pointer, "unknown key", Some(hint));
                 }
-                None => self.value(value, &pointer, Meant { schema: others, kind }),
+                None => self.value(value, &pointer, Expected { schema: others, kind }),
             }
         }
-        let cases = schema["allOf"].as_array().into_iter().flatten();
-        for case in cases.filter(|case| is_case(keys, case.pointer("/if/properties"))) {
-            // What is missing of a preset's parameters is said with its help, once it is read.
-            let missing = self.faults.len();
-            self.object(keys, at, Meant { schema: case.get("then").unwrap_or(&Value::Null), kind });
-            let mut index = 0;
-            self.faults.retain(|fault| {
-                index += 1;
-                index <= missing || fault.pointer.is_some()
-            });
+        let rules = schema["allOf"].as_array().into_iter().flatten();
+        for rule in rules.filter(|rule| applies(keys, rule.pointer("/if/properties"))) {
+            let before = self.violations.len();
+            let schema = rule.get("then").unwrap_or(&Value::Null);
+            self.object(keys, at, Expected { schema, kind });
+            // Missing parameters are reported with their descriptions when the preset is resolved.
+            let found = self.violations.split_off(before);
+            self.violations.extend(found.into_iter().filter(|one| one.pointer.is_some()));
         }
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !keys.contains_key(key) {
-                self.wrong(at, kind, format!("`{key}` is missing"));
-                // There is nothing to take out.
-                self.faults.last_mut().into_iter().for_each(|fault| fault.pointer = None);
+                self.invalid(at, kind, format!("`{key}` is missing"));
+                // Nothing needs to be removed.
+                self.violations.last_mut().into_iter().for_each(|one| one.pointer = None);
             }
         }
         if !within(keys.len(), schema, "minProperties", "maxProperties") {
-            self.wrong(at, kind, "has too few keys or too many".to_owned());
+            self.invalid(at, kind, "has too few keys or too many".to_owned());
         }
     }
 
-    fn list(&mut self, items: &[Value], at: &str, meant: Meant<'s>) {
-        if !within(items.len(), meant.schema, "minItems", "maxItems") {
-            self.wrong(at, meant.kind, "needs at least one entry".to_owned());
+    fn list(&mut self, items: &[Value], at: &str, expected: Expected<'s>) {
+        if !within(items.len(), expected.schema, "minItems", "maxItems") {
+            self.invalid(at, expected.kind, "needs at least one entry".to_owned());
         }
         for (index, item) in items.iter().enumerate() {
-            let schema = &meant.schema["items"];
-            self.value(item, &format!("{at}/{index}"), Meant { schema, ..meant });
+            let schema = &expected.schema["items"];
+            self.value(item, &format!("{at}/{index}"), Expected { schema, ..expected });
         }
     }
 
-    fn text(&mut self, text: &str, at: &str, Meant { schema, kind }: Meant<'s>) {
+    fn text(&mut self, text: &str, at: &str, expected: Expected<'s>) {
+        let Expected { schema, kind } = expected;
         if let Some(pattern) = schema["pattern"].as_str()
             && !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
         {
             let (message, hint) = if at.ends_with("/team") {
                 ("is not the id of a workspace", "write an id such as T0123456789")
             } else {
-                ("is not a name", "use 1 to 63 of a-z, 0-9 and -, not starting with -")
+                ("is not a valid name", "use 1 to 63 of a-z, 0-9 and -, not starting with -")
             };
-            self.wrong_or(at, kind, message.to_owned(), Some(hint.to_owned()));
+            self.invalid_with(at, kind, message.to_owned(), Some(hint.to_owned()));
         }
     }
 
-    fn number(&mut self, number: &Number, at: &str, Meant { schema, kind }: Meant<'s>) {
-        let [least, most] = ["minimum", "maximum"].map(|bound| schema[bound].as_f64());
+    fn number(&mut self, number: &Number, at: &str, expected: Expected<'s>) {
+        let Expected { schema, kind } = expected;
+        let [min, max] = ["minimum", "maximum"].map(|bound| schema[bound].as_f64());
         let number = number.as_f64();
-        if (least.is_some() && number < least) || (most.is_some() && number > most) {
-            let [least, most] = [&schema["minimum"], &schema["maximum"]];
-            self.wrong(at, kind, format!("must be from {least} to {most}"));
+        if (min.is_some() && number < min) || (max.is_some() && number > max) {
+            let [min, max] = [&schema["minimum"], &schema["maximum"]];
+            self.invalid(at, kind, format!("must be from {min} to {max}"));
         }
     }
 
-    fn wrong(&mut self, at: &str, kind: Kind, message: String) {
-        self.wrong_or(at, kind, message, None);
+    fn invalid(&mut self, at: &str, kind: ValueKind, message: String) {
+        self.invalid_with(at, kind, message, None);
     }
 
-    /// What has words of its own gets those; the value itself may be a secret and is never shown.
-    fn wrong_or(&mut self, at: &str, kind: Kind, message: String, hint: Option<String>) {
-        let (message, hint) = match kind.words() {
+    /// Records an invalid value, with the message of its kind if the kind has one.
+    fn invalid_with(&mut self, at: &str, kind: ValueKind, message: String, hint: Option<String>) {
+        // The value is never shown, since it may be a secret.
+        let (message, hint) = match kind.message_and_hint() {
             Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
             None => (message, hint),
         };
@@ -221,12 +228,13 @@ impl<'s> Walk<'s> {
 
     fn add(&mut self, at: &str, message: &str, hint: Option<String>) {
         let problem = Problem { hint, ..Problem::new(self.positions.of(at), at, message) };
-        self.faults.push(Fault { problem, pointer: Some(at.to_owned()) });
+        self.violations.push(Violation { problem, pointer: Some(at.to_owned()) });
     }
 }
 
-impl Kind {
-    /// Of what a definition describes; none if that has no words of its own.
+impl ValueKind {
+    /// Returns the kind of the values of a definition; `None` if it does not have messages of its
+    /// own.
     fn of(definition: &str) -> Option<Self> {
         Some(match definition {
             "SecretRef" | "HeaderText" => Self::Secret,
@@ -237,11 +245,10 @@ impl Kind {
         })
     }
 
-    /// Message and hint.
-    fn words(self) -> Option<(&'static str, &'static str)> {
+    fn message_and_hint(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             Self::Secret => {
-                ("is a secret, and must be a reference to one", "write {env: NAME} or {file: PATH}")
+                ("must be a reference to a secret", "write {env: NAME} or {file: PATH}")
             }
             Self::Span => ("a duration needs its unit", "write \"30s\", \"10m\" or \"72h\""),
             Self::Size => ("a size needs its unit", "write \"4MiB\" or \"1GiB\""),
@@ -251,7 +258,7 @@ impl Kind {
     }
 }
 
-/// Returns the hint for a word that is not one of those known here.
+/// Returns the hint for an unknown word: the most similar known word, or else all known words.
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
     match text::nearest(word, known.iter().copied()) {
         Some(other) => format!("did you mean `{other}`?"),
@@ -259,20 +266,20 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
     }
 }
 
-/// Whether each of these keys has the one value that the case is about.
-fn is_case(keys: &Map<String, Value>, consts: Option<&Value>) -> bool {
-    let mut consts = consts.and_then(Value::as_object).into_iter().flatten();
-    consts.all(|(key, one)| keys.get(key) == Some(&one["const"]))
+/// Returns whether each of these keys has the constant that the rule's condition requires.
+fn applies(keys: &Map<String, Value>, conditions: Option<&Value>) -> bool {
+    let mut conditions = conditions.and_then(Value::as_object).into_iter().flatten();
+    conditions.all(|(key, condition)| keys.get(key) == Some(&condition["const"]))
 }
 
-/// Whether a count keeps to the bounds that the schema has under these keywords.
-fn within(count: usize, schema: &Value, least: &str, most: &str) -> bool {
+/// Returns whether a count is within the bounds that the schema sets with these keywords.
+fn within(count: usize, schema: &Value, min: &str, max: &str) -> bool {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let [least, most] = [least, most].map(|bound| schema[bound].as_u64());
-    least.is_none_or(|least| count >= least) && most.is_none_or(|most| count <= most)
+    let [min, max] = [min, max].map(|bound| schema[bound].as_u64());
+    min.is_none_or(|min| count >= min) && max.is_none_or(|max| count <= max)
 }
 
-/// Whether the value is of the type, or of one of the types; nothing said is any.
+/// Returns whether the value is of the type, or one of the types. A schema without a type allows any.
 fn has_type(value: &Value, schema: &Value) -> bool {
     let is = |name: &Value| match value {
         Value::Null => name == "null",
@@ -292,7 +299,8 @@ fn has_type(value: &Value, schema: &Value) -> bool {
     }
 }
 
-fn types(schema: &Value) -> String {
+/// Describes a type, or several.
+fn type_names(schema: &Value) -> String {
     let word = |name: &Value| match name.as_str() {
         Some("object") => "a section with keys",
         Some("array") => "a list",
@@ -308,7 +316,7 @@ fn types(schema: &Value) -> String {
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
+fn type_name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "empty",
         Value::Bool(_) => "true or false",
@@ -323,7 +331,7 @@ fn type_of(value: &Value) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Each schema within a schema.
+    /// Calls `found` with each schema inside a schema.
     fn each<'s>(schema: &'s Value, found: &mut impl FnMut(&'s Map<String, Value>)) {
         let Some(keywords) = schema.as_object() else { return };
         found(keywords);
@@ -348,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_walk_knows_every_keyword_of_the_schema() {
+    fn the_validator_knows_every_keyword_of_the_schema() {
         let schema = schema();
         each(&schema, &mut |keywords| {
             for (keyword, value) in keywords {
@@ -373,9 +381,9 @@ mod tests {
                     "minimum" | "maximum" => {
                         keywords["minimum"].is_number() && keywords["maximum"].is_number()
                     }
-                    // Of numbers, and within their bounds.
+                    // Implied by the bounds of the number.
                     "format" => value == "uint32",
-                    // Alone: what stands beside them would not be looked at.
+                    // Keywords beside these two would be ignored.
                     "$ref" | "anyOf" => ["type", "properties", "pattern", "enum", "items"]
                         .iter()
                         .all(|other| !keywords.contains_key(*other)),
@@ -386,11 +394,11 @@ mod tests {
         });
     }
 
-    /// The pointers of all that is in a value.
+    /// Collects the JSON pointers of everything inside a value.
     fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
         found.push(at.to_owned());
         let inner: Vec<_> = match value {
-            Value::Object(keys) => keys.iter().map(|(key, value)| (step(key), value)).collect(),
+            Value::Object(keys) => keys.iter().map(|(key, value)| (escape(key), value)).collect(),
             Value::Array(items) => {
                 items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
             }
@@ -420,19 +428,19 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_mistake_within_what_may_be_left_out_is_named_at_its_own_place() {
+    fn a_mistake_inside_an_optional_section_is_reported_at_its_own_place() {
         let mut value: Value = serde_json::from_str(FULL).unwrap();
         let keys = value.pointer_mut("/store/postgres").unwrap().as_object_mut().unwrap();
         keys.insert("max_conections".to_owned(), 5.into());
-        let faults = validate(&value, &Positions::default());
-        let said: Vec<_> = faults.iter().map(|fault| fault.problem.to_string()).collect();
+        let violations = validate(&value, &Positions::default());
+        let said: Vec<_> = violations.iter().map(|one| one.problem.to_string()).collect();
         let expected =
             "store.postgres.max_conections: unknown key (did you mean `max_connections`?)";
         assert_eq!(said, [expected]);
     }
 
     #[test]
-    fn it_finds_fault_exactly_where_a_library_does() {
+    fn the_validator_agrees_with_a_complete_implementation() {
         let validator = jsonschema::validator_for(&schema()).unwrap();
         let full: Value = serde_json::from_str(FULL).unwrap();
         assert!(validator.is_valid(&full));
@@ -444,9 +452,10 @@ mod tests {
         let others: Vec<Value> = serde_json::from_str(others).unwrap();
         let mut refused = 0;
         let mut compare = |value: &Value| {
-            let faults = validate(value, &Positions::default());
-            assert_eq!(faults.is_empty(), validator.is_valid(value), "{value:#}: {faults:#?}");
-            refused += usize::from(!faults.is_empty());
+            let violations = validate(value, &Positions::default());
+            let is_valid = violations.is_empty();
+            assert_eq!(is_valid, validator.is_valid(value), "{value:#}: {violations:#?}");
+            refused += usize::from(!is_valid);
         };
         for place in &places {
             for other in &others {

@@ -1,11 +1,16 @@
-//! From the file's Slack apps to checked settings.
+//! Resolves the Slack apps of the file.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::Value;
 use url::Url;
 
-use super::{App, Fingerprint, file, resolve::Resolver, sources::fingerprint};
+use super::{
+    checked::AppConfig,
+    file,
+    resolve::Resolver,
+    sources::{Fingerprint, fingerprint},
+};
 use crate::{
     http_client::{self, ClientError},
     ids::{AppName, ChannelId},
@@ -14,7 +19,7 @@ use crate::{
 };
 
 impl Resolver<'_> {
-    pub(super) fn apps(&mut self, slack: file::Slack) -> Vec<App> {
+    pub(super) fn apps(&mut self, slack: file::SlackSection) -> Vec<AppConfig> {
         let mut names = BTreeSet::new();
         let mut resolved = Vec::new();
         let shared = self.client("/slack", slack.proxy, slack.ca_file, None);
@@ -28,26 +33,26 @@ impl Resolver<'_> {
                 .previous_signing_secret
                 .and_then(|old| self.secret(&format!("{at}/previous_signing_secret"), &old));
             if app.bot_token.is_none() {
-                let message = "no `bot_token`: pushes are received, and what Slack does not push \
-                               is never found";
+                let message = "no `bot_token`: pushes are received, but incidents that Slack does \
+                               not push are never found";
                 self.warn(&at, message);
             }
-            let is_named = app.bot_token.is_some();
+            let may_use_names = app.bot_token.is_some();
             let token_at = format!("{at}/bot_token");
             let bot_token = app.bot_token.and_then(|token| self.secret(&token_at, &token));
-            self.slack_secrets(&at, current.as_ref(), previous.as_ref(), bot_token.as_ref());
+            self.check_slack_secrets(&at, current.as_ref(), previous.as_ref(), bot_token.as_ref());
             let client = self.client(&at, app.proxy, app.ca_file, Some(&shared));
-            let (written_ids, names) = app
-                .channels
-                .iter()
-                .enumerate()
-                .partition::<Vec<_>, _>(|(_, channel)| !is_named || is_channel_id(channel));
+            // Without a token names cannot be resolved, so every entry must be an id.
+            let (ids, names) =
+                app.channels.iter().enumerate().partition::<Vec<_>, _>(|(_, channel)| {
+                    !may_use_names || is_channel_id(channel)
+                });
             let at = format!("{at}/channels");
-            let channels = self.channels(&at, written_ids);
+            let channels = self.channels(&at, ids);
             let channel_names = self.channel_names(&at, names);
             if let Ok(name) = AppName::new(&app.name) {
                 let signing_secrets = current.into_iter().chain(previous).collect();
-                resolved.push(App {
+                resolved.push(AppConfig {
                     name,
                     signing_secrets,
                     bot_token,
@@ -60,11 +65,11 @@ impl Resolver<'_> {
                 });
             }
         }
-        self.shared_secrets(&resolved);
+        self.check_shared_secrets(&resolved);
         resolved
     }
 
-    /// Reads how the Web API is reached: what stands at `at`, else what is `shared` by all apps.
+    /// Resolves proxy and certificates for the Web API: the values at `at`, or else the `shared` ones.
     fn client(
         &mut self,
         at: &str,
@@ -72,7 +77,7 @@ impl Resolver<'_> {
         ca_file: Option<PathBuf>,
         shared: Option<&http_client::Settings>,
     ) -> http_client::Settings {
-        let ca_file = ca_file.map(|path| self.place.dir.join(path));
+        let ca_file = ca_file.map(|path| self.context.dir.join(path));
         self.files.extend(ca_file.clone());
         let own = http_client::Settings { proxy, ca_file, ..http_client::Settings::default() };
         if let Err(error) = http_client::build(&own) {
@@ -89,19 +94,19 @@ impl Resolver<'_> {
         }
     }
 
-    /// Apps that share a signing secret are told apart by their workspace alone.
-    fn shared_secrets(&mut self, apps: &[App]) {
+    /// Checks that apps with a common signing secret can be told apart by their workspaces, and that
+    /// the short path can be served.
+    fn check_shared_secrets(&mut self, apps: &[AppConfig]) {
         for (index, app) in apps.iter().enumerate() {
-            let share = |other: &&App| shares_a_secret(app, other);
-            let is_other = |(at, _): &(usize, &App)| *at != index;
-            let mut others = apps.iter().enumerate().filter(is_other).map(|(_, other)| other);
-            let Some(other) =
-                others.find(|other| share(other) && (app.team.is_none() || app.team == other.team))
+            let others = apps.iter().enumerate().filter(|(at, _)| *at != index);
+            let mut sharing =
+                others.map(|(_, other)| other).filter(|other| shares_a_secret(app, other));
+            let Some(other) = sharing.find(|other| app.team.is_none() || app.team == other.team)
             else {
                 continue;
             };
             let at = format!("/slack/apps/{index}/team");
-            if self.place.spoilt.has(&at) {
+            if self.context.discarded.has(&at) {
                 continue;
             }
             let message = if app.team.is_none() {
@@ -112,21 +117,21 @@ impl Resolver<'_> {
             } else {
                 format!("`{}` has the same signing secret and the same `team`", other.name)
             };
-            let hint = "the id of the workspace, such as T0123456789: Slack shows it in the \
-                        address of the workspace in a browser";
+            let hint = "write the id of the workspace, such as T0123456789: Slack shows the id \
+                        in the browser's address bar";
             self.problem_with(&at, message, hint);
         }
         let secrets = apps.iter().flat_map(|app| app.signing_secrets.clone());
         if !is_short_path_served(&secrets.collect::<Vec<_>>()) {
             let message = format!(
-                "more than {MAX_SHORT_PATH_SECRETS} distinct signing secrets: /slack/events is \
-                 answered 404, and every Slack app needs /slack/events/NAME as its request URL"
+                "more than {MAX_SHORT_PATH_SECRETS} distinct signing secrets: /slack/events \
+                 answers 404, and every Slack app needs /slack/events/NAME as its request URL"
             );
             self.warn("/slack/apps", message);
         }
     }
 
-    /// Ids; each comes with its place in the list.
+    /// Resolves the ids of channels, each with its index in the list.
     pub(super) fn channels<'c, C: IntoIterator<Item = (usize, &'c String)>>(
         &mut self,
         pointer: &str,
@@ -139,49 +144,50 @@ impl Resolver<'_> {
                 continue;
             }
             let message = format!("`{channel}` is not a channel id such as C0123456789");
-            let hint = "Slack shows the id at the end of the channel's details; an app with a \
-                        `bot_token` may have names in its `channels`";
+            let hint = "Slack shows the id at the end of the channel's details; names are allowed \
+                        in the `channels` of an app with a `bot_token`";
             self.problem_with(&format!("{pointer}/{index}"), message, hint);
         }
         ids
     }
 
+    /// Resolves the names of channels, each with its index in the list.
     fn channel_names(&mut self, pointer: &str, names: Vec<(usize, &String)>) -> Vec<String> {
-        let mut known = Vec::new();
+        let mut valid = Vec::new();
         for (index, written) in names {
             let name = written.strip_prefix('#').unwrap_or(written);
             if is_channel_name(name) {
-                known.push(name.to_owned());
+                valid.push(name.to_owned());
                 continue;
             }
             let message = format!("`{written}` is neither the id nor the name of a channel");
-            let hint = "names have small letters and no spaces, ids look like C0123456789";
+            let hint = "names have lower-case letters and no spaces, ids look like C0123456789";
             self.problem_with(&format!("{pointer}/{index}"), message, hint);
         }
-        known
+        valid
     }
 
-    /// Returns the address of the Web API; Slack's own one if that of the file cannot be used.
-    #[expect(clippy::expect_used, reason = "the address is a constant, and a URL")]
+    /// Returns the base URL of the Web API, or Slack's own if the configured one is not usable.
+    #[expect(clippy::expect_used, reason = "the constant is a valid URL")]
     pub(super) fn slack_api(&mut self, text: &str) -> Url {
         let fault = match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 "must start with https:// or http://".to_owned()
             }
             Ok(url) if is_slack(&url) && url.path().trim_end_matches('/') != "/api" => {
-                "is not the Web API, which is https://slack.com/api".to_owned()
+                "is not the address of the Web API, which is https://slack.com/api".to_owned()
             }
             Ok(url) => match http_client::check_host(&url) {
                 Ok(()) => {
-                    self.in_clear("/slack/api_url", text, "tokens and messages");
+                    self.warn_if_in_clear("/slack/api_url", text, "tokens and messages");
                     return url;
                 }
                 Err(error) => error.to_string(),
             },
-            Err(error) => format!("is no URL: {error}"),
+            Err(error) => format!("is not a valid URL: {error}"),
         };
         self.problem("/slack/api_url", fault);
-        Url::parse(file::SLACK_API).expect("a URL")
+        Url::parse(file::SLACK_API).expect("a valid URL")
     }
 }
 
@@ -189,24 +195,27 @@ fn is_slack(url: &Url) -> bool {
     url.host_str().is_some_and(|host| host == "slack.com" || host.ends_with(".slack.com"))
 }
 
-fn shares_a_secret(one: &App, other: &App) -> bool {
+fn shares_a_secret(one: &AppConfig, other: &AppConfig) -> bool {
     one.signing_secrets
         .iter()
         .any(|secret| other.signing_secrets.iter().any(|known| *known.reveal() == *secret.reveal()))
 }
 
+/// Computes the digest of the files that `client` names.
 fn client_files(client: &http_client::Settings) -> Fingerprint {
     let files: Vec<_> = client.ca_file.iter().map(PathBuf::as_path).collect();
     fingerprint(&Value::Null, &files, None)
 }
 
-/// Small letters of any script, digits, `-` and `_`.
+/// Returns whether a text has the form of a channel's name: lower-case letters of any script, digits,
+/// `-` and `_`.
 fn is_channel_name(text: &str) -> bool {
     let fits = |c: char| (c.is_alphanumeric() && !c.is_uppercase()) || "-_".contains(c);
     (1..=80).contains(&text.chars().count()) && text.chars().all(fits)
 }
 
-/// Channels, private channels and direct messages: <https://docs.slack.dev/reference/objects>.
+/// Returns whether a text has the form of the id of a channel, a private channel or a direct message:
+/// <https://docs.slack.dev/reference/objects>.
 pub(super) fn is_channel_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| b"CGD".contains(&first))

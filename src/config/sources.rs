@@ -1,5 +1,5 @@
-//! The files that a configuration is made of: whether they are still the same, and a digest of each
-//! destination's part, by which a reload knows what it may leave running.
+//! The files that a configuration is read from: detects changes, and computes a digest of each
+//! destination's settings, by which a reload decides what keeps running.
 
 use std::{
     fs,
@@ -9,10 +9,11 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A digest of settings and of the files that belong to them.
+/// SHA-256 digest of settings and of the files that belong to them.
 pub type Fingerprint = [u8; 32];
 
-/// The files that a configuration was made of; secrets are read again by themselves.
+/// The files that a configuration was read from, with a digest of their contents. Secret files are
+/// not included: they are refreshed without a reload.
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub(super) files: Vec<PathBuf>,
@@ -21,34 +22,34 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The configuration file, the presets beside the built-in ones, and certificates.
-    pub(super) fn of(files: Vec<PathBuf>, presets_dir: Option<PathBuf>) -> Self {
+    /// Reads the files and the presets in the folder, and stores their digest.
+    pub(super) fn new(files: Vec<PathBuf>, presets_dir: Option<PathBuf>) -> Self {
         let digest = digest(&files, presets_dir.as_deref());
         Self { files, presets_dir, digest }
     }
 
-    /// Whether a file has other contents now, or one of the presets' folder came or went. Looks at
-    /// contents, since Kubernetes replaces a file by turning a symbolic link.
+    /// Returns whether a file has changed, or a preset was added to the folder or removed from it.
     pub fn have_changed(&self) -> bool {
+        // Compares contents, since Kubernetes replaces files by switching a symbolic link.
         digest(&self.files, self.presets_dir.as_deref()) != self.digest
     }
 
-    /// As they are now.
+    /// Returns the same files with the digest of their contents now.
     #[must_use]
-    pub fn as_they_are(&self) -> Self {
-        Self::of(self.files.clone(), self.presets_dir.clone())
+    pub fn refreshed(&self) -> Self {
+        Self::new(self.files.clone(), self.presets_dir.clone())
     }
 }
 
-/// The fingerprint of one destination: what the file says of it but for `when`, which concerns the
-/// receiver only, and the contents of the files that it names.
+/// Computes the fingerprint of a section: its keys except `when`, which matters only when alerts are
+/// accepted, and the contents of the files that it names.
 pub(super) fn fingerprint(
-    destination: &Value,
+    section: &Value,
     files: &[&Path],
     presets_dir: Option<&Path>,
 ) -> Fingerprint {
     let mut hash = Sha256::new();
-    for (key, value) in destination.as_object().into_iter().flatten() {
+    for (key, value) in section.as_object().into_iter().flatten() {
         if key != "when" {
             add(&mut hash, key.as_bytes());
             add(&mut hash, value.to_string().as_bytes());
@@ -85,7 +86,7 @@ fn add_files(hash: &mut Sha256, files: impl IntoIterator<Item: AsRef<Path>>) {
     }
 }
 
-/// With its length first, so that what ends here cannot pass for the beginning of what follows.
+/// Adds bytes, prefixed with their length so that different sequences never hash alike.
 fn add(hash: &mut Sha256, bytes: &[u8]) {
     hash.update([1]);
     hash.update(bytes.len().to_be_bytes());
@@ -97,27 +98,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_changes_comes_or_goes_is_noticed() {
+    fn changed_added_and_removed_files_are_detected() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, presets) = (dir.path().join("relay.yaml"), dir.path().join("presets"));
+        let file = dir.path().join("relay.yaml");
+        let presets = dir.path().join("presets");
         fs::create_dir(&presets).unwrap();
         fs::write(&file, "a").unwrap();
-        let sources = Sources::of(vec![file.clone()], Some(presets.clone()));
+        let sources = Sources::new(vec![file.clone()], Some(presets.clone()));
         assert!(!sources.have_changed());
         fs::write(presets.join("notes.txt"), "x").unwrap();
         assert!(!sources.have_changed(), "no preset");
         fs::write(presets.join("mine.yaml"), "x").unwrap();
         assert!(sources.have_changed());
-        let sources = sources.as_they_are();
+        let sources = sources.refreshed();
         fs::write(&file, "b").unwrap();
         assert!(sources.have_changed());
-        let sources = sources.as_they_are();
+        let sources = sources.refreshed();
         fs::remove_file(&file).unwrap();
         assert!(sources.have_changed());
     }
 
     #[test]
-    fn a_fingerprint_is_of_everything_but_the_routing() {
+    fn a_fingerprint_covers_everything_except_when() {
         let of = |text: &str| fingerprint(&serde_json::from_str(text).unwrap(), &[], None);
         let before = of(r#"{"name": "a", "timeout": "5s"}"#);
         assert_eq!(before, of(r#"{"timeout": "5s", "name": "a", "when": {"test": "only"}}"#));

@@ -1,10 +1,10 @@
-//! What a person may write, and what they are told.
+//! Files with mistakes, and the messages about them.
 
 use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{load::*, problem::*, *};
 use crate::destination::{preset::Preset, reference};
 
 const MINIMAL: &str = "\
@@ -44,7 +44,7 @@ fn only(text: &str) -> String {
 }
 
 #[test]
-fn the_minimal_file_and_the_example_are_good() {
+fn the_minimal_file_and_the_example_are_valid() {
     assert_eq!(check(MINIMAL), [""; 0]);
     assert_eq!(check(EXAMPLE), [""; 0]);
 }
@@ -74,7 +74,7 @@ fn every_commented_line_of_the_example_is_a_key_that_exists() {
 }
 
 #[test]
-fn six_different_faults_give_six_lines() {
+fn all_mistakes_are_reported_in_the_order_of_the_file() {
     let text = "\
 slack:
   apps:
@@ -103,7 +103,7 @@ fn a_misspelt_key_gets_a_suggestion() {
 }
 
 #[test]
-fn a_bare_number_where_a_duration_belongs_is_explained() {
+fn a_duration_without_a_unit_is_refused() {
     let problem = only(&format!("{MINIMAL}    timeout: 15\n"));
     assert_eq!(
         problem,
@@ -113,13 +113,13 @@ fn a_bare_number_where_a_duration_belongs_is_explained() {
 }
 
 #[test]
-fn two_destinations_of_one_name_are_refused() {
+fn two_destinations_with_the_same_name_are_refused() {
     let second = "  - name: soar\n    preset: webhook\n    url: {env: URL}\n";
     assert!(only(&format!("{MINIMAL}{second}")).contains("two destinations are named `soar`"));
 }
 
 #[test]
-fn a_secret_in_the_file_is_refused_and_not_repeated() {
+fn a_secret_in_the_file_is_refused_and_not_shown() {
     let problem = only(&MINIMAL.replace("{env: SECRET}", "hunter2"));
     assert!(problem.contains("write {env: NAME} or {file: PATH}"), "{problem}");
     assert!(!problem.contains("hunter2"));
@@ -171,7 +171,7 @@ fn ids_and_names_of_channels_are_told_apart() {
 #[test]
 fn the_web_api_must_be_a_url_that_may_be_called() {
     for (url, word) in [
-        ("slack", "no URL"),
+        ("slack", "not a valid URL"),
         ("ftp://slack.com", "https://"),
         ("http://169.254.169.254/", "never contacted"),
     ] {
@@ -190,11 +190,11 @@ fn unknown_presets_bad_titles_and_short_leases_are_found_together() {
 }
 
 #[test]
-fn what_stops_the_parser_is_said_without_its_own_words() {
+fn syntax_errors_do_not_mention_the_parsers_options() {
     let twice = only(&format!("{MINIMAL}destinations: []\n"));
     assert_eq!(
         twice,
-        "9:1: duplicate mapping key: destinations (write each key once: join the two)"
+        "9:1: duplicate mapping key: destinations (write each key once: merge the two)"
     );
     let nonsense = only(&format!("{MINIMAL}NONSENSE\n"));
     assert!(nonsense.starts_with("9:1: ") && !nonsense.contains(" at line "), "{nonsense}");
@@ -203,13 +203,13 @@ fn what_stops_the_parser_is_said_without_its_own_words() {
 }
 
 #[test]
-fn an_empty_file_and_a_list_are_told_what_belongs_there() {
+fn an_empty_file_and_a_list_are_refused() {
     assert_eq!(check("").len(), 1);
     assert!(only("- a\n").contains("must be a section with keys, not a list"));
 }
 
 #[test]
-fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
+fn missing_tokens_and_short_intervals_are_warnings() {
     let text = format!("{MINIMAL}catch_up: {{every: 30s}}\n");
     let loaded = parse(&text, Path::new(""), &env).unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
@@ -219,7 +219,7 @@ fn an_app_without_a_token_and_reading_too_often_are_warned_of() {
 }
 
 #[test]
-fn a_store_that_a_message_would_fill_is_an_error_and_a_small_one_is_warned_of() {
+fn a_tiny_store_is_an_error_and_a_small_one_a_warning() {
     let with = |size: &str| {
         let text = format!("{MINIMAL}store: {{sqlite: {{max_size: {size}}}}}\n");
         parse(&text, Path::new(""), &env).map(|loaded| {
@@ -244,7 +244,7 @@ fn relative_paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn a_database_is_the_store_in_place_of_the_file() {
+fn a_database_replaces_the_file() {
     let text = format!("{MINIMAL}store: {{postgres: {{url: {{env: DATABASE_URL}}}}}}\n");
     let store = parse(&text, Path::new(""), &env).unwrap().config.store;
     assert_eq!(store.postgres.unwrap().max_connections, 10);
@@ -253,7 +253,7 @@ fn a_database_is_the_store_in_place_of_the_file() {
 }
 
 #[test]
-fn two_configurations_of_the_same_database_are_the_same_store() {
+fn stores_are_equal_if_their_settings_are() {
     let store = |more: &str| {
         let url = "url: {env: DATABASE_URL}";
         let text = format!("{MINIMAL}store: {{postgres: {{{url}{more}}}}}\n");
@@ -265,7 +265,7 @@ fn two_configurations_of_the_same_database_are_the_same_store() {
 }
 
 #[test]
-fn what_is_no_database_url_is_refused_and_not_shown() {
+fn an_invalid_database_url_is_refused_and_not_shown() {
     for (name, value) in [("URL", "an https URL"), ("SECRET", "a word")] {
         let text = format!("{MINIMAL}store: {{postgres: {{url: {{env: {name}}}}}}}\n");
         let problem = only(&text);
@@ -282,7 +282,7 @@ proptest! {
 }
 
 #[test]
-fn what_has_the_wrong_shape_hides_nothing_else() {
+fn an_invalid_value_does_not_hide_other_problems() {
     let text = "server: {listen: 'localhost:8080', ops_listen: '127.0.0.1:99999', drain: 5s}\n\
                 slack:\n  apps:\n    - {name: Main, signing_secret: {env: NOWHERE}}\n    \
                 - {name: b, signing_secret: plain, bot_token: {env: NOWHERE}}\n\
@@ -313,7 +313,7 @@ fn what_has_the_wrong_shape_hides_nothing_else() {
 }
 
 #[test]
-fn a_secret_that_may_be_left_out_is_not_repeated_either() {
+fn optional_secrets_in_the_file_are_refused_and_not_shown() {
     for place in ["previous_signing_secret", "bot_token"] {
         let more = format!("{{env: SECRET}}\n      {place}: hunter2");
         let problem = only(&MINIMAL.replace("{env: SECRET}", &more));
@@ -340,7 +340,7 @@ fn with_preset(preset: &str, rest: &str) -> String {
 }
 
 #[test]
-fn a_wrong_parameter_of_a_built_in_preset_is_named_once_with_its_place() {
+fn an_invalid_parameter_is_reported_once_with_its_position() {
     let wrong = "    params:\n      enviroment: x\n      id_scheme: micro\n      values: 5\n";
     assert_eq!(
         check(&with_preset("google-secops-webhook", wrong)),
@@ -354,7 +354,7 @@ fn a_wrong_parameter_of_a_built_in_preset_is_named_once_with_its_place() {
     assert_eq!(
         check(&with_preset("dfir-iris", wrong)),
         [
-            "10:7: destinations[0].params.api_key: is a secret, and must be a reference to one \
+            "10:7: destinations[0].params.api_key: must be a reference to a secret \
              (write {env: NAME} or {file: PATH})",
             "11:7: destinations[0].params.customer_id: must be a whole number, not a text",
         ]
@@ -366,7 +366,7 @@ fn a_wrong_parameter_of_a_built_in_preset_is_named_once_with_its_place() {
 }
 
 #[test]
-fn a_missing_parameter_is_named_once_with_its_help() {
+fn a_missing_parameter_is_reported_once_with_its_description() {
     for rest in ["", "    params: {}\n", "    params: {token: {env: SECRET}, email: a@b.c}\n"] {
         let problems = check(&with_preset("jira", rest));
         let expected = if rest.contains("email") { 1 } else { 3 };
@@ -443,7 +443,7 @@ fn more_distinct_signing_secrets_than_the_short_path_tries_are_a_warning() {
 }
 
 #[test]
-fn every_kind_of_secret_is_trimmed_and_refused_if_it_has_what_no_key_has() {
+fn secrets_are_trimmed_and_refused_if_they_contain_invalid_characters() {
     let file = "\
 server: {ops_token: {env: SURROUNDED}}
 slack:
@@ -522,7 +522,7 @@ fn a_file_that_is_not_utf_8_is_a_problem_at_its_first_bad_byte() {
 }
 
 #[test]
-fn the_web_apis_proxy_and_authority_are_checked_and_named_by_their_keys() {
+fn the_web_apis_proxy_and_certificates_are_checked() {
     let slack = |more: &str| MINIMAL.replace("slack:\n", &format!("slack:\n{more}"));
     for (yaml, key) in [
         ("  proxy: socks5://u:hunter2@proxy:1080\n", "slack.proxy"),

@@ -1,4 +1,4 @@
-//! A YAML file as a tree of JSON values, and where in the file each of them stands.
+//! Parses a YAML file into a tree of JSON values, with the position of each value in the file.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,22 +9,19 @@ use serde::{
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
-use crate::config::problem::Problem;
+use super::problem::{Position, Problem};
 
-/// Line and column, from 1.
-pub(super) type Position = (u64, u64);
-
-/// Where each value stands, by JSON pointer.
+/// Position of each value in the file, by JSON pointer.
 #[derive(Debug, Default)]
 pub(super) struct Positions(BTreeMap<String, Position>);
 
 impl Positions {
-    /// Whether the file has this value.
+    /// Returns whether the file contains a value at this JSON pointer.
     pub(super) fn has(&self, pointer: &str) -> bool {
         self.0.contains_key(pointer)
     }
 
-    /// Where the value stands, or the nearest one around it.
+    /// Returns the position of the value at this JSON pointer, or of the nearest enclosing value.
     pub(super) fn of(&self, pointer: &str) -> Option<Position> {
         let mut pointer = pointer;
         loop {
@@ -36,23 +33,21 @@ impl Positions {
     }
 }
 
-/// Reads a file's text.
+/// Parses the text of a file.
 ///
 /// # Errors
-/// The one thing that stops the parser: a tab, a key written twice, an alias bomb.
+/// The first fault at which the parser stops, such as a tab, a duplicate key or an alias bomb.
 pub(super) fn read(text: &str) -> Result<(Value, Positions), Problem> {
     let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
         let position = error.location().map(|at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
-        // The place is said before it, and the parser's options are not the operator's.
+        // `Problem` shows the position itself, and the parser's options mean nothing to operators.
         let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
         match message.split_once(", set DuplicateKeyPolicy") {
             Some((message, _)) => {
-                Problem::new(position, "", message).hint("write each key once: join the two")
+                Problem::new(position, "", message).hint("write each key once: merge the two")
             }
-            None => {
-                Problem::new(position, "", message).hint("the file is no YAML that can be read")
-            }
+            None => Problem::new(position, "", message).hint("the file is not valid YAML here"),
         }
     })?;
     let mut positions = Positions::default();
@@ -60,6 +55,7 @@ pub(super) fn read(text: &str) -> Result<(Value, Positions), Problem> {
     Ok((value, positions))
 }
 
+/// A YAML value whose parts know their positions.
 #[derive(Debug)]
 enum Node {
     Scalar(Value),
@@ -67,6 +63,7 @@ enum Node {
     Map(Vec<(Spanned<String>, Spanned<Node>)>),
 }
 
+/// Converts a node to a JSON value and records the positions of the values inside.
 fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value {
     match node {
         Node::Scalar(value) => value,
@@ -74,8 +71,7 @@ fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value
             let mut list = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 let at = (item.referenced.line(), item.referenced.column());
-                let step = index.to_string();
-                list.push(descend(item.value, (&step, at), pointer, positions));
+                list.push(descend(item.value, &index.to_string(), at, pointer, positions));
             }
             Value::Array(list)
         }
@@ -83,8 +79,7 @@ fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value
             let mut map = Map::with_capacity(entries.len());
             for (key, item) in entries {
                 let at = (key.referenced.line(), key.referenced.column());
-                let step = step(&key.value);
-                let value = descend(item.value, (&step, at), pointer, positions);
+                let value = descend(item.value, &escape(&key.value), at, pointer, positions);
                 map.insert(key.value, value);
             }
             Value::Object(map)
@@ -92,14 +87,15 @@ fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value
     }
 }
 
-/// A key as it stands in a JSON pointer.
-pub(super) fn step(key: &str) -> String {
+/// Escapes a key for use in a JSON pointer.
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
 fn descend(
     node: Node,
-    (step, at): (&str, Position),
+    step: &str,
+    at: Position,
     pointer: &mut String,
     positions: &mut Positions,
 ) -> Value {
@@ -181,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_knows_where_it_stands() {
+    fn every_value_has_a_position() {
         let (value, positions) = read("a: 1\nb:\n  - x: \"2\"\n  - true\n").unwrap();
         assert_eq!(value, serde_json::json!({"a": 1, "b": [{"x": "2"}, true]}));
         assert_eq!(positions.of("/b/0/x"), Some((3, 5)));

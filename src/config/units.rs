@@ -1,4 +1,4 @@
-//! Durations, sizes and rates as they are written: always with their unit. Pure.
+//! Durations, sizes and rates in the form of the configuration file, always with a unit. Pure.
 
 use std::{borrow::Cow, fmt, num::NonZeroU32, time::Duration};
 
@@ -17,8 +17,13 @@ pub(super) struct Size(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     pub(super) per_minute: NonZeroU32,
-    /// A rate an hour was written that is not a whole number a minute.
+    /// `true` if a rate per hour was rounded down to a whole number per minute.
     pub(super) is_rounded: bool,
+}
+
+/// Parses a duration in the form of the configuration file: `30s`, `10m`, `72h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    Span::parse(text).map(|span| span.0)
 }
 
 impl Span {
@@ -53,7 +58,8 @@ impl Size {
 }
 
 impl Rate {
-    /// Per minute, as the limiter counts; a slower rate than one a minute cannot be kept.
+    /// Converts to a rate per minute, the unit of the limiter. Slower rates than one per minute are
+    /// not supported.
     fn parse(text: &str) -> Option<Self> {
         let (number, unit) = text.split_once('/')?;
         let number: u32 = number.parse().ok()?;
@@ -68,14 +74,14 @@ impl Rate {
     }
 }
 
-/// As a person would write it.
+/// Formats with the largest unit that a person would use.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        // A unit that would give less than two of it is too large: 24h is more common than 1d.
+        // A unit must fit at least this often: 24h is more common than 1d.
         let units = [("d", 86_400_000, 10), ("h", 3_600_000, 2), ("m", 60_000, 2), ("s", 1_000, 1)];
-        let fits = |(_, unit, least): &(&str, u128, u128)| {
-            millis.is_multiple_of(*unit) && millis / unit >= *least
+        let fits = |(_, unit, min): &(&str, u128, u128)| {
+            millis.is_multiple_of(*unit) && millis / unit >= *min
         };
         match units.into_iter().find(fits) {
             Some((name, unit, _)) => write!(f, "{}{name}", millis / unit),
@@ -94,7 +100,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// The schema shows defaults as they would be written.
+/// Defaults are shown in the schema as they would be written in the file.
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -107,6 +113,7 @@ impl Serialize for Size {
     }
 }
 
+/// Splits a text into its number and its unit.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
@@ -152,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_read_and_bare_numbers_are_not() {
+    fn units_are_required() {
         assert_eq!(Span::parse("10m"), Some(Span::seconds(600)));
         assert_eq!(Span::parse("500ms").map(|span| span.0), Some(Duration::from_millis(500)));
         assert_eq!(Size::parse("4MiB"), Some(Size(4 * 1024 * 1024)));

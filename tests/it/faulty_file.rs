@@ -129,7 +129,7 @@ async fn the_doctor_names_each_mistake_and_checks_the_rest() {
     let (_, out, err) = world.run(&world.yaml, &SHELL, &["doctor"]);
     assert!(out.starts_with("ok    configuration: ") && err.is_empty(), "{out}{err}");
     // A short token, no bot token, any bot, no destination.
-    assert!(out.contains("`check` has 4 remarks"), "{out}");
+    assert!(out.contains("`check` prints 4 warnings"), "{out}");
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn without_its_secrets_in_the_shell_only_what_is_signed_is_refused() {
     assert_eq!(world.run(&world.yaml, &[], &["healthcheck"]).0, 0);
     let (code, out, _) = world.run(&world.yaml, &[], &["doctor"]);
     assert!(code == 0 && out.contains("warn  configuration: "), "{out}");
-    assert!(!out.contains("looks like one"), "a secret that nobody has seen: {out}");
+    assert!(!out.contains("has the right form"), "a secret that nobody has seen: {out}");
     let (code, _, err) = world.run(&world.yaml, token, &["send-test"]);
     assert!(code == 2 && err.contains("signing secret that can be read"), "{err}");
     let (code, _, err) = world.run(&world.yaml, &[], &["alerts", "list"]);

@@ -88,7 +88,7 @@ async fn a_healthy_set_up_passes_and_is_reminded_of_what_cannot_be_asked() {
     let (code, out) = world.doctor().await;
     assert_eq!(code, 0, "{out}");
     assert!(!out.contains("warn") && !out.contains("FAIL"), "{out}");
-    for line in ["store: none yet", "disk:", "token: good", "scopes: all there", "clock: 0 s"] {
+    for line in ["store: none yet", "disk:", "token: valid", "scopes: complete", "clock: 0 s"] {
         assert!(out.contains(line), "{line} is not in\n{out}");
     }
     assert!(out.contains("the bot is in #cd_alerts") && out.contains("destination soar: http://"));
@@ -151,7 +151,7 @@ async fn a_channel_without_the_bot_is_named_with_how_to_invite_it() {
     world.channels = "[nowhere]".to_owned();
     world.fails_with(&["channel nowhere", "no such channel"]).await;
     world.channels = "[]".to_owned();
-    world.fails_with(&["the bot is in none", "/invite"]).await;
+    world.fails_with(&["the bot is not in any channel", "/invite"]).await;
     let mut archived = Channel::new("C0000000007", "old");
     archived.archived = true;
     world.slack.state().channels.push(archived);
@@ -204,7 +204,7 @@ async fn beside_a_running_relay_a_wrong_signing_secret_shows() {
     world.ops = relay.relay().ops.to_string();
     let (code, out) = world.doctor().await;
     assert_eq!(code, 0, "{out}");
-    assert!(out.contains("pushes to main: 0 received"), "{out}");
+    assert!(out.contains("pushes to main: no verified request"), "{out}");
     let body = slack::incident(1).to_string().into_bytes();
     let headers = slack::signed("not-the-secret", relay.clock.now(), &body);
     assert_eq!(http::post(relay.public(), "/slack/events", &headers, &body).await.status, 401);
@@ -236,12 +236,12 @@ async fn the_doctor_reads_a_store_in_use_and_knows_a_renamed_channel_by_its_id()
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let (code, out) = run(relay.dir(), &["doctor", "--config", "doctor.yaml"], &env).await;
     assert_eq!(code, 0, "{out}");
-    assert!(out.contains("relay.db is sound"), "{out}");
+    assert!(out.contains("relay.db is intact"), "{out}");
     assert!(out.contains("the bot is in #renamed"), "{out}");
     relay.settled().await;
     relay.stop().await;
     let (code, out) = run(relay.dir(), &["doctor", "--config", "doctor.yaml"], &env).await;
-    assert!(code == 0 && out.contains("relay.db is sound"), "{out}");
+    assert!(code == 0 && out.contains("relay.db is intact"), "{out}");
     assert!(out.contains("#renamed") && out.contains("none answers"), "{out}");
 }
 

@@ -8,8 +8,6 @@ use crate::source::{Source, beyond};
 /// names entries that are not needed any more.
 #[rustfmt::skip] // One line for each, so that they can be deleted side by side.
 const STILL_TO_MEND: &[&str] = &[
-    "src/cli/",
-    "src/config/",
 ];
 
 /// Words that open a clause and not a sentence. A doc comment is read alone, as hover text, so it

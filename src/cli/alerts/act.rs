@@ -1,70 +1,71 @@
-//! `alerts retry` and `alerts cancel`
+//! `alerts retry` and `alerts cancel`.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::{OpsClient, Target};
 use crate::{
     cli::{
-        complain, say, say_json,
+        ops_client::{OpsClient, Target},
+        output::{complain, say, say_json},
         terminal::{harmless, progress},
     },
     clock::Clock,
     ops::view::{Changed, Destination, Status},
 };
 
-/// Between two looks at how far a change has come.
-const LOOK: Duration = Duration::from_millis(200);
+/// Interval at which the progress of a change is requested.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Retry alerts.
+/// Retry deliveries now.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("which").required(true))]
 pub(super) struct Retry {
-    /// Ids, as `alerts list` shows them.
+    /// Ids of alerts, from `alerts list`.
     #[arg(group = "which", value_name = "ID")]
     ids: Vec<String>,
-    /// All that were given up.
+    /// Retry all dead deliveries.
     #[arg(long, group = "which")]
     all_dead: bool,
-    /// All that no destination wanted: each goes to those that want it now.
+    /// Route all unrouted alerts again, by the configuration in use.
     #[arg(long, group = "which")]
     all_unrouted: bool,
-    /// Only at this destination [default: at all].
+    /// Only deliveries to this destination [default: all].
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pub(super) target: Target,
 }
 
-/// Cancel alerts.
+/// Cancel waiting or dead deliveries.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("which").required(true))]
 pub(super) struct Cancel {
-    /// Ids, as `alerts list` shows them.
+    /// Ids of alerts, from `alerts list`.
     #[arg(group = "which", value_name = "ID")]
     ids: Vec<String>,
-    /// All that were given up at a destination.
+    /// Cancel all dead deliveries of a destination.
     #[arg(long, group = "which", requires = "destination")]
     all_dead: bool,
-    /// All that wait for a destination, for example one that left the configuration.
+    /// Cancel all waiting deliveries of a destination, such as one that was removed from the
+    /// configuration.
     #[arg(long, group = "which", requires = "destination")]
     all_pending: bool,
-    /// Only at this destination [default: at all].
+    /// Only deliveries to this destination [default: all].
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pub(super) target: Target,
 }
 
-/// What is done, and how it is told.
-struct Deed {
+/// A change to deliveries, and how the result is printed.
+struct Change {
     verb: &'static str,
     done: &'static str,
     destination: Option<String>,
@@ -73,41 +74,49 @@ struct Deed {
 
 impl Retry {
     pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
-        let (destination, json) = (self.destination, self.json);
-        let done = "to be tried again now";
-        let deed = Deed { verb: "retry", done, destination, json };
+        let change = Change {
+            verb: "retry",
+            done: "to be tried again now",
+            destination: self.destination,
+            json: self.json,
+        };
         match (self.all_dead, self.all_unrouted) {
-            (true, _) => deed.on_all(client, "dead").await,
-            (_, true) => deed.on_all(client, "unrouted").await,
-            (false, false) => deed.on(client, self.ids).await,
+            (true, _) => change.on_all(client, "dead").await,
+            (_, true) => change.on_all(client, "unrouted").await,
+            (false, false) => change.on(client, self.ids).await,
         }
     }
 }
 
 impl Cancel {
     pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
-        let (destination, json) = (self.destination, self.json);
-        let deed = Deed { verb: "cancel", done: "cancelled", destination, json };
+        let change = Change {
+            verb: "cancel",
+            done: "cancelled",
+            destination: self.destination,
+            json: self.json,
+        };
         match (self.all_dead, self.all_pending) {
-            (true, _) => deed.on_all(client, "dead").await,
-            (_, true) => deed.on_all(client, "pending").await,
-            (false, false) => deed.on(client, self.ids).await,
+            (true, _) => change.on_all(client, "dead").await,
+            (_, true) => change.on_all(client, "pending").await,
+            (false, false) => change.on(client, self.ids).await,
         }
     }
 }
 
-impl Deed {
+impl Change {
     fn query(&self) -> Vec<(&'static str, String)> {
         self.destination.iter().map(|name| ("destination", name.clone())).collect()
     }
 
-    /// One after the other; one that is refused does not stop the others.
+    /// Changes the alerts one after the other. A refused one does not stop the others.
     async fn on(self, client: &OpsClient, ids: Vec<String>) -> anyhow::Result<ExitCode> {
         let bar = progress(u64::try_from(ids.len()).unwrap_or(u64::MAX), self.verb);
         if ids.len() < 2 {
             bar.finish_and_clear();
         }
-        let (mut sum, mut refused) = (Changed::default(), 0_u32);
+        let mut sum = Changed::default();
+        let mut refused = 0_u32;
         for id in &ids {
             match client.post::<Changed>(&["alerts", id, self.verb], &self.query()).await {
                 Ok(answer) => sum.join(answer),
@@ -119,11 +128,11 @@ impl Deed {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        self.tell(sum)?;
+        self.print(sum)?;
         Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// All of them in one request; the bar follows how many are left.
+    /// Changes all deliveries in a state with one request, and shows the progress.
     async fn on_all(self, client: &OpsClient, state: &str) -> anyhow::Result<ExitCode> {
         let total = self.left(client, state).await?;
         let bar = progress(total, self.verb);
@@ -139,34 +148,34 @@ impl Deed {
         let answer = loop {
             tokio::select! {
                 answer = answer.as_mut() => break answer?,
-                () = clock.sleep(LOOK), if !bar.is_hidden() => {
+                () = clock.sleep(POLL_INTERVAL), if !bar.is_hidden() => {
                     let left = self.left(client, state).await?;
                     bar.set_position(total.saturating_sub(left));
                 }
             }
         };
         bar.finish_and_clear();
-        self.tell(answer)?;
+        self.print(answer)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// How many deliveries are in that state.
+    /// Returns the number of deliveries in a state.
     async fn left(&self, client: &OpsClient, state: &str) -> anyhow::Result<u64> {
         let status: Status = client.get(&["status"], &[]).await?;
-        let meant = status
+        let selected = status
             .destinations
             .iter()
             .filter(|one| self.destination.as_ref().is_none_or(|name| *name == one.name));
         let number = |one: &Destination| match state {
             "dead" => one.dead,
             "pending" => one.pending + one.refused,
-            // The relay does not count them.
+            // The relay does not count unrouted alerts per destination.
             _ => 0,
         };
-        Ok(meant.map(number).sum())
+        Ok(selected.map(number).sum())
     }
 
-    fn tell(&self, answer: Changed) -> anyhow::Result<()> {
+    fn print(&self, answer: Changed) -> anyhow::Result<()> {
         if self.json {
             say_json(&answer)?;
             return Ok(());

@@ -1,23 +1,24 @@
-//! `alerts list`
+//! `alerts list`: lists alerts, near misses or quarantined bodies.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{OpsClient, Target, review};
+use super::review;
 use crate::{
     cli::{
-        complain, say,
+        ops_client::{OpsClient, Target},
+        output::{complain, say},
         terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, Timestamp, rough},
     ops::view::{Page, Row},
 };
 
-/// List alerts.
+/// List alerts, newest first.
 #[derive(Args, Debug)]
 pub(super) struct List {
-    /// Only those with a delivery in this state.
+    /// Only alerts with a delivery in this state.
     #[arg(
         long,
         value_parser = [
@@ -26,28 +27,28 @@ pub(super) struct List {
         ],
     )]
     state: Option<String>,
-    /// Only those of this severity.
+    /// Only alerts of this severity.
     #[arg(long, value_parser = ["informative", "low", "medium", "high", "critical"])]
     severity: Option<String>,
-    /// Only those whose id, category, script, host or title contains this text.
+    /// Only alerts whose id, category, script, host or title contains this text.
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
-    /// At most so many.
+    /// Maximum number of alerts.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
-    /// Older ones than this: what the list before this one ended with.
+    /// Only alerts older than this number, which the previous list printed at its end.
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
-    /// List messages that may be incidents and are not alerts, and mark them as seen.
+    /// List near misses, messages that resemble incidents and are not alerts, and mark them as seen.
     #[arg(long, conflicts_with_all = ["state", "severity", "search"])]
     near_misses: bool,
-    /// List authentic bodies that could not be read, and mark them as seen.
+    /// List quarantined bodies, which are authentic and could not be parsed, and mark them as seen.
     #[arg(
         long,
         conflicts_with_all = ["near_misses", "state", "severity", "search", "before", "limit"],
     )]
     quarantine: bool,
-    /// Print the relay's JSON.
+    /// Print the relay's answer as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -86,7 +87,7 @@ impl List {
         let head = ["AGE", "SEVERITY", "ID", "DELIVERIES", "SUMMARY"];
         say(&Screen::new().table(&head, &rows));
         if let Some(next) = page.next {
-            complain(&format!("There are more: add --before {next}"));
+            complain(&format!("There are more; add --before {next} for the next ones."));
         }
         Ok(ExitCode::SUCCESS)
     }

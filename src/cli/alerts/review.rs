@@ -1,26 +1,26 @@
-//! `alerts list --near-misses`, `alerts list --quarantine` and `alerts adopt`
+//! `alerts list --near-misses`, `alerts list --quarantine` and `alerts adopt`.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{OpsClient, Target};
 use crate::{
     cli::{
-        complain, say, say_json,
+        ops_client::{OpsClient, Target},
+        output::{complain, say, say_json},
         terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, rough},
     ops::view::{Adopted, NearMisses, Quarantine},
 };
 
-/// Adopt near misses as alerts.
+/// Turn near misses into alerts.
 #[derive(Args, Debug)]
 pub(super) struct Adopt {
-    /// Ids, as `alerts list --near-misses` shows them.
+    /// Ids of near misses, from `alerts list --near-misses`.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Print JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -28,9 +28,10 @@ pub(super) struct Adopt {
 }
 
 impl Adopt {
-    /// One after the other; one that is refused does not stop the others.
+    /// Adopts the near misses one after the other. A refused one does not stop the others.
     pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
-        let (mut sum, mut refused) = (Adopted { changed: 0, alert_ids: Vec::new() }, 0_u32);
+        let mut sum = Adopted { changed: 0, alert_ids: Vec::new() };
+        let mut refused = 0_u32;
         for id in &self.ids {
             match client.post::<Adopted>(&["near-misses", id, "adopt"], &[]).await {
                 Ok(adopted) => {
@@ -56,7 +57,7 @@ impl Adopt {
     }
 }
 
-/// Lists near misses.
+/// Lists the stored near misses.
 pub(super) async fn near_misses(
     client: &OpsClient,
     query: &[(&str, String)],
@@ -94,12 +95,12 @@ pub(super) async fn near_misses(
         .collect();
     say(&Screen::new().table(&["AGE", "STATE", "REASON", "BOT", "ID", "SUMMARY"], &rows));
     if let Some(next) = page.next {
-        complain(&format!("There are more: add --before {next}"));
+        complain(&format!("There are more; add --before {next} for the next ones."));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lists bodies that could not be read.
+/// Lists the quarantined bodies.
 pub(super) async fn quarantine(client: &OpsClient, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         say(&indented(&client.get_text(&["quarantine"], &[]).await?));
@@ -107,7 +108,7 @@ pub(super) async fn quarantine(client: &OpsClient, json: bool) -> anyhow::Result
     }
     let page: Quarantine = client.get(&["quarantine"], &[]).await?;
     if page.quarantine.is_empty() {
-        complain("No unreadable bodies.");
+        complain("No quarantined bodies.");
         return Ok(ExitCode::SUCCESS);
     }
     let now = Clock::system().now();

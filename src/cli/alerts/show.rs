@@ -1,26 +1,26 @@
-//! `alerts show`
+//! `alerts show`: shows one alert with its deliveries and attempts.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{OpsClient, Target};
 use crate::{
     cli::{
-        say,
+        ops_client::{OpsClient, Target},
+        output::say,
         terminal::{Colour, Screen, harmless, indented},
     },
     clock::{Clock, Timestamp, rough},
     ops::view::{Attempt, Delivery, Detail},
 };
 
-/// Show one alert.
+/// Show an alert with its deliveries and every attempt.
 #[derive(Args, Debug)]
 pub(super) struct Show {
-    /// Its id, as `alerts list` shows it.
+    /// Id of the alert, from `alerts list`.
     id: String,
-    /// Print the relay's JSON: with the raw message and the whole alert.
+    /// Print the relay's answer as JSON, with the raw message and the whole alert.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -35,7 +35,8 @@ impl Show {
             return Ok(ExitCode::SUCCESS);
         }
         let detail: Detail = serde_json::from_str(&text)?;
-        let (screen, now) = (Screen::new(), Clock::system().now());
+        let screen = Screen::new();
+        let now = Clock::system().now();
         about(&detail, screen, now);
         for delivery in &detail.row.deliveries {
             say("");
@@ -46,8 +47,8 @@ impl Show {
             }
         }
         if detail.row.deliveries.is_empty() {
-            say("\nunrouted: no destination wanted it");
-            say("  `alerts retry` asks those of the configuration in use");
+            say("\nunrouted: no destination accepted the alert");
+            say("  `alerts retry` routes it again, by the configuration in use");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -72,7 +73,7 @@ fn about(detail: &Detail, screen: Screen, now: Timestamp) {
         .unwrap_or_default();
     let revisions = match detail.revisions.len() {
         0 => String::new(),
-        number => format!("edited {number} times in Slack; --json shows how"),
+        number => format!("edited {number} times in Slack (--json shows the revisions)"),
     };
     say(&screen.paint(Colour::Bold, &harmless(&row.id)));
     for (label, value) in [
@@ -107,14 +108,14 @@ fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
         line.push(format!("\n  {}", harmless(&waiting.reason)));
         if let Some(at) = waiting.next_try_at {
             line.push(match rough(at.since(now)) {
-                soon if soon == "0s" => "; next try now".to_owned(),
-                wait => format!("; next try in {wait}, at {at}"),
+                soon if soon == "0s" => "; next attempt now".to_owned(),
+                wait => format!("; next attempt in {wait}, at {at}"),
             });
         }
     } else if let Some(due_at) = delivery.due_at {
         line.push(match rough(due_at.since(now)) {
             soon if soon == "0s" => ", due now".to_owned(),
-            wait => format!(", tried again in {wait}"),
+            wait => format!(", next attempt in {wait}"),
         });
     }
     for reference in [&delivery.reference.id, &delivery.reference.url] {
@@ -125,19 +126,19 @@ fn headline(delivery: &Delivery, screen: Screen, now: Timestamp) -> String {
     line.concat()
 }
 
-/// Why it was given up, in a few words.
+/// Explains the reason for which a delivery was given up.
 fn explained(reason: &str) -> &str {
     match reason {
         "max_age" => "max_age: undelivered for too long",
-        "refused" => "refused: the destination refuses this alert, and accepts others",
+        "refused" => "refused: the destination rejects this alert and accepts others",
         other => other,
     }
 }
 
-/// What is said in the place of attempts. Of what was never sent, only a feed's is delivered.
+/// Returns the text for a delivery without attempts. If it is delivered, its destination is a feed.
 fn unattempted(state: &str) -> &'static str {
     match state {
-        "delivered" => "nothing was sent: a reader of the feed has passed it",
+        "delivered" => "fetched by a reader of the feed",
         "dead" | "cancelled" => "no attempt",
         _ => "no attempt yet",
     }
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delivery_that_has_ended_is_not_said_to_wait_for_an_attempt() {
+    fn a_finished_delivery_does_not_wait_for_an_attempt() {
         assert_eq!(unattempted("pending"), "no attempt yet");
         assert_eq!(unattempted("cancelled"), "no attempt");
         assert!(unattempted("delivered").contains("reader"));

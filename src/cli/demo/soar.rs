@@ -1,4 +1,4 @@
-//! The pretend SOAR: it takes notes of what it is sent, and can be stopped and started.
+//! The pretend SOAR: records the requests that it receives, and can be stopped and started.
 
 use std::{
     net::SocketAddr,
@@ -25,21 +25,21 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// What it says while it is stopped.
+/// Body of the answers while the SOAR is stopped.
 const STOPPED: &str = r#"{"error": "the pretend SOAR is stopped"}"#;
 
 /// Something that happened at the SOAR.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// It took a request.
+    /// The SOAR received a request.
     Took { head: String, body: String },
-    /// It is stopped, and was sent a request.
+    /// The SOAR refused a request while stopped.
     Refused,
-    /// Somebody stopped it, or started it again.
+    /// The SOAR was stopped or started.
     Switched { stopped: bool },
 }
 
-/// Whether the SOAR is stopped. Cheap to clone.
+/// Switch that stops and starts the SOAR. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Switch {
     stopped: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ impl Switch {
         drop(self.notes.send(Note::Switched { stopped }).await);
     }
 
-    /// Stops it if it runs, starts it if it is stopped; for a thread that may wait.
+    /// Stops or starts the SOAR. Blocks the thread.
     pub(super) fn toggle(&self) {
         let stopped = !self.stopped.fetch_xor(true, Ordering::SeqCst);
         drop(self.notes.blocking_send(Note::Switched { stopped }));
@@ -85,7 +85,7 @@ async fn noted(request: Request) -> Note {
     Note::Took { head, body }
 }
 
-/// Starts it on a loopback port.
+/// Starts the SOAR on a loopback port.
 pub(super) fn start(end: &Shutdown) -> anyhow::Result<(SocketAddr, Switch, mpsc::Receiver<Note>)> {
     let listener = http_server::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let address = listener.local_addr()?;

@@ -1,22 +1,25 @@
-//! Whether each destination can be reached: a request to its host, never to its path, so that no
-//! case is opened and no key is shown to a stranger. One that is read is reached by its reader.
+//! Checks that each destination can be reached.
+//!
+//! Requests go to the host and never to the path, so that no case is opened and no key is sent. Feeds
+//! are not contacted, since their readers contact the relay.
 
 use std::time::Duration;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::{
-    config::{Config, Destination},
+    config::{Config, DestinationConfig},
     destination::{preset::Transport, transport::mail},
     http_client,
     logging::chain,
 };
 
-/// A destination that takes longer is as good as down.
+/// Time limit for the answer of a destination.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `is_whole`: the file has no mistake, so a destination that is not there is not configured.
+/// Checks all destinations. `is_whole`: the file could be read completely.
 pub(super) async fn examine(config: &Config, is_whole: bool) -> Vec<Finding> {
-    let (destinations, ops_listen) = (&config.destinations, config.server.ops_listen);
+    let destinations = &config.destinations;
+    let ops_listen = config.server.ops_listen;
     let mut findings = Vec::new();
     for destination in destinations {
         let check = format!("destination {}", destination.http.name);
@@ -33,20 +36,20 @@ pub(super) async fn examine(config: &Config, is_whole: bool) -> Vec<Finding> {
         findings.push(match reach(destination).await {
             Ok(message) => Finding::ok(&check, message),
             Err(message) => {
-                let advice = "let this machine reach it: name lookup, firewall, proxy, ca_file; \
-                              and compare its `url`";
+                let advice = "check the name lookup, firewall, proxy and `ca_file` of this \
+                              machine, and the `url` of the destination";
                 Finding::fail(&check, message, advice)
             }
         });
     }
     if destinations.is_empty() && is_whole {
-        let message = "none: alerts are stored and go nowhere";
+        let message = "none: alerts are stored and sent nowhere";
         findings.push(Finding::warn("destinations", message, "add one under `destinations`"));
     }
     findings
 }
 
-async fn reach(destination: &Destination) -> Result<String, String> {
+async fn reach(destination: &DestinationConfig) -> Result<String, String> {
     match destination.http.preset.transport() {
         Transport::Stdout => Ok("writes to the relay's own output".to_owned()),
         Transport::Email => reach_mail(destination).await,
@@ -54,7 +57,7 @@ async fn reach(destination: &Destination) -> Result<String, String> {
     }
 }
 
-async fn reach_mail(destination: &Destination) -> Result<String, String> {
+async fn reach_mail(destination: &DestinationConfig) -> Result<String, String> {
     let url = reqwest::Url::parse(destination.http.url.reveal().trim())
         .map_err(|error| error.to_string())?;
     match tokio::time::timeout(TIMEOUT, mail::reach(&url)).await {
@@ -66,7 +69,7 @@ async fn reach_mail(destination: &Destination) -> Result<String, String> {
     }
 }
 
-async fn reach_http(destination: &Destination) -> Result<String, String> {
+async fn reach_http(destination: &DestinationConfig) -> Result<String, String> {
     let client = http_client::build(&destination.http.client).map_err(|error| chain(&error))?;
     let given = destination.http.url.reveal();
     let url = reqwest::Url::parse(given.trim()).map_err(|error| error.to_string())?;
@@ -75,7 +78,7 @@ async fn reach_http(destination: &Destination) -> Result<String, String> {
     let sent = tokio::time::timeout(TIMEOUT, client.head(&origin).send()).await;
     match sent {
         Ok(Ok(response)) if response.status().as_u16() == 407 => {
-            Err("the proxy asks for a user and password".to_owned())
+            Err("the proxy requires a user and password".to_owned())
         }
         Ok(Ok(_any_answer)) => Ok(format!("{origin} answers")),
         Ok(Err(error)) => Err(format!("{origin}: {}", chain(&error.without_url()))),

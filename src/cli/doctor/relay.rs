@@ -1,74 +1,74 @@
-//! Checks of a running relay: each concern of its status, and the signatures of Slack's requests.
+//! Checks a running relay: the concerns of its status, its bots, and the requests from Slack.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use super::{Finding, Level};
+use anyhow::anyhow;
+
+use super::finding::{Finding, Level};
 use crate::{
     cli::{
-        Common,
-        ops_client::{Target, reachable},
+        ops_client::{NoRelay, Refused, Target, reachable},
+        options::Common,
         posters,
     },
-    clock::{Clock, Timestamp},
-    config::{App, Salvaged},
+    clock::{Clock, Timestamp, rough},
+    config::{AppConfig, Salvaged},
     http_client,
-    ops::view::{Bot, Concern, Status},
+    ops::view::{App, Bot, Concern, Status},
 };
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for `/readyz`.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The relay's own limits for its store are shorter.
+/// Time limit for the status, longer than the relay's own limits for its store.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn examine(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Vec<Finding>> {
+pub(super) async fn examine(common: &Common, salvaged: &Salvaged) -> Vec<Finding> {
     let config = &salvaged.config;
     let Ok(address) = reachable(config.server.ops_listen, "ops_listen", "--server") else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    let client = http_client::build(&http_client::Settings::default())?;
-    let asked = async {
-        let answer = client.get(format!("http://{address}/metrics")).send().await.ok()?;
-        let bytes = answer.bytes().await.ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let metrics = tokio::time::timeout(TIMEOUT, asked).await.ok().flatten();
-    let Some(metrics) = metrics.filter(|text| text.contains("slack_soar_relay_build_info")) else {
-        let message = format!("none answers at {address}, so what it has seen is not known");
-        return Ok(vec![Finding::ok("relay", message)]);
-    };
-    let mut findings = vec![Finding::ok("relay", format!("runs, and answers at {address}"))];
-    match status(common, salvaged).await {
-        Ok(status) => {
-            findings.extend(status.concerns.iter().map(finding));
-            let now = status.now.unwrap_or_else(|| Clock::system().now());
-            for app in &config.apps {
-                let seen = status.apps.iter().find(|one| one.name == app.name.as_str());
-                findings.extend(seen.map(|seen| bots(app, &seen.bots, now)));
-            }
+    let status = match status(common, salvaged).await {
+        Ok(status) => status,
+        Err(error) if is_absence(&error) => {
+            let message = format!("none answers at {address}, so its state is not checked");
+            return vec![Finding::ok("relay", message)];
         }
         Err(error) => {
-            let advice = "let this command use the API: `ops_token`, or the variable \
-                          RELAY_OPS_TOKEN";
+            let advice = "let this command use the API: set `ops_token`, or the environment \
+                          variable RELAY_OPS_TOKEN";
             let message = format!("its status cannot be read: {error:#}");
-            findings.push(Finding::warn("relay", message, advice));
-            findings.extend(unready(&client, &address.to_string()).await);
+            let mut findings = vec![Finding::warn("relay", message, advice)];
+            // Readiness needs no token.
+            findings.extend(unready(address).await);
+            return findings;
+        }
+    };
+    let mut findings = vec![Finding::ok("relay", format!("running, answers at {address}"))];
+    findings.extend(status.concerns.iter().map(finding));
+    let now = status.now.unwrap_or_else(|| Clock::system().now());
+    for app in &config.apps {
+        if let Some(seen) = status.apps.iter().find(|one| one.name == app.name.as_str()) {
+            findings.push(bots(app, &seen.bots, now));
+            findings.push(pushes(seen, now));
         }
     }
-    for app in &config.apps {
-        findings.push(pushes(app, &metrics));
-    }
-    Ok(findings)
+    findings
 }
 
 async fn status(common: &Common, salvaged: &Salvaged) -> anyhow::Result<Status> {
     let client = Target::default().client_by(common, salvaged)?;
-    let asked = tokio::time::timeout(STATUS_TIMEOUT, client.get(&["status"], &[]));
-    asked
-        .await
-        .map_err(|_elapsed| anyhow::anyhow!("no answer within {} s", STATUS_TIMEOUT.as_secs()))?
+    let answer = tokio::time::timeout(STATUS_TIMEOUT, client.get(&["status"], &[])).await;
+    answer.map_err(|_elapsed| anyhow!("no answer within {} s", STATUS_TIMEOUT.as_secs()))?
 }
 
-/// A concern of the running relay as a finding: whatever needs a person fails.
+/// Returns whether an error means that no relay is running at the address.
+fn is_absence(error: &anyhow::Error) -> bool {
+    let is_stranger = |refused: &Refused| !refused.is_from_relay;
+    error.is::<NoRelay>() || error.downcast_ref().is_some_and(is_stranger)
+}
+
+/// Converts a concern of the running relay to a finding. A concern that needs a person is a failure.
 fn finding(concern: &Concern) -> Finding {
     let Concern { needs_person, about, message, advice, .. } = concern;
     let level = if *needs_person { Level::Fail } else { Level::Warn };
@@ -76,8 +76,8 @@ fn finding(concern: &Concern) -> Finding {
     Finding::new(level, &format!("now: {about}"), message.clone(), advice.clone())
 }
 
-/// Who has posted incidents, and who may.
-fn bots(app: &App, bots: &[Bot], now: Timestamp) -> Finding {
+/// Reports the bots that have posted incidents, and whether only they may.
+fn bots(app: &AppConfig, bots: &[Bot], now: Timestamp) -> Finding {
     let check = format!("bots of {}", app.name);
     let seen = posters::seen(bots, now);
     match (app.bots.is_empty(), seen) {
@@ -86,13 +86,13 @@ fn bots(app: &App, bots: &[Bot], now: Timestamp) -> Finding {
             Finding::ok(&check, message)
         }
         (true, None) => {
-            let message = "none has posted an incident yet; any may, since `bots` is empty";
+            let message = "none has posted an incident yet; every bot may, since `bots` is empty";
             Finding::ok(&check, message)
         }
         (true, Some(seen)) => {
-            let message = format!("any may post incidents; so far: {seen}");
+            let message = format!("every bot may post incidents; so far: {seen}");
             let advice = format!(
-                "if these are Code Defender's, add this to the app: {}",
+                "if these bots are Code Defender's, add this to the app: {}",
                 posters::allow(bots)
             );
             Finding::warn(&check, message, advice)
@@ -100,57 +100,25 @@ fn bots(app: &App, bots: &[Bot], now: Timestamp) -> Finding {
     }
 }
 
-/// Why the relay takes no alerts, if it does not.
-async fn unready(client: &reqwest::Client, address: &str) -> Option<Finding> {
+/// Requests `/readyz`, and reports the reason if the relay is not ready.
+async fn unready(address: SocketAddr) -> Option<Finding> {
+    let client = http_client::build(&http_client::Settings::default()).ok()?;
     let asked = async {
         let answer = client.get(format!("http://{address}/readyz")).send().await.ok()?;
         let is_ready = answer.status().is_success();
         (!is_ready).then_some(answer.text().await.ok()?)
     };
-    let said = tokio::time::timeout(TIMEOUT, asked).await.ok()??;
-    let advice = "what is stored is still delivered; docs/operations.md says what to do when the \
+    let reason = tokio::time::timeout(READY_TIMEOUT, asked).await.ok()??;
+    let advice = "stored alerts are still delivered; see docs/operations.md for what to do when the \
                   store or its disk is full, and when its files are gone";
-    Some(Finding::fail("ready", said.trim(), advice))
+    Some(Finding::fail("ready", reason.trim(), advice))
 }
 
-/// Says how many signed requests came; what is wrong with others is a concern of the relay's.
-fn pushes(app: &App, metrics: &str) -> Finding {
-    let received =
-        sum(metrics, ("events_received_total", app.name.as_str()), &[("source", "push")]);
-    let check = format!("pushes to {}", app.name);
-    Finding::ok(&check, format!("{received} received since the start"))
-}
-
-/// The sum of a counter's series of that app with those labels.
-fn sum(metrics: &str, (name, app): (&str, &str), labels: &[(&str, &str)]) -> f64 {
-    let start = format!("slack_soar_relay_{name}{{");
-    let label = |name: &str, value: &str| format!("{name}=\"{value}\"");
-    let lines = metrics.lines().filter(|line| {
-        line.starts_with(&start)
-            && line.contains(&label("app", app))
-            && labels.iter().all(|(name, value)| line.contains(&label(name, value)))
-    });
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_series_of_one_app_are_added_up() {
-        let series = |app: &str, channel: &str, cause: &str, value: u32| {
-            let labels = format!("app=\"{app}\",channel=\"{channel}\",cause=\"{cause}\"");
-            format!("slack_soar_relay_missed_push_total{{{labels}}} {value}\n")
-        };
-        let metrics = [
-            series("a", "C1", "push", 2),
-            series("a", "C2", "push", 3),
-            series("a", "C2", "downtime", 9),
-            series("b", "C1", "push", 9),
-        ]
-        .concat();
-        let total = sum(&metrics, ("missed_push_total", "a"), &[("cause", "push")]);
-        assert!((total - 5.0).abs() < f64::EPSILON);
-    }
+/// Reports the last request of Slack's that verified. Requests that do not verify are concerns.
+fn pushes(app: &App, now: Timestamp) -> Finding {
+    let message = match app.signing.last_verified_at {
+        Some(at) => format!("last verified request {} ago", rough(now.since(at))),
+        None => "no verified request since the start".to_owned(),
+    };
+    Finding::ok(&format!("pushes to {}", app.name), message)
 }

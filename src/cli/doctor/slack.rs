@@ -1,12 +1,12 @@
-//! One Slack app: its secrets, its token and scopes, Slack's clock, and its channels.
+//! Checks a Slack app: secrets, token, scopes, clock and channels.
 
 use std::collections::HashSet;
 
-use super::{Finding, store::known_channels};
+use super::{finding::Finding, store::known_channels};
 use crate::{
     cli::{catch_up::web_api, manifest::kinds},
     clock::Clock,
-    config::{App, Config},
+    config::{AppConfig, Config},
     ids::ChannelId,
     logging::chain,
     metrics::Metrics,
@@ -16,91 +16,99 @@ use crate::{
     },
 };
 
-/// Where every walk through Slack's settings begins.
+/// Start of every instruction for Slack's settings.
 const SETTINGS: &str = "open https://api.slack.com/apps and choose the app";
 
-/// At 300 s every push is refused; long before, something is wrong with the clock.
+/// Difference from Slack's clock that is a warning. At 300 s every push is refused.
 const SKEW_WARN_SECONDS: i64 = 60;
+
+/// Difference from Slack's clock that is a failure.
 const SKEW_FAIL_SECONDS: i64 = 240;
 
-struct Patient<'a> {
-    app: &'a App,
+/// Collects the findings about one app.
+struct AppCheck<'a> {
+    app: &'a AppConfig,
     api: WebApi,
     findings: Vec<Finding>,
 }
 
-/// `is_whole`: the file has no mistake, so a secret that is not there is not configured.
+/// Checks an app. `is_whole`: the file could be read completely.
 pub(super) async fn examine(
     config: &Config,
-    app: &App,
+    app: &AppConfig,
     is_whole: bool,
 ) -> anyhow::Result<Vec<Finding>> {
     let clock = Clock::system();
     let api = web_api(config, app, &clock, &Metrics::new())?;
-    let mut patient = Patient { app, api, findings: Vec::new() };
+    let mut check = AppCheck { app, api, findings: Vec::new() };
     if !app.signing_secrets.is_empty() {
-        patient.signing_secret();
+        check.signing_secret();
     }
     if app.bot_token.is_none() && !is_whole {
-        return Ok(patient.findings);
+        return Ok(check.findings);
     }
-    let identity = patient.identity(config.slack_api.as_str()).await;
-    patient.clock();
+    let identity = check.identity(config.slack_api.as_str()).await;
+    check.clock();
     if let Some(identity) = identity {
-        patient.scopes(&identity);
-        patient.channels(config).await;
+        check.scopes(&identity);
+        check.channels(config).await;
     }
-    Ok(patient.findings)
+    Ok(check.findings)
 }
 
-impl Patient<'_> {
-    fn check(&self, what: &str) -> String {
+impl AppCheck<'_> {
+    fn name(&self, what: &str) -> String {
         format!("slack {}, {what}", self.app.name)
     }
 
     fn ok(&mut self, what: &str, message: impl Into<String>) {
-        let check = self.check(what);
+        let check = self.name(what);
         self.findings.push(Finding::ok(&check, message));
     }
 
     fn warn(&mut self, what: &str, message: impl Into<String>, advice: impl Into<String>) {
-        let check = self.check(what);
+        let check = self.name(what);
         self.findings.push(Finding::warn(&check, message, advice));
     }
 
     fn fail(&mut self, what: &str, message: impl Into<String>, advice: impl Into<String>) {
-        let check = self.check(what);
+        let check = self.name(what);
         self.findings.push(Finding::fail(&check, message, advice));
     }
 
-    /// Slack cannot be asked for it, but what is no signing secret can be told.
+    /// Checks the form of the signing secrets; Slack offers no way to verify them.
     fn signing_secret(&mut self) {
         let hex = |secret: &str| {
             secret.len() == 32 && secret.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
         let advice = format!(
-            "{SETTINGS}, Basic Information, App Credentials, Signing Secret, Show: that value \
-             belongs where `signing_secret` points to"
+            "{SETTINGS}, Basic Information, App Credentials, Signing Secret, Show: put this value \
+             where `signing_secret` points to"
         );
         let secrets: Vec<_> =
             self.app.signing_secrets.iter().map(crate::secret::Secret::reveal).collect();
         if secrets.iter().any(|secret| secret.starts_with("xox") || secret.starts_with("xapp-")) {
-            self.fail("signing secret", "this is a token and no signing secret", advice);
+            self.fail("signing secret", "is a token, not a signing secret", advice);
         } else if secrets.iter().all(|secret| hex(secret)) {
-            self.ok("signing secret", "looks like one");
+            self.ok("signing secret", "has the right form");
         } else {
-            self.warn("signing secret", "does not look like one: 32 of 0-9 and a-f", advice);
+            self.warn(
+                "signing secret",
+                "does not have the usual form: 32 characters 0-9 and a-f",
+                advice,
+            );
         }
     }
 
+    /// Checks the token, and returns its identity if Slack accepts it.
     async fn identity(&mut self, url: &str) -> Option<Identity> {
-        let result = patiently(|| self.api.auth_test()).await;
+        let result = with_retries(|| self.api.auth_test()).await;
         let Some(token) = &self.app.bot_token else {
             let advice = format!(
                 "{SETTINGS}, OAuth & Permissions, copy the Bot User OAuth Token and point \
                  `bot_token` to it"
             );
-            let message = "none configured: what Slack does not push is never found";
+            let message = "none configured: incidents that Slack does not push are never found";
             self.warn("token", message, advice);
             if let Err(ApiError::Transient(failure)) = result {
                 self.fail("web api", format!("{url}: {}", chain(&failure)), NETWORK);
@@ -116,13 +124,13 @@ impl Patient<'_> {
                 let kind = if token.reveal().starts_with("xoxb-") {
                     ""
                 } else {
-                    "; it does not begin with xoxb-, so it is another kind of token"
+                    "; it is another kind of token, since it does not begin with xoxb-"
                 };
                 let advice = format!(
                     "{SETTINGS}, OAuth & Permissions, Install (or Reinstall) to Workspace, copy \
                      the Bot User OAuth Token (xoxb-...) to where `bot_token` points to"
                 );
-                self.fail("token", format!("Slack does not take it: {code}{kind}"), advice);
+                self.fail("token", format!("Slack does not accept it: {code}{kind}"), advice);
             }
             Err(error) => {
                 let advice = if error.cure().is_empty() { NETWORK } else { error.cure() };
@@ -132,7 +140,7 @@ impl Patient<'_> {
         None
     }
 
-    /// The token of an organisation is for all of its workspaces.
+    /// Checks that the token belongs to the configured workspace, or to an organisation.
     fn team(&mut self, identity: &Identity) {
         let id = &identity.team_id;
         match &self.app.team {
@@ -140,13 +148,13 @@ impl Patient<'_> {
                 let advice = format!(
                     "set `team` of this app to {id}, or point `bot_token` to the token of {team}"
                 );
-                self.fail("token", format!("it is for workspace {id}, not for {team}"), advice);
+                self.fail("token", format!("belongs to workspace {id}, not to {team}"), advice);
             }
             None if id.starts_with('E') => {
                 let advice = "set `team` of this app to the id of the workspace with the channel";
-                self.fail("token", format!("it is for the whole organisation {id}"), advice);
+                self.fail("token", format!("belongs to the whole organisation {id}"), advice);
             }
-            Some(_) | None => self.ok("token", format!("good, for workspace {id}")),
+            Some(_) | None => self.ok("token", format!("valid, for workspace {id}")),
         }
     }
 
@@ -155,9 +163,9 @@ impl Patient<'_> {
             return;
         };
         let skew = Clock::system().now().seconds() - slack.seconds();
-        let message = format!("{skew} s away from Slack's");
-        let advice = "let the machine set its clock by itself, for example \
-                      `timedatectl set-ntp true`; at 300 s every push is refused";
+        let message = format!("{skew} s off Slack's clock");
+        let advice = "synchronise the clock, for example with `timedatectl set-ntp true`; at 300 s \
+                      every push is refused";
         if skew.abs() >= SKEW_FAIL_SECONDS {
             self.fail("clock", message, advice);
         } else if skew.abs() >= SKEW_WARN_SECONDS {
@@ -177,7 +185,7 @@ impl Patient<'_> {
         let has = |scope: &&str| identity.scopes.iter().any(|known| known == scope);
         let missing: Vec<&str> = scopes(&needs).into_iter().filter(|scope| !has(scope)).collect();
         if missing.is_empty() {
-            return self.ok("scopes", "all there");
+            return self.ok("scopes", "complete");
         }
         let advice = format!(
             "{SETTINGS}, OAuth & Permissions, Bot Token Scopes, Add an OAuth Scope: {}; then \
@@ -187,6 +195,7 @@ impl Patient<'_> {
         self.fail("scopes", format!("missing: {}", missing.join(", ")), advice);
     }
 
+    /// Checks the configured channels, by the ids that the relay knows if it has run before.
     async fn channels(&mut self, config: &Config) {
         let app = self.app;
         let known = known_channels(&config.store, &app.name).await;
@@ -208,13 +217,13 @@ impl Patient<'_> {
 
     async fn channel(&mut self, id: &ChannelId) {
         let what = format!("channel {id}");
-        match patiently(|| self.api.channel(id)).await {
+        match with_retries(|| self.api.channel(id)).await {
             Ok(channel) => self.membership(&what, &channel),
             Err(error) => {
                 let advice = if error.code() == "channel_not_found" {
-                    "if it is a private channel, open it in Slack and type: /invite \
-                     @slack-soar-relay (the name of the app); else compare the id, which stands at \
-                     the end of the channel's details"
+                    "if the channel is private, open it in Slack and type: /invite \
+                     @slack-soar-relay (the name of the app); otherwise compare the id, which \
+                     Slack shows at the end of the channel's details"
                 } else {
                     advice(&error)
                 };
@@ -238,12 +247,14 @@ impl Patient<'_> {
         }
     }
 
-    /// Looks through the list for names, or for whatever the bot is in.
+    /// Lists all channels to check those given by name, or to find those that the bot is in.
     async fn listed(&mut self, names: &[&String], is_every: bool) {
-        let (mut all, mut cursor) = (Vec::new(), None::<String>);
-        let (mut pages, mut seen) = (Pages::default(), HashSet::new());
+        let mut all = Vec::new();
+        let mut cursor = None::<String>;
+        let mut pages = Pages::default();
+        let mut seen = HashSet::new();
         loop {
-            let page = patiently(|| self.api.channels(cursor.as_deref())).await;
+            let page = with_retries(|| self.api.channels(cursor.as_deref())).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error) => return self.fail("channels", chain(&error), advice(&error)),
@@ -256,7 +267,7 @@ impl Patient<'_> {
             }
             let has_news = seen.len() > before;
             if let Err(astray) = pages.follow(page.next_cursor.as_deref(), has_news) {
-                let advice = "configure the channels by their ids: then none are listed";
+                let advice = "configure the channels by their ids, so that the list is not needed";
                 return self.fail("channels", chain(&astray), advice);
             }
             cursor = page.next_cursor;
@@ -266,8 +277,8 @@ impl Patient<'_> {
             if let Some(channel) = all.iter().find(|channel| channel.name == **name) {
                 self.membership(&what, channel);
             } else {
-                let advice = "if it is a private channel, open it in Slack and type: /invite \
-                              @slack-soar-relay (the name of the app); else compare the name";
+                let advice = "if the channel is private, open it in Slack and type: /invite \
+                              @slack-soar-relay (the name of the app); otherwise compare the name";
                 self.fail(&what, "no such channel", advice);
             }
         }
@@ -279,23 +290,24 @@ impl Patient<'_> {
         if is_every && joined.is_empty() {
             let advice = "open the channel with the incidents in Slack and type: /invite \
                           @slack-soar-relay (the name of the app)";
-            self.fail("channels", "the bot is in none", advice);
+            self.fail("channels", "the bot is not in any channel", advice);
         } else if is_every {
             self.ok("channels", format!("the bot is in #{}", joined.join(", #")));
         }
     }
 }
 
-const NETWORK: &str = "let this machine reach Slack: name lookup, firewall, `slack.api_url`, \
-                       `slack.proxy`, `slack.ca_file`";
+/// Advice if Slack cannot be reached.
+const NETWORK: &str = "check that this machine can reach Slack: name lookup, firewall, \
+                       `slack.api_url`, `slack.proxy`, `slack.ca_file`";
 
-/// How to mend what Slack refused.
+/// Returns advice for an error of Slack.
 fn advice(error: &ApiError) -> &'static str {
     if error.cure().is_empty() { "see the lines above" } else { error.cure() }
 }
 
-/// Waits where Slack asks for it; everything else is a finding.
-async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
+/// Repeats a call while Slack's rate limit requires waiting. All other errors are returned.
+async fn with_retries<T, F: Future<Output = Result<T, ApiError>>>(
     call: impl Fn() -> F,
 ) -> Result<T, ApiError> {
     loop {

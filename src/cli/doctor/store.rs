@@ -1,4 +1,4 @@
-//! The store's file, and how long its disk takes to keep something; or the database.
+//! Checks the store: the SQLite file with its disk, or the PostgreSQL database.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::Finding;
+use super::finding::Finding;
 use crate::{
     cli::open_store::postgres_settings,
     clock::Clock,
@@ -20,20 +20,22 @@ use crate::{
     },
 };
 
-/// How often the disk is tried.
+/// Number of writes by which the disk is measured.
 const TRIES: usize = 9;
 
-/// A commit that takes this long leaves little of Slack's patience.
+/// Time of a commit that is a warning: Slack waits for 3 s only.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// A commit that takes longer than 1.5 s is answered 503.
+/// Time of a commit that is a failure: after 1.5 s the relay answers 503.
 const TOO_SLOW: Duration = Duration::from_millis(1_000);
 
-/// With less than this a relay soon takes no alerts, or takes none already.
-const SHORT_BYTES: u64 = 64 * 1024 * 1024;
+/// Free disk space below which the relay will soon refuse alerts.
+const LOW_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Free disk space below which the relay refuses alerts.
 const FULL_BYTES: u64 = 4 * 1024 * 1024;
 
-pub(super) async fn examine(store: &config::Store) -> Vec<Finding> {
+pub(super) async fn examine(store: &config::StoreConfig) -> Vec<Finding> {
     if let Some(postgres) = &store.postgres {
         return database(postgres, store).await;
     }
@@ -42,9 +44,9 @@ pub(super) async fn examine(store: &config::Store) -> Vec<Finding> {
     vec![integrity(path), disk(directory.unwrap_or_else(|| Path::new("."))), space(path)]
 }
 
-/// The ids that the relay has found behind the configured channels of an app, if any are known.
+/// Returns the stored ids of an app's configured channels, each with the configured id or name.
 pub(super) async fn known_channels(
-    store: &config::Store,
+    store: &config::StoreConfig,
     app: &AppName,
 ) -> Vec<(String, ChannelId)> {
     let Some(postgres) = &store.postgres else {
@@ -57,13 +59,13 @@ pub(super) async fn known_channels(
     known.await.unwrap_or_default()
 }
 
-async fn database(postgres: &config::Postgres, store: &config::Store) -> Vec<Finding> {
+async fn database(postgres: &config::PostgresConfig, store: &config::StoreConfig) -> Vec<Finding> {
     let looked =
         async { anyhow::Ok(Checkup::new(postgres_settings(postgres, store)?)?.report().await?) };
     let found = match looked.await {
         Ok(found) => found,
         Err(error) => {
-            let advice = "look at `store.postgres`: the host, the password, TLS; and at the server";
+            let advice = "check `store.postgres` (host, password, TLS), and the server";
             return vec![Finding::fail("store", format!("{error:#}"), advice)];
         }
     };
@@ -78,7 +80,7 @@ fn durability(found: &ServerReport, is_allowed: bool) -> Finding {
         return Finding::ok(CHECK, settings.collect::<Vec<_>>().join(", "));
     };
     let message = format!("the server may lose what it has acknowledged: {name}={value}");
-    let advice = "switch it on, at the server, for the database and for the role";
+    let advice = "switch the setting on, for the server, the database and the role";
     if is_allowed {
         Finding::warn(CHECK, message, advice)
     } else {
@@ -89,20 +91,18 @@ fn durability(found: &ServerReport, is_allowed: bool) -> Finding {
 fn write(found: &ServerReport) -> Finding {
     const CHECK: &str = "commit";
     match found.write {
-        Some(took) => {
-            timed(CHECK, took, "look at the server's disk, its standby and the way to it")
-        }
-        None => Finding::ok(CHECK, "no tables yet; `serve` makes them"),
+        Some(took) => timed(CHECK, took, "check the server's disk, its standby and the network"),
+        None => Finding::ok(CHECK, "no tables yet; `serve` creates them"),
     }
 }
 
 fn integrity(path: &Path) -> Finding {
-    let advice = "stop the relay, restore a backup, or move the file and those beside it away, \
-                  knowing that the alerts in it are then not delivered";
+    let advice = "stop the relay and restore a backup; or move the file and those beside it away, \
+                  in which case the alerts in it are not delivered";
     match checkup::integrity(path) {
-        Ok(None) => Finding::ok("store", format!("none yet; `serve` makes {}", path.display())),
+        Ok(None) => Finding::ok("store", format!("none yet; `serve` creates {}", path.display())),
         Ok(Some(problems)) if problems.is_empty() => {
-            Finding::ok("store", format!("{} is sound", path.display()))
+            Finding::ok("store", format!("{} is intact", path.display()))
         }
         Ok(Some(problems)) => {
             let message = format!("{} is damaged: {}", path.display(), problems.join("; "));
@@ -113,15 +113,15 @@ fn integrity(path: &Path) -> Finding {
 }
 
 fn disk(directory: &Path) -> Finding {
-    let took = match flushes(directory) {
+    let took = match write_time(directory) {
         Ok(took) => took,
         Err(error) => {
-            let message = format!("nothing can be written in {}: {error}", directory.display());
-            let advice = "create the folder, and let the relay's user write in it";
+            let message = format!("cannot write to {}: {error}", directory.display());
+            let advice = "create the folder, and give the relay's user write access";
             return Finding::fail("disk", message, advice);
         }
     };
-    timed("disk", took, "move the store to a local disk that others use less")
+    timed("disk", took, "move the store to a local disk with less load")
 }
 
 fn space(path: &Path) -> Finding {
@@ -131,17 +131,17 @@ fn space(path: &Path) -> Finding {
         Err(error) => {
             return Finding::warn(
                 CHECK,
-                format!("the disk does not say what is free: {error}"),
+                format!("cannot determine the free disk space: {error}"),
                 "",
             );
         }
     };
     let message = format!("{} MiB are free on the disk of the store", free / (1024 * 1024));
-    let advice = "free some space, or move the store: on a full disk alerts are refused, and only \
-                  what is stored is still delivered";
+    let advice = "free some space, or move the store: on a full disk new alerts are refused, and \
+                  only stored alerts are delivered";
     if free < FULL_BYTES {
         Finding::fail(CHECK, message, advice)
-    } else if free < SHORT_BYTES {
+    } else if free < LOW_BYTES {
         Finding::warn(CHECK, message, advice)
     } else {
         Finding::ok(CHECK, message)
@@ -150,7 +150,7 @@ fn space(path: &Path) -> Finding {
 
 fn timed(check: &str, took: Duration, advice: &str) -> Finding {
     let ms = took.as_secs_f64() * 1_000.0;
-    let message = format!("a small write is kept after {ms:.1} ms");
+    let message = format!("a small write takes {ms:.1} ms");
     if took > TOO_SLOW {
         Finding::fail(check, message, advice)
     } else if took > SLOW {
@@ -160,8 +160,8 @@ fn timed(check: &str, took: Duration, advice: &str) -> Finding {
     }
 }
 
-/// The median time of a write with its flush.
-fn flushes(directory: &Path) -> io::Result<Duration> {
+/// Returns the median time of a small write followed by a flush.
+fn write_time(directory: &Path) -> io::Result<Duration> {
     let clock = Clock::system();
     let mut file: File = tempfile::tempfile_in(directory)?;
     let mut times = Vec::new();

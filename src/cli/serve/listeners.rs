@@ -3,7 +3,7 @@
 use tokio::net::TcpListener;
 
 use crate::{
-    config::Server,
+    config::ServerConfig,
     ground::Ground,
     http_server::{self, ListenerSettings, WhenFull},
     intake::events_api::EventsApi,
@@ -19,7 +19,7 @@ const OPS_CONNECTIONS: usize = 256;
 pub(super) fn start_public(
     ground: &Ground,
     listener: TcpListener,
-    server: &Server,
+    server: &ServerConfig,
     api: &EventsApi,
 ) {
     let settings = ListenerSettings {
@@ -38,7 +38,7 @@ pub(super) fn start_public(
 pub(super) fn start_ops(
     ground: &Ground,
     listener: TcpListener,
-    server: &Server,
+    server: &ServerConfig,
     controls: Controls,
 ) -> anyhow::Result<()> {
     let auth = Auth::new(server.ops_token.clone(), listener.local_addr()?);

@@ -82,7 +82,7 @@ pub(super) struct Diff {
 }
 
 /// A configured destination, and its client if the destination is new or changed.
-type Prepared<'c> = (&'c config::Destination, Option<Arc<Destination>>);
+type Prepared<'c> = (&'c config::DestinationConfig, Option<Arc<Destination>>);
 
 impl Live {
     /// Builds everything and starts the workers.
@@ -218,7 +218,7 @@ fn prepare<'c>(
     before: &[Served],
     ground: &Ground,
 ) -> anyhow::Result<Vec<Prepared<'c>>> {
-    let prepare = |one: &'c config::Destination| {
+    let prepare = |one: &'c config::DestinationConfig| {
         if unchanged(before, one).is_some() {
             return Ok((one, None));
         }
@@ -254,7 +254,7 @@ fn hire(
 
 /// Starts the worker of a destination, or its feed.
 fn start(
-    one: &config::Destination,
+    one: &config::DestinationConfig,
     destination: &Arc<Destination>,
     ground: &Ground,
     matcher: &Arc<ArcSwap<Matcher>>,
@@ -281,11 +281,11 @@ fn start(
     By::Worker(handle)
 }
 
-fn unchanged<'s>(before: &'s [Served], one: &config::Destination) -> Option<&'s Served> {
+fn unchanged<'s>(before: &'s [Served], one: &config::DestinationConfig) -> Option<&'s Served> {
     before.iter().find(|served| is_unchanged(served, one))
 }
 
-fn is_unchanged(served: &Served, one: &config::Destination) -> bool {
+fn is_unchanged(served: &Served, one: &config::DestinationConfig) -> bool {
     *served.destination.name() == one.http.name && served.fingerprint == one.fingerprint
 }
 
@@ -418,7 +418,7 @@ fn warn_of_what_waits_for_a_restart(in_use: &Config, new: &Config) {
     }
 }
 
-fn app(app: &config::App, notices: &AppNotices) -> events_api::AppSettings {
+fn app(app: &config::AppConfig, notices: &AppNotices) -> events_api::AppSettings {
     events_api::AppSettings {
         name: app.name.clone(),
         signing_secrets: app.signing_secrets.clone(),
@@ -427,6 +427,6 @@ fn app(app: &config::App, notices: &AppNotices) -> events_api::AppSettings {
     }
 }
 
-fn route(destination: &config::Destination) -> Route {
+fn route(destination: &config::DestinationConfig) -> Route {
     Route { destination: destination.http.name.clone(), when: destination.when.clone() }
 }

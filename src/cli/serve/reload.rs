@@ -101,7 +101,7 @@ impl Reloader {
         watched.read_at = self.live.ground.clock.moment();
         let file = &mut watched.file;
         // Before they are read: what changes in between is read once more.
-        file.sources = file.sources.as_they_are();
+        file.sources = file.sources.refreshed();
         let taken = match self.load(file).await {
             Ok(Loaded { config, warnings, sources }) => {
                 file.sources = sources;

@@ -1,7 +1,7 @@
 //! Metric series that exist from the start.
 
 use crate::{
-    config::{App, Config},
+    config::{AppConfig, Config},
     metrics::{Metric, Metrics},
 };
 
@@ -18,7 +18,7 @@ pub(super) fn name_every_metric(config: &Config, metrics: &Metrics) {
 }
 
 /// Creates the series of these apps. Series that exist keep their values.
-pub(super) fn name_metrics_of(apps: &[App], metrics: &Metrics) {
+pub(super) fn name_metrics_of(apps: &[AppConfig], metrics: &Metrics) {
     for app in apps {
         for channel in &app.channels {
             let names = [app.name.as_str(), channel.as_str()];

@@ -373,7 +373,7 @@ async fn the_doctor_says_how_the_database_is(server: TestServer) {
     relays.start().terminate();
     let (code, said) = doctor().await;
     assert!(said.contains("durability: synchronous_commit=on, fsync=on"), "{said}");
-    assert!(code == Some(0) && said.contains("commit: a small write is kept after"), "{said}");
+    assert!(code == Some(0) && said.contains("commit: a small write takes"), "{said}");
     server.cluster.sql("ALTER ROLE postgres SET synchronous_commit = off").await;
     // A restart closes the pooler's connections, which are older than the setting.
     server.cluster.stop();

@@ -1,5 +1,5 @@
-//! What a file may say and nobody means: values that can do nothing are errors, and those that may
-//! lose or expose something are warnings.
+//! Sanity checks of valid files: values that cannot have an effect are errors, and values that may
+//! lose alerts or expose secrets are warnings.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,107 +11,112 @@ use std::{
 use url::{Host, Url};
 
 use super::{
-    Destination,
-    file::{self, File, Test},
+    checked::DestinationConfig,
+    file::{self, File, TestIncidents},
     resolve::{DAY, Resolver},
+    slack::is_channel_id,
+    tree::escape,
 };
 use crate::{code_defender::settings::TitlePattern, secret::Secret, store::IDENTITY_KEPT};
 
-/// A process has this long for a graceful end: half of what Kubernetes grants by default.
+/// A longer drain leaves too little of the 30 s that Kubernetes grants a process by default.
 const MAX_USUAL_DRAIN: Duration = Duration::from_secs(10);
 
-/// A token that guards the API should be longer than one that can be guessed.
+/// A shorter token of the API may be guessed.
 const MIN_TOKEN_CHARACTERS: usize = 24;
 
-/// An outage of a destination easily lasts this long.
+/// An outage of a destination may easily last this long.
 const MIN_USUAL_AGE: Duration = Duration::from_secs(3600);
 
-/// With a database, what a relay held when it died waits this long.
+/// Deliveries leased by a relay that crashed wait for the end of their leases.
 const MAX_USUAL_LEASE: Duration = Duration::from_secs(900);
 
-/// Larger than the disks that a store lies on.
+/// Few disks are larger.
 const MAX_USUAL_SIZE: u64 = 1 << 40;
 
 impl Resolver<'_> {
-    /// Looks through everything that is checked without its secrets.
-    pub(super) fn sense(&mut self, file: &File) {
-        self.listeners(&file.server);
-        self.slack_apps(&file.slack.apps);
-        self.titles(&file.matching.titles);
-        self.field_titles(&file.matching.fields);
-        self.history(file);
-        self.sqlite(&file.store.sqlite);
-        self.kept(&file.retention);
+    /// Checks everything that does not need the values of secrets.
+    pub(super) fn check_sanity(&mut self, file: &File) {
+        self.check_listeners(&file.server);
+        self.check_apps(&file.slack.apps);
+        self.check_titles(&file.matching.titles);
+        self.check_field_titles(&file.matching.fields);
+        self.check_catch_up(file);
+        self.check_sqlite(&file.store.sqlite);
+        self.check_retention(&file.retention);
         if file.delivery.lease.0 > MAX_USUAL_LEASE {
-            let message = "more than 15m: with a database, what a relay held when it died waits \
-                           that long";
+            let message = "more than 15m: with PostgreSQL, deliveries of a relay that crashed \
+                           wait that long";
             self.warn("/delivery/lease", message);
         }
         if let Some(dir) = &file.presets_dir {
-            self.presets(&self.place.dir.join(dir));
+            self.check_presets_dir(&self.context.dir.join(dir));
         }
         for (index, destination) in file.destinations.iter().enumerate() {
-            self.one_destination(&format!("/destinations/{index}"), destination, file);
+            self.check_destination(&format!("/destinations/{index}"), destination, file);
         }
-        let takes_real = |one: &file::Destination| !matches!(one.when.test, Test::Only);
+        let takes_real = |destination: &file::DestinationSection| {
+            !matches!(destination.when.test, TestIncidents::Only)
+        };
         if !file.destinations.is_empty() && !file.destinations.iter().any(takes_real) {
-            let message = "every destination takes tests only: real incidents go nowhere";
+            let message = "every destination takes tests only: real incidents are sent nowhere";
             self.warn("/destinations/0/when/test", message);
         }
     }
 
-    fn listeners(&mut self, server: &file::Server) {
+    fn check_listeners(&mut self, server: &file::ServerSection) {
         for (key, address) in [("listen", server.listen), ("ops_listen", server.ops_listen)] {
             if address.port() == 0 {
-                let message = "port 0: each start listens on another port";
+                let message = "port 0: the relay listens on another port after each start";
                 self.warn(&format!("/server/{key}"), message);
             }
         }
         if !server.ops_listen.ip().is_loopback() && server.ops_token.is_none() {
             self.warn_with(
                 "/server/ops_listen",
-                "is not a loopback address and there is no `ops_token`: the API is off",
+                "is not a loopback address and `ops_token` is not set: the API is off",
                 "set `ops_token`, or listen on 127.0.0.1",
             );
         }
         if server.drain_delay.0 > MAX_USUAL_DRAIN {
-            let message = "more than 10s: with what follows, a stop takes longer than the 30s \
-                           that Kubernetes grants by default";
-            self.warn_with("/server/drain_delay", message, "grant this delay and 25s more");
+            let message = "more than 10s: the whole shutdown takes longer than the 30s that \
+                           Kubernetes grants by default";
+            let hint = "set terminationGracePeriodSeconds to this delay plus 25s";
+            self.warn_with("/server/drain_delay", message, hint);
         }
     }
 
-    fn slack_apps(&mut self, apps: &[file::App]) {
+    fn check_apps(&mut self, apps: &[file::AppSection]) {
         let mut channels = BTreeMap::new();
         for (index, app) in apps.iter().enumerate() {
             let at = format!("/slack/apps/{index}");
-            self.twice(&format!("{at}/channels"), &app.channels, |text| {
+            self.warn_of_duplicates(&format!("{at}/channels"), &app.channels, |text| {
                 text.trim_start_matches('#').to_owned()
             });
             for (place, channel) in app.channels.iter().enumerate() {
                 let first = channels.entry(channel.as_str()).or_insert(app.name.as_str());
                 if *first != app.name {
                     let message = format!(
-                        "`{channel}` is a channel of the app `{first}` too: each incident there \
+                        "`{channel}` is also a channel of the app `{first}`: each incident in it \
                          becomes two alerts"
                     );
                     self.warn(&format!("{at}/channels/{place}"), message);
                 }
             }
-            self.bots(&format!("{at}/bots"), &app.bots);
+            self.check_bots(&format!("{at}/bots"), &app.bots);
         }
     }
 
-    fn bots(&mut self, at: &str, bots: &[String]) {
+    fn check_bots(&mut self, at: &str, bots: &[String]) {
         if bots.is_empty() {
             self.warn_with(
                 at,
-                "empty: whatever can post in the channel (a webhook, a workflow, an app of a \
-                 Slack Connect partner) can make an alert",
-                "list the `app_id` or `bot_id` that posts incidents; `doctor` names those seen",
+                "empty: everything that can post in the channel (a webhook, a workflow, an app of \
+                 a Slack Connect partner) can create alerts",
+                "list the `app_id` or `bot_id` that posts incidents; `doctor` lists those seen",
             );
         }
-        self.twice(at, bots, str::to_owned);
+        self.warn_of_duplicates(at, bots, str::to_owned);
         for (index, bot) in bots.iter().enumerate() {
             let mut bytes = bot.bytes();
             let is_id = bytes.next().is_some_and(|first| b"AB".contains(&first))
@@ -125,196 +130,207 @@ impl Resolver<'_> {
         }
     }
 
-    fn titles(&mut self, titles: &[String]) {
-        self.twice("/match/titles", titles, str::to_lowercase);
+    fn check_titles(&mut self, titles: &[String]) {
+        self.warn_of_duplicates("/match/titles", titles, str::to_lowercase);
         for (index, title) in titles.iter().enumerate() {
             let at = format!("/match/titles/{index}");
             let title = title.trim();
             let rest = title.strip_prefix('/').filter(|rest| !rest.is_empty());
             if rest.is_some_and(|rest| !rest.ends_with('/')) {
-                let message = "begins like a regular expression and is compared as a text, since \
-                               it does not end in /";
-                self.warn_with(&at, message, "write /expression/; (?i) in it ignores case");
+                let message = "is compared as a text: a regular expression begins and ends with /";
+                let hint = "write /expression/; start the expression with (?i) to ignore case";
+                self.warn_with(&at, message, hint);
             } else if TitlePattern::parse(title).is_ok_and(|pattern| pattern.matches("")) {
-                let message = "matches every title: any attachment of a bot becomes an alert";
+                let message = "matches every title: every attachment of a bot becomes an alert";
                 self.warn(&at, message);
             }
         }
     }
 
-    fn field_titles(&mut self, fields: &file::Fields) {
+    fn check_field_titles(&mut self, fields: &file::FieldsSection) {
         let mut known = BTreeMap::new();
         let lists = [("script", &fields.script), ("risk", &fields.risk), ("host", &fields.host)];
         for (name, titles) in lists {
             let at = format!("/match/fields/{name}");
             if titles.is_empty() {
-                self.warn(&at, "empty: this field is not read from any incident");
+                self.warn(&at, "empty: this field of incidents is not read");
             }
-            self.twice(&at, titles, str::to_lowercase);
+            self.warn_of_duplicates(&at, titles, str::to_lowercase);
             for (index, title) in titles.iter().enumerate() {
                 let at = format!("{at}/{index}");
                 let first = known.entry(title.trim().to_lowercase()).or_insert(name);
                 if title.trim().is_empty() {
                     self.problem(&at, "a title must not be empty");
                 } else if *first != name {
-                    let message = format!("`{title}` is a title of `{first}` too");
+                    let message = format!("`{title}` is also a title of `{first}`");
                     self.warn(&at, message);
                 }
             }
         }
     }
 
-    fn history(&mut self, file: &File) {
-        let has_key = |key: &str| self.place.positions.has(key);
+    fn check_catch_up(&mut self, file: &File) {
+        let has_key = |key: &str| self.context.positions.has(key);
         let is_written = has_key("/catch_up");
         if is_written && file.slack.apps.iter().all(|app| app.bot_token.is_none()) {
             self.warn("/catch_up", "has no effect: no app has a `bot_token`");
         }
-        let file::CatchUp { every, overlap, settle, first_lookback } = &file.catch_up;
+        let file::CatchUpSection { every, overlap, settle, first_lookback } = &file.catch_up;
         if overlap.0 < settle.0 {
-            let message = "is less than `settle`: a message that Slack shows late may be missed";
+            let message = "is less than `settle`: messages that Slack shows late may be missed";
             self.warn("/catch_up/overlap", message);
         }
         if !first_lookback.0.is_zero() && first_lookback.0 < every.0 {
-            let message = "is less than `every`: what was posted shortly before the first start \
-                           is missed";
+            let message = "is less than `every`: messages posted shortly before the first start \
+                           may be missed";
             self.warn("/catch_up/first_lookback", message);
         }
     }
 
-    fn sqlite(&mut self, sqlite: &file::Sqlite) {
+    fn check_sqlite(&mut self, sqlite: &file::SqliteSection) {
         const PATH: &str = "/store/sqlite/path";
         let path = &sqlite.path;
         let text = path.to_string_lossy();
         if text.is_empty() || text == ":memory:" || text.starts_with("file:") {
             let hint = "write a path such as /var/lib/slack-soar-relay/relay.db";
-            self.problem_with(PATH, "is not the path of a file".to_owned(), hint);
-        } else if self.place.dir.join(path).is_dir() {
+            self.problem_with(PATH, "is not the path of a file", hint);
+        } else if self.context.dir.join(path).is_dir() {
             let hint = "name a file in it, such as relay.db";
-            self.problem_with(PATH, "is a folder".to_owned(), hint);
+            self.problem_with(PATH, "is a folder", hint);
         }
         if sqlite.max_size.0 > MAX_USUAL_SIZE {
-            let message = "more than 1TiB: the disk is full before, and alerts are refused";
+            let message = "more than 1TiB: the disk fills up first, and then alerts are refused";
             self.warn("/store/sqlite/max_size", message);
         }
     }
 
-    fn kept(&mut self, retention: &file::Retention) {
+    fn check_retention(&mut self, retention: &file::RetentionSection) {
         for (key, span) in [("delivered", retention.delivered), ("dead", retention.dead)] {
             let at = format!("/retention/{key}");
             if span.0.is_zero() {
-                let message = "0 keeps nothing: nobody could look at an alert or retry it";
-                self.problem_with(&at, message.to_owned(), "write \"30d\", and 1h or more");
+                let message = "0 keeps nothing: alerts could neither be looked at nor retried";
+                self.problem_with(&at, message, "write \"30d\", at least \"1h\"");
             } else if span.0 > IDENTITY_KEPT {
-                let message = "more than 400d: only so long an old message is known again";
+                let message = "more than 400d: the relay recognises known messages for 400d only";
                 if key == "delivered" {
                     self.problem(&at, message);
                 } else {
                     self.warn(&at, message);
                 }
             } else if span.0 < Duration::from_secs(DAY) {
-                self.warn(&at, "less than a day: alerts are gone before anybody looks at them");
+                self.warn(&at, "less than a day: alerts are removed before anybody looks at them");
             }
         }
     }
 
-    fn presets(&mut self, dir: &Path) {
+    fn check_presets_dir(&mut self, dir: &Path) {
         const AT: &str = "/presets_dir";
         let Ok(entries) = fs::read_dir(dir) else {
-            let message = format!("there is no folder {} that can be read", dir.display());
+            let message = format!("the folder {} cannot be read", dir.display());
             let hint = "relative paths are relative to the configuration file";
             return self.problem_with(AT, message, hint);
         };
         let is_preset = |path: &Path| path.extension().is_some_and(|end| end == "yaml");
         if !entries.flatten().any(|entry| is_preset(&entry.path())) {
-            self.warn(AT, "has no preset: none of its files ends in .yaml");
+            self.warn(AT, "does not contain presets: no file in it ends in .yaml");
         }
     }
 
-    fn one_destination(&mut self, at: &str, destination: &file::Destination, file: &File) {
+    fn check_destination(&mut self, at: &str, destination: &file::DestinationSection, file: &File) {
         let max_age = destination.retry.max_age.0;
         let age_at = format!("{at}/retry/max_age");
         if max_age.is_zero() {
-            let message = "0 gives every alert up before it is sent";
-            self.problem_with(&age_at, message.to_owned(), "write \"72h\"");
+            let message = "0: every alert would be given up before it is sent";
+            self.problem_with(&age_at, message, "write \"72h\"");
         } else if max_age > IDENTITY_KEPT {
             self.problem(&age_at, "must be 400d at most");
         } else if max_age < MIN_USUAL_AGE {
-            let message = "less than 1h: an outage of that length makes alerts dead";
+            let message = "less than 1h: alerts are given up during a short outage";
             self.warn(&age_at, message);
         }
         if let Some(rate) = destination.rate_limit.filter(|rate| rate.is_rounded) {
-            let message = format!("is kept as {}/min, since a minute is counted", rate.per_minute);
+            let message = format!("is rounded down to {}/min", rate.per_minute);
             self.warn(&format!("{at}/rate_limit"), message);
         }
         let mut headers = BTreeSet::new();
         for name in destination.headers.keys() {
             if !headers.insert(name.to_ascii_lowercase()) {
-                let at = format!("{at}/headers/{}", super::tree::step(name));
-                self.problem(&at, "stands here twice: the case of a header does not matter");
+                let at = format!("{at}/headers/{}", escape(name));
+                self.problem(&at, "is listed twice: header names ignore case");
             }
         }
-        self.condition(&format!("{at}/when"), &destination.when, &file.slack.apps);
+        self.check_when(&format!("{at}/when"), &destination.when, &file.slack.apps);
     }
 
-    /// A condition that no alert can meet.
-    fn condition(&mut self, at: &str, when: &file::When, apps: &[file::App]) {
+    /// Reports conditions that no alert can meet.
+    fn check_when(&mut self, at: &str, when: &file::WhenSection, apps: &[file::AppSection]) {
         for (key, list) in [("apps", &when.apps), ("channels", &when.channels)] {
             let at = format!("{at}/{key}");
-            if list.is_empty() && self.place.positions.has(&at) {
-                let hint = format!("leave `{key}` out to have the alerts of all");
-                self.problem_with(&at, "names none".to_owned(), &hint);
+            if list.is_empty() && self.context.positions.has(&at) {
+                let hint = format!("remove `{key}` to receive the alerts of all {key}");
+                self.problem_with(&at, "is empty: no alert would be sent", &hint);
             }
-            self.twice(&at, list, str::to_owned);
+            self.warn_of_duplicates(&at, list, str::to_owned);
         }
-        if !self.place.spoilt.has("/slack") && !self.place.spoilt.has_within("/slack/apps") {
-            self.watched(&format!("{at}/channels"), when, apps);
+        if !self.context.discarded.has("/slack")
+            && !self.context.discarded.has_within("/slack/apps")
+        {
+            self.warn_of_unwatched(&format!("{at}/channels"), when, apps);
         }
     }
 
-    /// Channels that no app watches.
-    fn watched(&mut self, at: &str, when: &file::When, apps: &[file::App]) {
-        let is_meant = |app: &&file::App| when.apps.is_empty() || when.apps.contains(&app.name);
-        let meant: Vec<_> = apps.iter().filter(is_meant).collect();
-        // A name may stand for any id.
-        let is_open = |app: &&file::App| {
-            app.channels.is_empty()
-                || !app.channels.iter().all(|id| super::slack::is_channel_id(id))
+    /// Warns of channels in a condition from which the selected apps do not accept incidents.
+    fn warn_of_unwatched(&mut self, at: &str, when: &file::WhenSection, apps: &[file::AppSection]) {
+        let is_selected =
+            |app: &&file::AppSection| when.apps.is_empty() || when.apps.contains(&app.name);
+        let selected: Vec<_> = apps.iter().filter(is_selected).collect();
+        // The id of a channel that is given by name is not known here.
+        let is_open = |app: &&file::AppSection| {
+            app.channels.is_empty() || !app.channels.iter().all(|id| is_channel_id(id))
         };
-        if meant.is_empty() || meant.iter().any(is_open) {
+        if selected.is_empty() || selected.iter().any(is_open) {
             return;
         }
-        let is_watched = |id: &String| meant.iter().any(|app| app.channels.contains(id));
+        let is_watched = |id: &String| selected.iter().any(|app| app.channels.contains(id));
         for (index, id) in when.channels.iter().enumerate().filter(|(_, id)| !is_watched(id)) {
-            // Not an error: it may be a later id of a channel that is listed by an earlier one.
+            // Not an error: Slack may have changed the id of a channel that is listed by its old id.
             let message = format!(
-                "`{id}` is not in the `channels` of an app that is meant here: unless it is \
-                 another id of one that is, no alert comes from it"
+                "`{id}` is not in the `channels` of these apps: no alert comes from it, unless it \
+                 is the new id of a channel that is listed"
             );
             self.warn(&format!("{at}/{index}"), message);
         }
     }
 
-    /// Warns of entries that a list has twice.
-    fn twice(&mut self, at: &str, list: &[String], same: impl Fn(&str) -> String) {
+    /// Warns of entries that are equal after normalisation.
+    fn warn_of_duplicates(
+        &mut self,
+        at: &str,
+        list: &[String],
+        normalise: impl Fn(&str) -> String,
+    ) {
         let mut seen = BTreeSet::new();
         for (index, text) in list.iter().enumerate() {
-            if !seen.insert(same(text.trim())) {
-                self.warn(&format!("{at}/{index}"), format!("`{text}` stands here twice"));
+            if !seen.insert(normalise(text.trim())) {
+                self.warn(&format!("{at}/{index}"), format!("`{text}` is listed twice"));
             }
         }
     }
 
-    /// Warns of a token of the API that can be guessed.
-    pub(super) fn ops_token(&mut self, token: &Secret) {
+    /// Warns of a token of the API that is too short.
+    pub(super) fn check_ops_token(&mut self, token: &Secret) {
         if token.reveal().chars().count() < MIN_TOKEN_CHARACTERS {
-            let message = format!("has less than {MIN_TOKEN_CHARACTERS} characters");
-            self.warn_with("/server/ops_token", message, "make one with: openssl rand -hex 24");
+            let message = format!("has fewer than {MIN_TOKEN_CHARACTERS} characters");
+            self.warn_with(
+                "/server/ops_token",
+                message,
+                "generate a token with: openssl rand -hex 24",
+            );
         }
     }
 
-    /// Refuses what is another of Slack's secrets, and warns of one that is there twice.
-    pub(super) fn slack_secrets(
+    /// Reports secrets of Slack that were confused with one another, and warns of duplicates.
+    pub(super) fn check_slack_secrets(
         &mut self,
         at: &str,
         current: Option<&Secret>,
@@ -323,9 +339,10 @@ impl Resolver<'_> {
     ) {
         for (key, secret) in [("signing_secret", current), ("previous_signing_secret", previous)] {
             if secret.is_some_and(|secret| is_token(&secret.reveal())) {
-                let message = "is a token and not a signing secret: every push would be refused";
-                let hint = "Basic Information, App Credentials, Signing Secret, on the app's page";
-                self.problem_with(&format!("{at}/{key}"), message.to_owned(), hint);
+                let message = "is a token, not a signing secret: every push would be refused";
+                let hint =
+                    "see Basic Information, App Credentials, Signing Secret on the app's page";
+                self.problem_with(&format!("{at}/{key}"), message, hint);
             }
         }
         if let (Some(current), Some(previous)) = (current, previous)
@@ -336,50 +353,52 @@ impl Resolver<'_> {
         }
         if bot_token.is_some_and(|token| token.reveal().starts_with("xapp-")) {
             let message = "is an app-level token, which cannot read channels";
-            let hint = "OAuth & Permissions, Bot User OAuth Token (xoxb-...), on the app's page";
-            self.problem_with(&format!("{at}/bot_token"), message.to_owned(), hint);
+            let hint = "see OAuth & Permissions, Bot User OAuth Token (xoxb-...) on the app's page";
+            self.problem_with(&format!("{at}/bot_token"), message, hint);
         }
     }
 
-    /// Warns of a destination that would send alerts and keys in clear.
-    pub(super) fn in_clear(&mut self, at: &str, url: &str, what: &str) {
+    /// Warns of a URL through which `what` would be sent unencrypted.
+    pub(super) fn warn_if_in_clear(&mut self, at: &str, url: &str, what: &str) {
         let url = Url::parse(url).ok();
-        if url.is_some_and(|url| url.scheme() == "http" && !is_here(&url)) {
-            let message = format!("http:// to another host: {what} cross the network in clear");
+        if url.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
+            let message = format!("http:// to another host: {what} are sent in clear text");
             self.warn_with(at, message, "use https://");
         }
     }
 
-    /// Warns of a database that is asked without TLS, or may be: the driver falls back to it.
-    pub(super) fn database_in_clear(&mut self, at: &str, url: &str) {
+    /// Warns of a database connection that may be unencrypted: without `sslmode=require` the driver
+    /// falls back to a connection without TLS.
+    pub(super) fn warn_if_database_in_clear(&mut self, at: &str, url: &str) {
         let is_safe = ["sslmode=require", "sslmode=verify"].iter().any(|mode| url.contains(mode));
         let host = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
         let is_local = ["localhost", "127.", "[::1]", "%2F", "%2f", "/"]
             .iter()
             .any(|start| host.starts_with(start) || url.contains(&format!("host={start}")));
         if !is_safe && !is_local {
-            let message = "without sslmode=require: the password and alerts may cross the network \
-                           in clear";
+            let message = "without sslmode=require: the password and alerts may be sent in clear \
+                           text";
             self.warn_with(at, message, "add ?sslmode=require");
         }
     }
 
-    /// Warns of destinations that would make two cases of each alert.
-    pub(super) fn same_receivers(&mut self, resolved: &[(usize, Destination)]) {
+    /// Warns of destinations that send the same request to the same URL. Each destination comes with
+    /// its index in the file.
+    pub(super) fn warn_of_same_receivers(&mut self, resolved: &[(usize, DestinationConfig)]) {
         let text = |secret: &Secret| secret.reveal().trim().to_owned();
-        let key = |one: &Destination| {
-            let http = &one.http;
+        let key = |destination: &DestinationConfig| {
+            let http = &destination.http;
             let secrets: Vec<_> =
                 http.secrets.iter().map(|(name, secret)| (name.clone(), text(secret))).collect();
             (http.preset.name().to_owned(), text(&http.url), http.params.clone(), secrets)
         };
-        for (place, (index, one)) in resolved.iter().enumerate() {
-            let mut before = resolved.iter().take(place);
-            if one.http.feed_token().is_none()
-                && let Some((_, same)) = before.find(|(_, other)| key(other) == key(one))
+        for (position, (index, destination)) in resolved.iter().enumerate() {
+            let mut earlier = resolved.iter().take(position);
+            if destination.http.feed_token().is_none()
+                && let Some((_, same)) = earlier.find(|(_, other)| key(other) == key(destination))
             {
                 let message = format!(
-                    "sends to the same URL as `{}`: an alert that both take is sent there twice",
+                    "sends to the same URL as `{}`: alerts that meet both `when` are sent twice",
                     same.http.name
                 );
                 self.warn(&format!("/destinations/{index}"), message);
@@ -388,12 +407,13 @@ impl Resolver<'_> {
     }
 }
 
-/// The forms of Slack's tokens: <https://docs.slack.dev/authentication/tokens>.
+/// Returns whether a text has the form of a Slack token:
+/// <https://docs.slack.dev/authentication/tokens>.
 fn is_token(text: &str) -> bool {
     ["xoxb-", "xoxp-", "xoxe", "xapp-"].iter().any(|start| text.starts_with(start))
 }
 
-fn is_here(url: &Url) -> bool {
+fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -480,7 +500,7 @@ destinations:
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of mistakes")]
-    fn what_cannot_mean_anything_is_an_error_at_its_line() {
+    fn a_value_without_an_effect_is_an_error_at_its_line() {
         let (server, title) = ("server: {}", "match: {}");
         for (from, to, key, says) in [
             (
@@ -544,7 +564,7 @@ destinations:
             ("retention: {}", "retention: {dead: 0d}", "retention.dead", "keeps nothing"),
             ("retention: {}", "retention: {delivered: 500d}", "retention.delivered", "400d"),
             ("delivery: {}", "delivery: {lease: 0s}", "destinations[0].timeout", "delivery.lease"),
-            ("match:", "presets_dir: nowhere\nmatch:", "presets_dir", "no folder"),
+            ("match:", "presets_dir: nowhere\nmatch:", "presets_dir", "cannot be read"),
             (
                 "preset: webhook",
                 "preset: webhok",
@@ -575,8 +595,8 @@ destinations:
                 "set by the relay itself",
             ),
             ("headers: {}", "params: {mode: x}", "destinations[0].params.mode", "unknown key"),
-            ("when: {}", "when: {apps: []}", "destinations[0].when.apps", "names none"),
-            ("when: {}", "when: {channels: []}", "destinations[0].when.channels", "names none"),
+            ("when: {}", "when: {apps: []}", "destinations[0].when.apps", "is empty"),
+            ("when: {}", "when: {channels: []}", "destinations[0].when.channels", "is empty"),
             (
                 "when: {}",
                 "when: {apps: [mian]}",
@@ -598,7 +618,7 @@ destinations:
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of risks")]
-    fn what_is_risky_is_a_warning_at_its_line() {
+    fn a_risky_value_is_a_warning_at_its_line() {
         let (server, title, destination) = ("server: {}", "match: {}", "destinations:\n");
         let another = "destinations:\n  - {name: other, preset: webhook, url: {env: URL}}\n";
         for (from, to, key, says) in [
@@ -607,7 +627,12 @@ destinations:
             (server, "server: {listen: '127.0.0.1:0'}", "server.listen", "port 0"),
             ("retention: {}", "retention: {dead: 500d}", "retention.dead", "400d"),
             (server, "server: {drain_delay: 30s}", "server.drain_delay", "Kubernetes"),
-            ("slack:", "slack:\n  api_url: http://slack.internal/api", "slack.api_url", "in clear"),
+            (
+                "slack:",
+                "slack:\n  api_url: http://slack.internal/api",
+                "slack.api_url",
+                "clear text",
+            ),
             (
                 "bot_token: {env: TOKEN}",
                 "previous_signing_secret: {env: AGAIN}",
@@ -630,7 +655,12 @@ destinations:
             (title, "match: {titles: ['/incident/i']}", "match.titles[0]", "(?i)"),
             (title, "match: {titles: [a, A]}", "match.titles[1]", "twice"),
             (title, "match: {fields: {risk: []}}", "match.fields.risk", "not read"),
-            (title, "match: {fields: {risk: [Script]}}", "match.fields.risk[0]", "`script` too"),
+            (
+                title,
+                "match: {fields: {risk: [Script]}}",
+                "match.fields.risk[0]",
+                "also a title of `script`",
+            ),
             ("catch_up: {}", "catch_up: {every: 1s}", "catch_up.every", "rate limit"),
             (
                 "catch_up: {}",
@@ -660,8 +690,8 @@ destinations:
                 "less than a day",
             ),
             ("delivery: {}", "delivery: {lease: 10h}", "delivery.lease", "15m"),
-            ("match:", "presets_dir: src\nmatch:", "presets_dir", "no preset"),
-            ("{env: URL}", "{env: IN_CLEAR}", "destinations[0].url", "in clear"),
+            ("match:", "presets_dir: src\nmatch:", "presets_dir", "not contain presets"),
+            ("{env: URL}", "{env: IN_CLEAR}", "destinations[0].url", "clear text"),
             ("retry: {}", "retry: {max_age: 1m}", "destinations[0].retry.max_age", "less than 1h"),
             ("retry: {}", "rate_limit: 90/h", "destinations[0].rate_limit", "1/min"),
             (
