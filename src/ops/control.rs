@@ -184,6 +184,17 @@ pub struct Configuration {
     pub refused: Option<Refused>,
 }
 
+impl From<Configuration> for view::Configuration {
+    fn from(one: Configuration) -> Self {
+        Self {
+            is_newest: one.refused.is_none(),
+            in_use_since: one.in_use_since,
+            refused_at: one.refused.as_ref().map(|refused| refused.at),
+            refused_reason: one.refused.map(|refused| refused.reason).unwrap_or_default(),
+        }
+    }
+}
+
 /// A configuration that was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {

@@ -1,5 +1,5 @@
-//! Bodies of the API's answers: `api` writes them, the command line reads them. Changes are additive
-//! only. Absent texts are empty, times are RFC 3339.
+//! Bodies of the API's answers: `api` writes them, the command line reads them. Changes are
+//! additive only. Absent texts are empty, times are RFC 3339.
 
 mod actions;
 mod alert;

@@ -148,8 +148,8 @@ fn no_items(why: NoItems, after: i64) -> Problem {
             "the configuration has just changed: ask again",
         ),
         NoItems::Beyond(end) => Problem::conflict(format!(
-            "after: no item has a number beyond {end}, so {after} is not one of this feed's; nothing \
-             was marked as delivered. Begin with after=0 for all that is kept"
+            "after: no item has a number beyond {end}, so {after} is not one of this feed's; \
+             nothing was marked as delivered. Begin with after=0 for all that is kept"
         )),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     concern::Concern,
     review::{Counted, Ignored, Refused},
 };
-use crate::{clock::Timestamp, ops, store};
+use crate::{clock::Timestamp, store};
 
 /// Answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
@@ -65,17 +65,6 @@ pub struct Configuration {
     pub refused_at: Option<Timestamp>,
     /// Reason of the refusal, or empty.
     pub refused_reason: String,
-}
-
-impl From<ops::Configuration> for Configuration {
-    fn from(one: ops::Configuration) -> Self {
-        Self {
-            is_newest: one.refused.is_none(),
-            in_use_since: one.in_use_since,
-            refused_at: one.refused.as_ref().map(|refused| refused.at),
-            refused_reason: one.refused.map(|refused| refused.reason).unwrap_or_default(),
-        }
-    }
 }
 
 /// Space that the store takes.
