@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-/// ChannelKind of a channel from which incidents are read.
+/// Kind of a channel from which incidents are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
     /// A public channel.
