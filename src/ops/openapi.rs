@@ -1,4 +1,4 @@
-//! The description of every path of both listeners as an OpenAPI 3.1 document. `GET
+//! The description of every path of both listeners as an `OpenAPI` 3.1 document. `GET
 //! /api/v1/openapi.json` answers the document, and docs/http-api.md is generated from it.
 //!
 //! The paths stand in a table, [`OPERATIONS`], and the bodies are derived from the types of
@@ -27,7 +27,7 @@ pub fn page() -> String {
     page::markdown(&document())
 }
 
-/// Returns the OpenAPI document.
+/// Returns the `OpenAPI` document.
 pub fn document() -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
@@ -65,10 +65,11 @@ fn described(operation: &Operation, problem: &Value, schemas: &mut SchemaGenerat
     let mut responses = Map::new();
     responses.insert("200".to_owned(), success(&operation.answer, schemas));
     for (status, meaning) in operation.refusals {
-        let mut response = json!({"description": meaning});
-        if listener.has_problems() {
-            response["content"] = json!({PROBLEM: {"schema": problem}});
-        }
+        let response = if listener.has_problems() {
+            json!({"description": meaning, "content": {PROBLEM: {"schema": problem}}})
+        } else {
+            json!({"description": meaning})
+        };
         responses.insert(status.to_string(), response);
     }
     let security = match listener {
@@ -77,30 +78,31 @@ fn described(operation: &Operation, problem: &Value, schemas: &mut SchemaGenerat
         Listener::Api => json!([{"ops_token": []}]),
         Listener::Feed => json!([{"feed_token": []}]),
     };
-    let mut value = json!({
-        "tags": [listener.tag()],
-        "summary": operation.summary,
-        "parameters": parameters(operation),
-        "security": security,
-        "responses": responses,
-    });
-    match operation.request {
-        Request::Empty => {}
-        Request::QueryAsJson => {
-            value["requestBody"] = json!({
-                "description": "The parameters of the query as an object, in place of the query.",
-                "content": {"application/json": {"schema": {"type": "object"}}},
-            });
-        }
+    let mut described = Map::from_iter([
+        ("tags".to_owned(), json!([listener.tag()])),
+        ("summary".to_owned(), operation.summary.into()),
+        ("parameters".to_owned(), parameters(operation).into()),
+        ("security".to_owned(), security),
+        ("responses".to_owned(), responses.into()),
+    ]);
+    if let Some(body) = request_body(&operation.request) {
+        described.insert("requestBody".to_owned(), body);
+    }
+    described.into()
+}
+
+fn request_body(request: &Request) -> Option<Value> {
+    let content = json!({"application/json": {"schema": {"type": "object"}}});
+    match request {
+        Request::Empty => None,
+        Request::QueryAsJson => Some(json!({
+            "description": "The parameters of the query as an object, in place of the query.",
+            "content": content,
+        })),
         Request::Json(description) => {
-            value["requestBody"] = json!({
-                "description": description,
-                "required": true,
-                "content": {"application/json": {"schema": {"type": "object"}}},
-            });
+            Some(json!({"description": description, "required": true, "content": content}))
         }
     }
-    value
 }
 
 fn success(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {

@@ -1,6 +1,8 @@
 //! The table of every path of both listeners. A new route needs an entry here; a test compares the
 //! table with the routers.
 
+use schemars::SchemaGenerator;
+
 use super::operation::{
     Answer::{Empty as NoContent, Json, Other},
     Listener::{Api, Feed, Health, Public},
@@ -141,7 +143,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/api/v1/status",
         summary: "Returns the state of the relay, its apps and its destinations",
-        answer: Json(|schemas| schemas.subschema_for::<view::Status>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Status>),
         refusals: &[BAD_REQUEST, TOKEN, HOST, NO_API],
         ..GET
     },
@@ -159,13 +161,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
             BEFORE,
             LIMIT,
         ],
-        answer: Json(|schemas| schemas.subschema_for::<view::Page>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Page>),
         ..GET
     },
     Operation {
         path: "/api/v1/alerts/{id}",
         summary: "Returns an alert with its message, deliveries and attempts",
-        answer: Json(|schemas| schemas.subschema_for::<view::Detail>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Detail>),
         refusals: ONE_READ,
         ..GET
     },
@@ -173,21 +175,21 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/api/v1/alerts/{id}/retry",
         summary: "Makes unfinished, dead and cancelled deliveries of an alert due now",
         query: &[DESTINATION],
-        answer: Json(|schemas| schemas.subschema_for::<view::Changed>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Changed>),
         ..POST
     },
     Operation {
         path: "/api/v1/alerts/{id}/cancel",
         summary: "Cancels the unfinished and dead deliveries of an alert",
         query: &[DESTINATION],
-        answer: Json(|schemas| schemas.subschema_for::<view::Changed>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Changed>),
         ..POST
     },
     Operation {
         path: "/api/v1/alerts/retry",
         summary: "Retries every delivery in a state, or routes unrouted alerts again",
         query: &[required("state", "dead, cancelled, pending, refused or unrouted."), DESTINATION],
-        answer: Json(|schemas| schemas.subschema_for::<view::Changed>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Changed>),
         refusals: STORE_WRITE,
         ..POST
     },
@@ -195,7 +197,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/api/v1/alerts/cancel",
         summary: "Cancels every delivery in a state",
         query: &[required("state", "dead, pending or refused."), DESTINATION],
-        answer: Json(|schemas| schemas.subschema_for::<view::Changed>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Changed>),
         refusals: STORE_WRITE,
         ..POST
     },
@@ -204,35 +206,35 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Lists messages that resemble an incident and are not alerts, newest first",
         query: &[BEFORE, LIMIT],
         headers: &[MARKS_READ],
-        answer: Json(|schemas| schemas.subschema_for::<view::NearMisses>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::NearMisses>),
         ..GET
     },
     Operation {
         path: "/api/v1/near-misses/{id}",
         summary: "Returns a near miss with its message",
         headers: &[MARKS_READ],
-        answer: Json(|schemas| schemas.subschema_for::<view::NearMissDetail>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::NearMissDetail>),
         refusals: ONE_READ,
         ..GET
     },
     Operation {
         path: "/api/v1/near-misses/{id}/adopt",
         summary: "Makes a near miss an alert",
-        answer: Json(|schemas| schemas.subschema_for::<view::Adopted>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Adopted>),
         ..POST
     },
     Operation {
         path: "/api/v1/quarantine",
         summary: "Lists authentic bodies that could not be parsed, newest first",
         headers: &[MARKS_READ],
-        answer: Json(|schemas| schemas.subschema_for::<view::Quarantine>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Quarantine>),
         ..GET
     },
     Operation {
         path: "/api/v1/quarantine/{id}",
         summary: "Returns a quarantined body whole",
         headers: &[MARKS_READ],
-        answer: Json(|schemas| schemas.subschema_for::<view::Quarantined>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::Quarantined>),
         refusals: ONE_READ,
         ..GET
     },
@@ -254,7 +256,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ),
         ],
         request: QueryAsJson,
-        answer: Json(|schemas| schemas.subschema_for::<view::BackfillReport>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::BackfillReport>),
         refusals: &[
             BAD_REQUEST,
             TOKEN,
@@ -274,14 +276,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("reason", "Reason, at most 200 characters."),
         ],
         request: QueryAsJson,
-        answer: Json(|schemas| schemas.subschema_for::<view::PauseState>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::PauseState>),
         refusals: STORE_WRITE,
         ..POST
     },
     Operation {
         path: "/api/v1/destinations/{name}/resume",
         summary: "Ends the pause of a destination",
-        answer: Json(|schemas| schemas.subschema_for::<view::PauseState>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::PauseState>),
         refusals: STORE_WRITE,
         ..POST
     },
@@ -292,7 +294,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "severity",
             "informative, low, medium, high or critical [default: high].",
         )],
-        answer: Json(|schemas| schemas.subschema_for::<view::TestReport>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::TestReport>),
         ..POST
     },
     Operation {
@@ -308,7 +310,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("wait", "Time to wait while there is no item, from `0s` to `50s`."),
             optional("destination", "Name of the feed, if the token opens several."),
         ],
-        answer: Json(|schemas| schemas.subschema_for::<view::FeedPage>()),
+        answer: Json(SchemaGenerator::subschema_for::<view::FeedPage>),
         refusals: &[
             BAD_REQUEST,
             (401, "The `feed_token` is missing or wrong."),

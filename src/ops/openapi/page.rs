@@ -1,4 +1,4 @@
-//! docs/http-api.md, made from the OpenAPI document. Pure.
+//! docs/http-api.md, made from the `OpenAPI` document. Pure.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ router.
 - The answers may get more keys; a key does not change its meaning or go away.
 ";
 
-/// Returns the page for the OpenAPI document.
+/// Returns the page for the `OpenAPI` document.
 pub(super) fn markdown(document: &Value) -> String {
     let mut page = HEAD.to_owned();
     for tag in ["Public listener", "Health and metrics", "API for operators", "Feed"] {
