@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New AppConfig,
+/// Print the manifest of the Slack app: paste it at `https://api.slack.com/apps`, Create New App,
 /// From a manifest.
 #[derive(Args, Debug)]
 pub struct Manifest {

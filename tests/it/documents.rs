@@ -200,7 +200,7 @@ fn the_generated_pages_are_current() {
     }
 }
 
-/// The methods and paths of the OpenAPI document.
+/// The methods and paths of the `OpenAPI` document.
 fn documented() -> Vec<(String, String)> {
     let document = openapi::document();
     let paths = document["paths"].as_object().unwrap().iter();
