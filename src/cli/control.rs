@@ -1,4 +1,4 @@
-//! The running parts, as the ops API sees them.
+//! The parts of the running relay, as the ops API controls them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -37,37 +37,37 @@ use crate::{
     store::{AlertView, NearMiss, NewMessage, Posters, Reference, Source, StoreError},
 };
 
-/// A destination, and who serves it.
+/// A destination, and the worker or the feed that serves it.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     /// Digest of the settings that the destination was built from.
     pub(super) fingerprint: Fingerprint,
     pub(super) secrets: Vec<Secret>,
     pub(super) destination: Arc<Destination>,
-    pub(super) by: By,
+    pub(super) by: ServedBy,
 }
 
 /// The part that serves a destination.
 #[derive(Clone, Debug)]
-pub(super) enum By {
-    /// A worker sends to it.
+pub(super) enum ServedBy {
+    /// A worker that sends to the destination.
     Worker(WorkerHandle),
-    /// Readers come to it, with that token.
+    /// A feed, and the token of its reader.
     Feed(Arc<Feed>, Secret),
 }
 
 impl Served {
-    /// Ends what serves it.
+    /// Stops the worker or the feed.
     pub(super) fn retire(&self) {
         match &self.by {
-            By::Worker(worker) => worker.retire(),
-            By::Feed(feed, _) => feed.retire(),
+            ServedBy::Worker(worker) => worker.retire(),
+            ServedBy::Feed(feed, _) => feed.retire(),
         }
     }
 
     /// Makes the worker try the destination now.
     pub(super) fn probe_now(&self) {
-        if let By::Worker(worker) = &self.by {
+        if let ServedBy::Worker(worker) = &self.by {
             worker.probe_now();
         }
     }
@@ -76,7 +76,7 @@ impl Served {
         let name = self.destination.name().clone();
         let problem = self.destination.problem();
         match &self.by {
-            By::Worker(worker) => DestinationHealth {
+            ServedBy::Worker(worker) => DestinationHealth {
                 name,
                 breaker: worker
                     .open_breaker()
@@ -87,7 +87,7 @@ impl Served {
                 last_read: None,
                 problem,
             },
-            By::Feed(feed, _) => DestinationHealth {
+            ServedBy::Feed(feed, _) => DestinationHealth {
                 name,
                 breaker: None,
                 quiet_until: None,
@@ -109,13 +109,13 @@ pub(super) struct Running {
     pub(super) matcher: Arc<Matcher>,
     pub(super) clock: Clock,
     pub(super) configuration: Arc<ArcSwap<Configuration>>,
-    /// Decides where an alert goes.
+    /// Admission, which decides on the destinations of an alert.
     pub(super) admission: Arc<Admission>,
     /// Counts of what was let through and left out, by bot and reason.
     pub(super) notes: Arc<Notes>,
     /// The receiver of pushes.
     pub(super) events_api: EventsApi,
-    /// The pollers, one an app.
+    /// Pollers, one for each app.
     pub(super) catch_up: Vec<PollerHandle>,
 }
 
@@ -170,9 +170,10 @@ impl Control for Running {
         Arc::clone(&self.matcher)
     }
 
-    fn hurry(&self, destination: Option<&DestinationName>) {
-        let meant = |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
-        self.served.iter().filter(meant).for_each(Served::probe_now);
+    fn probe_now(&self, destination: Option<&DestinationName>) {
+        let is_selected =
+            |one: &&Served| destination.is_none_or(|name| name == one.destination.name());
+        self.served.iter().filter(is_selected).for_each(Served::probe_now);
     }
 
     fn ignored(&self, app: &str) -> BTreeMap<&'static str, u64> {
@@ -206,8 +207,8 @@ impl Control for Running {
 
     fn feeds(&self) -> Vec<FeedKey> {
         let key = |one: &Served| match &one.by {
-            By::Worker(_) => None,
-            By::Feed(_, token) => {
+            ServedBy::Worker(_) => None,
+            ServedBy::Feed(_, token) => {
                 Some(FeedKey { name: one.destination.name().clone(), token: token.clone() })
             }
         };
@@ -215,7 +216,7 @@ impl Control for Running {
     }
 
     async fn read(&self, feed: &DestinationName, wish: FeedWish) -> Result<Vec<FeedItem>, NoItems> {
-        let Some(By::Feed(feed, _)) = self.find(feed).map(|one| one.by.clone()) else {
+        let Some(ServedBy::Feed(feed, _)) = self.find(feed).map(|one| one.by.clone()) else {
             return Err(NoItems::Gone);
         };
         let items = feed.read(wish.after, wish.limit, wish.wait).await;
@@ -233,7 +234,7 @@ impl Control for Running {
         severity: RiskLevel,
     ) -> Result<Tested, NoTest> {
         let served = self.find(destination).ok_or(NoTest::Unknown)?;
-        if matches!(served.by, By::Feed(..)) {
+        if matches!(served.by, ServedBy::Feed(..)) {
             return Err(NoTest::Read);
         }
         let app = self.apps.first().ok_or(NoTest::Unknown)?;
@@ -274,14 +275,14 @@ impl Control for Running {
         self.catch_up.iter().map(status).collect()
     }
 
-    async fn backfill(&self, meant: &Backfill) -> Result<BackfillReport, NoBackfill> {
-        let history = history(meant).map_err(NoBackfill::Meaningless)?;
-        let is_meant = |handle: &&PollerHandle| {
-            meant.app.as_deref().is_none_or(|name| name == handle.app().as_str())
+    async fn backfill(&self, request: &Backfill) -> Result<BackfillReport, NoBackfill> {
+        let history = history(request).map_err(NoBackfill::Invalid)?;
+        let is_selected = |handle: &&PollerHandle| {
+            request.app.as_deref().is_none_or(|name| name == handle.app().as_str())
         };
         let (mut sum, mut is_read) = (ReadCounts::default(), false);
         let (mut failures, mut unlisted) = (Vec::new(), Vec::new());
-        for handle in self.catch_up.iter().filter(is_meant) {
+        for handle in self.catch_up.iter().filter(is_selected) {
             let app = handle.app();
             match handle.backfill(history.clone()).await {
                 Ok(read) => {
@@ -290,9 +291,9 @@ impl Control for Running {
                     failures.extend(read.failures.iter().map(|one| unread(app, one)));
                 }
                 Err(error @ BackfillError::Reversed) => {
-                    return Err(NoBackfill::Meaningless(error.to_string()));
+                    return Err(NoBackfill::Invalid(error.to_string()));
                 }
-                // Another app may have the channel, or one at all.
+                // Another app may have this channel, or have channels at all.
                 Err(BackfillError::UnknownChannel(_) | BackfillError::Nowhere) => {}
                 Err(error) => {
                     let list = match error {
@@ -309,8 +310,8 @@ impl Control for Running {
                 }
             }
         }
-        // The channel that was asked for was found without them.
-        if !is_read || meant.channel.is_none() {
+        // A requested channel that was read was found without these lists.
+        if !is_read || request.channel.is_none() {
             failures.append(&mut unlisted);
         }
         if is_read {
@@ -322,7 +323,7 @@ impl Control for Running {
             return Err(NoBackfill::Failed(all.join("; ")));
         }
         let text =
-            "no app with a `bot_token` reads such a channel, or any; GET /api/v1/status names all";
+            "no app with a `bot_token` reads such a channel; GET /api/v1/status lists all channels";
         Err(NoBackfill::Nothing(text.to_owned()))
     }
 }
@@ -332,27 +333,28 @@ fn unread(app: &AppName, one: &BackfillFailure) -> Unread {
     Unread { app: app.to_string(), channel, problem: chain(&one.error) }
 }
 
-/// The history that is meant, or what is wrong with the request.
-fn history(meant: &Backfill) -> Result<BackfillRequest, String> {
+/// Parses a request for history. Returns the problem of a request that is not valid.
+fn history(request: &Backfill) -> Result<BackfillRequest, String> {
     let named = |key: &str, problem: String| format!("{key}: {problem}");
-    let since = meant.since.as_deref().map(moment::since).transpose();
-    let until = meant.until.as_deref().map(moment::until).transpose();
+    let since = request.since.as_deref().map(moment::since).transpose();
+    let until = request.until.as_deref().map(moment::until).transpose();
     let since = since.map_err(|problem| named("since", problem))?;
     let until = until.map_err(|problem| named("until", problem))?;
-    let (since, purpose) = match (since, until, meant.mark_known) {
+    let (since, purpose) = match (since, until, request.mark_known) {
         (_, None, true) => {
             return Err(
-                "until: is needed with `mark_known`: what is newer is to be delivered".into()
+                "until: is required with `mark_known`, so that newer incidents are delivered"
+                    .into(),
             );
         }
-        (None, _, false) => return Err("since: is needed, such as 24h".into()),
+        (None, _, false) => return Err("since: is required, such as 24h".into()),
         (since, Some(_), true) => {
             let beginning = HistoryTime::At(MessageTs::from_micros(0));
             (since.unwrap_or(beginning), Purpose::MarkKnown)
         }
         (Some(since), _, false) => (since, Purpose::Deliver),
     };
-    Ok(BackfillRequest { since, until, channel: meant.channel.clone(), purpose })
+    Ok(BackfillRequest { since, until, channel: request.channel.clone(), purpose })
 }
 
 fn catch_up_of(status: CatchUpStatus, now: Timestamp) -> CatchUp {
@@ -379,7 +381,7 @@ fn catch_up_of(status: CatchUpStatus, now: Timestamp) -> CatchUp {
 pub(super) struct Current(pub(super) ArcSwap<Running>);
 
 impl Current {
-    /// Returns the source that the API asks for the configuration in use.
+    /// Returns the controls through which the API reaches the parts in use.
     pub(super) fn controls(self: &Arc<Self>) -> Controls {
         let this = Arc::clone(self);
         Controls::new(move || this.0.load_full())

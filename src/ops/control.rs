@@ -59,9 +59,8 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// Returns the matcher of the configuration in use.
     fn matcher(&self) -> Arc<Matcher>;
 
-    /// Makes workers try their destinations now, whatever their breakers say: one destination's, or
-    /// every one's if `None`.
-    fn hurry(&self, destination: Option<&DestinationName>);
+    /// Sends a probe now, even if the breaker is open: to one destination, or to all if `None`.
+    fn probe_now(&self, destination: Option<&DestinationName>);
 
     /// Writes the counts that are kept in memory to the store, so that the store has the newest
     /// numbers.
@@ -168,7 +167,7 @@ pub struct Backfill {
 #[derive(Clone, Debug)]
 pub enum NoBackfill {
     /// The request contradicts itself or cannot be parsed.
-    Meaningless(String),
+    Invalid(String),
     /// No app can read such a channel.
     Nothing(String),
     /// Slack or the store failed.

@@ -11,14 +11,15 @@ use crate::{
     store::{Desk, Retention, Upkeep},
 };
 
-/// Time between two rounds. Shorter than an accept may take: setting a timer that ends before all
-/// others costs Tokio a system call, and each accept sets one. This timer always ends before those.
+/// Time between two rounds. Shorter than the timeout of an accept, which saves a system call: Tokio
+/// makes one for a timer that ends before all others, and this timer always ends before those of
+/// accepts.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Rounds between two readings of the secrets.
 const SECRETS_EVERY: u64 = 10;
 
-/// Rounds between two looks for pauses that have ended.
+/// Rounds between two checks for pauses that have ended.
 const RESUME_EVERY: u64 = 5;
 
 /// Time from the beginning of one removal to the beginning of the next.
@@ -35,7 +36,7 @@ pub(super) fn start(live: Arc<Live>) {
         warn_of_orphans(live.ground.store.as_ref(), &live.destinations()).await;
         let dropped = live.ground.metrics.counter(Metric::LogLinesDropped, &[]);
         let mut complaints = Complaints::default();
-        let mut said_unended = false;
+        let mut failure_is_logged = false;
         for round in 0_u64.. {
             heartbeat.beat(clock.instant());
             live.ground.metrics.upkeep();
@@ -44,7 +45,7 @@ pub(super) fn start(live: Arc<Live>) {
                 refresh_secrets(&live, &mut complaints).await;
             }
             if round % RESUME_EVERY == 0 {
-                end_pauses(&live, &mut said_unended).await;
+                end_pauses(&live, &mut failure_is_logged).await;
             }
             tokio::select! {
                 () = clock.sleep(PAUSE) => {}
@@ -101,7 +102,7 @@ pub(super) async fn warn_of_orphans(store: &dyn Desk, known: &[DestinationName])
 struct Complaints(Vec<(Secret, String)>);
 
 impl Complaints {
-    /// Notes the reason for a secret. Returns `true` if the reason differs from the one before.
+    /// Stores the reason for a secret. Returns `true` if the reason differs from the previous one.
     fn is_news(&mut self, secret: &Secret, reason: Option<&str>) -> bool {
         let before = self.0.iter().position(|(known, _)| known == secret);
         let before = before.map(|at| self.0.swap_remove(at).1);
@@ -118,7 +119,7 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
                 let is_readable_again = complaints.is_news(&secret, None);
                 if is_new {
                     tracing::info!(secret = name, "a secret has changed and is in use");
-                    live.hurry_those_with(&secret);
+                    live.probe_destinations_with(&secret);
                 } else if is_readable_again {
                     tracing::info!(secret = name, "a secret can be read again, and is the same");
                 }
@@ -129,8 +130,7 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
                     tracing::warn!(
                         secret = name,
                         reason,
-                        "a secret cannot be used as it is now, the value before it stays in use: \
-                         {reason}"
+                        "a secret cannot be used now, the previous value stays in use: {reason}"
                     );
                 }
             }
@@ -138,22 +138,22 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
     }
 }
 
-/// Ends the pauses whose time is over. `said` tells whether the log already has the current
+/// Ends the pauses whose time is over. `is_logged` is `true` while the log already has the current
 /// failure.
-async fn end_pauses(live: &Live, said: &mut bool) {
+async fn end_pauses(live: &Live, is_logged: &mut bool) {
     match live.ground.store.end_pauses().await {
         Ok(ended) => {
-            *said = false;
+            *is_logged = false;
             for destination in ended {
                 tracing::info!(
                     %destination,
-                    "the pause of {destination} has ended: what waits is sent"
+                    "the pause of {destination} has ended: its waiting alerts are sent"
                 );
             }
         }
         Err(error) => {
-            if !std::mem::replace(said, true) {
-                tracing::error!(error = chain(&error), "pauses cannot be ended");
+            if !std::mem::replace(is_logged, true) {
+                tracing::error!(error = chain(&error), "could not end pauses");
             }
         }
     }
@@ -165,8 +165,8 @@ async fn prune(store: &dyn Upkeep, retention: Retention) {
         Ok(pruned) => tracing::info!(
             messages = pruned.messages,
             identities = pruned.identities,
-            "old messages removed, as retention says"
+            "removed old messages, as `retention` says"
         ),
-        Err(error) => tracing::error!(error = chain(&error), "old messages cannot be removed"),
+        Err(error) => tracing::error!(error = chain(&error), "could not remove old messages"),
     }
 }

@@ -14,7 +14,7 @@ use super::series::{name_every_metric, name_metrics_of};
 use crate::{
     cli::{
         catch_up::{self, AppChannels, AppNotices, CatchUp, Following},
-        control::{By, Current, Running, Served},
+        control::{Current, Running, Served, ServedBy},
     },
     clock::Timestamp,
     code_defender::matcher::Matcher,
@@ -201,9 +201,9 @@ impl Live {
         self.current.0.load().served.iter().map(|one| one.destination.name().clone()).collect()
     }
 
-    /// Makes the destinations with this secret probe now: a rotated secret may be the cure for an
-    /// open breaker.
-    pub(super) fn hurry_those_with(&self, secret: &Secret) {
+    /// Sends a probe now to each destination with this secret, since a rotated secret may have been
+    /// the reason why a breaker is open.
+    pub(super) fn probe_destinations_with(&self, secret: &Secret) {
         for served in &self.current.0.load().served {
             if served.secrets.contains(secret) {
                 served.probe_now();
@@ -258,14 +258,14 @@ fn start(
     destination: &Arc<Destination>,
     ground: &Ground,
     matcher: &Arc<ArcSwap<Matcher>>,
-) -> By {
+) -> ServedBy {
     // Each has a shutdown of its own, so that a reload can retire it alone.
     let own = ground.child();
     let matcher = Arc::clone(matcher);
     if let Some(token) = one.http.feed_token() {
         let feed = Feed::new(destination.name(), one.max_age, own, matcher);
         ground.shutdown.spawn(Arc::clone(&feed).run());
-        return By::Feed(feed, token.clone());
+        return ServedBy::Feed(feed, token.clone());
     }
     let plan = WorkerPlan {
         destination: Arc::clone(destination),
@@ -278,7 +278,7 @@ fn start(
     let worker = Worker::new(plan, own, matcher);
     let handle = worker.handle();
     ground.shutdown.spawn(worker.run());
-    By::Worker(handle)
+    ServedBy::Worker(handle)
 }
 
 fn unchanged<'s>(before: &'s [Served], one: &config::DestinationConfig) -> Option<&'s Served> {

@@ -70,7 +70,7 @@ async fn act_on_one(
     let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
     if action == Action::Retry {
-        api.control().hurry(destination.as_ref());
+        api.control().probe_now(destination.as_ref());
     }
     let selection = Selection { alert: Some(alert), destination, state: None };
     let suffix = meant.map(|name| format!(" at {name}")).unwrap_or_default();
@@ -192,7 +192,7 @@ async fn act_on_all(
         None => None,
     };
     if action == Action::Retry {
-        api.control().hurry(destination.as_ref());
+        api.control().probe_now(destination.as_ref());
     }
     let suffix = which.destination.map(|name| format!(" at {name}")).unwrap_or_default();
     let selection = Selection { alert: None, destination, state: Some(wanted) };

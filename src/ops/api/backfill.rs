@@ -42,7 +42,7 @@ pub(super) async fn backfill(
 
 fn refused(why: NoBackfill) -> Problem {
     match why {
-        NoBackfill::Meaningless(detail) => Problem::bad_request(detail),
+        NoBackfill::Invalid(detail) => Problem::bad_request(detail),
         NoBackfill::Nothing(detail) => Problem::not_found(detail),
         NoBackfill::Failed(detail) => Problem::new(StatusCode::BAD_GATEWAY, detail),
     }

@@ -75,7 +75,7 @@ async fn set_paused(
     let deed = match &paused {
         Paused::Yes(pause) => operator.deed("pause", described(name, pause)),
         Paused::No => {
-            api.control().hurry(Some(&destination));
+            api.control().probe_now(Some(&destination));
             operator.deed("resume", format!("destination {name}"))
         }
     };

@@ -146,7 +146,7 @@ async fn route(
         return Ok(Fate::Left(refusal(id, &routing)));
     }
     for name in &routing.wanted_by {
-        api.control().hurry(Some(name));
+        api.control().probe_now(Some(name));
     }
     let deed = deed(&list(&routing.wanted_by));
     let routed = api.ground.store.route(id, &routing.wanted_by, Some(deed)).await?;
