@@ -13,7 +13,7 @@ pub(super) fn same_label(label: &str, wanted: &str) -> bool {
     label.eq_ignore_ascii_case(wanted) || letters(label).eq(letters(wanted))
 }
 
-/// Returns whether a label equals one of the titles, ignoring also marks of emphasis inside.
+/// Returns whether a label equals one of the titles, ignoring marks of emphasis inside it too.
 pub(super) fn is_one_of(label: &str, titles: &[String]) -> bool {
     let label = flat(&mrkdwn::label(label));
     titles.iter().any(|title| flat(title) == label)

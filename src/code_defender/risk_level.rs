@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_is_read_back_from_both_its_words() {
+    fn every_level_is_parsed_from_each_of_its_two_words() {
         use RiskLevel::{Critical, High, Informative, Low, Medium};
         let levels = [Informative, Low, Medium, High, Critical];
         assert!(levels.is_sorted());

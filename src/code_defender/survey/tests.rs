@@ -1,4 +1,4 @@
-//! Messages of many shapes, judged and read again as they are stored.
+//! Tests with messages of many layouts. Each incident is also read again from the stored message.
 
 use serde_json::{Value, json};
 
@@ -44,12 +44,12 @@ fn judge_with(matcher: &Matcher, message: &Value, watch: &Watch) -> Verdict {
     let stored = Stored::parse(&raw).unwrap();
     for found in found {
         let again = matcher.incident_at(&stored, found.attachment).unwrap();
-        assert_eq!(again, found.incident, "what is stored gives the same incident: {message}");
+        assert_eq!(again, found.incident, "the stored message gives the same incident: {message}");
     }
     verdict
 }
 
-fn elsewhere(message: &Value) -> Vec<Incident> {
+fn incidents_in_new_layout(message: &Value) -> Vec<Incident> {
     let verdict = judge(message);
     let Verdict::NewLayout(found, Vouched::ByNobody) = verdict else {
         panic!("{verdict:?}\n{message:#}")
@@ -57,8 +57,8 @@ fn elsewhere(message: &Value) -> Vec<Incident> {
     found.into_iter().map(|found| found.incident).collect()
 }
 
-fn one(message: &Value) -> Incident {
-    let mut all = elsewhere(message);
+fn only_incident(message: &Value) -> Incident {
+    let mut all = incidents_in_new_layout(message);
     assert_eq!(all.len(), 1, "{message:#}");
     all.remove(0)
 }
@@ -134,12 +134,12 @@ fn an_incident_in_blocks_is_read_wherever_the_blocks_are() {
             "ts": "1795939001.000100", "previous_message": {"text": "other"},
             "message": post(json!({"blocks": blocks()}))}),
     ] {
-        assert_complete(&one(&message));
+        assert_complete(&only_incident(&message));
     }
 }
 
 #[test]
-fn two_incidents_in_blocks_of_two_attachments_are_two() {
+fn incidents_in_blocks_of_two_attachments_are_told_apart() {
     let second = json!([header(TITLE), section("*Script:* b.example/2.js"), button()]);
     let message = post(json!({"attachments": [
         {"text": "Digest"}, {"blocks": blocks()}, {"blocks": second}]}));
@@ -151,7 +151,7 @@ fn two_incidents_in_blocks_of_two_attachments_are_two() {
 }
 
 #[test]
-fn rich_text_is_read_as_the_sentences_that_it_shows() {
+fn rich_text_is_read_as_the_text_that_it_displays() {
     let text = |text: &str| json!({"type": "text", "text": text});
     let bold = |text: &str| json!({"type": "text", "text": text, "style": {"bold": true}});
     let link = |url: &str| json!({"type": "link", "url": url});
@@ -167,11 +167,11 @@ fn rich_text_is_read_as_the_sentences_that_it_shows() {
         ]},
         line(json!([{"type": "link", "url": CONSOLE, "text": "View in Console"}])),
     ]}]}));
-    assert_complete(&one(&message));
+    assert_complete(&only_incident(&message));
 }
 
 #[test]
-fn the_title_counts_wherever_it_stands_and_whatever_is_around_it() {
+fn a_title_is_found_in_every_part_of_a_post_and_within_other_text() {
     let link = json!([{"type": "button", "text": "Open", "url": CONSOLE}]);
     let shout = TITLE.to_uppercase();
     for attachment in [
@@ -186,7 +186,7 @@ fn the_title_counts_wherever_it_stands_and_whatever_is_around_it() {
     ] {
         let mut message = post(json!({"attachments": [attachment]}));
         message["attachments"][0]["actions"] = link.clone();
-        let incident = one(&message);
+        let incident = only_incident(&message);
         assert_eq!(incident.problems()[0], IncidentProblem::Layout);
         assert_eq!(incident.title.to_lowercase(), TITLE.to_lowercase(), "{message:#}");
         assert_eq!(incident.deep_link, CONSOLE);
@@ -197,15 +197,15 @@ fn the_title_counts_wherever_it_stands_and_whatever_is_around_it() {
         format!("{TITLE}\n*Script:* `cdn.example/a.js`\n*Severity:* *Low*"),
     ] {
         let message = post(json!({"text": text}));
-        assert_eq!(one(&message).title, TITLE, "{message:#}");
+        assert_eq!(only_incident(&message).title, TITLE, "{message:#}");
     }
 }
 
 #[test]
-fn what_could_be_read_of_a_title_in_a_fallback_is_an_alert() {
+fn a_title_in_a_fallback_makes_an_alert_despite_missing_fields() {
     let message = post(json!({"attachments": [{"fallback": TITLE, "text": "PII Harvesting",
         "actions": [{"type": "button", "text": "Open", "url": CONSOLE}]}]}));
-    let incident = one(&message);
+    let incident = only_incident(&message);
     let problems: Vec<_> = incident.problems().iter().map(|problem| problem.label()).collect();
     assert_eq!(problems, ["layout", "severity_missing", "script_missing", "host_missing"]);
     assert_eq!((&*incident.category, &*incident.deep_link), ("PII Harvesting", CONSOLE));
@@ -222,7 +222,7 @@ fn fields_in_running_text_are_read_through_their_markup() {
         ("*Script:*\n`cdn.example/a.js`", "cdn.example/a.js"),
     ] {
         let text = format!("{line}\n*Risk Level:* *Low*");
-        let incident = one(&post(json!({"blocks": [header(TITLE), section(&text)]})));
+        let incident = only_incident(&post(json!({"blocks": [header(TITLE), section(&text)]})));
         assert_eq!(
             (&*incident.script.url, incident.risk.level.as_str()),
             (script, "low"),
@@ -232,16 +232,20 @@ fn fields_in_running_text_are_read_through_their_markup() {
 }
 
 #[test]
-fn only_a_button_or_the_console_is_the_deep_link_of_an_unknown_layout() {
+fn the_deep_link_of_an_unknown_layout_is_a_button_or_leads_to_the_console() {
     let message = post(json!({"blocks": [header(TITLE),
         section("*Script:* <https://cdn.evil.example/a.js|a.js>\n*Severity:* High"),
         {"type": "context", "elements": [
             {"type": "image", "image_url": "https://img.example/i.png", "alt_text": "logo"}]}]}));
-    assert_eq!(one(&message).deep_link, "", "a script's own address is not to be clicked");
+    assert_eq!(
+        only_incident(&message).deep_link,
+        "",
+        "the script's own address is not a deep link"
+    );
 }
 
 #[test]
-fn a_post_that_talks_about_an_incident_is_a_near_miss() {
+fn a_post_that_only_mentions_an_incident_is_a_near_miss() {
     let talk = format!("New case 7: {TITLE} <{CONSOLE}|View in Console>");
     let in_thread = json!({"text": talk, "thread_ts": "1795938000.000100"});
     for (message, expected) in [
@@ -280,12 +284,12 @@ fn a_post_that_talks_about_an_incident_is_a_near_miss() {
 fn the_first_message_of_a_thread_is_not_a_reply() {
     for thread_ts in ["1795939000.000100", "1795939000.0001", " 1795939000.000100 "] {
         let message = post(json!({"blocks": blocks(), "thread_ts": thread_ts, "reply_count": 2}));
-        assert_complete(&one(&message));
+        assert_complete(&only_incident(&message));
     }
 }
 
 #[test]
-fn what_a_person_says_is_never_an_alert() {
+fn a_message_by_a_person_is_never_an_alert() {
     let mut message = post(json!({"blocks": blocks(), "user": "U1"}));
     message.as_object_mut().unwrap().remove("bot_id");
     assert_eq!(reason(&message), "no_bot");
@@ -294,7 +298,7 @@ fn what_a_person_says_is_never_an_alert() {
 }
 
 #[test]
-fn any_sign_of_a_bot_makes_a_post_a_bots() {
+fn a_post_with_any_sign_of_a_bot_counts_as_posted_by_a_bot() {
     for sign in [
         json!({"bot_id": "B1"}),
         json!({"app_id": "A1"}),
@@ -336,14 +340,14 @@ fn a_bot_is_allowed_by_any_of_its_ids() {
 }
 
 #[test]
-fn every_subtype_that_may_be_a_post_is_taken() {
+fn posts_of_any_subtype_are_taken_and_service_messages_are_not() {
     for subtype in
         ["file_share", "me_message", "reply_broadcast", "bot_message_v3", "x", "workflow_step"]
     {
         let message = post(json!({"subtype": subtype, "attachments": [{"title": TITLE}]}));
         assert!(matches!(judge(&message), Verdict::Incidents(_)), "{subtype}");
         let message = post(json!({"subtype": subtype, "blocks": blocks()}));
-        assert_complete(&one(&message));
+        assert_complete(&only_incident(&message));
     }
     for subtype in [
         "channel_topic",
@@ -366,7 +370,7 @@ fn every_subtype_that_may_be_a_post_is_taken() {
 }
 
 #[test]
-fn a_title_that_is_an_expression_is_found_in_any_line() {
+fn a_title_that_is_a_regular_expression_is_matched_against_each_line() {
     let titles = vec![TitlePattern::parse("/(?i)^client-side .* (incident|finding)$/").unwrap()];
     let matcher = Matcher::new(MatchSettings { titles, ..MatchSettings::default() });
     let text = format!("News\nClient-side defense: new finding\n{CONSOLE}");
@@ -379,7 +383,7 @@ fn a_title_that_is_an_expression_is_found_in_any_line() {
 }
 
 #[test]
-fn escapes_hide_nothing() {
+fn json_escapes_do_not_hide_an_incident() {
     let raw = post(json!({"blocks": blocks()})).to_string();
     let raw = raw.replace("Code Defender", r"\u0043ode \u0044efender");
     let raw = raw.replace("console.humansecurity", r"console.\u0068umansecurity");
@@ -388,7 +392,7 @@ fn escapes_hide_nothing() {
 }
 
 #[test]
-fn chatter_is_neither_title_nor_near_miss() {
+fn chatter_is_neither_an_incident_nor_a_near_miss() {
     for message in [
         post(json!({"text": "Code Defender is great"})),
         post(json!({"text": "new incident"})),
@@ -402,7 +406,7 @@ fn chatter_is_neither_title_nor_near_miss() {
 }
 
 #[test]
-fn a_message_as_large_and_deep_as_can_be_is_judged() {
+fn a_very_deep_or_very_large_message_is_judged() {
     let deep = format!(
         r#"{{"type":"message","bot_id":"B1","text":"{TITLE}","blocks":{}{}}}"#,
         "[".repeat(100),
@@ -453,7 +457,7 @@ fn an_incident_in_the_rows_of_a_table_is_read() {
             {"fallback": "[no preview available]", "blocks": [header.clone(), table]},
         ]})),
     ] {
-        let incident = one(&message);
+        let incident = only_incident(&message);
         assert_eq!(incident.script.url, "www.evil.example/a.js");
         assert_eq!((incident.risk.recognised, &*incident.risk.raw), (true, "Low"));
         assert_eq!(incident.host.name, "shop.example");
@@ -462,6 +466,6 @@ fn an_incident_in_the_rows_of_a_table_is_read() {
         [raw("Script"), raw("Risk Level")],
         [raw("www.evil.example/a.js"), raw("Low")],
     ]});
-    let incident = one(&post(json!({"blocks": [header, columns]})));
-    assert_eq!((&*incident.script.url, &*incident.risk.raw), ("", ""), "no heading is a value");
+    let incident = only_incident(&post(json!({"blocks": [header, columns]})));
+    assert_eq!((&*incident.script.url, &*incident.risk.raw), ("", ""), "a heading is not a value");
 }
