@@ -10,12 +10,12 @@ pub(super) const DELIVERED: i64 = 1;
 pub(super) const DEAD: i64 = 2;
 pub(super) const CANCELLED: i64 = 3;
 
-/// The number of a delivery is `seq * PER_ALERT + destination`, with the numbers of its alert and
-/// of its destination.
+/// Numbers that each alert has for its deliveries. The number of a delivery is
+/// `seq * PER_ALERT + destination`, from the number of its alert and that of its destination.
 pub(super) const PER_ALERT: i64 = 65_536;
 
-/// The longest time for which a new delivery is held back before the first attempt, in
-/// microseconds. The length of a wait is stored only for later attempts.
+/// Longest time for which a new delivery is held before the first attempt, in microseconds.
+/// The length of a wait is stored only for later attempts.
 pub(super) const HELD_MAX_US: i64 = 60_000_000;
 
 /// Returns the stored number of a reason to wait.
@@ -27,11 +27,13 @@ pub(super) const fn because_number(because: Because) -> i64 {
     }
 }
 
-/// The largest part of an answer that is kept.
+/// Largest part of an answer that is stored, in bytes.
 const EXCERPT_BYTES: usize = 4096;
 
-/// Number of quarantined bodies that are kept, and the largest part of each.
+/// Number of quarantined bodies that are stored.
 pub(super) const QUARANTINED: i64 = 100;
+
+/// Largest part of a quarantined body that is stored, in bytes.
 const QUARANTINED_BYTES: usize = 64 * 1024;
 
 /// Returns a text with each NUL replaced by U+FFFD, since NUL ends a text for many tools.
@@ -39,12 +41,12 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 
-/// Returns the part of an answer that is kept.
+/// Returns the part of an answer that is stored.
 pub(super) fn excerpt(text: &str) -> Cow<'_, str> {
     clean(text.get(..text.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default())
 }
 
-/// Returns the part of a quarantined body that is kept.
+/// Returns the part of a quarantined body that is stored.
 pub(super) fn quarantined(body: &[u8]) -> &[u8] {
     body.get(..QUARANTINED_BYTES).unwrap_or(body)
 }

@@ -13,14 +13,13 @@ use crate::{
     },
 };
 
-/// The longest hold that is passed on, in microseconds, so that adding it to a time does not
-/// overflow.
+/// Longest hold that is passed on, in microseconds. Adding this to a time does not overflow.
 const LONGEST_HOLD_US: i64 = i64::MAX / 2;
 
-/// A message together with how long its deliveries are held.
+/// A message, and the time for which its deliveries are held.
 pub(super) struct HeldMessage {
     pub(super) message: NewMessage,
-    /// Time until the first attempt, in microseconds.
+    /// Time from the accept to the first attempt, in microseconds.
     pub(super) hold_us: i64,
 }
 
@@ -138,7 +137,7 @@ impl<'a> BatchColumns<'a> {
         }
     }
 
-    /// Returns the subscript of a destination, which is added if it is missing.
+    /// Returns the subscript of a destination. Adds the destination if it is missing.
     fn target_of(&mut self, name: &'a str, id: i32) -> i32 {
         let known = self.name.iter().position(|known| *known == name);
         let index = known.unwrap_or_else(|| {
@@ -197,7 +196,7 @@ impl<'a> BatchColumns<'a> {
     }
 }
 
-/// The SQL subscript of the last of that many elements.
-fn subscript(elements: usize) -> i32 {
-    i32::try_from(elements).unwrap_or(i32::MAX)
+/// Returns the SQL subscript of the last element of an array with this length.
+fn subscript(length: usize) -> i32 {
+    i32::try_from(length).unwrap_or(i32::MAX)
 }

@@ -1,4 +1,4 @@
-//! State of catch-up: cursors, ids of channels, and the list of messages that no push has brought.
+//! State of catch-up: cursors, ids of channels, and the messages that Slack did not push.
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// Waits for the accepts that are under way, and makes later ones wait until the transaction ends,
-/// so that each accept sees all ids of a channel. `postgres-2.sql` uses the same lock.
+/// Waits for the accepts under way, and makes later ones wait until the transaction ends, so that
+/// each accept sees all ids of a channel. `postgres-2.sql` uses the same lock.
 const CHAINS_LOCK: &str = "SELECT pg_advisory_xact_lock(5071129380421576193)";
 
-/// The most messages that one call of `take_unpushed` returns.
-const PIECE: i64 = 1000;
+/// Most messages that one call of `take_unpushed` returns.
+const MAX_TAKEN: i64 = 1000;
 
 /// Selects the channel ids of an app by the text in the configuration.
 pub(super) const CHANNEL_IDS: &str =
@@ -154,7 +154,7 @@ impl History for PostgresStore {
         read_chains(&shared.database.run(Priority::Background, CHAINS, &params).await?)
     }
 
-    /// Accepts wait for this transaction, so nothing in it may take long.
+    /// Accepts wait for this transaction, so it must be short.
     async fn replace_channel_id(
         &self,
         app: &AppName,
@@ -264,7 +264,7 @@ impl History for PostgresStore {
         let app = app.as_str();
         let before = posted_before.micros();
         let params: [Param<'_>; _] =
-            [(&app, Type::TEXT), (&before, Type::INT8), (&PIECE, Type::INT8)];
+            [(&app, Type::TEXT), (&before, Type::INT8), (&MAX_TAKEN, Type::INT8)];
         let rows = shared.database.run(Priority::Background, SQL, &params).await?;
         let mut taken = rows
             .iter()

@@ -82,7 +82,7 @@ impl PostgresStore {
         let mut watchers = JoinSet::new();
         writers.spawn(accept::run(Arc::clone(&shared), accepted));
         writers.spawn(record::run(Arc::clone(&shared), recorded));
-        watchers.spawn(watch::look(Arc::clone(&shared)));
+        watchers.spawn(watch::wake_regularly(Arc::clone(&shared)));
         if let Some(url) = settings.listen_url.clone() {
             let connector = Connector { url, ..settings.connector() };
             watchers.spawn(watch::listen(Arc::clone(&shared), connector));

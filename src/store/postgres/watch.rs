@@ -1,5 +1,5 @@
-//! Background tasks: one wakes the workers every second, since other processes add deliveries; one
-//! listens for notifications, if there is a URL for that.
+//! Background tasks: one wakes the workers every second, since other processes add deliveries; the
+//! other listens for notifications, if `store.postgres.listen_url` is set.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,26 +13,26 @@ use super::{
 use crate::{clock::Clock, ids::DestinationName};
 
 /// Time between two wake-ups of all workers.
-const LOOK: Duration = Duration::from_secs(1);
+const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// Wake-ups between two renewals of the right to poll.
 const RENEW_EVERY: u32 = 3;
 
-/// The first and the longest backoff after the listening connection broke.
+/// First and longest backoff after the listening connection broke.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Notifications within one [`LOOK`] that are too many for relays: another role sends them, and
-/// looking every second is enough.
+/// Most notifications within [`WAKE_EVERY`]. Relays never send more, so another role floods the
+/// channel; waking the workers every second is enough then.
 const FLOOD: u32 = 20_000;
 
 /// Time without listening after a flood.
 const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Wakes all workers every second, and renews the right to poll.
-pub(super) async fn look(shared: Arc<Shared>) {
+pub(super) async fn wake_regularly(shared: Arc<Shared>) {
     for round in 1_u32.. {
-        shared.clock.sleep(LOOK).await;
+        shared.clock.sleep(WAKE_EVERY).await;
         shared.hints.wake(None);
         if round.is_multiple_of(RENEW_EVERY) {
             poller::renew(&shared).await;
@@ -40,8 +40,8 @@ pub(super) async fn look(shared: Arc<Shared>) {
     }
 }
 
-/// Listens for deliveries that other processes add, and wakes their workers at once. Nothing
-/// depends on it.
+/// Listens for deliveries that other processes add, and wakes their workers at once. Only latency
+/// depends on this task, since all workers are woken every second.
 pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
     let mut pause = MIN_BACKOFF;
     let mut has_warned = false;
@@ -52,15 +52,18 @@ pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
                 if !has_warned {
                     tracing::warn!(
                         "another role floods the channel relay_due of the database with NOTIFY: \
-                         the relay does not listen for a minute at a time, and still looks every \
-                         second"
+                         the relay stops listening for a minute at a time, and still looks for \
+                         deliveries every second"
                     );
                 }
                 has_warned = true;
                 pause = FLOOD_PAUSE;
             }
             Err(error) => {
-                tracing::warn!(%error, "could not listen to PostgreSQL; it looks every second");
+                tracing::warn!(
+                    %error,
+                    "could not listen for PostgreSQL notifications; the relay still looks for \
+                     deliveries every second");
                 pause = (pause * 2).min(MAX_BACKOFF);
             }
         }
@@ -79,7 +82,7 @@ async fn listen_once(
     let mut received = 0_u32;
     let on_notify = move |notification: &tokio_postgres::Notification| {
         let now = own.clock.instant();
-        if now.duration_since(since) >= LOOK {
+        if now.duration_since(since) >= WAKE_EVERY {
             since = now;
             received = 0;
         }
