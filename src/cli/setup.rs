@@ -344,7 +344,7 @@ fn destination_url(text: &str) -> Result<String, String> {
 const OWNER_ONLY: u32 = 0o600;
 const READABLE: u32 = 0o644;
 
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
+fn create_folder(folder: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -83,7 +83,7 @@ async fn run(dir: &Path, arguments: &[&str], env: &[(String, String)]) -> (i32, 
 }
 
 #[tokio::test]
-async fn a_healthy_set_up_passes_and_is_reminded_of_what_cannot_be_asked() {
+async fn a_healthy_setup_passes_and_is_reminded_of_settings_that_slack_does_not_tell() {
     let world = World::new().await;
     let (code, out) = world.doctor().await;
     assert_eq!(code, 0, "{out}");
@@ -100,7 +100,7 @@ async fn a_healthy_set_up_passes_and_is_reminded_of_what_cannot_be_asked() {
 }
 
 #[tokio::test]
-async fn a_mail_server_is_reached_as_one_and_the_own_output_always() {
+async fn a_mail_server_is_tried_over_smtp_and_standard_output_always_passes() {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -160,7 +160,7 @@ async fn a_channel_without_the_bot_is_named_with_how_to_invite_it() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_off_is_named_in_time() {
+async fn a_clock_that_is_wrong_is_reported_before_pushes_are_refused() {
     let world = World::new().await;
     world.slack.state().skew_seconds = 600;
     world.fails_with(&["clock: -", "timedatectl"]).await;
