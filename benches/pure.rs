@@ -95,7 +95,7 @@ fn found(verdict: Verdict) -> FoundIncident {
         Verdict::NewLayout(..)
         | Verdict::NearMiss(..)
         | Verdict::Refused(_)
-        | Verdict::Ignored(_) => unreachable!("the sample has the known shape"),
+        | Verdict::Ignored(_) => unreachable!("the sample has the known layout"),
     }
 }
 

@@ -54,7 +54,11 @@ fn print(path: &Path, config: Option<&Config>, problems: &[Problem], warnings: &
     if let Some(config) = config {
         let (apps, destinations) = (config.apps.len(), config.destinations.len());
         let file = path.display();
-        say(&format!("{file}: ok ({}, {})", many(apps, "app"), many(destinations, "destination")));
+        say(&format!(
+            "{file}: ok ({}, {})",
+            counted(apps, "app"),
+            counted(destinations, "destination")
+        ));
     }
 }
 
@@ -67,6 +71,6 @@ fn as_json(problems: &[Problem]) -> Vec<Value> {
     problems.iter().map(as_json).collect()
 }
 
-fn many(number: usize, what: &str) -> String {
+fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! Opens the store that the configuration names.
+//! Opening the store, shared by the subcommands that need it.
 
 use std::sync::Arc;
 

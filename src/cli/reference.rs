@@ -18,7 +18,7 @@ pub(super) fn page(mut command: Command) -> String {
     page.extend([format!("\n{}\n", about(&command))]);
     page.push_str("\n## Global options\n\n");
     arguments(&mut page, &command, Arg::is_global_set);
-    for inner in command.get_subcommands().filter(|one| is_shown(one)) {
+    for inner in command.get_subcommands().filter(|command| is_shown(command)) {
         section(&mut page, command.get_name(), inner);
     }
     page
@@ -27,17 +27,17 @@ pub(super) fn page(mut command: Command) -> String {
 fn section(page: &mut String, above: &str, command: &Command) {
     let path = format!("{above} {}", command.get_name());
     page.extend([format!("\n## `{path}`\n\n{}\n\n", about(command))]);
-    arguments(page, command, |one| !one.is_global_set());
-    for inner in command.get_subcommands().filter(|one| is_shown(one)) {
+    arguments(page, command, |argument| !argument.is_global_set());
+    for inner in command.get_subcommands().filter(|command| is_shown(command)) {
         section(page, &path, inner);
     }
 }
 
-fn arguments(page: &mut String, command: &Command, is_meant: fn(&Arg) -> bool) {
+fn arguments(page: &mut String, command: &Command, is_listed: fn(&Arg) -> bool) {
     let is_shown =
-        |one: &&Arg| !one.is_hide_set() && !["help", "version"].contains(&one.get_id().as_str());
+        |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());
     let mut arguments =
-        command.get_arguments().filter(|one| is_meant(one)).filter(is_shown).peekable();
+        command.get_arguments().filter(|arg| is_listed(arg)).filter(is_shown).peekable();
     if arguments.peek().is_none() {
         page.push_str("No arguments besides the global options.\n");
         return;

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_a_file_is_whole_and_without_colour() {
+    fn a_table_that_is_not_for_a_terminal_is_not_cut_or_coloured() {
         let screen = Screen { colour: false, width: None };
         let table = screen.table(&HEAD, &rows());
         assert!(table.contains("a rather long summary"), "{table}");

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Most connections of each listener. Together with the store's files and the connections to
-/// destinations they stay below 1,024 open files, the usual limit of a process.
+/// destinations, both listeners stay below 1,024 open files, the usual limit of a process.
 const PUBLIC_CONNECTIONS: usize = 512;
 const OPS_CONNECTIONS: usize = 256;
 

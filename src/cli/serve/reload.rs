@@ -1,6 +1,6 @@
-//! Takes a new configuration into use while the relay runs: at once on SIGHUP, and when a file
-//! changes that the configuration was made of. A refused configuration changes nothing; the reason
-//! is in the log, in `config_last_reload_successful` and in `/api/v1/status`.
+//! Takes a new configuration into use while the relay runs: at once on SIGHUP, and soon after one
+//! of its files has changed. A refused configuration changes nothing: the log and `/api/v1/status`
+//! have the reason, and `config_last_reload_successful` is 0.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
     metrics::Metric,
 };
 
-/// Time between two looks at the files.
-const LOOK: Duration = Duration::from_secs(5);
+/// Time between two checks of the files.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Time after which a refused configuration is tried again: the cause may lie outside of its files,
 /// such as a missing secret.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Function that looks up an environment variable.
 type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -53,7 +53,7 @@ pub(super) struct Reloader {
 #[derive(Debug)]
 struct Watched {
     file: ConfigFile,
-    /// Time of the last reading; not a time of day, which may be set.
+    /// Time of the last load, on the monotonic clock.
     read_at: Moment,
 }
 
@@ -63,7 +63,7 @@ impl Reloader {
         Arc::new(Self { live, watched: Mutex::new(Watched { file, read_at }) })
     }
 
-    /// Looks at the files until the relay stops.
+    /// Starts the task that checks the files until the relay stops.
     pub(super) fn start(self: &Arc<Self>) {
         let this = Arc::clone(self);
         let ground = &self.live.ground;
@@ -72,18 +72,18 @@ impl Reloader {
             let ground = &this.live.ground;
             loop {
                 tokio::select! {
-                    () = ground.clock.sleep(LOOK) => {}
+                    () = ground.clock.sleep(CHECK_EVERY) => {}
                     () = ground.shutdown.stopped() => return,
                 }
                 heartbeat.beat(ground.clock.instant());
-                this.look().await;
+                this.check_files().await;
             }
         });
     }
 
-    async fn look(&self) {
+    async fn check_files(&self) {
         let mut watched = self.watched.lock().await;
-        let is_time = self.live.ground.clock.moment().since(watched.read_at) >= TRY_AGAIN;
+        let is_time = self.live.ground.clock.moment().since(watched.read_at) >= RETRY_AFTER;
         if self.live.refused().is_some() && is_time || watched.file.sources.have_changed() {
             drop(self.reload_from(&mut watched, false).await);
         }
@@ -97,7 +97,7 @@ impl Reloader {
         self.reload_from(&mut *self.watched.lock().await, true).await
     }
 
-    async fn reload_from(&self, watched: &mut Watched, is_asked: bool) -> Result<(), String> {
+    async fn reload_from(&self, watched: &mut Watched, is_requested: bool) -> Result<(), String> {
         watched.read_at = self.live.ground.clock.moment();
         let file = &mut watched.file;
         // Before they are read: what changes in between is read once more.
@@ -117,14 +117,14 @@ impl Reloader {
                 for warning in warnings {
                     tracing::warn!("{}", warning.in_file(&file.path));
                 }
-                self.tell(&changes).await;
+                self.log_changes(&changes).await;
                 Ok(())
             }
             Err(reason) => {
-                if self.live.note_refused(&reason) || is_asked {
+                if self.live.note_refused(&reason) || is_requested {
                     tracing::error!(
                         reason,
-                        "the new configuration is refused, the one before it stays in use: {reason}"
+                        "the new configuration is refused, the previous one stays in use: {reason}"
                     );
                 }
                 Err(reason)
@@ -143,7 +143,7 @@ impl Reloader {
             .map_err(|problems| problems.to_string())
     }
 
-    async fn tell(&self, changes: &Changes) {
+    async fn log_changes(&self, changes: &Changes) {
         let Changes { destinations, apps, keys } = changes;
         let list = |names: &[String]| names.join(" ");
         tracing::info!(
@@ -155,7 +155,7 @@ impl Reloader {
             apps_removed = list(&apps.removed),
             keys = keys.join(" "),
             "the new configuration is in use: {}",
-            described(changes)
+            description(changes)
         );
         if !destinations.removed.is_empty() {
             warn_of_orphans(self.live.ground.store.as_ref(), &self.live.destinations()).await;
@@ -163,8 +163,8 @@ impl Reloader {
     }
 }
 
-/// Describes the changes of a reload in words.
-fn described(changes: &Changes) -> String {
+/// Returns the changes of a reload in words.
+fn description(changes: &Changes) -> String {
     let Changes { destinations, apps, keys } = changes;
     let mut words = Vec::new();
     for (kind, Diff { added, changed, removed }) in [("app", apps), ("destination", destinations)] {
@@ -173,5 +173,5 @@ fn described(changes: &Changes) -> String {
         }
     }
     words.extend(keys.iter().map(|key| format!("{key} changed")));
-    if words.is_empty() { "nothing that is looked at differs".to_owned() } else { words.join(", ") }
+    if words.is_empty() { "no relevant changes".to_owned() } else { words.join(", ") }
 }
