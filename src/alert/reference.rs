@@ -32,7 +32,7 @@ pub fn reference() -> String {
     page
 }
 
-/// Writes the table of an object, then those of the objects in its fields.
+/// Writes the table of an object, then the tables of the objects in its fields.
 fn section(page: &mut String, schema: &Value, path: &str, object: &Value) {
     let title = if path.is_empty() { "Fields".to_owned() } else { format!("`{path}`") };
     page.extend([format!("\n## {title}\n\n{}\n\n", text(object, "description"))]);

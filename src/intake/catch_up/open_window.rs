@@ -1,4 +1,4 @@
-//! A window while it is being read: what was found so far and what still has to be decided.
+//! A window that is being read: the messages found so far and the decisions still to be made.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ impl ReadCounts {
     }
 }
 
-/// Sums of a window. What the store did not know is counted at once, everything else when the
-/// window was read to its end.
+/// Totals of a window. Messages that the store did not know are counted at once, all others when
+/// the window has been read to its end.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) counts: ReadCounts,
@@ -47,13 +47,13 @@ pub(super) struct Tally {
     pub(super) newest: Option<MessageTs>,
 }
 
-/// A message with incidents that a page has brought.
+/// A message with incidents, found in a page of history.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) incident: IncidentMessage,
-    /// The message was not seen before in this window.
+    /// `true` if the message was not seen before in this window.
     pub(super) is_first: bool,
-    /// No earlier reading has counted the message.
+    /// `true` if no earlier reading has counted the message.
     pub(super) is_fresh: bool,
     /// Decision that is needed before the message is stored.
     pub(super) question: Question,
@@ -65,7 +65,7 @@ impl Candidate {
     }
 }
 
-/// A decision about a message with incidents that only the store can help to make.
+/// A decision about a message with incidents that depends on the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
     /// No decision is needed: the message is stored.
