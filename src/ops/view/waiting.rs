@@ -79,19 +79,19 @@ impl WaitKind {
     const fn what(self) -> &'static str {
         match self {
             Self::Attempt => "An attempt is under way.",
-            Self::Turn => "Nothing is in its way but others before it.",
-            Self::Retry => "The last attempt failed; the next one has its time.",
+            Self::Turn => "Other deliveries of the destination are ahead.",
+            Self::Retry => "The last attempt failed; the next one is scheduled.",
             Self::Asked => {
                 "The destination asked to be left alone for a time (429, `Retry-After`)."
             }
             Self::Refused => {
-                "The destination refused it three times or more, and accepts no others."
+                "The destination refused the alert three times or more, and accepts no others."
             }
             Self::Breaker => "The destination's breaker is open.",
             Self::Pause => "An operator has paused the destination.",
-            Self::Reader => "It is in a feed, and no reader has passed it.",
-            Self::Orphaned => "Its destination is not configured any more.",
-            Self::Dead => "It was given up.",
+            Self::Reader => "The delivery is in a feed, and no reader has confirmed it.",
+            Self::Orphaned => "The destination is not configured any more.",
+            Self::Dead => "The delivery was given up.",
         }
     }
 
