@@ -64,7 +64,7 @@ The token of the running relay's API, for the commands that use the API.
 \fBNO_COLOR\fR
 Disables colour if set and not empty.
 .PP
-The variables that the configuration names as \fI{env: NAME}\fR hold secrets.
+Variables that the configuration names as \fI{env: NAME}\fR hold secrets.
 .SH FILES
 .TP
 \fIrelay.yaml\fR

@@ -65,7 +65,7 @@ impl Served {
         }
     }
 
-    /// Makes the worker try the destination now.
+    /// Makes the worker, if there is one, send a probe now.
     pub(super) fn probe_now(&self) {
         if let ServedBy::Worker(worker) = &self.by {
             worker.probe_now();

@@ -202,11 +202,11 @@ fn explain(config: &Config, app: &AppConfig, body: &[u8]) -> anyhow::Result<Mess
             ("ignored", reason.label(), notes::explain(reason).to_owned(), Vec::new())
         }
     };
-    let attachments = posted.attachments.iter().map(|(number, attachment)| {
-        let (is_incident, explanation) = matcher.explain(&attachment);
+    let attachments = posted.attachments.iter().map(|(attachment, it)| {
+        let (is_incident, explanation) = matcher.explain(&it);
         AttachmentExplanation {
-            attachment: number,
-            title: attachment.title.to_string(),
+            attachment,
+            title: it.title.to_string(),
             is_incident: is_incident && outcome == "alert",
             explanation,
         }
@@ -244,10 +244,10 @@ impl AlertContext<'_> {
         let id = AlertId { message: key, ordinal: found.ordinal };
         let origin = Origin {
             id: &id,
-            posted_at: posted.posted_at(callback.map_or(0, |callback| callback.event_time)),
+            posted_at: posted.posted_at(callback.map_or(0, |it| it.event_time)),
             source: "push",
-            event_id: callback.map_or("", |callback| &callback.event_id),
-            team: callback.map_or("", |callback| &callback.team_id),
+            event_id: callback.map_or("", |it| &it.event_id),
+            team: callback.map_or("", |it| &it.team_id),
             bot_id: "",
         };
         let alert = alert_of_stored(self.raw.as_bytes(), found.attachment, &origin, self.matcher)?;

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_in_milliseconds_includes_every_message_that_is_rounded_to_it() {
+    fn milliseconds_include_every_message_that_is_rounded_to_them() {
         let at = |micros| Ok(HistoryTime::At(MessageTs::from_micros(micros)));
         assert_eq!(since("1600689944000"), at(1_600_689_943_999_500));
         assert_eq!(until("1600689944000"), at(1_600_689_944_000_500));

@@ -1,4 +1,4 @@
-//! Opening the store, shared by the subcommands that need it.
+//! Opens the store that the configuration names.
 
 use std::sync::Arc;
 

@@ -70,10 +70,7 @@ impl Target {
         let url = match &self.server {
             Some(server) => server.clone(),
             None if salvaged.has_read("/server/ops_listen") => {
-                format!(
-                    "http://{}",
-                    reachable_address(server.ops_listen, "ops_listen", "--server")?
-                )
+                format!("http://{}", reachable(server.ops_listen, "ops_listen", "--server")?)
             }
             None => {
                 let error = common.unusable(salvaged, "/server/ops_listen");
@@ -232,7 +229,7 @@ mod tests {
     #[test]
     fn a_relay_that_listens_on_all_addresses_is_reached_on_loopback() {
         let reach = |text: &str| {
-            let address = reachable_address(text.parse().unwrap(), "ops_listen", "--server");
+            let address = reachable(text.parse().unwrap(), "ops_listen", "--server");
             address.map_or_else(|error| error.to_string(), |address| address.to_string())
         };
         assert_eq!(reach("0.0.0.0:9090"), "127.0.0.1:9090");

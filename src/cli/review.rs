@@ -10,7 +10,7 @@ use crate::{
     store::{NearMiss, NewMessage, Source},
 };
 
-/// Returns the messages of an app that have the title of incidents and were not taken.
+/// Returns the messages of an app with the title of incidents that were not taken.
 pub(super) fn refused(notes: &Notes, app: &AppName) -> Vec<Refused> {
     let refused = |one: RefusedMessages| Refused {
         reason: one.reason.label().to_owned(),
@@ -22,10 +22,10 @@ pub(super) fn refused(notes: &Notes, app: &AppName) -> Vec<Refused> {
     notes.refused_of(app).into_iter().map(refused).collect()
 }
 
-/// Makes a near miss the message that the store accepts as alerts.
+/// Makes of a near miss what the store is given for its alerts.
 ///
 /// # Errors
-/// Returns [`NoAdoption`] if the app is not configured or the message cannot be read.
+/// [`NoAdoption`].
 pub(super) fn adopt(
     admission: &Admission,
     apps: &[AppName],

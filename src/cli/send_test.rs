@@ -79,10 +79,14 @@ impl SendTest {
             let error = common.unusable(&salvaged, "/server/listen");
             return Err(error.context("without --url, `listen` of the configuration is needed"));
         }
-        runtime.block_on(self.send_as_slack(&salvaged.config, &client))
+        runtime.block_on(self.through_the_front_door(&salvaged.config, &client))
     }
 
-    async fn send_as_slack(&self, config: &Config, client: &OpsClient) -> anyhow::Result<ExitCode> {
+    async fn through_the_front_door(
+        &self,
+        config: &Config,
+        client: &OpsClient,
+    ) -> anyhow::Result<ExitCode> {
         let app = self.app(config)?;
         let clock = Clock::system();
         let ts = MessageTs::from_micros(clock.now().micros());
@@ -132,10 +136,7 @@ impl SendTest {
         };
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => format!(
-                "http://{}{path}",
-                reachable_address(config.server.listen, "listen", "--url")?
-            ),
+            None => format!("http://{}{path}", reachable(config.server.listen, "listen", "--url")?),
         };
         let secret = app.signing_secrets.first().context("the app has no signing secret")?;
         let now = Clock::system().now();
@@ -276,7 +277,7 @@ fn feeds(config: &Config) -> Vec<&str> {
 fn unread(delivery: &Delivery) -> String {
     let state = Screen::new().paint(Colour::of(&delivery.state), &delivery.state);
     format!(
-        "{}: {state}; delivered when a reader of this feed has fetched the alert",
+        "{}: {state}; delivered when a reader of this feed has confirmed the alert",
         delivery.destination
     )
 }

@@ -204,7 +204,7 @@ impl DestinationAnswers {
         let needs_url = preset.transport() == Transport::Http && preset.url().is_none()
             || preset.transport() == Transport::Email;
         let url =
-            needs_url.then(|| prompt.ask_secret("   Its URL", destination_url)).transpose()?;
+            needs_url.then(|| prompt.ask_secret("   URL of the SOAR", destination_url)).transpose()?;
         let mut params = Vec::new();
         for param in preset.params_documented().into_iter().filter(|param| param.default.is_none())
         {
@@ -344,7 +344,7 @@ fn destination_url(text: &str) -> Result<String, String> {
 const OWNER_ONLY: u32 = 0o600;
 const READABLE: u32 = 0o644;
 
-fn create_folder(folder: &Path) -> anyhow::Result<()> {
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

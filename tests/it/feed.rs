@@ -468,7 +468,7 @@ async fn a_test_through_the_front_door_waits_for_its_reader() {
     let send = ["send-test", "--server", &ops, "--url", &url, "--wait", "0"];
     let (code, said) = run_in(&config, &send).await;
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("pull: pending; a feed: delivered once its reader"), "{said}");
+    assert!(said.contains("pull: pending; delivered when a reader of this feed"), "{said}");
     let one = ["send-test", "--server", &ops, "--destination", "pull"];
     let (code, said) = run_in(&config, &one).await;
     assert_eq!(code, 1, "{said}");

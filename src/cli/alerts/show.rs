@@ -138,7 +138,7 @@ fn explained(reason: &str) -> &str {
 /// Returns the text for a delivery without attempts. If it is delivered, its destination is a feed.
 fn unattempted(state: &str) -> &'static str {
     match state {
-        "delivered" => "fetched by a reader of the feed",
+        "delivered" => "confirmed by a reader of the feed",
         "dead" | "cancelled" => "no attempt",
         _ => "no attempt yet",
     }

@@ -66,13 +66,13 @@ impl Switch {
                 drop(self.notes.send(Note::Refused).await);
                 return (StatusCode::SERVICE_UNAVAILABLE, STOPPED).into_response();
             }
-            _ => drop(self.notes.send(accepted(request).await).await),
+            _ => drop(self.notes.send(noted(request).await).await),
         }
         "{}".into_response()
     }
 }
 
-async fn accepted(request: Request) -> Note {
+async fn noted(request: Request) -> Note {
     let mut head = format!("{} {}", request.method(), request.uri().path());
     for (name, value) in request.headers() {
         head.extend(["\n", name.as_str(), ": ", value.to_str().unwrap_or("?")]);
@@ -82,7 +82,7 @@ async fn accepted(request: Request) -> Note {
     let body = serde_json::from_slice::<serde_json::Value>(&bytes)
         .and_then(|json| serde_json::to_string_pretty(&json))
         .unwrap_or_else(|_no_json| String::from_utf8_lossy(&bytes).into_owned());
-    Note::Accepted { head, body }
+    Note::Took { head, body }
 }
 
 /// Starts the SOAR on a loopback port.

@@ -182,7 +182,7 @@ impl AppCheck<'_> {
             catch_up: true,
             incoming_webhook: false,
         };
-        let has = |scope: &&str| identity.scopes.iter().any(|granted| granted == scope);
+        let has = |scope: &&str| identity.scopes.iter().any(|known| known == scope);
         let missing: Vec<&str> = scopes(&needs).into_iter().filter(|scope| !has(scope)).collect();
         if missing.is_empty() {
             return self.ok("scopes", "complete");
@@ -211,7 +211,7 @@ impl AppCheck<'_> {
         }
         let is_every = app.channels.is_empty() && app.channel_names.is_empty();
         if !unresolved.is_empty() || is_every {
-            self.check_listed(&unresolved, is_every).await;
+            self.listed(&unresolved, is_every).await;
         }
     }
 

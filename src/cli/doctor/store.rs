@@ -62,7 +62,7 @@ pub(super) async fn known_channels(
 async fn database(postgres: &config::PostgresConfig, store: &config::StoreConfig) -> Vec<Finding> {
     let looked =
         async { anyhow::Ok(Checkup::new(postgres_settings(postgres, store)?)?.report().await?) };
-    let found = match report.await {
+    let found = match looked.await {
         Ok(found) => found,
         Err(error) => {
             let advice = "check `store.postgres` (host, password, TLS), and the server";
@@ -165,12 +165,12 @@ fn write_time(directory: &Path) -> io::Result<Duration> {
     let clock = Clock::system();
     let mut file: File = tempfile::tempfile_in(directory)?;
     let mut times = Vec::new();
-    for _ in 0..WRITES {
+    for _ in 0..TRIES {
         let start = clock.instant();
         file.write_all(&[0; 4096])?;
         file.sync_data()?;
         times.push(clock.instant().saturating_duration_since(start));
     }
     times.sort_unstable();
-    Ok(times.get(WRITES / 2).copied().unwrap_or_default())
+    Ok(times.get(TRIES / 2).copied().unwrap_or_default())
 }

@@ -100,7 +100,7 @@ impl Reloader {
     async fn reload_from(&self, watched: &mut Watched, is_requested: bool) -> Result<(), String> {
         watched.read_at = self.live.ground.clock.moment();
         let file = &mut watched.file;
-        // Before they are read: what changes in between is read once more.
+        // Taken before the files are read: a change in between then causes another load.
         file.sources = file.sources.refreshed();
         let taken = match self.load(file).await {
             Ok(Loaded { config, warnings, sources }) => {
