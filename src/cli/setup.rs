@@ -203,8 +203,9 @@ impl DestinationAnswers {
         let preset = Preset::builtin(&name).context("the preset does not exist")?;
         let needs_url = preset.transport() == Transport::Http && preset.url().is_none()
             || preset.transport() == Transport::Email;
-        let url =
-            needs_url.then(|| prompt.ask_secret("   URL of the SOAR", destination_url)).transpose()?;
+        let url = needs_url
+            .then(|| prompt.ask_secret("   URL of the SOAR", destination_url))
+            .transpose()?;
         let mut params = Vec::new();
         for param in preset.params_documented().into_iter().filter(|param| param.default.is_none())
         {

@@ -145,7 +145,7 @@ async fn without_its_secrets_in_the_shell_only_what_is_signed_is_refused() {
     assert!(code == 0 && out.contains("warn  configuration: "), "{out}");
     assert!(!out.contains("has the right form"), "a secret that nobody has seen: {out}");
     let (code, _, err) = world.run(&world.yaml, token, &["send-test"]);
-    assert!(code == 2 && err.contains("signing secret that can be read"), "{err}");
+    assert!(code == 2 && err.contains("signing secret of no app can be read"), "{err}");
     let (code, _, err) = world.run(&world.yaml, &[], &["alerts", "list"]);
     assert!(code == 1 && err.contains("RELAY_OPS_TOKEN"), "{err}");
 }

@@ -182,7 +182,7 @@ async fn commands_find_the_relay_by_its_address_and_bring_the_token() {
     let config = ["alerts", "list", "--config", path.to_str().unwrap()];
     let (code, _, err) = run(&config);
     assert_eq!(code, 1);
-    assert!(err.contains("`ops_listen` has no fixed port: give --server"), "{err}");
+    assert!(err.contains("`ops_listen` does not have a fixed port: give --server"), "{err}");
 }
 
 #[test]

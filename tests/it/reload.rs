@@ -115,7 +115,7 @@ async fn a_broken_file_changes_nothing_and_the_reason_is_told() {
     let mut relay = start(&first, &second).await;
     assert_eq!(relay.metric(RELOADED).await, 1.0);
     for (broken, reason) in [
-        ("destinations: [", "is no YAML"),
+        ("destinations: [", "is not valid YAML"),
         ("destination: []\n", "did you mean"),
         ("", "not empty"),
     ] {
