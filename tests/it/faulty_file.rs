@@ -122,7 +122,7 @@ async fn the_doctor_names_each_mistake_and_checks_the_rest() {
             "{what}: {out}"
         );
         assert!(
-            out.contains("ok    store: ") && out.contains("ok    relay: runs"),
+            out.contains("ok    store: ") && out.contains("ok    relay: running"),
             "{what}: {out}"
         );
     }
@@ -139,7 +139,7 @@ async fn without_its_secrets_in_the_shell_only_what_is_signed_is_refused() {
     let token: &[(&str, &str)] = &[("RELAY_OPS_TOKEN", "t0ken")];
     let (code, out, err) = world.run(&world.yaml, token, &["alerts", "list"]);
     assert!(code == 0 && out.contains(&slack::id(1)), "{err}");
-    assert!(err.contains("and 1 more problem (`check` shows all)"), "{err}");
+    assert!(err.contains("and 1 more problem (`check` lists all)"), "{err}");
     assert_eq!(world.run(&world.yaml, &[], &["healthcheck"]).0, 0);
     let (code, out, _) = world.run(&world.yaml, &[], &["doctor"]);
     assert!(code == 0 && out.contains("warn  configuration: "), "{out}");
