@@ -1,5 +1,5 @@
-//! `destinations`: lists, pauses, resumes and tests destinations, through the ops API of the running
-//! relay.
+//! `destinations`: lists, pauses, resumes and tests destinations, through the ops API of the
+//! running relay.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -1,5 +1,5 @@
-//! `doctor`: live checks of the environment, one line each. For each fault the line says what to do,
-//! in words for a person who has never set up a Slack app.
+//! `doctor`: live checks of the environment, one line each. For each fault the line says what to
+//! do, in words for a person who has never set up a Slack app.
 //!
 //! The checks work while the relay is running. They write only a file of a few kilobytes beside the
 //! store, or a number in PostgreSQL.
@@ -73,8 +73,8 @@ fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
     if salvaged.problems.is_empty() {
         let warnings = match salvaged.warnings.len() {
             0 => String::new(),
-            1 => "; `check` prints 1 warning".to_owned(),
-            many => format!("; `check` prints {many} warnings"),
+            1 => "; `check` prints 1 remark".to_owned(),
+            many => format!("; `check` prints {many} remarks"),
         };
         return vec![Finding::ok(CHECK, format!("{} is valid{warnings}", path.display()))];
     }

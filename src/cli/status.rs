@@ -256,8 +256,8 @@ fn state(one: &Destination) -> &'static str {
     }
 }
 
-/// Returns the most important remark about a destination: the end of its pause, the next attempt, or
-/// the newest failure.
+/// Returns the most important remark about a destination: the end of its pause, the next attempt,
+/// or the newest failure.
 fn remark(one: &Destination, now: Timestamp) -> String {
     if let Some(pause) = &one.pause {
         let end = pause.until.map_or("until resumed".to_owned(), |until| {
