@@ -85,7 +85,7 @@ impl Demo {
         say("5. The SOAR received:\n");
         say(&indented(&head));
         say(&indented(&body));
-        say("\n6. The alert is delivered, and the outcome is on disk too.");
+        say("\n6. Delivered, and the outcome is on disk too.");
         if !self.once {
             print_suggestions(&demo, &file, relay.ops);
             toggle_on_enter(switch);

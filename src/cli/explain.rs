@@ -42,8 +42,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("what").required(true),
-    after_help = "Exit status: 0 if the message would become an alert that is sent to a destination, \
-                  1 if not, 2 if the command line or the configuration is invalid."
+    after_help = "Exit status: 0 if the message would become an alert that is sent somewhere, 1 if \
+                  not, 2 if the command line or the configuration is invalid."
 )]
 pub struct Explain {
     /// File with a message or an event in the form that Slack sends; `-`: standard input.
