@@ -73,8 +73,8 @@ fn configuration(path: &Path, salvaged: &Salvaged) -> Vec<Finding> {
     if salvaged.problems.is_empty() {
         let warnings = match salvaged.warnings.len() {
             0 => String::new(),
-            1 => "; `check` prints 1 remark".to_owned(),
-            many => format!("; `check` prints {many} remarks"),
+            1 => "; `check` prints 1 warning".to_owned(),
+            many => format!("; `check` prints {many} warnings"),
         };
         return vec![Finding::ok(CHECK, format!("{} is valid{warnings}", path.display()))];
     }

@@ -129,7 +129,7 @@ async fn the_doctor_names_each_mistake_and_checks_the_rest() {
     let (_, out, err) = world.run(&world.yaml, &SHELL, &["doctor"]);
     assert!(out.starts_with("ok    configuration: ") && err.is_empty(), "{out}{err}");
     // A short token, no bot token, any bot, no destination.
-    assert!(out.contains("`check` prints 4 remarks"), "{out}");
+    assert!(out.contains("`check` prints 4 warnings"), "{out}");
 }
 
 #[tokio::test]
