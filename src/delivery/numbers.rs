@@ -58,8 +58,8 @@ impl Numbers {
         count(&self.dead, reason);
     }
 
-    /// Gives up deliveries older than `max_age`. They also expire while no attempt is made, so this is
-    /// not left to attempts. `beat` is called between batches.
+    /// Gives up deliveries older than `max_age`. They also expire while no attempt is made, so this
+    /// is not left to attempts. `beat` is called between batches.
     pub(super) async fn expire_overdue(
         &self,
         store: &dyn Queue,
@@ -82,8 +82,8 @@ impl Numbers {
         }
     }
 
-    /// Logs and counts alerts that expired: one line each, as after an attempt, so that a search for an
-    /// alert's id finds its end.
+    /// Logs and counts alerts that expired: one line each, as after an attempt, so that a search
+    /// for an alert's id finds its end.
     fn note_expired(&self, dead: &[AlertId]) {
         let destination = &self.destination;
         let reason = DeadReason::TooOld.label();
