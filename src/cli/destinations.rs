@@ -130,7 +130,7 @@ impl ListDestinations {
             say_json(&json!({"destinations": status.destinations}))?;
         } else {
             let now = status::now(&status);
-            say(&status::destinations(&status.destinations, Screen::new(), now));
+            say(&status::destinations(&status, Screen::new(), now));
         }
         Ok(ExitCode::SUCCESS)
     }

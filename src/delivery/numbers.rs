@@ -8,9 +8,8 @@ use crate::{
     clock::Timestamp,
     delivery::outcome::{AttemptClass, DeadReason},
     ids::{AlertId, DestinationName, MessageTs},
-    logging::chain,
     metrics::{Metric, Metrics},
-    store::Queue,
+    store::{Queue, StoreError},
 };
 
 /// Metrics of one destination. Every series exists from the start.
@@ -65,18 +64,13 @@ impl Numbers {
         store: &dyn Queue,
         max_age: Duration,
         beat: impl Fn(),
-    ) {
+    ) -> Result<(), StoreError> {
         let destination = &self.destination;
         let reason = DeadReason::TooOld.label();
         loop {
-            match store.expire(destination, max_age, reason).await {
-                Ok(dead) if dead.is_empty() => return,
-                Ok(dead) => self.note_expired(&dead),
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::error!(%destination, error, "overdue alerts could not be given up");
-                    return;
-                }
+            match store.expire(destination, max_age, reason).await? {
+                dead if dead.is_empty() => return Ok(()),
+                dead => self.note_expired(&dead),
             }
             beat();
         }
