@@ -44,9 +44,10 @@ impl StoreOutages {
         let error = chain(error);
         let now = self.clock.instant();
         let mut outage = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *outage {
-            None => tracing::error!(error, "the store fails: could not {task}; trying again"),
-            Some(_) => tracing::debug!(error, "the store fails: could not {task}"),
+        if outage.is_none() {
+            tracing::error!(error, "the store fails: could not {task}; trying again");
+        } else {
+            tracing::debug!(error, "the store fails: could not {task}");
         }
         outage.get_or_insert(Outage { began: now, last_failure: now }).last_failure = now;
     }
