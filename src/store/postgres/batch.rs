@@ -82,8 +82,9 @@ impl<'a> BatchColumns<'a> {
             let places = (0..).zip(&held.message.alerts);
             alerts.extend(places.map(|(place, alert)| (*held, message, place, alert)));
         }
-        // All relays insert alerts in the same order, so they cannot deadlock. The channel does not
-        // count: the database may replace a channel id by an older id of the same channel.
+        // Relays insert alerts in the same order, so they rarely deadlock; a deadlock is retried.
+        // The channel does not count: the database may replace a channel id by an older id of the
+        // same channel, and of two messages with one key the first brings the alert.
         alerts.sort_by_key(|(held, _, _, alert)| {
             let key = &held.message.key;
             (&key.app, &key.ts, alert.ordinal)

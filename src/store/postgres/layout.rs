@@ -11,6 +11,9 @@ use crate::store::StoreError;
 const MIGRATIONS: &[&str] =
     &[include_str!("../migrations/postgres-1.sql"), include_str!("../migrations/postgres-2.sql")];
 
+/// Functions of the newest layout. Creating them again does no harm.
+const FUNCTIONS: &str = include_str!("../migrations/postgres-2-functions.sql");
+
 /// Lets one relay at a time migrate. The number is arbitrary and used for nothing else.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310593858020254319)";
 
@@ -23,12 +26,12 @@ pub(super) async fn migrate(database: &Database) -> Result<(), OpenError> {
     let mut transaction = database.begin(Priority::Background).await?;
     transaction.lift_limits().await?;
     transaction.query(LOCK, &[]).await?;
-    let has_schema = "SELECT to_regnamespace('relay') IS NOT NULL, to_regclass('relay.layout') \
-        IS NOT NULL";
-    let rows = transaction.query(has_schema, &[]).await?;
-    let (has_schema, has_layout) = match rows.first() {
-        Some(row) => (get(row, 0)?, get(row, 1)?),
-        None => (false, false),
+    let existing = "SELECT to_regnamespace('relay') IS NOT NULL, \
+        to_regclass('relay.layout') IS NOT NULL, to_regproc('relay.accept_batch') IS NOT NULL";
+    let rows = transaction.query(existing, &[]).await?;
+    let (has_schema, has_layout, has_functions) = match rows.first() {
+        Some(row) => (get(row, 0)?, get(row, 1)?, get(row, 2)?),
+        None => (false, false, false),
     };
     if !has_schema {
         transaction.batch("CREATE SCHEMA relay").await.map_err(migration_error)?;
@@ -39,35 +42,37 @@ pub(super) async fn migrate(database: &Database) -> Result<(), OpenError> {
         version = rows.first().map_or(Ok(0), |row| get::<i32>(row, 0))?;
     }
     // Another relay may have migrated while this one waited for the lock.
-    if is_newest(version)? {
+    if is_newest(version)? && has_functions {
         return Ok(());
     }
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
         transaction.batch(migration).await.map_err(migration_error)?;
     }
+    transaction.batch(FUNCTIONS).await.map_err(migration_error)?;
     transaction.commit().await?;
     tracing::info!(from = version, "the tables in PostgreSQL are up to date");
     Ok(())
 }
 
-/// Returns whether the tables have the newest layout.
+/// Returns whether the tables have the newest layout, and its functions exist: earlier builds made
+/// layout 2 without them.
 ///
 /// # Errors
 /// [`OpenError::Newer`] if they have a layout that this version does not know.
 pub(super) async fn is_current(database: &Database) -> Result<bool, OpenError> {
-    is_newest(version(database).await?)
-}
-
-/// Returns the version of the layout, 0 if there are no tables.
-async fn version(database: &Database) -> Result<i32, OpenError> {
-    let exists = "SELECT to_regclass('relay.layout') IS NOT NULL";
+    let exists = "SELECT to_regclass('relay.layout') IS NOT NULL, \
+        to_regproc('relay.accept_batch') IS NOT NULL";
     let rows = database.run(Priority::Background, exists, &[]).await?;
-    let has_layout = rows.first().map_or(Ok(false), |row| get(row, 0))?;
+    let (has_layout, has_functions) = match rows.first() {
+        Some(row) => (get(row, 0)?, get(row, 1)?),
+        None => (false, false),
+    };
     if !has_layout {
-        return Ok(0);
+        return Ok(false);
     }
     let rows = database.run(Priority::Background, "SELECT version FROM relay.layout", &[]).await?;
-    Ok(rows.first().map_or(Ok(0), |row| get::<i32>(row, 0))?)
+    let version = rows.first().map_or(Ok(0), |row| get(row, 0))?;
+    Ok(is_newest(version)? && has_functions)
 }
 
 fn is_newest(version: i32) -> Result<bool, OpenError> {

@@ -206,6 +206,20 @@ async fn tables_of_the_first_layout_are_migrated_with_their_channel_ids() {
     assert_eq!(db.sql(&format!("SELECT relay.accept({nulls})")), ["f"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_that_an_earlier_build_did_not_create_are_added() {
+    let db = TestDatabase::new();
+    accept(&db.open().await, message(1)).await.unwrap();
+    db.sql(
+        "DROP FUNCTION relay.accept_batch, relay.keep_revision, relay.alert_seq,
+            relay.delivery_id, relay.message_of",
+    );
+    let store = db.open().await;
+    assert_eq!(accept(&store, message(1)).await.unwrap(), Accepted::Duplicate);
+    assert_eq!(accept(&store, message(2)).await.unwrap(), Accepted::New { alerts: 1 });
+    assert_eq!(db.sql("SELECT version FROM relay.layout"), ["2"]);
+}
+
 /// A connection beside those of the store.
 pub(super) struct Session {
     client: tokio_postgres::Client,
