@@ -1,9 +1,67 @@
 //! The four things that nearly every part of a running relay is built with. `cli::serve` makes one
 //! [`Ground`] at the start and gives each part a clone.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use crate::{clock::Clock, metrics::Metrics, shutdown::Shutdown, store::Store};
+use crate::{
+    clock::{Clock, rough},
+    logging::chain,
+    metrics::Metrics,
+    shutdown::Shutdown,
+    store::{Store, StoreError},
+};
+
+/// Time without a failure after which an outage of the store has ended. Loops ask the store every
+/// second, and one kind of request may succeed while another fails.
+const CALM: Duration = Duration::from_secs(10);
+
+/// Log of the store's outages. Loops that fail because of the store try again every second, so an
+/// outage is logged when it begins and when it ends, and the failures between at level DEBUG. Cheap
+/// to clone.
+#[derive(Clone, Debug)]
+pub struct StoreOutages {
+    clock: Clock,
+    current: Arc<Mutex<Option<Outage>>>,
+}
+
+#[derive(Debug)]
+struct Outage {
+    began: Instant,
+    last_failure: Instant,
+}
+
+impl StoreOutages {
+    /// Creates a log without an outage.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, current: Arc::default() }
+    }
+
+    /// Logs that the store failed while a loop tried to `task`.
+    pub fn failed(&self, task: &str, error: &StoreError) {
+        let error = chain(error);
+        let now = self.clock.instant();
+        let mut outage = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if outage.is_none() {
+            tracing::error!(error, "the store fails: could not {task}; trying again");
+        } else {
+            tracing::debug!(error, "the store fails: could not {task}");
+        }
+        outage.get_or_insert(Outage { began: now, last_failure: now }).last_failure = now;
+    }
+
+    /// Logs the end of an outage once the store has not failed for ten seconds.
+    pub fn answered(&self) {
+        let now = self.clock.instant();
+        let mut outage = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |at| now.saturating_duration_since(at);
+        if let Some(Outage { began, .. }) = outage.take_if(|one| since(one.last_failure) >= CALM) {
+            tracing::info!("the store works again, {} after it failed", rough(since(began)));
+        }
+    }
+}
 
 /// Store, clock, metrics and shutdown signal of one relay. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -16,6 +74,8 @@ pub struct Ground {
     pub metrics: Metrics,
     /// Signal to stop, and the heartbeats of the internal loops.
     pub shutdown: Shutdown,
+    /// Log of the store's outages.
+    pub outages: StoreOutages,
 }
 
 impl Ground {

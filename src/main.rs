@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// The allocator. Accepting an incident makes about sixty small allocations and takes 7 % more CPU time
-/// with the system's allocator.
+/// The allocator. Accepting an incident makes about sixty small allocations and takes 7 % more CPU
+/// time with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

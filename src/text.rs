@@ -1,5 +1,5 @@
-//! Text written by people: decodes files, with the position of the first invalid byte, and finds the
-//! known word that is most similar to a misspelt one.
+//! Text written by people: decodes files, with the position of the first invalid byte, and finds
+//! the known word that is most similar to a misspelt one.
 
 /// Error of text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

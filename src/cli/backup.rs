@@ -72,8 +72,8 @@ impl Backup {
     }
 }
 
-/// Interval at which the interrupt is repeated: one that arrives before SQLite has started a statement
-/// has no effect.
+/// Interval at which the interrupt is repeated: one that arrives before SQLite has started a
+/// statement has no effect.
 const REPEAT: Duration = Duration::from_millis(100);
 
 /// Copies the store. A signal cancels the copy, and the incomplete file is removed.

@@ -1,5 +1,5 @@
-//! Catch-up in the running relay: one poller for each app with a token, and the channels and notices
-//! that the pollers share with the receiver.
+//! Catch-up in the running relay: one poller for each app with a token, and the channels and
+//! notices that the pollers share with the receiver.
 
 use std::{collections::BTreeMap, sync::Arc};
 

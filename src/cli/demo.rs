@@ -85,7 +85,7 @@ impl Demo {
         say("5. The SOAR received:\n");
         say(&indented(&head));
         say(&indented(&body));
-        say("\n6. The alert is delivered, and the outcome is on disk too.");
+        say("\n6. Delivered, and the outcome is on disk too.");
         if !self.once {
             print_suggestions(&demo, &file, relay.ops);
             toggle_on_enter(switch);
@@ -172,7 +172,7 @@ fn print_suggestions(demo: &Environment, file: &Path, ops: SocketAddr) {
     let config = shown(file);
     let command = |arguments: &str| format!("   {program} {arguments} --config {config}");
     say(&format!(
-        "\nNow try it yourself. Press Enter here to stop the SOAR or start it again, Ctrl-C to end.\n\
+        "\nNow try it yourself. Press Enter to stop the SOAR or start it again, Ctrl-C to end.\n\
          (From elsewhere: curl http://{soar}/stop and curl http://{soar}/start.)\n\
          An alert that stays undelivered for {max_age} is given up. In another terminal:\n\n\
          {}\n{}\n{}\n{}\n{}\n   curl http://{ops}/metrics\n",

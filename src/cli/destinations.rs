@@ -1,5 +1,5 @@
-//! `destinations`: lists, pauses, resumes and tests destinations, through the ops API of the running
-//! relay.
+//! `destinations`: lists, pauses, resumes and tests destinations, through the ops API of the
+//! running relay.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -130,7 +130,7 @@ impl ListDestinations {
             say_json(&json!({"destinations": status.destinations}))?;
         } else {
             let now = status::now(&status);
-            say(&status::destinations(&status.destinations, Screen::new(), now));
+            say(&status::destinations(&status, Screen::new(), now));
         }
         Ok(ExitCode::SUCCESS)
     }

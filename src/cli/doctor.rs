@@ -1,5 +1,5 @@
-//! `doctor`: live checks of the environment, one line each. For each fault the line says what to do,
-//! in words for a person who has never set up a Slack app.
+//! `doctor`: live checks of the environment, one line each. For each fault the line says what to
+//! do, in words for a person who has never set up a Slack app.
 //!
 //! The checks work while the relay is running. They write only a file of a few kilobytes beside the
 //! store, or a number in PostgreSQL.

@@ -42,8 +42,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("what").required(true),
-    after_help = "Exit status: 0 if the message would become an alert that is sent to a destination, 1 \
-                  if not, 2 if the command line or the configuration is invalid."
+    after_help = "Exit status: 0 if the message would become an alert that is sent somewhere, 1 if \
+                  not, 2 if the command line or the configuration is invalid."
 )]
 pub struct Explain {
     /// File with a message or an event in the form that Slack sends; `-`: standard input.
@@ -163,8 +163,8 @@ async fn quarantined(client: &OpsClient, id: &str) -> anyhow::Result<Vec<u8>> {
     Ok(body.body.into_bytes())
 }
 
-/// Judges a message like the app's admission. Conditions that depend on the store of a running relay
-/// are described in words.
+/// Judges a message like the app's admission. Conditions that depend on the store of a running
+/// relay are described in words.
 fn explain(config: &Config, app: &AppConfig, body: &[u8]) -> anyhow::Result<MessageExplanation> {
     let text = slack::readable(body);
     let raw = envelope::inner_event(&text).unwrap_or(&text);

@@ -11,8 +11,8 @@ const ACCEPTED: &str = "use a duration such as 24h or 7d, or a time: 2020-09-21T
 /// Start of 2012, before Slack existed. A smaller number is probably a duration without its unit.
 const BEFORE_SLACK: MessageTs = MessageTs::from_micros(1_325_376_000_000_000);
 
-/// Largest rounding error of a time in milliseconds. The connector that preceded the relay rounds the
-/// timestamps of messages to milliseconds.
+/// Largest rounding error of a time in milliseconds. The connector that preceded the relay rounds
+/// the timestamps of messages to milliseconds.
 const ROUNDING: Duration = Duration::from_micros(500);
 
 /// Parses the start of a period. A time in milliseconds includes every message whose timestamp is

@@ -56,8 +56,8 @@ impl Common {
         Ok(self.load_with_sources()?.0)
     }
 
-    /// Reads the configuration as far as possible, for a command that does not need all of it. Prints
-    /// one line of warning if there are problems.
+    /// Reads the configuration as far as possible, for a command that does not need all of it.
+    /// Prints one line of warning if there are problems.
     pub(super) fn salvage(&self) -> Salvaged {
         let path = self.path();
         let salvaged = config::salvage(&path, &environment);

@@ -70,7 +70,8 @@ const TEST_TEXT: &str = "Test from slack-soar-relay
 Sent by an operator to test the path to \
                          the SOAR. No script was found, and nothing needs to be done: close this.";
 
-/// An incident that is recognised by the configured matching, and that a person recognises as a test.
+/// An incident that is recognised by the configured matching, and that a person recognises as a
+/// test.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TestIncident<'a> {
     pub(super) app: Option<&'a AppConfig>,

@@ -22,8 +22,13 @@ pub use self::reload::ConfigFile;
 use self::{live::Live, reload::Reloader};
 use super::open_store::open_store;
 use crate::{
-    clock::Clock, config::Config, ground::Ground, http_server, intake::catch_up::PollerHandle,
-    metrics::Metrics, shutdown::Shutdown,
+    clock::Clock,
+    config::Config,
+    ground::{Ground, StoreOutages},
+    http_server,
+    intake::catch_up::PollerHandle,
+    metrics::Metrics,
+    shutdown::Shutdown,
 };
 
 /// Most threads of the runtime. Two carry far more than Slack ever sends, and a small pod does not
@@ -112,7 +117,13 @@ impl Relay {
         let public = http_server::bind(config.server.listen)?;
         let ops = http_server::bind(config.server.ops_listen)?;
         let addresses = (public.local_addr()?, ops.local_addr()?);
-        let ground = Ground { store, clock, metrics, shutdown: Shutdown::new() };
+        let ground = Ground {
+            store,
+            outages: StoreOutages::new(clock.clone()),
+            clock,
+            metrics,
+            shutdown: Shutdown::new(),
+        };
         let server = config.server.clone();
         let live = Live::start(ground.clone(), config).await?;
         listeners::start_ops(&ground, ops, &server, live.current.controls())?;

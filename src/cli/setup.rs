@@ -43,8 +43,8 @@ impl Setup {
         let path = common.path();
         if path.exists() {
             let message = format!(
-                "{} exists already and is not changed: name another file with --config, or move the \
-                 file away",
+                "{} exists already and is not changed: name another file with --config, or move \
+                 this one away",
                 path.display()
             );
             return Err(BadConfiguration(message).into());

@@ -126,7 +126,7 @@ fn screen(status: &View, screen: Screen, now: Timestamp) -> String {
         lines.extend(history(app, screen, now));
     }
     lines.push(String::new());
-    lines.push(destinations(&status.destinations, screen, now));
+    lines.push(destinations(status, screen, now));
     lines.join("\n")
 }
 
@@ -162,6 +162,9 @@ fn store(status: &View, now: Timestamp) -> Vec<String> {
         _ => String::new(),
     };
     let since = rough(now.since(status.configuration.in_use_since));
+    if !status.store.answers {
+        return vec![format!("store          does not answer; configuration in use for {since}")];
+    }
     vec![format!("store          {used} MiB used{left}; configuration in use for {since}")]
 }
 
@@ -220,10 +223,15 @@ fn history(app: &App, screen: Screen, now: Timestamp) -> Vec<String> {
 }
 
 /// Formats the table of destinations.
-pub(super) fn destinations(all: &[Destination], screen: Screen, now: Timestamp) -> String {
+pub(super) fn destinations(status: &View, screen: Screen, now: Timestamp) -> String {
+    let all = &status.destinations;
     if all.is_empty() {
         return "no destination: alerts are stored and sent nowhere".to_owned();
     }
+    // While the store does not answer, nothing is counted; a 0 would say that nothing waits.
+    let number = |count: u64| {
+        if status.store.answers { count.to_string() } else { "?".to_owned() }
+    };
     let row = |one: &Destination| {
         let state = state(one);
         let plain = |text: String| (text, Colour::Plain);
@@ -232,9 +240,9 @@ pub(super) fn destinations(all: &[Destination], screen: Screen, now: Timestamp) 
         vec![
             plain(cut(&harmless(&one.name), NAME_WIDTH)),
             (state.to_owned(), Colour::of(state)),
-            plain((one.pending + one.leased).to_string()),
-            plain(one.refused.to_string()),
-            (one.dead.to_string(), dead),
+            plain(number(one.pending + one.leased)),
+            plain(number(one.refused)),
+            (number(one.dead), dead),
             plain(age(one.oldest_pending_at)),
             plain(remark(one, now)),
         ]
@@ -256,8 +264,8 @@ fn state(one: &Destination) -> &'static str {
     }
 }
 
-/// Returns the most important remark about a destination: the end of its pause, the next attempt, or
-/// the newest failure.
+/// Returns the most important remark about a destination: the end of its pause, the next attempt,
+/// or the newest failure.
 fn remark(one: &Destination, now: Timestamp) -> String {
     if let Some(pause) = &one.pause {
         let end = pause.until.map_or("until resumed".to_owned(), |until| {

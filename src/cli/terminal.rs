@@ -91,8 +91,8 @@ impl Screen {
         Self { width: Some(width), ..screen }
     }
 
-    /// Wraps a text to the width. The first line starts with `first`, the others with `indent`. Words
-    /// that are longer than a line, such as URLs, are not broken.
+    /// Wraps a text to the width. The first line starts with `first`, the others with `indent`.
+    /// Words that are longer than a line, such as URLs, are not broken.
     pub(super) fn wrapped(self, first: &str, indent: &str, text: &str) -> String {
         let room = self.width.unwrap_or(usize::MAX);
         let mut lines = String::new();

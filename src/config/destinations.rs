@@ -38,8 +38,8 @@ const LEASE_RESERVE: Duration = Duration::from_secs(30);
 /// Longest time limit that may be configured for an attempt.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Suffixes of the names of secret parameters that may contain spaces: passwords chosen by a person,
-/// and the key file of a service account.
+/// Suffixes of the names of secret parameters that may contain spaces: passwords chosen by a
+/// person, and the key file of a service account.
 const MAY_HAVE_SPACES: [&str; 3] = ["password", "passphrase", "service_account"];
 
 /// Keys without an effect on a feed.

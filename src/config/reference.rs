@@ -9,8 +9,8 @@ const HEAD: &str = "\
 # Configuration reference
 
 Generated from the schema of the configuration file (`slack-soar-relay schema`); a test keeps this
-page current. [relay.example.yaml](../deploy/relay.example.yaml) has the same keys in a file to start
-from, and `slack-soar-relay check` reports everything that is wrong with yours.
+page current. [relay.example.yaml](../deploy/relay.example.yaml) has the same keys in a file to
+start from, and `slack-soar-relay check` reports everything that is wrong with yours.
 
 - A **secret** is a reference, never a value: `{env: NAME}`, or `{file: PATH}`, which is read
   again when the file changes.
@@ -128,8 +128,8 @@ impl<'s> KeyType<'s> {
     }
 }
 
-/// Follows a reference, also that of an optional value. Returns the name of the definition, if there
-/// is one, and the schema.
+/// Follows a reference, also that of an optional value. Returns the name of the definition, if
+/// there is one, and the schema.
 fn resolved<'s>(schema: &'s Value, value: &'s Value) -> (Option<&'s str>, &'s Value) {
     // An optional value is its type or null.
     let mut choices = value.get("anyOf").and_then(Value::as_array).into_iter().flatten();

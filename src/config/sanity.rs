@@ -293,7 +293,8 @@ impl Resolver<'_> {
         }
         let is_watched = |id: &String| selected.iter().any(|app| app.channels.contains(id));
         for (index, id) in when.channels.iter().enumerate().filter(|(_, id)| !is_watched(id)) {
-            // Not an error: Slack may have changed the id of a channel that is listed by its old id.
+            // Not an error: Slack may have changed the id of a channel that is listed by its old
+            // id.
             let message = format!(
                 "`{id}` is not in the `channels` of these apps: no alert comes from it, unless it \
                  is the new id of a channel that is listed"
@@ -382,8 +383,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Warns of destinations that send the same request to the same URL. Each destination comes with
-    /// its index in the file.
+    /// Warns of destinations that send the same request to the same URL. Each destination comes
+    /// with its index in the file.
     pub(super) fn warn_of_same_receivers(&mut self, resolved: &[(usize, DestinationConfig)]) {
         let text = |secret: &Secret| secret.reveal().trim().to_owned();
         let key = |destination: &DestinationConfig| {

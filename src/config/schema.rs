@@ -279,7 +279,8 @@ fn within(count: usize, schema: &Value, min: &str, max: &str) -> bool {
     min.is_none_or(|min| count >= min) && max.is_none_or(|max| count <= max)
 }
 
-/// Returns whether the value is of the type, or one of the types. A schema without a type allows any.
+/// Returns whether the value is of the type, or one of the types. A schema without a type allows
+/// any.
 fn has_type(value: &Value, schema: &Value) -> bool {
     let is = |name: &Value| match value {
         Value::Null => name == "null",

@@ -69,7 +69,8 @@ impl Resolver<'_> {
         resolved
     }
 
-    /// Resolves proxy and certificates for the Web API: the values at `at`, or else the `shared` ones.
+    /// Resolves proxy and certificates for the Web API: the values at `at`, or else the `shared`
+    /// ones.
     fn client(
         &mut self,
         at: &str,
@@ -94,8 +95,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Checks that apps with a common signing secret can be told apart by their workspaces, and that
-    /// the short path can be served.
+    /// Checks that apps with a common signing secret can be told apart by their workspaces, and
+    /// that the short path can be served.
     fn check_shared_secrets(&mut self, apps: &[AppConfig]) {
         for (index, app) in apps.iter().enumerate() {
             let others = apps.iter().enumerate().filter(|(at, _)| *at != index);
@@ -207,15 +208,15 @@ fn client_files(client: &http_client::Settings) -> Fingerprint {
     fingerprint(&Value::Null, &files, None)
 }
 
-/// Returns whether a text has the form of a channel's name: lower-case letters of any script, digits,
-/// `-` and `_`.
+/// Returns whether a text has the form of a channel's name: lower-case letters of any script,
+/// digits, `-` and `_`.
 fn is_channel_name(text: &str) -> bool {
     let fits = |c: char| (c.is_alphanumeric() && !c.is_uppercase()) || "-_".contains(c);
     (1..=80).contains(&text.chars().count()) && text.chars().all(fits)
 }
 
-/// Returns whether a text has the form of the id of a channel, a private channel or a direct message:
-/// <https://docs.slack.dev/reference/objects>.
+/// Returns whether a text has the form of the id of a channel, a private channel or a direct
+/// message: <https://docs.slack.dev/reference/objects>.
 pub(super) fn is_channel_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| b"CGD".contains(&first))

@@ -41,8 +41,8 @@ impl Sources {
     }
 }
 
-/// Computes the fingerprint of a section: its keys except `when`, which matters only when alerts are
-/// accepted, and the contents of the files that it names.
+/// Computes the fingerprint of a section: its keys except `when`, which matters only when alerts
+/// are accepted, and the contents of the files that it names.
 pub(super) fn fingerprint(
     section: &Value,
     files: &[&Path],

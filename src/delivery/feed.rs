@@ -25,9 +25,8 @@ use crate::{
     alert::Alert,
     clock::{Clock, Timestamp},
     code_defender::matcher::Matcher,
-    ground::Ground,
+    ground::{Ground, StoreOutages},
     ids::{AlertId, DestinationName},
-    logging::chain,
     metrics::Metric,
     shutdown::Shutdown,
     store::{Hasten, Store, StoreError},
@@ -41,6 +40,7 @@ pub struct Feed {
     store: Arc<dyn Store>,
     clock: Clock,
     shutdown: Shutdown,
+    outages: StoreOutages,
     matcher: Arc<ArcSwap<Matcher>>,
     numbers: Numbers,
     /// Changes when there may be new items.
@@ -86,6 +86,7 @@ impl Feed {
             store: ground.store,
             clock: ground.clock,
             shutdown: ground.shutdown,
+            outages: ground.outages,
             matcher,
             news: watch::Sender::new(()),
             read_at: AtomicI64::new(0),
@@ -116,7 +117,11 @@ impl Feed {
             beat();
             if self.clock.moment() >= next_expiry_check {
                 self.end_wrong_waits().await;
-                self.numbers.expire_overdue(self.store.as_ref(), self.max_age, beat).await;
+                let store = self.store.as_ref();
+                match self.numbers.expire_overdue(store, self.max_age, beat).await {
+                    Ok(()) => self.outages.answered(),
+                    Err(error) => self.outages.failed("give up overdue alerts", &error),
+                }
                 next_expiry_check = self.clock.moment() + LOOK_AROUND;
             }
             tokio::select! {
@@ -195,14 +200,8 @@ impl Feed {
 
     /// Makes deliveries due that a clock set back has delayed.
     async fn end_wrong_waits(&self) {
-        let hastened = self.store.hasten(&self.name, Hasten::Misdated).await;
-        if let Err(error) = hastened {
-            let destination = &self.name;
-            tracing::error!(
-                %destination,
-                error = chain(&error),
-                "waits that a wrong clock caused could not be ended"
-            );
+        if let Err(error) = self.store.hasten(&self.name, Hasten::Misdated).await {
+            self.outages.failed("end waits that a wrong clock caused", &error);
         }
     }
 

@@ -8,9 +8,8 @@ use crate::{
     clock::Timestamp,
     delivery::outcome::{AttemptClass, DeadReason},
     ids::{AlertId, DestinationName, MessageTs},
-    logging::chain,
     metrics::{Metric, Metrics},
-    store::Queue,
+    store::{Queue, StoreError},
 };
 
 /// Metrics of one destination. Every series exists from the start.
@@ -58,32 +57,27 @@ impl Numbers {
         count(&self.dead, reason);
     }
 
-    /// Gives up deliveries older than `max_age`. They also expire while no attempt is made, so this is
-    /// not left to attempts. `beat` is called between batches.
+    /// Gives up deliveries older than `max_age`. They also expire while no attempt is made, so this
+    /// is not left to attempts. `beat` is called between batches.
     pub(super) async fn expire_overdue(
         &self,
         store: &dyn Queue,
         max_age: Duration,
         beat: impl Fn(),
-    ) {
+    ) -> Result<(), StoreError> {
         let destination = &self.destination;
         let reason = DeadReason::TooOld.label();
         loop {
-            match store.expire(destination, max_age, reason).await {
-                Ok(dead) if dead.is_empty() => return,
-                Ok(dead) => self.note_expired(&dead),
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::error!(%destination, error, "overdue alerts could not be given up");
-                    return;
-                }
+            match store.expire(destination, max_age, reason).await? {
+                dead if dead.is_empty() => return Ok(()),
+                dead => self.note_expired(&dead),
             }
             beat();
         }
     }
 
-    /// Logs and counts alerts that expired: one line each, as after an attempt, so that a search for an
-    /// alert's id finds its end.
+    /// Logs and counts alerts that expired: one line each, as after an attempt, so that a search
+    /// for an alert's id finds its end.
     fn note_expired(&self, dead: &[AlertId]) {
         let destination = &self.destination;
         let reason = DeadReason::TooOld.label();

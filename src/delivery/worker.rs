@@ -29,7 +29,6 @@ use crate::{
     destination::Destination,
     ground::Ground,
     ids::DestinationName,
-    logging::chain,
     metrics::Metric,
     shutdown::Heartbeat,
     store::{Hasten, Lease, StoreError},
@@ -108,6 +107,7 @@ impl Worker {
                 store: ground.store,
                 clock: ground.clock,
                 shutdown: ground.shutdown,
+                outages: ground.outages,
                 matcher,
                 max_age: plan.max_age,
                 health: Mutex::new(Health::default()),
@@ -169,7 +169,10 @@ impl Worker {
         self.hasten(Hasten::Misdated).await;
         let beat = || self.heartbeat.beat(self.attempts.clock.instant());
         let store = self.attempts.store.as_ref();
-        self.attempts.numbers.expire_overdue(store, self.plan.max_age, beat).await;
+        let expired = self.attempts.numbers.expire_overdue(store, self.plan.max_age, beat).await;
+        if let Err(error) = expired {
+            self.attempts.outages.failed("give up overdue alerts", &error);
+        }
     }
 
     /// Tells the store when settings or secrets have changed. The refusals before that are
@@ -195,8 +198,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                let error = chain(&error);
-                tracing::error!(%destination, error, "changed settings could not be stored");
+                self.attempts.outages.failed("store changed settings", &error);
             }
         }
     }
@@ -226,8 +228,7 @@ impl Worker {
                 true
             }
             Err(error) => {
-                let error = chain(&error);
-                tracing::error!(%destination, error, "waiting alerts could not be made due");
+                self.attempts.outages.failed("make waiting alerts due", &error);
                 false
             }
         }
@@ -281,10 +282,7 @@ impl Worker {
         }
         let destination = self.plan.destination.name();
         let store = &self.attempts.store;
-        let failed = |error: StoreError| {
-            let error = chain(&error);
-            tracing::error!(%destination, error, "due alerts could not be read from the store");
-        };
+        let failed = |error: StoreError| self.attempts.outages.failed("lease due alerts", &error);
         let probe = self.health(|health| health.breaker.probe());
         if probe == Some(Probe::Oldest) && self.ready.is_empty() {
             let oldest = store.lease_oldest(destination).await.map_err(failed)?;
@@ -316,6 +314,7 @@ impl Worker {
         }
         let next_due = store.next_due(destination).await.map_err(failed)?;
         let clock = &self.attempts.clock;
+        self.attempts.outages.answered();
         Ok(next_due.map(|at| clock.moment() + at.since(clock.now())))
     }
 

@@ -38,8 +38,13 @@ fn readiness(status: &Status) -> Option<Concern> {
         return None;
     }
     let reason = reason.map_or("it does not say why", String::as_str);
-    let advice = "Slack sends them again for a while, and what is stored is still delivered: \
-                  `slack-soar-relay doctor` looks at the store and its disk";
+    let advice = if status.store.answers {
+        "Slack sends them again for a while, and what is stored is still delivered: \
+         `slack-soar-relay doctor` looks at the store and its disk"
+    } else {
+        "Slack sends them again for a while, and nothing is delivered or counted until the store \
+         answers: `slack-soar-relay doctor` looks at the store"
+    };
     Some(Kind::NotReady.concern("", format!("takes no alerts: {reason}"), advice.to_owned()))
 }
 

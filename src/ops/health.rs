@@ -113,8 +113,7 @@ impl Health {
         let stats = match self.ground.store.stats().await {
             Ok(stats) => stats,
             Err(error) => {
-                tracing::error!(error = chain(&error), "could not read store statistics");
-                return;
+                return self.ground.outages.failed("read its statistics", &error);
             }
         };
         self.gauge_near_misses().await;

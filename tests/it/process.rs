@@ -192,7 +192,7 @@ fn the_demo_ends_with_0_and_shows_the_request() {
     let (code, out, _) = run(&["demo", "--once"]);
     assert_eq!(code, 0);
     assert!(out.contains("\"priority\": 80"), "{out}");
-    assert!(out.contains("6. The alert is delivered"), "{out}");
+    assert!(out.contains("6. Delivered"), "{out}");
 }
 
 #[test]

@@ -39,7 +39,8 @@ pub(super) struct List {
     /// Only alerts older than this number, which the previous list printed at its end.
     #[arg(long, value_name = "NUMBER")]
     before: Option<i64>,
-    /// List near misses, messages that resemble incidents and are not alerts, and mark them as seen.
+    /// List near misses, messages that resemble incidents and are not alerts, and mark them as
+    /// seen.
     #[arg(long, conflicts_with_all = ["state", "severity", "search"])]
     near_misses: bool,
     /// List quarantined bodies, which are authentic and could not be parsed, and mark them as seen.

@@ -1,7 +1,7 @@
 //! Checks that each destination can be reached.
 //!
-//! Requests go to the host and never to the path, so that no case is opened and no key is sent. Feeds
-//! are not contacted, since their readers contact the relay.
+//! Requests go to the host and never to the path, so that no case is opened and no key is sent.
+//! Feeds are not contacted, since their readers contact the relay.
 
 use std::time::Duration;
 

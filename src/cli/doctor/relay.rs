@@ -68,7 +68,8 @@ fn is_absence(error: &anyhow::Error) -> bool {
     error.is::<NoRelay>() || error.downcast_ref().is_some_and(is_stranger)
 }
 
-/// Converts a concern of the running relay to a finding. A concern that needs a person is a failure.
+/// Converts a concern of the running relay to a finding. A concern that needs a person is a
+/// failure.
 fn finding(concern: &Concern) -> Finding {
     let Concern { needs_person, about, message, advice, .. } = concern;
     let level = if *needs_person { Level::Fail } else { Level::Warn };
@@ -109,7 +110,7 @@ async fn unready(address: SocketAddr) -> Option<Finding> {
         (!is_ready).then_some(answer.text().await.ok()?)
     };
     let reason = tokio::time::timeout(READY_TIMEOUT, asked).await.ok()??;
-    let advice = "stored alerts are still delivered; see docs/operations.md for what to do when the \
+    let advice = "stored alerts are still delivered; docs/operations.md says what to do when the \
                   store or its disk is full, and when its files are gone";
     Some(Finding::fail("ready", reason.trim(), advice))
 }

@@ -56,6 +56,7 @@ pub(super) async fn status(
         not_ready_reason: ready.err().unwrap_or_default(),
         configuration: api.control().configuration().into(),
         store: StoreUse {
+            answers: has_store,
             used_bytes: stats.used_bytes,
             free_bytes: stats.free_bytes,
             problem: stats.problem.clone(),

@@ -70,6 +70,9 @@ pub struct Configuration {
 /// Space that the store takes.
 #[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct StoreUse {
+    /// `false` if the store did not answer; every number that it counts is 0 then.
+    #[serde(default = "answers")]
+    pub answers: bool,
     /// Bytes in use.
     pub used_bytes: u64,
     /// Bytes left until `max_size`, or on the disk if that is less.
@@ -77,6 +80,11 @@ pub struct StoreUse {
     /// Reason why alerts are not taken, or empty.
     #[serde(default)]
     pub problem: String,
+}
+
+/// Older relays do not say whether their store answers.
+const fn answers() -> bool {
+    true
 }
 
 /// A Slack app.

@@ -1,7 +1,13 @@
 //! A server that may lose commits that it acknowledged.
 
-use super::{Relays, cluster::Cluster, until};
-use crate::{harness::soar::FakeSoar, process::command};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use super::{Relays, api, cluster::Cluster, until};
+use crate::{
+    harness::soar::FakeSoar,
+    process::{command, run},
+};
 
 #[tokio::test]
 async fn a_server_that_does_not_flush_is_refused_unless_allowed() {
@@ -30,4 +36,34 @@ async fn a_server_that_does_not_flush_is_refused_unless_allowed() {
     std::fs::write(&config, allowed).unwrap();
     let relay = relays.start();
     until("the event is taken", async || relay.post(1).await == Some(200)).await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_database_is_logged_once_and_shown_as_long_as_it_lasts() {
+    let cluster = Cluster::new();
+    let soar = FakeSoar::ok().await;
+    let relays = Relays::new(cluster.url(), &soar);
+    let mut relay = relays.start();
+    until("the event is taken", async || relay.post(1).await == Some(200)).await;
+
+    cluster.stop();
+    until("the relay notices", async || {
+        api(&relay, "GET", "/status").await["store"]["answers"] == false
+    })
+    .await;
+    assert_eq!(relay.post(2).await, Some(503));
+    let server = format!("http://{}", relay.ops);
+    let (code, said, _) =
+        spawn_blocking(move || run(&["status", "--server", &server])).await.unwrap();
+    let shown = ["store          does not answer", "nothing is delivered or counted"];
+    assert!(code == 1 && shown.iter().all(|text| said.contains(text)), "{said}");
+    let row = said.lines().find(|line| line.starts_with("soar")).unwrap();
+    assert_eq!(row.split_whitespace().filter(|cell| *cell == "?").count(), 3, "{said}");
+
+    cluster.start();
+    let said = |line: &Value, text: &str| line["message"].as_str().unwrap().starts_with(text);
+    let log = relay.log_of("the store ", |line| said(line, "the store works again")).await;
+    let failures = log.iter().filter(|line| said(line, "the store fails")).count();
+    assert_eq!(failures, 1, "{log:?}");
+    until("the event is taken", async || relay.post(2).await == Some(200)).await;
 }
