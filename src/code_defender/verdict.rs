@@ -45,11 +45,14 @@ pub enum Doubt {
     OtherBot,
     /// The bot has posted too many incidents in a new layout within an hour.
     TooMany,
+    /// The history before the message, which may show that another bot reports the incidents of the
+    /// channel, cannot be read.
+    History,
 }
 
 impl Doubt {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Title,
         Self::Evidence,
         Self::Reply,
@@ -57,6 +60,7 @@ impl Doubt {
         Self::Bot,
         Self::OtherBot,
         Self::TooMany,
+        Self::History,
     ];
 
     /// Returns the word that stands for the reason in the API, in lists and in the store.
@@ -69,6 +73,7 @@ impl Doubt {
             Self::Bot => "bot",
             Self::OtherBot => "other_bot",
             Self::TooMany => "too_many",
+            Self::History => "history",
         }
     }
 
@@ -92,6 +97,11 @@ impl Doubt {
             Self::TooMany => {
                 "its bot has posted 20 incidents in a new layout within an hour; if they are real, \
                  add the bot to `bots` of the app, and adopt those that are missing"
+            }
+            Self::History => {
+                "it has title and evidence in a new layout, and the history before it, which may \
+                 show that another bot reports the incidents of this channel, could not be read; \
+                 adopt it if it is an incident"
             }
         }
     }

@@ -22,6 +22,17 @@ pub(super) struct Scales<'a> {
     pub(super) clock: &'a Clock,
 }
 
+/// Form in which the store has a message that is not plainly an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// A near miss, since now.
+    New,
+    /// A near miss, since an earlier reading.
+    Before,
+    /// An alert, accepted before.
+    AsAlert,
+}
+
 impl Scales<'_> {
     /// Returns the reason why a message with an incident in a new layout is not an alert; `None` if
     /// it is one. A SOAR's bot that announces a case repeats title and link, and must not cause
@@ -67,8 +78,7 @@ impl Scales<'_> {
         Ok(posters)
     }
 
-    /// Keeps a near miss unless it is kept already. Returns `true`, and keeps nothing, if the
-    /// message is an alert already.
+    /// Keeps a near miss, unless the message is an alert or a near miss already.
     ///
     /// # Errors
     /// The store failed.
@@ -76,9 +86,9 @@ impl Scales<'_> {
         self,
         incident: IncidentMessage,
         doubt: Doubt,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Kept, StoreError> {
         if self.is_known(&incident).await? {
-            return Ok(true);
+            return Ok(Kept::AsAlert);
         }
         let IncidentMessage { message, bot, .. } = incident;
         let app = message.key.app.clone();
@@ -86,19 +96,20 @@ impl Scales<'_> {
         let ts = message.key.ts.to_string();
         let near_miss =
             NewNearMiss { message, reason: doubt.label(), bot_id: bot.bot_id, app_id: bot.app_id };
-        if self.store.keep_near_miss(near_miss).await? {
-            let reason = doubt.label();
-            let why = doubt.explain();
-            tracing::warn!(
-                %app,
-                %channel,
-                ts,
-                reason,
-                "message {ts} in {channel} is kept as a near miss: {why}; \
-                 see `alerts list --near-misses`"
-            );
+        if !self.store.keep_near_miss(near_miss).await? {
+            return Ok(Kept::Before);
         }
-        Ok(false)
+        let reason = doubt.label();
+        let why = doubt.explain();
+        tracing::warn!(
+            %app,
+            %channel,
+            ts,
+            reason,
+            "message {ts} in {channel} is kept as a near miss: {why}; \
+             see `alerts list --near-misses`"
+        );
+        Ok(Kept::New)
     }
 
     /// Returns whether the first incident of the message is an alert already.

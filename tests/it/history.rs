@@ -13,7 +13,7 @@ use crate::{
         BEGIN, TestRelay,
         fake_slack::{CHANNEL, Trouble},
         slack::{self, TITLE},
-        world::{DAY, HISTORY, World, channel_status, id, problem_is, sorted},
+        world::{DAY, HISTORY, MINUTE, SECOND, World, channel_status, id, problem_is, sorted},
     },
     kinds::blocks,
 };
@@ -93,6 +93,37 @@ async fn a_case_that_another_bot_announces_in_history_makes_no_loop_whichever_pa
     }
 }
 
+#[tokio::test]
+async fn a_case_that_another_bot_announces_makes_no_loop_though_its_window_is_given_up_once() {
+    for (fault, times, reason) in [
+        (Trouble::Revoke, 1, "other_bot"),
+        (Trouble::Status(500), 8, "other_bot"),
+        (Trouble::Error("not_in_channel"), 1, "history"),
+    ] {
+        let world = World::new().await;
+        let expected = world.posted(VENDOR, 500, &json!({"blocks": blocks()}));
+        for n in 0..200 {
+            world.posted(VENDOR, 490, &json!({"text": format!("build {n}")}));
+        }
+        let announced = world.posted(SOAR, 400, &json!({"blocks": blocks()}));
+        for call in 1..=times {
+            world.slack.trouble(HISTORY, call, fault.clone());
+        }
+        let relay = world.start().await;
+        let is_read = async {
+            while world.calls_for(CHANNEL) < 1 + times {
+                tokio::task::yield_now().await;
+            }
+        };
+        relay.time_passes_until(SECOND, is_read).await;
+        world.slack.revoke(None);
+        world.brings(&relay, &[expected]).await;
+        relay.time_passes_until(SECOND, relay.caught_up()).await;
+        let listed = near_misses(&relay).await;
+        assert_eq!(listed, [(announced, reason.to_owned())], "{fault:?}");
+    }
+}
+
 /// Posts an incident in a new layout and, before it, as many other messages as a page has. Returns
 /// the incident's id.
 fn incident_before_another_page(world: &World, minutes_ago: u64) -> String {
@@ -103,15 +134,23 @@ fn incident_before_another_page(world: &World, minutes_ago: u64) -> String {
 }
 
 #[tokio::test]
-async fn an_incident_in_a_new_layout_is_stored_though_a_later_page_can_never_be_read() {
+async fn an_incident_in_a_new_layout_is_a_near_miss_if_a_later_page_can_never_be_read() {
     let world = World::new().await;
     let incident = incident_before_another_page(&world, 10);
-    for later in 1..200 {
+    for later in (1..200).step_by(2) {
         world.slack.trouble(HISTORY, later, Trouble::Error("channel_not_found"));
     }
     let relay = world.start().await;
-    world.brings(&relay, &[incident]).await;
+    let is_read_twice = async {
+        while world.calls_for(CHANNEL) < 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    relay.time_passes_until(MINUTE, is_read_twice).await;
     problem_is(&relay, |problem| problem.contains("channel_not_found")).await;
+    assert_eq!(near_misses(&relay).await, [(incident, "history".to_owned())]);
+    assert!(world.arrived(&relay).await.is_empty());
+    assert_eq!(relay.metric(&outcome("ignored", "near_miss")).await, 1.0);
     let status = channel_status(&relay, CHANNEL).await;
     assert_eq!(status["committed"], Value::Null, "the window counts as not read");
 }
@@ -122,12 +161,18 @@ async fn an_incident_in_a_new_layout_is_stored_though_slack_revokes_the_token_me
     let incident = incident_before_another_page(&world, 10);
     world.slack.trouble(HISTORY, 1, Trouble::Revoke);
     let relay = world.start().await;
-    world.brings(&relay, &[incident]).await;
     problem_is(&relay, |problem| problem.contains("token_revoked")).await;
+    assert!(
+        world.arrived(&relay).await.is_empty(),
+        "the window is read again, from its first page"
+    );
+    world.slack.revoke(None);
+    world.brings(&relay, &[incident]).await;
+    assert!(near_misses(&relay).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_backfill_that_fails_has_stored_the_incidents_in_a_new_layout_that_it_has_read() {
+async fn a_backfill_that_fails_has_kept_the_incidents_in_a_new_layout_that_it_has_read() {
     let world = World::new().await;
     let relay = world.start().await;
     relay.caught_up().await;
@@ -140,7 +185,17 @@ async fn a_backfill_that_fails_has_stored_the_incidents_in_a_new_layout_that_it_
         channel: None,
         purpose: Purpose::Deliver,
     };
-    let report = relay.relay().catch_up()[0].backfill(request).await.unwrap();
+    let backfill = async || {
+        let handles = relay.relay().catch_up();
+        handles[0].backfill(request.clone()).await.unwrap()
+    };
+    let report = backfill().await;
     assert_eq!((report.channels, report.failures.len()), (0, 1));
+    assert!(world.arrived(&relay).await.is_empty());
+    assert_eq!(near_misses(&relay).await, [(incident.clone(), "history".to_owned())]);
+    assert_eq!(relay.metric(&outcome("ignored", "near_miss")).await, 1.0);
+    // The next backfill reads the rest, and decides.
+    let report = backfill().await;
+    assert_eq!((report.channels, report.failures.len()), (1, 0));
     assert_eq!(world.arrived(&relay).await, [incident]);
 }

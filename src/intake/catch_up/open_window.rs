@@ -7,7 +7,7 @@ use super::{
     window::{HistoryPages, Window},
 };
 use crate::{
-    code_defender::verdict::{Doubt, Reason, Vouched},
+    code_defender::verdict::{Doubt, Vouched},
     ids::MessageTs,
     intake::{admission::IncidentMessage, fate::Fate},
     slack::web_api::HistoryQuery,
@@ -102,9 +102,5 @@ impl OpenWindow {
             cursor: cursor.map(str::to_owned),
             limit: self.pages.limit(),
         }
-    }
-
-    pub(super) fn count_near_misses(&mut self, times: u64) {
-        *self.tally.fates.entry(Fate::Ignored(Reason::NearMiss)).or_default() += times;
     }
 }

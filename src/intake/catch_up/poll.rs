@@ -16,7 +16,6 @@ mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    mem,
     sync::Arc,
     time::Duration,
 };
@@ -198,13 +197,16 @@ impl Poller {
         self.reads.values_mut().for_each(|read| read.open = None);
     }
 
-    /// Gives up every window that is being read, of the channels for which `gives_up` returns true.
-    async fn abandon_windows(&mut self, gives_up: impl Fn(&ChannelId) -> bool) {
-        let affected = self.reads.iter_mut().filter(|(channel, _)| gives_up(channel));
-        let open: Vec<BegunWindow> =
-            affected.filter_map(|(_, read)| mem::take(&mut read.open)).collect();
-        for BegunWindow { window, .. } in open {
-            self.reader.abandon(window).await;
+    /// Forgets the reading of the channels that are not among `ours` any more.
+    async fn forget_others(&mut self, ours: &[ChannelId]) {
+        let others = self.reads.extract_if(|channel, _| !ours.contains(channel));
+        let others: Vec<(ChannelId, ChannelRead)> = others.collect();
+        for (channel, read) in others {
+            // A channel that only has another id now is read again under that.
+            let is_gone = self.read_id(channel.clone()) == channel;
+            if let Some(begun) = read.open.filter(|_| is_gone) {
+                self.reader.abandon(begun.window).await;
+            }
         }
     }
 

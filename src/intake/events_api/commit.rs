@@ -17,7 +17,7 @@ use crate::{
     ids::ChannelId,
     intake::{
         IncidentMessage,
-        doubt::Scales,
+        doubt::{Kept, Scales},
         fate::{Acceptance, Fate},
         notes::Notes,
         notice::Notice,
@@ -140,8 +140,8 @@ impl Commit {
         let trace = Trace::of(&incident.message);
         let kept = tokio::time::timeout(budget, self.scales().keep(incident, doubt)).await;
         match kept.unwrap_or(Err(StoreError::Busy)) {
-            Ok(true) => Fate::Stored(Acceptance::Duplicate),
-            Ok(false) => Fate::Ignored(Reason::NearMiss),
+            Ok(Kept::AsAlert) => Fate::Stored(Acceptance::Duplicate),
+            Ok(Kept::New | Kept::Before) => Fate::Ignored(Reason::NearMiss),
             Err(error) => {
                 trace.log_refused(&self.arrival, &error);
                 Fate::Store

@@ -58,7 +58,7 @@ pub struct NearMisses {
 pub struct NearMiss {
     /// Id that the alert would have.
     pub id: String,
-    /// Reason: title, evidence, reply, quoted, bot, `other_bot` or `too_many`.
+    /// Reason: title, evidence, reply, quoted, bot, `other_bot`, `too_many` or history.
     pub reason: String,
     /// Id of the channel.
     pub channel: String,

@@ -40,7 +40,7 @@ impl Poller {
                 return true;
             }
             Err(error @ ApiError::Token(_)) => {
-                self.lose_access(&error).await;
+                self.lose_access(&error);
                 return false;
             }
             Err(ApiError::Throttled { wait }) => {
@@ -68,7 +68,7 @@ impl Poller {
     }
 
     /// Stops every call with the present token, which Slack rejects.
-    pub(super) async fn lose_access(&mut self, error: &ApiError) {
+    pub(super) fn lose_access(&mut self, error: &ApiError) {
         let why = format!("Slack says {}", error.code());
         self.note_heard(true);
         if self.board.say(Topic::Access, &why) {
@@ -81,7 +81,7 @@ impl Poller {
         }
         let token = self.reader.api.token_version();
         self.access = Access::Lost { until: self.uptime() + SLOW_RETRY, token };
-        self.abandon_windows(|_every| true).await;
+        self.drop_windows();
     }
 
     /// Asks Slack about one channel of which an event has said something. An archived channel is
@@ -109,7 +109,7 @@ impl Poller {
                     self.doubts.settle(&channel);
                 }
             }
-            Err(error @ ApiError::Token(_)) => self.lose_access(&error).await,
+            Err(error @ ApiError::Token(_)) => self.lose_access(&error),
             Err(ApiError::Throttled { wait }) => self.doubts.wait_until(now.saturating_add(wait)),
             // To the bot, a private channel that it is not in does not exist.
             Err(ApiError::Configuration { code, .. }) if code.as_str() == UNKNOWN_CHANNEL => {

@@ -63,7 +63,7 @@ impl Poller {
                 self.board.say(Topic::Listing, "");
                 self.complain_of_unresolved();
             }
-            Err(error) => self.list_failed(&error).await,
+            Err(error) => self.list_failed(&error),
         }
     }
 
@@ -87,7 +87,7 @@ impl Poller {
         self.member_of = Some(members);
     }
 
-    async fn list_failed(&mut self, error: &ListError) {
+    fn list_failed(&mut self, error: &ListError) {
         let now = self.uptime();
         let mut cure = "";
         let mut walks_on = false;
@@ -96,7 +96,7 @@ impl Poller {
                 self.listing.at = now.saturating_add(*wait);
                 return;
             }
-            ListError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error).await,
+            ListError::Slack(error @ ApiError::Token(_)) => return self.lose_access(error),
             ListError::Slack(error @ ApiError::Configuration { .. }) => {
                 cure = error.cure();
                 SLOW_RETRY

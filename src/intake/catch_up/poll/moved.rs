@@ -100,7 +100,7 @@ impl Poller {
                 self.history_at = self.uptime().saturating_add(wait);
                 self.suspects.push_front((lost, stranger));
             }
-            Err(ReadError::Slack(error @ ApiError::Token(_))) => self.lose_access(&error).await,
+            Err(ReadError::Slack(error @ ApiError::Token(_))) => self.lose_access(&error),
             Err(ReadError::Slack(ApiError::Transient(_)) | ReadError::Store(_)) => {
                 self.search_at = self.uptime() + SEARCH_RETRY;
                 self.suspects.push_back((lost, stranger));

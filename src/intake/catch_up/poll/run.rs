@@ -151,8 +151,7 @@ impl Poller {
         let ours = self.ours();
         self.doubts.keep(&ours);
         self.turns.keep(&self.wanted(&ours), self.uptime());
-        self.abandon_windows(|channel| !ours.contains(channel)).await;
-        self.reads.retain(|channel, _| ours.contains(channel));
+        self.forget_others(&ours).await;
         for _ in 0..self.turns.due(self.uptime()) {
             if self.access.is_lost() || self.history_at > self.uptime() {
                 return;

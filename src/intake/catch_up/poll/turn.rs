@@ -45,8 +45,12 @@ impl Poller {
                 self.finish(channel, counts, &mut read);
             }
             Err(error) => {
-                if self.note_failure(channel, &error).await
+                // The channel may be gone for good. Any other window that is given up is forgotten,
+                // since the next one brings its messages again, with the oldest page.
+                let may_be_gone = matches!(error, ReadError::Slack(ApiError::Configuration { .. }));
+                if self.note_failure(channel, &error)
                     && let Some(begun) = read.open.take()
+                    && may_be_gone
                 {
                     reader.abandon(begun.window).await;
                 }
@@ -210,7 +214,7 @@ impl Poller {
 
     /// Plans the channel's next turn after a failure, and tells operators once of each new problem.
     /// Returns whether the window is given up; otherwise the same page is read again.
-    async fn note_failure(&mut self, channel: &ChannelId, error: &ReadError) -> bool {
+    fn note_failure(&mut self, channel: &ChannelId, error: &ReadError) -> bool {
         let now = self.uptime();
         let jitter = self.reader.ground.clock.jitter();
         let gives_up = match error {
@@ -219,7 +223,7 @@ impl Poller {
                 return false;
             }
             ReadError::Slack(error @ ApiError::Token(_)) => {
-                self.lose_access(error).await;
+                self.lose_access(error);
                 return true;
             }
             ReadError::Slack(ApiError::Configuration { code, .. }) => {

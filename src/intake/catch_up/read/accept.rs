@@ -97,7 +97,7 @@ impl Reader {
         trace.log_stored(None, Duration::ZERO, acceptance);
     }
 
-    fn count_at_once(&self, task: &WindowTask, fate: Fate) {
+    pub(super) fn count_at_once(&self, task: &WindowTask, fate: Fate) {
         self.fates.count(fate);
         self.count_received(task.source, 1);
     }

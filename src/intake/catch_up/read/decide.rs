@@ -4,12 +4,14 @@ use std::mem;
 
 use super::{ReadError, Reader};
 use crate::{
+    code_defender::verdict::{Doubt, Reason, Vouched},
     intake::{
         catch_up::{
             open_window::{Candidate, OpenWindow, Question},
             task::Purpose,
         },
-        doubt::Scales,
+        doubt::{Kept, Scales},
+        fate::Fate,
     },
     store::CursorMove,
 };
@@ -31,7 +33,6 @@ impl Reader {
         let scales = self.scales();
         let marks_known = open.task.purpose == Purpose::MarkKnown;
         let mut alerts = Vec::with_capacity(candidates.len());
-        let mut near_misses = 0;
         for candidate in candidates {
             let doubt = match candidate.question {
                 Question::Settled => None,
@@ -48,11 +49,15 @@ impl Reader {
                 alerts.push(candidate);
                 continue;
             };
-            let kept = scales.keep(candidate.incident, doubt).await;
-            let is_alert = kept.map_err(ReadError::Store)?;
-            near_misses += u64::from(candidate.is_fresh && !is_alert);
+            let fate = Fate::Ignored(Reason::NearMiss);
+            match scales.keep(candidate.incident, doubt).await.map_err(ReadError::Store)? {
+                Kept::New => self.count_at_once(&open.task, fate),
+                Kept::Before => {
+                    *open.tally.fates.entry(fate).or_default() += u64::from(candidate.is_fresh);
+                }
+                Kept::AsAlert => {}
+            }
         }
-        open.count_near_misses(near_misses);
         Ok(alerts)
     }
 
@@ -105,6 +110,31 @@ impl Reader {
             self.accept(open, alerts, None).await?;
         }
         Ok(())
+    }
+
+    /// Decides about the held incidents of a window that may never be read to its end. While no bot
+    /// is known to report incidents, the first of them may be a SOAR's announcement of an incident
+    /// that only the missing pages show, so they become near misses.
+    ///
+    /// # Errors
+    /// [`ReadError::Store`].
+    pub(super) async fn decide_without_last_page(
+        &self,
+        open: &mut OpenWindow,
+    ) -> Result<(), ReadError> {
+        let Some(first) = open.held.first() else {
+            return Ok(());
+        };
+        let reporters = self.scales().reporters(&first.incident.message.key).await;
+        let is_unknown = reporters.map_err(ReadError::Store)?.is_empty();
+        if is_unknown && open.task.purpose == Purpose::Deliver {
+            for one in &mut open.held {
+                if matches!(one.question, Question::NewLayout(Vouched::ByNobody)) {
+                    one.question = Question::NearMiss(Doubt::History);
+                }
+            }
+        }
+        self.decide_held(open, true).await
     }
 
     fn scales(&self) -> Scales<'_> {

@@ -110,11 +110,10 @@ impl Reader {
         }
     }
 
-    /// Gives up a window that cannot be read to its end. Decides about the incidents that were held
-    /// for the last page, since nothing else may ever read them again: the channel may be gone, and
-    /// a backfill has no next reading.
+    /// Gives up a window that may never be read again: the channel may be gone, or the window is a
+    /// backfill's, which may not be repeated. Keeps the incidents that were held for the last page.
     pub(in crate::intake::catch_up) async fn abandon(&self, mut open: OpenWindow) {
-        if let Err(error) = self.decide_held(&mut open, true).await {
+        if let Err(error) = self.decide_without_last_page(&mut open).await {
             let channel = &open.task.channel;
             tracing::error!(
                 app = %self.app,
