@@ -59,17 +59,17 @@ def relay_schema(relay):
     definitions = schema.pop("$defs")
     for key in ["$schema", "title"]:
         schema.pop(key, None)
-    server = definitions["Server"]["properties"]
+    server = definitions["ServerSection"]["properties"]
     for key in ["listen", "ops_listen", "ops_token"]:
         del server[key]
     server["drain_delay"] = SECONDS | {"description": server["drain_delay"]["description"]}
-    del definitions["Sqlite"]["properties"]["path"]
+    del definitions["SqliteSection"]["properties"]["path"]
     del schema["properties"]["presets_dir"]
     # Secrets come as files: no environment variable, and no password in a ConfigMap.
     definitions["SecretRef"] = closed(
         ["file"], file={"type": "string", "pattern": "^/secrets/[-._a-zA-Z0-9]+$"}
     ) | {"description": "A file of existingSecret: /secrets/KEY"}
-    definitions["Destination"]["properties"]["proxy"]["pattern"] = "^https?://[^@]+$"
+    definitions["DestinationSection"]["properties"]["proxy"]["pattern"] = "^https?://[^@]+$"
     return schema, definitions
 
 
