@@ -788,7 +788,9 @@ async fn a_backfill_reads_channels_that_nobody_has_listed_yet_or_says_why_it_can
         assert_eq!(world.arrived(&relay).await, old);
         world.slack.state().channels.clear();
         let (status, problem) = relay.api("POST", "/backfill?since=6d").await;
-        assert!(status == 404 && problem["detail"].as_str().unwrap().contains("or any"));
+        assert!(
+            status == 404 && problem["detail"].as_str().unwrap().contains("lists all channels")
+        );
     }
 }
 
