@@ -1,7 +1,7 @@
 //! The description of every path of both listeners as an `OpenAPI` 3.1 document. `GET
 //! /api/v1/openapi.json` answers the document, and docs/http-api.md is generated from it.
 //!
-//! The paths stand in a table, [`OPERATIONS`], and the bodies are derived from the types of
+//! The paths stand in a table, `OPERATIONS`, and the bodies are derived from the types of
 //! [`view`](super::view) with `schemars`, which also derives the schema of the configuration. A
 //! second derive for the same purpose, such as `utoipa`, would double the annotations of each type;
 //! a test compares the table with the router instead.
