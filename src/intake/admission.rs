@@ -119,6 +119,7 @@ impl Admission {
         let Some(channels) = self.channels.get(post.app) else {
             return Admitted::Ignored(Reason::Channel);
         };
+        // One snapshot for the judgement and for the message's key: an id may be found in between.
         let known = channels.known();
         let incident = |found| self.incident_message(message, post, &known, found, raw());
         match self.matcher.judge(message, text, &known.watch) {

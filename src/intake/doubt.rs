@@ -96,6 +96,7 @@ impl Scales<'_> {
         let ts = message.key.ts.to_string();
         let near_miss =
             NewNearMiss { message, reason: doubt.label(), bot_id: bot.bot_id, app_id: bot.app_id };
+        // Only the first reading is logged, since the overlap of catch-up brings the message again.
         if !self.store.keep_near_miss(near_miss).await? {
             return Ok(Kept::Before);
         }

@@ -296,6 +296,8 @@ impl Receiver {
             Event::Lifecycle(kind) => {
                 tracing::warn!(app = %app.name, kind = kind.label(), "Slack reports a change");
                 let change = lifecycle::change(*kind, callback.raw);
+                // A new id is stored before Slack is answered: after a 200 this event does not come
+                // again.
                 if let Change::IdChanged { old, new } = &change {
                     let (old, new) = (ChannelId::new(old), ChannelId::new(new));
                     return Action::Commit(app, Box::new(Work::ChangeId { old, new }));

@@ -137,6 +137,8 @@ impl Notes {
     ) {
         let (channel, ts) = (&*message.channel, &*message.ts);
         log_ignored(app, reason, message);
+        // The lock is released before the line is written: every ignored message needs it to be
+        // counted.
         let since = {
             let mut inner = self.inner();
             inner.note_refused(app, reason, message, clock.now());
@@ -164,6 +166,8 @@ impl Notes {
     pub(super) fn may_alert(&self, app: &AppName, bot: &Bot, posted_at: MessageTs) -> bool {
         let mut inner = self.inner();
         let at = inner.layouts.iter().position(|one| one.app == *app && one.bot == *bot);
+        // Taken out and put back at the end, so that the bot that was silent for longest is
+        // forgotten first.
         let mut known = match at {
             Some(at) => inner.layouts.remove(at),
             None => LayoutAlerts {
@@ -219,6 +223,7 @@ impl NotesInner {
             known.last_ts = last_ts;
             return;
         }
+        // The channel and reason without a refusal for longest make room for the new ones.
         if self.refused.len() >= MAX_REFUSED {
             let oldest = self.refused.iter().enumerate().min_by_key(|(_, one)| one.last);
             if let Some((at, _)) = oldest {

@@ -164,6 +164,7 @@ impl Ledger {
                 () = shutdown.stopped() => break,
             }
             let written = self.write(store).await;
+            // One line for each outage: the next try follows in a second.
             if let Err(error) = &written
                 && !is_failing
             {

@@ -269,6 +269,7 @@ impl PollerHandle {
             let mut has_news = false;
             for channel in page.channels {
                 has_news |= seen.insert(channel.id.clone());
+                // Channels whose ids are known were chosen without this list.
                 let is_ours = if known.is_every() {
                     channel.is_member
                 } else {
@@ -281,6 +282,7 @@ impl PollerHandle {
             if page.next_cursor.is_none() {
                 return Ok(listed);
             }
+            // A list that turns in a circle must not keep the operator's request waiting for ever.
             let next = page.next_cursor.as_deref();
             pages.follow(next, has_news).map_err(BackfillError::Endless)?;
             cursor = page.next_cursor;

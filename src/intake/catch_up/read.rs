@@ -136,6 +136,7 @@ impl Reader {
         beat: Beat<'_>,
     ) -> Result<(), ApiError> {
         match error {
+            // Not a failure: Slack, or the published limit, has said when to call again.
             ApiError::Throttled { wait } => self.wait(wait, beat).await,
             ApiError::Transient(failure) => {
                 *failed += 1;

@@ -102,6 +102,8 @@ impl Commit {
         let stored = match tokio::time::timeout(budget, accept).await {
             Ok(Ok(results)) => results.into_iter().next().unwrap_or(Err(StoreError::Closed)),
             Ok(Err(error)) => Err(error),
+            // The message may still be stored. Slack sends it again, and the store recognises it
+            // then.
             Err(_elapsed) => Err(StoreError::Busy),
         };
         match stored {

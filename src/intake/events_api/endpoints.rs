@@ -323,6 +323,8 @@ impl Endpoints {
         };
         let mut all: Vec<Arc<Endpoint>> = apps.iter().map(own).collect();
         let secrets = apps.iter().flat_map(|app| app.secrets.clone());
+        // The short path tries every secret on each body, strangers' included, so it is served for
+        // a few secrets only.
         if is_short_path_served(&secrets.collect::<Vec<_>>()) {
             all.insert(0, endpoint(SHORT_PATH.to_owned(), apps));
         }

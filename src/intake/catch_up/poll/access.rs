@@ -26,6 +26,7 @@ impl Poller {
             return true;
         }
         let lost_until = self.access.lost_until(self.reader.api.token_version());
+        // While it is not known who we are, history is read all the same: the token may be good.
         if lost_until.is_some_and(|until| until > now) || self.ask_access_at > now {
             return !self.access.is_lost();
         }

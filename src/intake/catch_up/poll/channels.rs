@@ -51,6 +51,7 @@ impl Poller {
             return;
         }
         match self.list_page().await {
+            // One page in each round: a long list must not delay the channels that are known.
             Ok(true) => self.listing.at = self.uptime(),
             Ok(false) => {
                 let walk = std::mem::take(&mut self.listing.walk);
@@ -146,6 +147,8 @@ impl Poller {
             }
             self.note_name(channel, &self.listing.walk.members);
         }
+        // The list of members counts only when it is whole. What else is searched for may all be
+        // found before the last page.
         let is_complete =
             !lists_members && self.channels.known().unresolved.is_empty() && self.lost.is_empty();
         Ok(self.listing.walk.follow(&page)? && !is_complete)

@@ -124,11 +124,15 @@ impl Poller {
     ) -> Result<bool, ReadError> {
         let reader = &self.reader;
         let progress = self.progress(lost, reader.api.moment()).await.map_err(ReadError::Store)?;
+        // Messages of a channel that was never read are not in the store, so nothing can be
+        // compared.
         let Some(latest) = progress.committed else {
             return Ok(false);
         };
         let lookback = self.settings.first_lookback.max(SEARCHED);
         let lookback = i64::try_from(lookback.as_micros()).unwrap_or(i64::MAX);
+        // Up to the cursor, since up to there the lost channel's incidents are in the store. Only
+        // one page, since Slack's allowance for history is for the known channels first.
         let query = HistoryQuery {
             channel: stranger.clone(),
             oldest: MessageTs::from_micros(latest.micros().saturating_sub(lookback)),

@@ -89,16 +89,20 @@ impl Poller {
     /// Returns when the next round is due.
     fn wake_at(&self) -> Duration {
         let every = self.settings.every;
+        // A round begins with the store and does nothing else until the store answers.
         if self.store_failures > 0 {
             return self.asked_at + every.min(backoff(self.store_failures));
         }
         let mut asks_again = self.asked_at + every;
         if self.stands_by {
             asks_again = asks_again.min(self.asked_at + STAND_BY);
+            // Another relay reads history; only a rate-limited minute is read here too.
             if self.gap_from.is_none() {
                 return asks_again;
             }
         }
+        // Without a valid token a round reads nothing. Once there is a new token, this time is in
+        // the past, so a round begins at once.
         if let Some(at) = self.access.lost_until(self.reader.api.token_version()) {
             return at.max(self.ask_access_at);
         }

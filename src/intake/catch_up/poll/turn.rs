@@ -156,6 +156,8 @@ impl Poller {
             %was,
             "catch-up of {channel} was blind: {problem}. What is older is read by `backfill`"
         );
+        // Kept for a time: the next window that is read would otherwise clear the problem before
+        // anybody has seen it.
         read.shown = Some((problem, self.uptime() + PUT_BACK_SHOWN));
     }
 
@@ -165,6 +167,7 @@ impl Poller {
             return;
         };
         let BegunWindow { window, at, gap_from, counts_to, is_doubtful } = begun;
+        // Slack has returned the channel's history, so the channel's id is still valid.
         self.lost.remove(channel);
         read.counted = read.counted.max(Some(counts_to));
         if counts.new > 0 {
@@ -178,6 +181,8 @@ impl Poller {
         }
         let now = self.uptime();
         let every = self.settings.every;
+        // A window that was begun while the time was in doubt has moved no cursor, so another one
+        // follows soon. The pause counts from the beginning, however long the reading took.
         let pause = if is_doubtful { every.min(EXTRA_GAP) } else { every };
         self.turns.went_well(channel, (at + pause).max(now));
         self.note_gap_read(channel, gap_from);

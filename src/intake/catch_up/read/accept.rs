@@ -30,6 +30,7 @@ impl Reader {
         candidates: Vec<Candidate>,
         cursor: Option<CursorMove>,
     ) -> Result<(), ReadError> {
+        // The last page moves the cursor even if that page holds no incident.
         if candidates.is_empty() && cursor.is_none() {
             return Ok(());
         }

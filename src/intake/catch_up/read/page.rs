@@ -48,6 +48,8 @@ impl Reader {
                 Err(error) => break error,
             }
         };
+        // Nobody may read this window again, so the incidents that waited for the last page are
+        // decided now.
         self.abandon(open).await;
         Err(error)
     }

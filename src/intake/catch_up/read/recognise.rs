@@ -29,6 +29,7 @@ impl Reader {
         beat: Beat<'_>,
     ) -> Result<bool, ReadError> {
         let found = self.incidents(task, page);
+        // The usual page holds no incident, and then neither the store nor Slack is asked.
         if found.is_empty() {
             return Ok(false);
         }
@@ -42,6 +43,7 @@ impl Reader {
         let mut is_joined = false;
         for one in alike {
             let is_alike = found.get(&one.ts).is_some_and(|message| is_alike(message, &one));
+            // Slack is asked once about each channel, however many messages the two have in common.
             if !is_alike || !asked.insert(one.channel.clone()) {
                 continue;
             }
@@ -84,6 +86,8 @@ impl Reader {
         there: &ChannelId,
         beat: Beat<'_>,
     ) -> Result<Relation, ReadError> {
+        // Slack has answered for the other id since this window was begun: that id is not a former
+        // one.
         if self.answered_at(there).is_some_and(|at| at >= task.began) {
             return Ok(Relation::Two);
         }
@@ -102,6 +106,7 @@ impl Reader {
         if !own.name.is_empty() && own.name == other.name {
             return Ok(Relation::MovedHere);
         }
+        // Remembered, so that the next page of this window does not ask again.
         self.note_answer(there);
         Ok(Relation::Two)
     }
