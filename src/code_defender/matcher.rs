@@ -74,6 +74,7 @@ impl Matcher {
             let is_unfurl = titled().next().is_some();
             return self.judge_layout(message, raw, watch, is_unfurl);
         }
+        // From here on the message has the title of incidents, so a refusal is worth a warning.
         if !watch.has_channel(&message.channel) {
             return Verdict::Refused(Reason::Channel);
         }

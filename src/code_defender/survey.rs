@@ -74,6 +74,8 @@ impl Surveyor {
         }
         survey.has_evidence = self.has_evidence(layout, WHOLE_MESSAGE);
         if survey.has_title && survey.has_evidence {
+            // Each attachment with both is an incident of its own. If there is none, the parts of
+            // one incident are spread over the message.
             let is_whole =
                 |place: &u32| self.is_titled(layout, *place) && self.has_evidence(layout, *place);
             survey.places = places.into_iter().filter(is_whole).collect();
@@ -277,6 +279,7 @@ fn read_lines(text: &str, titles: &FieldTitles) -> TextLines {
         {
             read.fields.push(field(&label, &reopened(bare, value)));
         } else if is_known(&mrkdwn::label(bare)) {
+            // A title without a value is followed by the next field, which is not its value.
             let is_value = |next: &&str| !next.trim().is_empty() && !is_known(&mrkdwn::label(next));
             let value = lines.next_if(is_value).unwrap_or_default();
             read.fields.push(field(&mrkdwn::label(bare), value));

@@ -289,6 +289,7 @@ impl<'de> Walk<'_, 'de> {
 
     /// Gives the texts of an object the meaning that its type and its other keys have.
     fn close(&mut self, own: Own<'de>, start: usize) {
+        // Keys come in any order, so a text's meaning is known only at the end of its object.
         match (own.title, own.value) {
             (Some(title), Some(value)) => self.push(Content::Field { title, value }),
             (Some(title), None) if !title.is_empty() => self.push(Content::Heading(title)),

@@ -65,6 +65,8 @@ pub fn change(kind: Lifecycle, raw: &str) -> Change {
     let wire: LifecycleFields<'_> = lenient::parse(raw).unwrap_or_default();
     let channel = wire.channel.id.into_owned();
     match kind {
+        // In doubt the bot's token counts as revoked, since the event only makes the relay ask
+        // Slack.
         Lifecycle::TokensRevoked => Change::TokensRevoked {
             of_bot: !wire.tokens.bot.is_empty() || wire.tokens.oauth.is_empty(),
         },

@@ -278,6 +278,7 @@ impl<'a> From<WireEvent<'a>> for Message<'a> {
     fn from(wire: WireEvent<'a>) -> Self {
         let subtype = wire.own.subtype.clone();
         let is_event = subtype == EDIT;
+        // The outer fields of an edit describe the edit itself, its timestamp included.
         let post = if is_event { wire.edited } else { wire.own };
         let PostFields {
             ts,

@@ -57,6 +57,7 @@ fn lone_surrogates(text: &[u8]) -> Vec<usize> {
     let mut lone = Vec::new();
     let mut paired_until = 0;
     for at in ESCAPE.find_iter(text) {
+        // The second half of a pair was found with the first.
         let Some(unit) = utf16_unit(text, at).filter(|_| at >= paired_until) else {
             continue;
         };

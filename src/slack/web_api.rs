@@ -236,8 +236,11 @@ impl WebApi {
     pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, ApiError> {
         let (oldest, latest) = (query.oldest.to_string(), query.latest.to_string());
         let limit = query.limit.clamp(1, PAGE);
+        // A page that is too large is asked for again with fewer messages. Only a single message
+        // has to be taken at any size.
         let max_bytes = if limit == 1 { MESSAGE_BYTES } else { ANSWER_BYTES };
         let limit = limit.to_string();
+        // Inclusive, since two windows meet at the timestamp of a message.
         let mut pairs = vec![
             ("channel", query.channel.as_str()),
             ("oldest", &oldest),
@@ -269,6 +272,7 @@ impl WebApi {
         let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, query, max_bytes));
         let result =
             exchange.await.unwrap_or_else(|_elapsed| Err(ApiError::Transient(Failure::TimedOut)));
+        // Slack counted the call at some time up to now, so the call's minute begins now.
         self.throttled(method, |throttle| {
             let end = self.clock.uptime();
             throttle.end(now, end);
@@ -302,6 +306,7 @@ impl WebApi {
             None => request,
         };
         let mut response = request.send().await.map_err(|error| self.failed(error))?;
+        // A refusal tells Slack's time too.
         self.note_time(response.headers());
         if response.status().as_u16() == 429 {
             let wait = self.retry_after(response.headers());
@@ -314,6 +319,8 @@ impl WebApi {
         }
         let (body, hold) = body::read(response, max_bytes, |error| self.failed(error)).await?;
         let text = body::readable(body);
+        // Slack's error in the body says more than the status, which counts only if the body cannot
+        // be parsed.
         let reply = match Reply::parse(&text) {
             Ok(reply) => reply,
             Err(_unparsable) if !status.is_success() => {

@@ -28,6 +28,8 @@ impl<'de> Walk<'_, 'de> {
         let mut joined = String::new();
         let start = start.min(self.layout.pieces.len());
         let mut kept = Vec::new();
+        // A link stays in the sentence, as mrkdwn, and is also kept as a piece, since it may be a
+        // button or lead to the console.
         for piece in self.layout.pieces.drain(start..) {
             match &piece.content {
                 Content::Heading(text) | Content::Body(text) | Content::Cell(text) => {

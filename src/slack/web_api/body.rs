@@ -44,6 +44,8 @@ pub(super) async fn read(
             return Err(too_large());
         }
         if length > SMALL_BYTES && hold.is_none() {
+            // Waits until the messages of any other large answer are stored. The buffer gets its
+            // full size at once: one that grows holds its contents twice while they are moved.
             hold = LARGE.acquire().await.ok().map(Hold);
             body.reserve_exact(announced.unwrap_or(ANSWER_BYTES).saturating_sub(body.len()));
         }

@@ -110,6 +110,8 @@ impl<'a> Reply<'a> {
             None | Some(Ok(Value::Null)) => return Ok(None),
             Some(Ok(Value::String(cursor))) => cursor,
             Some(Ok(Value::Number(number))) => number.to_string(),
+            // A cursor that cannot be read must not look like the end: the rest would never be
+            // read.
             Some(Ok(Value::Bool(_) | Value::Array(_) | Value::Object(_)) | Err(_)) => {
                 return Err(incomplete("next_cursor"));
             }
