@@ -135,6 +135,7 @@ impl Server {
         let mut protocol = http1::Builder::new();
         protocol
             .timer(TokioTimer::new())
+            // hyper applies this also while a connection waits for its next request.
             .header_read_timeout(self.settings.idle_timeout)
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(READ_BUFFER_BYTES);
@@ -150,6 +151,7 @@ impl Server {
             let stopped = self.shutdown.stopped();
             let clock = self.clock.clone();
             self.shutdown.spawn(async move {
+                // The connection counts towards the limit until the entry is dropped.
                 let _entry = entry;
                 let mut http = pin!(http);
                 let mut close_requested = pin!(connection.close_requested());

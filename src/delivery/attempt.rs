@@ -159,6 +159,8 @@ impl Attempts {
         if let Some(change) = change {
             self.note_change(&delivery.destination, change);
         }
+        // Only noted: giving up for age is left to `expire_overdue`, since alerts also grow too old
+        // while nothing is attempted.
         if matches!(next, Next::Retry { .. }) && now >= delivery.pending_since + self.max_age {
             self.overdue.store(true, Ordering::Relaxed);
         }

@@ -192,6 +192,7 @@ impl Feed {
                 }
             }
             self.give_up(&unreadable).await?;
+            // A page without one readable message must not look like the end of the feed.
             if !items.is_empty() {
                 return Ok(items);
             }
