@@ -332,6 +332,7 @@ fn is_token(text: &str) -> bool {
 /// Returns the encodings in which programs write a text.
 fn forms(text: &str) -> Vec<String> {
     let mut forms = Vec::new();
+    // In a query a blank may be a plus sign, and a URL within a URL is encoded twice.
     let percent = utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let usual = utf8_percent_encode(text, RESERVED).to_string();
     forms.extend([usual.replace("%20", "+"), percent.replace('%', "%25"), percent, usual]);
@@ -343,6 +344,7 @@ fn forms(text: &str) -> Vec<String> {
     let ascii = escaped(text, |c| (!c.is_ascii_alphanumeric()).then(|| unicode(c)));
     let all = escaped(text, |c| Some(unicode(c)));
     forms.extend([json, without_slashes, ascii, all]);
+    // Programs differ in how they write the quote and the slash in HTML.
     let entities = |quote: &str, slash: &str| {
         escaped(text, |c| match c {
             '&' => Some("&amp;".to_owned()),
@@ -356,6 +358,8 @@ fn forms(text: &str) -> Vec<String> {
     };
     forms.extend([entities("&#39;", "/"), entities("&#x27;", "&#x2F;"), entities("&#34;", "/")]);
     forms.push(hex::encode(text));
+    // Base64 turns three bytes into four characters, so a text looks different by where in the
+    // three it begins.
     for lead in 0..3 {
         forms.extend(within_base64(text, lead));
     }

@@ -106,6 +106,7 @@ impl AnswerRules {
         ];
         for (part, rule) in rules {
             let Some(rule) = rule else { continue };
+            // By itself first: a rule must be one expression, and must not end the `if` around it.
             env.compile_expression(rule)
                 .map_err(|error| TemplateError::from_jinja(part, &error))?;
             add(&mut env, part, &format!("{{% if {rule} %}}yes{{% endif %}}"))?;
@@ -158,12 +159,15 @@ impl AnswerRules {
     /// Returns the meaning of an answer to the request for the alert `key`. A rule that fails on an
     /// answer does not hold for it.
     pub(in crate::destination) fn read(&self, reply: &Reply, params: &Value, key: &str) -> Reading {
+        // The body is parsed only if some rule looks at the answer.
         let facts = self.any.then(|| facts(reply, params, key));
         let part = |part| {
             let text = facts.as_ref().map(|facts| render(&self.env, part, facts));
             text.and_then(Result::ok).unwrap_or_default()
         };
         let holds = |rule| !part(rule).is_empty();
+        // An alert that is there already is delivered, whatever the status, and rejected
+        // credentials say nothing about the alert.
         let class = if holds(DUPLICATE) {
             Class::Duplicate
         } else if holds(AUTH) {
@@ -174,6 +178,7 @@ impl AnswerRules {
             Class::DestinationFault
         } else {
             let class = class_of(reply.status);
+            // A page with a status of success comes from a proxy before the receiver.
             let taken = || if self.delivered { holds(DELIVERED) } else { !is_page(&reply.text) };
             if class == Class::Delivered && !taken() { Class::DestinationFault } else { class }
         };

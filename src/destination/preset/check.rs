@@ -20,6 +20,7 @@ impl Preset {
         for (part, name) in reads {
             let (root, field) = name.split_once('.').unwrap_or((&name, ""));
             let exists = match root {
+                // Slack's attachment may have fields that the sample does not have.
                 "alert" if field.is_empty() || field.starts_with("attachment") => true,
                 "alert" => alert.pointer(&format!("/{}", field.replace('.', "/"))).is_some(),
                 "params" => field.is_empty() || self.params.has(field),

@@ -100,6 +100,8 @@ impl Preset {
     /// Returns [`PresetError`] if there is no such preset, or it has a mistake.
     pub fn load(name: &str, presets_dir: Option<&Path>) -> Result<Arc<Self>, PresetError> {
         let builtin = builtin::text(name);
+        // Only a name that is valid for a destination becomes part of a path, so none leads out of
+        // the folder.
         let own =
             presets_dir.filter(|_dir| is_name(name)).map(|dir| dir.join(format!("{name}.yaml")));
         match (builtin, own) {
@@ -175,6 +177,8 @@ impl Preset {
             limits: file.limits,
             examples: file.examples,
         };
+        // A mistake that only rendering or an answer shows is found now, and not by the first
+        // alert.
         preset.check_names()?;
         preset.check_every_choice()?;
         preset.check_examples()?;
@@ -293,6 +297,7 @@ impl Preset {
         let Some(most) = most.filter(|most| rendered.body.len() > *most) else {
             return Ok(rendered);
         };
+        // The longest texts that fit, so that no more is lost than must be.
         for chars in SHORTER {
             let shorter = self.render_whole(step, &shortened(alert, chars), params)?;
             if shorter.body.len() <= most {
@@ -311,6 +316,7 @@ impl Preset {
     ) -> Result<Rendered<'a>, TemplateError> {
         let level = self.severity.get(alert.severity.level);
         let severity = level.unwrap_or(&Value::UNDEFINED);
+        // The context copies the alert, which a step without templates does not need.
         let context = if step.templates.is_empty() {
             Value::UNDEFINED
         } else {

@@ -86,6 +86,8 @@ impl RequestTemplates {
         query: &BTreeMap<String, String>,
     ) -> Result<Self, TemplateError> {
         let mut env = environment(UndefinedBehavior::Strict);
+        // Only the body is JSON. Path and query are percent-encoded: the path by `write_value`, the
+        // query when the URL is built.
         env.set_auto_escape_callback(|part| {
             if part == BODY { AutoEscape::Json } else { AutoEscape::None }
         });
@@ -232,8 +234,7 @@ fn write_value(
 }
 
 /// Divides a whole number, rounding a half to the even neighbour. In a text, divides the leading
-/// digits and keeps the rest. A text without leading digits stays as it is, so that an alert with
-/// an unusual id is still sent.
+/// digits and keeps the rest.
 fn half_even(value: &Value, by: i64) -> Result<Value, Error> {
     if by < 1 {
         let reason = "half_even divides by a number above 0";
@@ -242,6 +243,8 @@ fn half_even(value: &Value, by: i64) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, rest) = text.split_at_checked(digits).unwrap_or(("", text));
+        // A text without leading digits stays as it is, so that an alert with an unusual id is
+        // still sent.
         return Ok(number.parse().map_or_else(
             |_no_number| value.clone(),
             |number| Value::from(format!("{}{rest}", div_half_even(number, by))),
@@ -292,6 +295,7 @@ impl<'de> Deserialize<'de> for Scalars {
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Scalars, A::Error> {
                 let mut found = BTreeMap::new();
                 while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+                    // As raw text, so that a large list or object is passed over and not built.
                     let value = object.next_value::<&RawValue>()?.get();
                     if found.len() < SCALARS_MAX && !value.starts_with(['[', '{']) {
                         let value = serde_json::from_str(value).unwrap_or_default();

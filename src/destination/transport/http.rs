@@ -82,6 +82,7 @@ impl Exchange<'_> {
         let Self { client, clock, preset, access, redactor, token } = self;
         let builder = RequestBuilder { preset, access, params: &access.params, now: clock.now() };
         let mut request = builder.build(step, alert)?;
+        // A receiver may echo the signatures, which the redactor could not know before.
         if access.signer.is_some() || !access.hmac.is_empty() {
             *redactor = redactor.with_signatures(&request.headers);
         }

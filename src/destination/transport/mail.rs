@@ -101,6 +101,8 @@ impl Mailbox<'_> {
             if to.is_empty() { Outcome::default() } else { self.take(key, &message, &to).await? };
         let nobody_has_it = is_new && outcome.taken.is_empty();
         match (outcome.deferred.first(), outcome.refused.last()) {
+            // One deferred recipient keeps the alert pending: the next attempt writes only to those
+            // who do not have the mail.
             (Some(first), _) => {
                 let answer = Answer { status: first.status, excerpt: self.excerpt(&outcome) };
                 if nobody_has_it {
@@ -254,6 +256,7 @@ impl Server {
         )
         .await?;
         let upgrade = match self.encryption {
+            // If the server does not offer STARTTLS this fails, and nothing is sent in clear text.
             Encryption::Required => true,
             Encryption::Opportunistic => connection.can_starttls(),
             Encryption::None | Encryption::FromTheBeginning => false,

@@ -49,6 +49,7 @@ impl RequestBuilder<'_> {
         let id = header_text(&alert.id)?;
         let mut headers = self.access.headers.clone();
         for (name, value) in &step.headers {
+            // A header of the configuration replaces that of the preset.
             headers.entry(name).or_insert(value.clone());
         }
         if !rendered.body.is_empty() {

@@ -46,6 +46,8 @@ pub(in crate::destination) async fn receive(mut response: Response, now: Timesta
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
             Err(error) => {
+                // What was read is kept: the status and the beginning may say why the alert was not
+                // taken.
                 cut_off = Some(error);
                 break;
             }
@@ -62,7 +64,7 @@ pub(in crate::destination) async fn receive(mut response: Response, now: Timesta
     }
 }
 
-/// Refuses a success whose body broke off, since its meaning is not known.
+/// Turns an answer, as the rules read it, into the result of the attempt.
 pub(in crate::destination) fn verdict(
     received: Received,
     reading: &Reading,
@@ -72,6 +74,8 @@ pub(in crate::destination) fn verdict(
     let answer =
         Answer { status: reply.status, excerpt: redactor.excerpt(&reply.text, EXCERPT_BYTES) };
     match (reading.class, cut_off) {
+        // A success whose body broke off: the rest could have said that the alert was not
+        // taken.
         (Class::Delivered | Class::Duplicate, Some(error)) => Err(failed(error, redactor)),
         (Class::Delivered | Class::Duplicate, None) => Ok(Receipt {
             duplicate: reading.class == Class::Duplicate,

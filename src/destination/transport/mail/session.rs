@@ -58,6 +58,7 @@ pub(super) async fn hand_over(
     connection.command(Mail::new(from, options.into_iter().collect())).await?;
     let mut outcome = Outcome::default();
     for address in to {
+        // Refused here and not by an error, so that the other recipients get the mail.
         if !takes_utf8 && is_sent_as_utf8(address) {
             let text = "needs SMTPUTF8, which the mail server does not have".to_owned();
             outcome.refused.push(Said { address: address.clone(), status: NOT_ALLOWED, text });
@@ -69,6 +70,7 @@ pub(super) async fn hand_over(
             continue;
         };
         let status = error.status().map(u16::from);
+        // Any other error is about the server or the credentials and would meet every recipient.
         let Some(status) = status.filter(|status| is_about_the_recipient(*status)) else {
             return Err(error.into());
         };
