@@ -54,7 +54,7 @@ impl Matcher {
     pub fn new(mut settings: MatchSettings) -> Self {
         let FieldTitles { script, risk, host } = &mut settings.fields;
         for title in [script, risk, host].into_iter().flatten() {
-            // Once here, not for each field of each message.
+            // Normalised once here instead of for each field of each message.
             *title = mrkdwn::label(title).into_owned();
         }
         let texts = settings.titles.iter().map(TitlePattern::as_text);

@@ -140,7 +140,7 @@ impl Worker {
             }
             self.end_waits_if_recovered().await;
             let wake_at = self.start_what_may_start().await;
-            // A new alert is no reason to wake while every slot is taken.
+            // A new alert is not a reason to wake while every slot is taken.
             let has_room = self.running.len() < self.plan.concurrency.get();
             tokio::select! {
                 ended = self.running.join_next(), if !self.running.is_empty() => note_end(ended),

@@ -223,7 +223,7 @@ pub(super) fn item(list: &str, place: u32) -> Option<&RawValue> {
                 }
             }
             let found = list.next_element::<&RawValue>()?;
-            // The parser wants to see the end of a list.
+            // serde_json reports an error unless a list is read to its end.
             while list.next_element::<IgnoredAny>()?.is_some() {}
             Ok(found)
         }
@@ -292,7 +292,7 @@ impl<'de, T: Lenient<'de>> Visitor<'de> for Fill<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        // The last of two equal keys wins, with nothing of the first.
+        // The last of two equal keys counts, and nothing of the first is kept.
         *self.0 = T::default();
         let mut key = Cow::Borrowed("");
         while object.next_key_seed(Fill(&mut key))?.is_some() {

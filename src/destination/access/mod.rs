@@ -50,7 +50,8 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(settings: &Settings) -> Result<Self, SetupError> {
-        // Before the values: one that changes in between is only read once more.
+        // Read before the values: a secret that changes in between is read once more, and not
+        // missed.
         let versions = versions(settings);
         let given = settings.url.reveal();
         let url = target(&given, settings.preset.transport())?;

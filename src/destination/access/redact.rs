@@ -120,7 +120,7 @@ impl Redactor {
                 pieces.add_secret(word);
                 pieces.add_basic(word);
             }
-            // Such as a proxy with a password.
+            // A secret may be a URL with credentials, such as that of a proxy.
             if let Ok(url) = Url::parse(secret) {
                 pieces.add_credentials(&url);
             }
@@ -156,7 +156,7 @@ impl Redactor {
         let mut fresh = Pieces::default();
         self.fresh.iter().for_each(|secret| fresh.add_secret(secret));
         for signature in &self.signatures {
-            // Hexadecimal digits or base64: of other forms there are few.
+            // A signature is hexadecimal or base64, so few other forms of its text exist.
             let percent = utf8_percent_encode(signature, NON_ALPHANUMERIC).to_string();
             for form in [signature, &percent, &signature.replace('/', "\\/")] {
                 fresh.add(form, Place::Anywhere);
@@ -288,7 +288,7 @@ fn split_length(text: &str, rest: &str) -> Option<usize> {
         }
         at += 1;
     }
-    // The text may end in the middle of a character only if it is not the same.
+    // A match cannot end in the middle of a character.
     rest.is_char_boundary(at).then_some(at)
 }
 

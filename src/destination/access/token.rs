@@ -212,7 +212,7 @@ async fn fetch(
             let until = asked_at + life.saturating_sub(RESERVE.min(life / 4));
             Ok(Token { value: answer.access_token.into(), until })
         }
-        // Not shown: there may be a token in it.
+        // The answer is not shown, since it may contain a token.
         (status @ 200..=299, Err(_)) => {
             Err(DeliveryError::Destination(refused(status, "the answer cannot be read")))
         }

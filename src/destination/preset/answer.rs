@@ -219,8 +219,8 @@ const fn class_of(status: u16) -> Class {
         200..=299 => Class::Delivered,
         401 | 403 => Class::Auth,
         429 => Class::Throttled,
-        // A licence, a method, a lock, a policy: about the destination or the way there, whatever
-        // the alert holds.
+        // These are about the destination or the way to it (a licence, a method, a lock, a policy),
+        // whatever the alert contains.
         402 | 404..=408 | 410 | 423..=426 | 431 | 451 => Class::DestinationFault,
         400..=499 => Class::AlertFault,
         _ => Class::DestinationFault,
@@ -232,7 +232,7 @@ pub(in crate::destination) fn retry_after(value: &str, now: Timestamp) -> Option
     let value = value.trim();
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let wait = if is_number {
-        // More than fits is more than is ever waited.
+        // A number that does not fit is longer than the longest wait.
         value.parse().map_or(LONGEST_WAIT, Duration::from_secs)
     } else {
         let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.seconds()).ok()?);

@@ -350,7 +350,7 @@ impl Preset {
 
 /// Returns the alert as JSON.
 fn whole(alert: &Alert) -> serde_json::Result<Vec<u8>> {
-    // Most of a large alert is its attachment, and its texts are in there once more.
+    // Most of a large alert is its attachment, whose texts the other fields repeat.
     let expected = alert.attachment.get().len() * 2 + 2_048;
     let mut body = Vec::with_capacity(expected);
     serde_json::to_writer(&mut body, alert)?;

@@ -161,7 +161,7 @@ impl Param {
 
     fn problem(&self, name: &str, value: &serde_json::Value) -> Option<String> {
         let (fits, wanted) = match self.r#type {
-            // Not shown: it may be the secret.
+            // The value is not shown, since it may be the secret.
             ParamType::Secret if [MASK, ""].contains(&value.as_str().unwrap_or("x")) => {
                 return None;
             }

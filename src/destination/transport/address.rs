@@ -9,7 +9,7 @@ use crate::destination::{DeliveryError, access::redact::MASK, preset::step::Rend
 pub(super) fn appended(base: &Url, rendered: &Rendered<'_>) -> Url {
     let mut url = base.clone();
     let whole = rendered.path.trim_end_matches('/');
-    // Who gives the whole address has given the preset's path too.
+    // A configured URL that already ends with the preset's path is complete.
     let is_whole = !whole.is_empty() && base.path().trim_end_matches('/').ends_with(whole);
     if !rendered.path.is_empty() && !is_whole {
         url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), rendered.path));
@@ -40,7 +40,7 @@ pub(super) fn shown_url(base: &Url, url: &Url) -> String {
         (None, added) => format!("?{added}"),
         (Some(_), added) => format!("?{MASK}{added}"),
     };
-    // Of a scheme that the web does not know there is no origin.
+    // Only the schemes of the web have an origin, and `smtp` does not.
     let origin = if url.origin().is_tuple() {
         url.origin().ascii_serialization()
     } else {

@@ -217,7 +217,7 @@ impl Server {
         if password.is_none() && !url.username().is_empty() {
             return Err("has a user without a password".to_owned());
         }
-        // Whoever strips the offer of STARTTLS from the answer would read the password.
+        // An attacker who removes the offer of STARTTLS from the answer could read the password.
         let is_open = matches!(encryption, Encryption::None | Encryption::Opportunistic);
         if password.is_some() && is_open {
             let cure = "smtps://, or smtp:// with ?tls=required";
@@ -291,7 +291,7 @@ fn failed(
     by_refusal: fn(Answer) -> DeliveryError,
 ) -> DeliveryError {
     let (text, error) = match error.downcast_ref::<smtp::Error>() {
-        // Its text holds that of its source.
+        // The text of this error includes that of its source.
         Some(error) => (error.to_string(), Some(error)),
         None => (chain(error), None),
     };

@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-/// Bytes of an answer that are read. Rules see them; the rest is dropped with the connection. Some
-/// receivers repeat the whole alert, which takes forty times the memory as JSON, hence no more.
+/// Bytes of an answer that are read. Rules see them; the rest is dropped with the connection. The
+/// limit is low because some receivers repeat the whole alert, and parsed JSON takes forty times
+/// the memory of its text.
 const ANSWER_BYTES: usize = 256 * 1024;
 
 /// Bytes of an answer that are kept with the attempt.
@@ -96,8 +97,8 @@ pub(in crate::destination) fn verdict(
     }
 }
 
-/// Returns the text of an error that broke the connection. Errors of the client may contain the
-/// URL.
+/// Text of an error that broke the connection. The client's own error may contain the URL, so only
+/// its redacted text is kept.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Broken(String);

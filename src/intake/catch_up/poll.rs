@@ -202,7 +202,7 @@ impl Poller {
         let others = self.reads.extract_if(|channel, _| !ours.contains(channel));
         let others: Vec<(ChannelId, ChannelRead)> = others.collect();
         for (channel, read) in others {
-            // A channel that only has another id now is read again under that.
+            // A channel whose id has merely changed is read again under the new one.
             let is_gone = self.read_id(channel.clone()) == channel;
             if let Some(begun) = read.open.filter(|_| is_gone) {
                 self.reader.abandon(begun.window).await;

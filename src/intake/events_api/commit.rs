@@ -33,7 +33,7 @@ use crate::{
 /// Part of the 3 s that Slack waits, network included, that is ours.
 const ACK_BUDGET: Duration = Duration::from_millis(2_500);
 
-/// Limit of a commit. One that takes longer than this does not become quick.
+/// Limit of a commit. A commit that takes longer is unlikely to end in time.
 const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 
 /// Work that must be durable before Slack is answered.
@@ -41,8 +41,8 @@ const COMMIT_BUDGET: Duration = Duration::from_millis(1_500);
 pub(super) enum Work {
     /// Store a message with incidents.
     Store(IncidentMessage),
-    /// Store incidents in a new layout, or keep the message as a near miss if it may be somebody
-    /// else's talk of an incident.
+    /// Store incidents in a new layout, or keep the message as a near miss if another bot may only
+    /// be repeating an incident.
     Weigh(IncidentMessage, Vouched),
     /// Keep a near miss.
     Keep(IncidentMessage, Doubt),

@@ -3,9 +3,9 @@
 //! Nothing is held for what was only announced: a request counts once its signature is verified,
 //! and a body takes memory for the bytes that have arrived.
 //!
-//! Until its signature is verified, a body may be anybody's. When such bodies fill their budget,
-//! the oldest is cut off, whichever of them grows, and never the newest: strangers who send half of
-//! a body keep nobody else out.
+//! Until its signature is verified, a body may come from a stranger. When such bodies fill their
+//! budget, the oldest is cut off, whichever of them grows, and never the newest: strangers who send
+//! half of a body do not keep others out.
 
 use std::{
     collections::BTreeMap,

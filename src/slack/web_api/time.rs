@@ -85,7 +85,7 @@ impl Clocks {
         Moment {
             earliest: all().min().unwrap_or(own),
             latest: all().max().unwrap_or(own),
-            // Without any answer of Slack's there is no other witness.
+            // Until Slack has answered there is no other clock to compare with.
             believed: believed.or(if slack.is_none() { Some(own) } else { None }),
             skew_seconds: slack.map(|slack| own.seconds() - slack.seconds()),
         }

@@ -87,7 +87,7 @@ pub(super) async fn hand_over(
     Ok(outcome)
 }
 
-/// Returns whether a code ends the session: 421 shuts the connection, and the codes of RFC 4954,
+/// Returns whether a code is about the recipient. 421 ends the session, and the codes of RFC 4954,
 /// section 6, are about our credentials.
 const fn is_about_the_recipient(status: u16) -> bool {
     !matches!(status, 421 | 530 | 534 | 535 | 538)

@@ -1,7 +1,7 @@
-//! Asks Slack who we are, and about channels of which an event has said something.
+//! Asks Slack who we are, and about channels that an event has put in doubt.
 //!
-//! An event may be late, or about somebody else: what it says of the token or of a channel is a
-//! reason to ask Slack, and Slack's answer counts.
+//! An event may be late, or about somebody else. It is only a reason to ask Slack about the token
+//! or the channel, and Slack's answer counts.
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ impl Poller {
         match change {
             Change::TokensRevoked { of_bot: false } => {}
             Change::TokensRevoked { of_bot: true } | Change::AppUninstalled => {
-                // Many such events are one reason to ask.
+                // Slack is asked once, however many such events arrive.
                 if self.access.is_good() {
                     self.access = Access::Unknown;
                     self.ask_access_at = (self.access_asked_at + EXTRA_GAP).max(self.uptime());
