@@ -60,6 +60,7 @@ impl Preset {
                 Class::Delivered => Meaning::Delivered,
                 Class::Duplicate => Meaning::Duplicate,
                 Class::AlertFault => Meaning::AlertFault,
+                // An example says what becomes of the alert, which is kept in all three cases.
                 Class::Auth | Class::Throttled | Class::DestinationFault => Meaning::Retry,
             };
             if read != example.means {

@@ -272,6 +272,7 @@ impl Poller {
             is_new = status.problem != problem;
             status.problem.clone_from(&problem);
         });
+        // A failure that comes again with every turn is shown, and not logged again.
         if is_new {
             tracing::error!(
                 app = %self.reader.app,
