@@ -288,7 +288,11 @@ impl TestRelay {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_late| panic!("{series}"))
+        if let Ok(value) = tokio::time::timeout(PATIENCE, wait).await {
+            return value;
+        }
+        let (_, status) = self.api("GET", "/status").await;
+        panic!("{series} stays as it is: {status}");
     }
 
     /// Lets the relay's time pass until something is so.
