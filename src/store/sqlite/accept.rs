@@ -108,6 +108,7 @@ fn accept_message(
     due: Timestamp,
 ) -> rusqlite::Result<Accepted> {
     let channel = channel_of(db, message)?;
+    // Also the number of the first new alert, so that the number of a message leads to its alerts.
     let id = db.next_seq();
     let mut new = 0_u32;
     for alert in &message.alerts {
@@ -121,6 +122,7 @@ fn accept_message(
         insert_message(db, id, message, new)?;
     }
     if usize::try_from(new).is_ok_and(|new| new == message.alerts.len()) {
+        // A push has nothing to note: a new message is not in the list of unpushed ones.
         if message.source == Source::CatchUp {
             catch_up::note_source(db, channel, message, true)?;
         }
@@ -169,6 +171,7 @@ fn insert_alert(
         alert.attachment,
         1_i64 << source_number(message.source),
         alert.level,
+        // Lists leave out alerts without a search text.
         (!message.is_identity()).then(|| clean(&alert.search)),
     ])?;
     Ok(inserted == 1)
@@ -216,6 +219,8 @@ fn remember_source(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite:
 /// Stores an edit as a revision of the message of the first alert. Returns `false` if retention has
 /// emptied that message, or the same bytes or another copy of the same edit are stored already.
 fn insert_revision(db: &Db<'_>, channel: i64, message: &NewMessage) -> rusqlite::Result<bool> {
+    // One edit may arrive as a push and with catch-up. The bytes then differ, and only the
+    // timestamp of the edit shows that both are the same.
     let inserted = db.execute(
         "INSERT INTO revisions (message, received_at, edited_ts, raw)
          SELECT m.id, :received_at, :edited_ts, :raw

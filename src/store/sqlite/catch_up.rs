@@ -147,6 +147,7 @@ pub(super) fn note_source(
         Source::Push => {
             db.execute("DELETE FROM unpushed WHERE channel = ?1 AND ts = ?2", key)?;
         }
+        // If a push has brought the message before, no push was missed.
         Source::CatchUp if is_news => {
             db.execute(
                 "INSERT INTO unpushed (channel, ts, posted_at)
@@ -182,6 +183,8 @@ fn take_unpushed(
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    // Removed in the same transaction, so that each missed push is counted once, also across
+    // restarts.
     for (id, ..) in &found {
         db.execute("DELETE FROM unpushed WHERE rowid = ?1", [id])?;
     }
@@ -193,6 +196,7 @@ fn take_unpushed(
 
 /// Moves a cursor forward, unless a newer term has moved it, and not into the future.
 pub(super) fn move_cursor(db: &Db<'_>, cursor: &CursorMove) -> rusqlite::Result<()> {
+    // A cursor in the future would skip every message until then.
     if cursor.to.micros() > (db.now() + CURSOR_AHEAD).micros() {
         tracing::error!(
             app = %cursor.app,
@@ -284,8 +288,10 @@ fn replace_channel_id(
     new: &ChannelId,
 ) -> rusqlite::Result<()> {
     let before = chains(db.connection(), app)?;
+    // Before the chains change, since the former ids are those of the old chains.
     take_over_cursor(db, app, &before, old, new)?;
     let (_, chain) = with_new_id(before, old, new);
+    // Old chains are removed as a whole: the first id and the places of the others may change.
     for id in [old, new].into_iter().chain(&chain) {
         db.execute(
             "DELETE FROM chains WHERE app = ?1 AND first = (
@@ -369,6 +375,8 @@ fn look_alikes(
 ) -> rusqlite::Result<Vec<LookAlike>> {
     let own: Vec<&str> = own.iter().map(ChannelId::as_str).collect();
     let own = serde_json::Value::from(own).to_string();
+    // `CROSS JOIN` keeps this order: an app has few channels, and the key of the alerts begins with
+    // the channel.
     let mut statement = db.prepare_cached(
         "SELECT c.channel, a.search
          FROM channels c CROSS JOIN alerts a ON a.channel = c.id AND a.ts = :ts AND a.ordinal = 0

@@ -236,6 +236,7 @@ impl<'w> Db<'w> {
             "INSERT INTO destinations (name) VALUES (?1) ON CONFLICT DO NOTHING",
             [name.as_str()],
         )?;
+        // Read after the insert, which returns no row if the destination is known.
         let known = self
             .statement("SELECT id, paused_at, paused_for FROM destinations WHERE name = ?1")?
             .query_row([name.as_str()], |row| {

@@ -179,6 +179,8 @@ pub(super) fn next_due(
     destination: &DestinationName,
 ) -> rusqlite::Result<Option<Timestamp>> {
     let moment = shared.clock.moment();
+    // As in `lease`, before the snapshot is read: a delivery that is finished in between is not
+    // taken for a waiting one.
     let live = shared.leases.live(moment);
     let Some(id) = reader
         .prepare_cached("SELECT id FROM destinations WHERE name = ?1 AND paused_at IS NULL")?
@@ -197,6 +199,7 @@ pub(super) fn next_due(
             return Ok(Some(Timestamp::from_micros(row.get(1)?)));
         }
     }
+    // All are leased. A lease that ends without an outcome makes its delivery due.
     let first_end = shared.leases.first_end(id, moment);
     Ok(first_end.map(|end| shared.clock.now() + end.since(moment)))
 }
@@ -244,6 +247,8 @@ pub(super) async fn record(
     outcome: Outcome,
 ) -> Result<Recorded, Unrecorded> {
     let (id, token) = (lease.delivery().id, lease.token());
+    // From here on the lease does not expire, or another worker could repeat the attempt while the
+    // outcome of this one is being written.
     if !store.shared.leases.start_recording(id, token) {
         store.shared.stale_leases.increment(1);
         return Ok(Recorded::Stale);
@@ -252,6 +257,7 @@ pub(super) async fn record(
     let (shared, written) = (Arc::clone(&store.shared), outcome.clone());
     let (job, reply) = Write::new(
         move |db, _mode| write(db, id, before, &written),
+        // Runs even if the caller no longer waits for the answer.
         move |durable| {
             if durable {
                 shared.leases.end(id, token);
@@ -282,6 +288,7 @@ struct Before {
 
 /// Writes an outcome: the new state of the delivery, and the attempt.
 fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::Result<Recorded> {
+    // Decided in this transaction: settings and refusals may have changed since the lease.
     let is_anew = outcome.next.is_refusal() && !is_as_before(db, id, before)?;
     let change = if is_anew { Change::anew() } else { Change::from(&outcome.next) };
     let text = |part: fn(&Reference) -> &str| change.reference.map(|all| clean(part(all)));
@@ -312,6 +319,7 @@ fn write(db: &Db<'_>, id: i64, before: Before, outcome: &Outcome) -> rusqlite::R
             |row| row.get(0),
         )
         .optional()?;
+    // The lease had expired, and the delivery was ended meanwhile, for example by an operator.
     let Some(number) = number else { return Ok(Recorded::Stale) };
     if let Some(Projection { level, search }) = &outcome.projection {
         db.execute(

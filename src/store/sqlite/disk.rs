@@ -59,6 +59,7 @@ impl Disk {
             is_full: AtomicBool::new(false),
             tried_at: Mutex::default(),
         };
+        // Before the first look, which leaves room for a ballast that is missing.
         disk.has_ballast.store(is_whole(&disk.ballast), Ordering::Release);
         disk.look();
         disk.keep_ballast(now);
@@ -161,6 +162,7 @@ impl Disk {
             }
             Err(error) => {
                 tracing::warn!(%error, "the store's ballast {path} cannot be made");
+                // A part of the ballast would only take space from alerts.
                 drop(fs::remove_file(&self.ballast));
             }
         }

@@ -28,8 +28,7 @@ const PAGES: u32 = 64;
 /// The longest time that a caller waits for space. Slack waits three seconds for an answer.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// Makes room if space is short. If another call is evicting already, this call waits for that one
-/// only while the store is full.
+/// Makes room if space is short. Only one call evicts at a time.
 ///
 /// # Errors
 /// [`StoreError::Full`]: undelivered alerts fill the store, or other files fill the disk.
@@ -44,7 +43,9 @@ pub(super) async fn make_room(store: &SqliteStore) -> Result<(), StoreError> {
     let deadline = shared.clock.instant() + BUDGET;
     let running = match shared.eviction.running.try_lock() {
         Ok(running) => running,
+        // There is still room for this message, and the other call makes more.
         Err(_taken) if !shared.size.is_full() => return Ok(()),
+        // The store is full, so this message depends on the room that the other call makes.
         Err(_taken) => match tokio::time::timeout(BUDGET, shared.eviction.running.lock()).await {
             Ok(running) => running,
             Err(_elapsed) => return Err(StoreError::Full),

@@ -60,8 +60,7 @@ impl Feeds for SqliteStore {
     }
 }
 
-/// Returns a page. The writer gives the numbers, so each is committed before the next one is
-/// chosen.
+/// Returns a page. Gives numbers to deliveries that are due, if the page has room for them.
 async fn page(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -74,10 +73,12 @@ async fn page(
     let mut found = find(destination.clone()).await?;
     if found.missing > 0 {
         let (shared, name) = (Arc::clone(&store.shared), destination.clone());
+        // The writer gives the numbers, so each is committed before the next one is chosen.
         let missing = found.missing;
         store
             .write_stopping_leases(move |db, _mode| number(&shared, db, &name, (after, missing)))
             .await?;
+        // Read again, so that a page shows a number only after the commit.
         found = find(destination.clone()).await?;
     }
     Ok(found.entries.page(found.end))
@@ -107,9 +108,13 @@ fn look(
         return Ok(Look { entries, end: now.micros(), missing });
     };
     let end = numbered.max(now.micros());
+    // Nothing is numbered for a reader with a number from the future: each new number would have to
+    // follow that one.
     if is_paused || after > end {
         return Ok(Look { entries, end, missing });
     }
+    // Pending and delivered entries are two ranges of the index, each in the order of the numbers.
+    // Delivered ones are included for a reader that was killed and asks once more.
     let mut statement = db.prepare_cached(
         "SELECT c.app, c.channel, a.ts, a.ordinal,
             d.id, d.attempts, d.alert_faults, d.since + t.paused_for, a.attachment,
@@ -194,6 +199,8 @@ async fn taken(
     store
         .write_stopping_leases(move |db, _mode| {
             let mut taken = Vec::new();
+            // The conditions are checked again: since the look a delivery may have been cancelled,
+            // or lost its number in a retry.
             for (delivery, one) in &found {
                 let changed = db.execute(
                     "UPDATE deliveries SET state = 1, finished_at = ?2 WHERE id = ?1 AND state = 0

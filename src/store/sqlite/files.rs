@@ -77,6 +77,7 @@ pub(super) fn close_to_others(path: &Path) {
                 file = %name,
                 "others could read {name} (mode {mode:03o}); now only its owner can (0600)"
             ),
+            // Others had no access; only the rights of the owner differed.
             Ok(()) => {}
             Err(error) => tracing::warn!(
                 file = %name, %error,
@@ -137,10 +138,12 @@ impl Files {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     "has been removed or moved away".to_owned()
                 }
+                // Without a look at the file nothing proves that a restart would find it.
                 Err(error) => format!("cannot be seen: {error}"),
             };
             Some(format!("{} {why}", name.display()))
         });
+        // Several threads check. The swap lets one of them log the change.
         let was_said = self.is_said.swap(problem.is_some(), Ordering::AcqRel);
         match problem {
             None if was_said => tracing::warn!("the store's files are back; alerts are taken"),

@@ -11,8 +11,7 @@ use crate::{
     store::{Hasten, StoreError, stored::HELD_MAX_US},
 };
 
-/// Makes waiting deliveries due now, in transactions of bounded size. Returns their number. Writes
-/// nothing if there are none, as is usual.
+/// Makes waiting deliveries due now, in transactions of bounded size. Returns their number.
 pub(super) async fn hasten(
     store: &SqliteStore,
     destination: &DestinationName,
@@ -21,6 +20,7 @@ pub(super) async fn hasten(
     let mut total = 0;
     loop {
         let name = destination.clone();
+        // Nearly always nothing is found, and then nothing is written.
         let look = move |shared: &Shared, db: &Connection| delayed(shared, db, &name, whom);
         let found = store.view_reader(look).await?;
         if found.is_empty() {
@@ -31,6 +31,8 @@ pub(super) async fn hasten(
         let work = move |db: &mut Db<'_>, _mode: Mode| make_due(&shared, db, &found, whom);
         let changed = store.write_stopping_leases(work).await?;
         total += changed;
+        // If nothing of a whole piece has changed, everything was leased or recorded since the
+        // look. The next call looks again.
         if is_last || changed == 0 {
             store.shared.hints.wake(Some(destination));
             return Ok(total);
@@ -54,6 +56,7 @@ fn delayed(
     whom: Hasten,
 ) -> rusqlite::Result<Vec<i64>> {
     let leased = shared.leases.live_json(shared.clock.moment());
+    // `:held = :held` uses the parameter in statements whose condition does not.
     db.prepare_cached(&format!(
         "SELECT id FROM deliveries INDEXED BY deliveries_due
          WHERE destination = (SELECT id FROM destinations WHERE name = :name) AND state = 0
@@ -80,6 +83,7 @@ fn make_due(
     whom: Hasten,
 ) -> rusqlite::Result<u64> {
     let live = shared.leases.live(shared.clock.moment());
+    // The condition is checked again, since outcomes may have been recorded since the look.
     let mut statement = db.statement(&format!(
         "UPDATE deliveries SET due_at = :now, wait = 0
          WHERE id = :id AND state = 0 AND due_at > :now AND :held = :held AND {}",
@@ -116,6 +120,7 @@ fn reset_refusals(
     mark: u16,
 ) -> rusqlite::Result<u64> {
     let id = db.destination(destination)?.id;
+    // `IS NOT`, since a destination has no mark at first.
     let is_new = db.execute(
         "UPDATE destinations SET settings = ?2 WHERE id = ?1 AND settings IS NOT ?2",
         params![id, mark],

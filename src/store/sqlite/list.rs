@@ -64,6 +64,7 @@ fn find(db: &Connection, query: &AlertQuery, leased: &HashSet<i64>) -> rusqlite:
             (Some(_), false) => beside.has(seq)?,
             (Some(_), true) => false,
         };
+        // The text comes last, since comparing texts costs most.
         if is_wanted && text.as_mut().map_or(Ok(true), |text| text.is_in(row))? {
             found.push(seq);
         }
@@ -113,6 +114,7 @@ impl Beside<'_> {
     fn has(&mut self, seq: i64) -> rusqlite::Result<bool> {
         while self.at > seq {
             let Some(row) = self.rows.next()? else {
+                // No delivery is left, so no older alert has one.
                 self.at = i64::MIN;
                 break;
             };

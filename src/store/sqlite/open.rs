@@ -189,6 +189,8 @@ fn layout(path: &Path, db: &Connection) -> Result<i64, OpenError> {
         .map_err(|source| OpenError::engine(path, source))?;
     let (id, found) = (number("application_id")?, number("user_version")?);
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    // A first start that was interrupted leaves such a file: the tables and the marks are written
+    // in one transaction.
     let new = objects == 0 && id == 0 && found == 0;
     if !new && id != i64::from(APPLICATION_ID) {
         return Err(OpenError::damaged(

@@ -53,6 +53,7 @@ pub(super) async fn act(
         let work = move |db: &mut Db<'_>, _: Mode| {
             let changed = act_on_piece(&shared, db, &meant, (action, began))?;
             let number = u64::try_from(changed.len()).unwrap_or(u64::MAX);
+            // In the transaction of the change, so that no crash leaves a change without its entry.
             let entry = kept.as_ref().map(|deed| journal::keep(db, deed, number)).transpose()?;
             let named = named(db, changed.get(..room.min(changed.len())).unwrap_or_default())?;
             Ok((number, named, entry))
@@ -61,6 +62,7 @@ pub(super) async fn act(
         let (job, reply) = Write::new(work, move |_durable| shared.hints.wake(meant.as_ref()));
         store.submit(job.stopping_leases());
         let (number, named, entry) = answer(reply).await?;
+        // Later pieces add to the entry of the first one.
         deed = entry.map(Deed::More);
         changes.changed += number;
         changes.named.extend(named);
@@ -122,6 +124,7 @@ fn act_on_piece(
             found => found,
         },
     };
+    // A refused delivery is stored as pending, with the number of its refusals.
     let refusals = if selection.state == Some(State::Refused) { REFUSALS } else { 0 };
     for destination in destinations(db, selection.destination.as_ref())? {
         let range = Range { destination, alert, refusals, began };
@@ -201,20 +204,21 @@ fn cancel_dead(db: &Db<'_>, range: Range) -> rusqlite::Result<Vec<i64>> {
     change(db, range, (set, "deliveries_ended", "state >= 2 AND state = 2"), &[])
 }
 
-/// Changes up to [`PIECE`] deliveries of a range. Returns their numbers. The delivery of one alert
-/// is found by its number, the deliveries of a destination by an index.
+/// Changes up to [`PIECE`] deliveries of a range. Returns their numbers.
 fn change(
     db: &Db<'_>,
     range: Range,
     (set, index, which): (&str, &str, &str),
     more: &[(&str, &dyn ToSql)],
 ) -> rusqlite::Result<Vec<i64>> {
+    // An alert's delivery is found by its number, the deliveries of a destination by an index.
     let (hint, id) = match range.alert {
         Some(alert) => ("NOT INDEXED", Some(delivery_id(alert, range.destination))),
         None => ("INDEXED BY", None),
     };
     let index = if id.is_some() { "" } else { index };
     let by_id = if id.is_some() { "id = :id" } else { ":id IS NULL" };
+    // `:now = :now` and `:id IS NULL` use parameters that not every action needs.
     let sql = format!(
         "UPDATE deliveries SET {set} WHERE :now = :now AND id IN (
             SELECT id FROM deliveries {hint} {index}
@@ -239,6 +243,8 @@ pub(super) const fn delivery_id(alert: i64, destination: i64) -> i64 {
 
 /// Returns the number of an alert. The id may name the channel by any id that the channel has had.
 pub(super) fn find_alert(db: &Connection, alert: &AlertId) -> rusqlite::Result<Option<i64>> {
+    // The order in which an accept looks for a message: the id as given, then the other ids of the
+    // channel, oldest first.
     let under_its_own = "SELECT a.seq FROM channels c JOIN alerts a ON a.channel = c.id
          WHERE c.app = ?1 AND c.channel = ?2 AND a.ts = ?3 AND a.ordinal = ?4";
     let under_another = "SELECT a.seq
@@ -275,6 +281,7 @@ pub(super) async fn route(
     let (alert, names, woken) = (alert.clone(), destinations.to_vec(), destinations.to_vec());
     let work = move |db: &mut Db<'_>, _: Mode| {
         let made = make_deliveries(db, &alert, &names)?;
+        // In the same transaction, so that no crash leaves deliveries without an entry.
         let entry = deed.as_ref().map(|deed| journal::keep(db, deed, made)).transpose()?;
         Ok(Routed { made, entry })
     };
@@ -296,6 +303,7 @@ fn make_deliveries(
     let Some(seq) = find_alert(db.connection(), alert)? else {
         return Ok(0);
     };
+    // Checked in the transaction: another call may route the alert, or retention empty the message.
     let is_free = db
         .statement(
             "SELECT 1 FROM alerts a JOIN messages m ON m.id = a.message
@@ -345,7 +353,7 @@ fn too_old(
 }
 
 /// Turns those deliveries into dead letters that still wait, are not leased, and whose age is still
-/// counted from a time in this range: a retry may have come between. Returns their alerts.
+/// counted from a time in this range. Returns their alerts.
 pub(super) fn mark_dead(
     shared: &Shared,
     db: &Db<'_>,
@@ -356,6 +364,8 @@ pub(super) fn mark_dead(
     let live = shared.leases.live(shared.clock.moment());
     let mut dead = Vec::new();
     for (id, alert) in deliveries.iter().filter(|(id, _)| !live.contains(id)) {
+        // Everything is checked again: since the look the delivery may have ended, or a retry may
+        // have set its age anew.
         let changed = db.execute(
             "UPDATE deliveries SET state = 2, finished_at = ?2, dead_reason = ?3
              WHERE id = ?1 AND state = 0 AND since + (

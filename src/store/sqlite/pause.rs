@@ -61,6 +61,7 @@ async fn set_paused(
     let (shared, name) = (Arc::clone(&store.shared), destination.clone());
     let woken = name.clone();
     let work = move |db: &mut Db<'_>, _: Mode| {
+        // Adds the row of a destination that has not had a delivery yet.
         db.destination(&name)?;
         let changed = match &paused {
             Paused::Yes(pause) => begin(db, &name, pause)?,
@@ -69,6 +70,7 @@ async fn set_paused(
         deed.iter().try_for_each(|deed| journal::note(db, deed, changed).map(drop))
     };
     let (job, reply) = Write::new(work, move |_durable| shared.hints.wake(Some(&woken)));
+    // No lease is granted between the change and the commit, so no attempt begins in a pause.
     store.submit(job.stopping_leases());
     answer(reply).await
 }
@@ -152,6 +154,8 @@ fn find(
     let mut rows = statement.query(())?;
     while let Some(row) = rows.next()? {
         let (name, end, length) = (destination_name(row, 0)?, row.get(1)?, row.get::<_, i64>(2)?);
+        // An end from before the start of the relay counts only once the clock has been steady,
+        // since until then the clock may be ahead.
         if (from..=until).contains(&end) {
             ended.push(name);
         } else if end > until.saturating_add(length) {

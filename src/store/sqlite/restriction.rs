@@ -53,6 +53,7 @@ pub(super) fn with_lost_jobs(
         let purpose = jobs.get(*index).map(|job| job.purpose());
         matches!(purpose, Some(Purpose::Finish | Purpose::Room))
     };
+    // A lost job has one fault, whether or not it had failed before.
     refused.extend(faults.into_iter().filter(|(index, _)| goes_on(index)));
     refused.sort_by_key(|(index, _)| *index);
     refused

@@ -103,6 +103,7 @@ impl Round {
     fn empty(&self, db: &Db<'_>, messages: &[i64]) -> rusqlite::Result<u64> {
         let mut emptied = 0;
         for id in messages {
+            // Checked again: since the look a retry may have made a delivery pending.
             let alerts: Option<i64> = db
                 .statement(&format!(
                     "SELECT m.alerts FROM messages m
@@ -143,10 +144,11 @@ pub(super) fn empty(db: &Db<'_>, id: i64, alerts: i64) -> rusqlite::Result<()> {
 }
 
 /// Removes old identities among the next messages after `after`. Returns their number, and the
-/// message to go on from, or `None` once a read finds no old message. The newest message stays, so
-/// that no number is given twice.
+/// message to go on from, or `None` once a read finds no old message.
 fn forget(db: &Db<'_>, now: Timestamp, after: i64) -> rusqlite::Result<(u64, Option<i64>)> {
     let too_old = (now - IDENTITY_KEPT).micros();
+    // The newest message stays, so that no number is given twice: the next number is one more than
+    // the largest one in the store.
     let piece: Vec<(i64, i64, bool, bool)> = db
         .statement(
             "SELECT id, alerts, received_at <= ?1,

@@ -27,7 +27,7 @@ pub(super) struct Queues {
     pub(super) view: SyncSender<Read>,
 }
 
-/// Starts the three threads. The writer's thread ends last, and drops connections and locks.
+/// Starts the three threads. The thread of the writer ends last.
 pub(super) fn start(
     writer: Writer,
     readers: [Connection; 2],
@@ -47,6 +47,8 @@ pub(super) fn start(
     let write_thread = thread::Builder::new().name("store-write".to_owned()).spawn(move || {
         let shared = Arc::clone(&writer.shared);
         let connection = writer.run(&queue);
+        // The readers end first, so that the connection of the writer is the last and can empty the
+        // log. The locks go last: no other process opens the store before that.
         for reader in [lease_thread, view_thread] {
             if reader.join().is_err() {
                 tracing::error!("a reader of the store panicked");

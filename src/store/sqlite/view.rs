@@ -179,6 +179,7 @@ fn attempts(
 pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats> {
     let leased = shared.leases.live_json(shared.clock.moment());
     let pause = pause::COLUMNS;
+    // `state >= 2` repeats the condition of a partial index, without which SQLite does not use it.
     let mut statement = db.prepare_cached(&format!(
         "WITH waiting AS (
             SELECT destination, count(*) AS number, min(id) AS oldest
@@ -220,6 +221,7 @@ pub(super) fn stats(shared: &Shared, db: &Connection) -> rusqlite::Result<Stats>
             Ok((destination_name(row, 0)?, stats))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    // Only commits read the free space otherwise, and an idle relay does not commit.
     shared.size.look_at_disk(shared.clock.instant());
     let (used_bytes, free_bytes) = shared.size.used_and_free();
     Ok(Stats { destinations, used_bytes, free_bytes, problem: shared.problem() })

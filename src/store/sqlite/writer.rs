@@ -51,6 +51,7 @@ impl Writer {
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let shared = Arc::clone(&self.shared);
+        // Held until the commit, so that no lease is granted for a delivery that a job changes.
         let gate = jobs.iter().any(|job| job.stops_leases()).then(|| shared.leases.gate());
         let result = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut jobs))).unwrap_or_else(
             |panic| {
@@ -82,19 +83,21 @@ impl Writer {
         }
     }
 
-    /// Runs the jobs that can still be done on a full disk. Empties the log first, which may free
-    /// enough; then leaves out new messages; then removes the ballast for the rest.
+    /// Runs the jobs that can still be done on a full disk: empties the log, then leaves out new
+    /// messages, then removes the ballast.
     fn without_space(
         &mut self,
         jobs: &mut [Box<dyn Job>],
         restriction: &Restriction,
     ) -> rusqlite::Result<Vec<Fault>> {
+        // The log may hold enough space.
         empty_log(&self.connection);
         let result = self.attempt(jobs, Mode::Apart, restriction);
         let is_all_intake = jobs.iter().all(|job| job.purpose() == Purpose::Intake);
         if is_all_intake || !result.as_ref().is_err_and(is_out_of_space) {
             return result;
         }
+        // Slack sends new messages again, so they are left out before the ballast is touched.
         let restriction = match restriction {
             Restriction::All => &Restriction::NoIntake,
             Restriction::NoIntake | Restriction::OnlyFinish(_) => restriction,
@@ -102,6 +105,7 @@ impl Writer {
         let result = self.attempt(jobs, Mode::Apart, restriction);
         let now = self.shared.clock.instant();
         if !result.as_ref().is_err_and(is_out_of_space)
+            // The ballast is for outcomes, which let retention and eviction free more space.
             || !self.shared.size.disk().give_ballast_up(now)
         {
             return result;
@@ -131,6 +135,7 @@ impl Writer {
         let Self { connection, memory, shared, .. } = self;
         let result = Db::begin(connection, memory, shared.clock.now()).and_then(|mut db| {
             let faults = run_all(&mut db, jobs, mode, restriction)?;
+            // Only the commit is measured, which waits for the disk.
             let start = shared.clock.instant();
             db.commit()?;
             let end = shared.clock.instant();
@@ -175,6 +180,7 @@ fn run_all(
             continue;
         }
         match mode {
+            // If the job is at fault, the caller repeats the transaction in the other mode.
             Mode::Together => job.run(db, mode)?,
             Mode::Apart => {
                 let result = db.apart(|db| job.run(db, mode))?;
