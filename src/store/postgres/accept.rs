@@ -180,6 +180,8 @@ impl Writer {
             .filter(|(_, unusable)| unusable.is_none())
             .map(|(held, _)| held)
             .collect();
+        // Before the transaction: the arrays need the numbers, and a destination without deliveries
+        // does no harm.
         self.know_destinations(&usable).await?;
         let mut stored = match self.transaction_with_retries(&usable, other).await {
             Ok(accepted) => accepted.into_iter().map(Ok).collect(),
@@ -187,6 +189,7 @@ impl Writer {
             Err(error) => return Err(error),
         }
         .into_iter();
+        // Unusable messages were left out, so the results are put in the order of the batch again.
         let one = |unusable: Option<StoreError>| match unusable {
             Some(error) => Err(error),
             None => stored.next().unwrap_or(Err(StoreError::Closed)),
@@ -207,6 +210,8 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
+        // Cursors come last: after a crash before this, the messages are read once more and are
+        // known.
         self.transaction_with_retries(&[], other).await?;
         Ok(results)
     }
@@ -274,8 +279,7 @@ impl Writer {
     }
 
     /// Looks up the numbers of destinations that are not in `self.destinations`; a new destination
-    /// gets one. Not in the transaction of the messages: a destination without deliveries does no
-    /// harm.
+    /// gets one.
     async fn know_destinations(&mut self, messages: &[&HeldMessage]) -> Result<(), StoreError> {
         let wanted = messages.iter().flat_map(|held| &held.message.alerts);
         let unknown: HashSet<&DestinationName> = wanted
@@ -297,6 +301,7 @@ impl Writer {
         app: &AppName,
         body: &[u8],
     ) -> Result<(), StoreError> {
+        // Ids that a rollback has skipped count as well, so a few bodies fewer may be kept.
         let sql = "WITH new AS (
                 INSERT INTO relay.quarantine (app, received_at, body)
                 VALUES ($1, relay.now_us($2), $3) RETURNING id)

@@ -91,6 +91,8 @@ impl History for PostgresStore {
         written: &str,
         beginning: Beginning,
     ) -> Result<(), StoreError> {
+        // The first plan stays, so that a restart before the first reading does not shorten the
+        // history. A time that Slack has confirmed is better than one by the clock of this machine.
         const SQL: &str = "
             INSERT INTO relay.beginnings AS b (app, written, at, is_sure) VALUES ($1, $2, $3, $4)
             ON CONFLICT (app, written) DO UPDATE SET at = excluded.at, is_sure = excluded.is_sure
@@ -206,13 +208,14 @@ impl History for PostgresStore {
         transaction.finish(&[(SELF, &change)]).await
     }
 
-    /// Finds the channels of the app by one index look-up for each.
     async fn look_alikes(
         &self,
         app: &AppName,
         own: &[ChannelId],
         timestamps: &[MessageTs],
     ) -> Result<Vec<LookAlike>, StoreError> {
+        // `channels` goes from channel to channel in the index of the alerts, with one look-up for
+        // each.
         const SQL: &str = "
             WITH RECURSIVE channels (id) AS (
                 SELECT (SELECT split_part(a.key, ':', 2) FROM relay.alerts a
@@ -255,6 +258,7 @@ impl History for PostgresStore {
         app: &AppName,
         posted_before: MessageTs,
     ) -> Result<Vec<(ChannelId, MessageTs)>, StoreError> {
+        // Rows that another relay is taking are skipped, so that each message is returned once.
         const SQL: &str = "
             DELETE FROM relay.unpushed WHERE key IN (
                 SELECT key FROM relay.unpushed WHERE app = $1 AND posted_at < $2
@@ -270,6 +274,7 @@ impl History for PostgresStore {
             .iter()
             .map(|row| Ok((ChannelId::new(get(row, 0)?), MessageTs::from_micros(get(row, 1)?))))
             .collect::<Result<Vec<_>, StoreError>>()?;
+        // `RETURNING` does not keep the order of the query.
         taken.sort_by_key(|(_, posted_at)| *posted_at);
         Ok(taken)
     }

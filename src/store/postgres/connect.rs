@@ -168,7 +168,7 @@ const STANDBY_WAIT: &str = "SyncRepWaitForLSN";
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 /// Moves the connection's bytes until it ends. Counts the warnings of commits that gave up waiting
-/// for their standby: the server then reports success.
+/// for their standby.
 async fn drive(
     mut connection: Connection<Socket, Stream>,
     warnings: Arc<AtomicU64>,
@@ -178,6 +178,8 @@ async fn drive(
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
                 if notice.routine() == Some(STANDBY_WAIT) {
+                    // The server then reports success. The warning comes before the answer to the
+                    // commit, which fails because of this counter.
                     warnings.fetch_add(1, Ordering::SeqCst);
                     tracing::warn!(message = notice.message(), "PostgreSQL warns at a commit");
                 }

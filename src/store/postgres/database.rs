@@ -295,9 +295,12 @@ impl Transaction<'_> {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
+        // Read before the commit, since any warning from then on makes it fail.
         let warnings = self.database.warnings.load(Ordering::SeqCst);
         let sql = with_numbers(sql);
         let client = self.client()?;
+        // `biased` sends the statements in this order. If one fails, the server turns the `COMMIT`
+        // into a rollback.
         let all = async {
             tokio::join!(
                 biased;

@@ -84,8 +84,6 @@ const CLAIM_OLDEST: &str = claim!(
 
 #[async_trait]
 impl Queue for PostgresStore {
-    /// The lease ends by the database's clock and begins within the query. The holder counts from
-    /// before the query, so it stops relying on the lease before the lease ends.
     async fn lease_due(
         &self,
         destination: &DestinationName,
@@ -123,6 +121,8 @@ impl Queue for PostgresStore {
         let now = shared.now();
         let name = destination.as_str();
         let judged = shared.lease_time();
+        // Only the distance comes from the database, so a difference between the clocks does no
+        // harm. Read before the query, so that a worker wakes too early rather than too late.
         let local = shared.clock.now();
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
@@ -196,6 +196,8 @@ async fn lease(
     destination: &DestinationName,
     n: usize,
 ) -> Result<Vec<Lease>, StoreError> {
+    // The lease ends by the database's clock and begins within the query. The holder counts from
+    // before the query, so it stops relying on the lease before the lease ends.
     let expires_at = shared.clock.moment() + shared.lease;
     // PostgreSQL has no unsigned integers, so the token is stored as a signed one.
     let token = shared.clock.token();

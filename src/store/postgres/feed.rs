@@ -125,17 +125,21 @@ impl Feeds for PostgresStore {
         let params: [Param<'_>; _] =
             [(&now, Type::INT8), (&name, Type::TEXT), (&judged, Type::INT8)];
         let rows = shared.database.run(Priority::Urgent, STATE, &params).await?;
+        // A destination without deliveries may not be stored yet.
         let Some(row) = rows.first() else {
             let end = shared.clock.now().micros();
             return Ok(Entries::default().page(end));
         };
         let end: i64 = get(row, 0)?;
+        // Nothing is numbered for a reader with a number from the future: each new number would have
+        // to follow that one.
         if get(row, 1)? || after > end {
             return Ok(Entries::default().page(end));
         }
         let mut entries = look(shared, destination, after, limit).await?;
         if get(row, 2)? && entries.has_room() && entries.len() < limit {
             number(shared, name, after, limit - entries.len()).await?;
+            // Read again, so that a page shows a number only after the commit.
             entries = look(shared, destination, after, limit).await?;
         }
         Ok(entries.page(end))

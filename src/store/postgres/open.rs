@@ -28,6 +28,7 @@ pub(super) async fn wait_for(database: &Database) -> Result<(), OpenError> {
         let StoreError::Engine(source) = &error else {
             return Err(error.into());
         };
+        // This error of the pool only says that no connection was tried, so it decides nothing.
         let is_backing_off = matches!(source.downcast_ref(), Some(ConnectionError::BackingOff));
         if !is_backing_off {
             if is_final(source.as_ref()) || clock.now() >= end {

@@ -38,6 +38,8 @@ pub(super) async fn find_alert(
     let ordinal = i64::from(id.ordinal);
     let key = clean(&key);
     let params: [Param<'_>; _] = [(&key, Type::TEXT), (&ordinal, Type::INT8)];
+    // The order in which an accept looks for a message. Nearly always the first query finds the
+    // alert.
     for sql in [BY_KEY, BY_OTHER_KEYS] {
         let rows = shared.database.run(priority, sql, &params).await?;
         if let Some(row) = rows.first() {
@@ -105,6 +107,7 @@ pub(super) async fn act(
         None => None,
         Some(id) => match find_alert(shared, Priority::Background, id).await? {
             None => {
+                // The journal has actions without an effect as well.
                 if let Some(deed) = deed {
                     store.note(deed, 0).await?;
                 }
@@ -125,10 +128,13 @@ pub(super) async fn act(
             if let Some(number) = changed.entry {
                 entry = Entry::Existing(number);
             }
+            // Later pieces leave alone what earlier ones have retried, or a retry of pending
+            // deliveries would never end.
             began = began.or(Some(changed.at));
             let number = changed.named.len();
             changes.add(changed.named);
             if number > 0 {
+                // Workers begin with this piece while the next one is changed.
                 shared.wake_all(selection.destination.as_ref()).await;
             }
             if i64::try_from(number).unwrap_or(i64::MAX) < PIECE {
@@ -305,6 +311,7 @@ async fn change(
         (&judged, Type::INT8),
     ];
     let rows = shared.database.run(Priority::Background, &sql, &params).await?;
+    // One row comes even if nothing was changed. It holds the entry and the time.
     let first = rows.first().ok_or(StoreError::Busy)?;
     let mut changed = Changed { named: Vec::new(), entry: get(first, 0)?, at: get(first, 1)? };
     for row in &rows {
@@ -351,6 +358,8 @@ pub(super) async fn expire(
             FROM found, clock WHERE d.id = found.id RETURNING d.id)
         SELECT a.key, a.ordinal FROM expired JOIN relay.alerts a
             ON a.seq = expired.id / :PER_ALERT";
+    // `from` keeps deliveries from before the start of the relay from expiring by a clock that has
+    // not been steady for long.
     let span = shared.steady_time().await?;
     let since_before = (span.until - max_age).micros();
     let since_from = span.from.map_or(i64::MIN, Timestamp::micros);

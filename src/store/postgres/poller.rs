@@ -33,6 +33,7 @@ RETURNING p.term";
 /// Returns `None` while another process has it.
 pub(super) async fn term(shared: &Shared, app: &AppName) -> Result<Option<u64>, StoreError> {
     {
+        // From now on `renew` keeps the right between two calls.
         let mut polled = shared.polled.lock().unwrap_or_else(PoisonError::into_inner);
         if !polled.contains(app) {
             polled.push(app.clone());

@@ -132,8 +132,7 @@ SELECT id, token, attempts, anew FROM done";
 /// Removes the attempts of a delivery up to this number.
 const TRIM: &str = "DELETE FROM relay.attempts WHERE delivery = $1 AND number <= $2";
 
-/// Writes outcomes in one transaction; returns the result of each. Rows are changed in the order of
-/// their numbers, as in every other statement, so transactions rarely deadlock.
+/// Writes outcomes in one transaction; returns the result of each.
 pub(super) async fn record(shared: &Shared, jobs: &[Job]) -> Result<Vec<Recorded>, StoreError> {
     let columns = Columns::new(shared, jobs);
     let params = columns.params();
@@ -192,6 +191,8 @@ impl<'a> Columns<'a> {
     fn new(shared: &Shared, jobs: &'a [Job]) -> Self {
         let mut columns = Self { now: shared.now(), ..Self::default() };
         let mut jobs: Vec<&Job> = jobs.iter().collect();
+        // Rows are changed in the order of their numbers, as in every other statement, so that
+        // transactions rarely deadlock.
         jobs.sort_by_key(|job| job.id);
         for job in jobs {
             let Job { id, token, refusals, outcome: Outcome { attempt, next, projection }, .. } =

@@ -198,6 +198,7 @@ async fn step(shared: &Shared, kept: Kept, after: i64) -> Result<StepResult, Sto
         }
         step.last = Some(id);
     }
+    // A step that is not full has reached the last message.
     step.last = step.last.filter(|_| rows.len() == STEP);
     Ok(step)
 }

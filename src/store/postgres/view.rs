@@ -46,7 +46,6 @@ impl Desk for PostgresStore {
         Ok(Some(view))
     }
 
-    /// Compares texts in Rust instead of SQL, so that both engines ignore case in the same way.
     async fn alerts(&self, query: AlertQuery) -> Result<Vec<AlertView>, StoreError> {
         let shared = &self.shared;
         let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
@@ -72,6 +71,7 @@ impl Desk for PostgresStore {
             let Some(last) = rows.last() else { break };
             before = get(last, 3)?;
             for row in &rows {
+                // Compared here and not in SQL, so that both engines ignore case in the same way.
                 if matches(row, search.as_mut(), &others)? {
                     found.push(get(row, 3)?);
                 }
@@ -81,13 +81,14 @@ impl Desk for PostgresStore {
         by_seqs(shared, &found).await
     }
 
-    /// Counts pending and dead deliveries by their indexes, so only a long backlog takes long.
     async fn stats(&self) -> Result<Stats, StoreError> {
         const USED: &str = "
             SELECT sum(pg_total_relation_size(c.oid))::int8 FROM pg_class c
             WHERE c.relkind = 'r' AND c.relnamespace = 'relay'::regnamespace";
         let shared = &self.shared;
         let pause = pause::COLUMNS;
+        // Pending and dead deliveries are counted by their indexes, so only a long backlog takes
+        // long.
         let sql = format!(
             "WITH clock AS (SELECT least(relay.now_us($1), $3) AS now),
             waiting AS (
@@ -129,6 +130,7 @@ impl Desk for PostgresStore {
         let rows = shared.database.run(Priority::Background, USED, &[]).await?;
         let used_bytes = rows.first().map_or(Ok(0), |row| count(row, 0))?;
         let problem = String::new();
+        // PostgreSQL does not tell how much space is left on its disk.
         Ok(Stats { destinations, used_bytes, free_bytes: u64::MAX - used_bytes, problem })
     }
 
@@ -289,6 +291,7 @@ async fn deliveries(shared: &Shared, seqs: &[i64]) -> Result<Vec<(i64, DeliveryV
         [(&now, Type::INT8), (&seqs, Type::INT8_ARRAY), (&judged, Type::INT8)];
     let rows = shared.database.run(Priority::Urgent, SQL, &params).await?;
     let one = |row: &Row| {
+        // A lease comes first: its attempt goes on even if the destination is paused meanwhile.
         let state = match get(row, 2)? {
             PENDING if get::<Option<bool>>(row, 3)? == Some(true) => State::Leased,
             PENDING if get(row, 11)? => State::Paused,

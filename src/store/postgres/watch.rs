@@ -47,6 +47,7 @@ pub(super) async fn listen(shared: Arc<Shared>, connector: Connector) {
     let mut has_warned = false;
     loop {
         match listen_once(&shared, &connector).await {
+            // Listening had worked, so the backoff begins again.
             Ok(Ended::Connection) => pause = MIN_BACKOFF,
             Ok(Ended::Flood) => {
                 if !has_warned {
