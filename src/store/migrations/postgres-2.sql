@@ -101,8 +101,8 @@ ALTER TABLE relay.deliveries
 CREATE INDEX deliveries_refused ON relay.deliveries (destination, accepted, alert_faults)
     WHERE state = :PENDING AND alert_faults > 0;
 
--- `settings` is a mark of the destination's settings and secrets. When it changes, refusals are
--- counted anew.
+-- `settings` is a mark of the destination's settings and secrets. When it changes, the counts of
+-- refusals are reset.
 ALTER TABLE relay.destinations ADD COLUMN settings int8;
 
 -- Bots that have posted incidents. `last` is the time at which the newest incident was received.

@@ -9,7 +9,7 @@ CREATE TABLE channels (
     UNIQUE (app, channel)
 ) STRICT;
 
--- A message as it was received, if it brought an alert that was not known. `raw` is NULL once
+-- Messages that brought an alert which was not known, as they were received. `raw` is NULL once
 -- retention has removed it.
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
@@ -22,7 +22,7 @@ CREATE TABLE messages (
     raw BLOB CHECK (length(raw) <= 16777216)
 ) STRICT;
 
--- Later versions of a message that brought nothing new. `edited_ts` is Slack's, or empty.
+-- Edited forms of known messages. `edited_ts` is Slack's timestamp of the edit, or empty.
 CREATE TABLE revisions (
     id INTEGER PRIMARY KEY,
     message INTEGER NOT NULL,
@@ -32,8 +32,9 @@ CREATE TABLE revisions (
 ) STRICT;
 CREATE INDEX revisions_message ON revisions (message);
 
--- The identities. `ts` is an integer, or the digest of a message without one. `sources` is a set
--- of bits. `search` is NULL once retention has removed the message.
+-- Alerts. `ts` is an integer, or the digest of a message without a timestamp; bit n of `sources`
+-- says that source n brought the message. `search` is NULL once retention has removed the message:
+-- only the identity is left.
 CREATE TABLE alerts (
     seq INTEGER PRIMARY KEY,
     channel INTEGER NOT NULL,
@@ -47,8 +48,9 @@ CREATE TABLE alerts (
     UNIQUE (channel, ts, ordinal)
 ) STRICT;
 
--- A destination's clock stands still while it is paused: it shows
--- `coalesce(paused_at, now) - paused_for`. `numbered` is the last number that its feed has given.
+-- Destinations. Each has a clock that stands still while the destination is paused and shows
+-- `coalesce(paused_at, now) - paused_for`. `numbered` is the highest number in the destination's
+-- feed.
 CREATE TABLE destinations (
     id INTEGER PRIMARY KEY CHECK (id BETWEEN 0 AND 65535),
     name TEXT NOT NULL UNIQUE,
@@ -57,8 +59,9 @@ CREATE TABLE destinations (
     numbered INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- `state`: 0 pending, 1 delivered, 2 dead, 3 cancelled. `since` is by the destination's clock.
--- `number` is its place in the destination's feed, from when a reader first found it.
+-- Deliveries. `state`: 0 pending, 1 delivered, 2 dead, 3 cancelled. `since` is a time of the
+-- destination's clock. `number` is the position in the destination's feed, given when a reader
+-- first asks.
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY,
     destination INTEGER NOT NULL,
@@ -97,7 +100,7 @@ CREATE TABLE cursors (
     PRIMARY KEY (app, channel)
 ) STRICT, WITHOUT ROWID;
 
--- The id behind what the configuration writes of a channel: a name, or an id that Slack replaced.
+-- Ids of channels by the text in the configuration: a name, or an id that Slack has replaced.
 CREATE TABLE channel_ids (
     app TEXT NOT NULL,
     written TEXT NOT NULL,
@@ -105,7 +108,7 @@ CREATE TABLE channel_ids (
     PRIMARY KEY (app, written)
 ) STRICT, WITHOUT ROWID;
 
--- Messages that catch-up has brought and no push yet, until they are old enough to be counted.
+-- Messages that catch-up has found before any push, until they are old enough to be counted.
 CREATE TABLE unpushed (
     channel INTEGER NOT NULL,
     ts ANY NOT NULL,
@@ -113,7 +116,7 @@ CREATE TABLE unpushed (
     UNIQUE (channel, ts)
 ) STRICT;
 
--- The newest bodies that could not be read.
+-- The newest bodies that could not be parsed.
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY,
     app TEXT NOT NULL,
@@ -121,7 +124,7 @@ CREATE TABLE quarantine (
     body BLOB NOT NULL
 ) STRICT;
 
--- Counted up to prove that a write becomes durable.
+-- A number that is incremented to prove that a write becomes durable.
 CREATE TABLE probe (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     number INTEGER NOT NULL

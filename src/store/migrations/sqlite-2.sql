@@ -1,7 +1,7 @@
 -- Layout 2 adds to layout 1; `sqlite-1.sql` explains the numbers.
 
--- The ids that a channel has had. Those with the same `first` are one channel's, oldest first by
--- `place`; an id that Slack never changed is not here.
+-- Ids of channels whose id Slack has changed. Ids with the same `first` belong to one channel and
+-- are ordered by `place`, oldest first.
 CREATE TABLE chains (
     app TEXT NOT NULL,
     channel TEXT NOT NULL,
@@ -10,9 +10,9 @@ CREATE TABLE chains (
     PRIMARY KEY (app, channel)
 ) STRICT, WITHOUT ROWID;
 
--- Changes that were heard of before: `written` is an id then, all in capitals, and not a name. What
--- leads to the same newest id, by one step or by several, is one channel. The order in which its ids
--- came was not kept: the one with the oldest message is the first, since alerts are named by it.
+-- Changes that layout 1 knew of: there `written` is an id (in capitals) instead of a name. All ids
+-- that lead to the same newest id, in one step or several, belong to one channel. Their order was
+-- not stored: the id with the oldest message becomes the first, since alerts are named by it.
 WITH RECURSIVE links AS (
     SELECT app, written AS old, id AS new FROM channel_ids
     WHERE length(written) >= 7 AND written GLOB '[CDG]*' AND written NOT GLOB '*[^A-Z0-9]*'
@@ -37,7 +37,7 @@ known AS (
 INSERT OR IGNORE INTO chains (app, channel, first, place)
 SELECT app, channel, first_value(channel) OVER ids, row_number() OVER ids - 1 FROM known
 WINDOW ids AS (PARTITION BY app, newest ORDER BY is_newest, since IS NULL, since, channel);
--- What operators did, from the API.
+-- The journal of operators' actions.
 CREATE TABLE actions (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
@@ -46,9 +46,9 @@ CREATE TABLE actions (
     selection TEXT NOT NULL,
     changed INTEGER NOT NULL
 ) STRICT;
--- When the history of a channel was first to be read, by an id or a configured name of the channel:
--- nothing from before `first_lookback` before that is read by itself. `is_sure` is 0 while Slack had
--- not confirmed the time.
+-- Time at which the history of a channel was first to be read, by an id or the configured name of
+-- the channel. Catch-up does not read further back than `first_lookback` before that time.
+-- `is_sure` is 0 until Slack has confirmed the time.
 CREATE TABLE beginnings (
     app TEXT NOT NULL,
     written TEXT NOT NULL,
@@ -56,14 +56,14 @@ CREATE TABLE beginnings (
     is_sure INTEGER NOT NULL,
     PRIMARY KEY (app, written)
 ) STRICT, WITHOUT ROWID;
--- `seen` is the newest message of a channel that catch-up really saw, whatever the clocks showed.
+-- `seen` is the newest message that catch-up has found in the channel, whatever the clocks showed.
 ALTER TABLE cursors ADD COLUMN seen INTEGER;
--- `wait` is how long the delivery was to wait when `due_at` was set: a `due_at` further away than
--- that is the work of a clock that has been set back since. `because` says what it waits for: 0 a
--- destination at fault, 1 the time that the destination asked for, 2 the next try after a refusal.
--- `accepted`: the destination has accepted another alert since this one was first refused.
--- `evidence` counts the refusals of requests that began after that. They begin anew with
--- `alert_faults`, the number of refusals.
+-- `wait` is the wait that was decided when `due_at` was set: if `due_at` is further away than that,
+-- the clock has been set back since. `because` is the reason to wait: 0 the destination was at
+-- fault, 1 the destination asked for the time, 2 the alert was refused. `accepted`: the destination
+-- has accepted another alert since this one was first refused. `evidence` counts the refusals of
+-- requests that began after that acceptance. Both are reset with `alert_faults`, the number of
+-- refusals.
 ALTER TABLE deliveries ADD COLUMN wait INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE deliveries ADD COLUMN because INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE deliveries ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
@@ -71,9 +71,10 @@ ALTER TABLE deliveries ADD COLUMN evidence INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_refused ON deliveries (destination, accepted, alert_faults)
     WHERE state = 0 AND alert_faults > 0;
 
--- `settings` is a mark of the destination's settings and secrets, under which refusals are counted.
+-- `settings` is a mark of the destination's settings and secrets. When it changes, the counts of
+-- refusals are reset.
 ALTER TABLE destinations ADD COLUMN settings INTEGER;
--- The bots that have posted incidents. `last` is when the newest of them was received.
+-- Bots that have posted incidents. `last` is the time at which the newest incident was received.
 CREATE TABLE posters (
     app TEXT NOT NULL,
     channel TEXT NOT NULL,
@@ -84,12 +85,12 @@ CREATE TABLE posters (
     PRIMARY KEY (app, channel, bot_id, app_id)
 ) STRICT, WITHOUT ROWID;
 
--- `paused_until` is when a pause ends by itself, `pause_length` after how long that was to be: an end
--- further away than that is the work of a clock that has been set back since.
+-- `paused_until` is the time at which a pause ends by itself, `pause_length` the length that was
+-- asked for: if the end is further away than that, the clock has been set back since.
 ALTER TABLE destinations ADD COLUMN paused_until INTEGER;
 ALTER TABLE destinations ADD COLUMN pause_length INTEGER;
 ALTER TABLE destinations ADD COLUMN pause_reason TEXT NOT NULL DEFAULT '';
--- Messages that may hold incidents and are not alerts. `key` is that of the message, `reason` a word.
+-- Near misses. `key` is the key of the message, `reason` one word.
 CREATE TABLE near_misses (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     key TEXT NOT NULL UNIQUE,
@@ -105,5 +106,5 @@ CREATE TABLE near_misses (
     read INTEGER NOT NULL DEFAULT 0,
     raw BLOB NOT NULL CHECK (length(raw) <= 16777216)
 ) STRICT;
--- Whether an operator has seen the body.
+-- `read` is 1 once an operator has seen the body.
 ALTER TABLE quarantine ADD COLUMN read INTEGER NOT NULL DEFAULT 0;
