@@ -225,7 +225,7 @@ fn all(limit: u32) -> AlertQuery {
 
 /// Makes a test of every promise.
 macro_rules! contract {
-    // For a store with a size of its own, besides.
+    // Only for an engine that limits the size of its store.
     (limited $backend:expr) => {
         crate::store::contract::contract! { $backend =>
             a_store_full_of_what_is_undelivered_refuses_alerts_and_records_outcomes,
@@ -526,6 +526,7 @@ pub(super) async fn an_identity_is_known_and_neither_listed_nor_delivered(w: Wor
     let before = w.store().stats().await.unwrap();
     assert_eq!(w.accept(whole(1).into_identity()).await, Accepted::New { alerts: 2 });
     assert_eq!(w.accept(whole(1).into_identity()).await, Accepted::Duplicate);
+    // The first alert of this message is known, so only the second one is new.
     assert_eq!(w.accept(whole(3).into_identity()).await, Accepted::New { alerts: 1 });
     for source in [Source::Push, Source::CatchUp, Source::Backfill] {
         assert_eq!(w.accept(NewMessage { source, ..whole(1) }).await, Accepted::Duplicate);
@@ -676,6 +677,7 @@ pub(super) async fn outcomes_are_kept(mut w: World) {
     let lease = w.lease_one().await;
     assert_eq!(lease.delivery().alert, w.id(2));
     assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (1, 1));
+    // A fault of the destination is not a refusal of the alert.
     w.record(lease, Next::Retry { wait: at.since(w.clock.now()), because: Because::Fault }).await;
     let lease = w.lease_one().await;
     assert_eq!((lease.delivery().attempts, lease.delivery().refusals.count), (2, 1));
@@ -693,6 +695,7 @@ pub(super) async fn what_an_attempt_derives_anew_is_listed_and_found(w: World) {
     let attempt = attempt(w.clock.now(), "fine");
     let outcome = Outcome { attempt, next, projection: Some(projection) };
     w.store().record(lease, outcome).await.unwrap();
+    // NUL is stored as U+FFFD, and a search ignores case.
     for query in [
         AlertQuery { level: Some("low".to_owned()), ..all(9) },
         AlertQuery { text: Some("Anew\u{fffd}".to_owned()), ..all(9) },
@@ -854,6 +857,7 @@ pub(super) async fn what_is_too_old_is_given_up(w: World) {
         w.store().expire(&name("soar"), w.clock.now().since(before), "too_old").await.unwrap()
     };
     assert_eq!(expire(born).await, [], "not from before that time");
+    // Which of the two alerts was leased again is not promised.
     let given_up = if held.delivery().alert == w.id(1) { 2 } else { 1 };
     let expired = expire(born + Duration::from_micros(1)).await;
     assert_eq!(expired, [w.id(given_up)], "not the leased one");
@@ -1005,6 +1009,7 @@ pub(super) async fn a_cursor_is_put_back_and_what_was_seen_stays(w: World) {
     move_cursor(&w, Vec::new(), cursor_to(20, 1)).await;
     assert_eq!(seen().await, None);
     move_cursor(&w, Vec::new(), saw(30, 25, 1)).await;
+    // A later page may hold older messages; the newest one that was seen stays.
     move_cursor(&w, Vec::new(), saw(40, 22, 1)).await;
     move_cursor(&w, Vec::new(), cursor_to(50, 1)).await;
     assert_eq!((cursor(&w).await, seen().await), (Some(50), Some(25)));
@@ -1174,6 +1179,7 @@ pub(super) async fn retention_never_touches_what_is_undelivered(w: World) {
 pub(super) async fn retention_counts_from_the_end(w: World) {
     w.accept_numbers(1..4).await;
     w.accept(NewMessage { alerts: vec![alert(0, &[])], ..w.message(4) }).await;
+    // The messages are older than the retention before their deliveries end.
     w.clock.advance(DAY * 10);
     let mut leases = w.lease("soar", 3).await.into_iter();
     w.record(leases.next().unwrap(), Next::Delivered(Reference::default())).await;
@@ -1246,6 +1252,7 @@ pub(super) async fn an_identity_outlives_its_message(mut w: World) {
     assert!(w.list(all(10)).await.is_empty(), "emptied ones are not listed");
     assert!(w.lease("soar", 10).await.is_empty());
 
+    // A message that is not delivered stays, however old it becomes.
     w.accept(w.message(4)).await;
     w.clock.advance(IDENTITY_KEPT);
     assert_eq!(w.store().prune(RETENTION).await.unwrap().identities, 3);
@@ -1288,6 +1295,7 @@ pub(super) async fn text_that_databases_stumble_over_is_stored(mut w: World) {
     nul.raw = Bytes::from_static(b"a\0b");
     nul.key.channel = ChannelId::new("C\0");
     let mut surrogate = w.message(2);
+    // JSON can express a lone surrogate, which UTF-8 cannot.
     surrogate.raw = Bytes::from_static(br#"{"text":"\ud800"}"#);
     surrogate.alerts[0].search = "\u{FFFD}\u{10FFFF}'\"; DROP TABLE alerts; --".to_owned();
     let mut not_utf8 = w.message(3);
@@ -1346,6 +1354,8 @@ pub(super) async fn an_item_that_cannot_be_stored_leaves_nothing(w: World) {
     let no_alert = NewMessage { alerts: Vec::new(), ..w.message(1) };
     let twice =
         NewMessage { alerts: vec![alert(0, &["soar"]), alert(0, &["chat"])], ..w.message(2) };
+    // Channel and destination are new too, so they are rolled back with the message. The next
+    // message needs both again.
     let new_places = NewMessage {
         raw: too_large.clone(),
         key: MessageKey { channel: ChannelId::new("C2"), ..w.message(3).key },
@@ -1464,6 +1474,7 @@ pub(super) async fn a_hint_wakes_who_waits(w: World) {
     w.pause(Paused::Yes(Pause::default())).await;
     w.pause(Paused::No).await;
     hint.notified().await;
+    // So far each hint came before the waiter; now the waiter may come first.
     let waiting = {
         let hint = Arc::clone(&hint);
         let mut tasks = JoinSet::new();
@@ -1507,6 +1518,7 @@ pub(super) async fn a_close_finishes_what_was_accepted(mut w: World) {
     for number in 0..200 {
         let (store, message) = (Arc::clone(w.store()), w.message(number));
         accepts.spawn(async move { (number, store.accept(vec![message], None, None).await) });
+        // The store is closed while accepts are on their way.
         if number == 100 {
             let store = Arc::clone(w.store());
             accepts.spawn(async move {
@@ -1523,6 +1535,7 @@ pub(super) async fn a_close_finishes_what_was_accepted(mut w: World) {
         }
     }
     w.crash();
+    // Nothing that was acknowledged is lost, and nothing that was refused is stored.
     let kept: BTreeSet<i64> = numbers(&w.list(all(1000)).await).into_iter().collect();
     assert_eq!(kept, acknowledged);
 }

@@ -25,7 +25,7 @@ pub struct Delivery {
     pub attempts: u32,
     /// Refusals that count so far.
     pub refusals: Refusals,
-    /// Time from which the age of the delivery is counted. A retry by hand sets it anew.
+    /// Time from which the age of the delivery is counted. A retry by hand resets it.
     pub pending_since: Timestamp,
     /// Time at which the message reached the relay.
     pub received_at: Timestamp,
@@ -289,8 +289,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     ) -> Result<Option<Timestamp>, StoreError>;
 
     /// Returns the hint that a delivery of this destination may have become due: after an accept, a
-    /// retry by hand, a resume or a release. A hint wakes one waiter, and is kept until somebody
-    /// waits. It may be missing if several processes share the store.
+    /// retry by hand, a resume or a release. A hint wakes one waiter, and is kept until a task
+    /// waits for it. It may be missing if several processes share the store.
     fn due_hint(&self, destination: &DestinationName) -> Arc<Notify>;
 
     /// Turns pending deliveries of a destination that are not leased and older than `max_age` into

@@ -1,4 +1,4 @@
-//! Near misses and quarantined bodies, which somebody must look at: the role [`Review`].
+//! Near misses and quarantined bodies, which an operator should review: the role [`Review`].
 
 use std::{fmt, time::Duration};
 
@@ -96,7 +96,7 @@ pub struct ToReview {
     pub unread_of: Vec<(AppName, u64)>,
 }
 
-/// The role that keeps near misses and quarantined bodies until somebody has looked at them.
+/// The role that keeps near misses and quarantined bodies for review by an operator.
 #[async_trait]
 pub trait Review: fmt::Debug + Send + Sync {
     /// Stores a near miss, and removes the oldest ones beyond [`NEAR_MISSES`]. Returns `false` if

@@ -19,7 +19,7 @@ impl Search {
     }
 
     /// Returns `true` if the wanted text consists of these characters only, ignoring case. If not,
-    /// no text made of them can contain it.
+    /// no text of these characters contains the wanted text.
     pub(super) fn is_made_of(&self, characters: &str) -> bool {
         let characters = characters.to_lowercase();
         String::from_utf8_lossy(self.wanted.needle()).chars().all(|one| characters.contains(one))

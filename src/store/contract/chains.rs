@@ -48,6 +48,7 @@ impl World {
 
 pub(crate) async fn a_message_is_known_under_any_id_of_its_channel(mut w: World) {
     let (old, new) = (channel(), new_id(0));
+    // Stored under the new id before the relay learns of the change.
     let early = under(&new, w.message(2));
     assert_eq!(w.accept(w.message(1)).await, Accepted::New { alerts: 1 });
     assert_eq!(w.accept(early.clone()).await, Accepted::New { alerts: 1 });
@@ -114,6 +115,7 @@ pub(crate) async fn a_push_under_another_id_is_not_missed(w: World) {
 pub(crate) async fn an_accept_beside_a_change_of_the_id_makes_no_second_alert(w: World) {
     let mut tasks = JoinSet::new();
     let ids: Vec<ChannelId> = std::iter::once(channel()).chain((0..4).map(new_id)).collect();
+    // The changes run side by side and come in any order.
     for pair in ids.windows(2) {
         let (store, pair) = (Arc::clone(w.store()), pair.to_vec());
         tasks.spawn(async move {
@@ -216,6 +218,7 @@ pub(crate) async fn a_message_that_is_known_elsewhere_is_found_by_its_timestamp(
     assert_eq!(look(std::slice::from_ref(&other)).await, here, "3 is known here too");
     assert_eq!(look(&[channel()]).await, [alike(5, third.clone())]);
     assert_eq!(look(&[channel(), third]).await, []);
+    // A message without a timestamp is not found by one.
     let digest = TsKey::Digest([7; 8]);
     let mut without = w.message(9);
     without.key.ts = digest;
@@ -228,6 +231,7 @@ pub(crate) async fn an_alert_that_nothing_was_routed_to_is_routed_once(mut w: Wo
     w.accept(unrouted(1)).await;
     w.accept(w.message(2)).await;
     let mut tasks = JoinSet::new();
+    // Several operators route the same alert at once.
     for _ in 0..8 {
         let (store, id) = (Arc::clone(w.store()), w.id(1));
         tasks.spawn(async move {

@@ -121,6 +121,7 @@ pub(in crate::store) async fn an_attempt_from_before_new_settings_neither_kills_
     w.accept(w.message(1)).await;
     let doomed = lease_the_doomed(&w).await;
     note(&w, 8).await;
+    // The attempt was made under settings 7, and 8 are in use when it ends.
     w.record(doomed, Next::Dead { reason: "refused" }).await;
     assert_eq!(w.delivery(1).await.attempts, 3, "it was made");
     let late = w.lease_one().await;
@@ -137,6 +138,7 @@ pub(in crate::store) async fn an_attempt_from_before_new_settings_neither_kills_
     w.record(held.remove(0), REFUSED).await;
     note(&w, 10).await;
     refuse_once(&w).await;
+    // An acceptance under earlier settings proves nothing about the present ones.
     w.record(old, Next::Delivered(Reference::default())).await;
     let proof = w.lease_one().await.delivery().refusals;
     assert_eq!(
@@ -172,6 +174,7 @@ pub(in crate::store) async fn states_are_disjoint_and_listed(w: World) {
     let _held = leases[held].take().unwrap();
     w.store().release(leases.into_iter().flatten().next().unwrap()).await;
 
+    // From here on alert 1 is refused, 2 is leased and 3 is pending.
     let found = async |state, configured: Option<&[&str]>| {
         let configured = configured.map(|all| all.iter().map(|one| name(one)).collect());
         let query = AlertQuery { state: Some(state), configured, ..all(9) };
@@ -208,7 +211,7 @@ pub(in crate::store) async fn states_are_disjoint_and_listed(w: World) {
     assert_eq!(w.delivery(1).await.state, State::Pending);
 }
 
-/// The rule, word for word, over everything that happened.
+/// Model of the rule about refusals, which decides from the whole history and keeps no counts.
 #[derive(Default)]
 struct Story {
     step: u64,
@@ -237,7 +240,7 @@ impl Story {
     }
 }
 
-/// One step of a random life of three alerts that may be refused and others that are accepted.
+/// Runs one random step on three alerts that may be refused and on others that are accepted.
 async fn live(w: &mut World, rng: &mut Rng, story: &mut Story, held: &mut Vec<(Lease, u64)>) {
     match rng.u8(0..20) {
         0..7 => {
@@ -257,7 +260,7 @@ async fn live(w: &mut World, rng: &mut Rng, story: &mut Story, held: &mut Vec<(L
                 let count = story.refusals.entry(alert).or_default();
                 count.push((began, now));
                 if proven {
-                    // It lives on in this story, as after a retry by hand.
+                    // The alert stays in the test, as after a retry by hand.
                     count.clear();
                     let id = lease.delivery().alert.clone();
                     w.record(lease, Next::Dead { reason: "refused" }).await;

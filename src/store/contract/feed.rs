@@ -98,7 +98,7 @@ pub(in crate::store) async fn a_feed_survives_a_crash_and_its_numbers_only_grow(
     let (rest, last) = w.read(after, 10).await;
     assert_eq!(rest, w.ids([3]));
     w.take(last).await;
-    // What is gone leaves no number to be given twice, even at the same moment.
+    // The number of a delivery that was removed is not given again, even at the same moment.
     w.store().prune(Retention { delivered: std::time::Duration::ZERO, ..RETENTION }).await.unwrap();
     w.accept_numbers(4..5).await;
     assert_eq!(w.read(last, 10).await.0, w.ids([4]));
@@ -126,6 +126,7 @@ pub(in crate::store) async fn two_readers_of_a_feed_get_every_alert_once_while_o
                     got.push(delivery.alert);
                 }
                 store.feed_taken(&name("soar"), after).await.unwrap();
+                // Lets accepts come between two pages.
                 tokio::task::yield_now().await;
             }
             got

@@ -22,6 +22,7 @@ fn entries<const N: usize>(expected: [(&str, u64); N]) -> Vec<(String, u64)> {
 
 pub(in crate::store) async fn an_operators_action_is_kept_with_what_it_changed(mut w: World) {
     assert_eq!(journal(&w).await, []);
+    // More alerts than one transaction changes, so the entry adds up several counts.
     w.accept_numbers(0..2500).await;
     let act = async |w: &World, action, selection, deed| {
         w.store().act(selection, action, deed).await.unwrap().changed
@@ -73,6 +74,7 @@ pub(in crate::store) async fn what_is_routed_is_kept_with_one_entry(mut w: World
     assert_eq!(first.made, 2);
     let entry = first.entry.unwrap();
     w.crash();
+    // An operator may route several alerts at once, which then share an entry.
     let second = route(&w, 2, &["soar"], Deed::More(entry)).await;
     assert_eq!((second.made, second.entry), (1, Some(entry)));
     assert_eq!(journal(&w).await, entries([("retry", 3)]));

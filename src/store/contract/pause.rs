@@ -33,6 +33,7 @@ pub(in crate::store) async fn a_pause_ends_by_itself_also_after_a_crash(mut w: W
     assert_eq!(shown(&w).await, Some(view.clone()));
     w.crash();
     assert_eq!(shown(&w).await, Some(view));
+    // After a start, a pause that began before ends only once the clock has been steady.
     believe(&w).await;
     let rest = HOUR.saturating_sub(w.clock.now().since(began));
     w.clock.advance(rest.saturating_sub(Duration::from_micros(1)));

@@ -18,6 +18,7 @@ pub(in crate::store) async fn the_bots_that_posted_incidents_are_remembered_and_
     w.clock.advance(HOUR);
     let elsewhere = Poster { channel: ChannelId::new("C2"), ..poster(&w, "B1", "", 7) };
     let of_another = Poster { app: AppName::new("other").unwrap(), ..poster(&w, "B1", "", 1) };
+    // A count that is written late does not set back the time of the last incident.
     let late = Poster { last: first.last - DAY, ..poster(&w, "B1", "", 3) };
     w.store().add_posters(vec![elsewhere.clone(), late, of_another]).await.unwrap();
     w.crash();

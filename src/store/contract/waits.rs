@@ -131,7 +131,7 @@ pub(in crate::store) async fn a_pause_makes_nothing_older_when_the_clock_is_set_
     assert_eq!(w.lease_one().await.delivery().pending_since, right);
 }
 
-/// Random waits under a clock that is set to and fro. Somebody looks every ten seconds.
+/// Random waits under a clock that is set forward and back; wrong ones are ended every 10 seconds.
 pub(in crate::store) async fn a_jump_of_the_clock_costs_a_wait_at_most_itself(w: World) {
     let look = Duration::from_secs(10);
     let mut rng = Rng::with_seed(11);
@@ -164,6 +164,8 @@ pub(in crate::store) async fn a_jump_of_the_clock_costs_a_wait_at_most_itself(w:
                 w.store().release(lease).await;
                 break;
             }
+            // If the clock is set back by no more than the time already waited, nothing shows that,
+            // and the delivery waits for that time once more.
             assert!(waited <= length * 2 + look, "round {round}: {waited:?} of {length:?}");
         }
     }
@@ -191,7 +193,7 @@ pub(in crate::store) async fn a_clock_that_jumps_ahead_ends_no_lease(w: World) {
     drop(lease);
     w.clock.advance(LEASE);
     took_up().await.expect("the lease has ended by the time that has passed");
-    // That one began while the clock was ahead, and its holder is gone as well.
+    // The lease that was just taken began while the clock was ahead; its holder is gone as well.
     let began = w.clock.moment();
     let ended = loop {
         w.clock.advance(look);

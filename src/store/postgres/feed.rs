@@ -131,8 +131,8 @@ impl Feeds for PostgresStore {
             return Ok(Entries::default().page(end));
         };
         let end: i64 = get(row, 0)?;
-        // Nothing is numbered for a reader with a number from the future: each new number would have
-        // to follow that one.
+        // Nothing is numbered for a reader with a number from the future: each new number would
+        // have to follow that one.
         if get(row, 1)? || after > end {
             return Ok(Entries::default().page(end));
         }

@@ -400,6 +400,7 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
     assert_eq!(other.poller_term(&app()).await.unwrap(), None);
     let elsewhere = AppName::new("other").unwrap();
     assert!(other.poller_term(&elsewhere).await.unwrap().is_some(), "each app has its own");
+    // Longer than the right lasts without a renewal.
     clock.advance(Duration::from_secs(15));
     let second = other.poller_term(&app()).await.unwrap().unwrap();
     assert!(second > first);
@@ -437,6 +438,7 @@ async fn the_right_to_poll_is_renewed_and_passes_on_within_15_s_of_a_death() {
     let first = one.poller_term(&app()).await.unwrap().unwrap();
     let clock = Clock::system();
     let start = clock.now();
+    // Longer than the right lasts without a renewal.
     while clock.now().since(start) < Duration::from_secs(12) {
         assert_eq!(other.poller_term(&app()).await.unwrap(), None, "it is renewed by itself");
         clock.sleep(Duration::from_millis(200)).await;
@@ -465,7 +467,7 @@ async fn a_relay_that_listens_is_notified_of_what_another_accepts() {
         })),
         ..db.settings()
     };
-    // Time stands still, so no worker looks by itself.
+    // The clock stands still, so time does not wake a worker.
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
     let open = || PostgresStore::open(listening(), clock.clone(), &db.metrics);
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
@@ -497,6 +499,8 @@ async fn a_claim_costs_the_same_behind_a_long_backlog() {
     let db = TestDatabase::new();
     let store = db.open().await;
     accept(&store, message(0)).await.unwrap();
+    // The shifts number the rows as the layout does: 2^12 alerts for each message, and 2^16
+    // deliveries for each alert.
     let fill = |from: u32, to: u32| {
         db.sql(&format!(
             "INSERT INTO relay.deliveries (id, destination, due_at, since)
@@ -593,6 +597,7 @@ async fn fill(store: &SqliteStore, clock: &Clock) -> Vec<AlertId> {
     store.accept(batch, None, None).await.unwrap();
     let mut odd = message(5_000);
     odd.key.ts = TsKey::Digest([0, 255, 1, 2, 3, 4, 5, 6]);
+    // A message is bytes, and need not be text.
     odd.raw = bytes::Bytes::from_static(b"a\0b\xff");
     odd.alerts[0].search = "\u{FFFD}\u{10FFFF}'\"\\ \u{1}\n".to_owned();
     let mut two = message(5_001);

@@ -96,7 +96,7 @@ pub(super) fn is_items_own(error: &rusqlite::Error) -> bool {
         || matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
 }
 
-/// Returns `true` if the disk is full. SQLite has an error code of its own for the usual case only.
+/// Returns `true` if the disk is full. SQLite has a separate error code for the usual case only.
 pub(super) fn is_out_of_space(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| {
         error.code == ErrorCode::DiskFull

@@ -36,7 +36,7 @@ use crate::{
 mod disk;
 mod files;
 
-/// A directory of its own, gone with the test.
+/// Directory of one test, which is removed at the end of the test.
 struct Place {
     directory: TempDir,
     metrics: Metrics,
@@ -188,6 +188,7 @@ async fn a_damaged_file_is_refused() {
     let place = Place::new();
     place.fill().await;
     let whole = fs::read(place.path()).unwrap();
+    // In the header, at the end of a page, within a page, and without the end of the file.
     for length in [
         1,
         16,
@@ -346,6 +347,7 @@ async fn retention_gives_space_back() {
 
 #[tokio::test]
 async fn retention_finds_what_may_go_behind_thousands_that_may_not() {
+    // More messages than one walk reads in vain.
     const PENDING: i64 = 20_000;
     let place = Place::new();
     let clock = noon();
@@ -403,6 +405,7 @@ async fn the_size_is_looked_at_now_and_then_and_always_when_space_is_short() {
     let start = Clock::system().instant();
     let look = move |db: &mut Db<'_>, _| {
         let mut seen = Vec::new();
+        // A large store is measured at intervals, a small or nearly full one after each commit.
         for max in [MAX_SIZE, 1000] {
             let size = Size::new(max, wal.clone(), Disk::new(&path, start));
             let used = || size.used_and_free().0;
@@ -469,6 +472,7 @@ async fn a_lease_does_not_end_while_its_outcome_is_written() {
     let lease = store.lease_due(&soar, 1).await.unwrap().remove(0);
     let (go_on, held) = channel::<()>();
     let mut context = Context::from_waker(Waker::noop());
+    // Keeps the writer busy, so that the outcome has to wait.
     let mut slow = Box::pin(store.write(move |_, _| {
         held.recv().unwrap();
         Ok(())
@@ -585,11 +589,13 @@ async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
     for number in 0..100 {
         let mut large = message(number);
         large.raw = vec![b'x'; 1_000_000].into();
+        // Dropped at the end of the round. All of them together would exceed the limit.
         let mut given_up = store.accept(vec![large], None, None);
         assert!(given_up.as_mut().poll(&mut context).is_pending(), "{number} finds no room");
     }
     let mut large = message(100);
     large.raw = vec![b'x'; 5_000_000].into();
+    // The second one may exceed the limit; the third one then finds it exceeded.
     let mut waits = [101, 102].map(|number| {
         let mut other = large.clone();
         other.key = message(number).key;

@@ -52,6 +52,8 @@ async fn messages_are_stored_the_same_with_and_without_a_cursor_beside_them() {
         let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
         let open = PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
         let store = open.await.unwrap();
+        // The clock of each destination shows another time, from which the age of a delivery
+        // counts.
         for name in ["soar", "chat", "mail"] {
             let name = DestinationName::new(name).unwrap();
             store.set_paused(&name, Paused::Yes(Pause::default()), None).await.unwrap();
@@ -97,10 +99,13 @@ async fn a_destination_that_lost_its_number_gets_another_and_no_delivery_is_lost
         let db = TestDatabase::new();
         let store = db.open().await;
         accept(&store, message(1)).await.unwrap();
+        // The relay remembers the number of a destination that the database no longer has, as after
+        // an older copy was restored.
         db.sql(
             "TRUNCATE relay.messages, relay.alerts, relay.deliveries, relay.destinations
              RESTART IDENTITY",
         );
+        // Slack sends a refused message again, and by then the numbers have been forgotten.
         let error = accept(&store, again.clone()).await.unwrap_err();
         assert!(matches!(error, StoreError::Engine(_)), "{error:?}");
         assert_eq!(accept(&store, again.clone()).await.unwrap(), Accepted::New { alerts: 1 });

@@ -310,6 +310,7 @@ fn delivered() -> Outcome {
 async fn a_transaction_that_postgresql_cancels_for_another_is_repeated() {
     let db = TestDatabase::new();
     let store = db.open().await;
+    // Two tries fail, and the third is the last one.
     db.sql(
         "CREATE SEQUENCE relay.tries;
          CREATE FUNCTION relay.again() RETURNS trigger LANGUAGE plpgsql AS

@@ -69,6 +69,8 @@ async fn delivered_history_makes_room_for_ever() {
 async fn what_is_not_delivered_never_goes_before_its_time() {
     let place = Place::new();
     let store = place.open_at(&noon(), 2 * MIB);
+    // By number: delivered, dead, delivered to one of two, without a destination, and dead for one
+    // of two.
     let kinds: [&[&str]; 5] = [&["soar"], &["dead"], &["soar", "waits"], &[], &["soar", "dead"]];
     for (number, destinations) in (0..).zip(kinds) {
         store.accept(vec![large(number, destinations)], None, None).await.unwrap();
