@@ -361,7 +361,7 @@ macro_rules! contract {
 }
 pub(super) use contract;
 
-// Taking messages in
+// Accepting messages
 
 pub(super) async fn fifty_identical_accepts_at_once_are_one_alert(w: World) {
     let mut accepts = JoinSet::new();
@@ -1107,7 +1107,7 @@ pub(super) async fn a_channels_id_is_kept_for_its_app(mut w: World) {
     assert_eq!(w.store().channel_ids(&other).await.unwrap(), []);
 }
 
-/// The numbers of the messages given by `take_unpushed` that were posted before that number.
+/// Takes the unpushed messages before the given number, and returns their numbers.
 async fn unpushed(w: &World, before: i64) -> Vec<i64> {
     let before = MessageTs::from_micros((1_600_000_000 + before) * 1_000_000);
     let taken = w.store().take_unpushed(&app(), before).await.unwrap();
@@ -1206,7 +1206,7 @@ pub(super) async fn a_clock_that_is_wrong_for_a_minute_removes_nothing(mut w: Wo
     w.accept(w.message(3)).await;
     w.clock.advance(RETENTION.delivered * 2);
     w.crash();
-    // One look after the start agrees with none before it.
+    // The first look after the start has no earlier look to agree with.
     let right = w.clock.now();
     w.clock.jump(right + DAY * 500);
     assert_eq!(w.store().prune(RETENTION).await.unwrap(), Pruned::default());
@@ -1226,7 +1226,7 @@ pub(super) async fn a_clock_that_is_wrong_for_a_minute_removes_nothing(mut w: Wo
     }
     assert_eq!(w.accept(w.message(1)).await, Accepted::Duplicate);
     assert_eq!(w.view(3).await.raw.unwrap(), w.message(3).raw);
-    // A clock that stays where it was set is right.
+    // A clock that stays where it was set is believed.
     w.clock.jump(w.clock.now() + DAY * 500);
     for _ in 0..7 {
         w.clock.advance(minute);

@@ -151,7 +151,7 @@ pub(crate) async fn whatever_ids_a_channel_gets_each_message_is_one_alert(mut w:
                     let chain = chains.iter().find(|chain| chain.contains(id));
                     chain.map_or(1, Vec::len)
                 };
-                // Beyond the most ids some are forgotten, and with them what only they brought.
+                // A chain beyond the limit would lose ids, and messages that only these lead to.
                 if old != new && meets(&ids[old]) + meets(&ids[new]) <= CHAIN_MAX {
                     w.change_id(&ids[old], &ids[new]).await;
                     chains = w.chains().await;

@@ -1,4 +1,4 @@
-//! Refusals: what they prove, and when they are counted anew.
+//! Refusals: what they prove, and when their count starts again.
 
 use fastrand::Rng;
 

@@ -150,7 +150,7 @@ pub(in crate::store) async fn a_number_that_was_never_given_marks_and_gives_noth
     let (got, last) = w.read(0, 10).await;
     assert_eq!(got, w.ids(1..3));
     assert!(last <= w.page(0, 10).await.end);
-    // A reader whose number is from a store that is lost: everything new comes behind it.
+    // The reader has a number from a lost store. Every new delivery gets a larger one.
     let from_elsewhere = w.clock.now().micros() + 1;
     w.clock.advance(HOUR);
     w.accept_numbers(3..4).await;
@@ -171,7 +171,7 @@ pub(in crate::store) async fn what_is_held_or_leased_is_not_in_the_feed(w: World
     let until = w.clock.now() + HOUR;
     w.store().accept(vec![w.message(1)], Some(until), None).await.unwrap();
     w.accept_numbers(2..4).await;
-    // As by the worker of a destination that was pushed to until a moment ago.
+    // The destination had a worker before it became a feed, and a lease is still held.
     let leased = w.lease_one().await;
     assert_eq!(leased.delivery().alert, w.id(2));
     let (got, after) = w.read(0, 10).await;

@@ -16,7 +16,7 @@ async fn ended(w: &World) -> Vec<DestinationName> {
     w.store().end_pauses().await.unwrap()
 }
 
-/// Lets so much time pass that the store believes its clock.
+/// Lets time pass until the store believes its clock.
 async fn believe(w: &World) {
     for _ in 0..5 {
         assert_eq!(ended(w).await, []);
@@ -91,7 +91,7 @@ pub(in crate::store) async fn a_clock_that_is_wrong_for_a_while_ends_no_pause(w:
     w.clock.jump(began);
     believe(&w).await;
     assert!(shown(&w).await.is_some());
-    // Had it been right, it would have kept step.
+    // This time the clock stays where it was set, so it is believed after a while.
     w.clock.jump(began + DAY);
     believe(&w).await;
     assert_eq!(ended(&w).await, [name("soar")]);

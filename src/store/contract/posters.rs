@@ -1,4 +1,4 @@
-//! Which bots have posted incidents is remembered.
+//! Promises about the bots that have posted incidents.
 
 use super::*;
 use crate::store::{POSTER_KEPT, Poster};

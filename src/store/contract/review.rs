@@ -1,4 +1,4 @@
-//! Near misses and unreadable bodies are kept until somebody has looked at them.
+//! Promises about near misses and quarantined bodies.
 
 use super::*;
 use crate::store::{Counted, NEAR_MISS_KEPT, NEAR_MISSES, NearMiss, NewNearMiss};

@@ -167,7 +167,7 @@ impl Writer {
     }
 
     /// Stores everything in one transaction. If the server refuses an item of it for good, stores
-    /// each message in a transaction of its own, and then the other writes.
+    /// each message in a separate transaction, and then the other writes.
     async fn store(
         &mut self,
         messages: &[HeldMessage],

@@ -27,7 +27,7 @@ const PIECE: i64 = 1000;
 struct Look {
     entries: Entries,
     end: i64,
-    /// Number of due deliveries that the page has room for and that have no number yet.
+    /// Number of deliveries that the page still has room for, or 0 if none waits for a number.
     missing: usize,
 }
 

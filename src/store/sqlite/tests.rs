@@ -67,7 +67,7 @@ impl Place {
         store.close().await;
     }
 
-    /// The file is refused, with its name and these words, and is as it was.
+    /// Checks that the file is refused, with its name and these words, and is not changed.
     fn assert_refused(&self, words: &str) {
         let before = fs::read(self.path()).unwrap();
         for _ in 0..2 {
@@ -433,7 +433,7 @@ async fn a_full_queue_says_busy_and_empties_again() {
     let mut waiting = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     {
-        // What an operator does waits for this, and everybody behind it.
+        // The writer waits for the gate to run the operator's action, and later jobs wait as well.
         let _gate = store.shared.leases.gate();
         let mut pause = Box::pin(store.set_paused(&soar, Paused::Yes(Pause::default()), None));
         assert!(pause.as_mut().poll(&mut context).is_pending());
@@ -537,7 +537,7 @@ fn from_parent() -> Option<(PathBuf, i64)> {
     Some((path?.into(), accepts?.parse().unwrap()))
 }
 
-/// The body of the process that is watched; in any other it has nothing to do.
+/// Body of the watched process. Does nothing in every other process.
 #[tokio::test]
 async fn accepts_for_whoever_watches() {
     if let Some((path, accepts)) = from_parent() {
@@ -615,8 +615,7 @@ async fn what_its_caller_gave_up_before_its_turn_came_is_not_written() {
     assert_eq!(stored.len(), 2);
 }
 
-/// The ids of channels that a relay of the first layout had heard of are chains from then on, and
-/// its alerts keep their ids.
+/// Changes of channel ids that layout 1 knew of become chains, and alerts keep their ids.
 #[tokio::test]
 async fn a_store_of_the_first_layout_is_brought_up_to_date_with_its_channels() {
     let (place, other) = (Place::new(), Place::new());

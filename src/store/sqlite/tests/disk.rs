@@ -1,4 +1,4 @@
-//! Space that is short: what goes before its time, and what never does.
+//! Space that is short: which messages are evicted, and which never are.
 
 use super::*;
 use crate::store::FEED_PAGE_MAX_ITEMS;

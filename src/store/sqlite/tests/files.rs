@@ -186,7 +186,7 @@ async fn two_backups_to_one_file_at_once_make_one_whole_copy() {
         let copies: Vec<_> = std::thread::scope(|scope| {
             let copy = || backup(&place.path(), &to, |_handle| ());
             let both = [scope.spawn(copy), scope.spawn(copy)];
-            // A third one begins, again and again.
+            // The first step of a third backup, again and again.
             while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 remove_partial(&folder).unwrap();
             }
