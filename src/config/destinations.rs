@@ -60,6 +60,7 @@ impl Resolver<'_> {
                 let message = format!("two destinations are named `{}`", destination.name);
                 self.problem(&format!("{at}/name"), message);
             }
+            // A lease with a mistake was replaced by the default, which the file does not mention.
             let is_known = !self.context.discarded.has("/delivery/lease");
             if is_known && lease < destination.timeout.0 + LEASE_RESERVE {
                 let message = "must be at least 30s shorter than `delivery.lease`: otherwise two \
@@ -67,6 +68,8 @@ impl Resolver<'_> {
                 self.problem(&format!("{at}/timeout"), message);
             }
             let destination = self.destination(&at, destination, presets_dir);
+            // Invalid destinations are left out, so each one keeps its index in the file for
+            // warnings.
             resolved.extend(destination.map(|destination| (index, destination)));
         }
         self.warn_of_same_receivers(&resolved);
@@ -237,6 +240,7 @@ impl Resolver<'_> {
                     let secret = self.secret_of(&pointer, &reference, form);
                     secrets.extend(secret.map(|secret| (name, secret)));
                 }
+                // The preset checks plain values, and reports an object that is not a reference.
                 Ok(_) | Err(_) => {
                     plain.insert(name, value);
                 }
@@ -284,6 +288,8 @@ impl Resolver<'_> {
                 Err(error) => self.problem(&at, error.to_string()),
             }
             let names = &self.app_names;
+            // An app whose name could not be read has an empty one here, and may be the app that is
+            // meant.
             if !names.contains(name) && !names.contains("") && !names.is_empty() {
                 let known: Vec<&str> = names.iter().map(String::as_str).collect();
                 let hint = did_you_mean(name, &known);

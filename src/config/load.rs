@@ -117,6 +117,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, Problem> {
         }
         Err(error) => return Err(unreadable(&error)),
     };
+    // Asked for before reading: a large file given by mistake is not loaded into memory.
     if size > MAX_FILE_BYTES {
         let message = format!("is larger than {MAX_FILE_BYTES} bytes: not a configuration");
         return Err(whole(message));

@@ -62,6 +62,7 @@ fn section<'s>(
         let default = match value.get("default") {
             _ if is_required => "**required**".to_owned(),
             Some(Value::Null) | None => String::new(),
+            // The defaults of a section's keys are in the table of that section.
             Some(default) if kind.is_section() || is_empty(default) => String::new(),
             Some(default) => format!("`{}`", shown(default)),
         };
@@ -83,6 +84,7 @@ impl<'s> KeyType<'s> {
     fn of(schema: &'s Value, value: &'s Value) -> Self {
         let (name, value) = resolved(schema, value);
         let words = |text: &str| Self::Words(text.to_owned());
+        // The schema describes these as any text or object. Their names tell a reader more.
         match name {
             Some("Span") => return words("duration"),
             Some("Size") => return words("size"),

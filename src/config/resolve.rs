@@ -235,6 +235,7 @@ impl Resolver<'_> {
     }
 
     fn postgres(&mut self, postgres: file::PostgresSection) -> Option<PostgresConfig> {
+        // `sqlite` has defaults, so only a position shows that the file names this store as well.
         if self.context.positions.has("/store/sqlite") {
             self.problem(
                 "/store/postgres",

@@ -71,6 +71,7 @@ impl Resolver<'_> {
                 self.warn(&format!("/server/{key}"), message);
             }
         }
+        // Not an error: health and metrics are served without a token.
         if !server.ops_listen.ip().is_loopback() && server.ops_token.is_none() {
             self.warn_with(
                 "/server/ops_listen",
@@ -391,6 +392,8 @@ impl Resolver<'_> {
             let http = &destination.http;
             let secrets: Vec<_> =
                 http.secrets.iter().map(|(name, secret)| (name.clone(), text(secret))).collect();
+            // Many services have one URL for all customers: a key or a parameter tells the
+            // receivers apart.
             (http.preset.name().to_owned(), text(&http.url), http.params.clone(), secrets)
         };
         for (position, (index, destination)) in resolved.iter().enumerate() {

@@ -106,6 +106,7 @@ impl<'s> Validator<'s> {
         if !has_type(value, &schema["type"]) {
             let wanted = type_names(&schema["type"]);
             let message = format!("must be {wanted}, not {}", type_name_of(value));
+            // The inside of a value of another type would only add to the same mistake.
             return self.invalid(at, expected.kind, message);
         }
         if let Some(choices) = schema["enum"].as_array()

@@ -81,6 +81,7 @@ impl Resolver<'_> {
         let ca_file = ca_file.map(|path| self.context.dir.join(path));
         self.files.extend(ca_file.clone());
         let own = http_client::Settings { proxy, ca_file, ..http_client::Settings::default() };
+        // Only the values of this section are tried: a mistake in shared ones is reported once.
         if let Err(error) = http_client::build(&own) {
             let key = if matches!(error, ClientError::Proxy) { "proxy" } else { "ca_file" };
             self.problem(&format!("{at}/{key}"), chain(&error));
@@ -102,6 +103,8 @@ impl Resolver<'_> {
             let others = apps.iter().enumerate().filter(|(at, _)| *at != index);
             let mut sharing =
                 others.map(|(_, other)| other).filter(|other| shares_a_secret(app, other));
+            // A signature shows that one of these apps is meant. Only the workspace in the body
+            // says which.
             let Some(other) = sharing.find(|other| app.team.is_none() || app.team == other.team)
             else {
                 continue;
@@ -187,6 +190,7 @@ impl Resolver<'_> {
             },
             Err(error) => format!("is not a valid URL: {error}"),
         };
+        // The problem refuses the file; the default lets the remaining checks go on.
         self.problem("/slack/api_url", fault);
         Url::parse(file::SLACK_API).expect("a valid URL")
     }

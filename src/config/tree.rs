@@ -78,6 +78,7 @@ fn flatten(node: Node, pointer: &mut String, positions: &mut Positions) -> Value
         Node::Map(entries) => {
             let mut map = Map::with_capacity(entries.len());
             for (key, item) in entries {
+                // A mistake in the value is reported at the key, which is where the entry begins.
                 let at = (key.referenced.line(), key.referenced.column());
                 let value = descend(item.value, &escape(&key.value), at, pointer, positions);
                 map.insert(key.value, value);

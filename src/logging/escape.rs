@@ -42,6 +42,7 @@ pub(super) fn push(line: &mut String, text: &str, also: &[u8]) {
     let mut rest = text;
     let is_special = |byte: u8| !(b' '..=b'~').contains(&byte) || also.contains(&byte);
     while let Some(at) = rest.bytes().position(is_special) {
+        // The byte is ASCII or the first of a character, so the text is not cut inside a character.
         let (plain, special) = rest.split_at(at);
         line.push_str(plain);
         let mut characters = special.chars();
