@@ -85,6 +85,8 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
     let name = one.name.as_str();
     let waiting = one.pending + one.refused + one.leased;
     let mut all = Vec::new();
+    // The store remembers destinations that are gone. Without any alerts left they need no
+    // attention.
     if !one.configured && waiting + one.dead == 0 {
         return all;
     }
@@ -120,6 +122,7 @@ fn of_destination(one: &Destination, now: Timestamp) -> Vec<Concern> {
             .to_owned();
         add(Kind::Refused, message, advice);
     }
+    // The dead ones of a removed destination are in the message about it.
     if one.dead > 0 && one.configured {
         let advice = format!(
             "`slack-soar-relay alerts list --state dead` shows them, `slack-soar-relay alerts \
@@ -293,6 +296,7 @@ fn of_app(app: &App) -> Vec<Concern> {
         let shown = if channel.name.is_empty() { &channel.id } else { &channel.name };
         add(format!("the history of {shown} is not read: {}", channel.problem));
     }
+    // A name stays unresolved while Slack cannot be asked; that problem is already shown.
     if catch_up.problem.is_empty() && !catch_up.unresolved.is_empty() {
         add(format!("no channel is known by the name {}", catch_up.unresolved.join(", ")));
     }

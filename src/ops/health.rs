@@ -123,6 +123,8 @@ impl Health {
         let configured: BTreeSet<_> =
             self.controls.current().destinations().into_iter().map(|one| one.name).collect();
         let mut gauged = self.gauged.lock().await;
+        // A destination that has had gauges is set each time: otherwise they would keep their last
+        // values after its deliveries are gone.
         gauged.extend(configured.iter().cloned());
         gauged.extend(stats.destinations.iter().map(|(name, _)| name.clone()));
         for name in &*gauged {
@@ -164,6 +166,8 @@ impl Health {
         for (state, number) in STATES.into_iter().zip(numbers) {
             metrics.gauge(Metric::Deliveries, &[name.as_str(), state]).set(count(number));
         }
+        // Nothing attempts orphaned deliveries, so their age would not tell that a destination is
+        // behind.
         let oldest = stats.oldest_pending.filter(|_oldest| is_configured);
         let oldest = oldest.map_or(0.0, Timestamp::seconds_f64);
         metrics.gauge(Metric::OldestPending, &[name.as_str()]).set(oldest);

@@ -29,6 +29,7 @@ pub fn page() -> String {
 
 /// Returns the `OpenAPI` document.
 pub fn document() -> Value {
+    // References must point to where `OpenAPI` keeps schemas, and not to `$defs` of JSON Schema.
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut schemas = settings.into_generator();

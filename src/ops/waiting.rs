@@ -35,6 +35,7 @@ pub(super) fn waiting(
         _ if !is_open => {
             (Kind::Dead, None, "it was given up: `alerts retry` tries it again".into())
         }
+        // A pause does not end an attempt under way, so the attempt comes first.
         _ if delivery.state == State::Leased => {
             (Kind::Attempt, None, "an attempt is under way".to_owned())
         }
@@ -59,6 +60,8 @@ fn held(
         });
         return (Kind::Reader, None, format!("it is in a feed: {read}"));
     }
+    // An open breaker, and a time for which the destination asked to be left alone, hold back every
+    // delivery, also one that is due.
     if let Some(breaker) = health.breaker {
         let since = rough(now.since(breaker.since));
         let reason = format!(

@@ -60,6 +60,7 @@ async fn act_on_one(
 ) -> Answer<Changed> {
     let alert = api.alert(id).await?;
     let meant = query.destination.as_deref();
+    // An alert without deliveries has nothing to try again. To retry it is to route it again.
     if action == Action::Retry && alert.deliveries.is_empty() {
         let only = match meant {
             Some(name) => Some(api.configured_one(name)?),
@@ -69,6 +70,7 @@ async fn act_on_one(
     }
     let alert = alert.id;
     let destination = meant.map(parsed).transpose()?;
+    // Before the change, which wakes the worker: a probe must be allowed by then.
     if action == Action::Retry {
         api.control().probe_now(destination.as_ref());
     }
@@ -77,6 +79,7 @@ async fn act_on_one(
     let deed = operator.deed(verb(action), format!("alert {id}{suffix}"));
     let changes = api.ground.store.act(selection, action, Some(deed.clone())).await?;
     log(&deed, changes.changed);
+    // Read again, since a refusal must name the states as they are now.
     let mut after = api.alert(id).await?.deliveries;
     after.retain(|one| meant.is_none_or(|name| name == one.destination.as_str()));
     match (after.as_slice(), meant) {
@@ -109,6 +112,8 @@ fn refuse_in_vain(action: Action, deliveries: &[DeliveryView]) -> Result<(), Pro
     let under_way =
         deliveries.iter().any(|one| one.state.is_waiting() || one.state == DeliveryState::Leased);
     let refusal = match action {
+        // The delivery is on its way, perhaps by another operator's retry, which is what was asked
+        // for.
         Action::Retry if under_way => None,
         Action::Retry => list(DeliveryState::Delivered)
             .map(|names| format!("already delivered to {names}: there is nothing to retry")),
@@ -188,6 +193,8 @@ async fn act_on_all(
         return Err(Problem::bad_request(detail));
     }
     let destination = match &which.destination {
+        // A destination that left the configuration is allowed: its deliveries can still be
+        // cancelled.
         Some(name) => Some(api.destination(name).await?),
         None => None,
     };
@@ -225,6 +232,7 @@ pub(super) async fn test(
              without a destination) is given to its reader"
         )),
     })?;
+    // After the test, since the entry says whether it was delivered.
     let deed = operator.deed("test", format!("destination {name}"));
     note(&api, deed, u64::from(tested.delivered)).await;
     Ok(Json(TestReport {

@@ -50,6 +50,7 @@ pub(super) async fn read(
     if opened.is_empty() {
         return Err(refusal(&api, &request));
     }
+    // Only now: a stranger does not learn more than that a token is needed.
     let Params(wish) = wish?;
     let feed = one_of(&opened, wish.destination.as_deref())?;
     let after = number::<i64>("after", wish.after.as_deref())?.unwrap_or(0);
@@ -61,9 +62,11 @@ pub(super) async fn read(
         return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}")));
     }
     let wait = seconds(wish.wait.as_deref())?;
+    // The token is valid, so this request is not ended to make room for a stranger's.
     if let Some(peer) = request.extensions.get::<Peer>() {
         peer.mark_verified();
     }
+    // Only a request that waits takes one of these places, since it holds its connection for long.
     let _long = if wait.is_zero() { None } else { Some(api.long_request()?) };
     let found = api.control().read(feed, FeedWish { after, limit, wait }).await;
     let found = found.map_err(|why| no_items(why, after))?;

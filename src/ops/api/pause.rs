@@ -75,12 +75,14 @@ async fn set_paused(
     let deed = match &paused {
         Paused::Yes(pause) => operator.deed("pause", described(name, pause)),
         Paused::No => {
+            // A resume says that the destination works, so an open breaker does not delay it.
             api.control().probe_now(Some(&destination));
             operator.deed("resume", format!("destination {name}"))
         }
     };
     api.ground.store.set_paused(&destination, paused, Some(deed.clone())).await?;
     let after = api.pause_of(&destination).await?;
+    // A pause that is repeated without a difference counts as no change.
     log(&deed, u64::from(before != after));
     Ok(Json(PauseState { destination: name.to_owned(), paused: after.is_some(), pause: after }))
 }

@@ -99,6 +99,8 @@ pub(super) async fn adopt(
         Some(Ok(store::Accepted::Duplicate | store::Accepted::Revision)) | None => 0,
         Some(Err(error)) => return Err(error.into()),
     };
+    // Only after the alerts are stored: if this fails, adopting again finds them known and sets the
+    // mark.
     api.ground.store.mark_adopted(found.seq).await?;
     let deed = operator.deed("adopt", format!("near miss {}", found.id));
     if changed > 0 {

@@ -145,6 +145,7 @@ async fn route(
     if routing.wanted_by.is_empty() {
         return Ok(Fate::Left(refusal(id, &routing)));
     }
+    // Before the deliveries exist, so that an open breaker does not hold them back.
     for name in &routing.wanted_by {
         api.control().probe_now(Some(name));
     }

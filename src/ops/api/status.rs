@@ -167,6 +167,7 @@ fn destination(
         leased: stats.leased,
         dead: stats.dead,
         oldest_pending_at: stats.oldest_pending,
+        // Filled in later, from the concerns about this view.
         problem: String::new(),
         notice: health.map(|health| health.problem.clone()).unwrap_or_default(),
         last_failure: failure.map(view::Attempt::new),
