@@ -77,6 +77,8 @@ impl Backfill {
                 say(&format!("not read: {source}: {problem}"));
             }
         }
+        // Channels that were read are stored even if others failed; the exit code says that some
+        // part of the history is missing.
         Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

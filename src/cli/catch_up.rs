@@ -54,8 +54,12 @@ pub(super) async fn prepare(
     for app in &config.apps {
         let ids = app.channels.clone();
         let channels = Arc::new(Channels::new(ids, app.channel_names.clone(), app.bots.clone()));
+        // Before anything is received: until the ids of configured names are known, incidents of
+        // every channel are accepted. The store knows the ids that this or another relay has found.
         channels.recall(store, &app.name).await?;
         prepared.channels.insert(app.name.clone(), Arc::clone(&channels));
+        // An app without a token cannot read history. Its channels are needed all the same, to
+        // judge what is pushed.
         if app.bot_token.is_some() {
             let api = web_api(config, app, clock, metrics)?;
             let (notices, receiver) = Notices::new();

@@ -141,6 +141,8 @@ impl Running {
             team: "",
             bot_id: "",
         };
+        // Made as a message and derived from it like a stored alert: the test then passes through
+        // the configured matching and the mapping too.
         let raw = test.message(posted_at).to_string();
         let alert = alert_of_stored(raw.as_bytes(), 0, &origin, &self.matcher)
             .map_err(|error| DeliveryError::Refused { answer: None, reason: error.to_string() })?;
@@ -234,6 +236,7 @@ impl Control for Running {
         severity: RiskLevel,
     ) -> Result<Tested, NoTest> {
         let served = self.find(destination).ok_or(NoTest::Unknown)?;
+        // Nothing is ever sent to a feed: its reader comes for the alerts.
         if matches!(served.by, ServedBy::Feed(..)) {
             return Err(NoTest::Read);
         }
@@ -243,6 +246,7 @@ impl Control for Running {
         let channel = ChannelId::new(sample::channel(Some(app)));
         let message = MessageKey { app: app.name.clone(), channel, ts: TsKey::Ts(posted_at) };
         let alert = AlertId { message, ordinal: 0 };
+        // The duration comes from the monotonic clock, since the time of day may be set meanwhile.
         let started = self.clock.instant();
         let result = self.attempt(&served.destination, &alert, posted_at, severity).await;
         let duration = self.clock.instant().saturating_duration_since(started);

@@ -76,6 +76,7 @@ impl Demo {
             shown(&file)
         ));
         post(&url).await?;
+        // The SOAR has the alert before its outcome is stored; step 6 says that both are done.
         let delivered = async { Some((events.recv().await?, relay.settled().await)) };
         let Ok(Some((Note::Took { head, body }, ()))) =
             tokio::time::timeout(DELIVERY_TIMEOUT, delivered).await
@@ -91,6 +92,7 @@ impl Demo {
             toggle_on_enter(switch);
             report_until_signal(&mut events).await?;
         }
+        // The relay stops first, so that an attempt in flight still gets its answer.
         relay.stop().await;
         soar_shutdown.stop();
         soar_shutdown.finished().await;

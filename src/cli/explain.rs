@@ -235,6 +235,7 @@ impl AlertContext<'_> {
         found: &FoundIncident,
     ) -> anyhow::Result<AlertExplanation> {
         let envelope = envelope::parse(self.text);
+        // The text may be a bare message: what only the event around it tells is then left empty.
         let callback = match &envelope {
             Ok(Envelope::Event(callback)) => Some(callback),
             _ => None,

@@ -50,6 +50,8 @@ impl MigrateStore {
             let message = "the configuration does not have `store.postgres`";
             return Err(BadConfiguration(message.to_owned()).into());
         };
+        // Holds the lock of the file until the end, so no relay adds an alert that would be left
+        // behind.
         let export = Export::open(&from)?;
         let settings = postgres_settings(postgres, &config.store)?;
         let moved = serve::runtime()?.block_on(async {

@@ -147,6 +147,7 @@ fn run(common: &Common, command: Command) -> anyhow::Result<ExitCode> {
             serve::run(config, ConfigFile { path: common.path(), env, sources })
         }
         Command::Demo(demo) => {
+            // At the usual level the log would be mixed with the steps that the demo prints.
             let level = if common.log_level == "info" { "warn" } else { &common.log_level };
             common.start_log(level)?;
             demo.run()

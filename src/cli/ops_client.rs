@@ -69,6 +69,8 @@ impl Target {
         let server = &salvaged.config.server;
         let url = match &self.server {
             Some(server) => server.clone(),
+            // Mistakes elsewhere in the file do not matter: an operator needs these commands most
+            // while the configuration has some.
             None if salvaged.has_read("/server/ops_listen") => {
                 format!("http://{}", reachable(server.ops_listen, "ops_listen", "--server")?)
             }

@@ -86,7 +86,7 @@ impl Render {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Returns the alerts of the message, accepted from any channel and any bot.
+    /// Returns the alerts of the message.
     fn alerts(&self, matcher: &Matcher) -> anyhow::Result<Vec<Alert>> {
         let body = match &self.message {
             Some(path) => fs::read(path).with_context(|| path.display().to_string())?,
@@ -101,6 +101,8 @@ impl Render {
         let raw = envelope::inner_event(&text).unwrap_or(&text);
         let (event_id, team, event_time) = envelope;
         let posted = message::parse(raw).context("the file does not contain a Slack message")?;
+        // An empty watch accepts every channel and bot: the question is the form of the request,
+        // and not whether the relay would take the message.
         let found = match matcher.judge(&posted, raw, &Watch::default()) {
             Verdict::Incidents(found) | Verdict::NewLayout(found, _) => found,
             Verdict::NearMiss(_, doubt) => {

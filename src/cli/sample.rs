@@ -93,6 +93,7 @@ impl TestIncident<'_> {
             let title = titles.first().map_or("", String::as_str);
             json!({"title": title, "value": value})
         };
+        // An entry of `bots` is the id of a bot or of an app, so the test carries it as both.
         let bot = self.app.and_then(|app| app.bots.first()).map_or(TEST_BOT, String::as_str);
         json!({
             "type": "message",

@@ -92,6 +92,8 @@ impl SendTest {
         let ts = MessageTs::from_micros(clock.now().micros());
         let test =
             TestIncident { app: Some(app), matching: &config.matching, severity: self.severity };
+        // Before anything is posted: a test that the configuration does not recognise would be
+        // answered 200 and ignored.
         let id = alert_id(&test, app, config, ts)?;
         self.post(config, app, &test.event(ts).to_string()).await?;
         if !self.json {
@@ -130,6 +132,8 @@ impl SendTest {
 
     /// Signs and posts the event like Slack.
     async fn post(&self, config: &Config, app: &AppConfig, body: &str) -> anyhow::Result<()> {
+        // With several apps the path names one: the short path tries the secrets of all apps, and
+        // is not served if there are too many.
         let path = match config.apps.len() {
             1 => "/slack/events".to_owned(),
             _ => format!("/slack/events/{}", app.name),

@@ -114,6 +114,8 @@ impl Relay {
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let store = open_store(&config.store, &clock, &metrics).await?;
+        // Both are bound before anything is sent, so that an address in use fails the start. The
+        // real addresses are noted, since port 0 stands for a port that the system chooses.
         let public = http_server::bind(config.server.listen)?;
         let ops = http_server::bind(config.server.ops_listen)?;
         let addresses = (public.local_addr()?, ops.local_addr()?);
@@ -126,6 +128,7 @@ impl Relay {
         };
         let server = config.server.clone();
         let live = Live::start(ground.clone(), config).await?;
+        // After the parts that they answer with, since the first request may come at once.
         listeners::start_ops(&ground, ops, &server, live.current.controls())?;
         listeners::start_public(&ground, public, &server, &live.events_api);
         housekeeping::start(Arc::clone(&live));

@@ -103,6 +103,7 @@ impl Answers {
         let kinds = if is_id(&channel) {
             ChannelKind::of(&channel).to_vec()
         } else {
+            // A name does not tell the kind, so the Slack app gets the scopes for both.
             vec![ChannelKind::Public, ChannelKind::Private]
         };
         let app = manifest(&needs_of_channels(&base_url(&url), kinds));
@@ -156,6 +157,8 @@ impl Answers {
              signing_secret: {{file: secrets/slack-signing-secret}}\n      {token}\n      \
              channels: [{}]\n\
              destinations:\n  - name: soar\n    preset: {}\n",
+            // JSON text is quoted text in YAML too, so an answer cannot change the structure of the
+            // file.
             json!(self.channel),
             self.destination.preset
         );
@@ -266,11 +269,14 @@ impl Prompt {
             stdout().flush()?;
             let answer = read().context("no answer was given")?;
             if !self.is_terminal {
+                // A terminal shows the line break that was typed; otherwise the next line would
+                // follow the question.
                 say("");
             }
             match check(answer.trim()) {
                 Ok(valid) => return Ok(valid),
                 Err(problem) if self.is_terminal => say(&format!("   {problem}")),
+                // A script is not asked again: its next line answers the next question.
                 Err(problem) => bail!("{}: {problem}", question.trim_start()),
             }
         }

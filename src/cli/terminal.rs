@@ -152,6 +152,8 @@ impl Screen {
                 let cell = if self.width.is_some() { cut(&cell, *width_of_column) } else { cell };
                 line += &self.paint(*colour, &cell);
                 if !is_last {
+                    // Added after painting and counted without the colour codes, which take no
+                    // room.
                     line += &" ".repeat(width_of_column.saturating_sub(width(&cell)));
                     line += GAP;
                 }
@@ -212,6 +214,7 @@ pub(super) fn indented(json: &str) -> String {
         out.extend(std::iter::repeat_n("  ", depth));
     };
     while let Some(c) = characters.next() {
+        // Brackets and commas inside a string are text, and so is an escaped quotation mark.
         if in_string {
             out.push(c);
             in_string = is_escaped || c != '"';
@@ -222,6 +225,7 @@ pub(super) fn indented(json: &str) -> String {
             '{' | '[' => {
                 out.push(c);
                 while characters.next_if(|next| next.is_whitespace()).is_some() {}
+                // An empty list or object stays on its line.
                 if let Some(end) = characters.next_if(|next| matches!(next, '}' | ']')) {
                     out.push(end);
                 } else {
@@ -267,6 +271,8 @@ fn safe_for(screen: Screen, text: &str) -> String {
     while let Some(at) = rest.find(escape::is_harmful) {
         let (plain, harmful) = rest.split_at(at);
         safe += plain;
+        // Only the codes that `paint` writes may pass: other sequences move the cursor, clear the
+        // screen or rename the window.
         let colour = harmful.strip_prefix("\u{1b}[").filter(is_colour).filter(|_| screen.colour);
         let end = match colour {
             Some(code) => harmful.len() - code.len() + code.find('m').map_or(0, |end| end + 1),

@@ -109,7 +109,7 @@ impl Change {
         self.destination.iter().map(|name| ("destination", name.clone())).collect()
     }
 
-    /// Changes the alerts one after the other. A refused one does not stop the others.
+    /// Changes the alerts one after the other.
     async fn on(self, client: &OpsClient, ids: Vec<String>) -> anyhow::Result<ExitCode> {
         let bar = progress(u64::try_from(ids.len()).unwrap_or(u64::MAX), self.verb);
         if ids.len() < 2 {
@@ -121,6 +121,8 @@ impl Change {
             match client.post::<Changed>(&["alerts", id, self.verb], &self.query()).await {
                 Ok(answer) => sum.join(answer),
                 Err(error) => {
+                    // The other alerts are changed all the same; the exit code says that one was
+                    // refused.
                     refused += 1;
                     bar.suspend(|| complain(&format!("{id}: {error:#}")));
                 }
@@ -144,6 +146,8 @@ impl Change {
         let path = ["alerts", self.verb];
         let answer = client.post::<Changed>(&path, &query);
         tokio::pin!(answer);
+        // The relay answers only when every delivery is changed, so the progress is read from its
+        // status meanwhile. Without a terminal there is no bar, and the relay is not asked.
         let clock = Clock::system();
         let answer = loop {
             tokio::select! {

@@ -28,7 +28,7 @@ pub(super) struct Adopt {
 }
 
 impl Adopt {
-    /// Adopts the near misses one after the other. A refused one does not stop the others.
+    /// Adopts the near misses one after the other.
     pub(super) async fn run(self, client: &OpsClient) -> anyhow::Result<ExitCode> {
         let mut sum = Adopted { changed: 0, alert_ids: Vec::new() };
         let mut refused = 0_u32;
@@ -39,6 +39,7 @@ impl Adopt {
                     sum.alert_ids.extend(adopted.alert_ids);
                 }
                 Err(error) => {
+                    // The others are adopted all the same; the exit code says that one was refused.
                     refused += 1;
                     complain(&format!("{id}: {error:#}"));
                 }

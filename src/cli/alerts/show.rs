@@ -56,6 +56,8 @@ impl Show {
 
 fn about(detail: &Detail, screen: Screen, now: Timestamp) {
     let row = &detail.row;
+    // An alert whose message cannot be mapped is missing: its fields are left out below, and the
+    // rest comes from the store.
     let alert: Value = detail
         .alert
         .as_ref()

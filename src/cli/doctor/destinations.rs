@@ -23,6 +23,7 @@ pub(super) async fn examine(config: &Config, is_whole: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for destination in destinations {
         let check = format!("destination {}", destination.http.name);
+        // The reader of a feed connects to the relay, so there is no address to reach from here.
         if destination.http.feed_token().is_some() {
             let only_here = if ops_listen.ip().is_loopback() {
                 ", by readers elsewhere through a proxy on this machine (docs/feed.md)"
@@ -42,6 +43,8 @@ pub(super) async fn examine(config: &Config, is_whole: bool) -> Vec<Finding> {
             }
         });
     }
+    // In a file with mistakes the missing destinations may be among the parts that could not be
+    // read.
     if destinations.is_empty() && is_whole {
         let message = "none: alerts are stored and sent nowhere";
         findings.push(Finding::warn("destinations", message, "add one under `destinations`"));

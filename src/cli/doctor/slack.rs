@@ -44,6 +44,7 @@ pub(super) async fn examine(
     if !app.signing_secrets.is_empty() {
         check.signing_secret();
     }
+    // The token may be in the part of the file that could not be read: its absence proves nothing.
     if app.bot_token.is_none() && !is_whole {
         return Ok(check.findings);
     }
@@ -102,6 +103,8 @@ impl AppCheck<'_> {
 
     /// Checks the token, and returns its identity if Slack accepts it.
     async fn identity(&mut self, url: &str) -> Option<Identity> {
+        // Called even without a token: any answer shows that Slack can be reached, and its `Date`
+        // is what the clock is compared with.
         let result = with_retries(|| self.api.auth_test()).await;
         let Some(token) = &self.app.bot_token else {
             let advice = format!(
@@ -266,6 +269,7 @@ impl AppCheck<'_> {
                 break;
             }
             let has_news = seen.len() > before;
+            // A list that repeats a cursor, or whose pages bring nothing new, may never end.
             if let Err(astray) = pages.follow(page.next_cursor.as_deref(), has_news) {
                 let advice = "configure the channels by their ids, so that the list is not needed";
                 return self.fail("channels", chain(&astray), advice);

@@ -25,9 +25,10 @@ const RESUME_EVERY: u64 = 5;
 /// Time from the beginning of one removal to the beginning of the next.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// Starts the periodic work, which runs until the relay stops. Retention has a task of its own: it
-/// may take minutes after it was shortened, and secrets are read again meanwhile.
+/// Starts the periodic work, which runs until the relay stops.
 pub(super) fn start(live: Arc<Live>) {
+    // Retention has a task of its own: it may take minutes after it was shortened, and secrets are
+    // read again meanwhile.
     remove_old_messages(Arc::clone(&live));
     let shutdown = live.ground.shutdown.clone();
     let heartbeat = shutdown.heartbeat("housekeeping", live.ground.clock.instant());
@@ -65,6 +66,8 @@ fn remove_old_messages(live: Arc<Live>) {
             let pruning = prune(live.ground.store.as_ref(), live.retention().await);
             tokio::pin!(pruning);
             let mut is_pruned = false;
+            // A removal that takes long must not look like a loop that hangs, so the heartbeat goes
+            // on beside it.
             while !is_pruned || clock.moment() < until {
                 heartbeat.beat(clock.instant());
                 tokio::select! {
@@ -119,6 +122,8 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
                 let is_readable_again = complaints.is_news(&secret, None);
                 if is_new {
                     tracing::info!(secret = name, "a secret has changed and is in use");
+                    // The old secret may be the reason for an open breaker; alerts need not wait
+                    // for its next probe.
                     live.probe_destinations_with(&secret);
                 } else if is_readable_again {
                     tracing::info!(secret = name, "a secret can be read again, and is the same");
@@ -126,6 +131,8 @@ async fn refresh_secrets(live: &Live, complaints: &mut Complaints) {
             }
             Err(error) => {
                 let reason = chain(&error);
+                // A file may stay unreadable for long and is read every ten seconds: each reason is
+                // logged once.
                 if complaints.is_news(&secret, Some(&reason)) {
                     tracing::warn!(
                         secret = name,

@@ -53,6 +53,8 @@ pub(super) fn start_ops(
         name: "ops",
         idle_timeout: server.idle_timeout,
         max_connections: OPS_CONNECTIONS,
+        // Health checks share this listener, and must get in even while authorised requests hold
+        // every connection.
         when_full: WhenFull::Evict,
     };
     ground.shutdown.spawn(http(ground, settings).serve(listener, router));

@@ -99,6 +99,7 @@ impl Live {
         let admission = admission(&config, &matcher, &catch_up.channels);
         let apps = config.apps.iter().map(|one| app(one, &catch_up.notices)).collect();
         let notes = Arc::new(Notes::default());
+        // All that can fail here is done: tasks start only now.
         count_posters(&notes, &ground);
         let events_api = EventsApi::new(apps, &admission, Arc::clone(&notes), ground.clone());
         let configuration = Configuration { in_use_since: ground.clock.now(), refused: None };
@@ -240,6 +241,7 @@ fn hire(
     before.iter().filter(|one| !kept(one)).for_each(Served::retire);
     let hire = |(one, destination): Prepared<'_>| {
         let Some(destination) = destination else {
+            // The worker of an unchanged destination goes on, with its breaker and its attempts.
             return unchanged(before, one).cloned();
         };
         Some(Served {
