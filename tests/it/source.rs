@@ -204,16 +204,6 @@ pub(crate) fn is_public(before: &[String]) -> bool {
     open.checked_sub(1).is_some_and(|at| before[at] == "pub")
 }
 
-/// Returns the offences outside the listed places, and the places that have none any more.
-///
-/// An offence begins with the path of its file. A place is the beginning of a path.
-pub(crate) fn beyond(allowed: &[&str], offences: &[String]) -> Vec<String> {
-    let is_at = |offence: &str, place: &&str| offence.starts_with(*place);
-    let new = offences.iter().filter(|o| !allowed.iter().any(|place| is_at(o, place))).cloned();
-    let idle = allowed.iter().filter(|place| !offences.iter().any(|o| is_at(o, place)));
-    new.chain(idle.map(|place| format!("{place} passes: delete its entry"))).collect()
-}
-
 /// One name of a `use`.
 pub(crate) struct Use {
     /// `true` for `pub use`: other files find the name here.

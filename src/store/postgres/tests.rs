@@ -356,7 +356,8 @@ async fn a_full_disk_is_reported_and_nothing_is_stored_in_part() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_messages_in_opposite_order_do_not_block_two_relays() {
     let db = TestDatabase::new();
-    let (one, other) = (db.open().await, db.open().await);
+    let one = db.open().await;
+    let other = db.open().await;
     for round in 0..20 {
         let forward: Vec<NewMessage> = (0..50).map(|n| message(round * 50 + n)).collect();
         let backward: Vec<NewMessage> = forward.iter().rev().cloned().collect();
@@ -374,7 +375,8 @@ async fn a_lease_of_another_relay_is_respected_and_fenced() {
     let db = TestDatabase::new();
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
     let open = || PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
-    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let one = open().await.unwrap();
+    let other = open().await.unwrap();
     accept(&one, message(1)).await.unwrap();
     let slow = one.lease_due(&soar(), 1).await.unwrap().remove(0);
     assert!(other.lease_due(&soar(), 1).await.unwrap().is_empty());
@@ -394,7 +396,8 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
     let db = TestDatabase::new();
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
     let open = || PostgresStore::open(db.settings(), clock.clone(), &db.metrics);
-    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let one = open().await.unwrap();
+    let other = open().await.unwrap();
     let first = one.poller_term(&app()).await.unwrap().unwrap();
     assert_eq!(one.poller_term(&app()).await.unwrap(), Some(first));
     assert_eq!(other.poller_term(&app()).await.unwrap(), None);
@@ -434,7 +437,8 @@ async fn one_relay_polls_and_what_an_older_term_writes_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_right_to_poll_is_renewed_and_passes_on_within_15_s_of_a_death() {
     let db = TestDatabase::new();
-    let (one, other) = (db.open().await, db.open().await);
+    let one = db.open().await;
+    let other = db.open().await;
     let first = one.poller_term(&app()).await.unwrap().unwrap();
     let clock = Clock::system();
     let start = clock.now();
@@ -470,7 +474,8 @@ async fn a_relay_that_listens_is_notified_of_what_another_accepts() {
     // The clock stands still, so time does not wake a worker.
     let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
     let open = || PostgresStore::open(listening(), clock.clone(), &db.metrics);
-    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let one = open().await.unwrap();
+    let other = open().await.unwrap();
     let hint = other.due_hint(&soar());
     hint.notified().await;
     accept(&one, message(1)).await.unwrap();

@@ -20,7 +20,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_on_two_relays_at_once_is_kept_once() {
     let db = TestDatabase::new();
-    let (one, other) = (db.open().await, db.open().await);
+    let one = db.open().await;
+    let other = db.open().await;
     for n in 0..20 {
         accept(&one, message(n)).await.unwrap();
         let edit = NewMessage {
@@ -92,7 +93,8 @@ async fn a_channels_new_id_waits_for_the_relay_that_is_storing_under_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_of_which_one_knows_the_new_id_make_one_alert() {
     let db = TestDatabase::new();
-    let (one, other) = (db.open().await, db.open().await);
+    let one = db.open().await;
+    let other = db.open().await;
     for n in 0..30 {
         let (mut old, mut new) = (message(n), message(n));
         old.key.channel = ChannelId::new(&format!("G0OLD{n:06}"));
@@ -132,7 +134,8 @@ fn under_new_id(mut message: NewMessage) -> NewMessage {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_that_two_relays_route_at_once_is_routed_by_one() {
     let db = TestDatabase::new();
-    let (one, other) = (db.open().await, db.open().await);
+    let one = db.open().await;
+    let other = db.open().await;
     for n in 0..20 {
         let mut unrouted = message(n);
         unrouted.alerts.iter_mut().for_each(|alert| alert.destinations.clear());
