@@ -40,12 +40,7 @@ impl History for PostgresStore {
         channel: &ChannelId,
     ) -> Result<Option<MessageTs>, StoreError> {
         const SQL: &str = "SELECT ts FROM relay.cursors WHERE app = $1 AND channel = $2";
-        let shared = &self.shared;
-        let app = app.as_str();
-        let channel = clean(channel.as_str());
-        let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
-        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
-        rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
+        read_ts(self, SQL, app, channel).await
     }
 
     async fn newest_seen(
@@ -55,12 +50,7 @@ impl History for PostgresStore {
     ) -> Result<Option<MessageTs>, StoreError> {
         const SQL: &str = "SELECT seen FROM relay.cursors
             WHERE app = $1 AND channel = $2 AND seen IS NOT NULL";
-        let shared = &self.shared;
-        let app = app.as_str();
-        let channel = clean(channel.as_str());
-        let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
-        let rows = shared.database.run(Priority::Background, SQL, &params).await?;
-        rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
+        read_ts(self, SQL, app, channel).await
     }
 
     async fn read_channels(&self, app: &AppName) -> Result<Vec<ChannelId>, StoreError> {
@@ -287,6 +277,20 @@ impl History for PostgresStore {
     async fn stop_polling(&self, app: &AppName) -> Result<bool, StoreError> {
         poller::give_up(&self.shared, Some(app)).await.map(|()| true)
     }
+}
+
+/// Reads one timestamp of a channel's cursor. `sql` takes the app and the channel.
+async fn read_ts(
+    store: &PostgresStore,
+    sql: &str,
+    app: &AppName,
+    channel: &ChannelId,
+) -> Result<Option<MessageTs>, StoreError> {
+    let app = app.as_str();
+    let channel = clean(channel.as_str());
+    let params: [Param<'_>; _] = [(&app, Type::TEXT), (&channel, Type::TEXT)];
+    let rows = store.shared.database.run(Priority::Background, sql, &params).await?;
+    rows.first().map(|row| get(row, 0).map(MessageTs::from_micros)).transpose()
 }
 
 fn read_chains(rows: &[Row]) -> Result<Vec<Vec<ChannelId>>, StoreError> {
