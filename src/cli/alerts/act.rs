@@ -153,8 +153,10 @@ impl Change {
             tokio::select! {
                 answer = answer.as_mut() => break answer?,
                 () = clock.sleep(POLL_INTERVAL), if !bar.is_hidden() => {
-                    let left = self.left(client, state).await?;
-                    bar.set_position(total.saturating_sub(left));
+                    // Only the bar needs this; the relay goes on without it.
+                    if let Ok(left) = self.left(client, state).await {
+                        bar.set_position(total.saturating_sub(left));
+                    }
                 }
             }
         };
