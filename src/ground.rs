@@ -18,9 +18,11 @@ use crate::{
 /// second, and one kind of request may succeed while another fails.
 const CALM: Duration = Duration::from_secs(10);
 
+/// Pause between two log lines about failures of the same outage.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// Log of the store's outages. Loops that fail because of the store try again every second, so an
-/// outage is logged when it begins and when it ends, and the failures between at level DEBUG. Cheap
-/// to clone.
+/// outage is logged when it begins, once a minute while it lasts, and when it ends. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StoreOutages {
     clock: Clock,
@@ -31,6 +33,7 @@ pub struct StoreOutages {
 struct Outage {
     began: Instant,
     last_failure: Instant,
+    last_logged: Instant,
 }
 
 impl StoreOutages {
@@ -43,13 +46,18 @@ impl StoreOutages {
     pub fn failed(&self, task: &str, error: &StoreError) {
         let error = chain(error);
         let now = self.clock.instant();
-        let mut outage = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if outage.is_none() {
-            tracing::error!(error, "the store fails: could not {task}; trying again");
-        } else {
-            tracing::debug!(error, "the store fails: could not {task}");
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = current.is_none();
+        let outage =
+            current.get_or_insert(Outage { began: now, last_failure: now, last_logged: now });
+        outage.last_failure = now;
+        if is_new || now.saturating_duration_since(outage.last_logged) >= REMINDER {
+            outage.last_logged = now;
+            tracing::error!(
+                error,
+                "the store fails: could not {task}; trying again (logged once a minute)"
+            );
         }
-        outage.get_or_insert(Outage { began: now, last_failure: now }).last_failure = now;
     }
 
     /// Logs the end of an outage once the store has not failed for ten seconds.
