@@ -307,7 +307,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "Number of the last item taken; 0 for all that is kept [default: 0].",
             ),
             optional("limit", "Number of items, from 1 to 500 [default: 100]."),
-            optional("wait", "Time to wait while there is no item, from `0s` to `50s`."),
+            optional("wait", "Longest wait for an item, from `0s` to `50s`."),
             optional("destination", "Name of the feed, if the token opens several."),
         ],
         answer: Json(SchemaGenerator::subschema_for::<view::FeedPage>),

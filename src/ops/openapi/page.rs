@@ -56,7 +56,8 @@ fn write_operation(page: &mut String, path: &str, method: &str, operation: &Valu
         for one in parameters {
             let is_required = one.get("required") == Some(&Value::Bool(true));
             let required = if is_required { "**required**. " } else { "" };
-            let (name, place) = (text(one, "name"), text(one, "in"));
+            let name = text(one, "name");
+            let place = text(one, "in");
             let meaning = cell(text(one, "description"));
             page.extend([format!("| `{name}` | {place} | {required}{meaning} |\n")]);
         }
